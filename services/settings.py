@@ -1,0 +1,59 @@
+"""Settings: read once from the environment, handed down as one frozen object."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside, as ``PORTRAIT_<NAME>``."""
+
+    model_config = SettingsConfigDict(env_prefix="PORTRAIT_", frozen=True, extra="ignore")
+
+    home: Path = Field(default=Path(".portrait"), description="State folder: archive, models, store")
+    redis_url: str | None = Field(
+        default=None,
+        description="redis://, rediss:// or unix:// URL; absent: an embedded server below home",
+    )
+    api_key: SecretStr | None = Field(default=None, description="An admin key for the HTTP API")
+    host: str = Field(default="127.0.0.1", description="Address that the service listens on")
+    port: int = Field(default=8080, ge=1, le=65535, description="Port of the HTTP API")
+    partitions: int = Field(
+        default=16, ge=1, le=1000, description="Log partitions; fixed once data exists"
+    )
+    gateways: int = Field(default=1, ge=1, description="Gateway replicas")
+    updaters: int = Field(default=1, ge=1, description="Updater replicas")
+    durability: Literal["everysec", "always"] = Field(
+        default="everysec", description="fsync policy of the embedded server"
+    )
+    replay_clock: bool = Field(default=False, description="Take each event's time as now")
+    model: Path | None = Field(
+        default=None, description="Model directory; absent: the newest below home/models, if any"
+    )
+    archive_every_s: float = Field(
+        default=10.0, gt=0, description="How often the log is copied to the archive, seconds"
+    )
+    wait_ms: int = Field(
+        default=5000, ge=0, description="Longest wait for after= and return=profile, milliseconds"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log line that is written"
+    )
+
+    def export(self, redis_url: str) -> dict[str, str]:
+        """Set and return the variables that ``feature_store.yaml`` and Feast's CLI read.
+
+        Parameters
+        ----------
+        redis_url
+            URL of the running store (the setting's, or the embedded server's).
+        """
+        variables = {
+            "PORTRAIT_HOME": str(self.home.resolve()),
+            "PORTRAIT_REDIS_URL": redis_url,
+        }
+        os.environ.update(variables)
+        return variables
