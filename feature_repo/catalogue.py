@@ -1,9 +1,15 @@
 """The item schema: what the shop says about a thing it offers."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
 
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from feature_repo.archive import write_part
 from feature_repo.events import (
     Amount,
     Category,
@@ -11,9 +17,25 @@ from feature_repo.events import (
     Id,
     LongText,
     Text,
-    parse_time,
     check_properties,
+    parse_time,
 )
+
+SCHEMA: Final = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("title", pa.string()),
+        ("category", pa.string()),
+        ("brand", pa.string()),
+        ("price", pa.float64()),
+        ("currency", pa.string()),
+        ("in_stock", pa.bool_()),
+        ("available_from", pa.int64()),
+        ("is_merchandise", pa.bool_()),
+        ("properties", pa.string()),
+    ]
+)
+"""Columns of a catalogue part: those of `Item`; ``properties`` as JSON text."""
 
 
 class Item(BaseModel):
@@ -49,3 +71,42 @@ class Item(BaseModel):
     @classmethod
     def _properties(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         return None if value is None else check_properties(value)
+
+
+def write_catalogue(path: Path, items: Sequence[Item]) -> None:
+    """Write items as one Parquet part (``archive/items/<source>.parquet``).
+
+    Parameters
+    ----------
+    path
+        File to write; replaced whole when there.
+    items
+        Catalogue entries.
+    """
+    rows = [
+        {
+            **item.model_dump(exclude={"properties"}),
+            "properties": None if item.properties is None else orjson.dumps(item.properties).decode(),
+        }
+        for item in items
+    ]
+    write_part(path, pa.Table.from_pylist(rows, schema=SCHEMA))
+
+
+def load_catalogue(home: Path) -> dict[str, Item]:
+    """Return the catalogue below ``home``, item id to item; empty when there is none.
+
+    Of an item that several parts name, the part last by file name counts.
+
+    Parameters
+    ----------
+    home
+        State folder.
+    """
+    items = dict[str, Item]()
+    for part in sorted((home / "archive" / "items").glob("*.parquet")):
+        for row in pq.read_table(part).to_pylist():
+            properties = row.pop("properties")
+            row["properties"] = None if properties is None else orjson.loads(properties)
+            items[row["item_id"]] = Item.model_validate(row)
+    return items

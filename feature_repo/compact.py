@@ -1,0 +1,80 @@
+"""Short forms in which the explicit profile keeps ids, event types, money, weights and times.
+
+Belongs here: conversions between the outside form of one value and the form stored in a
+profile. Not here: any rule about what an event means. The stored forms are integers and
+strings only, so a profile's bytes are the same wherever they are made.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+from feature_repo.events import CANONICAL_TYPES
+
+Key = int | str
+"""An id as kept in a profile: canonical decimal digits as an integer, else the string."""
+
+MICRO: Final = 1_000_000
+"""Stored weights count millionths."""
+
+MILLI: Final = 1_000
+"""Stored money and quantities count thousandths."""
+
+MAX_MONEY_MILLI: Final = 10**15
+"""Bound of one event's amount (a million million), so that sums fit 64 bits."""
+
+DAY_S: Final = 86_400
+
+_MAX_DIGITS: Final = 18
+
+TYPE_NAMES: Final = (
+    "view_item", "view_item_list", "select_item", "search", "add_to_cart",
+    "remove_from_cart", "view_cart", "begin_checkout", "add_payment_info", "purchase",
+    "refund", "add_to_wishlist", "remove_from_wishlist", "rate_item", "share",
+    "not_interested", "view_promotion", "select_promotion", "coupon_redeemed",
+    "message_sent", "message_opened", "message_clicked", "message_unsubscribed", "sign_up",
+    "login", "identify", "consent_updated",
+)  # fmt: skip
+"""Canonical event types by their stored number. Append only: the numbers are in profiles."""
+
+_TYPE_NUMBERS: Final = {name: number for number, name in enumerate(TYPE_NAMES)}
+assert set(TYPE_NAMES) == CANONICAL_TYPES
+
+
+@lru_cache(maxsize=65_536)
+def pack_id(text: str) -> Key:
+    """Return an id in its stored form; `str` of the result is the id again.
+
+    Examples
+    --------
+    >>> pack_id("1095275"), pack_id("007"), pack_id("B-12")
+    (1095275, '007', 'B-12')
+    """
+    if (
+        text.isdecimal()
+        and text.isascii()
+        and len(text) <= _MAX_DIGITS
+        and (text[0] != "0" or len(text) == 1)
+    ):
+        return int(text)
+    return text
+
+
+def pack_type(name: str) -> Key:
+    """Return an event type in its stored form: a number when canonical, else the name."""
+    return _TYPE_NUMBERS.get(name, name)
+
+
+def unpack_type(stored: Key) -> str:
+    """Return the event type that `pack_type` stored.
+
+    Examples
+    --------
+    >>> unpack_type(pack_type("purchase")), unpack_type(pack_type("try_on"))
+    ('purchase', 'try_on')
+    """
+    return TYPE_NAMES[stored] if isinstance(stored, int) else stored
+
+
+def pack_money(amount: float) -> int:
+    """Return an amount in thousandths of its currency, cut to ±`MAX_MONEY_MILLI`."""
+    return max(-MAX_MONEY_MILLI, min(MAX_MONEY_MILLI, round(amount * MILLI)))

@@ -1,0 +1,165 @@
+"""Importers: history from files into the archive, every row accounted for.
+
+`run` is the way in. A source module (`complete_journey`, `public_logs`, `tabular`) converts
+its rows to lines, `lines` cleans them, `assemble` makes events of them, `publish` writes them.
+Not here: live events, which come in over HTTP, and the archive's own format.
+"""
+
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from feature_repo.catalogue import write_catalogue
+from feature_repo.errors import InvalidSourceError
+from feature_repo.events import iso, now_ms
+from feature_repo.importers.assemble import assemble
+from feature_repo.importers.lines import clean
+from feature_repo.importers.publish import Publisher, Rejects, import_lock
+from feature_repo.importers.report import SET_ASIDE, ImportReport, Progress, silent
+from feature_repo.importers.source import Chunk, Source
+
+__all__ = ["SOURCES", "ImportReport", "run"]
+
+SOURCES = ("completejourney", "retailrocket", "taobao", "file")
+_STEP_EVENTS = 5_000
+
+
+def run(
+    source: str,
+    *,
+    home: Path,
+    path: Path | None = None,
+    mapping: Path | None = None,
+    until: datetime | None = None,
+    rest: Path | None = None,
+    progress: Progress = silent,
+) -> ImportReport:
+    """Import one source into the archive below ``home``.
+
+    Nothing is visible before everything is written; importing the same again adds nothing.
+
+    Parameters
+    ----------
+    source
+        One of `SOURCES`.
+    home
+        State folder.
+    path
+        File to read; not for ``completejourney``.
+    mapping
+        YAML column mapping; needed for ``file``, except for NDJSON in the API's event form.
+    until
+        Events at or after this moment go to ``rest``, not into the archive.
+    rest
+        NDJSON file for the events held, in the API's event form; needed with ``until``.
+    progress
+        Called with (done, total, what).
+
+    Returns
+    -------
+    ImportReport
+        Counts that add up to the rows read.
+
+    Raises
+    ------
+    InvalidSourceError
+        If the source, file, mapping or times cannot be read as stated.
+    """
+    if (until is None) != (rest is None):
+        raise InvalidSourceError("until and rest belong together: give both or neither")
+    if until is not None and until.tzinfo is None:
+        raise InvalidSourceError(f"until {until} has no offset: add Z or +hh:mm")
+    with import_lock(home) as staging:
+        progress(0, 0, f"reading {source}")
+        opened = _open(source, path, mapping)
+        until_ms = None if until is None else round(until.timestamp() * 1000)
+        return _import(opened, home, staging, until_ms, rest, progress)
+
+
+def _open(source: str, path: Path | None, mapping: Path | None) -> Source:
+    if source == "completejourney":
+        from feature_repo.importers.complete_journey import open_source
+
+        return open_source(path)
+    raise InvalidSourceError(f"unknown source {source!r}: choose one of {', '.join(SOURCES)}")
+
+
+def _import(
+    source: Source,
+    home: Path,
+    staging: Path,
+    until_ms: int | None,
+    rest: Path | None,
+    progress: Progress,
+) -> ImportReport:
+    publisher = Publisher(home, staging, source.name, until_ms, rest)
+    rejects = Rejects(staging / "rejects.parquet")
+    counts = Counter[str]()
+    rows_in = 0
+    for chunk in source.chunks:
+        progress(rows_in, source.total, "cleaning rows")
+        counts.update(_take(chunk, source, publisher, rejects, rows_in, progress))
+        rows_in += len(chunk.raw)
+    for made in source.extras:
+        refused = publisher.add(made)
+        if refused is not None:
+            raise InvalidSourceError(f"event {made[0]['id']} of {source.name}: {refused}")
+    rejects.close()
+    progress(rows_in, source.total, "publishing")
+    rejects_file = home / "rejects" / f"{source.key}.parquet"
+    files = [(rejects.path, rejects_file)]
+    if source.items:
+        staged = staging / "items.parquet"
+        write_catalogue(staged, source.items)
+        files.append((staged, home / "archive" / "items" / f"{source.key}.parquet"))
+    publisher.finish(files)
+    lost = sum(counts.values())
+    return ImportReport(
+        source=source.name,
+        rows_in=rows_in,
+        accepted=rows_in - lost,
+        rejected={k: n for k, n in counts.most_common() if k not in SET_ASIDE},
+        set_aside={k: n for k, n in counts.most_common() if k in SET_ASIDE},
+        events=publisher.events,
+        events_new=publisher.events_new,
+        events_held=publisher.events_held,
+        rows_held=publisher.rows_held,
+        users=len(publisher.users),
+        items=len(publisher.items),
+        catalogue=len(source.items),
+        first=None if publisher.first_ms is None else iso(publisher.first_ms),
+        last=None if publisher.last_ms is None else iso(publisher.last_ms),
+        rejects_file=rejects_file,
+        rest_file=rest,
+    )
+
+
+def _take(
+    chunk: Chunk,
+    source: Source,
+    publisher: Publisher,
+    rejects: Rejects,
+    rows_before: int,
+    progress: Progress,
+) -> Counter[str]:
+    """Clean one chunk and pass its events on; return how many rows were lost to what."""
+    cleaned = clean(chunk.lines, now_ms=now_ms())
+    lost = cleaned.rejects.assign(detail=None)
+    refused = list[tuple[int, str, str]]()
+    done = len(lost)
+    for number, made in enumerate(assemble(cleaned.lines, source.name)):
+        why = publisher.add(made)
+        if why is not None:
+            reason, _, detail = why.partition("/")
+            refused += [(row, reason, detail) for row in made[1]]
+        done += len(made[1])
+        if number % _STEP_EVENTS == 0:
+            progress(rows_before + done, source.total, "rows to events")
+    if refused:
+        more = pd.DataFrame(refused, columns=["source_row", "reason", "detail"])
+        lost = pd.concat([lost, more], ignore_index=True)
+    lost.insert(2, "kind", lost["reason"].map(lambda r: "set_aside" if r in SET_ASIDE else "rejected"))
+    rejects.add(lost.sort_values("source_row"), chunk.raw)
+    return Counter(lost["reason"].tolist())

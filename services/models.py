@@ -1,0 +1,61 @@
+"""Which model this process serves with, loaded once, on one thread."""
+
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from feature_repo.errors import ModelMismatchError, NotFoundError
+from services.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+
+def chosen(settings: Settings) -> Path | None:
+    """Return the set model directory, else the newest below ``home/models``, else None."""
+    if settings.model is not None:
+        return settings.model
+    folder = settings.home / "models"
+    if not folder.is_dir():
+        return None
+    from training.model_dir import latest
+
+    return latest(folder)
+
+
+def load_model(settings: Settings) -> Any | None:
+    """Load the chosen model; None when there is none or it does not fit.
+
+    A service must come up without a model (it then answers from profiles and popularity);
+    a model named by a setting is another matter.
+
+    Raises
+    ------
+    ModelMismatchError, NotFoundError
+        If the model named by ``settings.model`` cannot be used.
+    """
+    path = chosen(settings)
+    if path is None:
+        return None
+    import torch
+
+    from training.model_dir import load
+
+    torch.set_num_threads(1)  # several threads a replica make p99 ten times worse
+    try:
+        return load(path)
+    except (ModelMismatchError, NotFoundError) as error:
+        if settings.model is not None:
+            raise
+        _log.error("model_refused", path=str(path), reason=str(error))
+        return None
+
+
+def load_transition(settings: Settings) -> Any | None:
+    """Return the learned half of the transition, or None without a model."""
+    model = load_model(settings)
+    if model is None:
+        return None
+    from training.transition import LearnedTransition
+
+    return LearnedTransition(model)

@@ -1,0 +1,140 @@
+"""RFC 9457 problems: every error answer of the service and the page that explains it.
+
+Belongs here: the list of problem types, their pages and how an exception becomes one. The
+words "never a stack trace, never ``str(exception)``" are kept here: only messages of our own
+exception tree, written for users, are shown.
+"""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from starlette.responses import Response
+
+from feature_repo.errors import (
+    InvalidInputError,
+    NotFoundError,
+    PortraitError,
+    StoreUnavailableError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """A kind of problem: HTTP status, title, and what the caller can do."""
+
+    status: int
+    title: str
+    mend: str
+
+
+TYPES: Final[dict[str, ProblemType]] = {
+    "malformed": ProblemType(400, "Malformed request", "Send well-formed JSON, or NDJSON with one object a line."),
+    "unauthorized": ProblemType(401, "No valid API key", "Send `Authorization: Bearer KEY` or `X-API-Key: KEY`."),
+    "forbidden": ProblemType(403, "The key's scope does not allow this", "Use a key with the scope that the detail names."),
+    "not-found": ProblemType(404, "Not found", "Check the id; a profile exists from its first event on."),
+    "method-not-allowed": ProblemType(405, "Method not allowed", "See the Allow header and /docs."),
+    "timeout": ProblemType(408, "The request took too long to arrive", "Send it again over a better connection."),
+    "conflict": ProblemType(409, "Conflict", "Read the present state, then decide."),
+    "erased": ProblemType(410, "Erased", "The person asked to be forgotten; nothing is kept."),
+    "too-large": ProblemType(413, "Too large", "Split it: 32 KB an event, 1,000 events and 5 MB a batch."),
+    "unsupported-media-type": ProblemType(415, "Unsupported media type", "Send application/json (or application/x-ndjson to the batch endpoint), plain or gzip."),
+    "invalid": ProblemType(422, "Invalid input", "Mend what `errors` points at."),
+    "rate-limited": ProblemType(429, "Too many requests", "Wait as long as Retry-After says."),
+    "internal": ProblemType(500, "Internal error", "Report the request_id; the server's log has the cause."),
+    "unavailable": ProblemType(503, "The store does not answer", "Repeat the request, with the same event ids, after Retry-After."),
+    "not-applied-yet": ProblemType(504, "The awaited event is not applied yet", "Repeat with the same receipt; nothing is lost."),
+}  # fmt: skip
+"""Problem types by name; ``/problems/<name>`` shows each."""
+
+_BY_STATUS: Final = {kind.status: name for name, kind in TYPES.items()}
+
+
+class ProblemError(Exception):
+    """An HTTP answer that is a problem; raised by handlers, answered by `answer`.
+
+    Parameters
+    ----------
+    name
+        One of `TYPES`.
+    detail
+        What is wrong in this case, fit for the caller.
+    errors
+        ``[{"pointer", "detail"}]``.
+    headers
+        Extra answer headers.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        detail: str,
+        *,
+        errors: Sequence[dict[str, Any]] = (),
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.problem = Problem(name, detail, tuple(errors), dict(headers or {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What an error answer says."""
+
+    name: str
+    detail: str
+    errors: tuple[dict[str, Any], ...] = ()
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_status(cls, status: int, detail: str) -> "Problem":
+        """Return the problem of a bare HTTP status."""
+        name = _BY_STATUS.get(status) or ("invalid" if status < 500 else "internal")
+        return cls(name, detail or HTTPStatus(status).phrase)
+
+    @classmethod
+    def of_error(cls, error: PortraitError) -> "Problem":
+        """Return the problem of one of our own exceptions."""
+        if isinstance(error, StoreUnavailableError):
+            return cls("unavailable", str(error), headers={"retry-after": "1"})
+        if isinstance(error, NotFoundError):
+            return cls("not-found", str(error))
+        if isinstance(error, InvalidInputError):
+            return cls("invalid", str(error))
+        return cls("internal", "the server could not do this")
+
+    def response(self, instance: str, request_id: str, status: int | None = None) -> Response:
+        """Return the HTTP answer for a request to the path ``instance``."""
+        kind = TYPES[self.name]
+        body: dict[str, Any] = {
+            "type": f"/problems/{self.name}",
+            "title": kind.title,
+            "status": status or kind.status,
+            "detail": self.detail,
+            "instance": instance,
+            "request_id": request_id,
+            "hint": kind.mend,
+        }
+        if self.errors:
+            body["errors"] = list(self.errors)
+        return Response(
+            orjson.dumps(body),
+            status_code=status or kind.status,
+            headers=self.headers,
+            media_type="application/problem+json",
+        )
+
+
+def page(name: str) -> str | None:
+    """Return the HTML page of a problem type, or None for an unknown one."""
+    kind = TYPES.get(name)
+    if kind is None:
+        return None
+    title = html.escape(f"{kind.status} {kind.title}")
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<h1>{title}</h1><p>{html.escape(kind.mend)}</p></html>"
+    )

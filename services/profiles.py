@@ -1,0 +1,130 @@
+"""Routes that read one user: the profile in its views, and the events behind it."""
+
+import base64
+import binascii
+from typing import Annotated, Any, Final, Literal
+
+import structlog
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from feature_repo import views
+from feature_repo.events import record_to_api
+from feature_repo.live_row import LiveState
+from services.answers import answer, gateway
+from services.event_history import Position, read_events
+from services.problems import ProblemError
+from services.state import GatewayState
+
+router = APIRouter(prefix="/v1/users", tags=["users"])
+
+UserId = Annotated[str, Path(min_length=1, max_length=128, description="The shop's own user id")]
+After = Annotated[
+    str | None, Query(max_length=8192, description="Receipt: wait until it is applied")
+]
+View = Literal["full", "summary", "seed"]
+_MAX_LIMIT: Final = 1000
+_MAX_ADMIN_LIMIT: Final = 100_000
+
+_log = structlog.get_logger(__name__)
+
+
+@router.get("/{user_id}/profile")
+async def get_profile(
+    request: Request, user_id: UserId, view: View = "full", after: After = None
+) -> Response:
+    """Return the profile; an anonymous id works in place of a user id."""
+    state = gateway(request)
+    entity, row = await state.find(user_id, after)
+    if row is None:
+        raise ProblemError("not-found", "no event of this user is known")
+    model = state.model.version if state.learned(row) is not None else ""
+    tag = f'W/"{row.version}-{view}-{state.catalogue.changes}-{model[:12]}"'
+    headers = {"etag": tag, "cache-control": "private, no-cache"}
+    if tag in [each.strip() for each in request.headers.get("if-none-match", "").split(",")]:
+        return Response(status_code=304, headers=headers)
+    return answer(await shown(state, entity, row, user_id, view), headers=headers)
+
+
+async def shown(
+    state: GatewayState, entity: str, row: LiveState, user_id: str, view: View
+) -> dict[str, Any]:
+    """Return a profile in one of its views."""
+    profile, title = state.profile(row), state.catalogue.title
+    if view == "seed":
+        return views.seed(profile, user_id=user_id, title=title)
+    now_ms = state.clock.now_ms(row.time_ms)
+    if view == "summary":
+        return views.summary(profile, user_id=user_id, now_ms=now_ms, title=title)
+    batch = await state.features.read(entity, "profile_v1")
+    return views.full(
+        profile,
+        user_id=user_id,
+        now_ms=now_ms,
+        title=title,
+        batch=batch,
+        learned=await _learned(state, entity, row, now_ms),
+    )
+
+
+async def _learned(
+    state: GatewayState, entity: str, row: LiveState, now_ms: int
+) -> views.LearnedSummary | None:
+    learned = state.learned(row)
+    if learned is None:
+        return None
+    features = await state.features.read(entity, "ranking_v1")
+    try:
+        p = state.scorer.propensity(learned, now_ms, features)
+        dim = int(state.scorer.user_vector(learned).shape[-1])
+    except Exception as error:  # noqa: BLE001 - a profile is worth more than its propensity
+        _log.warning("propensity_failed", entity=entity, error=type(error).__name__)
+        return None
+    return views.LearnedSummary(
+        model=state.model.version, dim=dim, propensities={"purchase_7d": (float(p), False)}
+    )
+
+
+@router.get("/{user_id}/events")
+async def get_events(
+    request: Request,
+    user_id: UserId,
+    limit: Annotated[int, Query(ge=1, le=_MAX_ADMIN_LIMIT)] = 50,
+    cursor: Annotated[str | None, Query(max_length=256)] = None,
+    type_: Annotated[str | None, Query(alias="type", max_length=64)] = None,
+    after: After = None,
+) -> Response:
+    """Return a user's events, newest first: archive and log, each event once."""
+    state = gateway(request)
+    if limit > _MAX_LIMIT and not request.state.caller.may("admin"):
+        raise ProblemError("forbidden", f"limit over {_MAX_LIMIT} needs a key with scope admin")
+    entity, row = await state.find(user_id, after)
+    before = None if cursor is None else _decode_cursor(cursor)
+    found = await read_events(state, entity, before, type_, limit + 1)
+    if not found and row is None:
+        raise ProblemError("not-found", "no event of this user is known")
+    page = found[:limit]
+    more = len(found) > limit
+    return answer(
+        {
+            "events": [record_to_api(record) for _, record in page],
+            "next_cursor": _encode_cursor(page[-1][0]) if more else None,
+        }
+    )
+
+
+def _encode_cursor(position: Position) -> str:
+    text = f"{position[0]}.{position[1]}.{position[2]}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> Position:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        ms, seq, event_id = text.split(".", 2)
+        return int(ms), int(seq), event_id
+    except (ValueError, binascii.Error):
+        raise ProblemError(
+            "invalid", "cursor is not one that this service gave",
+            errors=[{"pointer": "/query/cursor", "detail": "pass next_cursor of the last answer"}],
+        ) from None  # fmt: skip

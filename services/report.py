@@ -1,0 +1,145 @@
+"""The demo's report: one self-contained HTML page and the same figures as JSON."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import orjson
+
+from services import plots
+from services.workflow import METRICS
+
+
+def write(out: Path, figures: Mapping[str, Any], pictures: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write ``report.json`` and ``report.html`` into ``out``.
+
+    Parameters
+    ----------
+    out
+        Folder, made when absent.
+    figures
+        What was measured, written as it is to ``report.json``.
+    pictures
+        What only the page shows: ``history``, ``shopper``, ``latency_ms``, ``applied``,
+        ``recommendations``, ``worked_example``.
+
+    Returns
+    -------
+    tuple[Path, Path]
+        The page and the JSON file.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    data = out / "report.json"
+    data.write_bytes(
+        orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+    )
+    page = out / "report.html"
+    template = Template((Path(__file__).parent / "report.html").read_text())
+    page.write_text(template.substitute(_parts(figures, pictures)))
+    return page, data
+
+
+def _parts(figures: Mapping[str, Any], pictures: Mapping[str, Any]) -> dict[str, str]:
+    shopper = pictures["shopper"]
+    parity, replay = figures["parity"], figures["replay"]
+    return {
+        "lede": html.escape(figures["about"]),
+        "tiles": _tiles(figures),
+        "rows_table": _rows_table(figures["dataset"]),
+        "learning_curve": plots.learning_curve(pictures["history"]),
+        "baselines": _baselines(figures["evaluation"]["next_basket"]),
+        "metrics_table": _metrics_table(figures["evaluation"]["next_basket"]),
+        "evaluation_note": html.escape(_evaluation_note(figures["evaluation"])),
+        "interests": plots.interests_over_time(shopper["months"], shopper["shares"]),
+        "interests_caption": html.escape(
+            f"Long-term category interests (half-life 112 days) of the shopper with the most "
+            f"baskets in the last fortnight, month by month: {shopper['baskets']} baskets in all."
+        ),
+        "habits": plots.habits(shopper["habits"]),
+        "latency": plots.latencies(pictures["latency_ms"]),
+        "throughput": plots.throughput(*pictures["applied"]),
+        "parity": html.escape(
+            f"{replay['acknowledged']:,} events acknowledged and {replay['applied']:,} applied in "
+            f"{replay['seconds']:.1f} s. Afterwards the live profiles of {parity['users']:,} "
+            f"shoppers were compared with a fold of the same events from scratch: "
+            f"{parity['mismatches']} mismatches."
+        ),
+        "recommendations": _recommendations(pictures["recommendations"]),
+        "worked_example": html.escape(pictures["worked_example"]),
+        "footer": html.escape(figures["machine"]),
+    }
+
+
+def _tiles(figures: Mapping[str, Any]) -> str:
+    basket = figures["evaluation"]["next_basket"]
+    ratio = basket["model"]["ndcg@10"] / basket["decayed_frequency"]["ndcg@10"]
+    latency = figures["latency_ms"]
+    tiles = [
+        (f"{figures['dataset']['events_in']:,}", "rows read, every one accounted for"),
+        (f"{ratio:.3f}×", "NDCG@10 of the best simple baseline"),
+        (f"{latency['event_to_profile']['p50']:.1f} ms", "event to changed profile, median"),
+        (f"{latency['recommend']['p50']:.1f} ms", "recommendation, median"),
+        (f"{figures['parity']['mismatches']}", "mismatches, live against offline fold"),
+    ]
+    return "".join(
+        f'<div class="tile"><b>{html.escape(big)}</b><span>{html.escape(small)}</span></div>'
+        for big, small in tiles
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], ours: str = "") -> str:
+    body = "".join(
+        f"<tr{' class=ours' if row[0] == ours else ''}>"
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{''.join(f'<th>{html.escape(h)}</th>' for h in head)}</tr>{body}</table>"
+
+
+def _rows_table(dataset: Mapping[str, Any]) -> str:
+    rows = [("rows in", f"{dataset['events_in']:,}"), ("accepted", f"{dataset['accepted']:,}")]
+    rows += [(reason, f"{count:,}") for reason, count in dataset["reasons"].items()]
+    return _table(("transaction rows", "count"), rows)
+
+
+def _baselines(basket: Mapping[str, Any]) -> str:
+    models = {k: v for k, v in basket.items() if isinstance(v, Mapping) and "ndcg@10" in v}
+    return plots.model_against_baselines(models, {k: v["ci"]["ndcg@10"] for k, v in models.items()})
+
+
+def _metrics_table(basket: Mapping[str, Any]) -> str:
+    rows = [
+        (name, *(f"{metrics[m]:.4f}" for m in METRICS))
+        for name, metrics in basket.items()
+        if isinstance(metrics, Mapping) and "ndcg@10" in metrics
+    ]
+    return _table(("next basket", *METRICS), rows, ours="model")
+
+
+def _evaluation_note(evaluation: Mapping[str, Any]) -> str:
+    low, high = evaluation["next_basket"]["difference"]["ci"]
+    note = (
+        f"Model minus decayed frequency, NDCG@10, paired by shopper: 95 % interval "
+        f"[{low:+.4f}, {high:+.4f}]."
+    )
+    propensity = evaluation.get("propensity")
+    if propensity:
+        parts = ", ".join(f"{name} {values['auc']:.3f}" for name, values in propensity.items())
+        note += f" Purchase within seven days, AUC: {parts}."
+    return note
+
+
+def _recommendations(items: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            str(item["rank"]),
+            str(item.get("title") or item["item_id"]),
+            f"{item['score']:.3f}",
+            "; ".join(str(r) for r in item.get("reasons", [])),
+        )
+        for item in items
+    ]
+    return _table(("rank", "item", "score", "why"), rows)

@@ -1,0 +1,164 @@
+"""What a gateway replica holds between requests, and how it comes up and goes down."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable
+from typing import Any, Final, TypeVar
+
+import redis
+import structlog
+
+from feature_repo import explicit
+from feature_repo.connection import connect_async, translated
+from feature_repo.entity import Tenant
+from feature_repo.errors import StoreUnavailableError
+from feature_repo.live_row import LiveState
+from feature_repo.online_store import read_live_async
+from services import popularity
+from services.api_keys import KeyRing
+from services.applied import Applied
+from services.catalogue import CHANGED, Catalogue
+from services.clock import ServiceClock
+from services.log import Appender, Receipt
+from services.models import load_model
+from services.problems import ProblemError
+from services.recommender import POPULAR_POOL, Recommender
+from services.settings import Settings
+from services.user_features import UserFeatures
+
+_POPULAR_EVERY_S: Final = 2.0
+STORE_BOUND_S: Final = 0.9
+"""No request waits longer than this for a store that is away."""
+
+_log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+
+
+class GatewayState:
+    """Clients, caches and the model of one gateway replica.
+
+    Parameters
+    ----------
+    settings
+        The service's settings.
+    url
+        URL of the store.
+    admin_digest
+        See `services.api_keys.KeyRing`.
+    """
+
+    def __init__(self, settings: Settings, url: str, admin_digest: str | None) -> None:
+        self.settings = settings
+        self.tenant = Tenant.load(settings.home, settings.partitions)
+        self.clock = ServiceClock(replay=settings.replay_clock)
+        self.store: Any = connect_async(url)
+        self.keys = KeyRing(self.store, admin_digest)
+        self.catalogue = Catalogue(self.store)
+        self.appender = Appender(self.store)
+        self.applied = Applied(
+            connect_async(url, timeout_s=15.0),
+            self.tenant.partitions,
+            {CHANGED: self.catalogue.announce},
+        )
+        self.features = UserFeatures()
+        self.model: Any = None
+        self.scorer: Any = None
+        self.recommender = Recommender(self.catalogue)
+        self.started_s = time.monotonic()
+        self._popular_task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Load the model and the catalogue, open Feast, begin to listen."""
+        self.model = load_model(self.settings)
+        if self.model is not None:
+            from training.scoring import Scorer
+
+            self.scorer = Scorer(self.model)
+            self.recommender = Recommender(
+                self.catalogue, self.scorer, self.model.vocabulary.items, self.model.version
+            )
+        self.features.open()
+        await self.catalogue.start()
+        self.applied.start()
+        self._popular_task = asyncio.create_task(self._follow_popular())
+
+    async def stop(self) -> None:
+        """Close what `start` opened."""
+        if self._popular_task is not None:
+            self._popular_task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._popular_task
+        await self.applied.stop()
+        await self.catalogue.stop()
+        await self.store.aclose()
+
+    async def bounded(self, work: Awaitable[_T], timeout_s: float = STORE_BOUND_S) -> _T:
+        """Await a call to the store, but not for long.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If it fails or takes too long.
+        """
+        try:
+            with translated():
+                return await asyncio.wait_for(work, timeout_s)
+        except TimeoutError:
+            raise StoreUnavailableError("the online store does not answer: retry") from None
+
+    async def wait_applied(self, after: str | None, entities: set[str]) -> None:
+        """Return once the receipt ``after`` is applied as far as it concerns ``entities``.
+
+        Raises
+        ------
+        ProblemError
+            504 if that takes longer than ``settings.wait_ms``.
+        """
+        if after is None:
+            return
+        receipt = Receipt.parse(after)
+        partitions = {int(entity[2:5]) for entity in entities}
+        with translated():
+            done = await self.applied.wait(receipt, partitions, self.settings.wait_ms / 1000)
+        if not done:
+            raise ProblemError(
+                "not-applied-yet",
+                f"not applied within {self.settings.wait_ms} ms",
+                headers={"retry-after": "1"},
+            )
+
+    async def live(self, entity_id: str) -> LiveState | None:
+        """Read a user's live row."""
+        return await self.bounded(read_live_async(self.store, entity_id))
+
+    async def find(self, user_id: str, after: str | None) -> tuple[str, LiveState | None]:
+        """Return the entity id and row of a user id, or of an anonymous id of that name."""
+        known, unknown = self.tenant.entity(user_id), self.tenant.anonymous(user_id)
+        await self.wait_applied(after, {known, unknown})
+        row = await self.live(known)
+        if row is not None:
+            return known, row
+        row = await self.live(unknown)
+        return (known if row is None else unknown), row
+
+    def learned(self, row: LiveState | None) -> bytes | None:
+        """Return the row's encoder state if the model in use made it."""
+        if row is None or self.model is None or row.model != self.model.version:
+            return None
+        return row.learned or None
+
+    def profile(self, row: LiveState) -> explicit.ExplicitProfile:
+        """Return the row's explicit profile."""
+        return explicit.decode(row.profile)
+
+    async def _follow_popular(self) -> None:
+        while True:
+            try:
+                top = await self.store.zrevrange(
+                    popularity.KEY, 0, POPULAR_POOL - 1, withscores=True
+                )
+                self.recommender.set_popular((item.decode(), score) for item, score in top)
+            except (redis.RedisError, OSError) as error:
+                _log.warning("popularity_unread", error=type(error).__name__)
+            await asyncio.sleep(_POPULAR_EVERY_S)

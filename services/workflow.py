@@ -1,0 +1,147 @@
+"""The batch work of the command line and the demo: stores up, features, training, evaluation.
+
+Each function brings the stores up, does one thing through the rooms below, and leaves
+nothing running that it started.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from feature_repo.archive import Archive
+from feature_repo.errors import InvalidInputError, NotFoundError
+from services.settings import Settings
+
+MATERIALIZE_WINDOW = timedelta(days=7)
+"""How far back `materialize_views` reaches by default, so that late rows arrive."""
+
+METRICS = ("ndcg@10", "recall@10", "hr@10", "mrr")
+
+Tell = Callable[[int, int, str], None]
+
+
+@contextmanager
+def stores(settings: Settings) -> Iterator[str]:
+    """Bring up the online store (or join the running one), register features, yield its URL."""
+    from feature_repo import store as feast_store
+    from services.embedded import connect
+
+    with connect(settings) as url:
+        settings.export(url)
+        feast_store.apply()
+        yield url
+
+
+def last_event(home: Path) -> datetime:
+    """Return the time of the newest event in the archive.
+
+    Raises
+    ------
+    NotFoundError
+        If the archive is empty.
+    """
+    import duckdb
+
+    archive = Archive(home / "archive" / "events")
+    if archive.empty():
+        raise NotFoundError(
+            f"no events below {archive.root}: run `portrait import completejourney` first"
+        )
+    with duckdb.connect() as connection:
+        row = connection.execute(
+            "SELECT epoch_ms(max(time)) FROM read_parquet(?)", [archive.glob()]
+        ).fetchone()
+    assert row is not None
+    return datetime.fromtimestamp(row[0] / 1000, UTC)
+
+
+def train_model(
+    settings: Settings,
+    *,
+    cut_off: datetime | None,
+    recipe: str,
+    workers: int,
+    epochs: int | None,
+    seed: int,
+    resume: bool,
+    tell: Tell,
+) -> Path:
+    """Build the features up to ``cut_off``, train on them and return the model directory.
+
+    Parameters
+    ----------
+    cut_off
+        End of what training may see; default: two weeks before the newest event.
+    """
+    from feature_repo import snapshots
+    from training.train import train
+
+    if recipe not in ("fused", "stacked"):
+        raise InvalidInputError(f"recipe is {recipe!r}: choose fused or stacked")
+    end = cut_off or (last_event(settings.home) - timedelta(days=14)).replace(
+        hour=0, minute=0, second=0, microsecond=0
+    )
+    with stores(settings):
+        snapshots.build(settings.home, until=end, progress=tell)
+        return train(
+            settings.home, cut_off=end, recipe=recipe, workers=workers, epochs=epochs, seed=seed,
+            resume=resume, progress=tell,
+        )  # fmt: skip
+
+
+def evaluate_model(
+    settings: Settings, *, since: datetime, until: datetime | None, tell: Tell
+) -> dict[str, Any]:
+    """Rank every basket in ``[since, until)`` with the model and its baselines."""
+    from training.evaluate import evaluate
+
+    with stores(settings):
+        return evaluate(
+            settings.home, chosen_model(settings), since=since,
+            until=until or last_event(settings.home) + timedelta(milliseconds=1), progress=tell,
+        )  # fmt: skip
+
+
+def chosen_model(settings: Settings) -> Path:
+    """Return the set model directory, else the newest one.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    """
+    from training.model_dir import latest
+
+    found = settings.model or latest(settings.home / "models")
+    if found is None:
+        raise NotFoundError(
+            f"no model below {settings.home / 'models'}: run `portrait train` first"
+        )
+    return found
+
+
+def materialize_views(
+    settings: Settings, *, since: datetime | None, until: datetime | None, tell: Tell
+) -> dict[str, int]:
+    """Bring the snapshots up to ``until`` and load the batch views online."""
+    from feature_repo import snapshots
+    from feature_repo import store as feast_store
+
+    end = until or datetime.now(UTC)
+    start = since or end - MATERIALIZE_WINDOW
+    with stores(settings):
+        snapshots.build(settings.home, until=end, progress=tell)
+        return feast_store.materialize(start, end, progress=tell)
+
+
+def metrics_table(result: Mapping[str, Any]) -> Table:
+    """Return the next-basket metrics as a table, one row a model."""
+    table = Table("model", *METRICS, title="next basket, full ranking", title_justify="left")
+    for name, metrics in result["next_basket"].items():
+        if isinstance(metrics, Mapping) and METRICS[0] in metrics:
+            table.add_row(name, *(f"{metrics[m]:.4f}" for m in METRICS))
+    return table

@@ -1,0 +1,104 @@
+"""The command line: help for everything, one-line errors, exit codes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from services.cli import app, moment
+from services.settings import Settings
+
+ROOT = Path(__file__).parent.parent.parent
+PORTRAIT = [sys.executable, "-c", "from services.cli import main; main()"]
+COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def portrait(*arguments: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PORTRAIT, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PORTRAIT_HOME": str(home), "COLUMNS": "200", **env},
+        cwd=home,
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    assert f"portrait {name}" in command.help
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["import", "nowhere"], ["nowhere", "completejourney"]),
+        (["import", "retailrocket", "absent.csv"], ["absent.csv"]),
+        (["import", "completejourney", "--until", "soon"], ["soon", "2017-12-18"]),
+        (["train", "--recipe", "magic", "--cut-off", "2020-01-01"], ["magic", "fused"]),
+        (["env"], ["portrait serve", "PORTRAIT_REDIS_URL"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], words: list[str], tmp_path: Path
+) -> None:
+    done = portrait(*arguments, home=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("portrait: ")
+    for word in words:
+        assert word in last
+
+
+def test_bad_setting_names_variable_and_bound(tmp_path: Path) -> None:
+    done = portrait("key", "1", home=tmp_path, PORTRAIT_PORT="99999")
+    assert done.returncode == 2
+    assert "PORTRAIT_PORT" in done.stderr
+    assert "65535" in done.stderr
+
+
+def test_wrong_option_exits_2(tmp_path: Path) -> None:
+    done = portrait("key", "--no-such", home=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_empty_archive_says_what_to_run(tmp_path: Path) -> None:
+    done = portrait("train", home=tmp_path)
+    assert done.returncode == 1
+    assert "portrait import" in done.stderr
+
+
+def test_key_is_stable_and_private(tmp_path: Path) -> None:
+    first = portrait("key", "123", home=tmp_path).stdout.strip()
+    assert len(first) == 32
+    assert first == portrait("key", "123", home=tmp_path).stdout.strip()
+    assert first != portrait("key", "123", home=tmp_path / "other").stdout.strip()
+    assert (tmp_path / "tenant.json").stat().st_mode & 0o077 == 0
+
+
+def test_doctor_names_the_mend(tmp_path: Path) -> None:
+    well = portrait("doctor", home=tmp_path)
+    assert well.returncode == 0, well.stdout
+    ill = portrait("doctor", home=tmp_path, PORTRAIT_REDIS_URL="redis://127.0.0.1:1/0")
+    assert ill.returncode == 1
+    assert "unset PORTRAIT_REDIS_URL" in ill.stdout
+
+
+def test_moment_takes_days_and_offsets() -> None:
+    assert moment("2017-12-18").isoformat() == "2017-12-18T00:00:00+00:00"
+    assert moment("2017-12-18T06:00:00+02:00").utcoffset() is not None
+
+
+def test_readme_table_lists_every_setting() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name, field in Settings.model_fields.items():
+        assert f"`PORTRAIT_{name.upper()}`" in readme, name
+        assert field.description
+        assert field.description.split(";")[0] in readme, name

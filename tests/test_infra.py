@@ -1,0 +1,67 @@
+"""The files under infra/ match the code they start."""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from services.cli import app
+from services.settings import Settings
+
+INFRA = Path(__file__).parent.parent / "infra"
+COMMANDS = set(get_command(app).commands)  # type: ignore[attr-defined]
+VARIABLES = {f"PORTRAIT_{name.upper()}" for name in Settings.model_fields}
+
+
+@pytest.fixture
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((INFRA / "compose.yaml").read_text())
+
+
+def test_compose_starts_commands_that_exist(compose: dict[str, Any]) -> None:
+    assert compose["services"]["service"]["command"] in COMMANDS
+    loop = compose["services"]["materialize"]["entrypoint"][-1]
+    assert re.findall(r"portrait (\w+)", loop) == ["materialize"]
+    assert "materialize" in COMMANDS
+
+
+def test_compose_sets_only_settings_that_exist(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        assert set(service.get("environment", {})) <= VARIABLES
+
+
+def test_compose_redis_refuses_to_evict(compose: dict[str, Any]) -> None:
+    command = compose["services"]["redis"]["command"]
+    assert "noeviction" in command
+    assert "--appendonly yes" in command
+
+
+def test_dockerfile_copies_every_package() -> None:
+    text = (INFRA / "Dockerfile").read_text()
+    for room in ("feature_repo", "training", "services"):
+        assert f"COPY {room} {room}" in text
+    assert 'ENTRYPOINT ["portrait"]' in text
+
+
+def test_cron_line_calls_a_command() -> None:
+    line = (INFRA / "materialize.cron").read_text().splitlines()[-1]
+    assert line.split()[-1] in COMMANDS
+    assert len(line.split()) == 7
+
+
+def test_serve_config_loads_and_names_the_deployments() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    body = yaml.safe_load((INFRA / "serve.yaml").read_text())
+    schema = ServeDeploySchema.model_validate(body)
+    application = schema.applications[0]
+    module, name = application.import_path.split(":")
+    build = getattr(importlib.import_module(module), name)
+    assert callable(build)
+    from services.app import DEPLOYMENTS
+
+    assert {d.name for d in application.deployments} == set(DEPLOYMENTS)

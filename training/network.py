@@ -1,0 +1,192 @@
+"""The whole network: an encoder and the heads that read its output.
+
+A request asks at a moment about a shopper whose last event is known::
+
+    u = LN(e + W·statistics + W'·features + [time known]·(gap to now + hour + weekday))
+    score_i = u·O_i + b_i + [i held]·pair_i(u)      next basket
+    p = σ(MLP(u))                                    purchase within 7 days
+
+``b`` starts at the centred log popularity. ``stacked`` has the sigmoid of one Dense layer
+only; its item scores are the popularity.
+
+Shape legend: P requests, N items, D width, S statistics, F features, R held items.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from training.config import ModelConfig
+from training.encoder import EncoderState, EventInputs, FusedEncoder, Temporal
+from training.pair import PairHead, Pairs
+from training.repeat import (
+    EVENTS,
+    FIRST_MS,
+    KNOWN,
+    LAST_GAP_MS,
+    LAST_MS,
+    LAST_SIZE,
+    SIZE_SUM,
+    USED,
+)
+from training.sequences import clock_features, gap_bucket
+from training.stacked import StackedEncoder
+from training.vocabulary import DAY_MS, Vocabulary
+
+STATISTICS = 6
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Moments at which something is asked about a shopper.
+
+    Attributes
+    ----------
+    statistics
+        From the repeat table's scalars, see `statistics`. Shape (P, 6).
+    features
+        Standardised user features of the feature service. Shape (P, F).
+    timed
+        1.0 where the time of the request is known, else 0.0. Shape (P,).
+    gap, hour, weekday
+        From the last event to the request, and the request's clock. Shape (P,).
+    """
+
+    statistics: Tensor
+    features: Tensor
+    timed: Tensor
+    gap: Tensor
+    hour: Tensor
+    weekday: Tensor
+
+
+def statistics(scalars: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Return logs of events, mean gap, mean size, last size, last gap and held items.
+
+    Parameters
+    ----------
+    scalars
+        `training.repeat.SCALARS`, shape (P, 8).
+    """
+    events = np.maximum(scalars[:, EVENTS], 1.0)
+    span = (scalars[:, LAST_MS] - scalars[:, FIRST_MS]) / DAY_MS
+    columns = [
+        np.log1p(scalars[:, EVENTS]),
+        np.log1p(span / np.maximum(events - 1.0, 1.0)),
+        np.log1p(scalars[:, SIZE_SUM] / events),
+        np.log1p(scalars[:, LAST_SIZE]),
+        np.log1p(scalars[:, LAST_GAP_MS] / DAY_MS),
+        np.log1p(scalars[:, USED]),
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def make_requests(
+    scalars: npt.NDArray[np.float64],
+    now_ms: npt.NDArray[np.float64],
+    timed: npt.NDArray[np.bool_],
+    features: npt.NDArray[np.float32],
+) -> Requests:
+    """Return the inputs of requests.
+
+    Parameters
+    ----------
+    scalars
+        Of the repeat table at the last event, shape (P, 8).
+    now_ms
+        Time of each request; read only where ``timed``.
+    timed
+        Whether the request's time is known.
+    features
+        Standardised user features, shape (P, F).
+    """
+    known = scalars[:, KNOWN] > 0
+    gap = np.where(known, np.maximum(now_ms - scalars[:, LAST_MS], 0.0), -1.0)
+    hour, weekday = clock_features(now_ms.astype(np.int64))
+    return Requests(
+        statistics=torch.from_numpy(statistics(scalars)),
+        features=torch.from_numpy(features),
+        timed=torch.from_numpy(timed.astype(np.float32)),
+        gap=torch.from_numpy(gap_bucket(gap)),
+        hour=torch.from_numpy(hour),
+        weekday=torch.from_numpy(weekday),
+    )
+
+
+class PortraitNetwork(nn.Module):
+    """Encoder and heads of either recipe.
+
+    Parameters
+    ----------
+    config
+        Shape of the network.
+    items, categories, features
+        Sizes of the vocabulary and number of user features.
+    """
+
+    def __init__(self, config: ModelConfig, items: int, categories: int, features: int) -> None:
+        super().__init__()
+        self.config = config
+        self.items = items
+        dim = config.dim
+        self.encoder: FusedEncoder | StackedEncoder
+        self.bias = nn.Parameter(torch.zeros(items))
+        if config.recipe == "stacked":
+            self.encoder = StackedEncoder(items, categories, dim)
+            self.dense = nn.Linear(self.encoder.dim, 1)
+            self.bias.requires_grad_(False)
+            return
+        self.encoder = FusedEncoder(items, categories, dim, config.hidden, config.dropout)
+        self.statistics = nn.Linear(STATISTICS, dim)
+        self.features = nn.Linear(features, dim, bias=False) if features else None
+        self.now = Temporal(dim)
+        self.norm = nn.LayerNorm(dim)
+        self.drop = nn.Dropout(config.dropout)
+        self.output = nn.Embedding(items, dim)
+        nn.init.normal_(self.output.weight, std=0.02)
+        self.pair = PairHead(items, dim) if config.repeat else None
+        self.purchase = nn.Sequential(nn.Linear(dim, 32), nn.GELU(), nn.Linear(32, 1))
+        if self.features is not None:
+            nn.init.zeros_(self.features.weight)
+
+    def start_from(self, vocabulary: Vocabulary) -> None:
+        """Set the item biases to the vocabulary's popularity."""
+        with torch.no_grad():
+            self.bias.copy_(torch.from_numpy(vocabulary.log_popularity))
+
+    def unroll(
+        self, inputs: EventInputs, state: EncoderState, *, final: bool = False
+    ) -> tuple[Tensor, EncoderState]:
+        """Encode whole histories; see the encoder."""
+        return self.encoder.unroll(inputs, state, final=final)
+
+    def vector(self, e_PD: Tensor, requests: Requests) -> Tensor:  # noqa: N803
+        """Return the profile vectors u at the requests, shape (P, D)."""
+        if self.config.recipe == "stacked":
+            return e_PD
+        u = e_PD if self.config.encoder else torch.zeros_like(e_PD)
+        u = u + self.statistics(requests.statistics)
+        if self.features is not None:
+            u = u + self.features(requests.features)
+        now = self.now(requests.gap, requests.hour, requests.weekday)
+        out: Tensor = self.drop(self.norm(u + requests.timed[:, None] * now))
+        return out
+
+    def scores(self, u_PD: Tensor, pairs: Pairs | None) -> Tensor:  # noqa: N803
+        """Return the logit of every item, shape (P, N)."""
+        if self.config.recipe == "stacked":
+            return self.bias.expand(len(u_PD), -1)
+        logits: Tensor = torch.addmm(self.bias, u_PD, self.output.weight.T)
+        if self.pair is None or pairs is None or not len(pairs.owner):
+            return logits
+        bonus = self.pair(u_PD, pairs).to(logits.dtype)
+        return logits.index_put((pairs.owner, pairs.item - 1), bonus, accumulate=True)
+
+    def propensity(self, u_PD: Tensor) -> Tensor:  # noqa: N803
+        """Return the logit of a purchase within 7 days, shape (P,)."""
+        head = self.dense if self.config.recipe == "stacked" else self.purchase
+        out: Tensor = head(u_PD)[:, 0]
+        return out
