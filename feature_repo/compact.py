@@ -20,7 +20,10 @@ MILLI: Final = 1_000
 """Stored money and quantities count thousandths."""
 
 MAX_MONEY_MILLI: Final = 10**15
-"""Bound of one event's amount (a million million), so that sums fit 64 bits."""
+"""Bound of one event's amount: a million million."""
+
+MAX_SUM: Final = 2**62
+"""Bound of a sum of amounts either way; MessagePack holds no integer beyond 64 bits."""
 
 DAY_S: Final = 86_400
 
@@ -78,3 +81,8 @@ def unpack_type(stored: Key) -> str:
 def pack_money(amount: float) -> int:
     """Return an amount in thousandths of its currency, cut to ±`MAX_MONEY_MILLI`."""
     return max(-MAX_MONEY_MILLI, min(MAX_MONEY_MILLI, round(amount * MILLI)))
+
+
+def add_money(total: int, change: int) -> int:
+    """Return the sum of two stored amounts, cut to ±`MAX_SUM`."""
+    return max(-MAX_SUM, min(MAX_SUM, total + change))

@@ -195,20 +195,27 @@ def _interest(kind: str, key: str, entry: Interest, now: int) -> dict[str, Any]:
 def trend(long: float, short: float, age_s: int) -> str:
     """Compare the rates behind the two weights: ``new``, ``rising``, ``steady``, ``falling``.
 
-    A steady rate r holds a weight at ``r · H / ln 2``, so ``short/7`` against ``long/112``
-    compares the last weeks with the last months. Younger than 14 days is ``new``.
+    Over an age T a steady rate r makes a weight ``r · H / ln 2 · (1 − 2^(−T/H))``, so both
+    weights are divided by ``H · (1 − 2^(−T/H))`` and the ratio short : long compares the last
+    weeks with the last months: above 2 rising, below 1/2 falling. Younger than 14 days: new.
 
     Examples
     --------
-    >>> trend(16.0, 1.0, 10**8), trend(16.0, 2.0, 10**8), trend(16.0, 0.1, 10**8)
+    >>> trend(16.0, 1.0, 10**8), trend(16.0, 3.0, 10**8), trend(16.0, 0.1, 10**8)
     ('steady', 'rising', 'falling')
     """
     if age_s < 2 * SHORT_HALF_LIFE_S:
         return "new"
-    ratio = (short / SHORT_HALF_LIFE_S) / (long / LONG_HALF_LIFE_S) if long > 0 else 0.0
-    if ratio > 1.5:
+    if long <= 0:
+        return "falling"
+    ratio = _rate(short, SHORT_HALF_LIFE_S, age_s) / _rate(long, LONG_HALF_LIFE_S, age_s)
+    if ratio > 2:
         return "rising"
     return "falling" if ratio < 0.5 else "steady"
+
+
+def _rate(weight: float, half_life_s: int, age_s: int) -> float:
+    return weight / (half_life_s * (1 - 2 ** (-age_s / half_life_s)))
 
 
 def habits(profile: ExplicitProfile, now: int) -> dict[str, Any]:

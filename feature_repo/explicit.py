@@ -29,6 +29,10 @@ from feature_repo.standing import Standing, update
 SCHEMA: Final = 1
 """Version of the state's layout; a change means folding the log anew."""
 
+MAX_ENCODED_BYTES: Final = 256 * 1024
+"""No profile is larger, whatever its history; one with ids of up to 20 characters stays
+below 32 kB, one with numeric ids below 8 kB."""
+
 MAX_RECENT: Final = 50
 MAX_SEEN: Final = 200
 MAX_REFUSED: Final = 50

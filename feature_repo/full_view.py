@@ -73,7 +73,7 @@ def full(
     return {
         "user_id": user_id,
         "version": profile.version,
-        "updated_at": derived.shown_time(profile.last_at),
+        "updated_at": iso(profile.last_at * 1000) if profile.version else None,
         "event_count": profile.version,
         "identity": _identity(profile),
         "consent": {

@@ -30,19 +30,24 @@ def stage(last: int) -> str:
     weight = f"pow(2.0, (day - {last}) / {INTEREST_HALF_LIFE_DAYS}.0)"
     return f"""
 CREATE TEMP TABLE baskets_to AS
-SELECT "user", week, sum(added) OVER (PARTITION BY "user" ORDER BY week) AS n
+SELECT "user", week, added, sum(added) OVER (PARTITION BY "user" ORDER BY week) AS n
 FROM (
     SELECT "user", week, sum({weight}) AS added
     FROM (SELECT DISTINCT "user", event, day, week FROM lines WHERE type = 'purchase')
     GROUP BY ALL
 );
-CREATE TEMP TABLE interests ("user" VARCHAR, snap INTEGER, kind VARCHAR, best STRUCT(w DOUBLE, k VARCHAR)[]);
-{_one_kind("category", weight)}
-{_one_kind("brand", weight)}
+CREATE TEMP TABLE interests (
+    "user" VARCHAR, snap INTEGER, kind VARCHAR, best STRUCT(w DOUBLE, k VARCHAR)[]
+);
+{_one_kind("category", weight, last)}
+{_one_kind("brand", weight, last)}
 """  # noqa: S608 - built from names and whole numbers
 
 
-def _one_kind(column: str, weight: str) -> str:
+def _one_kind(column: str, weight: str, last: int) -> str:
+    # A running sum holds from its week until the next one: unnest makes a row of each Monday
+    # between (an inequality join takes a hundred times as long).
+    mondays = f"unnest(range(week, least(next_week, {last} + 1), 7)) AS snap"
     return f"""
 INSERT INTO interests
 WITH kept AS (
@@ -50,31 +55,33 @@ WITH kept AS (
     WHERE type = 'purchase' AND {column} IS NOT NULL
 ),
 own AS (
-    SELECT "user", key, week, sum(added) OVER same AS n,
-        lead(week, 1, 1000000) OVER same AS next_week
-    FROM (SELECT "user", key, week, sum({weight}) AS added FROM kept GROUP BY ALL)
-    WINDOW same AS (PARTITION BY "user", key ORDER BY week)
+    SELECT "user", key, {mondays}, n FROM (
+        SELECT "user", key, week::BIGINT AS week, sum(added) OVER same AS n,
+            lead(week, 1, 1000000) OVER same AS next_week
+        FROM (SELECT "user", key, week, sum({weight}) AS added FROM kept GROUP BY ALL)
+        WINDOW same AS (PARTITION BY "user", key ORDER BY week)
+    )
 ),
 everyone AS (
-    SELECT snap, sum(n) AS n
-    FROM weeks JOIN (
-        SELECT "user", week, n, lead(week, 1, 1000000) OVER (PARTITION BY "user" ORDER BY week) AS next_week
-        FROM baskets_to
-    ) ON snap >= week AND snap < next_week
-    GROUP BY ALL
+    SELECT snap, sum(n) OVER (ORDER BY snap) AS n FROM (
+        SELECT snap, coalesce(sum(added), 0) AS n
+        FROM weeks LEFT JOIN baskets_to ON week = snap GROUP BY ALL
+    )
 ),
 key_totals AS (
-    SELECT key, week, sum(added) OVER (PARTITION BY key ORDER BY week) AS n,
-        lead(week, 1, 1000000) OVER (PARTITION BY key ORDER BY week) AS next_week
-    FROM (SELECT key, week, sum({weight}) AS added FROM kept GROUP BY ALL)
+    SELECT key, {mondays}, n FROM (
+        SELECT key, week::BIGINT AS week, sum(added) OVER same AS n,
+            lead(week, 1, 1000000) OVER same AS next_week
+        FROM (SELECT key, week, sum({weight}) AS added FROM kept GROUP BY ALL)
+        WINDOW same AS (PARTITION BY key ORDER BY week)
+    )
 ),
 popular AS (
-    SELECT key, snap, t.n / e.n AS p
-    FROM weeks JOIN key_totals t ON snap >= week AND snap < next_week JOIN everyone e USING (snap)
+    SELECT key, snap, {SHRINKAGE_BASKETS} * scale * t.n / e.n AS prior
+    FROM key_totals t JOIN everyone e USING (snap) JOIN weeks USING (snap)
 )
-SELECT "user", snap, '{column}',
-    max({{'w': n + {SHRINKAGE_BASKETS} * p * scale, 'k': key}}, {INTERESTS})
-FROM weeks JOIN own ON snap >= week AND snap < next_week JOIN popular USING (key, snap)
+SELECT "user", snap, '{column}', max({{'w': n + prior, 'k': key}}, {INTERESTS})
+FROM own JOIN popular USING (key, snap)
 GROUP BY ALL;
 """  # noqa: S608 - built from names and whole numbers
 

@@ -22,9 +22,9 @@ def rows(first: int, last: int) -> str:
     counts = (*(f"pop_{days}" for days in WINDOWS_DAYS), "buyers", "repeaters")
     return f"""
 WITH seen AS (
-    SELECT item_id, week, arg_max(stated, (time, event)) FILTER (stated IS NOT NULL) AS category,
-        arg_max(brand, (time, event)) FILTER (brand IS NOT NULL) AS brand,
-        arg_max(price, (time, event)) FILTER (price IS NOT NULL) AS price
+    SELECT item_id, week, arg_max(stated, (time, event, stated)) FILTER (stated IS NOT NULL) AS category,
+        arg_max(brand, (time, event, brand)) FILTER (brand IS NOT NULL) AS brand,
+        arg_max(price, (time, event, price)) FILTER (price IS NOT NULL) AS price
     FROM lines GROUP BY ALL
 ),
 sold AS (

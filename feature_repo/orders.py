@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from feature_repo.compact import DAY_S, MICRO, Key, pack_id, pack_money
+from feature_repo.compact import DAY_S, MICRO, Key, add_money, pack_id, pack_money
 from feature_repo.events import EventRecord, ItemRecord
 from feature_repo.heavy_hitters import LONG_HALF_LIFE_S
 from feature_repo.id_ring import IdRing, add
@@ -29,8 +29,8 @@ class Orders(msgspec.Struct, array_like=True):
     Attributes
     ----------
     count, refunds
-        Distinct orders (an event that repeats the last ``order_id`` continues that order);
-        refund events.
+        Orders (an event that repeats the last ``order_id`` continues that order; one that
+        repeats an earlier one counts as new); refund events.
     lines
         Order lines of all orders.
     last_id
@@ -105,7 +105,7 @@ def purchase(orders: Orders, event: EventRecord, at: int) -> None:
     orders.last_at = max(orders.last_at, at)
     orders.lines += len(event.items)
     money = amount(event)
-    orders.spend += money
+    orders.spend = add_money(orders.spend, money)
     _add_day(orders, at // DAY_S, int(is_new), money)
     _add_prices(orders, event, elapsed, late)
     _add_history(orders, event)
@@ -115,7 +115,7 @@ def refund(orders: Orders, event: EventRecord, at: int) -> None:
     """Apply a refund at ``at`` (epoch seconds)."""
     orders.refunds += 1
     money = amount(event)
-    orders.spend -= money
+    orders.spend = add_money(orders.spend, -money)
     _add_day(orders, at // DAY_S, 0, -money)
 
 
@@ -144,7 +144,7 @@ def _add_day(orders: Orders, day: int, count: int, money: int) -> None:
         orders.day_orders.insert(at, 0)
         orders.day_spend.insert(at, 0)
     orders.day_orders[at] += count
-    orders.day_spend[at] += money
+    orders.day_spend[at] = add_money(orders.day_spend[at], money)
     past = 0
     while days[past] <= days[-1] - MAX_DAYS:
         past += 1
@@ -174,9 +174,9 @@ def _add_prices(orders: Orders, event: EventRecord, elapsed: int, late: int) -> 
     share = math.exp2(-late / LONG_HALF_LIFE_S)
     orders.paid_lines += round(MICRO * paid * share)
     orders.promoted_lines += round(MICRO * promoted * share)
-    orders.price_sum += pack_money(prices * share)
-    orders.gross += pack_money(gross * share)
-    orders.discount += pack_money(discount * share)
+    orders.price_sum = add_money(orders.price_sum, pack_money(prices * share))
+    orders.gross = add_money(orders.gross, pack_money(gross * share))
+    orders.discount = add_money(orders.discount, pack_money(discount * share))
 
 
 def _add_history(orders: Orders, event: EventRecord) -> None:

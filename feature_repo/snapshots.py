@@ -16,8 +16,9 @@ import duckdb
 import pyarrow as pa
 
 from feature_repo import behaviour, interests, item_stats, profile_rows
+from feature_repo.archive import SCHEMA as EVENT_SCHEMA
 from feature_repo.archive import write_part
-from feature_repo.features import BATCH_VIEWS, VIEWS, WINDOWS_DAYS
+from feature_repo.features import BATCH_VIEWS, INTEREST_HALF_LIFE_DAYS, VIEWS
 
 LATE_DAYS: Final = 4
 """An incremental build makes the rows of this many days before ``since`` again: live events
@@ -26,6 +27,8 @@ KEEP_S: Final = 3600.0
 """Parts that a full build replaced stay this long, for readers that have listed them."""
 MEMORY_LIMIT: Final = "3GB"
 THREADS: Final = 2
+
+_DAY_US: Final = 86_400_000_000
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -46,6 +49,55 @@ _TOUCHES: Final = (
 """Event types that say a user took notice of an item (an impression does not)."""
 _NOT_OWN: Final = ("message_sent",)
 """Event types that are the shop's doing, not the user's."""
+
+_ITEM_SCHEMA: Final = pa.schema(
+    [("item_id", pa.string()), ("category", pa.string()), ("brand", pa.string())]
+)
+
+_EVENTS: Final = f"""
+CREATE TEMP TABLE events AS
+SELECT *, (day + 7 - (day + 3) % 7)::INTEGER AS week  -- the Monday that first sees the day
+FROM (
+    SELECT "user", type, time, items, len(items) AS num_lines,
+        row_number() OVER (ORDER BY log_ms, log_seq, event_id) AS event,
+        (epoch_us(time) // {_DAY_US})::INTEGER AS day,
+        hour(timezone(coalesce(tz, 'UTC'), time)) AS hour,
+        isodow(timezone(coalesce(tz, 'UTC'), time)) - 1 AS weekday,
+        type NOT IN {(*_NOT_OWN, "")} AS own,
+        CASE WHEN type = 'purchase' THEN round(1000 * coalesce(abs(value), list_sum(
+            list_transform(items, lambda i: greatest(0, i.quantity * coalesce(i.price, 0)
+                - coalesce(i.discount, 0)))), 0))::BIGINT ELSE 0 END AS spend_m,
+        CASE WHEN type = 'purchase' THEN round(1000 * coalesce(list_sum(
+            list_transform(items, lambda i: i.quantity * i.price)), 0))::BIGINT
+            ELSE 0 END AS gross_m,
+        CASE WHEN type = 'purchase' THEN round(1000 * coalesce(list_sum(
+            list_transform(items, lambda i: CASE WHEN i.price IS NULL THEN 0
+                ELSE least(coalesce(i.discount, 0), i.quantity * i.price) END)), 0))::BIGINT
+            ELSE 0 END AS discount_m
+    FROM archive_events WHERE time < make_timestamptz(?)
+)
+"""  # noqa: S608 - built from constants
+
+_LINES: Final = f"""
+CREATE TEMP TABLE lines AS
+SELECT "user", type, time, event, day, week, item.item_id AS item_id, item.category AS stated,
+    array_to_string(string_split(item.category, '/')[1:2], '/') AS category,
+    item.brand AS brand, item.price AS price
+FROM (SELECT *, unnest(items) AS item FROM events WHERE type IN {_TOUCHES});
+
+CREATE TEMP TABLE catalogue AS
+SELECT item_id, any_value(category) AS category, any_value(brand) AS brand
+FROM archive_items GROUP BY item_id;
+"""  # noqa: S608 - built from constants
+
+_WEEKS: Final = f"""
+CREATE TEMP TABLE weeks AS
+SELECT snap::INTEGER AS snap, pow(2.0, (snap - last) / {INTEREST_HALF_LIFE_DAYS}.0) AS scale
+FROM (
+    SELECT last, unnest(range(first, last + 1, 7)) AS snap
+    FROM (SELECT min(week)::BIGINT AS first, ?::BIGINT AS last FROM events)
+)
+"""  # noqa: S608 - built from a constant
 
 
 def build(
@@ -144,14 +196,42 @@ def _rows(view: str, first: int, last: int) -> str:
     return behaviour.rows(int(view.removeprefix("behaviour_").removesuffix("d")), first, last)
 
 
-def _stage(connection: duckdb.DuckDBPyConnection, home: Path, until: datetime) -> None:
+def _stage(connection: Any, home: Path, until: datetime) -> None:
     connection.execute(f"SET threads = {THREADS}; SET memory_limit = '{MEMORY_LIMIT}'")
     connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
-    connection.execute("SET enable_progress_bar = false")
-    micros = int(until.timestamp() * 1_000_000)
-    connection.execute(_EVENTS, [_files(home / "archive" / "events", _EVENT_STUB), micros])
+    _source(connection, "archive_events", home / "archive" / "events", EVENT_SCHEMA)
+    _source(connection, "archive_items", home / "archive" / "items", _ITEM_SCHEMA)
+    connection.execute(_EVENTS, [round(until.timestamp() * 1_000_000)])
     connection.execute(_LINES)
     connection.execute(_WEEKS, [_day(until)])
-    connection.execute(_CATALOGUE, [_files(home / "archive" / "items", _ITEM_STUB)])
     connection.execute(behaviour.STAGE)
     connection.execute(profile_rows.STAGE)
+
+
+def _source(connection: Any, name: str, folder: Path, empty: pa.Schema) -> None:
+    parts = sorted(str(path) for path in folder.glob("*.parquet"))
+    if parts:
+        connection.read_parquet(parts, union_by_name=True).create_view(name)
+    else:
+        connection.register(name, empty.empty_table())
+
+
+def _table(connection: Any, view: str, rows: str, created: datetime) -> pa.Table:
+    wanted = schema(view)
+    columns = ", ".join(f"{f.name}::{_SQL[f.dtype]} AS {f.name}" for f in VIEWS[view])
+    table = connection.sql(
+        f'SELECT "{wanted.names[0]}", make_timestamptz(snap * {_DAY_US}::BIGINT) '  # noqa: S608
+        f"AS event_timestamp, make_timestamptz(?) AS created, {columns} FROM ({rows}) ORDER BY 1, 2",
+        params=[round(created.timestamp() * 1_000_000)],
+    ).to_arrow_table()
+    return table.cast(wanted)
+
+
+def _write(folder: Path, table: pa.Table, created: datetime, *, full: bool) -> None:
+    if not full:
+        write_part(folder / f"{created:%Y%m%dT%H%M%S%f}.parquet", table)
+        return
+    write_part(folder / "base.parquet", table)
+    for part in folder.glob("*.parquet"):
+        if part.name != "base.parquet" and part.stat().st_mtime < time.time() - KEEP_S:
+            part.unlink(missing_ok=True)

@@ -8,12 +8,14 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table
 
 from services.client import Client
+from services.embedded import free_port
 from services.settings import Settings
 
 WARM_UP = 30
@@ -79,7 +81,8 @@ def applied_per_s(client: Client, tell: Tell) -> float:
     batches = [
         [
             {
-                "type": "view_item", "id": f"load-{batch}-{index}", "user_id": f"load-{index % 200}",
+                "type": "view_item", "id": f"load-{batch}-{index}",
+                "user_id": f"load-{index % 200}",
                 "items": [{"item_id": f"item-{(batch * 7 + index) % 500}"}],
             }
             for index in range(BATCH_EVENTS)
@@ -90,7 +93,7 @@ def applied_per_s(client: Client, tell: Tell) -> float:
     for number, batch in enumerate(batches):
         receipt = client.post_batch(batch)["receipt"]
         tell(number, BATCHES, "batches")
-    client.profile("load-0", after=receipt)
+    client.wait_applied(receipt)
     return BATCHES * BATCH_EVENTS / (time.perf_counter() - started)
 
 
@@ -98,20 +101,16 @@ def measure(what: Literal["service"]) -> dict[str, Any]:
     """Start a service in a folder of its own, measure it, and end it."""
     from services.progress import step
     from services.serve import running
-    from services.workflow import stores
 
     with tempfile.TemporaryDirectory(prefix="portrait-bench-") as folder:
-        settings = Settings(home=Path(folder), redis_url=None)
-        with stores(settings), step("start the service"):
-            service = running(settings)
-            client = service.__enter__()
-        try:
+        settings = Settings(home=Path(folder), redis_url=None, port=free_port())
+        with ExitStack() as service:
+            with step("start the service"):
+                client = service.enter_context(running(settings))
             with step("single requests") as tell:
                 series = latencies_ms(client, REQUESTS, tell)
             with step("batches") as tell:
                 rate = applied_per_s(client, tell)
-        finally:
-            service.__exit__(None, None, None)
     result: dict[str, Any] = {
         f"{name.replace(' ', '_')}_ms": percentiles(values) for name, values in series.items()
     }

@@ -21,6 +21,7 @@ from feature_repo.errors import InvalidInputError, InvalidSettingError, Portrait
 from services.progress import console, step
 from services.settings import Settings
 
+
 class OneLineErrors(TyperGroup):
     """Turns expected failures of any command into one line and an exit code."""
 
@@ -248,7 +249,9 @@ def train(
 @app.command()
 def evaluate(
     since: Annotated[str, typer.Option(help="First day of the test")],
-    until: Annotated[str | None, typer.Option(help="End of the test; default: the last event")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="End of the test; default: the last event")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Model directory; default: the newest")] = None,
     home: Home = None,
     json: Json = False,

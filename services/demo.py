@@ -6,11 +6,9 @@ goes on where it was; the online store always starts empty and is filled again.
 
 import gc
 import json
-import platform
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,19 +16,18 @@ from typing import Any
 
 import orjson
 
-from feature_repo.archive import Archive, LogPosition
-from feature_repo.entity import Tenant
-from feature_repo.events import Event, EventRecord, to_record
 from services import report
 from services.client import Client
+from services.embedded import free_port
+from services.findings import figures, shopper, show_summary
 from services.progress import Step, console, step
+from services.replay import held_out, parity, replay
 from services.settings import Settings
 
 CUT_OFF = datetime(2017, 12, 18, tzinfo=UTC)
 """Two weeks before the data ends: what comes after is posted to the live service."""
 
 END = datetime(2018, 1, 2, tzinfo=UTC)
-BATCH_EVENTS = 500
 LATENCY_REQUESTS = 300
 WORKERS = 2
 EPOCHS = 12
@@ -89,10 +86,10 @@ def run(settings: Settings, *, out: Path, keep_serving: bool, fresh: bool) -> No
     with stores(settings):
         offline = _offline(settings, memory)
         live, pictures = _live(settings)
-    figures = _figures(imported, offline, live, time.monotonic() - started_s)
-    pictures |= {"history": offline["train"]["history"], "shopper": _shopper(home, live["shopper"])}
-    page, data = report.write(out, figures, pictures)
-    _summary(figures, pictures["worked_example"], page, data)
+    found = figures(imported, offline, live, CUT_OFF, time.monotonic() - started_s)
+    pictures |= {"history": offline["train"]["history"], "shopper": shopper(home, live["shopper"])}
+    page, data = report.write(out, found, pictures)
+    show_summary(found, pictures["worked_example"], page, data)
     if keep_serving:
         from services.serve import serve_forever
 
@@ -150,7 +147,7 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
         return dict(
             evaluate(
                 home, Path(trained["model"]), since=CUT_OFF, until=END, progress=tell,
-                held_out=_held_out(home),
+                held_out=held_out(home),
             )
         )  # fmt: skip
 
@@ -172,68 +169,29 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def _held_out(home: Path) -> list[EventRecord]:
-    """Return the events after the cut-off, in the form the service will store them in."""
-    tenant = Tenant.load(home)
-    records = []
-    with (home / "replay.ndjson").open("rb") as lines:
-        for line in lines:
-            event = Event.model_validate_json(line)
-            assert event.time is not None
-            records.append(to_record(event, tenant, event.time))
-    return records
-
 
 def _live(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     from services.bench import latencies_ms
     from services.serve import running
 
+    settings = settings.model_copy(update={"port": free_port()})
     with ExitStack() as service:
         with step("start the service"):
             client = service.enter_context(running(settings))
         with step("replay the last 14 days over HTTP") as tell:
-            replay, applied, shopper = _replay(settings.home, client, tell)
+            replayed, applied, busiest = replay(settings.home, client, tell)
         with step("compare live profiles with an offline fold") as tell:
-            parity = _parity(settings, tell)
+            compared = parity(settings, CUT_OFF, tell)
         with step("measure latency") as tell:
             series = latencies_ms(client, LATENCY_REQUESTS, tell)
         example = _worked_example(client)
-        answer = client.recommendations(shopper, n=10, explain=True)
-    live = {"replay": replay, "parity": parity, "shopper": shopper}
+        answer = client.recommendations(busiest, n=10, explain=True)
+    live = {"replay": replayed, "parity": compared, "shopper": busiest, "series_ms": series}
     pictures = {
         "latency_ms": series, "applied": applied, "recommendations": answer["items"],
         "worked_example": example,
     }  # fmt: skip
     return live, pictures
-
-
-def _replay(
-    home: Path, client: Client, tell: Step
-) -> tuple[dict[str, Any], tuple[list[float], list[int]], str]:
-    """Post the held-back events in batches; return counts, the curve and the busiest user."""
-    events = [orjson.loads(line) for line in (home / "replay.ndjson").open("rb")]
-    baskets = Counter(event["user_id"] for event in events if event["type"] == "purchase")
-    started_s, acknowledged = time.monotonic(), 0
-    times_s, applied = [0.0], [0]
-    for begin in range(0, len(events), BATCH_EVENTS):
-        answer = client.post_batch(events[begin : begin + BATCH_EVENTS])
-        acknowledged += answer["accepted"] + answer["duplicates"]
-        times_s.append(time.monotonic() - started_s)
-        applied.append(client.applied())
-        tell(acknowledged, len(events), "events")
-    client.wait_applied(answer["receipt"])
-    seconds = time.monotonic() - started_s
-    times_s.append(seconds)
-    applied.append(client.applied())
-    tell.note = f"{acknowledged:,} events, {acknowledged / seconds:,.0f} a second"
-    return (
-        {
-            "events": len(events), "acknowledged": acknowledged, "applied": applied[-1],
-            "seconds": round(seconds, 2),
-        },
-        (times_s, applied),
-        baskets.most_common(1)[0][0],
-    )  # fmt: skip
 
 
 def _worked_example(client: Client) -> str:
@@ -246,5 +204,8 @@ def _worked_example(client: Client) -> str:
     profile = client.profile("123", view="seed", after=receipt)
     return (
         f"$ curl -s '{client.base_url}/v1/users/123/profile?view=seed' "
-        f"-H \"Authorization: Bearer $PORTRAIT_API_KEY\"\n{json.dumps(profile)}"
+        f'-H "Authorization: Bearer $PORTRAIT_API_KEY"\n{json.dumps(profile)}'
     )
+
+
+

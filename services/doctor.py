@@ -27,7 +27,9 @@ class Finding:
 def _python() -> Finding:
     version = ".".join(str(part) for part in sys.version_info[:3])
     ok = sys.version_info[:2] == (3, 11)
-    return Finding("python", ok, version, "" if ok else "make clean && make PYTHON=python3.11 setup")
+    return Finding(
+        "python", ok, version, "" if ok else "make clean && make PYTHON=python3.11 setup"
+    )
 
 
 def _packages() -> Finding:

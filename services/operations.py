@@ -3,10 +3,10 @@
 import asyncio
 import json
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import redis
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from prometheus_client import generate_latest
 from starlette.responses import Response
 
@@ -83,6 +83,17 @@ async def _log_metrics(state: GatewayState) -> str:
         ("portrait_events_dead_total", "counter", int(stats.get(b"dead", 0))),
     ]
     return "".join(f"# TYPE {name} {kind}\n{name} {value}\n" for name, kind, value in lines)
+
+
+@router.get("/v1/receipts", status_code=204)
+async def wait_for_receipt(
+    request: Request, after: Annotated[str, Query(max_length=65_536)]
+) -> Response:
+    """Answer 204 once everything up to the receipt is applied, in every partition it names."""
+    state = gateway(request)
+    partitions = set(range(state.tenant.partitions))
+    await state.wait_applied(after, {f"{{p{p:03d}}}" for p in partitions})
+    return Response(status_code=204)
 
 
 @router.get("/v1/models")

@@ -39,7 +39,7 @@ async def get_profile(
     if row is None:
         raise ProblemError("not-found", "no event of this user is known")
     model = state.model.version if state.learned(row) is not None else ""
-    tag = f'W/"{row.version}-{view}-{state.catalogue.changes}-{model[:12]}"'
+    tag = f'W/"{row.version}-{view}-{state.catalogue.changes}-{model}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
     if tag in [each.strip() for each in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers=headers)

@@ -32,9 +32,7 @@ def write(out: Path, figures: Mapping[str, Any], pictures: Mapping[str, Any]) ->
     """
     out.mkdir(parents=True, exist_ok=True)
     data = out / "report.json"
-    data.write_bytes(
-        orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
-    )
+    data.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
     page = out / "report.html"
     template = Template((Path(__file__).parent / "report.html").read_text())
     page.write_text(template.substitute(_parts(figures, pictures)))

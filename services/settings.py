@@ -13,7 +13,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PORTRAIT_", frozen=True, extra="ignore")
 
-    home: Path = Field(default=Path(".portrait"), description="State folder: archive, models, store")
+    home: Path = Field(
+        default=Path(".portrait"), description="State folder: archive, models, store"
+    )
     redis_url: str | None = Field(
         default=None,
         description="redis://, rediss:// or unix:// URL; absent: an embedded server below home",

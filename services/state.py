@@ -50,6 +50,7 @@ class GatewayState:
 
     def __init__(self, settings: Settings, url: str, admin_digest: str | None) -> None:
         self.settings = settings
+        self._url = url
         self.tenant = Tenant.load(settings.home, settings.partitions)
         self.clock = ServiceClock(replay=settings.replay_clock)
         self.store: Any = connect_async(url)
@@ -64,16 +65,20 @@ class GatewayState:
         self.features = UserFeatures()
         self.model: Any = None
         self.scorer: Any = None
+        self.transition: Any = None
         self.recommender = Recommender(self.catalogue)
         self.started_s = time.monotonic()
         self._popular_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Load the model and the catalogue, open Feast, begin to listen."""
+        self.settings.export(self._url)
         self.model = load_model(self.settings)
         if self.model is not None:
             from training.scoring import Scorer
+            from training.transition import LearnedTransition
 
+            self.transition = LearnedTransition(self.model)
             self.scorer = Scorer(self.model)
             self.recommender = Recommender(
                 self.catalogue, self.scorer, self.model.vocabulary.items, self.model.version

@@ -125,20 +125,26 @@ class UpdaterLoop:
             partition, entry_id, payload = owners[index]
             dead[partition].append(dead_letter(entry_id, reason, payload))
             _log.warning("poison_event", entry=entry_id, partition=partition, reason=reason)
-        committed = set[int]()
+        # Counted before the commit, taken back if it is refused: whoever waits for the commit
+        # and then reads the count must find itself in it.
+        sizes = {p: [0, len(letters)] for p, letters in dead.items()}
+        for index, (partition, _, _) in enumerate(owners):
+            sizes[partition][0] += index not in poison
+        self._count(*map(sum, zip(*sizes.values(), strict=True)))
+        refused = set[int]()
         for partition, entries in batch.items():
             mine = {user: row for user, row in changed.items() if int(user[2:5]) == partition}
-            if self._commit(partition, entries[-1][0].decode(), mine, dead[partition]):
-                committed.add(partition)
-        self._count(
-            [e for n, e in enumerate(events) if owners[n][0] in committed and n not in poison],
-            sum(len(dead[partition]) for partition in committed),
+            if not self._commit(partition, entries[-1][0].decode(), mine, dead[partition]):
+                refused.add(partition)
+                self._count(-sizes[partition][0], -sizes[partition][1])
+        popularity.add(
+            self._client,
+            [e for n, e in enumerate(events) if owners[n][0] not in refused and n not in poison],
         )
 
-    def _count(self, events: list[EventRecord], dead: int) -> None:
-        self.applied += len(events)
-        popularity.add(self._client, events)
-        self._client.hincrby(STATS_KEY, "events", len(events))
+    def _count(self, applied: int, dead: int) -> None:
+        self.applied += applied
+        self._client.hincrby(STATS_KEY, "events", applied)
         if dead:
             self._client.hincrby(STATS_KEY, "dead", dead)
 

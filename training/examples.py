@@ -1,115 +1,218 @@
-"""Training and validation examples: which positions are asked, and with what answer."""
+"""Examples: at which positions of a history something is asked, and what the answer was."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from training.batches import (
-    Doubles,
-    Targets,
-    event_inputs,
-    fold,
-    make_targets,
-    pairs_at,
-)
+from training.batches import Targets, event_inputs, fold, make_targets, pairs_at
 from training.config import ModelConfig, TrainConfig
 from training.encoder import EventInputs
 from training.network import Requests, make_requests
 from training.pair import Pairs
-from training.prepared import Moments, Prepared, WEEK_MS
+from training.prepared import WEEK_MS, Prepared
 from training.repeat import RepeatTables
 from training.sequences import Histories, Ints
 
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One batch: histories and what is asked along them.
-
-    Attributes
-    ----------
-    events
-        All events of the batch.
-    place
-        Row of each basket request's last event in ``(B·T)`` order, shape (P,).
-    requests, pairs, targets
-        Basket requests.
-    moment_place, moments, labels
-        Propensity requests and their answers.
-    users
-        Index of each basket request's user among all users, shape (P,).
-    """
-
-    events: EventInputs
-    place: Ints
-    requests: Requests
-    pairs: Pairs | None
-    targets: Targets
-    moment_place: Ints
-    moments: Requests
-    labels: Floats
-    users: Ints
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Requests along some histories: user row, last event, answer's event (−1: none).
+    """Basket requests along the histories of all users.
 
-    ``now_ms`` is the time of the request, ``timed`` whether the network may know it.
+    Attributes
+    ----------
+    user, event
+        Row of the user and flat index of the last event before the request. Shape (P,).
+    answer
+        Flat index of the event whose basket is the answer. Shape (P,).
+    timed
+        Whether the time of the answer is known to the network. Shape (P,).
     """
 
     user: Ints
     event: Ints
     answer: Ints
-    now_ms: Doubles
-    timed: npt.NDArray[np.bool_]
+    timed: Bools
+
+
+@dataclass(frozen=True)
+class Example:
+    """One batch of histories and what is asked along them.
+
+    Attributes
+    ----------
+    events
+        Inputs of all events.
+    place, requests, pairs, targets
+        Basket requests: row of the last event in ``(B·T)`` order, shape (P,), and the rest.
+    moment_place, moments, labels
+        Propensity requests in the same form, with answers of shape (M,).
+    users, answers
+        Row among all users, and flat index of the answer, of each basket request. Shape (P,).
+    moment_rows
+        Row among all moments of each propensity request, shape (M,).
+    """
+
+    events: EventInputs
+    place: Tensor
+    requests: Requests
+    pairs: Pairs | None
+    targets: Targets
+    moment_place: Tensor
+    moments: Requests
+    labels: Tensor
+    users: Ints
+    answers: Ints
+    moment_rows: Ints
 
 
 def next_targets(histories: Histories) -> Ints:
-    """Return, per event, the flat index of its user's next target event with a known item.
-
-    −1 where none follows. Shape (E,).
-    """
-    sizes = np.add.reduceat(
-        np.append(histories.item > 0, False).astype(np.int64), histories.lines[:-1]
-    ) if len(histories.time_ms) else np.zeros(0, np.int64)
-    usable = histories.target & (sizes > 0)
-    flat = np.where(usable, np.arange(len(usable)), len(usable))
-    following = np.append(flat[1:], len(usable))
+    """Return each event's next target event of the same user with a known item, −1 for none."""
+    events = len(histories.time_ms)
+    known = np.concatenate([[0], np.cumsum(histories.item > 0)])
+    usable = histories.target & (known[histories.lines[1:]] > known[histories.lines[:-1]])
+    following = np.append(np.where(usable, np.arange(events), events)[1:], events)
     following = np.minimum.accumulate(following[::-1])[::-1]
     last = np.repeat(histories.starts[1:], histories.lengths())
     return np.where(following < last, following, -1)
 
 
-def until(histories: Histories, time_ms: int) -> Histories:
-    """Return the part of each history before its first event at or after ``time_ms``."""
-    late = histories.time_ms >= time_ms
-    kept = list[Ints]()
-    for start, end in zip(histories.starts[:-1], histories.starts[1:], strict=True):
-        part = late[start:end]
-        kept.append(np.arange(start, start + (int(part.argmax()) if part.any() else end - start)))
-    lengths = np.array([len(k) for k in kept], np.int64)
-    return _cut(histories, lengths)
+class ExampleMaker:
+    """Chooses positions and puts batches together.
+
+    Parameters
+    ----------
+    prepared
+        Arrays of all users.
+    model, config
+        Sizes, and how many positions are asked.
+    """
+
+    def __init__(self, prepared: Prepared, model: ModelConfig, config: TrainConfig) -> None:
+        self.prepared, self.model, self.config = prepared, model, config
+        histories = prepared.histories
+        self.next = next_targets(histories)
+        late = histories.time_ms >= prepared.train_until_ms
+        self.train_length = np.array(
+            [
+                int(late[a:b].argmax()) if late[a:b].any() else b - a
+                for a, b in zip(histories.starts[:-1], histories.starts[1:], strict=True)
+            ],
+            np.int64,
+        )
+        in_time = prepared.moments.time_ms + WEEK_MS <= prepared.train_until_ms
+        self._moment_train = in_time
+        self._moment_start = np.searchsorted(
+            prepared.moments.user, np.arange(len(histories.users) + 1)
+        )
+
+    def train_users(self) -> Ints:
+        """Return users with at least one position to learn from."""
+        end = self.prepared.histories.starts[:-1] + self.train_length
+        first = self.next[np.minimum(self.prepared.histories.starts[:-1], len(self.next) - 1)]
+        return np.flatnonzero((self.train_length > 1) & (first >= 0) & (first < end))
+
+    def train_batches(self, epoch: int) -> list[Ints]:
+        """Return the epoch's global batches of users: similar lengths, random order."""
+        users = self.train_users()
+        generator = np.random.default_rng([self.config.seed, epoch])
+        noise = generator.uniform(0.8, 1.25, len(users))
+        ordered = users[np.argsort(self.train_length[users] * noise, kind="stable")]
+        size = self.config.batch_users
+        batches = [ordered[i : i + size] for i in range(0, len(ordered), size)]
+        return [batches[i] for i in generator.permutation(len(batches))]
+
+    def train(self, users: Ints, epoch: int) -> Example:
+        """Return a training batch; what is drawn depends on seed, epoch and user only."""
+        starts = self.prepared.histories.starts
+        own, event, timed, moments = list[Ints](), list[Ints](), list[Bools](), list[Ints]()
+        for user in users:
+            generator = np.random.default_rng([self.config.seed, epoch, int(user)])
+            end = starts[user] + self.train_length[user]
+            possible = np.arange(starts[user], end)
+            answer = self.next[possible]
+            possible = possible[(answer >= 0) & (answer < end)]
+            drawn = _draw(generator, possible, self.config.positions)
+            own.append(np.full(len(drawn), user))
+            event.append(drawn)
+            timed.append(generator.random(len(drawn)) < self.config.request_time)
+            weeks = np.arange(self._moment_start[user], self._moment_start[user + 1])
+            weeks = weeks[self._moment_train[weeks]]
+            moments.append(_draw(generator, weeks, self.config.moments))
+        events = np.concatenate(event)
+        asked = Asked(np.concatenate(own), events, self.next[events], np.concatenate(timed))
+        return self.make(users, asked, np.concatenate(moments), self.train_length[users])
+
+    def evaluation(self, users: Ints, since_ms: int, until_ms: int, *, timed: bool) -> Example:
+        """Return requests right before every target event of ``users`` in a window.
+
+        The weekly moments are those whose 7 days begin in the window.
+        """
+        starts, times = self.prepared.histories.starts, self.prepared.histories.time_ms
+        own, events = list[Ints](), list[Ints]()
+        for user in users:
+            possible = np.arange(starts[user], max(starts[user], starts[user + 1] - 1))
+            answer = self.next[possible]
+            inside = (answer == possible + 1) & (times[answer] >= since_ms)
+            possible = possible[inside & (times[answer] < until_ms)]
+            own.append(np.full(len(possible), user))
+            events.append(possible)
+        event = np.concatenate(events)
+        when = self.prepared.moments.time_ms
+        rows = np.concatenate(
+            [np.arange(self._moment_start[u], self._moment_start[u + 1]) for u in users]
+        )
+        rows = rows[(when[rows] >= since_ms) & (when[rows] < until_ms)]
+        asked = Asked(
+            np.concatenate(own), event, self.next[event], np.full(len(event), timed, np.bool_)
+        )
+        return self.make(users, asked, rows, self.prepared.histories.lengths()[users])
+
+    def make(self, users: Ints, asked: Asked, moments: Ints, lengths: Ints) -> Example:
+        """Put a batch together from the first ``lengths`` events of each of ``users``."""
+        prepared, model = self.prepared, self.model
+        histories = prepared.histories.select(users, lengths)
+        row = np.full(len(prepared.histories.users), -1, np.int64)
+        row[users] = np.arange(len(users))
+        time = asked.event - prepared.histories.starts[asked.user]
+        order = np.lexsort((row[asked.user], time))
+        user, event, answer = asked.user[order], asked.event[order], asked.answer[order]
+        time, timed = time[order], asked.timed[order]
+        tables = RepeatTables(len(users), model.capacity, len(prepared.vocabulary.items))
+        snapshots, scalars = fold(histories, tables, row[user], time)
+        now = prepared.histories.time_ms[answer].astype(np.float64)
+        features = prepared.features[np.where(timed, answer, event)]
+        width = max(1, int(lengths.max(initial=0)))
+        asked_moments = prepared.moments
+        who, last = row[asked_moments.user[moments]], asked_moments.event[moments]
+        return Example(
+            events=event_inputs(histories),
+            place=torch.from_numpy(row[user] * width + time),
+            requests=make_requests(
+                scalars[histories.starts[row[user]] + time], now, timed, features
+            ),
+            pairs=pairs_at(snapshots, now, timed, prepared.vocabulary.median_gap_days),
+            targets=make_targets(prepared.histories, answer),
+            moment_place=torch.from_numpy(who * width + last),
+            moments=make_requests(
+                scalars[histories.starts[who] + last],
+                asked_moments.time_ms[moments].astype(np.float64),
+                np.ones(len(moments), np.bool_),
+                asked_moments.features[moments],
+            ),
+            labels=torch.from_numpy(asked_moments.label[moments]),
+            users=user,
+            answers=answer,
+            moment_rows=moments,
+        )
 
 
-def _cut(histories: Histories, lengths: Ints) -> Histories:
-    from training.sequences import ranges
-
-    events = ranges(histories.starts[:-1], lengths)
-    sizes = np.diff(histories.lines)[events]
-    flat = ranges(histories.lines[events], sizes)
-    return Histories(
-        users=histories.users,
-        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        time_ms=histories.time_ms[events],
-        kind=histories.kind[events],
-        weight=histories.weight[events],
-        target=histories.target[events],
-        numeric=histories.numeric[events],
-        lines=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        item=histories.item[flat],
-        category=histories.category[flat],
-    )
+def _draw(generator: np.random.Generator, possible: Ints, most: int) -> Ints:
+    if len(possible) <= most:
+        return possible
+    return np.sort(generator.choice(possible, most, replace=False))

@@ -63,10 +63,10 @@ class Histories:
         """Return the number of events of each user, shape (U,)."""
         return np.diff(self.starts)
 
-    def select(self, users: Sequence[int] | Ints) -> "Histories":
-        """Return the histories of some users, in the order given."""
+    def select(self, users: Sequence[int] | Ints, first: Ints | None = None) -> "Histories":
+        """Return some users' histories in the order given, or only their ``first`` n events."""
         chosen = np.asarray(users, np.int64)
-        lengths = self.lengths()[chosen]
+        lengths = self.lengths()[chosen] if first is None else first
         events = ranges(self.starts[chosen], lengths)
         sizes = np.diff(self.lines)[events]
         flat = ranges(self.lines[events], sizes)

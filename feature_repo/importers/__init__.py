@@ -1,12 +1,14 @@
 """Importers: history from files into the archive, every row accounted for.
 
-`run` is the way in. A source module (`complete_journey`, `public_logs`, `tabular`) converts
+`run` is the way in. A source module (`complete_journey`, `tabular`) converts
 its rows to lines, `lines` cleans them, `assemble` makes events of them, `publish` writes them.
 Not here: live events, which come in over HTTP, and the archive's own format.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +16,10 @@ import pandas as pd
 from feature_repo.catalogue import write_catalogue
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events import iso, now_ms
-from feature_repo.importers.assemble import assemble
+from feature_repo.importers.assemble import Made, assemble
 from feature_repo.importers.lines import clean
-from feature_repo.importers.publish import Publisher, Rejects, import_lock
+from feature_repo.importers.publish import Publisher, import_lock
+from feature_repo.importers.rejects import Rejects
 from feature_repo.importers.report import SET_ASIDE, ImportReport, Progress, silent
 from feature_repo.importers.source import Chunk, Source
 
@@ -79,11 +82,22 @@ def run(
 
 
 def _open(source: str, path: Path | None, mapping: Path | None) -> Source:
+    if source not in SOURCES:
+        raise InvalidSourceError(f"unknown source {source!r}: choose one of {', '.join(SOURCES)}")
+    if mapping is not None and source != "file":
+        raise InvalidSourceError(f"{source} has a mapping of its own: leave --mapping out")
     if source == "completejourney":
         from feature_repo.importers.complete_journey import open_source
 
         return open_source(path)
-    raise InvalidSourceError(f"unknown source {source!r}: choose one of {', '.join(SOURCES)}")
+    from feature_repo.importers.mapping import load_mapping
+    from feature_repo.importers.tabular import open_events, open_table
+
+    if path is None:
+        raise InvalidSourceError(f"{source} needs the path of its file")
+    if source != "file":
+        return open_table(path, load_mapping(Path(__file__).with_name(f"{source}.yaml")))
+    return open_events(path) if mapping is None else open_table(path, load_mapping(mapping))
 
 
 def _import(
@@ -94,7 +108,7 @@ def _import(
     rest: Path | None,
     progress: Progress,
 ) -> ImportReport:
-    publisher = Publisher(home, staging, source.name, until_ms, rest)
+    publisher = Publisher(home, staging, source.name, source.items, until_ms, rest)
     rejects = Rejects(staging / "rejects.parquet")
     counts = Counter[str]()
     rows_in = 0
@@ -110,9 +124,10 @@ def _import(
     progress(rows_in, source.total, "publishing")
     rejects_file = home / "rejects" / f"{source.key}.parquet"
     files = [(rejects.path, rejects_file)]
-    if source.items:
+    items = source.items()
+    if items:
         staged = staging / "items.parquet"
-        write_catalogue(staged, source.items)
+        write_catalogue(staged, items)
         files.append((staged, home / "archive" / "items" / f"{source.key}.parquet"))
     publisher.finish(files)
     lost = sum(counts.values())
@@ -128,7 +143,7 @@ def _import(
         rows_held=publisher.rows_held,
         users=len(publisher.users),
         items=len(publisher.items),
-        catalogue=len(source.items),
+        catalogue=len(items),
         first=None if publisher.first_ms is None else iso(publisher.first_ms),
         last=None if publisher.last_ms is None else iso(publisher.last_ms),
         rejects_file=rejects_file,
@@ -145,11 +160,16 @@ def _take(
     progress: Progress,
 ) -> Counter[str]:
     """Clean one chunk and pass its events on; return how many rows were lost to what."""
-    cleaned = clean(chunk.lines, now_ms=now_ms())
-    lost = cleaned.rejects.assign(detail=None)
+    lost = pd.DataFrame(chunk.refused, columns=["source_row", "reason"])
+    made_of_lines: Iterable[Made] = ()
+    if not chunk.lines.empty:
+        cleaned = clean(chunk.lines, now_ms=now_ms())
+        lost = pd.concat([lost, cleaned.rejects], ignore_index=True)
+        made_of_lines = assemble(cleaned.lines, source.name)
+    lost["detail"] = None
     refused = list[tuple[int, str, str]]()
     done = len(lost)
-    for number, made in enumerate(assemble(cleaned.lines, source.name)):
+    for number, made in enumerate(chain(chunk.made, made_of_lines)):
         why = publisher.add(made)
         if why is not None:
             reason, _, detail = why.partition("/")
@@ -157,9 +177,10 @@ def _take(
         done += len(made[1])
         if number % _STEP_EVENTS == 0:
             progress(rows_before + done, source.total, "rows to events")
-    if refused:
-        more = pd.DataFrame(refused, columns=["source_row", "reason", "detail"])
-        lost = pd.concat([lost, more], ignore_index=True)
-    lost.insert(2, "kind", lost["reason"].map(lambda r: "set_aside" if r in SET_ASIDE else "rejected"))
+    more = pd.DataFrame(refused, columns=["source_row", "reason", "detail"])
+    lost = pd.concat([lost, more.astype(object)], ignore_index=True)
+    lost["source_row"] = lost["source_row"].astype("int64")
+    kinds = [("set_aside" if r in SET_ASIDE else "rejected") for r in lost["reason"]]
+    lost.insert(2, "kind", kinds)
     rejects.add(lost.sort_values("source_row"), chunk.raw)
     return Counter(lost["reason"].tolist())

@@ -15,6 +15,9 @@ from feature_repo.importers.lines import EVENT_COLUMNS, ITEM_COLUMNS
 
 _ITEM_NAMES: Final = {"item_coupon": "coupon", "item_currency": "currency"}
 
+GROUP_MARK: Final = "\x1f"
+"""What follows it in an ``event_id`` takes part in the grouping but not in the id."""
+
 Made = tuple[dict[str, Any], list[int]]
 """An event in the outside form and the source rows it was made of."""
 
@@ -34,7 +37,7 @@ def assemble(lines: pd.DataFrame, source: str) -> Iterator[Made]:
     """
     if lines.empty:
         return
-    first_ms = lines.groupby("event_id", sort=False)["time_ms"].transform("min")
+    first_ms = lines.groupby("event_id", sort=False, observed=True)["time_ms"].transform("min")
     ordered = lines.assign(time_ms=first_ms).sort_values(
         ["time_ms", "event_id", "source_row"], kind="stable"
     )
@@ -45,7 +48,7 @@ def assemble(lines: pd.DataFrame, source: str) -> Iterator[Made]:
     items = _item_dicts(ordered)
     heads = _dicts(ordered.iloc[starts], [c for c in EVENT_COLUMNS if c in ordered])
     for head, start, end in zip(heads, starts.tolist(), ends.tolist(), strict=True):
-        head["id"] = head.pop("event_id")
+        head["id"] = head.pop("event_id").split(GROUP_MARK)[0]
         head["time"] = int(head.pop("time_ms"))
         head["source"] = source
         for part, at in enumerate(range(start, end, MAX_ITEMS)):

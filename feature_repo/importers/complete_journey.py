@@ -22,9 +22,10 @@ from feature_repo.importers.lines import MARK
 from feature_repo.importers.source import (
     Chunk,
     Source,
+    constant,
     epoch_ms,
+    labels,
     readable_name,
-    shared_strings,
 )
 
 NAME: Final = "completejourney"
@@ -57,15 +58,16 @@ def open_source(folder: Path | None = None) -> Source:
     transactions, products = tables["transactions"], tables["products"]
     merchandise = is_merchandise(products)
     categories = _categories(products)
-    brands = shared_strings(products["brand"] + " " + products["manufacturer_id"].astype(str))
+    brands = products["brand"] + " " + products["manufacturer_id"].astype(str)
     lines = _lines(transactions, products["product_id"], merchandise, categories, brands)
     prices = lines["price"].groupby(transactions["product_id"]).median()
+    items = _items(products, merchandise, categories, brands, prices)
     return Source(
         name=NAME,
         key=NAME,
         total=len(transactions),
         chunks=[Chunk(transactions, lines)],
-        items=_items(products, merchandise, categories, brands, prices),
+        items=lambda: items,
         extras=_extras(tables),
     )
 
@@ -148,43 +150,44 @@ def _lines(
     categories: "pd.Series[Any]",
     brands: "pd.Series[Any]",
 ) -> pd.DataFrame:
-    at = pd.Index(product_ids).get_indexer(sold["product_id"])
+    at = pd.Index(product_ids).get_indexer(pd.Index(sold["product_id"]))
     known = at >= 0
     off = sold["retail_disc"] + sold["coupon_match_disc"]
-    discount = (off + sold["coupon_disc"]).round(2)
     quantity = sold["quantity"].astype(float)
-    price = ((sold["sales_value"] + off) / quantity.where(quantity > 0)).round(4)
+    full = sold["sales_value"] + off
+    price = (full / quantity.where(quantity > 0)).round(4)
+    # A coupon can be worth more than the product; a line is never paid less than nothing.
+    discount = np.minimum(off + sold["coupon_disc"], full).round(2)
     time_ms = epoch_ms(sold["transaction_timestamp"])
-    basket = shared_strings(sold["basket_id"])
-    broken = (sold["sales_value"] < 0) | (discount < 0) | (discount > price * quantity + 0.01)
+    in_year = time_ms.between(FIRST_MS, LAST_MS, inclusive="left").fillna(value=False)
     mark = np.select(
         [
-            (quantity <= 0).to_numpy(),
             ~known,
-            ~time_ms.between(FIRST_MS, LAST_MS, inclusive="left").fillna(value=False).to_numpy(bool),
-            broken.to_numpy(),
+            (quantity <= 0).to_numpy(),
+            ~in_year.to_numpy(dtype=bool),
+            ((sold["sales_value"] < 0) | (discount < 0)).to_numpy(),
             ~merchandise.to_numpy()[at],
             (price <= 0).to_numpy(),
         ],
-        ["quantity_not_positive", "unknown_item", "impossible_time", "impossible_amount",
+        ["unknown_item", "quantity_not_positive", "impossible_time", "negative_price",
          "non_merchandise", "no_value"],
         "",
     )  # fmt: skip
     return pd.DataFrame(
         {
             "source_row": np.arange(len(sold)),
-            "event_id": "cj-" + basket,
-            "type": "purchase",
-            "user_id": shared_strings(sold["household_id"]),
+            "event_id": labels(sold["basket_id"], "cj-"),
+            "type": constant("purchase", len(sold)),
+            "user_id": labels(sold["household_id"]),
             "time_ms": time_ms,
-            "order_id": basket,
-            "currency": "USD",
-            "channel": "store",
-            "item_id": shared_strings(sold["product_id"]),
+            "order_id": labels(sold["basket_id"]),
+            "currency": constant("USD", len(sold)),
+            "channel": constant("store", len(sold)),
+            "item_id": labels(sold["product_id"]),
             "quantity": quantity,
             "price": price,
-            "category": np.where(known, categories.to_numpy()[at], None),
-            "brand": np.where(known, brands.to_numpy()[at], None),
+            "category": labels(categories).array.take(at, allow_fill=True),
+            "brand": labels(brands).array.take(at, allow_fill=True),
             "discount": discount.where(discount > 0),
             MARK: mark.astype(object),
         }
@@ -227,14 +230,14 @@ def _extras(tables: dict[str, pd.DataFrame]) -> Iterator[Made]:
         sent["household_id"], sent["campaign_id"], sent["campaign_type"], sent_ms, strict=True
     ):
         yield {
-            "id": f"cj-mail-{campaign}-{user}", "type": "message_sent", "user_id": str(user),
+            "id": f"cj-mail-{campaign}-{{user}}", "type": "message_sent", "user_id": str(user),
             "time": time_ms, "source": NAME, "campaign_id": str(campaign), "channel": "mail",
             "properties": {"campaign_type": kind},
         }, []  # fmt: skip
     used = redemption_times(tables)
     for user, coupon, campaign, day_ms, time_ms in used.itertuples(index=False):
         yield {
-            "id": f"cj-coupon-{campaign}-{coupon}-{user}-{day_ms // _DAY_MS}",
+            "id": f"cj-coupon-{campaign}-{coupon}-{day_ms // _DAY_MS}-{{user}}",
             "type": "coupon_redeemed", "user_id": str(user), "time": time_ms, "source": NAME,
             "campaign_id": str(campaign), "coupon": str(coupon), "channel": "store",
         }, []  # fmt: skip

@@ -9,23 +9,32 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 import orjson
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from feature_repo.archive import Archive, LogPosition, to_table, write_part
+from feature_repo.archive import Archive, LogPosition
 from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidSourceError
-from feature_repo.events import MAX_EVENT_BYTES, Event, EventRecord, iso, problems, to_record
+from feature_repo.catalogue import Item, load_catalogue
+from feature_repo.events import (
+    MAX_EVENT_BYTES,
+    MAX_FUTURE_MS,
+    Event,
+    EventRecord,
+    iso,
+    now_ms,
+    problems,
+    to_record,
+)
 from feature_repo.importers.assemble import Made
+from feature_repo.importers.lines import EARLIEST_MS
 
 PART_EVENTS: Final = 20_000
 
@@ -67,6 +76,8 @@ class Publisher:
         Empty folder on the same file system as ``home``.
     source
         Value of ``source`` of the events.
+    items
+        Returns the source's catalogue; with the one in ``home`` it completes event items.
     until_ms
         Events at or after this time are held: written to ``rest``, not to the archive.
     rest
@@ -74,9 +85,18 @@ class Publisher:
     """
 
     def __init__(
-        self, home: Path, staging: Path, source: str, until_ms: int | None, rest: Path | None
+        self,
+        home: Path,
+        staging: Path,
+        source: str,
+        items: Callable[[], Sequence[Item]],
+        until_ms: int | None,
+        rest: Path | None,
     ) -> None:
+        self._source_items = items
+        self.home = home
         self.tenant = Tenant.load(home)
+        self._latest_ms = now_ms() + MAX_FUTURE_MS
         self.archive = Archive(home / "archive" / "events")
         self.staging = Archive(staging / "events")
         self.source, self.until_ms, self.rest = source, until_ms, rest
@@ -112,12 +132,15 @@ class Publisher:
         """
         body, rows = made
         try:
-            event = Event.model_validate(body)
+            event = Event.model_validate(self._whole(body))
         except ValidationError as error:
             first = problems(error)[0]
-            return f"invalid_event{first['pointer']}: {first['detail']}"
+            return f"invalid_event{first['pointer'] or '/'}: {first['detail']}"
         assert event.id is not None
-        assert event.time is not None
+        if event.time is None:
+            return "unreadable_time"
+        if not EARLIEST_MS <= event.time <= self._latest_ms:
+            return "impossible_time"
         if event.id in self._now:
             return "duplicate"
         self._now.add(event.id)
@@ -135,6 +158,31 @@ class Publisher:
             if len(self._pending) >= PART_EVENTS:
                 self._flush()
         return None
+
+    def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Put the pseudonym into the ids, and the catalogue's category and brand into items."""
+        named = [k for k in ("id", "order_id") if "{user}" in str(body.get(k, ""))]
+        if named:
+            user, anonymous = body.get("user_id"), body.get("anonymous_id")
+            entity = (
+                self.tenant.anonymous(str(anonymous)) if user is None
+                else self.tenant.entity(str(user))
+            )  # fmt: skip
+            mark = entity[6:22]
+            body = {**body, **{k: body[k].replace("{user}", mark) for k in named}}
+        items = body.get("items")
+        for item in items if isinstance(items, list) else ():
+            if isinstance(item, dict) and ("category" not in item or "brand" not in item):
+                told = self._catalogue.get(str(item.get("item_id")))
+                if told is not None:
+                    for name in ("category", "brand"):
+                        if item.get(name) is None and getattr(told, name) is not None:
+                            item[name] = getattr(told, name)
+        return body
+
+    @cached_property
+    def _catalogue(self) -> dict[str, Item]:
+        return load_catalogue(self.home) | {i.item_id: i for i in self._source_items()}
 
     def _count(self, record: EventRecord) -> None:
         self.users.add(record.user)
@@ -196,57 +244,3 @@ def _outside(event: Event) -> bytes:
             item.pop("brand", None)
         line = orjson.dumps(body)
     return line
-
-
-def write_table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
-    """Write dictionaries as one Parquet part."""
-    write_part(path, pa.Table.from_pylist(list(rows), schema=schema))
-
-
-class Rejects:
-    """The rows that were not accepted, written as they were read, with the reason.
-
-    Parameters
-    ----------
-    path
-        Parquet file to write; columns ``source_row``, ``reason``, ``kind``, ``detail`` and the
-        source's own (one that has such a name already gets ``original_`` before it).
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._writer: pq.ParquetWriter | None = None
-
-    def add(self, rejects: pd.DataFrame, raw: pd.DataFrame) -> None:
-        """Write rejects of one chunk.
-
-        Parameters
-        ----------
-        rejects
-            Columns ``source_row``, ``reason``, ``kind``, ``detail``.
-        raw
-            The chunk's rows as read, indexed by source row.
-        """
-        clash = {c: f"original_{c}" for c in raw.columns if c in rejects.columns}
-        originals = raw.loc[rejects["source_row"]].rename(columns=clash).reset_index(drop=True)
-        both = pd.concat([rejects.reset_index(drop=True), originals], axis=1)
-        both.columns = both.columns.map(str)
-        if self._writer is None:
-            head = pa.schema(
-                [("source_row", pa.int64()), ("reason", pa.string()),
-                 ("kind", pa.string()), ("detail", pa.string())]
-            )  # fmt: skip
-            tail = pa.Schema.from_pandas(both.iloc[:, 4:], preserve_index=False).remove_metadata()
-            schema = pa.schema(
-                [*head, *(f if f.type != pa.null() else f.with_type(pa.string()) for f in tail)]
-            )
-            self._writer = pq.ParquetWriter(self.path, schema, compression="zstd")
-        table = pa.Table.from_pandas(
-            both, schema=self._writer.schema, preserve_index=False
-        ).replace_schema_metadata()
-        self._writer.write_table(table)
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.close()

@@ -12,7 +12,7 @@ from typing import Any, Final
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what); total 0 means unknown."""
 
-SET_ASIDE: Final = frozenset({"non_merchandise", "no_value", "no_user", "other_type"})
+SET_ASIDE: Final = frozenset({"non_merchandise", "no_value", "other_type"})
 """Reasons of rows that are right but not behaviour to learn from; any other is a rejection."""
 
 

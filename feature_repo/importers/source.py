@@ -5,7 +5,7 @@ Not here: anything that knows one particular data set.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,11 +25,17 @@ class Chunk:
     raw
         The rows as they were read, indexed by source row number from 0; kept for the rejects.
     lines
-        The same rows converted (see `lines`).
+        The same rows converted (see `lines`); empty where the rows are events already.
+    made
+        Events of rows that are events already.
+    refused
+        Rows, with the reason, that could not even be converted.
     """
 
     raw: pd.DataFrame
     lines: pd.DataFrame
+    made: Sequence[Made] = ()
+    refused: Sequence[tuple[int, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class Source:
     chunks
         The rows.
     items
-        The catalogue, empty where the source has none.
+        Returns the catalogue once all chunks were read; nothing where the source has none.
     extras
         Events that come from no row of behaviour (mailings, coupons), in the outside form.
     """
@@ -56,7 +62,7 @@ class Source:
     key: str
     total: int
     chunks: Iterable[Chunk]
-    items: Sequence[Item] = ()
+    items: Callable[[], Sequence[Item]] = tuple
     extras: Iterable[Made] = field(default=())
 
 
@@ -76,6 +82,8 @@ def readable_name(text: str) -> str:
 def hashed_ids(prefix: str, frame: pd.DataFrame, columns: Sequence[str]) -> "pd.Series[Any]":
     """Return an event id per row that depends on the row's content alone.
 
+    The user is in it as ``{user}``, which `publish` turns into the pseudonym.
+
     Parameters
     ----------
     prefix
@@ -83,12 +91,12 @@ def hashed_ids(prefix: str, frame: pd.DataFrame, columns: Sequence[str]) -> "pd.
     frame
         Lines; ``time_ms`` becomes part of the id.
     columns
-        Columns whose content makes the id.
+        Columns whose content makes the id; no user id among them.
     """
     text = frame[list(columns)].astype(object)
-    digest = pd.util.hash_pandas_object(text.where(text.notna(), ""), index=False)
-    times = frame["time_ms"].astype("Int64").astype("string").fillna("")
-    return prefix + times + "-" + digest.map("{:016x}".format)
+    digest = pd.util.hash_pandas_object(text.where(text.notna(), "").astype(str), index=False)
+    times = frame["time_ms"].astype("Int64").astype("string").fillna("").astype(object)
+    return prefix + times + "-" + digest.map("{:016x}".format).astype(object) + "-{user}"
 
 
 def epoch_ms(times: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -98,8 +106,19 @@ def epoch_ms(times: "pd.Series[Any]") -> "pd.Series[Any]":
     return millis.mask(aware.isna())
 
 
-def shared_strings(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Return numbers or text as text, each distinct value made once."""
+def labels(values: "pd.Series[Any]", prefix: str = "") -> "pd.Series[Any]":
+    """Return numbers or text as categorical text: each distinct value is made once.
+
+    Examples
+    --------
+    >>> labels(pd.Series([7, 7, 8]), "cj-").tolist()
+    ['cj-7', 'cj-7', 'cj-8']
+    """
     codes, distinct = pd.factorize(values)
-    text = np.append(np.array([str(v) for v in distinct], dtype=object), None)
-    return pd.Series(text[codes], index=values.index, dtype=object)
+    text = [f"{prefix}{value}" for value in distinct]
+    return pd.Series(pd.Categorical.from_codes(codes, text), index=values.index)
+
+
+def constant(value: str, rows: int) -> pd.Categorical:
+    """Return the same label for every row."""
+    return pd.Categorical.from_codes(np.zeros(rows, dtype=np.int8), [value])

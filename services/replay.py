@@ -1,0 +1,98 @@
+"""Recorded events through the live service, and the proof that it kept them exactly.
+
+Belongs here: posting held-back events in batches, and comparing live rows with a fold of
+the same events from scratch. Not here: starting the service, or how the result is shown.
+"""
+
+import time
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from feature_repo.archive import Archive
+from feature_repo.entity import Tenant
+from feature_repo.events import Event, EventRecord, to_record
+from services.client import Client
+from services.progress import Step
+from services.settings import Settings
+
+BATCH_EVENTS = 500
+TOLERANCE = 1e-5
+"""Largest difference allowed between a streamed and an unrolled learned state."""
+
+
+def held_out(home: Path) -> list[EventRecord]:
+    """Return the events after the cut-off, in the form the service will store them in."""
+    tenant = Tenant.load(home)
+    records = []
+    with (home / "replay.ndjson").open("rb") as lines:
+        for line in lines:
+            event = Event.model_validate_json(line)
+            assert event.time is not None
+            records.append(to_record(event, tenant, event.time))
+    return records
+
+
+def replay(
+    home: Path, client: Client, tell: Step
+) -> tuple[dict[str, Any], tuple[list[float], list[int]], str]:
+    """Post the held-back events in batches; return counts, the curve and the busiest user."""
+    events = [orjson.loads(line) for line in (home / "replay.ndjson").open("rb")]
+    baskets = Counter(event["user_id"] for event in events if event["type"] == "purchase")
+    started_s, acknowledged = time.monotonic(), 0
+    times_s, applied = [0.0], [0]
+    for begin in range(0, len(events), BATCH_EVENTS):
+        answer = client.post_batch(events[begin : begin + BATCH_EVENTS])
+        acknowledged += answer["accepted"] + answer["duplicates"]
+        times_s.append(time.monotonic() - started_s)
+        applied.append(client.applied())
+        tell(acknowledged, len(events), "events")
+    client.wait_applied(answer["receipt"])
+    seconds = time.monotonic() - started_s
+    times_s.append(seconds)
+    applied.append(client.applied())
+    tell.note = f"{acknowledged:,} events, {acknowledged / seconds:,.0f} a second"
+    return (
+        {
+            "events": len(events), "acknowledged": acknowledged, "applied": applied[-1],
+            "seconds": round(seconds, 2),
+        },
+        (times_s, applied),
+        baskets.most_common(1)[0][0],
+    )  # fmt: skip
+
+
+def parity(settings: Settings, cut_off: datetime, tell: Step) -> dict[str, Any]:
+    """Compare each replayed user's live row with a fold of the same events from scratch."""
+    from feature_repo import explicit
+    from feature_repo.online_store import connect, read_live
+    from services.embedded import running_url
+
+    url = running_url(settings.home)
+    assert url is not None
+    later: dict[str, list[EventRecord]] = {}
+    for record in held_out(settings.home):
+        later.setdefault(record.user, []).append(record)
+    users = sorted(later)
+    # Before the cut-off only: what the archiver copied from the log meanwhile is in `later`.
+    archive = Archive(settings.home / "archive" / "events")
+    cut_off_ms = round(cut_off.timestamp() * 1000)
+    histories = dict(archive.histories(users, until_ms=cut_off_ms))
+    events = [histories.get(user, []) + later[user] for user in users]
+    live = read_live(connect(url), users)
+    wrong = set[str]()
+    for index, (user, history, row) in enumerate(zip(users, events, live, strict=True)):
+        if row is None or explicit.encode(explicit.fold(history)) != row.profile:
+            wrong.add(user)
+        if index % 50 == 0:
+            tell(index, len(users), "profiles")
+    deviation = _deviations(settings, events, [row.learned if row else b"" for row in live])
+    wrong |= {user for user, value in zip(users, deviation, strict=True) if value > TOLERANCE}
+    tell.note = f"{len(users):,} profiles, {len(wrong)} mismatches"
+    return {
+        "users": len(users), "mismatches": len(wrong), "events": sum(map(len, events)),
+        "learned_max_abs_difference": max(deviation, default=0.0),
+    }  # fmt: skip

@@ -1,0 +1,32 @@
+"""Moving batches between devices."""
+
+from contextlib import AbstractContextManager
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+_STAY = frozenset({"lengths"})  # packing reads lengths on the CPU
+
+
+def move(value: T, device: torch.device) -> T:
+    """Return a dataclass of tensors on ``device``; other fields stay as they are."""
+    if device.type == "cpu":
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts: dict[str, Any] = {
+            f.name: getattr(value, f.name)
+            if f.name in _STAY
+            else move(getattr(value, f.name), device)
+            for f in fields(value)
+        }
+        return type(value)(**parts)  # type: ignore[return-value]
+    return value
+
+
+def autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return bfloat16 arithmetic on a GPU, none elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")

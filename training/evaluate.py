@@ -1,0 +1,220 @@
+"""Evaluation on a test period, the model beside its baselines on the same requests.
+
+Next basket: every target event of the period with an event before it is predicted, then
+applied; full ranking over the vocabulary; items outside it are dropped for all alike.
+Propensity: every shopper on every Monday 00:00 UTC whose 7 days lie in the period.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from feature_repo.errors import InvalidInputError
+from feature_repo.events import iso
+from training.baselines import (
+    Window,
+    decayed_frequency,
+    logistic_regression,
+    popularity_metrics,
+    recent_popularity,
+    tune_decay,
+    window,
+)
+from training.config import TrainConfig
+from training.examples import ExampleMaker
+from training.metrics import bootstrap, difference, summary
+from training.model_dir import Model, load
+from training.predict import Scored, auc, score_window
+from training.prepare import History, PointInTime, feast_join, milliseconds, read_histories
+from training.prepared import VALIDATION_DAYS, WEEK_MS, Prepared, weekly_moments
+from training.sequences import encode
+from training.vocabulary import DAY_MS
+
+RECENT_DAYS = 28.0
+
+
+def evaluate(
+    home: Path,
+    model_path: Path,
+    *,
+    since: datetime,
+    until: datetime,
+    histories: list[History] | None = None,
+    features: bool = True,
+) -> dict[str, Any]:
+    """Measure a model and its baselines on ``[since, until)``.
+
+    Parameters
+    ----------
+    home
+        State folder; its archive holds the test period unless ``histories`` does.
+    model_path
+        Model directory.
+    since, until
+        Test period with offsets; ``since`` is the model's cut-off or later.
+    histories
+        All users' events in fold order, instead of the archive's.
+    features
+        False leaves out the user features (they count as missing).
+
+    Returns
+    -------
+    dict
+        ``next_basket`` (per method `training.metrics.NAMES` and ``ci``), ``propensity``,
+        ``difference`` (model − decayed frequency, paired) and ``test``.
+
+    Raises
+    ------
+    InvalidInputError
+        If the period holds no basket to predict.
+    """
+    model = load(model_path)
+    bounds = milliseconds(since), milliseconds(until)
+    events = read_histories(home, until_ms=bounds[1]) if histories is None else histories
+    join = feast_join(home) if features and model.user_features.names else None
+    prepared = _prepared(model, events, bounds, join)
+    return {**_next_basket(model, prepared, bounds), **_propensity(model, prepared, bounds)}
+
+
+def _prepared(
+    model: Model, events: list[History], bounds: tuple[int, int], join: PointInTime | None
+) -> Prepared:
+    before = [(u, [e for e in h if e.time_ms < bounds[1]]) for u, h in events]
+    encoded = encode([(u, h) for u, h in before if h], model.vocabulary)
+    start = int(encoded.time_ms.min(initial=bounds[0]))
+    moments = weekly_moments(encoded, since_ms=start, until_ms=bounds[1])
+    names = model.user_features.names
+    rows = np.concatenate(
+        [np.repeat(np.arange(len(encoded.users)), encoded.lengths()), moments.user]
+    )
+    values = np.zeros((len(rows), len(names)), np.float32)
+    if join is not None:
+        times = np.concatenate([encoded.time_ms, moments.time_ms])
+        table = join([encoded.users[r] for r in rows], times)
+        given: npt.NDArray[np.float64] = table[list(names)].to_numpy(np.float64, na_value=np.nan)
+        values = model.user_features.transform(given)
+    split = len(encoded.time_ms)
+    return Prepared(
+        model.vocabulary, model.user_features, encoded, values[:split],
+        replace(moments, features=values[split:]), bounds[0] - VALIDATION_DAYS * DAY_MS, bounds[0],
+    )  # fmt: skip
+
+
+def _score(model: Model, prepared: Prepared, bounds: tuple[int, int], *, timed: bool) -> Scored:
+    maker = ExampleMaker(prepared, model.config, TrainConfig())
+    users = np.arange(len(prepared.histories.users))
+    return score_window(model.network, maker, users, bounds, timed=timed)
+
+
+def _next_basket(model: Model, prepared: Prepared, bounds: tuple[int, int]) -> dict[str, Any]:
+    histories, items = prepared.histories, len(model.vocabulary.items)
+    wanted = window(histories, *bounds)
+    if not len(wanted.event):
+        raise InvalidInputError(
+            f"no basket to predict between {iso(bounds[0])} and {iso(bounds[1])}: "
+            "choose a period with events of shoppers seen before"
+        )
+    popular = recent_popularity(histories, items, until_ms=bounds[0], half_life_days=1e9)
+    recent = recent_popularity(histories, items, until_ms=bounds[0], half_life_days=RECENT_DAYS)
+    tuning = window(histories, prepared.train_until_ms, prepared.until_ms)
+    decay = tune_decay(histories, tuning, popular)
+    frequency = decayed_frequency(histories, wanted, decay, popular)
+    own = _aligned(_score(model, prepared, bounds, timed=False), wanted)
+    timed = _aligned(_score(model, prepared, bounds, timed=True), wanted)
+    methods = {
+        "model": own,
+        "model_with_request_time": timed,
+        "decayed_frequency": frequency,
+        "popularity": popularity_metrics(histories, wanted, popular),
+        "recent_popularity": popularity_metrics(histories, wanted, recent),
+    }
+    lines = np.diff(histories.lines)[wanted.event]
+    known = np.array([(histories.item[histories.lines[e] : histories.lines[e + 1]] > 0).sum()
+                      for e in wanted.event])
+    return {
+        "next_basket": {name: summary(values, wanted.user) for name, values in methods.items()},
+        "difference": {
+            "model": difference(own, frequency, wanted.user),
+            "model_with_request_time": difference(timed, frequency, wanted.user),
+        },
+        "decay": decay.describe(),
+        "test": {
+            "since": iso(bounds[0]),
+            "until": iso(bounds[1]),
+            "baskets": len(wanted.event),
+            "users": len(np.unique(wanted.user)),
+            "items": items,
+            "lines": int(lines.sum()),
+            "lines_outside_vocabulary": int(lines.sum() - known.sum()),
+            "baskets_without_known_item": _without(prepared, bounds) - len(wanted.event),
+        },
+    }
+
+
+def _without(prepared: Prepared, bounds: tuple[int, int]) -> int:
+    histories = prepared.histories
+    inside = (histories.time_ms >= bounds[0]) & (histories.time_ms < bounds[1])
+    return int((histories.target & inside).sum())
+
+
+def _aligned(scored: Scored, wanted: Window) -> npt.NDArray[np.float64]:
+    """Put the network's rows into the order of ``wanted``."""
+    order = np.argsort(scored.answers, kind="stable")
+    assert (scored.answers[order] == np.sort(wanted.event)).all()
+    out = np.empty_like(scored.metrics)
+    out[np.argsort(wanted.event, kind="stable")] = scored.metrics[order]
+    return out
+
+
+def _propensity(model: Model, prepared: Prepared, bounds: tuple[int, int]) -> dict[str, Any]:
+    moments = prepared.moments
+    scored = _score(model, prepared, bounds, timed=True)
+    if not len(scored.labels):
+        return {"propensity": None}
+    rows = scored.moment_rows
+    result = {"model": _quality(scored.labels, scored.chances, moments.user[rows])}
+    early = np.flatnonzero(moments.time_ms + WEEK_MS <= prepared.train_until_ms)
+    if moments.features.shape[1] and len(np.unique(moments.label[early])) == 2:
+        chances = logistic_regression(
+            moments.features[early], moments.label[early], moments.features[rows]
+        )
+        result["logistic_regression"] = _quality(scored.labels, chances, moments.user[rows])
+    return {"propensity": {**result, "moments": len(rows), "rate": float(scored.labels.mean())}}
+
+
+def _quality(labels: Any, chances: Any, users: Any) -> dict[str, Any]:
+    p = np.clip(np.asarray(chances, np.float64), 1e-6, 1 - 1e-6)
+    losses = -(labels * np.log(p) + (1 - labels) * np.log(1 - p))
+    interval = bootstrap(losses, users)
+    bins = np.minimum((p * 10).astype(int), 9)
+    count = np.bincount(bins, minlength=10)
+    gap = np.abs(np.bincount(bins, p, minlength=10) - np.bincount(bins, labels, minlength=10))
+    return {
+        "auc": auc(labels, p),
+        "log_loss": interval.mean,
+        "log_loss_ci": [interval.low, interval.high],
+        "calibration_error": float(gap.sum() / max(int(count.sum()), 1)),
+    }
+
+
+def main() -> None:
+    """Evaluate from the command line and write JSON."""
+    parser = argparse.ArgumentParser(description="Evaluate a model beside its baselines.")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--since", type=datetime.fromisoformat, required=True)
+    parser.add_argument("--until", type=datetime.fromisoformat, required=True)
+    given = parser.parse_args()
+    result = evaluate(given.home, given.model, since=given.since, until=given.until)
+    sys.stdout.write(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""The training loop: the same code under Ray Train and alone.
+
+``train_loop_per_worker`` is what Ray runs; ``python -m training.loop`` runs it in this
+process. After every epoch rank 0 writes one checkpoint whole; a run that was killed goes on
+from it and ends with the same losses.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from training.config import ModelConfig, TrainConfig
+from training.devices import autocast, move
+from training.examples import Example, ExampleMaker
+from training.losses import basket_loss, purchase_loss
+from training.network import PortraitNetwork
+from training.predict import auc, score_window
+from training.prepared import Prepared
+
+CHECKPOINT = "checkpoint.pt"
+PROGRESS = "progress.ndjson"
+
+
+class Session(Protocol):
+    """What the loop needs to know of where it runs."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return the module that averages gradients over the workers."""
+        ...
+
+    def report(self, metrics: Mapping[str, Any]) -> None:
+        """Tell the outside about a finished epoch; called by every rank."""
+        ...
+
+
+class Alone:
+    """One process, no Ray."""
+
+    rank, world = 0, 1
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return the module as it is."""
+        return module
+
+    def report(self, metrics: Mapping[str, Any]) -> None:
+        """Do nothing: the progress file tells it."""
+
+
+class _TrainStep(nn.Module):
+    """Loss of one batch, so that data-parallel wrapping sees a single forward."""
+
+    def __init__(self, network: PortraitNetwork, propensity_weight: float) -> None:
+        super().__init__()
+        self.network = network
+        self.propensity_weight = propensity_weight
+
+    def forward(self, example: Example) -> torch.Tensor:
+        network = self.network
+        state = network.encoder.initial(len(example.events.lengths))
+        flat = network.unroll(example.events, state)[0].flatten(0, 1)
+        asked = network.vector(flat[example.moment_place], example.moments)
+        loss = purchase_loss(network.propensity(asked), example.labels) if len(asked) else (
+            flat.sum() * 0.0
+        )
+        if network.config.recipe == "stacked":
+            return loss
+        u = network.vector(flat[example.place], example.requests)
+        logits = network.scores(u, example.pairs)
+        return basket_loss(logits, example.targets) + self.propensity_weight * loss
+
+
+@dataclass
+class Progress:
+    """What a checkpoint keeps beside tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    best: float = -math.inf
+    stale: int = 0
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Fit:
+    """One run of the loop.
+
+    Parameters
+    ----------
+    folder
+        Shared folder of the run: prepared arrays in, checkpoint and progress out.
+    """
+
+    def __init__(
+        self, folder: Path, model: ModelConfig, config: TrainConfig, session: Session
+    ) -> None:
+        self.folder, self.model, self.config, self.session = folder, model, config, session
+        self.prepared = Prepared.read(folder)
+        self.maker = ExampleMaker(self.prepared, model, config)
+        torch.manual_seed(config.seed)
+        self.network = new_network(self.prepared, model).to(session.device)
+        self.step = session.wrap(_TrainStep(self.network, config.propensity_weight))
+        self.optimizer = self._optimizer()
+        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.best = self.average
+        self.progress = Progress()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        wanted = [p for p in self.network.parameters() if p.requires_grad]
+        if self.model.recipe == "stacked":
+            return torch.optim.Adam(wanted, lr=1e-3)
+        return torch.optim.AdamW(
+            wanted, lr=self.config.learning_rate, betas=(0.9, 0.98),
+            weight_decay=self.config.weight_decay,
+        )  # fmt: skip
+
+    def run(self, *, resume: bool) -> Progress:
+        """Train until the epochs are used up or validation no longer improves."""
+        if resume:
+            self._load()
+        else:
+            if self.session.rank == 0:
+                (self.folder / CHECKPOINT).unlink(missing_ok=True)
+                (self.folder / PROGRESS).unlink(missing_ok=True)
+        while self.progress.epoch < self.config.epochs and (
+            self.progress.stale < self.config.patience
+        ):
+            self._epoch()
+        return self.progress
+
+    def _epoch(self) -> None:
+        started = time.monotonic()
+        progress, session = self.progress, self.session
+        epoch = progress.epoch
+        torch.manual_seed(self.config.seed * 100_003 + epoch * 101 + session.rank)
+        batches = self.maker.train_batches(epoch)
+        total = 0.0
+        self.step.train()
+        for number, users in enumerate(batches):
+            own = np.resize(users, max(len(users), session.world))[session.rank :: session.world]
+            total += self._batch(own, epoch)
+            if number % 10 == 0:
+                self._note({"epoch": epoch, "batch": number, "batches": len(batches)})
+        loss = self._mean(total, len(batches))
+        score, seconds = self.validate(), time.monotonic() - started
+        improved = score > progress.best
+        progress.best = max(progress.best, score)
+        progress.stale = 0 if improved else progress.stale + 1
+        progress.epoch += 1
+        name = "auc" if self.model.recipe == "stacked" else "ndcg@10"
+        record = {"epoch": epoch, "loss": loss, f"validation_{name}": score, "seconds": seconds}
+        progress.epochs.append(record)
+        if improved:
+            self.best = {k: v.clone() for k, v in self.average.items()}
+        self._save()
+        self._note({**record, "done": True})
+        session.report(record)
+
+    def _batch(self, users: Any, epoch: int) -> float:
+        example = move(self.maker.train(users, epoch), self.session.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.session.device):
+            loss = self.step(example)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.progress.step += 1
+        keep = min(self.config.average, self.progress.step / (self.progress.step + 10))
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                self.average[name].lerp_(value, 1 - keep)
+        return float(loss.detach())
+
+    def _rate(self) -> float:
+        if self.model.recipe == "stacked":
+            return 1e-3
+        warm = min(1.0, (self.progress.step + 1) / self.config.warm_up)
+        return self.config.learning_rate * warm * self.config.decay**self.progress.epoch
+
+    def validate(self) -> float:
+        """Return the averaged weights' NDCG@10 (``stacked``: AUC) on the validation window."""
+        held = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average)
+        prepared, session = self.prepared, self.session
+        users = validation_users(prepared, self.config)[session.rank :: session.world]
+        scored = score_window(
+            self.network, self.maker, users,
+            (prepared.train_until_ms, prepared.until_ms), timed=False, device=session.device,
+        )  # fmt: skip
+        self.network.load_state_dict(held)
+        if self.model.recipe == "stacked":
+            return self._mean(auc(scored.labels, scored.chances), 1)
+        gains = scored.metrics[:, 0]
+        return self._mean(float(np.nansum(gains)), int((~np.isnan(gains)).sum()))
+
+    def _mean(self, total: float, count: int) -> float:
+        values = torch.tensor([total, float(count)], dtype=torch.float64)
+        if self.session.world > 1:
+            values = values.float().to(self.session.device)
+            dist.all_reduce(values)
+        return float(values[0] / max(float(values[1]), 1.0))
+
+    def _note(self, record: Mapping[str, Any]) -> None:
+        if self.session.rank == 0:
+            with (self.folder / PROGRESS).open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def _save(self) -> None:
+        if self.session.rank:
+            return
+        temporary = self.folder / f".{CHECKPOINT}.{os.getpid()}.tmp"
+        torch.save(
+            {
+                "config": [self.model.values(), asdict(self.config)],
+                "network": self.network.state_dict(),
+                "average": self.average,
+                "best": self.best,
+                "optimizer": self.optimizer.state_dict(),
+                "progress": asdict(self.progress),
+            },
+            temporary,
+        )
+        temporary.replace(self.folder / CHECKPOINT)
+
+    def _load(self) -> None:
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return
+        kept = torch.load(path, map_location=self.session.device, weights_only=True)
+        self.network.load_state_dict(kept["network"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.average, self.best = kept["average"], kept["best"]
+        self.progress = Progress(**kept["progress"])
+
+
+def new_network(prepared: Prepared, model: ModelConfig) -> PortraitNetwork:
+    """Return a fresh network for the data, biases at the items' popularity."""
+    vocabulary = prepared.vocabulary
+    network = PortraitNetwork(
+        model, len(vocabulary.items), len(vocabulary.categories), len(prepared.user_features.names)
+    )
+    network.start_from(vocabulary)
+    return network
+
+
+def validation_users(prepared: Prepared, config: TrainConfig) -> npt.NDArray[np.int64]:
+    """Return the users validated on: all, or an evenly spread part of many."""
+    users = np.arange(len(prepared.histories.users))
+    stride = max(1, -(-len(users) // config.validation_users))
+    return users[::stride]
+
+
+def train_loop_per_worker(config: Mapping[str, Any]) -> None:
+    """Run in every Ray Train worker.
+
+    Parameters
+    ----------
+    config
+        ``folder``, ``model``, ``train`` (plain values of the dataclasses) and ``resume``.
+    """
+    from training.ray_session import RaySession
+
+    torch.set_num_threads(int(config["threads"]))
+    fit = Fit(
+        Path(config["folder"]), ModelConfig(**config["model"]), TrainConfig(**config["train"]),
+        RaySession(),
+    )  # fmt: skip
+    # A worker that Ray started again finds this run's checkpoint: always look for one.
+    fit.run(resume=True)
+
+
+def main() -> None:
+    """Train without Ray: ``python -m training.loop --home … --cut-off …``."""
+    from training.train import command
+
+    command(ray=False)
+
+
+if __name__ == "__main__":
+    main()

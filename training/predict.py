@@ -1,0 +1,94 @@
+"""Answers of a network along whole histories: what validation and evaluation read."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.devices import autocast, move
+from training.examples import ExampleMaker
+from training.metrics import ranking_metrics
+from training.network import PortraitNetwork
+from training.sequences import Ints
+
+USERS_PER_PASS = 64
+_CPU = torch.device("cpu")
+
+
+def auc(labels: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> float:
+    """Return the area under the ROC curve; 0.5 when one class is absent.
+
+    Examples
+    --------
+    >>> auc(np.array([0, 0, 1, 1], np.float32), np.array([1, 3, 2, 4], np.float32))
+    0.75
+    """
+    positive = labels > 0
+    pairs = int(positive.sum()) * int((~positive).sum())
+    if not pairs:
+        return 0.5
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    won = ranks[positive].sum() - positive.sum() * (positive.sum() + 1) / 2
+    return float(won / pairs)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a network answered in a window: basket metrics and purchase chances."""
+
+    metrics: npt.NDArray[np.float64]
+    users: Ints
+    answers: Ints
+    chances: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+    moment_rows: Ints
+
+
+def score_window(
+    network: PortraitNetwork,
+    maker: ExampleMaker,
+    users: Ints,
+    window_ms: tuple[int, int],
+    *,
+    timed: bool,
+    device: torch.device | None = None,
+) -> Scored:
+    """Predict every target event of ``users`` in a window, then apply it.
+
+    Parameters
+    ----------
+    window_ms
+        ``since <= time < until``, epoch milliseconds.
+    timed
+        Whether the network is told the time of the request.
+    """
+    where = device or _CPU
+    network.eval()
+    parts = list[Scored]()
+    ordered = users[np.argsort(maker.prepared.histories.lengths()[users], kind="stable")]
+    with torch.no_grad(), autocast(where):
+        for begin in range(0, len(ordered), USERS_PER_PASS):
+            some = ordered[begin : begin + USERS_PER_PASS]
+            example = move(maker.evaluation(some, *window_ms, timed=timed), where)
+            state = network.encoder.initial(len(some))
+            flat = network.unroll(example.events, state)[0].flatten(0, 1)
+            asked = network.vector(flat[example.moment_place], example.moments)
+            u = network.vector(flat[example.place], example.requests)
+            logits = network.scores(u, example.pairs).float().cpu()
+            parts.append(
+                Scored(
+                    ranking_metrics(logits, move(example.targets, _CPU)),
+                    example.users,
+                    example.answers,
+                    torch.sigmoid(network.propensity(asked).float()).cpu().numpy(),
+                    example.labels.cpu().numpy(),
+                    example.moment_rows,
+                )
+            )
+    names = ("metrics", "users", "answers", "chances", "labels", "moment_rows")
+    if not parts:
+        return Scored(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32),
+                      np.zeros(0, np.float32), np.zeros(0, np.int64))
+    return Scored(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
