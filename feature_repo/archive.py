@@ -6,6 +6,7 @@ columns (for Feast and DuckDB) and, in ``record``, the log entry itself (for fol
 """
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +182,7 @@ class Archive:
 def write_part(path: Path, table: pa.Table) -> None:
     """Write a Parquet file so that it appears whole or not at all (tmp, fsync, rename)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
             pq.write_table(table, file, compression="zstd", row_group_size=50_000)
@@ -222,7 +223,9 @@ def to_table(entries: Sequence[tuple[LogPosition, EventRecord]]) -> pa.Table:
         "log_seq": [position.seq for position, _ in entries],
         "anonymous": [r.anonymous for r in records],
         "items": items,
-        "consent": [None if r.consent is None else orjson.dumps(r.consent).decode() for r in records],
+        "consent": [
+            None if r.consent is None else orjson.dumps(r.consent).decode() for r in records
+        ],
         "properties": [
             None if r.properties is None else orjson.dumps(r.properties).decode() for r in records
         ],
@@ -231,6 +234,11 @@ def to_table(entries: Sequence[tuple[LogPosition, EventRecord]]) -> pa.Table:
     for name, _ in _SCALARS:
         columns[name] = [getattr(r, name) for r in records]
     return pa.table(
-        [pa.array(columns[f.name], f.type) if isinstance(columns[f.name], list) else columns[f.name] for f in SCHEMA],
+        [
+            pa.array(columns[f.name], f.type)
+            if isinstance(columns[f.name], list)
+            else columns[f.name]
+            for f in SCHEMA
+        ],
         schema=SCHEMA,
     )

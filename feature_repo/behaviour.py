@@ -15,7 +15,9 @@ from feature_repo.features import COUNTED_TYPES
 _COUNTS: Final = ("num_events", *COUNTED_TYPES)
 _MONEY: Final = ("spend_m", "gross_m", "discount_m")
 _DAILY: Final = (*_COUNTS, *_MONEY, "num_active_days")
-_GAPS: Final = tuple(f"{kind}_{part}" for kind in ("active", "order") for part in ("n", "sum", "sq"))
+_GAPS: Final = tuple(
+    f"{kind}_{part}" for kind in ("active", "order") for part in ("n", "sum", "sq")
+)
 _DISTINCT: Final = ("num_distinct_items", "num_distinct_categories")
 _SUMMED: Final = (*_DAILY, *_GAPS, *_DISTINCT)
 
@@ -60,13 +62,13 @@ def rows(days: int, first: int, last: int) -> str:
     plus = ", ".join(_DAILY)
     minus = ", ".join(f"-{name} AS {name}" for name in _DAILY)
     changes = [
-        f'SELECT "user", day + 1 AS snap, {plus} FROM recent',
-        f'SELECT "user", day + {days} + 1 AS snap, {minus} FROM recent',
+        f'SELECT "user", day + 1 AS snap, {plus} FROM recent',  # noqa: S608
+        f'SELECT "user", day + {days} + 1 AS snap, {minus} FROM recent',  # noqa: S608
     ]
     for kind in ("active", "order"):
         for sign, at in (("", "day + 1"), ("-", f"day - gap + {days} + 1")):
             changes.append(
-                f'SELECT "user", {at} AS snap, {sign}1 AS {kind}_n, {sign}gap AS {kind}_sum, '
+                f'SELECT "user", {at} AS snap, {sign}1 AS {kind}_n, {sign}gap AS {kind}_sum, '  # noqa: S608
                 f"{sign}gap * gap AS {kind}_sq FROM gaps "
                 f"WHERE kind = '{kind}' AND gap < {days} AND day - gap >= {first - days}"
             )
@@ -77,13 +79,11 @@ def rows(days: int, first: int, last: int) -> str:
             ("-", f"day + {days} + 1", f"day_after IS NULL OR day_after > day + {days}"),
         ):  # fmt: skip
             changes.append(
-                f'SELECT "user", {at} AS snap, {sign}count(*) AS {name} FROM touches '
+                f'SELECT "user", {at} AS snap, {sign}count(*) AS {name} FROM touches '  # noqa: S608
                 f"WHERE kind = '{kind}' AND day >= {first - days} AND ({edge}) GROUP BY ALL"
             )
     summed = ", ".join(f"sum({name}) AS {name}" for name in _SUMMED)
-    running = ", ".join(
-        f"coalesce(sum({name}) OVER upto, 0)::BIGINT AS {name}" for name in _SUMMED
-    )
+    running = ", ".join(f"coalesce(sum({name}) OVER upto, 0)::BIGINT AS {name}" for name in _SUMMED)
     return f"""
 WITH recent AS (SELECT * FROM daily WHERE day >= {first - days}),
 changes AS ({" UNION ALL BY NAME ".join(changes)}),

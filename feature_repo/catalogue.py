@@ -86,7 +86,9 @@ def write_catalogue(path: Path, items: Sequence[Item]) -> None:
     rows = [
         {
             **item.model_dump(exclude={"properties"}),
-            "properties": None if item.properties is None else orjson.dumps(item.properties).decode(),
+            "properties": None
+            if item.properties is None
+            else orjson.dumps(item.properties).decode(),
         }
         for item in items
     ]

@@ -79,7 +79,7 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError, redis.ClusterDownError, OSError) as error:
+    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ClusterDownError, OSError) as error:
         raise StoreUnavailableError(
             f"the online store does not answer ({type(error).__name__}): retry, "
             "and check that the server behind PORTRAIT_REDIS_URL runs"

@@ -94,7 +94,7 @@ class Tenant:
         if not path.exists():
             home.mkdir(parents=True, exist_ok=True)
             body = json.dumps({"key": secrets.token_hex(32), "partitions": partitions})
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
+            temporary = path.with_suffix(f".{secrets.token_hex(8)}.tmp")
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(body)

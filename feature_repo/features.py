@@ -169,9 +169,9 @@ def page() -> str:
     lines = [
         "# Features",
         "",
-        "Printed from `feature_repo/features.py` by `python -m feature_repo.features`; do not edit.",
+        "Printed by `python -m feature_repo.features > docs/features.md`; edit it there, not here.",
         "Every row of a batch view holds what follows from events **before** its midnight (UTC).",
-        "*Touched* means viewed, selected, put in a cart or on a wish list, bought, rated or shared.",
+        "*Touched*: viewed, selected, put in a cart or on a wish list, bought, rated or shared.",
         "*Paid* is the event's `value`, or Σ max(0, price·quantity − discount) over its lines.",
     ]
     for view, features in VIEWS.items():

@@ -80,7 +80,8 @@ popular AS (
     SELECT key, snap, {SHRINKAGE_BASKETS} * scale * t.n / e.n AS prior
     FROM key_totals t JOIN everyone e USING (snap) JOIN weeks USING (snap)
 )
-SELECT "user", snap, '{column}', max({{'w': n + prior, 'k': key}}, {INTERESTS})
+-- rounded, so that keys of equal weight stay equal whatever the order of summing
+SELECT "user", snap, '{column}', max({{'w': round(n + prior, 10), 'k': key}}, {INTERESTS})
 FROM own JOIN popular USING (key, snap)
 GROUP BY ALL;
 """  # noqa: S608 - built from names and whole numbers

@@ -9,11 +9,11 @@ from feature_repo.features import WINDOWS_DAYS
 
 def rows(first: int, last: int) -> str:
     """Return the SELECT of the item rows with snapshot day in ``first..last``."""
-    changes = ['SELECT item_id, week AS snap, 0 AS buyers FROM seen']
+    changes = ["SELECT item_id, week AS snap, 0 AS buyers FROM seen"]
     for days in WINDOWS_DAYS:
         changes += [
-            f"SELECT item_id, week AS snap, baskets AS pop_{days} FROM sold",
-            f"SELECT item_id, week + {days} AS snap, -baskets AS pop_{days} FROM sold",
+            f"SELECT item_id, week AS snap, baskets AS pop_{days} FROM sold",  # noqa: S608
+            f"SELECT item_id, week + {days} AS snap, -baskets AS pop_{days} FROM sold",  # noqa: S608
         ]
     changes += [
         "SELECT item_id, week AS snap, 1 AS buyers FROM bought WHERE nth = 1",
@@ -22,7 +22,8 @@ def rows(first: int, last: int) -> str:
     counts = (*(f"pop_{days}" for days in WINDOWS_DAYS), "buyers", "repeaters")
     return f"""
 WITH seen AS (
-    SELECT item_id, week, arg_max(stated, (time, event, stated)) FILTER (stated IS NOT NULL) AS category,
+    SELECT item_id, week,
+        arg_max(stated, (time, event, stated)) FILTER (stated IS NOT NULL) AS category,
         arg_max(brand, (time, event, brand)) FILTER (brand IS NOT NULL) AS brand,
         arg_max(price, (time, event, price)) FILTER (price IS NOT NULL) AS price
     FROM lines GROUP BY ALL
@@ -32,7 +33,8 @@ sold AS (
     WHERE type = 'purchase' GROUP BY ALL
 ),
 bought AS (
-    SELECT item_id, week, row_number() OVER (PARTITION BY item_id, "user" ORDER BY time, event) AS nth
+    SELECT item_id, week,
+        row_number() OVER (PARTITION BY item_id, "user" ORDER BY time, event) AS nth
     FROM (SELECT DISTINCT item_id, "user", event, time, week FROM lines WHERE type = 'purchase')
 ),
 changes AS ({" UNION ALL BY NAME ".join(changes)}),
@@ -42,8 +44,12 @@ merged AS (
 ),
 running AS (
     SELECT m.item_id, snap, {", ".join(f"(sum({c}) OVER upto)::BIGINT AS {c}" for c in counts)},
-        {", ".join(f"last_value(s.{c} IGNORE NULLS) OVER upto AS {c}"
-                   for c in ("category", "brand", "price"))}
+        {
+        ", ".join(
+            f"last_value(s.{c} IGNORE NULLS) OVER upto AS {c}"
+            for c in ("category", "brand", "price")
+        )
+    }
     FROM merged m LEFT JOIN seen s ON s.item_id = m.item_id AND s.week = snap
     WINDOW upto AS (PARTITION BY m.item_id ORDER BY snap)
 )

@@ -221,7 +221,8 @@ def _table(connection: Any, view: str, rows: str, created: datetime) -> pa.Table
     columns = ", ".join(f"{f.name}::{_SQL[f.dtype]} AS {f.name}" for f in VIEWS[view])
     table = connection.sql(
         f'SELECT "{wanted.names[0]}", make_timestamptz(snap * {_DAY_US}::BIGINT) '  # noqa: S608
-        f"AS event_timestamp, make_timestamptz(?) AS created, {columns} FROM ({rows}) ORDER BY 1, 2",
+        f"AS event_timestamp, make_timestamptz(?) AS created, {columns} "
+        f"FROM ({rows}) ORDER BY 1, 2",
         params=[round(created.timestamp() * 1_000_000)],
     ).to_arrow_table()
     return table.cast(wanted)

@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import runpy
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,7 +45,7 @@ def open_store() -> Any:
         )
     from feast import FeatureStore
 
-    with _quiet():
+    with quiet():
         return FeatureStore(repo_path=str(FOLDER))
 
 
@@ -69,7 +70,7 @@ def apply() -> None:
         label_views=[],
         permissions=[],
     )
-    with _quiet():
+    with quiet():
         changed, gone, _, _ = extract_objects_for_apply_delete(store.project, store.registry, repo)
         store.apply(changed, objects_to_delete=gone, partial=False)
 
@@ -123,12 +124,13 @@ def materialize(
             progress(view, 0)
         token = rows_written.set(count)
         try:
-            with _quiet():
+            with quiet():
                 store.materialize(
                     _utc(start) - timedelta(days=OVERLAP_DAYS), _utc(end), feature_views=[view]
                 )
         finally:
             rows_written.reset(token)
+            close_offline()
     return counts
 
 
@@ -178,13 +180,34 @@ def _utc(moment: datetime) -> datetime:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Feast's prints, bars and advisory log lines off the terminal; errors still raise."""
-    logger = logging.getLogger("feast")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Keep Feast's prints, bars, advisory logs and warnings away; errors still raise."""
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.WARNING))
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(level)
+
+
+def close_offline() -> None:
+    """Close the connection that Feast's offline store keeps for the whole process.
+
+    Left open, it makes DuckDB's bindings complain about leaks when the process ends.
+    """
+    import gc
+
+    import ibis
+
+    backend = ibis.options.default_backend
+    if backend is not None:
+        ibis.options.default_backend = None
+        backend.disconnect()
+        del backend
+        gc.collect()

@@ -56,7 +56,7 @@ def build(args: Mapping[str, Any]) -> Any:
     def application() -> "FastAPI":
         from services.gateway import create_app
 
-        return create_app(settings, url, digest)
+        return create_app(settings, url, digest, behind_serve=True)
 
     updater = serve.deployment(
         Updater,

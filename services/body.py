@@ -111,7 +111,7 @@ def has_non_finite(data: bytes) -> bool:
     >>> has_non_finite(b'{"value": NaN}'), has_non_finite(b'{"value": "NaN"')
     (True, False)
     """
-    found = []
+    found = list[str]()
     try:
         json.loads(data, parse_constant=found.append)
     except (ValueError, RecursionError):

@@ -5,6 +5,8 @@ when the store or a model is at fault, 130 after Ctrl-C. JSON, where a command o
 is the last line on stdout.
 """
 
+import atexit
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +58,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON, last
 
 def main() -> None:
     """Run the command line."""
+    atexit.register(_hush)
     app()
+
+
+def _hush() -> None:
+    # DuckDB's binding prints pages about leaked objects while the interpreter goes down.
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _print_json(value: Any) -> None:
@@ -182,13 +191,10 @@ def apply(home: Home = None) -> None:
 
     Example: `portrait apply`
     """
-    from feature_repo import store as feast_store
-    from services.embedded import connect
+    from services.workflow import stores
 
-    settings = settings_with(home=home)
-    with step("apply feature definitions"), connect(settings) as url:
-        settings.export(url)
-        feast_store.apply()
+    with step("apply feature definitions"), stores(settings_with(home=home)):
+        pass
 
 
 @app.command()
@@ -201,18 +207,13 @@ def dataset(
 
     Example: `portrait dataset --as-of 2017-12-18 --out train.parquet`
     """
-    from feature_repo import snapshots
-    from feature_repo import store as feast_store
-    from services.embedded import connect
+    from services.workflow import build_features, stores
     from training import dataset as training_dataset
 
     settings, end = settings_with(home=home), moment(as_of)
-    with connect(settings) as url:
-        settings.export(url)
+    with stores(settings):
         with step("feature snapshots") as tell:
-            snapshots.build(settings.home, until=end, progress=tell)
-        with step("apply feature definitions"):
-            feast_store.apply()
+            build_features(settings.home, end, tell)
         with step("point-in-time join") as tell:
             rows = training_dataset.build(settings.home, as_of=end, out=out)
             tell.note = f"{rows:,} rows in {out}"
@@ -224,7 +225,7 @@ def train(
     recipe: Annotated[str, typer.Option(help="fused or stacked")] = "fused",
     workers: Annotated[int, typer.Option(min=1, help="Ray Train workers")] = 2,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most so many epochs")] = None,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Same seed, same loss")] = 7,
     resume: Annotated[bool, typer.Option(help="Continue a run that was killed")] = False,
     home: Home = None,
     json: Json = False,

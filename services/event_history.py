@@ -87,5 +87,3 @@ def _archived(
             [*parameters, limit],
         ).fetchall()
     return {(ms, seq, name): EventRecord.decode(record) for ms, seq, name, record in rows}
-
-

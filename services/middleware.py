@@ -58,18 +58,22 @@ class Frame:
     ----------
     app
         What is framed.
-    keys
-        Who may call; set by the lifespan, absent before start.
     metrics
         Where requests are counted.
+    state
+        The application's state; its ``gateway`` knows the keys.
+    tags
+        Whether to send the request id back; Ray Serve does so itself.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, state: Any) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, state: Any, *, tags: bool) -> None:
         self._app = app
         self._metrics = metrics
         self._state = state
+        self._tags = tags
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -84,7 +88,8 @@ class Frame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                if self._tags:
+                    MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
         try:
@@ -121,6 +126,6 @@ class Frame:
             needed = "server"
         if not caller.may(needed):  # type: ignore[arg-type]
             return Problem(
-                "forbidden", f"this needs a key with scope {needed}; the given one has {caller.scope}"
+                "forbidden", f"this needs a key of scope {needed}; the given one is {caller.scope}"
             )
         return None

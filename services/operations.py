@@ -122,7 +122,7 @@ def _models(state: GatewayState) -> list[dict[str, Any]]:
                 "name": path.name,
                 "version": version,
                 "in_use": state.model is not None and state.model.version == version,
-                **{k: manifest[k] for k in ("recipe", "created_at", "metrics") if k in manifest},
+                **{k: manifest[k] for k in ("recipe", "created_at", "cut_off") if k in manifest},
             }
         )
     return found

@@ -36,16 +36,16 @@ def learning_curve(history: Sequence[Mapping[str, float]]) -> str:
     Parameters
     ----------
     history
-        One mapping an epoch with ``epoch``, ``train_loss`` and ``val_ndcg@10``.
+        One mapping an epoch with ``epoch``, ``loss`` and ``validation_ndcg@10``.
     """
     figure, axes = _figure()
     epochs = [row["epoch"] for row in history]
-    axes.plot(epochs, [row["train_loss"] for row in history], color=PEER, marker="o")
+    axes.plot(epochs, [row["loss"] for row in history], color=PEER, marker="o")
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss", color=PEER)
     axes.xaxis.get_major_locator().set_params(integer=True)
     twin = axes.twinx()
-    twin.plot(epochs, [row["val_ndcg@10"] for row in history], color=OURS, marker="o")
+    twin.plot(epochs, [row["validation_ndcg@10"] for row in history], color=OURS, marker="o")
     twin.set_ylabel("validation NDCG@10", color=OURS)
     return _svg(figure)
 

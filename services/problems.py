@@ -32,22 +32,50 @@ class ProblemType:
 
 
 TYPES: Final[dict[str, ProblemType]] = {
-    "malformed": ProblemType(400, "Malformed request", "Send well-formed JSON, or NDJSON with one object a line."),
-    "unauthorized": ProblemType(401, "No valid API key", "Send `Authorization: Bearer KEY` or `X-API-Key: KEY`."),
-    "forbidden": ProblemType(403, "The key's scope does not allow this", "Use a key with the scope that the detail names."),
-    "not-found": ProblemType(404, "Not found", "Check the id; a profile exists from its first event on."),
+    "malformed": ProblemType(
+        400, "Malformed request", "Send well-formed JSON, or NDJSON with one object a line."
+    ),
+    "unauthorized": ProblemType(
+        401, "No valid API key", "Send `Authorization: Bearer KEY` or `X-API-Key: KEY`."
+    ),
+    "forbidden": ProblemType(
+        403,
+        "The key's scope does not allow this",
+        "Use a key with the scope that the detail names.",
+    ),
+    "not-found": ProblemType(
+        404, "Not found", "Check the id; a profile exists from its first event on."
+    ),
     "method-not-allowed": ProblemType(405, "Method not allowed", "See the Allow header and /docs."),
-    "timeout": ProblemType(408, "The request took too long to arrive", "Send it again over a better connection."),
+    "timeout": ProblemType(
+        408, "The request took too long to arrive", "Send it again over a better connection."
+    ),
     "conflict": ProblemType(409, "Conflict", "Read the present state, then decide."),
     "erased": ProblemType(410, "Erased", "The person asked to be forgotten; nothing is kept."),
-    "too-large": ProblemType(413, "Too large", "Split it: 32 KB an event, 1,000 events and 5 MB a batch."),
-    "unsupported-media-type": ProblemType(415, "Unsupported media type", "Send application/json (or application/x-ndjson to the batch endpoint), plain or gzip."),
+    "too-large": ProblemType(
+        413, "Too large", "Split it: 32 KB an event, 1,000 events and 5 MB a batch."
+    ),
+    "unsupported-media-type": ProblemType(
+        415,
+        "Unsupported media type",
+        "Send application/json, or application/x-ndjson to a batch, plain or gzip.",
+    ),
     "invalid": ProblemType(422, "Invalid input", "Mend what `errors` points at."),
     "rate-limited": ProblemType(429, "Too many requests", "Wait as long as Retry-After says."),
-    "internal": ProblemType(500, "Internal error", "Report the request_id; the server's log has the cause."),
-    "unavailable": ProblemType(503, "The store does not answer", "Repeat the request, with the same event ids, after Retry-After."),
-    "not-applied-yet": ProblemType(504, "The awaited event is not applied yet", "Repeat with the same receipt; nothing is lost."),
-}  # fmt: skip
+    "internal": ProblemType(
+        500, "Internal error", "Report the request_id; the server's log has the cause."
+    ),
+    "unavailable": ProblemType(
+        503,
+        "The store does not answer",
+        "Repeat the request, with the same event ids, after Retry-After.",
+    ),
+    "not-applied-yet": ProblemType(
+        504,
+        "The awaited event is not applied yet",
+        "Repeat with the same receipt; nothing is lost.",
+    ),
+}
 """Problem types by name; ``/problems/<name>`` shows each."""
 
 _BY_STATUS: Final = {kind.status: name for name, kind in TYPES.items()}

@@ -10,10 +10,9 @@ from starlette.responses import Response
 
 from feature_repo import derived, explicit
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.events import Event, EventItem, Id
+from feature_repo.events import Event, EventItem, Id, to_record
 from feature_repo.live_row import LiveState
 from services.answers import answer, gateway
-from services.ingest import _record as to_log_record
 from services.profiles import After, UserId
 from services.recommender import Ranking, Shopper, Wish
 from services.state import GatewayState
@@ -144,11 +143,12 @@ def _of_session(state: GatewayState, session: Session) -> Shopper:
     profile, records = explicit.new(), []
     now_ms = state.clock.now_ms()
     for event in session.events:
+        order = "session" if event.type in {"purchase", "refund"} else None
         whole = Event.model_construct(
-            type=event.type, anonymous_id="session", items=event.items, time=now_ms,
-            **({"order_id": "session"} if event.type in {"purchase", "refund"} else {}),
-        )  # fmt: skip
-        record = to_log_record(state, whole)
+            type=event.type, anonymous_id="session", items=event.items, time=now_ms, order_id=order
+        )
+        record = to_record(whole, state.tenant, now_ms)
+        state.catalogue.enrich(record)
         explicit.apply(profile, record)
         records.append(record)
     learned: bytes | None = None

@@ -197,9 +197,8 @@ class Recommender:
         if wish.only is not None:
             pool: Iterable[str] = wish.only
         else:
-            pool = dict.fromkeys(
-                [*self._popular, *(k for kind, k in boosts if kind == "item"), *self._newcomers(wish)]
-            )
+            own = (key for kind, key in boosts if kind == "item")
+            pool = dict.fromkeys([*self._popular, *own, *self._newcomers(wish)])
         banned = set(wish.excluded) | set(shopper.refused)
         found = []
         for item in pool:
@@ -220,9 +219,7 @@ class Recommender:
         found = (i for i in entries if wish.category is None or self._in(i, wish.category))
         return [item for item, _ in zip(found, range(POPULAR_POOL), strict=False)]
 
-    def _boost(
-        self, item: str, boosts: Mapping[tuple[str, str], float], heaviest: float
-    ) -> float:
+    def _boost(self, item: str, boosts: Mapping[tuple[str, str], float], heaviest: float) -> float:
         if not boosts:
             return 0.0
         boost = _ITEM_BOOST * boosts.get(("item", item), 0.0)
@@ -242,10 +239,11 @@ class Recommender:
         def reasons(item: str) -> list[dict[str, Any]]:
             found = list[dict[str, Any]]()
             own = interests.get(("item", item))
-            if item in shopper.purchased:
-                found.append({"code": "bought_before", "evidence": _evidence(own)})
+            evidence = _evidence(own)
+            if item in shopper.purchased or evidence.get("purchase"):
+                found.append({"code": "bought_before", "evidence": evidence})
             elif own is not None:
-                found.append({"code": "looked_at", "evidence": _evidence(own)})
+                found.append({"code": "looked_at", "evidence": evidence})
             entry = self._catalogue.entries.get(item)
             for kind, key in (
                 ("category", entry.category if entry else None),

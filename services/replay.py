@@ -36,6 +36,15 @@ def held_out(home: Path) -> list[EventRecord]:
     return records
 
 
+def with_held_out(home: Path, cut_off: datetime) -> list[tuple[str, list[EventRecord]]]:
+    """Return every user's archived events before the cut-off, then the held-back ones."""
+    archive = Archive(home / "archive" / "events")
+    events = dict(archive.histories(until_ms=round(cut_off.timestamp() * 1000)))
+    for record in held_out(home):
+        events.setdefault(record.user, []).append(record)
+    return sorted(events.items())
+
+
 def replay(
     home: Path, client: Client, tell: Step
 ) -> tuple[dict[str, Any], tuple[list[float], list[int]], str]:
@@ -73,15 +82,9 @@ def parity(settings: Settings, cut_off: datetime, tell: Step) -> dict[str, Any]:
 
     url = running_url(settings.home)
     assert url is not None
-    later: dict[str, list[EventRecord]] = {}
-    for record in held_out(settings.home):
-        later.setdefault(record.user, []).append(record)
-    users = sorted(later)
-    # Before the cut-off only: what the archiver copied from the log meanwhile is in `later`.
-    archive = Archive(settings.home / "archive" / "events")
-    cut_off_ms = round(cut_off.timestamp() * 1000)
-    histories = dict(archive.histories(users, until_ms=cut_off_ms))
-    events = [histories.get(user, []) + later[user] for user in users]
+    replayed = {record.user for record in held_out(settings.home)}
+    whole = [pair for pair in with_held_out(settings.home, cut_off) if pair[0] in replayed]
+    users, events = [user for user, _ in whole], [history for _, history in whole]
     live = read_live(connect(url), users)
     wrong = set[str]()
     for index, (user, history, row) in enumerate(zip(users, events, live, strict=True)):
@@ -96,3 +99,16 @@ def parity(settings: Settings, cut_off: datetime, tell: Step) -> dict[str, Any]:
         "users": len(users), "mismatches": len(wrong), "events": sum(map(len, events)),
         "learned_max_abs_difference": max(deviation, default=0.0),
     }  # fmt: skip
+
+
+def _deviations(
+    settings: Settings, histories: list[list[EventRecord]], live: list[bytes]
+) -> list[float]:
+    """Return per user how far the live learned state is from an unrolled one; 0 without a model."""
+    from services.models import load_transition
+
+    transition = load_transition(settings)
+    if transition is None:
+        return [0.0] * len(live)
+    unrolled = transition.replay(histories)
+    return [transition.difference(a, b) for a, b in zip(live, unrolled, strict=True)]

@@ -279,7 +279,7 @@ def _run_folder(settings: Settings) -> Iterator[Path]:
         owner, _, old = note.read_text().partition(" ")
         if not Path(f"/proc/{owner}").exists() and Path(old).name.startswith("portrait-"):
             shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix="portrait-", dir="/tmp"))  # noqa: S108 - must be short
+    folder = Path(tempfile.mkdtemp(prefix="portrait-", dir="/tmp"))  # unix sockets: keep it short
     note.write_text(f"{os.getpid()} {folder}")
     try:
         yield folder
@@ -295,7 +295,8 @@ def _wait_until_ready(settings: Settings, process: "subprocess.Popen[bytes] | No
             with contextlib.suppress(httpx2.TransportError):
                 if client.get("/health/ready").status_code == 200:
                     return
-            if time.monotonic() > deadline_s or (process is not None and process.poll() is not None):
+            ended = process is not None and process.poll() is not None
+            if ended or time.monotonic() > deadline_s:
                 raise StoreUnavailableError(
                     f"the service did not come up within {READY_TIMEOUT_S:.0f} s: "
                     f"see {settings.home / 'run' / 'serve.log'}, and run `portrait doctor`"
@@ -327,7 +328,7 @@ def _child(settings: Settings, key: str | None) -> Iterator[None]:
             stdout=output,
             stderr=subprocess.STDOUT if output is not None else None,
             start_new_session=True,  # Ctrl-C is for us; the child is then ended in order
-            preexec_fn=die_with(os.getpid()),
+            preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 - it only calls prctl
         )
         stack.callback(_end, process)
         _wait_until_ready(settings, process)

@@ -26,9 +26,7 @@ class Learned(Protocol):
         """Version of the model."""
         ...
 
-    def step(
-        self, states: list[bytes | None], events: list[EventRecord]
-    ) -> list[bytes]:
+    def step(self, states: list[bytes | None], events: list[EventRecord]) -> list[bytes]:
         """Apply one event to each state."""
         ...
 
@@ -103,11 +101,11 @@ class Transition:
         queues: dict[str, list[int]] = defaultdict(list)
         for index, event in enumerate(events):
             queues[event.user].append(index)
-        for user in queues:
+        for user, queue in queues.items():
             try:
                 users[user] = _User(rows.get(user), self.model)
             except Exception as error:  # noqa: BLE001 - an unreadable row must not stop the others
-                poison |= dict.fromkeys(queues[user], f"unreadable row: {type(error).__name__}")
+                poison |= dict.fromkeys(queue, f"unreadable row: {type(error).__name__}")
         longest = max(map(len, queues.values()), default=0)
         for k in range(longest):
             wave = [(u, queues[n][k]) for n, u in users.items() if len(queues[n]) > k]

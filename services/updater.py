@@ -122,9 +122,9 @@ class UpdaterLoop:
         rows = dict(zip(users, read_live(self._client, users), strict=True)) if users else {}
         changed, poison = self._transition.apply(rows, events)
         for index, reason in poison.items():
-            partition, entry_id, payload = owners[index]
-            dead[partition].append(dead_letter(entry_id, reason, payload))
-            _log.warning("poison_event", entry=entry_id, partition=partition, reason=reason)
+            partition, name, payload = owners[index]
+            dead[partition].append(dead_letter(name, reason, payload))
+            _log.warning("poison_event", entry=name, partition=partition, reason=reason)
         # Counted before the commit, taken back if it is refused: whoever waits for the commit
         # and then reads the count must find itself in it.
         sizes = {p: [0, len(letters)] for p, letters in dead.items()}

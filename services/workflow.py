@@ -77,7 +77,6 @@ def train_model(
     cut_off
         End of what training may see; default: two weeks before the newest event.
     """
-    from feature_repo import snapshots
     from training.train import train
 
     if recipe not in ("fused", "stacked"):
@@ -86,11 +85,42 @@ def train_model(
         hour=0, minute=0, second=0, microsecond=0
     )
     with stores(settings):
-        snapshots.build(settings.home, until=end, progress=tell)
+        build_features(settings.home, end, tell)
         return train(
             settings.home, cut_off=end, recipe=recipe, workers=workers, epochs=epochs, seed=seed,
-            resume=resume, progress=tell,
+            resume=resume, progress=lambda text: tell(0, 0, text), on_epoch=epoch_teller(tell),
         )  # fmt: skip
+
+
+def build_features(home: Path, until: datetime, tell: Tell) -> dict[str, int]:
+    """Compute the feature tables from the archive, telling each step."""
+    from feature_repo import snapshots
+
+    return snapshots.build(
+        home, until=until, progress=lambda what, done, total: tell(done, total, what)
+    )
+
+
+def load_features(start: datetime, end: datetime, tell: Tell) -> dict[str, int]:
+    """Load the batch views online, telling view and rows."""
+    from feature_repo import store as feast_store
+
+    return feast_store.materialize(
+        start, end, progress=lambda view, rows: tell(rows, 0, f"rows of {view}")
+    )
+
+
+def epoch_teller(tell: Tell) -> Callable[[Mapping[str, Any]], None]:
+    """Return a callback for training notes that tells batches, and says each epoch."""
+
+    def note(record: Mapping[str, Any]) -> None:
+        if "done" in record:
+            tell(0, 0, f"epoch {record['epoch']}, validation NDCG@10 "
+                 f"{record['validation_ndcg@10']:.4f}")  # fmt: skip
+        else:
+            tell(record["batch"], record["batches"], f"batches, epoch {record['epoch']}")
+
+    return note
 
 
 def evaluate_model(
@@ -99,10 +129,11 @@ def evaluate_model(
     """Rank every basket in ``[since, until)`` with the model and its baselines."""
     from training.evaluate import evaluate
 
+    tell(0, 0, "ranking every basket")
     with stores(settings):
         return evaluate(
             settings.home, chosen_model(settings), since=since,
-            until=until or last_event(settings.home) + timedelta(milliseconds=1), progress=tell,
+            until=until or last_event(settings.home) + timedelta(milliseconds=1),
         )  # fmt: skip
 
 
@@ -128,14 +159,10 @@ def materialize_views(
     settings: Settings, *, since: datetime | None, until: datetime | None, tell: Tell
 ) -> dict[str, int]:
     """Bring the snapshots up to ``until`` and load the batch views online."""
-    from feature_repo import snapshots
-    from feature_repo import store as feast_store
-
     end = until or datetime.now(UTC)
-    start = since or end - MATERIALIZE_WINDOW
     with stores(settings):
-        snapshots.build(settings.home, until=end, progress=tell)
-        return feast_store.materialize(start, end, progress=tell)
+        build_features(settings.home, end, tell)
+        return load_features(since or end - MATERIALIZE_WINDOW, end, tell)
 
 
 def metrics_table(result: Mapping[str, Any]) -> Table:

@@ -20,7 +20,7 @@ from training.vocabulary import DAY_MS
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 EVENT_DECAYS: Final = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 1.0)
-HALF_LIVES_DAYS: Final = (28.0, 56.0, 112.0, 224.0)
+HALF_LIVES_DAYS: Final = (56.0, 112.0)
 _POPULARITY_SHARE: Final = 1e-3
 
 
@@ -118,7 +118,7 @@ def _user_scores(
 
 
 def tune_decay(
-    histories: Histories, wanted: Window, popularity: Floats, *, most: int = 3000
+    histories: Histories, wanted: Window, popularity: Floats, *, most: int = 1500
 ) -> Decay:
     """Return the candidate with the best NDCG@10 on (an even sample of) ``wanted``."""
     stride = max(1, -(-len(wanted.event) // most))

@@ -6,7 +6,7 @@ features are computed is `feature_repo.snapshots`' work.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ from feature_repo.archive import Archive, write_part
 from feature_repo.errors import NotFoundError, PointInTimeError
 
 HORIZONS_DAYS: Final = (7, 28)
+PIECE_ROWS: Final = 25_000
+"""Positions joined at a time."""
 LABELS: Final = (*(f"purchase_{days}d" for days in HORIZONS_DAYS), "days_to_next_purchase")
 
 _POSITIONS: Final = """
@@ -90,7 +92,10 @@ def positions(home: Path, *, since: datetime | None = None, until: datetime) -> 
 
 
 def point_in_time(
-    home: Path, entities: pd.DataFrame, service: str = "training_v1"
+    home: Path,
+    entities: pd.DataFrame,
+    service: str = "training_v1",
+    progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Return ``entities`` with the features of a service as they stood at each row's time.
 
@@ -102,6 +107,8 @@ def point_in_time(
         Rows with ``user`` and ``event_timestamp`` (with a time zone); other columns pass.
     service
         Feature service of user features.
+    progress
+        Told rows joined so far and in all.
 
     Returns
     -------
@@ -113,12 +120,23 @@ def point_in_time(
     PointInTimeError
         If the join lost or doubled rows.
     """
+    from feature_repo.store import quiet
+
     marked = entities.reset_index(drop=True)
     marked["_position"] = range(len(marked))
+    # The join holds every earlier row of a user before it keeps the newest: in pieces, so that
+    # a year of a shop fits into memory.
+    pieces = []
     with _store(home) as store:
-        joined = store.get_historical_features(
-            entity_df=marked, features=store.get_feature_service(service)
-        ).to_df()
+        wanted = store.get_feature_service(service)
+        for start in range(0, max(1, len(marked)), PIECE_ROWS):
+            if progress is not None:
+                progress(start, len(marked))
+            piece = marked.iloc[start : start + PIECE_ROWS].copy()
+            with quiet():
+                job = store.get_historical_features(entity_df=piece, features=wanted)
+                pieces.append(job.to_df())
+    joined = pd.concat(pieces, ignore_index=True) if len(pieces) > 1 else pieces[0]
     if len(joined) != len(entities):
         raise PointInTimeError(
             f"asked for {len(entities)} rows, the join gave {len(joined)}: "
@@ -130,7 +148,13 @@ def point_in_time(
     return joined.drop(columns="_position")
 
 
-def build(home: Path, *, as_of: datetime, out: Path) -> int:
+def build(
+    home: Path,
+    *,
+    as_of: datetime,
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
     """Write the training set as of a moment to a Parquet file.
 
     Parameters
@@ -141,6 +165,8 @@ def build(home: Path, *, as_of: datetime, out: Path) -> int:
         Nothing at or after it is seen, by features or by labels.
     out
         File to write; appears whole or not at all.
+    progress
+        Told rows joined so far and in all.
 
     Returns
     -------
@@ -148,7 +174,9 @@ def build(home: Path, *, as_of: datetime, out: Path) -> int:
         Rows written.
     """
     found = positions(home, until=as_of)
-    table = pa.Table.from_pandas(point_in_time(home, found), preserve_index=False)
+    table = pa.Table.from_pandas(
+        point_in_time(home, found, progress=progress), preserve_index=False
+    )
     write_part(out, table)
     return table.num_rows
 
@@ -173,6 +201,7 @@ def _store(home: Path) -> Iterator[Any]:
             store.apply()
         yield store.open_store()
     finally:
+        store.close_offline()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -28,6 +28,7 @@ from training.baselines import (
     window,
 )
 from training.config import TrainConfig
+from training.devices import one_thread
 from training.examples import ExampleMaker
 from training.metrics import bootstrap, difference, summary
 from training.model_dir import Model, load
@@ -80,7 +81,12 @@ def evaluate(
     events = read_histories(home, until_ms=bounds[1]) if histories is None else histories
     join = feast_join(home) if features and model.user_features.names else None
     prepared = _prepared(model, events, bounds, join)
-    return {**_next_basket(model, prepared, bounds), **_propensity(model, prepared, bounds)}
+    with one_thread():
+        timed = _score(model, prepared, bounds, timed=True)
+        return {
+            **_next_basket(model, prepared, bounds, timed),
+            **_propensity(prepared, timed),
+        }
 
 
 def _prepared(
@@ -113,7 +119,9 @@ def _score(model: Model, prepared: Prepared, bounds: tuple[int, int], *, timed: 
     return score_window(model.network, maker, users, bounds, timed=timed)
 
 
-def _next_basket(model: Model, prepared: Prepared, bounds: tuple[int, int]) -> dict[str, Any]:
+def _next_basket(
+    model: Model, prepared: Prepared, bounds: tuple[int, int], at_time: Scored
+) -> dict[str, Any]:
     histories, items = prepared.histories, len(model.vocabulary.items)
     wanted = window(histories, *bounds)
     if not len(wanted.event):
@@ -127,7 +135,7 @@ def _next_basket(model: Model, prepared: Prepared, bounds: tuple[int, int]) -> d
     decay = tune_decay(histories, tuning, popular)
     frequency = decayed_frequency(histories, wanted, decay, popular)
     own = _aligned(_score(model, prepared, bounds, timed=False), wanted)
-    timed = _aligned(_score(model, prepared, bounds, timed=True), wanted)
+    timed = _aligned(at_time, wanted)
     methods = {
         "model": own,
         "model_with_request_time": timed,
@@ -173,9 +181,8 @@ def _aligned(scored: Scored, wanted: Window) -> npt.NDArray[np.float64]:
     return out
 
 
-def _propensity(model: Model, prepared: Prepared, bounds: tuple[int, int]) -> dict[str, Any]:
+def _propensity(prepared: Prepared, scored: Scored) -> dict[str, Any]:
     moments = prepared.moments
-    scored = _score(model, prepared, bounds, timed=True)
     if not len(scored.labels):
         return {"propensity": None}
     rows = scored.moment_rows

@@ -18,6 +18,7 @@ from training.losses import ideal_gain
 
 NAMES = ("ndcg@10", "recall@10", "hr@10", "mrr")
 DEPTH = 10
+_LINES = 256
 Doubles = npt.NDArray[np.float64]
 
 
@@ -27,10 +28,7 @@ def ranking_metrics(scores_PN: Tensor, targets: Targets) -> Doubles:  # noqa: N8
     Of equal scores the item with the lower row, the more frequent one, comes first.
     """
     sizes = targets.sizes
-    order = torch.argsort(scores_PN.float(), dim=1, descending=True, stable=True)
-    places = torch.empty_like(order)
-    places.scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
-    rank = places[targets.owner, targets.item].double() + 1.0
+    rank = _ranks(scores_PN.float(), targets)
     hit = (rank <= DEPTH).double()
     zeros = torch.zeros(len(sizes), dtype=torch.float64)
     gain = zeros.index_add(0, targets.owner, hit / torch.log2(rank + 1.0))
@@ -48,6 +46,20 @@ def ranking_metrics(scores_PN: Tensor, targets: Targets) -> Doubles:  # noqa: N8
     )
     out[sizes == 0] = torch.nan
     return out.numpy()
+
+
+def _ranks(scores: Tensor, targets: Targets) -> Tensor:
+    """Return each target's place from 1; lines go in chunks that stay in the cache."""
+    out = torch.empty(len(targets.owner), dtype=torch.float64)
+    place = torch.arange(scores.shape[1])
+    for begin in range(0, len(out), _LINES):
+        part = slice(begin, begin + _LINES)
+        item = targets.item[part]
+        rows = scores[targets.owner[part]]
+        own = rows.gather(1, item[:, None])
+        before = (rows > own) | ((rows == own) & (place < item[:, None]))
+        out[part] = before.sum(dim=1).double() + 1.0
+    return out
 
 
 @dataclass(frozen=True)

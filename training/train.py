@@ -24,6 +24,7 @@ import torch
 from feature_repo.errors import PortraitError
 from feature_repo.events import iso
 from training.config import RECIPES, ModelConfig, TrainConfig
+from training.devices import one_thread
 from training.loop import CHECKPOINT, PROGRESS, Alone, Fit, new_network, train_loop_per_worker
 from training.model_dir import git_revision, save
 from training.prepare import feast_join, milliseconds, prepare, read_histories
@@ -108,10 +109,10 @@ def train(
         if ray:
             _with_ray(run, shape, settings, workers)
         else:
-            torch.set_num_threads(workers)
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            Fit(run, shape, settings, Alone(device)).run(resume=resume)
-    _write_model(run, target, shape, settings)
+            with one_thread():
+                Fit(run, shape, settings, Alone(device)).run(resume=resume)
+    write_model(run, target, shape, settings)
     shutil.rmtree(run, ignore_errors=True)
     return target
 
@@ -127,7 +128,8 @@ def _target(home: Path, name: str, *, resume: bool) -> Path:
     return path
 
 
-def _write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConfig) -> None:
+def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConfig) -> None:
+    """Write the model directory ``target`` from the best weights of the run in ``run``."""
     kept = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
     prepared = Prepared.read(run)
     network = new_network(prepared, shape)
@@ -159,7 +161,9 @@ def _with_ray(run: Path, shape: ModelConfig, settings: TrainConfig, workers: int
     started = not ray.is_initialized()
     if started:
         address = os.environ.get("RAY_ADDRESS", "local")
-        own = {"num_cpus": max(2, workers), "include_dashboard": False} if address == "local" else {}
+        own: dict[str, Any] = {}
+        if address == "local":
+            own = {"num_cpus": max(2, workers), "include_dashboard": False}
         ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
     try:
         gpu = ray.cluster_resources().get("GPU", 0) >= workers
@@ -230,7 +234,7 @@ def command(*, ray: bool) -> None:
     parser.add_argument("--home", type=Path, required=True, help="state folder")
     parser.add_argument("--cut-off", type=datetime.fromisoformat, required=True)
     parser.add_argument("--recipe", choices=RECIPES, default="fused")
-    parser.add_argument("--workers", type=int, default=2, help="Ray workers, or threads")
+    parser.add_argument("--workers", type=int, default=2, help="Ray Train workers")
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--name", default=None)
@@ -244,7 +248,7 @@ def command(*, ray: bool) -> None:
             epochs=given.epochs, seed=given.seed, name=given.name, resume=given.resume, ray=ray,
             features=not given.no_features,
             on_epoch=lambda r: None if "done" not in r else print_record(r),
-            progress=lambda line: _line(line),
+            progress=_line,
         )  # fmt: skip
     except PortraitError as error:
         sys.stderr.write(f"{error}\n")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from feature_repo.errors import ModelMismatchError
 from feature_repo.events import EventRecord
 from training.batches import event_inputs, fold
 from training.encoder import EncoderState, unflatten
@@ -43,7 +44,7 @@ class LearnedTransition:
         self._carried = (
             sum(kept * width for kept, width in self._encoder.rings) + 2 * self._encoder.hidden
         )
-        self._floats = self._carried + self._encoder.dim
+        self.floats = self._carried + self._encoder.dim
 
     def step(
         self, states: Sequence[bytes | None], events: Sequence[EventRecord]
@@ -97,6 +98,24 @@ class LearnedTransition:
                 out[i] = state
         return out
 
+    def difference(self, one: bytes, other: bytes) -> float:
+        """Return the largest absolute difference between the numbers of two states.
+
+        Infinite if one of them is not of this model, or they remember different items.
+        """
+        try:
+            left, right = (unpack(state, self.version, self.floats) for state in (one, other))
+        except ModelMismatchError:
+            return float("inf")
+        if len(left[2]) != len(right[2]):
+            return float("inf")
+        gaps = [np.abs(a - b).max(initial=0.0) for a, b in zip(left[:2], right[:2], strict=True)]
+        gaps += [
+            np.abs(left[2][name].astype(np.float64) - right[2][name]).max(initial=0.0)
+            for name in left[2].dtype.names or ()
+        ]
+        return float(max(gaps))
+
     def _apply(
         self,
         states: Sequence[bytes | None],
@@ -141,10 +160,10 @@ class LearnedTransition:
     ) -> tuple[RepeatTables, npt.NDArray[np.float32]]:
         model = self._model
         tables = RepeatTables(len(states), model.config.capacity, len(model.vocabulary.items))
-        flat = np.zeros((len(states), self._floats), np.float32)
+        flat = np.zeros((len(states), self.floats), np.float32)
         for i, state in enumerate(states):
             if state is not None:
-                scalars, flat[i], rows = unpack(state, self.version, self._floats)
+                scalars, flat[i], rows = unpack(state, self.version, self.floats)
                 tables.load(i, rows, scalars)
         return tables, flat
 

@@ -39,7 +39,9 @@ class UserFeatures:
         return cls("", (), (), ())
 
     @classmethod
-    def fit(cls, service: str, names: Sequence[str], table: npt.NDArray[np.float64]) -> "UserFeatures":
+    def fit(
+        cls, service: str, names: Sequence[str], table: npt.NDArray[np.float64]
+    ) -> "UserFeatures":
         """Measure means and deviations; constant or always missing columns are left out."""
         kept, means, deviations = list[str](), list[float](), list[float]()
         for name, column in zip(names, compress(table).T, strict=True):

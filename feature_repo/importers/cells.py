@@ -69,9 +69,10 @@ def times_ms(values: "pd.Series[Any]", unit: str, zone: str) -> "pd.Series[Any]"
     made = pd.Series(pd.NA, index=plain.index, dtype="Int64")
     if unit != "iso":
         read = pd.to_numeric(plain, errors="coerce").astype(float)
-        seconds = (read.abs() < _MILLIS_FROM) if unit == "auto" else (unit == "s")
-        millis = (read * np.where(seconds, 1000.0, 1.0)).round()
-        made = millis.where(millis.abs() < _MILLIS_TO).astype("Int64")
+        in_seconds = (read.abs() < _MILLIS_FROM) if unit == "auto" else read.abs() < np.inf
+        factor = np.where(in_seconds, 1000.0, 1.0) if unit != "ms" else 1.0
+        number: pd.Series[float] = (read * factor).round()
+        made = number.where(number.abs() < _MILLIS_TO).astype("Int64")
     if unit in {"iso", "auto"}:
         text = plain.where(made.isna()).astype("string").str.strip()
         offset = text.str.contains(r"(?:[zZ]|[+-]\d\d:?\d\d)$").fillna(value=False).astype(bool)
@@ -87,9 +88,13 @@ def _in_zone(times: "pd.Series[Any]", zone: str) -> "pd.Series[Any]":
     if times.dt.tz is not None:
         return times
     second = np.zeros(len(times), dtype=bool)
-    return times.dt.tz_localize(zone, ambiguous=second, nonexistent="shift_forward")
+    local: pd.Series[Any] = times.dt.tz_localize(
+        zone, ambiguous=second, nonexistent="shift_forward"
+    )
+    return local
 
 
 def _millis(times: "pd.Series[Any]") -> "pd.Series[Any]":
     millis = times.dt.tz_convert("UTC").astype("datetime64[ms, UTC]").astype("int64")
-    return millis.astype("Int64").mask(times.isna())
+    known: pd.Series[Any] = millis.astype("Int64").mask(times.isna())
+    return known

@@ -157,7 +157,8 @@ def _lines(
     full = sold["sales_value"] + off
     price = (full / quantity.where(quantity > 0)).round(4)
     # A coupon can be worth more than the product; a line is never paid less than nothing.
-    discount = np.minimum(off + sold["coupon_disc"], full).round(2)
+    taken = off + sold["coupon_disc"]
+    discount = taken.where(taken < full, full).round(2)
     time_ms = epoch_ms(sold["transaction_timestamp"])
     in_year = time_ms.between(FIRST_MS, LAST_MS, inclusive="left").fillna(value=False)
     mark = np.select(
@@ -211,7 +212,7 @@ def _items(
             title=f"{name} {size}".strip(),
             category=category,
             brand=brand,
-            price=None if price != price or price < 0 else round(price, 2),  # noqa: PLR0124
+            price=None if price != price or price < 0 else round(price, 2),
             currency="USD",
             is_merchandise=bool(sold),
         )

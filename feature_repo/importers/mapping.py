@@ -161,6 +161,4 @@ def load_mapping(path: Path) -> Mapping:
         return Mapping.model_validate(body)
     except ValidationError as error:
         first = problems(error)[0]
-        raise InvalidSourceError(
-            f"{path}: {first['pointer'] or '/'}: {first['detail']}"
-        ) from None
+        raise InvalidSourceError(f"{path}: {first['pointer'] or '/'}: {first['detail']}") from None

@@ -20,9 +20,9 @@ import orjson
 from pydantic import ValidationError
 
 from feature_repo.archive import Archive, LogPosition
+from feature_repo.catalogue import Item, load_catalogue
 from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidSourceError
-from feature_repo.catalogue import Item, load_catalogue
 from feature_repo.events import (
     MAX_EVENT_BYTES,
     MAX_FUTURE_MS,

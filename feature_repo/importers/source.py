@@ -116,9 +116,12 @@ def labels(values: "pd.Series[Any]", prefix: str = "") -> "pd.Series[Any]":
     """
     codes, distinct = pd.factorize(values)
     text = [f"{prefix}{value}" for value in distinct]
-    return pd.Series(pd.Categorical.from_codes(codes, text), index=values.index)
+    return pd.Series(
+        pd.Categorical.from_codes(codes, pd.Index(text, dtype=object)), index=values.index
+    )
 
 
-def constant(value: str, rows: int) -> pd.Categorical:
+def constant(value: str, rows: int) -> "pd.Categorical[str]":
     """Return the same label for every row."""
-    return pd.Categorical.from_codes(np.zeros(rows, dtype=np.int8), [value])
+    codes = np.zeros(rows, dtype=np.int64)
+    return pd.Categorical.from_codes(codes, pd.Index([value], dtype=object))

@@ -117,8 +117,10 @@ def _format(path: Path, stated: str | None) -> str:
 
 
 def _read(path: Path, mapping: Mapping) -> Iterator[pd.DataFrame]:
-    """Yield the rows, indexed by row number. Lines of an order must not be torn apart, so a
-    file with an order column is one chunk."""
+    """Yield the rows, indexed by row number.
+
+    Lines of an order must not be torn apart: a file with an order column is one chunk.
+    """
     whole = mapping.columns.order_id is not None or mapping.columns.id is not None
     kind = _format(path, mapping.format)
     try:
@@ -221,9 +223,9 @@ def _set_ids(lines: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping) -> None:
     if mapping.columns.order_id is not None:
         ordered = lines["type"].isin(ORDER_TYPES) & lines["order_id"].notna()
         order = prefix + lines["type"].astype(str) + "-" + lines["order_id"].astype(str) + "-{user}"
-        who = _users(lines)
-        # The user takes part in the grouping only; the id itself must not show who it is.
-        own = own.where(~ordered, order + GROUP_MARK + who)
+        own = own.where(~ordered, order)
+    # Two users doing the same at the same moment are two events; the id hides who they are.
+    own = own + GROUP_MARK + _users(lines)
     if mapping.columns.id is not None:
         stated = texts(raw[mapping.columns.id])
         own = stated.where(stated.notna(), own).astype(object)

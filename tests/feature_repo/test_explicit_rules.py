@@ -172,8 +172,13 @@ def test_ids_keep_their_form() -> None:
 
 def test_a_number_is_not_found_across_two_slots() -> None:
     ring = IdRing()
-    add(ring, [0x0000_0100, 0x0000_0002], 10)  # bytes 00 01 00 00 | 02 00 00 00
-    add(ring, [0x0002_0000 + 0x01], 10)
-    assert len(ids(ring)) == 3
-    add(ring, [1], 10)  # 01 00 00 00 stands across no border of four bytes
-    assert ids(ring)[-1] == "1"
+    add(ring, [0x100, 0], 10)  # bytes 00 01 00 00 | 00 00 00 00 hold 01 00 00 00 off a border
+    add(ring, [1], 10)
+    assert ids(ring) == ["256", "0", "1"]
+
+
+def test_a_late_order_makes_no_gap() -> None:
+    times = [START_S, START_S + 5 * DAY_S, START_S + DAY_S, START_S + 9 * DAY_S]
+    state = fold([event("purchase", "1", at=at) for at in times]).orders
+    assert state.gaps_s == [5 * DAY_S, 4 * DAY_S]
+    assert (state.count, state.first_at, state.last_at) == (4, times[0], times[3])

@@ -14,25 +14,10 @@ from feature_repo.explicit import fold, new
 
 NOW_MS = (START_S + DAY_S) * 1000
 FULL_KEYS = [
-    "user_id",
-    "version",
-    "updated_at",
-    "event_count",
-    "identity",
-    "consent",
-    "lifecycle",
-    "rfm",
-    "session",
-    "interests",
-    "affinities",
-    "habits",
-    "cycles",
-    "propensities",
-    "segments",
-    "recent",
-    "embedding",
-    "provenance",
-]
+    "user_id", "version", "updated_at", "event_count", "identity", "consent", "lifecycle",
+    "rfm", "session", "interests", "affinities", "habits", "cycles", "propensities",
+    "segments", "recent", "embedding", "provenance",
+]  # fmt: skip
 
 
 @given(st.integers(-400 * DAY_S, 400 * DAY_S))

@@ -1,0 +1,46 @@
+"""A gateway and an updater on the session's real server, one pair a module."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from gateway_thread import Api
+
+from feature_repo import store as feast_store
+from services.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def make_api(
+    redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Api]]:
+    """Return a function that starts a gateway and an updater on an emptied store."""
+    started = list[Api]()
+
+    def make(**given: Any) -> Api:
+        client = redis.Redis.from_url(redis_url)
+        client.flushall()
+        client.close()
+        home = tmp_path_factory.mktemp("home")
+        settings = Settings(
+            home=home, redis_url=redis_url, archive_every_s=3600, wait_ms=2000, **given
+        )
+        settings.export(redis_url)
+        feast_store.apply()
+        api = Api(settings, redis_url)
+        started.append(api)
+        api.start()
+        api.start_updater()
+        return api
+
+    try:
+        yield make
+    finally:
+        for api in started:
+            api.stop()
+
+
+@pytest.fixture(scope="module")
+def api(make_api: Callable[..., Api]) -> Api:
+    return make_api()

@@ -1,0 +1,60 @@
+"""A gateway under uvicorn and an updater thread, over a real server and without Ray."""
+
+import asyncio
+import threading
+
+import uvicorn
+
+from services import api_keys
+from services.client import Client
+from services.embedded import free_port
+from services.gateway import create_app
+from services.settings import Settings
+from services.transition import Transition
+from services.updater import UpdaterLoop
+
+ADMIN_KEY = "test-admin"
+
+
+class Api:
+    """A running gateway; `updater` runs beside it unless stopped."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self.settings = settings
+        self.url = url
+        self.port = free_port()
+        app = create_app(settings, url, api_keys.digest(ADMIN_KEY))
+        config = uvicorn.Config(app, port=self.port, log_level="warning", lifespan="on")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._loop: UpdaterLoop | None = None
+        self._worker: threading.Thread | None = None
+
+    def _serve(self) -> None:
+        asyncio.run(self._server.serve())
+
+    def start(self) -> None:
+        self._thread.start()
+        while not self._server.started:
+            if not self._thread.is_alive():
+                raise RuntimeError("the gateway did not start")
+            threading.Event().wait(0.01)
+
+    def start_updater(self) -> None:
+        self._loop = UpdaterLoop(self.settings, self.url, Transition(None))
+        self._worker = threading.Thread(target=self._loop.run, daemon=True)
+        self._worker.start()
+
+    def stop_updater(self) -> None:
+        if self._loop is not None and self._worker is not None:
+            self._loop.stop()
+            self._worker.join(timeout=10)
+            self._loop = None
+
+    def stop(self) -> None:
+        self.stop_updater()
+        self._server.should_exit = True
+        self._thread.join(timeout=10)
+
+    def client(self, key: str = ADMIN_KEY, attempts: int = 1) -> Client:
+        return Client(f"http://127.0.0.1:{self.port}", key, attempts=attempts)

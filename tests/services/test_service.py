@@ -1,0 +1,216 @@
+"""The whole service as it is run: embedded server, Ray Serve, HAProxy, in its own process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import redis
+
+from feature_repo import explicit
+from feature_repo.archive import Archive
+from feature_repo.entity import Tenant
+from feature_repo.errors import InvalidSettingError
+from feature_repo.online_store import read_live
+from services.client import Client
+from services.embedded import connect, free_port, running_url
+from services.rebuild import rebuild
+from services.serve import check, running
+from services.settings import Settings
+
+EVENTS = 1200
+USERS = 40
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("service")
+    return Settings(home=home, redis_url=None, port=free_port(), archive_every_s=1, api_key="k-test")
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings) -> Iterator[Client]:
+    with connect(settings) as url, running(settings) as client:
+        settings.export(url)
+        yield client
+
+
+def test_the_worked_example_comes_out_exactly(client: Client) -> None:
+    user = {"user_id": "123"}
+    client.post_event(user | {"type": "view_item", "items": [{"item_id": "A"}]})
+    receipt = client.post_event(
+        user | {"type": "purchase", "order_id": "1", "items": [{"item_id": "B"}]}
+    )["receipt"]
+    response = client.http.get(f"/v1/users/123/profile?view=seed&after={receipt}")
+    assert response.text == (
+        '{"User ID":123,"User Behavior":["Browse Product A","Purchase Product B"],'
+        '"Updated User Profile":{"Interest":["Product A","Product B"],'
+        '"Purchase History":["Product B"]}}'
+    )
+
+
+def test_a_client_cannot_steer_serve(client: Client) -> None:
+    headers = {"x-request-timeout-seconds": "0.000001", "x-request-id": "mine-7"}
+    response = client.http.get("/v1/models", headers=headers)
+    assert (response.status_code, response.headers["x-request-id"]) == (200, "mine-7")
+    assert len(response.headers.get_list("x-request-id")) == 1
+
+
+def test_rows_are_the_fold_of_what_was_acknowledged(client: Client, settings: Settings) -> None:
+    events = [
+        {
+            "id": f"fold-{n}", "type": "view_item", "user_id": f"fold-{n % USERS}",
+            "items": [{"item_id": f"item-{n % 17}"}],
+        }
+        for n in range(EVENTS)
+    ]  # fmt: skip
+    for start in range(0, EVENTS, 300):
+        answer = client.post_batch(events[start : start + 300])
+        assert answer["accepted"] == 300
+        assert client.post_batch(events[start : start + 300])["duplicates"] == 300
+    client.wait_applied(answer["receipt"])
+    tenant = Tenant.load(settings.home)
+    users = {tenant.entity(f"fold-{n}"): f"fold-{n}" for n in range(USERS)}
+    live = live_rows(settings, list(users))
+    archive = Archive(settings.home / "archive" / "events")
+    archived = wait_for_archive(archive, list(users), EVENTS)
+    for entity, row in zip(users, live, strict=True):
+        assert row is not None
+        assert row.version == EVENTS // USERS
+        assert row.profile == explicit.encode(explicit.fold(archived[entity]))
+    # Log tail and archive together show each event once.
+    shown = client.events("fold-0", limit=1000)["events"]
+    ids = [event["id"] for event in shown]
+    assert ids == [f"fold-{n}" for n in reversed(range(0, EVENTS, USERS))]
+
+
+def test_a_rebuild_beside_the_running_service_changes_nothing(
+    client: Client, settings: Settings
+) -> None:
+    receipt = client.post_event({"type": "login", "user_id": "fold-1"})["receipt"]
+    client.profile("fold-1", after=receipt)
+    entities = [Tenant.load(settings.home).entity(f"fold-{n}") for n in range(USERS)]
+    before = live_rows(settings, entities)
+    assert rebuild(settings) >= USERS
+    assert live_rows(settings, entities) == before
+    # The updater has its leases back.
+    answer = client.post_event({"type": "login", "user_id": "fold-1"}, return_profile=True)
+    assert answer["profile"]["version"] == EVENTS // USERS + 2
+
+
+def test_what_listens_for_clients_listens_on_loopback(client: Client, settings: Settings) -> None:
+    config = next(Path("/tmp").glob("portrait-*/haproxy.cfg")).parent.parent
+    note = (settings.home / "run" / "folder").read_text().split(" ", 1)[1]
+    text = (Path(note) / "haproxy.cfg").read_text()
+    assert config.is_dir()
+    binds = [line.split()[1] for line in text.splitlines() if line.split()[:1] == ["bind"]]
+    assert len(binds) == 3
+    assert all(bind.startswith("127.0.0.1:") for bind in binds)
+    assert (settings.home / "store").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_replica_killed_hard_is_replaced(client: Client) -> None:
+    pids = serve_replicas("Updater")
+    assert pids
+    os.kill(pids[0], signal.SIGKILL)
+    event = {"type": "login", "user_id": "after-the-kill"}
+    receipt = client.post_event(event)["receipt"]
+    deadline_s = time.monotonic() + 30
+    while time.monotonic() < deadline_s:
+        response = client.http.get(f"/v1/users/after-the-kill/profile?after={receipt}")
+        if response.status_code == 200:
+            break
+    assert orjson.loads(response.content)["version"] == 1
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
+    variables = {
+        "PORTRAIT_HOME": str(tmp_path), "PORTRAIT_PORT": str(free_port()),
+        "PORTRAIT_API_KEY": "key",
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.serve"],
+        env={k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PORTRAIT_"))}
+        | variables,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        note = tmp_path / "run" / "folder"
+        deadline_s = time.monotonic() + 60
+        while not (note.exists() and list(Path(note.read_text().split(" ", 1)[1]).glob("ray/*"))):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        folder = Path(note.read_text().split(" ", 1)[1])
+        # In the middle of starting: Ray is up, the application is not.
+        process.send_signal(signal.SIGINT)
+        process.wait(40)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert not folder.exists()
+    assert running_url(tmp_path) is None
+    assert not [c for c in command_lines() if str(folder) in c or str(tmp_path) in c]
+
+
+def test_hosts_that_others_reach_need_a_key() -> None:
+    with pytest.raises(InvalidSettingError, match="PORTRAIT_API_KEY"):
+        check(Settings(host="0.0.0.0", port=free_port(), api_key=None))
+
+
+def live_rows(settings: Settings, entities: list[str]) -> list[Any]:
+    url = running_url(settings.home)
+    assert url is not None
+    with redis.Redis.from_url(url) as store:
+        return read_live(store, entities)
+
+
+def wait_for_archive(archive: Archive, users: list[str], count: int) -> dict[str, Any]:
+    deadline_s = time.monotonic() + 20
+    while True:
+        found = dict(archive.histories(users))
+        if sum(map(len, found.values())) >= count or time.monotonic() > deadline_s:
+            return found
+        time.sleep(0.2)
+
+
+def command_lines() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return found
+
+
+def serve_replicas(name: str) -> list[int]:
+    """Return the pids of this test's own replicas (others may run on the machine)."""
+    mine = {os.getpid()}
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        parents[int(path.parent.name)] = int(fields[1])
+    while True:
+        more = {pid for pid, parent in parents.items() if parent in mine} - mine
+        if not more:
+            break
+        mine |= more
+    wanted = f"ServeReplica:portrait:{name}"
+    found = []
+    for pid in mine:
+        try:
+            if wanted in Path(f"/proc/{pid}/cmdline").read_text():
+                found.append(pid)
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,92 @@
+"""The repeat table against a naive one, with evictions."""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.repeat import COUNTS, RepeatTables, forward
+
+CAPACITY = 6
+
+
+class Naive:
+    """One dict per item, folded the obvious way."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[str, float]] = {}
+        self.events = 0
+        self.order: list[int] = []
+
+    def apply(self, time_ms: int, items: list[int]) -> None:
+        self.events += 1
+        new = [i for i in items if i not in self.rows]
+        free = CAPACITY - len(self.rows)
+        others = [i for i in self.order if i not in items]
+        others.sort(key=self.weakness)
+        for gone in others[: max(0, len(new) - free)]:
+            del self.rows[gone]
+            self.order.remove(gone)
+        for item in items:
+            row = self.rows.get(item)
+            if row is None:
+                row = dict.fromkeys(COUNTS, 0.0) | {"last": self.events, "at": time_ms}
+                self.rows[item] = row
+                self.order.append(item)
+            passed, days = self.events - row["last"], (time_ms - row["at"]) / 86_400_000
+            for name, gamma in (("decayed_95", 0.95), ("decayed_80", 0.8), ("decayed_97", 0.97)):
+                row[name] = row[name] * gamma**passed + 1
+            for name, scale in (("days_30", 30.0), ("days_120", 120.0)):
+                row[name] = row[name] * float(np.exp(-days / scale)) + 1
+            row["count"] += 1
+            row["last"], row["at"] = self.events, time_ms
+
+    def weakness(self, item: int) -> float:
+        row = self.rows[item]
+        return round(row["decayed_97"] * 0.97 ** (self.events - row["last"]), 9)
+
+
+def baskets(seed: int) -> Iterator[tuple[int, list[int]]]:
+    draw, time = random.Random(seed), 10**12
+    for _ in range(40):
+        time += draw.randrange(1, 20) * 3_600_000
+        yield time, draw.sample(range(1, 13), draw.randrange(1, CAPACITY))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_table_is_the_naive_fold(seed: int) -> None:
+    tables, naive = RepeatTables(2, CAPACITY, 12), Naive()
+    for time, items in baskets(seed):
+        naive.apply(time, items)
+        one = np.array([1])
+        tables.apply(
+            one, np.array([time]), np.ones(1, np.float32), np.array([len(items)]),
+            np.zeros(len(items), np.int64), np.array(items),
+        )  # fmt: skip
+        rows = tables.taken(1)
+        held = {int(r["item"]): r for r in rows}
+        total = sum(naive.weakness(i) for i in naive.rows)
+        since = (naive.events - rows["last_event"]).astype(np.int64)
+        found = forward(rows["counts"], since, np.zeros(len(rows)))[:, 3].sum()
+        assert len(held) == len(rows) == len(naive.rows)
+        assert found == pytest.approx(total, rel=1e-4)  # ties may keep another equal item
+        for item in set(held) & set(naive.rows):
+            if naive.rows[item]["count"] == held[item]["counts"][0]:
+                expected = [naive.rows[item][name] for name in COUNTS]
+                np.testing.assert_allclose(held[item]["counts"], expected, rtol=1e-4)
+
+
+def test_a_basket_never_evicts_its_own_items() -> None:
+    tables = RepeatTables(1, 200, 500)
+    zero = np.zeros(1, np.int64)
+    for begin in (1, 101, 201):
+        items = np.arange(begin, begin + 200) if begin < 201 else np.arange(201, 401)
+        tables.apply(
+            zero, np.array([begin * 1000]), np.ones(1, np.float32), np.array([200]),
+            np.zeros(200, np.int64), items,
+        )  # fmt: skip
+        assert set(items.tolist()) <= set(tables.taken(0)["item"].tolist())
