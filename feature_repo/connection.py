@@ -4,6 +4,7 @@ Clients made here answer or fail within a second when the server is away. What i
 written through them belongs elsewhere.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -20,6 +21,9 @@ TIMEOUT_S: Final = 0.5
 """Longest wait to connect, and for one answer."""
 _SCHEMES: Final = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 _RETRIES: Final = 1
+_REFUSALS: Final = re.compile(
+    r"(?:^|caused error: )(OOM|MISCONF|READONLY|LOADING|BUSY|MASTERDOWN|NOREPLICAS)\b"
+)
 # A connection that broke may have idled too long: worth one fresh try. A timeout is not:
 # the command may have run, and the second wait would break the bound of one second.
 _RETRIED: Final = (redis.ConnectionError,)
@@ -79,18 +83,33 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ClusterDownError, OSError) as error:
+    except (
+        redis.ConnectionError,
+        redis.TimeoutError,
+        redis.exceptions.ClusterDownError,
+        OSError,
+    ) as error:
         raise StoreUnavailableError(
             f"the online store does not answer ({type(error).__name__}): retry, "
             "and check that the server behind PORTRAIT_REDIS_URL runs"
         ) from error
     except redis.ResponseError as error:
-        word = str(error).split(" ", 1)[0]
-        if word in {"OOM", "MISCONF", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "NOREPLICAS"}:
-            raise StoreUnavailableError(
-                f"the online store refuses for now ({word}): free its memory or disk, and retry"
-            ) from error
-        raise
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise StoreUnavailableError(
+            f"the online store refuses for now ({refusal}): free its memory or disk, and retry"
+        ) from error
+
+
+def _refusal(error: redis.ResponseError) -> str | None:
+    """Return the code of a refusal that passes with time, else None."""
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
+        return "OOM"
+    if isinstance(error, redis.exceptions.ReadOnlyError):
+        return "READONLY"
+    found = _REFUSALS.search(str(error))
+    return None if found is None else found.group(1)
 
 
 def _is_cluster(url: str) -> bool:

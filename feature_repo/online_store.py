@@ -15,7 +15,7 @@ from typing import Any, Literal
 from feast.infra.online_stores.helpers import _redis_key
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from feast.utils import make_tzaware
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
 from feature_repo.connection import connect, connect_async, translated
 from feature_repo.errors import LiveStateWriteError
@@ -44,6 +44,9 @@ class PortraitOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc]
 class PortraitOnlineStore(RedisOnlineStore):  # type: ignore[misc]
     """Feast's Redis store: same keys and fields, bounded waits, live view read-only."""
 
+    _client: Any = None
+    _client_async: Any = None
+
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:
         if not self._client:
             self._client = connect(online_store_config.connection_string)
@@ -53,6 +56,12 @@ class PortraitOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         if not self._client_async:
             self._client_async = connect_async(online_store_config.connection_string)
         return self._client_async
+
+    async def close(self) -> None:
+        """Close the asyncio client, in the event loop that used it."""
+        if self._client_async:
+            await self._client_async.aclose()
+            self._client_async = None
 
     def online_write_batch(
         self,

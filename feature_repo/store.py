@@ -46,7 +46,10 @@ def open_store() -> Any:
     from feast import FeatureStore
 
     with quiet():
-        return FeatureStore(repo_path=str(FOLDER))
+        store = FeatureStore(repo_path=str(FOLDER))
+        # Read now: Feast parses it late, and would then log advice that does not apply here.
+        _ = store.config.registry
+        return store
 
 
 def apply() -> None:

@@ -160,7 +160,7 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
     trained = memory.once("train", f"train the encoder, {WORKERS} Ray Train workers", fit)
     judged = memory.once("evaluate", "evaluate against the baselines", judge)
     with step("materialize features and profiles into the online store") as tell:
-        loaded = load(tell)
+        loaded = load(tell) | {"seconds": round(tell.seconds, 2)}
     return {
         "features": built, "dataset": joined, "train": trained, "evaluate": judged,
         "materialize": loaded,

@@ -97,7 +97,7 @@ def parity(settings: Settings, cut_off: datetime, tell: Step) -> dict[str, Any]:
     tell.note = f"{len(users):,} profiles, {len(wrong)} mismatches"
     return {
         "users": len(users), "mismatches": len(wrong), "events": sum(map(len, events)),
-        "learned_max_abs_difference": max(deviation, default=0.0),
+        "learned_max_difference": max(deviation, default=0.0),
     }  # fmt: skip
 
 

@@ -8,19 +8,16 @@ Ctrl-C, SIGTERM or a failed start; what ``kill -9`` leaves in /tmp, the next sta
 import contextlib
 import ipaddress
 import os
-import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Final, Self
+from typing import Final
 
 import httpx2
 import redis
@@ -29,14 +26,13 @@ from feature_repo.connection import connect as connect_store
 from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavailableError
 from services import api_keys
 from services.client import Client
-from services.embedded import connect, die_with, free_port
-from services.haproxy import write_launcher
+from services.embedded import connect, die_with
+from services.ray_runtime import environment, start_application, start_ray, stop_ray
 from services.settings import Settings
+from services.signals import Signals
 
 READY_TIMEOUT_S: Final = 90.0
 STOP_TIMEOUT_S: Final = 40.0
-_OBJECT_STORE_BYTES: Final = 80 * 1024 * 1024
-APPLICATION: Final = "portrait"
 
 
 def serve_forever(settings: Settings) -> None:
@@ -53,10 +49,10 @@ def serve_forever(settings: Settings) -> None:
     if "ray" in sys.modules:
         # Serve reads its settings when first imported: a process that has used Ray for
         # something else cannot change them any more, a new one can.
-        with _Signals() as signals, _child(settings, None):
+        with Signals() as signals, _child(settings, None):
             signals.wait()
         return
-    with _Signals() as signals, _service(settings, signals) as key:
+    with Signals() as signals, _service(settings, signals) as key:
         if key is not None:
             _say(f"API key (admin): {key}")
         _say(f"serving on {base_url(settings)} — docs at {base_url(settings)}/docs, Ctrl-C ends")
@@ -121,7 +117,7 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def _service(settings: Settings, signals: "_Signals") -> Iterator[str | None]:
+def _service(settings: Settings, signals: Signals) -> Iterator[str | None]:
     """Bring everything up, yield the generated key if there is one, take everything down."""
     with ExitStack() as stack:
         url = stack.enter_context(connect(settings))
@@ -129,10 +125,10 @@ def _service(settings: Settings, signals: "_Signals") -> Iterator[str | None]:
         generated = _prepare_store(settings, url)
         folder = stack.enter_context(_run_folder(settings))
         environment(settings, folder)
-        stack.callback(_stop_ray)
-        _start_ray(settings, folder)
+        stack.callback(stop_ray)
+        start_ray(folder)
         signals.arm()
-        _start_application(settings, url)
+        start_application(settings, url)
         signals.arm()
         _wait_until_ready(settings, None)
         yield generated
@@ -160,114 +156,6 @@ def _prepare_store(settings: Settings, url: str) -> str | None:
     finally:
         client.close()
     return generated
-
-
-def environment(settings: Settings, folder: Path) -> None:
-    """Set what Ray and Serve read from the environment, before either is imported.
-
-    Parameters
-    ----------
-    folder
-        Private folder for sockets and configuration; its path must be short.
-    """
-    taken = {settings.port}
-
-    def port() -> str:
-        while (found := free_port()) in taken:
-            pass
-        taken.add(found)
-        return str(found)
-
-    variables = {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_launcher(folder)),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": port(),
-        "RAY_SERVE_HAPROXY_STATS_PORT": port(),
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        # The handlers never block, so they may share the loop that reads the sockets.
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        "RAY_SERVE_LOG_TO_STDERR": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray's own ports listen on all interfaces; without the token nobody gets past them.
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DEDUP_LOGS": "0",
-        **dict.fromkeys(
-            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TORCH_NUM_THREADS"), "1"
-        ),
-    }
-    os.environ.update(variables)
-    os.environ.pop("RAY_ADDRESS", None)
-
-
-def _start_ray(settings: Settings, folder: Path) -> None:
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=max(2, len(os.sched_getaffinity(0))),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        object_store_memory=_OBJECT_STORE_BYTES,
-        _temp_dir=str(folder / "ray"),
-        _node_ip_address="127.0.0.1",
-    )
-
-
-def _start_application(settings: Settings, url: str) -> None:
-    from ray import serve
-
-    from services.app import build
-
-    digest = None
-    if settings.api_key is not None:
-        digest = api_keys.digest(settings.api_key.get_secret_value())
-    arguments = settings.model_dump(mode="json", exclude={"api_key", "redis_url"})
-    with _quiet():
-        serve.start(
-            http_options={"host": settings.host, "port": settings.port},
-            logging_config={"enable_access_log": False, "log_level": "WARNING"},
-        )
-        serve.run(
-            build({**arguments, "redis_url": url, "admin_key_sha256": digest}),
-            name=APPLICATION,
-            route_prefix="/",
-            logging_config={"enable_access_log": False, "log_level": "WARNING"},
-        )
-
-
-def _stop_ray() -> None:
-    if "ray" not in sys.modules:
-        return
-    import ray
-    from ray import serve
-
-    if ray.is_initialized():
-        with contextlib.suppress(Exception), _quiet():
-            serve.shutdown()
-        ray.shutdown()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    import logging
-
-    logger = logging.getLogger("ray.serve")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextmanager
@@ -342,46 +230,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-class _Signals:
-    """SIGINT and SIGTERM: an exception while starting, an orderly end while serving."""
-
-    def __init__(self) -> None:
-        self._ended = threading.Event()
-        self._waiting = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        self._previous = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-        self.arm()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def arm(self) -> None:
-        """Install the handlers; again after Ray, whose own make SIGTERM a crash."""
-        for number in self._previous:
-            signal.signal(number, self._handle)
-
-    def wait(self) -> None:
-        """Return when one of the signals has come."""
-        self._waiting = True
-        self._ended.wait()
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._waiting or self._ended.is_set():
-            self._ended.set()  # a second Ctrl-C must not break the clean-up of the first
-            return
-        self._ended.set()
-        raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

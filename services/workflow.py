@@ -4,6 +4,8 @@ Each function brings the stores up, does one thing through the rooms below, and 
 nothing running that it started.
 """
 
+import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -33,7 +35,14 @@ def stores(settings: Settings) -> Iterator[str]:
     with connect(settings) as url:
         settings.export(url)
         feast_store.apply()
+        _calm()
         yield url
+
+
+def _calm() -> None:
+    # Feast shows every library's deprecations once, and advice on its own configuration.
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("feast").setLevel(logging.ERROR)
 
 
 def last_event(home: Path) -> datetime:

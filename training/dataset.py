@@ -85,7 +85,7 @@ def positions(home: Path, *, since: datetime | None = None, until: datetime) -> 
             _POSITIONS.format(labels=labels),
             params={"since": _micros(since or earliest), "until": _micros(until)},
         ).to_arrow_table()
-    frame = table.to_pandas()
+    frame: pd.DataFrame = table.to_pandas()
     for days in HORIZONS_DAYS:
         frame[f"purchase_{days}d"] = frame[f"purchase_{days}d"].astype("Int8")
     return frame
@@ -126,7 +126,7 @@ def point_in_time(
     marked["_position"] = range(len(marked))
     # The join holds every earlier row of a user before it keeps the newest: in pieces, so that
     # a year of a shop fits into memory.
-    pieces = []
+    pieces: list[pd.DataFrame] = []
     with _store(home) as store:
         wanted = store.get_feature_service(service)
         for start in range(0, max(1, len(marked)), PIECE_ROWS):
@@ -136,7 +136,7 @@ def point_in_time(
             with quiet():
                 job = store.get_historical_features(entity_df=piece, features=wanted)
                 pieces.append(job.to_df())
-    joined = pd.concat(pieces, ignore_index=True) if len(pieces) > 1 else pieces[0]
+    joined: pd.DataFrame = pd.concat(pieces, ignore_index=True) if len(pieces) > 1 else pieces[0]
     if len(joined) != len(entities):
         raise PointInTimeError(
             f"asked for {len(entities)} rows, the join gave {len(joined)}: "
@@ -178,7 +178,7 @@ def build(
         point_in_time(home, found, progress=progress), preserve_index=False
     )
     write_part(out, table)
-    return table.num_rows
+    return len(found)
 
 
 def _micros(moment: datetime) -> int:

@@ -150,12 +150,15 @@ class RepeatTables:
         first = np.r_[True, user[1:] != user[:-1]]
         rank = np.arange(len(user)) - np.maximum.accumulate(np.where(first, np.arange(len(user)), 0))
         slot = self.scalars[user, USED].astype(np.int64) + rank
-        for table in np.unique(user[slot >= self.capacity]):
-            over = np.flatnonzero((user == table) & (slot >= self.capacity))
-            slot[over] = self._evict(int(table), int(number[over[0]]), len(over))
         blank = np.zeros(len(user), ROW)
         blank["item"], blank["last_event"] = item, number
         blank["first_ms"] = blank["last_ms"] = now_ms.astype(np.int64)
+        # Free slots are filled before anything is evicted: an empty slot must not look weak.
+        full = slot >= self.capacity
+        self.rows[user[~full], slot[~full]] = blank[~full]
+        for table in np.unique(user[full]):
+            over = np.flatnonzero((user == table) & full)
+            slot[over] = self._evict(int(table), int(number[over[0]]), len(over))
         self.rows[user, slot] = blank
         self._slot[user, item] = slot
         taken = np.bincount(user, minlength=0)

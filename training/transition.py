@@ -99,7 +99,7 @@ class LearnedTransition:
         return out
 
     def difference(self, one: bytes, other: bytes) -> float:
-        """Return the largest absolute difference between the numbers of two states.
+        """Return how far two states are apart: the largest ``|a − b| / max(1, |b|)``.
 
         Infinite if one of them is not of this model, or they remember different items.
         """
@@ -109,12 +109,13 @@ class LearnedTransition:
             return float("inf")
         if len(left[2]) != len(right[2]):
             return float("inf")
-        gaps = [np.abs(a - b).max(initial=0.0) for a, b in zip(left[:2], right[:2], strict=True)]
-        gaps += [
-            np.abs(left[2][name].astype(np.float64) - right[2][name]).max(initial=0.0)
-            for name in left[2].dtype.names or ()
-        ]
-        return float(max(gaps))
+        pairs = list(zip(left[:2], right[:2], strict=True))
+        pairs += [(left[2][name], right[2][name]) for name in left[2].dtype.names or ()]
+        gaps = (
+            np.abs(a.astype(np.float64) - b) / np.maximum(1.0, np.abs(b.astype(np.float64)))
+            for a, b in pairs
+        )
+        return max(float(gap.max(initial=0.0)) for gap in gaps)
 
     def _apply(
         self,

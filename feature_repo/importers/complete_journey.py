@@ -179,7 +179,7 @@ def _lines(
             "source_row": np.arange(len(sold)),
             "event_id": labels(sold["basket_id"], "cj-"),
             "type": constant("purchase", len(sold)),
-            "user_id": labels(sold["household_id"]),
+            "user_id": labels(sold["household_id"], "household-"),
             "time_ms": time_ms,
             "order_id": labels(sold["basket_id"]),
             "currency": constant("USD", len(sold)),
@@ -231,16 +231,18 @@ def _extras(tables: dict[str, pd.DataFrame]) -> Iterator[Made]:
         sent["household_id"], sent["campaign_id"], sent["campaign_type"], sent_ms, strict=True
     ):
         yield {
-            "id": f"cj-mail-{campaign}-{{user}}", "type": "message_sent", "user_id": str(user),
-            "time": time_ms, "source": NAME, "campaign_id": str(campaign), "channel": "mail",
+            "id": f"cj-mail-{campaign}-{{user}}", "type": "message_sent",
+            "user_id": f"household-{user}", "time": time_ms, "source": NAME,
+            "campaign_id": str(campaign), "channel": "mail",
             "properties": {"campaign_type": kind},
         }, []  # fmt: skip
     used = redemption_times(tables)
     for user, coupon, campaign, day_ms, time_ms in used.itertuples(index=False):
         yield {
             "id": f"cj-coupon-{campaign}-{coupon}-{day_ms // _DAY_MS}-{{user}}",
-            "type": "coupon_redeemed", "user_id": str(user), "time": time_ms, "source": NAME,
-            "campaign_id": str(campaign), "coupon": str(coupon), "channel": "store",
+            "type": "coupon_redeemed", "user_id": f"household-{user}", "time": time_ms,
+            "source": NAME, "campaign_id": str(campaign), "coupon": str(coupon),
+            "channel": "store",
         }, []  # fmt: skip
 
 

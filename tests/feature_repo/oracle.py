@@ -62,7 +62,9 @@ def behaviour(log: list[EventRecord], snap: int, window: int) -> dict[str, float
     return {f"{name}_{window}d": value for name, value in row.items()}
 
 
-def interests(everyone: list[EventRecord], user: str, snap: int, field: str) -> list[tuple[float, str]]:
+def interests(
+    everyone: list[EventRecord], user: str, snap: int, field: str
+) -> list[tuple[float, str]]:
     """Return a user's ``(weight, key)``, best first."""
     baskets, total = defaultdict(float), 0.0
     own, own_total = defaultdict(float), 0.0
@@ -106,8 +108,13 @@ def profile(everyone: list[EventRecord], user: str, snap: int) -> dict[str, obje
         ]  # fmt: skip
 
     buyers = {e.user for e in before if e.type == "purchase"}
-    last = {u: max(day_of(e) for e in before if e.user == u and e.type == "purchase") for u in buyers}
-    local = [datetime.fromtimestamp(e.time_ms / 1000, UTC).astimezone(ZoneInfo(e.tz or "UTC")) for e in own]
+    last = {
+        u: max(day_of(e) for e in before if e.user == u and e.type == "purchase") for u in buyers
+    }
+    local = [
+        datetime.fromtimestamp(e.time_ms / 1000, UTC).astimezone(ZoneInfo(e.tz or "UTC"))
+        for e in own
+    ]
     hours, days = Counter(t.hour for t in local), Counter(t.weekday() for t in local)
     recency = snap - last[user] if orders else None
     first = min((day_of(e) for e in orders), default=None)
@@ -150,7 +157,9 @@ def item(everyone: list[EventRecord], item_id: str, snap: int) -> dict[str, obje
     """Return one item's row at the Monday midnight that begins day ``snap``."""
     before = [e for e in everyone if day_of(e) < snap and e.type in TOUCHES]
     lines = [(e.time_ms, e.id, i) for e in before for i in e.items if i.item_id == item_id]
-    sold = [e for e in before if e.type == "purchase" and any(i.item_id == item_id for i in e.items)]
+    sold = [
+        e for e in before if e.type == "purchase" and any(i.item_id == item_id for i in e.items)
+    ]
     buyers = Counter(e.user for e in sold)
     prices = [(t, n, i.price) for t, n, i in lines if i.price is not None]
     return {

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 from hypothesis import strategies as st
 
 from feature_repo.archive import Archive, LogPosition
@@ -22,22 +23,24 @@ def events(draw: st.DrawFn, days: int = 130, most: int = 30) -> list[EventRecord
     made = []
     for number in range(draw(st.integers(0, most))):
         kind = draw(
-            st.sampled_from(["purchase", "purchase", "view_item", "refund", "message_sent", "search"])
+            st.sampled_from(
+                ["purchase", "purchase", "view_item", "refund", "message_sent", "search"]
+            )
         )
         time_ms = START_MS + draw(st.integers(0, days * 24 - 1)) * 3_600_000
-        items = []
-        if kind in {"purchase", "view_item", "refund"}:
-            for index in draw(st.lists(st.integers(0, 5), min_size=1, max_size=3)):
-                items.append(
-                    ItemRecord(
-                        f"i{index}",
-                        quantity=float(draw(st.integers(1, 3))),
-                        price=draw(st.sampled_from([None, 1.25, 4.5])),
-                        category=CATEGORIES[index % 4],
-                        brand=BRANDS[index % 3],
-                        discount=draw(st.sampled_from([None, 0.5, 9.0])),
-                    )
-                )
+        shown = kind in {"purchase", "view_item", "refund"}
+        numbers = draw(st.lists(st.integers(0, 5), min_size=1, max_size=3)) if shown else []
+        items = [
+            ItemRecord(
+                f"i{index}",
+                quantity=float(draw(st.integers(1, 3))),
+                price=draw(st.sampled_from([None, 1.25, 4.5])),
+                category=CATEGORIES[index % 4],
+                brand=BRANDS[index % 3],
+                discount=draw(st.sampled_from([None, 0.5, 9.0])),
+            )
+            for index in numbers
+        ]
         made.append(
             EventRecord(
                 id=f"e{number:03d}",
@@ -61,3 +64,8 @@ def write(home: Path, log: list[EventRecord], name: str = "part") -> Path:
             name, [(LogPosition.imported(e.time_ms), e) for e in log]
         )
     return home
+
+
+def copies(log: list[EventRecord], prefix: str) -> list[EventRecord]:
+    """Return copies of events under new ids."""
+    return [msgspec.structs.replace(e, id=f"{prefix}-{e.id}") for e in log]

@@ -22,6 +22,7 @@ from feature_repo.errors import (
     LiveStateWriteError,
     StoreUnavailableError,
 )
+from feature_repo.features import VIEWS
 from feature_repo.live_row import FIELDS, LiveState, live_fields, row_key
 from feature_repo.online_store import (
     PortraitOnlineStore,
@@ -77,10 +78,10 @@ def test_a_commit_writes_rows_dead_letters_and_cursor_and_tells(client: Any) -> 
     ],
 )
 def test_a_guard_refuses_the_whole_commit(client: Any, changes: dict[str, Any], says: str) -> None:
-    before = {key: client.dump(key) for key in client.keys()}
+    before = {key: client.dump(key) for key in client.scan_iter()}
     with pytest.raises(FencedError, match=says):
         send(client, dead=[b"x"], **changes)
-    assert {key: client.dump(key) for key in client.keys()} == before
+    assert {key: client.dump(key) for key in client.scan_iter()} == before
 
 
 def test_no_lease_at_all_refuses(client: Any) -> None:
@@ -101,13 +102,23 @@ def test_a_row_of_another_partition_is_refused(client: Any) -> None:
 
 
 def test_all_keys_of_a_commit_share_a_slot(client: Any) -> None:
-    keys = [row_key(A), row_key(B), *(f"{{p003}}{n}".encode() for n in ("log", "cursor", "lease", "dead"))]
+    keys = [
+        row_key(A),
+        row_key(B),
+        *(f"{{p003}}{n}".encode() for n in ("log", "cursor", "lease", "dead")),
+    ]
     assert len({key_slot(key) for key in keys}) == 1
 
 
 def test_commit_of_32_rows_is_quick(client: Any) -> None:
-    rows = {"{p003}" + f"{i:026d}".replace("0", "a").replace("1", "b").replace("8", "c").replace("9", "d"):
-            LiveState(b"p" * 2000, b"l" * 2000, 1, "m", 1) for i in range(32)}
+    rows = {
+        "{p003}"
+        + f"{i:026d}".replace("0", "a")
+        .replace("1", "b")
+        .replace("8", "c")
+        .replace("9", "d"): LiveState(b"p" * 2000, b"l" * 2000, 1, "m", 1)
+        for i in range(32)
+    }
     took = []
     for turn in range(3, 40):
         client.xadd("{p003}log", {"e": b"1"}, id=f"{turn}-0")
@@ -141,7 +152,7 @@ def stock_read(redis_url: str, entity_id: str) -> tuple[Any, Any]:
         entity_key_serialization_version=3,
     )  # fmt: skip
     table = SimpleNamespace(
-        name="live_state", features=[SimpleNamespace(name=n) for n in ("profile", "learned", "version", "model")],
+        name="live_state", features=[SimpleNamespace(name=f.name) for f in VIEWS["live_state"]],
         tags={}, projection=SimpleNamespace(version_tag=None), current_version_number=None,
     )  # fmt: skip
     key = EntityKey(join_keys=["user"], entity_values=[Value(string_val=entity_id)])

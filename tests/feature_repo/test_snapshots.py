@@ -120,7 +120,11 @@ def test_a_future_event_changes_no_row(log: list[Any]) -> None:
 @few
 def test_adding_later_rows_equals_building_anew(log: list[Any]) -> None:
     since = shop_log.START + timedelta(days=61)
-    late = [e for e in log if since.timestamp() * 1000 > e.time_ms > (since.timestamp() - 2 * 86400) * 1000]
+    late = [
+        e
+        for e in log
+        if since.timestamp() * 1000 > e.time_ms > (since.timestamp() - 2 * 86400) * 1000
+    ]
     early = [e for e in log if e.time_ms < since.timestamp() * 1000 and e not in late]
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
         home = build(one, early, since)

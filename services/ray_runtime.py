@@ -1,0 +1,128 @@
+"""Ray, Serve and HAProxy on this machine: what they are told, their start and their end."""
+
+import contextlib
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from services import api_keys
+from services.embedded import free_port
+from services.haproxy import write_launcher
+from services.settings import Settings
+
+APPLICATION: Final = "portrait"
+_OBJECT_STORE_BYTES: Final = 80 * 1024 * 1024
+
+
+def environment(settings: Settings, folder: Path) -> None:
+    """Set what Ray and Serve read from the environment, before either is imported.
+
+    Parameters
+    ----------
+    folder
+        Private folder for sockets and configuration; its path must be short.
+    """
+    taken = {settings.port}
+
+    def port() -> str:
+        while (found := free_port()) in taken:
+            pass
+        taken.add(found)
+        return str(found)
+
+    variables = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_launcher(folder)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": port(),
+        "RAY_SERVE_HAPROXY_STATS_PORT": port(),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # The handlers never block, so they may share the loop that reads the sockets.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray's own ports listen on all interfaces; without the token nobody gets past them.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_DEDUP_LOGS": "0",
+        **dict.fromkeys(
+            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TORCH_NUM_THREADS"), "1"
+        ),
+    }
+    os.environ.update(variables)
+    os.environ.pop("RAY_ADDRESS", None)
+
+
+def start_ray(folder: Path) -> None:
+    """Start a Ray of our own; call `environment` first."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=max(2, len(os.sched_getaffinity(0))),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=_OBJECT_STORE_BYTES,
+        _temp_dir=str(folder / "ray"),
+        _node_ip_address="127.0.0.1",
+    )
+
+
+def start_application(settings: Settings, url: str) -> None:
+    """Start Serve and its HAProxy, and deploy the application."""
+    from ray import serve
+
+    from services.app import build
+
+    digest = None
+    if settings.api_key is not None:
+        digest = api_keys.digest(settings.api_key.get_secret_value())
+    arguments = settings.model_dump(mode="json", exclude={"api_key", "redis_url"})
+    with _quiet():
+        serve.start(
+            http_options={"host": settings.host, "port": settings.port},
+            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        )
+        serve.run(
+            build({**arguments, "redis_url": url, "admin_key_sha256": digest}),
+            name=APPLICATION,
+            route_prefix="/",
+            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        )
+
+
+def stop_ray() -> None:
+    """End Serve and Ray if they run."""
+    if "ray" not in sys.modules:
+        return
+    import ray
+    from ray import serve
+
+    if ray.is_initialized():
+        with contextlib.suppress(Exception), _quiet():
+            serve.shutdown()
+        ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("ray.serve")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

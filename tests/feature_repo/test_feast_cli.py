@@ -1,0 +1,53 @@
+"""Feast's own command line works from the folder ``feature_repo``."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import redis
+
+from feature_repo import snapshots
+from feature_repo.live_row import LiveState, row_key
+from feature_repo.online_store import load_live, read_live
+from tests.feature_repo import shop_log
+from tests.feature_repo.fixed_shop import LOG
+
+FOLDER = Path(__file__).parents[2] / "feature_repo"
+AS_OF = shop_log.START + timedelta(days=120)
+
+
+def feast(home: Path, url: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "feast"), *arguments],
+        cwd=FOLDER,
+        env={**os.environ, "PORTRAIT_HOME": str(home), "PORTRAIT_REDIS_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_apply_list_materialize(tmp_path: Path, redis_url: str, store_client: redis.Redis) -> None:
+    state = LiveState(b"p", b"l", 3, "m", 5)
+    load_live(store_client, {shop_log.USERS[0]: state})
+    shop_log.write(tmp_path, LOG)
+    snapshots.build(tmp_path, until=AS_OF)
+    feast(tmp_path, redis_url, "apply")
+    listed = feast(tmp_path, redis_url, "feature-views", "list")
+    assert {"behaviour_7d", "profile", "item", "live_state"} <= set(listed.split())
+    feast(
+        tmp_path, redis_url, "materialize", f"{shop_log.START:%Y-%m-%dT%H:%M:%S}",
+        f"{AS_OF:%Y-%m-%dT%H:%M:%S}",
+    )  # fmt: skip
+    fields = store_client.hkeys(row_key(shop_log.USERS[0]))
+    assert {b"_ts:behaviour_7d", b"_ts:behaviour_28d", b"_ts:behaviour_91d", b"_ts:profile"} <= set(
+        fields
+    )
+    assert read_live(store_client, [shop_log.USERS[0]]) == [state]
+    # nothing but definitions.py is imported by apply, and no work is left in the folder
+    assert not list(FOLDER.glob("*.db"))
