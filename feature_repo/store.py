@@ -137,6 +137,12 @@ def materialize(
     return counts
 
 
+def loaded_before() -> bool:
+    """Say whether every batch view has been materialized at least once, by the registry."""
+    store = open_store()
+    return all(store.get_feature_view(name).materialization_intervals for name in BATCH_VIEWS)
+
+
 def read_user(store: Any, entity_id: str, service: str = "profile_v1") -> dict[str, Any]:
     """Return a user's features of a feature service; values are None where there is no row.
 

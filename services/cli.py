@@ -215,7 +215,7 @@ def dataset(
         with step("feature snapshots") as tell:
             build_features(settings.home, end, tell)
         with step("point-in-time join") as tell:
-            rows = training_dataset.build(settings.home, as_of=end, out=out)
+            rows = training_dataset.build(settings.home, as_of=end, out=out, progress=tell)
             tell.note = f"{rows:,} rows in {out}"
 
 
@@ -275,7 +275,7 @@ def evaluate(
 
 @app.command()
 def materialize(
-    since: Annotated[str | None, typer.Option(help="Default: seven days before the end")] = None,
+    since: Annotated[str | None, typer.Option(help="Default: a week back; everything at first")] = None,
     until: Annotated[str | None, typer.Option(help="Default: now")] = None,
     home: Home = None,
 ) -> None:

@@ -128,7 +128,9 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
         return dict(build_features(home, CUT_OFF, tell))
 
     def join(tell: Step) -> dict[str, Any]:
-        rows = dataset.build(home, as_of=CUT_OFF, out=home / "training_set.parquet")
+        rows = dataset.build(
+            home, as_of=CUT_OFF, out=home / "training_set.parquet", progress=tell
+        )
         tell.note = f"{rows:,} point-in-time rows"
         return {"rows": rows}
 

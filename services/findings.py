@@ -105,7 +105,7 @@ def figures(
 def show_summary(figures: dict[str, Any], example: str, page: Path, data: Path) -> None:
     """Print the table that ends the demo, the worked example and where to look next."""
     basket = figures["evaluation"]["next_basket"]
-    low, high = basket["difference"]["ci"]
+    low, high = figures["evaluation"]["difference"]["model"]["ndcg@10"]["ci"]
     latency, parity, replay = figures["latency_ms"], figures["parity"], figures["replay"]
     table = Table(title="Portrait, the whole loop", title_justify="left", show_header=False)
     dataset = figures["dataset"]

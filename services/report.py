@@ -118,15 +118,25 @@ def _metrics_table(basket: Mapping[str, Any]) -> str:
 
 
 def _evaluation_note(evaluation: Mapping[str, Any]) -> str:
-    low, high = evaluation["next_basket"]["difference"]["ci"]
+    low, high = evaluation["difference"]["model"]["ndcg@10"]["ci"]
     note = (
         f"Model minus decayed frequency, NDCG@10, paired by shopper: 95 % interval "
         f"[{low:+.4f}, {high:+.4f}]."
     )
     propensity = evaluation.get("propensity")
     if propensity:
-        parts = ", ".join(f"{name} {values['auc']:.3f}" for name, values in propensity.items())
+        parts = ", ".join(
+            f"{name.replace('_', ' ')} {values['auc']:.3f}"
+            for name, values in propensity.items()
+            if isinstance(values, Mapping)
+        )
         note += f" Purchase within seven days, AUC: {parts}."
+    test = evaluation["test"]
+    note += (
+        f" {test['baskets']:,} baskets of {test['users']:,} shoppers, {test['items']:,} products; "
+        f"{test['lines_outside_vocabulary']:,} of {test['lines']:,} basket lines are of rarer "
+        f"products and left out for all alike."
+    )
     return note
 
 

@@ -21,6 +21,8 @@ from services.settings import Settings
 MATERIALIZE_WINDOW = timedelta(days=7)
 """How far back `materialize_views` reaches by default, so that late rows arrive."""
 
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
 METRICS = ("ndcg@10", "recall@10", "hr@10", "mrr")
 
 Tell = Callable[[int, int, str], None]
@@ -168,10 +170,14 @@ def materialize_views(
     settings: Settings, *, since: datetime | None, until: datetime | None, tell: Tell
 ) -> dict[str, int]:
     """Bring the snapshots up to ``until`` and load the batch views online."""
+    from feature_repo import store as feast_store
+
     end = until or datetime.now(UTC)
     with stores(settings):
         build_features(settings.home, end, tell)
-        return load_features(since or end - MATERIALIZE_WINDOW, end, tell)
+        # A store that has never been loaded needs every user's newest row, however old.
+        recent = end - MATERIALIZE_WINDOW if feast_store.loaded_before() else BEGINNING
+        return load_features(since or recent, end, tell)
 
 
 def metrics_table(result: Mapping[str, Any]) -> Table:

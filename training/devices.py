@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -16,7 +16,7 @@ def move(value: T, device: torch.device) -> T:
     if device.type == "cpu":
         return value
     if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
+        return cast("T", value.to(device, non_blocking=True))
     if is_dataclass(value) and not isinstance(value, type):
         parts: dict[str, Any] = {
             f.name: getattr(value, f.name)
@@ -24,7 +24,7 @@ def move(value: T, device: torch.device) -> T:
             else move(getattr(value, f.name), device)
             for f in fields(value)
         }
-        return type(value)(**parts)  # type: ignore[return-value]
+        return cast("T", type(value)(**parts))
     return value
 
 

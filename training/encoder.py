@@ -247,8 +247,8 @@ def run_packed(
 
 def lstm_step(lstm: nn.LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Return h and c after one input of each user, by the LSTM's own equations."""
-    gates = F.linear(x, lstm.weight_ih_l0, lstm.bias_ih_l0)
-    gates = gates + F.linear(h, lstm.weight_hh_l0, lstm.bias_hh_l0)
+    w_x, w_h, b_x, b_h = lstm._flat_weights  # noqa: SLF001 - the order nn.LSTM documents
+    gates = F.linear(x, w_x, b_x) + F.linear(h, w_h, b_h)
     i, f, g, o = gates.chunk(4, dim=1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c

@@ -1,6 +1,7 @@
 """Answers of a network along whole histories: what validation and evaluation read."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ USERS_PER_PASS = 64
 _CPU = torch.device("cpu")
 
 
-def auc(labels: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> float:
+def auc(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> float:
     """Return the area under the ROC curve; 0.5 when one class is absent.
 
     Examples

@@ -147,8 +147,8 @@ class RepeatTables:
         self, user: Ints, item: Ints, number: npt.NDArray[np.int32], now_ms: Doubles
     ) -> npt.NDArray[np.int32]:
         """Find a slot for each new item (grouped by user): free ones first, then the weakest."""
-        first = np.r_[True, user[1:] != user[:-1]]
-        rank = np.arange(len(user)) - np.maximum.accumulate(np.where(first, np.arange(len(user)), 0))
+        first, place = np.r_[True, user[1:] != user[:-1]], np.arange(len(user))
+        rank = place - np.maximum.accumulate(np.where(first, place, 0))
         slot = self.scalars[user, USED].astype(np.int64) + rank
         blank = np.zeros(len(user), ROW)
         blank["item"], blank["last_event"] = item, number
@@ -166,7 +166,8 @@ class RepeatTables:
         self.scalars[tables, USED] = np.minimum(
             self.scalars[tables, USED] + taken[tables], self.capacity
         )
-        return slot.astype(np.int32)
+        found: npt.NDArray[np.int32] = slot.astype(np.int32)
+        return found
 
     def _evict(self, table: int, number: int, places: int) -> Ints:
         rows = self.rows[table]

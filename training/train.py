@@ -26,7 +26,7 @@ from feature_repo.events import iso
 from training.config import RECIPES, ModelConfig, TrainConfig
 from training.devices import one_thread
 from training.loop import CHECKPOINT, PROGRESS, Alone, Fit, new_network, train_loop_per_worker
-from training.model_dir import git_revision, save
+from training.model_dir import save
 from training.prepare import feast_join, milliseconds, prepare, read_histories
 from training.prepared import Prepared
 

@@ -6,9 +6,11 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import redis
 
 from feature_repo import snapshots
+from feature_repo.archive import write_part
 from feature_repo.live_row import LiveState, row_key
 from feature_repo.online_store import load_live, read_live
 from tests.feature_repo import shop_log
@@ -37,6 +39,13 @@ def test_apply_list_materialize(tmp_path: Path, redis_url: str, store_client: re
     load_live(store_client, {shop_log.USERS[0]: state})
     shop_log.write(tmp_path, LOG)
     snapshots.build(tmp_path, until=AS_OF)
+    # an offline row of the live view, newer than the live one: materialize must pass it by
+    row = {
+        "user": shop_log.USERS[0], "event_timestamp": AS_OF, "created": AS_OF,
+        "profile": b"old", "learned": b"", "version": 1, "model": "",
+    }  # fmt: skip
+    table = pa.Table.from_pylist([row], schema=snapshots.schema("live_state"))
+    write_part(tmp_path / "features" / "live_state" / "part.parquet", table)
     feast(tmp_path, redis_url, "apply")
     listed = feast(tmp_path, redis_url, "feature-views", "list")
     assert {"behaviour_7d", "profile", "item", "live_state"} <= set(listed.split())

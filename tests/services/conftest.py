@@ -19,6 +19,8 @@ def make_api(
     started = list[Api]()
 
     def make(**given: Any) -> Api:
+        while started:  # the store is shared: an updater must not see it emptied under it
+            started.pop().stop()
         client = redis.Redis.from_url(redis_url)
         client.flushall()
         client.close()

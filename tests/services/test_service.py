@@ -1,5 +1,6 @@
 """The whole service as it is run: embedded server, Ray Serve, HAProxy, in its own process."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 import redis
 
@@ -107,11 +109,14 @@ def test_a_rebuild_beside_the_running_service_changes_nothing(
 
 
 def test_what_listens_for_clients_listens_on_loopback(client: Client, settings: Settings) -> None:
-    note = (settings.home / "run" / "folder").read_text().split(" ", 1)[1]
-    text = next(Path(note).glob("haproxy*.cfg")).read_text()
-    binds = [line.split()[1] for line in text.splitlines() if line.split()[:1] == ["bind"]]
-    assert len(binds) == 3
-    assert all(bind.startswith("127.0.0.1:") for bind in binds)
+    assert client.ready()
+    front = {settings.port}
+    for process in psutil.Process().children(recursive=True):
+        if process.name() in {"haproxy", "valkey-server"}:
+            found = [c.laddr for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+            assert {address.ip for address in found} == {"127.0.0.1"}
+            front -= {address.port for address in found}
+    assert not front
     assert (settings.home / "store").stat().st_mode & 0o777 == 0o700
 
 
@@ -192,25 +197,9 @@ def command_lines() -> list[str]:
 
 def serve_replicas(name: str) -> list[int]:
     """Return the pids of this test's own replicas (others may run on the machine)."""
-    mine = {os.getpid()}
-    parents: dict[int, int] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        parents[int(path.parent.name)] = int(fields[1])
-    while True:
-        more = {pid for pid, parent in parents.items() if parent in mine} - mine
-        if not more:
-            break
-        mine |= more
-    wanted = f"ServeReplica:portrait:{name}"
     found = []
-    for pid in mine:
-        try:
-            if wanted in Path(f"/proc/{pid}/cmdline").read_text():
-                found.append(pid)
-        except OSError:
-            continue
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if f"ServeReplica:portrait:{name}" in " ".join(process.cmdline()):
+                found.append(process.pid)
     return found
