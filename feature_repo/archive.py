@@ -159,7 +159,7 @@ class Archive:
             where.append("time < make_timestamptz(? * 1000)")
             values.append(until_ms)
         with duckdb.connect() as connection:
-            connection.execute("SET threads = 2")
+            connection.execute("SET threads = 2; SET enable_progress_bar = false")
             reader = connection.sql(
                 f'SELECT "user", record FROM read_parquet(?) WHERE {" AND ".join(where)} '  # noqa: S608
                 'ORDER BY "user", log_ms, log_seq, event_id',

@@ -12,7 +12,9 @@
     ├── LiveStateWriteError            a plain write to a view that only the updater may write
     ├── FencedError                    a commit by an owner whose lease has passed on
     ├── PointInTimeError               a point-in-time join lost or doubled rows
-    └── StoreUnavailableError          the online store or log does not answer; retry later
+    ├── StoreUnavailableError          the online store or log does not answer; retry later
+    └── ApiError                       the service answered a problem (services.client)
+        └── TransientApiError          one that may pass by itself
 """
 
 

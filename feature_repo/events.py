@@ -62,6 +62,7 @@ DEDUP_WINDOW_MS: Final = 72 * 3600 * 1000
 MAX_FUTURE_MS: Final = 5 * 60 * 1000
 SESSION_GAP_MS: Final = 30 * 60 * 1000
 
+_TIME_FORMS: Final = "time must be RFC 3339 with an offset, or epoch seconds or milliseconds"
 _EARLIEST_MS: Final = 0
 _LATEST_MS: Final = 4_102_444_800_000  # 2100-01-01
 
@@ -82,7 +83,7 @@ def now_ms() -> int:
 def parse_time(value: Any) -> int:
     """Return epoch milliseconds from RFC 3339 with offset, epoch seconds or epoch milliseconds."""
     if isinstance(value, bool):
-        raise ValueError("time must be RFC 3339 with an offset, or epoch seconds or milliseconds")
+        raise ValueError(_TIME_FORMS)
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError("time has no offset: add Z or +hh:mm")
@@ -99,8 +100,8 @@ def parse_time(value: Any) -> int:
                 f"{value[:40]!r} is not a time: use RFC 3339 such as 2026-01-31T12:00:00Z"
             ) from None
         return parse_time(parsed)
-    else:
-        raise ValueError("time must be RFC 3339 with an offset, or epoch seconds or milliseconds")
+    else:  # Pydantic turns a ValueError, not a TypeError, into a validation error
+        raise ValueError(_TIME_FORMS)  # noqa: TRY004
     if not _EARLIEST_MS <= millis <= _LATEST_MS:
         raise ValueError("time must lie between 1970-01-01 and 2100-01-01")
     return round(millis)

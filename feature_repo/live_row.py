@@ -12,7 +12,7 @@ from typing import Final
 
 import mmh3
 from feast.protos.feast.types.Value_pb2 import Value, ValueType
-from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
+from google.protobuf.timestamp_pb2 import Timestamp
 
 PROJECT: Final = "portrait"
 """Feast project; part of every online key."""

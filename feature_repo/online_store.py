@@ -15,7 +15,7 @@ from typing import Any, Literal
 from feast.infra.online_stores.helpers import _redis_key
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from feast.utils import make_tzaware
-from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from feature_repo.connection import connect, connect_async, translated
 from feature_repo.errors import LiveStateWriteError

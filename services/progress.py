@@ -3,6 +3,7 @@
 Nothing here measures or decides; a step may stay silent for at most `HEARTBEAT_S`.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 HEARTBEAT_S = 4.0
 
-console = Console(stderr=True, highlight=False)
+# Bound to the stream of the start: libraries are silenced by redirecting stderr meanwhile.
+console = Console(file=sys.stderr, highlight=False)
 
 
 class Step:

@@ -127,8 +127,9 @@ def join(snapshots: list[Rows]) -> Rows:
     )
 
 
-def pairs_at(snapshots: list[Rows], now_ms: Doubles, timed: npt.NDArray[np.bool_],
-             median_gap_days: Floats) -> Pairs | None:
+def pairs_at(
+    snapshots: list[Rows], now_ms: Doubles, timed: npt.NDArray[np.bool_], median_gap_days: Floats
+) -> Pairs | None:
     """Return the held items of the tables looked at, as of ``now_ms`` where it is known."""
     if not snapshots:
         return None

@@ -234,7 +234,10 @@ class FusedEncoder(nn.Module):
 
 
 def run_packed(
-    lstm: nn.LSTM, x_BTD: Tensor, lengths: Tensor, start: tuple[Tensor, Tensor]  # noqa: N803
+    lstm: nn.LSTM,
+    x_BTD: Tensor,
+    lengths: Tensor,
+    start: tuple[Tensor, Tensor],  # noqa: N803
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Run an LSTM over ragged histories; the final h and c are each user's own."""
     packed = nn.utils.rnn.pack_padded_sequence(
@@ -248,6 +251,8 @@ def run_packed(
 def lstm_step(lstm: nn.LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Return h and c after one input of each user, by the LSTM's own equations."""
     w_x, w_h, b_x, b_h = lstm._flat_weights  # noqa: SLF001 - the order nn.LSTM documents
+    assert w_x is not None
+    assert w_h is not None
     gates = F.linear(x, w_x, b_x) + F.linear(h, w_h, b_h)
     i, f, g, o = gates.chunk(4, dim=1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)

@@ -144,8 +144,12 @@ def _next_basket(
         "recent_popularity": popularity_metrics(histories, wanted, recent),
     }
     lines = np.diff(histories.lines)[wanted.event]
-    known = np.array([(histories.item[histories.lines[e] : histories.lines[e + 1]] > 0).sum()
-                      for e in wanted.event])
+    known = np.array(
+        [
+            (histories.item[histories.lines[e] : histories.lines[e + 1]] > 0).sum()
+            for e in wanted.event
+        ]
+    )
     return {
         "next_basket": {name: summary(values, wanted.user) for name, values in methods.items()},
         "difference": {

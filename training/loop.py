@@ -77,8 +77,10 @@ class _TrainStep(nn.Module):
         state = network.encoder.initial(len(example.events.lengths))
         flat = network.unroll(example.events, state)[0].flatten(0, 1)
         asked = network.vector(flat[example.moment_place], example.moments)
-        loss = purchase_loss(network.propensity(asked), example.labels) if len(asked) else (
-            flat.sum() * 0.0
+        loss = (
+            purchase_loss(network.propensity(asked), example.labels)
+            if len(asked)
+            else (flat.sum() * 0.0)
         )
         if network.config.recipe == "stacked":
             return loss

@@ -71,8 +71,9 @@ class Interval:
     high: float
 
 
-def bootstrap(values: Doubles, users: npt.NDArray[np.int64], *, seed: int = 0,
-              rounds: int = 1000) -> Interval:
+def bootstrap(
+    values: Doubles, users: npt.NDArray[np.int64], *, seed: int = 0, rounds: int = 1000
+) -> Interval:
     """Return the mean of ``values`` with an interval from resampling whole users.
 
     Parameters

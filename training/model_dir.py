@@ -133,8 +133,10 @@ def load(path: Path) -> Model:
         raise ModelMismatchError(
             f"{path} was trained on other inputs than this code makes: train it again"
         )
-    files = {name: _checked(path / name, sums.get(name)) for name in
-             ("weights.safetensors", "vocabulary.json")}
+    files = {
+        name: _checked(path / name, sums.get(name))
+        for name in ("weights.safetensors", "vocabulary.json")
+    }
     if manifest.get("version") != _version(config, user_features, files):
         raise ModelMismatchError(
             f"{path}: the manifest's version {manifest.get('version')} is not that of its files, "

@@ -90,6 +90,6 @@ def score_window(
             )
     names = ("metrics", "users", "answers", "chances", "labels", "moment_rows")
     if not parts:
-        return Scored(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32),
-                      np.zeros(0, np.float32), np.zeros(0, np.int64))
+        rows, chances = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        return Scored(np.zeros((0, 4)), rows, rows, chances, chances, rows)
     return Scored(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))

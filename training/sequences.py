@@ -153,9 +153,7 @@ def encode(histories: Iterable[tuple[str, list[EventRecord]]], vocabulary: Vocab
             time_ms.append(event.time_ms)
             kind.append(code)
             weight.append(POSITIVE.get(event.type, 0.0))
-            target.append(
-                event.type == "purchase" or (any_target and event.type in POSITIVE)
-            )
+            target.append(event.type == "purchase" or (any_target and event.type in POSITIVE))
             distinct = {line.item_id: line.category for line in event.items}
             for item_id, path in distinct.items():
                 item.append(index.get(item_id, 0))

@@ -6,6 +6,7 @@ does; both go through the code that training runs. Events that the model does no
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +47,7 @@ class LearnedTransition:
         )
         self.floats = self._carried + self._encoder.dim
 
-    def step(
-        self, states: Sequence[bytes | None], events: Sequence[EventRecord]
-    ) -> list[bytes]:
+    def step(self, states: Sequence[bytes | None], events: Sequence[EventRecord]) -> list[bytes]:
         """Apply one event to each state, as one batch.
 
         Parameters
@@ -109,7 +108,9 @@ class LearnedTransition:
             return float("inf")
         if len(left[2]) != len(right[2]):
             return float("inf")
-        pairs = list(zip(left[:2], right[:2], strict=True))
+        pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = [
+            (left[0], right[0]), (left[1], right[1])
+        ]  # fmt: skip
         pairs += [(left[2][name], right[2][name]) for name in left[2].dtype.names or ()]
         gaps = (
             np.abs(a.astype(np.float64) - b) / np.maximum(1.0, np.abs(b.astype(np.float64)))
@@ -125,9 +126,9 @@ class LearnedTransition:
         single: bool,
     ) -> list[bytes]:
         encoded = encode([("", list(h)) for h in histories], self._model.vocabulary)
-        moved = np.flatnonzero(encoded.lengths() > 0)
+        moved = [int(i) for i in np.flatnonzero(encoded.lengths() > 0)]
         out = [self._initial() if state is None else state for state in states]
-        if len(moved):
+        if moved:
             chosen = [states[i] for i in moved]
             for i, state in zip(
                 moved, self._advance(chosen, encoded.select(moved), single=single), strict=True
@@ -156,9 +157,7 @@ class LearnedTransition:
             for i in range(len(states))
         ]
 
-    def _open(
-        self, states: Sequence[bytes | None]
-    ) -> tuple[RepeatTables, npt.NDArray[np.float32]]:
+    def _open(self, states: Sequence[bytes | None]) -> tuple[RepeatTables, npt.NDArray[np.float32]]:
         model = self._model
         tables = RepeatTables(len(states), model.config.capacity, len(model.vocabulary.items))
         flat = np.zeros((len(states), self.floats), np.float32)

@@ -48,6 +48,3 @@ def stacked(tmp_path_factory: pytest.TempPathFactory, histories: Shop) -> Model:
     done = fit(folder / "run", histories, shape, TrainConfig(epochs=2))
     write_model(folder / "run", folder / "model", done.model, done.config)
     return load(folder / "model")
-
-
-

@@ -13,9 +13,7 @@ Shop = list[tuple[str, list[EventRecord]]]
 def event(
     user: str, number: int, time_ms: int, items: list[str], kind: str = "purchase"
 ) -> EventRecord:
-    lines = [
-        ItemRecord(item_id=i, quantity=1.0, price=2.0, category=f"C/{i[-1]}") for i in items
-    ]
+    lines = [ItemRecord(item_id=i, quantity=1.0, price=2.0, category=f"C/{i[-1]}") for i in items]
     return EventRecord(
         id=f"{user}-{number}", type=kind, user=user, time_ms=time_ms, received_ms=time_ms,
         items=lines, order_id=str(number),

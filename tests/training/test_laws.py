@@ -91,7 +91,7 @@ def test_company_and_padding_change_nothing(either: Model, seed: int) -> None:
     assert_same(either, transition.replay(histories), alone)
 
 
-def test_streaming_holds_on_long_histories_with_evictions(model: Model) -> None:
+def test_streaming_holds_on_long_histories(model: Model) -> None:
     assert len(model.vocabulary.items) < model.config.capacity  # the table alone is tested apart
     histories = ragged(3, users=3, most=400)
     transition = LearnedTransition(model)

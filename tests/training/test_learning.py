@@ -1,6 +1,5 @@
 """What a model may learn: all of a predictable shop, nothing of a random one."""
 
-import json
 import os
 import signal
 import subprocess
@@ -53,9 +52,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(tmp_path: Path, histories: Shop)
     fit(tmp_path / "part", histories, config=replace(config, epochs=1))
     second = Fit(tmp_path / "part", SMALL, config, Alone())
     second.run(resume=True)
-    assert [e["loss"] for e in second.progress.epochs] == [
-        e["loss"] for e in whole.progress.epochs
-    ]
+    assert [e["loss"] for e in second.progress.epochs] == [e["loss"] for e in whole.progress.epochs]
     assert second.progress.best == whole.progress.best
 
 
@@ -96,26 +93,28 @@ from training.config import ModelConfig, TrainConfig
 from training.train import train
 if __name__ == "__main__":
     train(Path(sys.argv[1]), cut_off=datetime.fromisoformat(sys.argv[2]), name="one",
-          resume="resume" in sys.argv, model=ModelConfig(dim=16, hidden=24),
-          config=TrainConfig(epochs=3, patience=9))
+          workers=int(sys.argv[3]), resume="resume" in sys.argv,
+          model=ModelConfig(dim=16, hidden=24), config=TrainConfig(epochs=3, patience=9))
 """
 
 
-def start(home: Path, *extra: str) -> "subprocess.Popen[bytes]":
+def start(home: Path, workers: int, *extra: str) -> "subprocess.Popen[bytes]":
     script = home / "script.py"
     script.write_text(COMMAND)
     return subprocess.Popen(
-        [sys.executable, str(script), str(home), CUT_OFF.isoformat(), *extra],
+        [sys.executable, str(script), str(home), CUT_OFF.isoformat(), str(workers), *extra],
         env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
 
-def test_a_killed_ray_run_resumes_to_the_same_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_killed_ray_run_resumes_to_the_same_loss(tmp_path: Path, workers: int) -> None:
+    """One worker is compared with the loop without Ray, two with an uninterrupted Ray run."""
     histories = shop(habits, users=80)
     for home in (tmp_path / "whole", tmp_path / "killed"):
         write_archive(home, histories)
-    process = start(tmp_path / "killed")
+    process = start(tmp_path / "killed", workers)
     note = tmp_path / "killed" / "models" / ".run-one" / "progress.ndjson"
     deadline = time.monotonic() + 120
     while not (note.exists() and '"done"' in note.read_text()):
@@ -125,17 +124,17 @@ def test_a_killed_ray_run_resumes_to_the_same_loss(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "models" / "one").exists()
-    assert start(tmp_path / "killed", "resume").wait(timeout=200) == 0
-    model = load(tmp_path / "killed" / "models" / "one")
-    train(
-        tmp_path / "whole", cut_off=CUT_OFF, name="one", workers=1, ray=False,
-        model=ModelConfig(dim=16, hidden=24), config=TrainConfig(epochs=1),
-    )  # fmt: skip
-    assert start(tmp_path / "whole").wait(timeout=200) == 0
-    whole = load(tmp_path / "whole" / "models" / "one-2")
+    assert start(tmp_path / "killed", workers, "resume").wait(timeout=200) == 0
+    if workers == 1:
+        train(
+            tmp_path / "whole", cut_off=CUT_OFF, name="one", ray=False,
+            model=ModelConfig(dim=16, hidden=24), config=TrainConfig(epochs=3, patience=9),
+        )  # fmt: skip
+    else:
+        assert start(tmp_path / "whole", workers).wait(timeout=200) == 0
     losses = [
-        [round(e["loss"], 6) for e in json.loads(json.dumps(m.manifest["metrics"]["epochs"]))]
-        for m in (model, whole)
+        [round(e["loss"], 6) for e in load(home / "models" / "one").manifest["metrics"]["epochs"]]
+        for home in (tmp_path / "killed", tmp_path / "whole")
     ]
     assert len(losses[0]) == 3
     assert losses[0] == losses[1]
