@@ -100,8 +100,8 @@ def parse_time(value: Any) -> int:
                 f"{value[:40]!r} is not a time: use RFC 3339 such as 2026-01-31T12:00:00Z"
             ) from None
         return parse_time(parsed)
-    else:  # Pydantic turns a ValueError, not a TypeError, into a validation error
-        raise ValueError(_TIME_FORMS)  # noqa: TRY004
+    else:
+        raise ValueError(_TIME_FORMS)
     if not _EARLIEST_MS <= millis <= _LATEST_MS:
         raise ValueError("time must lie between 1970-01-01 and 2100-01-01")
     return round(millis)

@@ -201,5 +201,5 @@ def _worked_example(client: Client) -> str:
     profile = client.profile("123", view="seed", after=receipt)
     return (
         f"$ curl -s '{client.base_url}/v1/users/123/profile?view=seed' "
-        f'-H "Authorization: Bearer $PORTRAIT_API_KEY"\n{json.dumps(profile)}'
+        f'-H "Authorization: Bearer $PORTRAIT_API_KEY"\n{orjson.dumps(profile).decode()}'
     )

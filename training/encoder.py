@@ -80,7 +80,7 @@ def unflatten(flat: Tensor, rings: tuple[tuple[int, int], ...], hidden: int) -> 
     return EncoderState(tuple(parts), flat[:, at : at + hidden], flat[:, at + hidden :])
 
 
-def pad(flat_ED: Tensor, place_BT: Tensor) -> Tensor:  # noqa: N803
+def pad(flat_ED: Tensor, place_BT: Tensor) -> Tensor:
     """Lay flat events out as (B, T, D), zeros where there is none."""
     return torch.cat([flat_ED, flat_ED.new_zeros(1, flat_ED.shape[1])])[place_BT]
 
@@ -89,7 +89,7 @@ class LastInputs:
     """Reads the inputs a causal convolution must keep, at each user's own end."""
 
     @staticmethod
-    def read(ring_BKD: Tensor, x_BTD: Tensor, lengths: Tensor) -> Tensor:  # noqa: N803
+    def read(ring_BKD: Tensor, x_BTD: Tensor, lengths: Tensor) -> Tensor:
         """Return the last K of ring followed by x, up to each user's length."""
         kept = ring_BKD.shape[1]
         both = torch.cat([ring_BKD, x_BTD], dim=1)
@@ -145,7 +145,7 @@ class GatedConv(nn.Module):
         self.conv = nn.Conv1d(dim, 2 * dim, KERNEL, dilation=dilation)
         self.kept = (KERNEL - 1) * dilation
 
-    def forward(self, ring_BKD: Tensor, x_BTD: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, ring_BKD: Tensor, x_BTD: Tensor) -> Tensor:
         """Return the outputs at the T inputs, the ring standing before them."""
         both = torch.cat([ring_BKD, x_BTD], dim=1).transpose(1, 2)
         a, g = self.conv(both).transpose(1, 2).chunk(2, dim=-1)
@@ -237,7 +237,7 @@ def run_packed(
     lstm: nn.LSTM,
     x_BTD: Tensor,
     lengths: Tensor,
-    start: tuple[Tensor, Tensor],  # noqa: N803
+    start: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Run an LSTM over ragged histories; the final h and c are each user's own."""
     packed = nn.utils.rnn.pack_padded_sequence(

@@ -20,7 +20,7 @@ def ideal_gain(sizes: Tensor, depth: int = 10) -> Tensor:
     return gains[sizes.clamp(max=depth)]
 
 
-def basket_loss(logits_PN: Tensor, targets: Targets) -> Tensor:  # noqa: N803
+def basket_loss(logits_PN: Tensor, targets: Targets) -> Tensor:
     """Return full cross-entropy over the baskets.
 
     ``−Σ_b w_b Σ_{i∈b} log softmax_i / Σ_b w_b |b|`` with ``w_b = 1 / IDCG(min(|b|, 10))``.

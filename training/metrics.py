@@ -22,7 +22,7 @@ _LINES = 256
 Doubles = npt.NDArray[np.float64]
 
 
-def ranking_metrics(scores_PN: Tensor, targets: Targets) -> Doubles:  # noqa: N803
+def ranking_metrics(scores_PN: Tensor, targets: Targets) -> Doubles:
     """Return `NAMES` per request, shape (P, 4); NaN where the basket is empty.
 
     Of equal scores the item with the lower row, the more frequent one, comes first.

@@ -163,7 +163,7 @@ class PortraitNetwork(nn.Module):
         """Encode whole histories; see the encoder."""
         return self.encoder.unroll(inputs, state, final=final)
 
-    def vector(self, e_PD: Tensor, requests: Requests) -> Tensor:  # noqa: N803
+    def vector(self, e_PD: Tensor, requests: Requests) -> Tensor:
         """Return the profile vectors u at the requests, shape (P, D)."""
         if self.config.recipe == "stacked":
             return e_PD
@@ -175,7 +175,7 @@ class PortraitNetwork(nn.Module):
         out: Tensor = self.drop(self.norm(u + requests.timed[:, None] * now))
         return out
 
-    def scores(self, u_PD: Tensor, pairs: Pairs | None) -> Tensor:  # noqa: N803
+    def scores(self, u_PD: Tensor, pairs: Pairs | None) -> Tensor:
         """Return the logit of every item, shape (P, N)."""
         if self.config.recipe == "stacked":
             return self.bias.expand(len(u_PD), -1)
@@ -185,7 +185,7 @@ class PortraitNetwork(nn.Module):
         bonus = self.pair(u_PD, pairs).to(logits.dtype)
         return logits.index_put((pairs.owner, pairs.item - 1), bonus, accumulate=True)
 
-    def propensity(self, u_PD: Tensor) -> Tensor:  # noqa: N803
+    def propensity(self, u_PD: Tensor) -> Tensor:
         """Return the logit of a purchase within 7 days, shape (P,)."""
         head = self.dense if self.config.recipe == "stacked" else self.purchase
         out: Tensor = head(u_PD)[:, 0]

@@ -104,7 +104,7 @@ class PairHead(nn.Module):
         nn.init.zeros_(self.repurchase.weight)
         nn.init.zeros_(self.mix.weight)
 
-    def forward(self, u_PD: Tensor, pairs: Pairs) -> Tensor:  # noqa: N803
+    def forward(self, u_PD: Tensor, pairs: Pairs) -> Tensor:
         """Return one score per pair, shape (R,)."""
         features = pairs.features
         small = self.user(u_PD)[pairs.owner]
