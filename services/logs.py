@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 
 import structlog
 
@@ -28,3 +29,12 @@ def configure(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def hush_feast() -> None:
+    """Keep Feast's advice and every library's deprecations off the terminal.
+
+    Call it after Feast is imported, which asks for deprecations to be shown.
+    """
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("feast").setLevel(logging.ERROR)

@@ -39,7 +39,7 @@ def learning_curve(history: Sequence[Mapping[str, float]]) -> str:
         One mapping an epoch with ``epoch``, ``loss`` and ``validation_ndcg@10``.
     """
     figure, axes = _figure()
-    epochs = [row["epoch"] for row in history]
+    epochs = [row["epoch"] + 1 for row in history]
     axes.plot(epochs, [row["loss"] for row in history], color=PEER, marker="o")
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss", color=PEER)

@@ -1,6 +1,7 @@
 """Ray, Serve and HAProxy on this machine: what they are told, their start and their end."""
 
 import contextlib
+import io
 import logging
 import os
 import secrets
@@ -112,9 +113,11 @@ def stop_ray() -> None:
     from ray import serve
 
     if ray.is_initialized():
-        with contextlib.suppress(Exception), _quiet():
-            serve.shutdown()
-        ray.shutdown()
+        # Ray reports the end of its own controller as a failed task on stderr.
+        with _quiet(), contextlib.redirect_stderr(io.StringIO()):
+            with contextlib.suppress(Exception):
+                serve.shutdown()
+            ray.shutdown()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavail
 from services import api_keys
 from services.client import Client
 from services.embedded import connect, die_with
+from services.logs import hush_feast
 from services.ray_runtime import environment, start_application, start_ray, stop_ray
 from services.settings import Settings
 from services.signals import Signals
@@ -140,6 +141,7 @@ def _prepare_store(settings: Settings, url: str) -> str | None:
     from services import catalogue, popularity
 
     feast_store.apply()
+    hush_feast()
     client = connect_store(url, timeout_s=30)
     generated = None
     try:

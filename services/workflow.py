@@ -4,8 +4,6 @@ Each function brings the stores up, does one thing through the rooms below, and 
 nothing running that it started.
 """
 
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,7 @@ from rich.table import Table
 
 from feature_repo.archive import Archive
 from feature_repo.errors import InvalidInputError, NotFoundError
+from services.logs import hush_feast
 from services.settings import Settings
 
 MATERIALIZE_WINDOW = timedelta(days=7)
@@ -37,14 +36,8 @@ def stores(settings: Settings) -> Iterator[str]:
     with connect(settings) as url:
         settings.export(url)
         feast_store.apply()
-        _calm()
+        hush_feast()
         yield url
-
-
-def _calm() -> None:
-    # Feast shows every library's deprecations once, and advice on its own configuration.
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    logging.getLogger("feast").setLevel(logging.ERROR)
 
 
 def last_event(home: Path) -> datetime:

@@ -17,13 +17,15 @@ COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 
 
 def portrait(*arguments: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    home.mkdir(exist_ok=True)
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PORTRAIT_")}
     return subprocess.run(
         [*PORTRAIT, *arguments],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "PORTRAIT_HOME": str(home), "COLUMNS": "200", **env},
+        env={**inherited, "PORTRAIT_HOME": str(home), "COLUMNS": "200", **env},
         cwd=home,
     )
 
