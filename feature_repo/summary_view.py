@@ -11,6 +11,7 @@ from feature_repo.compact import DAY_S, pack_id
 from feature_repo.events import iso
 from feature_repo.explicit import ExplicitProfile
 from feature_repo.heavy_hitters import Interest
+from feature_repo.score import explain
 from feature_repo.seed_view import default_title
 
 SUMMARY_INTERESTS: Final = 5
@@ -53,8 +54,23 @@ def summary(
         ],
         "habits": _habits_in_words(profile, now),
         "intent": profile.session.intent,
+        "interest_score": _interest_score(batch),
         "version": profile.version,
         "as_of": iso(now_ms),
+    }
+
+
+def _interest_score(batch: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return f(x) = Σ wᵢ·xᵢ over the batch features with its summands; None without any."""
+    parts = explain(batch or {})
+    if not parts:
+        return None
+    return {
+        "score": round(sum(part.amount for part in parts), 4),
+        "because": [
+            {"feature": part.feature, "value": part.value, "adds": round(part.amount, 4)}
+            for part in parts
+        ],
     }
 
 

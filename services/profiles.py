@@ -54,26 +54,29 @@ async def shown(
     if view == "seed":
         return views.seed(profile, user_id=user_id, title=title)
     now_ms = state.clock.now_ms(row.time_ms)
+    learned = state.learned(row)
+    # One read serves both: ranking_v1 holds what a profile shows and what a model asks for.
+    wide = view == "summary" or learned is not None
+    batch = await state.features.read(entity, "ranking_v1" if wide else "profile_v1")
     if view == "summary":
-        return views.summary(profile, user_id=user_id, now_ms=now_ms, title=title)
-    batch = await state.features.read(entity, "profile_v1")
+        return views.summary(profile, user_id=user_id, now_ms=now_ms, title=title, batch=batch)
     return views.full(
         profile,
         user_id=user_id,
         now_ms=now_ms,
         title=title,
         batch=batch,
-        learned=await _learned(state, entity, row, now_ms),
+        learned=None if learned is None else _learned(state, entity, learned, batch, now_ms),
     )
 
 
-async def _learned(
-    state: GatewayState, entity: str, row: LiveState, now_ms: int
+def _learned(
+    state: GatewayState,
+    entity: str,
+    learned: bytes,
+    features: dict[str, Any] | None,
+    now_ms: int,
 ) -> views.LearnedSummary | None:
-    learned = state.learned(row)
-    if learned is None:
-        return None
-    features = await state.features.read(entity, "ranking_v1")
     try:
         p = state.scorer.propensity(learned, now_ms, features)
         dim = int(state.scorer.user_vector(learned).shape[-1])

@@ -184,3 +184,13 @@ def test_summary_speaks_plainly() -> None:
         "2.0 lines an order."
     )
     assert summary["rfm"]["spend_91d"] == 16.0
+
+
+def test_summary_shows_the_interest_score_with_its_parts() -> None:
+    profile = new()
+    without = views.summary(profile, user_id="7", now_ms=0)
+    assert without["interest_score"] is None
+    batch = {"num_carts_7d": 2, "rfm_recency_days": 14, "spend_28d": None}
+    shown = views.summary(profile, user_id="7", now_ms=0, batch=batch)["interest_score"]
+    assert {part["feature"] for part in shown["because"]} == {"num_carts_7d", "rfm_recency_days"}
+    assert shown["score"] == pytest.approx(sum(part["adds"] for part in shown["because"]))
