@@ -146,6 +146,10 @@ class Client:
         """Return ``items`` in the user's order."""
         return self._call("POST", "/v1/rank", {"user_id": user_id, "items": list(items)})
 
+    def item(self, item_id: str) -> Any:
+        """Return an item of the catalogue."""
+        return self._call("GET", f"/v1/items/{item_id}")
+
     def put_item(self, item: Mapping[str, Any]) -> Any:
         """Create or replace an item."""
         return self._call("PUT", f"/v1/items/{item['item_id']}", dict(item))

@@ -182,10 +182,11 @@ def _live(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
         with step("measure latency") as tell:
             series = latencies_ms(client, LATENCY_REQUESTS, tell)
         example = _worked_example(client)
-        answer = client.recommendations(busiest, n=10, explain=True)
+        shown = client.recommendations(busiest, n=10, explain=True)["items"]
+        titled = [item | {"title": client.item(item["item_id"])["title"]} for item in shown]
     live = {"replay": replayed, "parity": compared, "shopper": busiest, "series_ms": series}
     pictures = {
-        "latency_ms": series, "applied": applied, "recommendations": answer["items"],
+        "latency_ms": series, "applied": applied, "recommendations": titled,
         "worked_example": example,
     }  # fmt: skip
     return live, pictures

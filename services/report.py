@@ -143,11 +143,20 @@ def _evaluation_note(evaluation: Mapping[str, Any]) -> str:
 def _recommendations(items: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         (
-            str(item["rank"]),
-            str(item.get("title") or item["item_id"]),
+            f"{item['rank']}. {item['title']}",
             f"{item['score']:.3f}",
-            "; ".join(str(r) for r in item.get("reasons", [])),
+            "; ".join(_words(reason) for reason in item["reasons"]),
         )
         for item in items
     ]
-    return _table(("rank", "item", "score", "why"), rows)
+    return _table(("item", "score", "why"), rows)
+
+
+def _words(reason: Mapping[str, Any]) -> str:
+    times = reason.get("evidence", {}).get("purchase", 0)
+    bought = f"bought {times} times" if times else "bought before"
+    return {
+        "bought_before": bought,
+        "interest_category": f"{bought} from {reason.get('key')}",
+        "interest_brand": f"{bought} of {reason.get('key')}",
+    }.get(reason["code"], reason["code"].replace("_", " "))
