@@ -35,7 +35,10 @@ class OneLineErrors(TyperGroup):
             message, code = str(error), 2
         except PortraitError as error:
             message, code = str(error), 1
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit, RuntimeError) as error:
+            # Ctrl-C comes as SystemExit out of Ray Train, as RuntimeError out of DuckDB.
+            if isinstance(error, RuntimeError) and str(error) != "Query interrupted":
+                raise
             message, code = "stopped; what was finished is kept, nothing is half-written", 130
         print(f"portrait: {message}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(code)

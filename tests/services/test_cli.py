@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from services.cli import app, moment
 from services.settings import Settings
@@ -91,6 +92,30 @@ def test_doctor_names_the_mend(tmp_path: Path) -> None:
     ill = portrait("doctor", home=tmp_path, PORTRAIT_REDIS_URL="redis://127.0.0.1:1/0")
     assert ill.returncode == 1
     assert "unset PORTRAIT_REDIS_URL" in ill.stdout
+
+
+@pytest.mark.parametrize(
+    "stop", [KeyboardInterrupt(), SystemExit(1), RuntimeError("Query interrupted")], ids=repr
+)
+def test_a_stop_is_one_line_and_exit_code_130(
+    stop: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(settings: Settings) -> None:
+        raise stop
+
+    monkeypatch.setattr("services.doctor.examine", stopped)
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 130
+    assert result.stderr.startswith("portrait: stopped")
+
+
+def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(settings: Settings) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("services.doctor.examine", broken)
+    result = CliRunner().invoke(app, ["doctor"])
+    assert isinstance(result.exception, RuntimeError)
 
 
 def test_moment_takes_days_and_offsets() -> None:
