@@ -10,7 +10,7 @@ SHELL := bash
 
 # Runs pip quietly, with a dot every two seconds: most of its work prints nothing.
 define pip_install
-@{ while sleep 2; do printf .; done; } & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(PIP) -q $(1); echo
+@{ while sleep 2; do printf .; done; } & ticker=$$!; trap "kill $$ticker 2>/dev/null" EXIT; $(PIP) -qq $(1); echo
 endef
 
 .DEFAULT_GOAL := help

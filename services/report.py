@@ -155,8 +155,9 @@ def _recommendations(items: Sequence[Mapping[str, Any]]) -> str:
 def _words(reason: Mapping[str, Any]) -> str:
     times = reason.get("evidence", {}).get("purchase", 0)
     bought = f"bought {times} times" if times else "bought before"
+    code = str(reason["code"])
     return {
         "bought_before": bought,
         "interest_category": f"{bought} from {reason.get('key')}",
         "interest_brand": f"{bought} of {reason.get('key')}",
-    }.get(reason["code"], reason["code"].replace("_", " "))
+    }.get(code, code.replace("_", " "))
