@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -182,10 +183,25 @@ def _with_ray(run: Path, shape: ModelConfig, settings: TrainConfig, workers: int
                 failure_config=FailureConfig(max_failures=2),
             ),
         )
-        trainer.fit()
+        with _own_signals():
+            trainer.fit()
     finally:
         if started:
             ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Give SIGINT and SIGTERM back afterwards: Ray Train keeps its handlers, which need its run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

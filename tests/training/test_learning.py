@@ -16,6 +16,7 @@ from feature_repo.archive import Archive, LogPosition
 from feature_repo.errors import InvalidInputError
 from tests.training.conftest import SMALL, fit
 from tests.training.shops import Shop, cyclic, end_ms, habits, shop, uniform
+from training import train as training_run
 from training.config import ModelConfig, TrainConfig
 from training.loop import Alone, Fit
 from training.model_dir import load
@@ -138,3 +139,10 @@ def test_a_killed_ray_run_resumes_to_the_same_loss(tmp_path: Path, workers: int)
     ]
     assert len(losses[0]) == 3
     assert losses[0] == losses[1]
+
+
+def test_training_gives_the_signals_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with training_run._own_signals():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGINT) is before
