@@ -34,7 +34,7 @@ from feature_repo.online_store import (
     read_live,
     read_live_async,
 )
-from tests.conftest import start_server, stop_server
+from tests.conftest import free_port, start_server, stop_server
 
 A, B = "{p003}" + "a" * 26, "{p003}" + "b" * 26
 STATE = LiveState(b"profile\x00\xff", b"learned", 7, "m1", 1_700_000_000_123)
@@ -234,7 +234,9 @@ def test_a_password_with_any_characters_and_a_socket(tmp_path: Path) -> None:
 
 
 def test_a_cluster_takes_the_whole_commit(tmp_path: Path) -> None:
-    process, port = start_server(tmp_path, "--cluster-enabled", "yes")
+    process, port = start_server(
+        tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())
+    )
     try:
         with redis.Redis(port=port) as node:
             node.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
