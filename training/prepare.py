@@ -21,6 +21,8 @@ PointInTime = Callable[[list[str], npt.NDArray[np.int64]], Any]
 """Takes users and times (ms), returns a pandas table of feature columns in that order."""
 
 FEATURE_SERVICE = "ranking_v1"
+TRAINING_SERVICE = "training_v1"
+"""The same features without the live state, whose offline rows a rebuild may or may not have left."""
 MIN_TARGETS = 50
 
 
@@ -134,5 +136,5 @@ def _join(home: Path, users: list[str], times_ms: npt.NDArray[np.int64]) -> Any:
     entities = pd.DataFrame(
         {"user": users, "event_timestamp": pd.to_datetime(times_ms, unit="ms", utc=True)}
     )
-    joined = point_in_time(home, entities, service=FEATURE_SERVICE)
+    joined = point_in_time(home, entities, service=TRAINING_SERVICE)
     return joined.drop(columns=["user", "event_timestamp", "item_id"], errors="ignore")
