@@ -22,7 +22,7 @@ PointInTime = Callable[[list[str], npt.NDArray[np.int64]], Any]
 
 FEATURE_SERVICE = "ranking_v1"
 TRAINING_SERVICE = "training_v1"
-"""The same features without the live state, whose offline rows a rebuild may or may not have left."""
+"""The same without the live state, whose offline rows a rebuild may or may not have left."""
 MIN_TARGETS = 50
 
 
