@@ -11,6 +11,7 @@
     ├── ModelMismatchError             a model directory does not fit code, schema or checksum
     ├── LiveStateWriteError            a plain write to a view that only the updater may write
     ├── FencedError                    a commit by an owner whose lease has passed on
+    │   └── StaleRowsError             … or rows that a rebuild replaced after they were read
     ├── PointInTimeError               a point-in-time join lost or doubled rows
     ├── StoreUnavailableError          the online store or log does not answer; retry later
     └── ApiError                       the service answered a problem (services.client)
@@ -52,6 +53,10 @@ class LiveStateWriteError(PortraitError):
 
 class FencedError(PortraitError):
     """A commit came from an owner whose lease has passed to another."""
+
+
+class StaleRowsError(FencedError):
+    """A rebuild replaced rows of the partition after the committer had read them: read again."""
 
 
 class PointInTimeError(PortraitError):

@@ -31,6 +31,19 @@ class Settings(BaseSettings):
     durability: Literal["everysec", "always"] = Field(
         default="everysec", description="fsync policy of the embedded server"
     )
+    wait_replicas: int = Field(
+        default=0, ge=0, description="Replicas that must hold an event before it is acknowledged"
+    )
+    lag_limit: int = Field(
+        default=100_000,
+        ge=1_000,
+        description="Entries that a partition's log may hold before new events are put off (503)",
+    )
+    body_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="Longest time in which a request's body must arrive, seconds",
+    )
     replay_clock: bool = Field(default=False, description="Take each event's time as now")
     model: Path | None = Field(
         default=None, description="Model directory; absent: the newest below home/models, if any"

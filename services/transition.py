@@ -113,6 +113,14 @@ class Transition:
         changed = {name: user.row(self.model) for name, user in users.items() if user.applied}
         return changed, poison
 
+    def fold(self, histories: Mapping[str, Sequence[EventRecord]]) -> dict[str, LiveState]:
+        """Return the rows of whole histories, each in fold order; poison events are left out.
+
+        The bytes are those that applying the same events one by one leaves.
+        """
+        events = [event for history in histories.values() for event in history]
+        return self.apply(dict.fromkeys(histories), events)[0]
+
     def _step(
         self, wave: list[tuple[_User, int]], events: Sequence[EventRecord], poison: dict[int, str]
     ) -> None:
