@@ -8,13 +8,17 @@ For event t with items S, category, type and numeric features::
     y   = P·LSTM(x)
     z_t = σ(W[y_t; c_t]) ⊙ [y_t; c_t];   e_t = W'·LN(z_t[:d] + z_t[d:])
 
-`FusedEncoder.unroll` runs whole histories, `FusedEncoder.step` one event of each user, over
-the same parameters; both take and return an `EncoderState` of constant size.
+`FusedEncoder.unroll` runs whole histories, for training. While events come one by one only
+the LSTM moves: `FusedEncoder.drive` gives the input part of its gates and `recur` the step;
+the convolutions see the times of the last `WINDOW` events and run when e is asked for, in
+`FusedEncoder.read`. All over the same parameters.
 
-Shape legend: B users, T events, E events laid flat, D width, H LSTM units.
+Shape legend: B users, T events, E events laid flat, D width, H LSTM units, W the window.
 """
 
+import copy
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +26,11 @@ from torch.nn import functional as F  # noqa: N812
 
 from training.sequences import CONSUMED, GAP_BUCKETS, NUMERIC
 
+E = TypeVar("E", bound=nn.Module)
 KERNEL = 3
+DILATIONS = (1, 2)
+WINDOW = 1 + (KERNEL - 1) * sum(DILATIONS)
+"""Events that reach the last output of the convolutions: 7."""
 
 
 @dataclass(frozen=True)
@@ -59,42 +67,26 @@ class EventInputs:
 
 
 @dataclass(frozen=True)
-class EncoderState:
-    """What an encoder keeps of a user between events: the convolutions' last inputs, h and c."""
+class Window:
+    """Times of the last events of each user, oldest first.
 
-    rings: tuple[Tensor, ...]
-    h: Tensor
-    c: Tensor
+    Attributes
+    ----------
+    present
+        Whether there is an event at the place, shape (B, W).
+    gap, hour, weekday
+        As in `EventInputs`, shape (B, W).
+    """
 
-    def flatten(self) -> Tensor:
-        """Return one row of floats per user."""
-        return torch.cat([*(ring.flatten(1) for ring in self.rings), self.h, self.c], dim=1)
-
-
-def unflatten(flat: Tensor, rings: tuple[tuple[int, int], ...], hidden: int) -> EncoderState:
-    """Read what `EncoderState.flatten` gave; ``rings`` lists (inputs kept, width)."""
-    parts, at = list[Tensor](), 0
-    for kept, width in rings:
-        parts.append(flat[:, at : at + kept * width].reshape(-1, kept, width))
-        at += kept * width
-    return EncoderState(tuple(parts), flat[:, at : at + hidden], flat[:, at + hidden :])
+    present: Tensor
+    gap: Tensor
+    hour: Tensor
+    weekday: Tensor
 
 
 def pad(flat_ED: Tensor, place_BT: Tensor) -> Tensor:
     """Lay flat events out as (B, T, D), zeros where there is none."""
     return torch.cat([flat_ED, flat_ED.new_zeros(1, flat_ED.shape[1])])[place_BT]
-
-
-class LastInputs:
-    """Reads the inputs a causal convolution must keep, at each user's own end."""
-
-    @staticmethod
-    def read(ring_BKD: Tensor, x_BTD: Tensor, lengths: Tensor) -> Tensor:
-        """Return the last K of ring followed by x, up to each user's length."""
-        kept = ring_BKD.shape[1]
-        both = torch.cat([ring_BKD, x_BTD], dim=1)
-        index = lengths.to(both.device)[:, None] + torch.arange(kept, device=both.device)
-        return torch.gather(both, 1, index[:, :, None].expand(-1, -1, both.shape[2]))
 
 
 class Content(nn.Module):
@@ -114,8 +106,11 @@ class Content(nn.Module):
         """Return x, shape (E, D)."""
         bags = self.item(inputs.item, inputs.first_line)
         bags = bags + self.category(inputs.category, inputs.first_line)
+        bags = bags.to(self.numeric.weight.dtype)  # the tables stay single where the rest is double
         x = bags / inputs.size.clamp(min=1).sqrt()[:, None]
-        out: Tensor = self.norm(x + self.kind(inputs.kind) + self.numeric(inputs.numeric))
+        out: Tensor = self.norm(
+            x + self.kind(inputs.kind) + self.numeric(inputs.numeric.to(x.dtype))
+        )
         return out
 
 
@@ -145,9 +140,9 @@ class GatedConv(nn.Module):
         self.conv = nn.Conv1d(dim, 2 * dim, KERNEL, dilation=dilation)
         self.kept = (KERNEL - 1) * dilation
 
-    def forward(self, ring_BKD: Tensor, x_BTD: Tensor) -> Tensor:
-        """Return the outputs at the T inputs, the ring standing before them."""
-        both = torch.cat([ring_BKD, x_BTD], dim=1).transpose(1, 2)
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return the outputs at the T inputs; zeros stand before the first."""
+        both = F.pad(x_BTD.transpose(1, 2), (self.kept, 0))
         a, g = self.conv(both).transpose(1, 2).chunk(2, dim=-1)
         return x_BTD + F.gelu(a) * torch.sigmoid(g)
 
@@ -160,7 +155,7 @@ class FusedEncoder(nn.Module):
         self.dim, self.hidden = dim, hidden
         self.content = Content(items, categories, dim)
         self.temporal = Temporal(dim)
-        self.convs = nn.ModuleList([GatedConv(dim, 1), GatedConv(dim, 2)])
+        self.convs = nn.ModuleList([GatedConv(dim, dilation) for dilation in DILATIONS])
         self.lstm = nn.LSTM(dim, hidden, batch_first=True)
         self.project = nn.Linear(hidden, dim)
         self.gate = nn.Linear(2 * dim, 2 * dim)
@@ -168,62 +163,34 @@ class FusedEncoder(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.drop = nn.Dropout(dropout)
 
-    @property
-    def rings(self) -> tuple[tuple[int, int], ...]:
-        """Inputs kept per convolution, as (count, width)."""
-        return ((2, self.dim), (4, self.dim))
+    carried = 0
+    """Floats that `drive` keeps between events."""
 
-    def initial(self, users: int) -> EncoderState:
-        """Return the state before the first event: zeros."""
-        like = self.out.weight
-        return EncoderState(
-            tuple(like.new_zeros(users, kept, width) for kept, width in self.rings),
-            like.new_zeros(users, self.hidden),
-            like.new_zeros(users, self.hidden),
-        )
-
-    def unroll(
-        self, inputs: EventInputs, state: EncoderState, *, final: bool = False
-    ) -> tuple[Tensor, EncoderState]:
-        """Encode whole histories.
+    def unroll(self, inputs: EventInputs) -> Tensor:
+        """Encode whole histories from their first event.
 
         Returns
         -------
         Tensor
             e at every event, shape (B, T, D); what stands at padding is meaningless.
-        EncoderState
-            After each user's last event if ``final``, else ``state`` as it came.
         """
         x = pad(self.drop(self.content(inputs)), inputs.place)
         s = pad(self.temporal(inputs.gap, inputs.hour, inputs.weekday), inputs.place)
-        rings = list[Tensor]()
-        for conv, ring in zip(self.convs, state.rings, strict=True):
-            rings.append(LastInputs.read(ring, s, inputs.lengths))
-            s = conv(ring, s)
-        start = (state.h[None].contiguous(), state.c[None].contiguous())
-        if not final:
-            return self._fuse(self.lstm(x, start)[0], s), state
-        y, (h, c) = run_packed(self.lstm, x, inputs.lengths, start)
-        return self._fuse(y, s), EncoderState(tuple(rings), h, c)
+        for conv in self.convs:
+            s = conv(s)
+        return self._fuse(self.lstm(x)[0], s)
 
-    def step(self, inputs: EventInputs, state: EncoderState) -> tuple[Tensor, EncoderState]:
-        """Encode one event of each user: `unroll` of length 1 without padding or packing.
+    def drive(self, inputs: EventInputs, carried_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the input part of the LSTM's gates, shape (E, 4H), and what is carried on."""
+        return input_gates(self.lstm, self.content(inputs)), carried_BK
 
-        Returns
-        -------
-        Tensor
-            e, shape (B, D).
-        EncoderState
-            After the event.
-        """
-        x = self.content(inputs)
-        s = self.temporal(inputs.gap, inputs.hour, inputs.weekday)
-        rings = list[Tensor]()
-        for conv, ring in zip(self.convs, state.rings, strict=True):
-            rings.append(torch.cat([ring[:, 1:], s[:, None]], dim=1))
-            s = conv(ring, s[:, None])[:, 0]
-        h, c = lstm_step(self.lstm, x, state.h, state.c)
-        return self._fuse(h, s), EncoderState(tuple(rings), h, c)
+    def read(self, window: Window, h_BH: Tensor) -> Tensor:
+        """Return e after each user's last event, shape (B, D)."""
+        present = window.present[:, :, None].to(h_BH.dtype)
+        s = self.temporal(window.gap, window.hour, window.weekday) * present
+        for conv in self.convs:
+            s = conv(s) * present
+        return self._fuse(h_BH, s[:, -1])
 
     def _fuse(self, y: Tensor, c: Tensor) -> Tensor:
         both = torch.cat([self.project(self.drop(y)), c], dim=-1)
@@ -233,27 +200,37 @@ class FusedEncoder(nn.Module):
         return out
 
 
-def run_packed(
-    lstm: nn.LSTM,
-    x_BTD: Tensor,
-    lengths: Tensor,
-    start: tuple[Tensor, Tensor],
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Run an LSTM over ragged histories; the final h and c are each user's own."""
-    packed = nn.utils.rnn.pack_padded_sequence(
-        x_BTD, lengths, batch_first=True, enforce_sorted=False
-    )
-    y, (h, c) = lstm(packed, start)
-    out, _ = nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=x_BTD.shape[1])
-    return out, (h[0], c[0])
+def precise(encoder: E) -> E:
+    """Return a copy that computes in double precision, over the same embedding tables.
+
+    Rounded to single after every event, its states do not depend on which users shared a
+    batch or on the matrix library's choice of kernel: the same events give the same bytes.
+    """
+    content: Content = encoder.content  # type: ignore[assignment]
+    tables = {id(table): table for table in (content.item, content.category)}
+    out = copy.deepcopy(encoder, tables)
+    for name, parameter in out.named_parameters():
+        if name.startswith(("content.item.", "content.category.")):
+            continue
+        data = parameter.data.double()
+        # Matrices laid out by input: so a row of a product is the same whatever stands beside it.
+        parameter.data = data.T.contiguous().T if data.dim() == 2 else data
+    return out
 
 
-def lstm_step(lstm: nn.LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Return h and c after one input of each user, by the LSTM's own equations."""
-    w_x, w_h, b_x, b_h = lstm._flat_weights  # noqa: SLF001 - the order nn.LSTM documents
+def input_gates(lstm: nn.LSTM, x_ED: Tensor) -> Tensor:
+    """Return ``W_x·x + b_x + b_h`` for every event, shape (E, 4H)."""
+    w_x, _, b_x, b_h = lstm._flat_weights  # noqa: SLF001 - the order nn.LSTM documents
     assert w_x is not None
+    assert b_x is not None
+    assert b_h is not None
+    return torch.addmm(b_x + b_h, x_ED, w_x.T)
+
+
+def recur(lstm: nn.LSTM, gates_B4H: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Return h and c after one event of each user, by the LSTM's own equations."""
+    w_h = lstm._flat_weights[1]  # noqa: SLF001
     assert w_h is not None
-    gates = F.linear(x, w_x, b_x) + F.linear(h, w_h, b_h)
-    i, f, g, o = gates.chunk(4, dim=1)
+    i, f, g, o = torch.addmm(gates_B4H, h, w_h.T).chunk(4, dim=1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c

@@ -183,7 +183,7 @@ class ExampleMaker:
         order = np.lexsort((row[asked.user], time))
         user, event, answer = asked.user[order], asked.event[order], asked.answer[order]
         time, timed = time[order], asked.timed[order]
-        tables = RepeatTables(len(users), model.capacity, len(prepared.vocabulary.items))
+        tables = RepeatTables(len(users), model.capacity)
         snapshots, scalars = fold(histories, tables, row[user], time)
         now = prepared.histories.time_ms[answer].astype(np.float64)
         features = prepared.features[np.where(timed, answer, event)]

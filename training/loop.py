@@ -74,8 +74,7 @@ class _TrainStep(nn.Module):
 
     def forward(self, example: Example) -> torch.Tensor:
         network = self.network
-        state = network.encoder.initial(len(example.events.lengths))
-        flat = network.unroll(example.events, state)[0].flatten(0, 1)
+        flat = network.unroll(example.events).flatten(0, 1)
         asked = network.vector(flat[example.moment_place], example.moments)
         loss = (
             purchase_loss(network.propensity(asked), example.labels)

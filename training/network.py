@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import ModelConfig
-from training.encoder import EncoderState, EventInputs, FusedEncoder, Temporal
+from training.encoder import EventInputs, FusedEncoder, Temporal
 from training.pair import PairHead, Pairs
 from training.repeat import (
     EVENTS,
@@ -157,11 +157,9 @@ class PortraitNetwork(nn.Module):
         with torch.no_grad():
             self.bias.copy_(torch.from_numpy(vocabulary.log_popularity))
 
-    def unroll(
-        self, inputs: EventInputs, state: EncoderState, *, final: bool = False
-    ) -> tuple[Tensor, EncoderState]:
+    def unroll(self, inputs: EventInputs) -> Tensor:
         """Encode whole histories; see the encoder."""
-        return self.encoder.unroll(inputs, state, final=final)
+        return self.encoder.unroll(inputs)
 
     def vector(self, e_PD: Tensor, requests: Requests) -> Tensor:
         """Return the profile vectors u at the requests, shape (P, D)."""

@@ -53,10 +53,12 @@ def make_pairs(
     events = rows.scalars[owner, EVENTS]
     now = np.maximum(now_ms, rows.scalars[:, LAST_MS])[owner]
     since = (events - row["last_event"]).astype(np.int64)
-    elapsed = np.maximum(now - row["last_ms"], 0.0)
+    elapsed = np.maximum(now - row["last_s"] * 1000.0, 0.0)
     count = forward(row["counts"], since, elapsed)
     days = (elapsed / DAY_MS).astype(np.float32)
-    span = ((row["last_ms"] - row["first_ms"]) / DAY_MS).astype(np.float32)
+    # The first touch is known by its day only.
+    span = np.maximum(row["last_s"] / 86_400 - row["first_day"] - 0.5, 0.0).astype(np.float32)
+    span *= row["again"]
     times = np.maximum(count[:, 0] - 1.0, 0.0)
     gap = span / np.maximum(times, 1.0)
     median = median_gap_days[row["item"] - 1]
@@ -71,7 +73,7 @@ def make_pairs(
             np.log1p(since),
             np.log1p(days),
             np.log1p(gap),
-            (row["last_ms"] > row["first_ms"]).astype(np.float32),
+            row["again"].astype(np.float32),
             np.log((days + 0.5) / (shrunk + 0.5)),
             np.log((days + 0.5) / (median + 0.5)),
             np.log1p(count[:, 4]),

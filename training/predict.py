@@ -73,8 +73,7 @@ def score_window(
         for begin in range(0, len(ordered), USERS_PER_PASS):
             some = ordered[begin : begin + USERS_PER_PASS]
             example = move(maker.evaluation(some, *window_ms, timed=timed), where)
-            state = network.encoder.initial(len(some))
-            flat = network.unroll(example.events, state)[0].flatten(0, 1)
+            flat = network.unroll(example.events).flatten(0, 1)
             asked = network.vector(flat[example.moment_place], example.moments)
             u = network.vector(flat[example.place], example.requests)
             logits = network.scores(u, example.pairs).float().cpu()

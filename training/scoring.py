@@ -8,11 +8,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from training.encoder import Window
 from training.model_dir import Model
 from training.network import Requests, make_requests
 from training.pair import Pairs, make_pairs
-from training.repeat import KNOWN, LAST_MS, SCALARS, Rows
-from training.state import Parts, unpack
+from training.repeat import KNOWN, LAST_MS
+from training.state import Layout, LearnedStates
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,11 +29,7 @@ class Scorer:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        encoder = model.network.encoder
-        self._e = encoder.dim
-        self._floats = (
-            sum(kept * width for kept, width in encoder.rings) + 2 * encoder.hidden + encoder.dim
-        )
+        self._layout = Layout.of(model)
 
     def scores(
         self,
@@ -73,7 +70,7 @@ class Scorer:
         """Return the profile vector u, shape (D,); zeros before the first event."""
         parts = self._read(state)
         if parts is None:
-            return np.zeros(self._e, np.float32)
+            return np.zeros(self.model.network.encoder.dim, np.float32)
         with torch.inference_mode():
             out: Floats = self._vector(parts, now_ms, user_features)[0][0].numpy()
         return out
@@ -100,30 +97,38 @@ class Scorer:
             u, _ = self._vector(parts, now_ms, user_features, pairs=False)
             return float(torch.sigmoid(self.model.network.propensity(u))[0])
 
-    def _read(self, state: bytes | None) -> Parts | None:
+    def _read(self, state: bytes | None) -> LearnedStates | None:
         if state is None:
             return None
-        parts = unpack(state, self.model.version, self._floats)
-        return parts if parts[0][KNOWN] > 0 else None
+        found = LearnedStates(1, self._layout)
+        found.load([state])
+        return found if found.tables.scalars[0, KNOWN] > 0 else None
 
     def _vector(
         self,
-        parts: Parts,
+        state: LearnedStates,
         now_ms: int | None,
         user_features: Mapping[str, Any] | None,
         *,
         pairs: bool = True,
     ) -> tuple[Tensor, Pairs | None]:
-        scalars, floats, rows = parts
-        table: npt.NDArray[np.float64] = scalars.reshape(1, len(SCALARS))
+        network, scalars = self.model.network, state.tables.scalars
         timed = now_ms is not None
-        now = np.array([table[0, LAST_MS] if now_ms is None else float(now_ms)], np.float64)
+        now = np.array([scalars[0, LAST_MS] if now_ms is None else float(now_ms)], np.float64)
         requests: Requests = make_requests(
-            table, now, np.array([timed]), self.model.user_features.row(user_features)
+            scalars, now, np.array([timed]), self.model.user_features.row(user_features)
         )
-        e = torch.from_numpy(floats[None, -self._e :].copy())
-        u = self.model.network.vector(e, requests)
+        carried = network.encoder.carried
+        h = torch.from_numpy(state.floats[:, carried : carried + network.encoder.hidden])
+        u = network.vector(network.encoder.read(window(state), h), requests)
         if not pairs or self.model.config.recipe == "stacked":
             return u, None
-        held = Rows(np.zeros(len(rows), np.int64), rows, table)
+        held = state.tables.snapshot(np.zeros(1, np.int64))
         return u, make_pairs(held, now, self.model.vocabulary.median_gap_days)
+
+
+def window(states: LearnedStates) -> Window:
+    """Return the times of each user's last events as the encoder reads them."""
+    codes = torch.from_numpy(states.window.astype(np.int64))
+    code = (codes - 1).clamp(min=0)
+    return Window(codes > 0, code // 168, code // 7 % 24, code % 7)

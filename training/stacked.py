@@ -7,18 +7,9 @@ with binary cross-entropy and Adam at 1e-3.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
-from training.encoder import (
-    KERNEL,
-    Content,
-    EncoderState,
-    EventInputs,
-    LastInputs,
-    Temporal,
-    lstm_step,
-    pad,
-    run_packed,
-)
+from training.encoder import KERNEL, Content, EventInputs, Temporal, Window, input_gates, pad
 
 FILTERS = 64
 UNITS = 100
@@ -38,43 +29,38 @@ class StackedEncoder(nn.Module):
         self.lstm = nn.LSTM(FILTERS, UNITS, batch_first=True)
 
     @property
-    def rings(self) -> tuple[tuple[int, int], ...]:
-        """Inputs kept by the convolution, as (count, width)."""
-        return ((KERNEL - 1, self.width),)
-
-    def initial(self, users: int) -> EncoderState:
-        """Return the state before the first event: zeros."""
-        like = self.conv.weight
-        return EncoderState(
-            (like.new_zeros(users, KERNEL - 1, self.width),),
-            like.new_zeros(users, UNITS),
-            like.new_zeros(users, UNITS),
-        )
+    def carried(self) -> int:
+        """Floats that `drive` keeps between events: the convolution's last two inputs."""
+        return (KERNEL - 1) * self.width
 
     def _inputs(self, inputs: EventInputs) -> Tensor:
         times = self.temporal(inputs.gap, inputs.hour, inputs.weekday)
         x: Tensor = self.content(inputs) + times
         return x
 
-    def unroll(
-        self, inputs: EventInputs, state: EncoderState, *, final: bool = False
-    ) -> tuple[Tensor, EncoderState]:
+    def _convolved(self, x_BTD: Tensor) -> Tensor:
+        return torch.relu(self.conv(x_BTD.transpose(1, 2))).transpose(1, 2)
+
+    def unroll(self, inputs: EventInputs) -> Tensor:
         """Encode whole histories; see `FusedEncoder.unroll`."""
         x = pad(self._inputs(inputs), inputs.place)
-        (ring,) = state.rings
-        kept = LastInputs.read(ring, x, inputs.lengths)
-        y = torch.relu(self.conv(torch.cat([ring, x], dim=1).transpose(1, 2))).transpose(1, 2)
-        start = (state.h[None].contiguous(), state.c[None].contiguous())
-        if not final:
-            return self.lstm(y, start)[0], state
-        out, (h, c) = run_packed(self.lstm, y, inputs.lengths, start)
-        return out, EncoderState((kept,), h, c)
+        out: Tensor = self.lstm(self._convolved(F.pad(x, (0, 0, KERNEL - 1, 0))))[0]
+        return out
 
-    def step(self, inputs: EventInputs, state: EncoderState) -> tuple[Tensor, EncoderState]:
-        """Encode one event of each user; see `FusedEncoder.step`."""
-        x = self._inputs(inputs)
-        (ring,) = state.rings
-        window = torch.cat([ring, x[:, None]], dim=1)
-        y = torch.relu(self.conv(window.transpose(1, 2)))[:, :, 0]
-        h, c = lstm_step(self.lstm, y, state.h, state.c)
-        return h, EncoderState((window[:, 1:],), h, c)
+    def drive(self, inputs: EventInputs, carried_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the input part of the LSTM's gates, shape (E, 4H), and the last two inputs."""
+        # Rounded as it will be when carried on, wherever the events are cut into batches.
+        x = self._inputs(inputs).float().to(carried_BK.dtype)
+        both = torch.cat(
+            [carried_BK.reshape(-1, KERNEL - 1, self.width), pad(x, inputs.place)], dim=1
+        )
+        y = self._convolved(both)
+        flat = y.new_empty(len(x) + 1, FILTERS)
+        flat[inputs.place.flatten()] = y.flatten(0, 1)
+        last = inputs.lengths[:, None] + torch.arange(KERNEL - 1)
+        kept = torch.gather(both, 1, last[:, :, None].expand(-1, -1, self.width))
+        return input_gates(self.lstm, flat[:-1]), kept.flatten(1)
+
+    def read(self, window: Window, h_BH: Tensor) -> Tensor:
+        """Return e after each user's last event, shape (B, 100): h itself."""
+        return h_BH

@@ -1,18 +1,23 @@
 """Laws of the learned transition, with trained weights."""
 
 import random
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from feature_repo.errors import ModelMismatchError
 from feature_repo.events import EventRecord
 from tests.training.shops import DAY_MS, START_MS, Shop, event
+from training.batches import event_inputs
 from training.model_dir import Model
-from training.repeat import KNOWN, LAST_MS
-from training.scoring import Scorer
-from training.state import unpack
+from training.scoring import Scorer, window
+from training.sequences import encode
+from training.state import Layout, LearnedStates
 from training.transition import LearnedTransition
 
 KINDS = ("purchase", "view_item", "add_to_cart", "refund", "search", "login")
@@ -47,18 +52,10 @@ def stepwise(transition: LearnedTransition, histories: list[list[EventRecord]]) 
     return transition.replay([[] for _ in histories], states)
 
 
-def assert_same(model: Model, one: list[bytes], other: list[bytes]) -> None:
-    transition, scorer = LearnedTransition(model), Scorer(model)
-    for a, b in zip(one, other, strict=True):
-        left = unpack(a, transition.version, transition.floats)
-        right = unpack(b, transition.version, transition.floats)
-        np.testing.assert_array_equal(left[0], right[0])
-        assert left[2].tobytes() == right[2].tobytes()
-        np.testing.assert_allclose(left[1], right[1], atol=1e-5, rtol=1e-5)
-        now = int(left[0][LAST_MS]) + DAY_MS
-        np.testing.assert_allclose(scorer.scores(a, now), scorer.scores(b, now), atol=1e-5)
-        if left[0][KNOWN]:
-            assert abs(scorer.propensity(a, now) - scorer.propensity(b, now)) < 1e-5
+def read(model: Model, states: list[bytes]) -> LearnedStates:
+    out = LearnedStates(len(states), Layout.of(model))
+    out.load(states)
+    return out
 
 
 @pytest.fixture(params=["fused", "stacked"])
@@ -68,9 +65,9 @@ def either(request: pytest.FixtureRequest, model: Model, stacked: Model) -> Mode
 
 @SOME
 @given(seed=st.integers(0, 10**6))
-def test_unroll_is_repeated_step(either: Model, seed: int) -> None:
+def test_one_by_one_gives_the_bytes_of_all_at_once(either: Model, seed: int) -> None:
     transition, histories = LearnedTransition(either), ragged(seed)
-    assert_same(either, transition.replay(histories), stepwise(transition, histories))
+    assert transition.replay(histories) == stepwise(transition, histories)
 
 
 @SOME
@@ -80,22 +77,64 @@ def test_replay_in_two_parts_is_replay_in_one(either: Model, seed: int, share: f
     cut = [round(share * len(h)) for h in histories]
     first = transition.replay([h[:c] for h, c in zip(histories, cut, strict=True)])
     second = transition.replay([h[c:] for h, c in zip(histories, cut, strict=True)], first)
-    assert_same(either, transition.replay(histories), second)
+    assert transition.replay(histories) == second
 
 
 @SOME
 @given(seed=st.integers(0, 10**6))
-def test_company_and_padding_change_nothing(either: Model, seed: int) -> None:
+def test_company_changes_no_byte(either: Model, seed: int) -> None:
     transition, histories = LearnedTransition(either), ragged(seed)
-    alone = [transition.replay([h])[0] for h in histories]
-    assert_same(either, transition.replay(histories), alone)
+    assert transition.replay(histories) == [transition.replay([h])[0] for h in histories]
+
+
+@SOME
+@given(seed=st.integers(0, 10**6))
+def test_training_sees_what_serving_keeps(either: Model, seed: int) -> None:
+    """The unroll that training runs, and the states that serving reads, give the same e."""
+    histories = [h for h in ragged(seed, users=8) if any(e.items for e in h)]
+    encoded = encode([("", h) for h in histories], either.vocabulary)
+    with torch.inference_mode():
+        unrolled = either.network.unroll(event_inputs(encoded))
+        e = unrolled[torch.arange(len(histories)), torch.from_numpy(encoded.lengths()) - 1]
+        states = read(either, LearnedTransition(either).replay(histories))
+        h = torch.from_numpy(states.floats[:, either.network.encoder.carried :])
+        found = either.network.encoder.read(window(states), h[:, : either.network.encoder.hidden])
+    np.testing.assert_allclose(found.numpy(), e.numpy(), atol=1e-5, rtol=1e-5)
+
+
+@SOME
+@given(seed=st.integers(0, 10**6))
+def test_states_survive_their_bytes(either: Model, seed: int) -> None:
+    packed = LearnedTransition(either).replay(ragged(seed))
+    assert read(either, packed).pack() == packed
+
+
+@SOME
+@given(seed=st.integers(0, 10**6), at=st.integers(0, 3000), by=st.binary(max_size=8))
+def test_damaged_states_are_refused_or_read_never_crash(
+    either: Model, seed: int, at: int, by: bytes
+) -> None:
+    whole = LearnedTransition(either).replay(ragged(seed, users=1, most=12))[0]
+    at %= len(whole)
+    cut, changed = whole[:at] + by, whole[:at] + by + whole[at + len(by) :]
+    if len(cut) != len(whole):
+        with pytest.raises(ModelMismatchError):
+            read(either, [cut])
+    with suppress(ModelMismatchError):
+        read(either, [changed])
 
 
 def test_streaming_holds_on_long_histories(model: Model) -> None:
-    assert len(model.vocabulary.items) < model.config.capacity  # the table alone is tested apart
     histories = ragged(3, users=3, most=400)
     transition = LearnedTransition(model)
-    assert_same(model, transition.replay(histories), stepwise(transition, histories))
+    assert transition.replay(histories) == stepwise(transition, histories)
+
+
+def test_evictions_do_not_depend_on_packing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(model, config=replace(model.config, capacity=200))
+    object.__setattr__(small.config, "capacity", 9)  # smaller than a config may ask for
+    transition, histories = LearnedTransition(small), ragged(5, users=6, most=60)
+    assert transition.replay(histories) == stepwise(transition, histories)
 
 
 def test_events_without_items_leave_the_state_alone(model: Model, histories: Shop) -> None:
