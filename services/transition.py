@@ -1,11 +1,12 @@
 """f(u, x) for a batch of events: the explicit profile and the learned state, side by side.
 
-Belongs here: the order in which a batch is applied and what happens to an event that cannot
-be. Not here: reading the log and committing rows (`updater`), or either part of f itself.
+Belongs here: what a batch does to rows, which model a row follows, and what happens to an
+event that cannot be applied. Not here: reading the log and committing rows (`updater`), or
+either part of f itself.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -26,42 +27,54 @@ class Learned(Protocol):
         """Version of the model."""
         ...
 
-    def step(self, states: list[bytes | None], events: list[EventRecord]) -> list[bytes]:
-        """Apply one event to each state."""
+    def replay(
+        self, histories: Sequence[Sequence[EventRecord]], states: Sequence[bytes | None]
+    ) -> list[bytes]:
+        """Apply several events to each state."""
         ...
 
 
 class _User:
-    """One user's state while a batch is applied."""
+    """One user's row while a batch is applied."""
 
     def __init__(self, before: LiveState | None, model: str) -> None:
         self.before = before
+        self.changed = False
+        # A learned state is the fold of the whole history or it is absent: a row made
+        # without a model stays cold until a rebuild has folded its history with one.
+        self.model = model if before is None or before.version == 0 else before.model
+        self._begin()
+
+    def _begin(self) -> None:
+        before = self.before
         self.profile = explicit.new() if before is None else explicit.decode(before.profile)
         self.time_ms = 0 if before is None else before.time_ms
+        self.learned: bytes | None = None if before is None else before.learned or None
         self.applied: list[EventRecord] = []
-        # A learned state is the fold of the whole history or it is absent: a row made by
-        # another model stays cold until a rebuild has folded its history with this one.
-        known = before is not None and before.version > 0
-        self.follows = bool(model) and (not known or (before is not None and before.model == model))
-        self.learned: bytes | None = before.learned if known and before is not None else None
 
-    def apply(self, event: EventRecord) -> None:
-        """Apply ``event`` to the explicit profile, or leave everything as it was."""
-        try:
+    def apply(self, events: Sequence[EventRecord]) -> None:
+        """Apply events to the explicit profile; after an exception call `restart`."""
+        for event in events:
             explicit.apply(self.profile, event)
-        except Exception:
-            start = explicit.new() if self.before is None else explicit.decode(self.before.profile)
-            self.profile = explicit.fold(self.applied, start)
-            raise
-        self.applied.append(event)
-        self.time_ms = max(self.time_ms, event.time_ms)
+            self.applied.append(event)
+            self.time_ms = max(self.time_ms, event.time_ms)
 
-    def row(self, model: str) -> LiveState:
+    def restart(self) -> None:
+        """Go back to the row as it was read, or last kept."""
+        self._begin()
+
+    def keep(self) -> None:
+        """Make the present row the one to go back to."""
+        if self.applied:
+            self.before, self.changed = self.row(), True
+            self._begin()
+
+    def row(self) -> LiveState:
         return LiveState(
             profile=explicit.encode(self.profile),
-            learned=(self.learned or b"") if self.follows else b"",
+            learned=(self.learned or b"") if self.model else b"",
             version=self.profile.version,
-            model=model if self.follows else "",
+            model=self.model,
             time_ms=self.time_ms,
         )
 
@@ -69,15 +82,31 @@ class _User:
 class Transition:
     """Applies batches of events to rows.
 
+    A row follows the model named in it; users who have no row yet begin with the target.
+
     Parameters
     ----------
     learned
-        The encoder's step; None without a model.
+        The encoder of the target model; None without a model.
+    load
+        Gives the encoder of another model by its version, None if it is gone.
     """
 
-    def __init__(self, learned: Learned | None) -> None:
-        self._learned = learned
+    def __init__(
+        self, learned: Learned | None, load: Callable[[str], Learned | None] | None = None
+    ) -> None:
         self.model = "" if learned is None else learned.version
+        self._models: dict[str, Learned | None] = {} if learned is None else {self.model: learned}
+        self._load = load
+        self._targets: dict[int, str] = {}
+
+    def adopt(self, version: str, partition: int | None = None) -> None:
+        """Make ``version`` the target of new users, everywhere or in one partition."""
+        if partition is None:
+            self.model = version
+            self._targets.clear()
+        else:
+            self._targets[partition] = version
 
     def apply(
         self, rows: Mapping[str, LiveState | None], events: Sequence[EventRecord]
@@ -89,7 +118,7 @@ class Transition:
         rows
             Present row of every user in ``events``.
         events
-            In log order; the k-th events of all users are stepped as one batch.
+            In log order; the users of a batch move side by side.
 
         Returns
         -------
@@ -97,20 +126,25 @@ class Transition:
             New rows by user, and for each poison event its index and the reason.
         """
         poison = dict[int, str]()
-        users = dict[str, _User]()
         queues: dict[str, list[int]] = defaultdict(list)
         for index, event in enumerate(events):
             queues[event.user].append(index)
-        for user, queue in queues.items():
+        users = dict[str, _User]()
+        for name, queue in queues.items():
             try:
-                users[user] = _User(rows.get(user), self.model)
+                users[name] = _User(rows.get(name), self._target(name))
             except Exception as error:  # noqa: BLE001 - an unreadable row must not stop the others
                 poison |= dict.fromkeys(queue, f"unreadable row: {type(error).__name__}")
-        longest = max(map(len, queues.values()), default=0)
-        for k in range(longest):
-            wave = [(u, queues[n][k]) for n, u in users.items() if len(queues[n]) > k]
-            self._step(wave, events, poison)
-        changed = {name: user.row(self.model) for name, user in users.items() if user.applied}
+        troubled = {
+            name for name, user in users.items()
+            if _reason(user, [events[index] for index in queues[name]]) is not None
+        }  # fmt: skip
+        if not self._step([user for name, user in users.items() if name not in troubled]):
+            troubled = set(users)
+        for name in troubled:
+            users[name].restart()
+            poison |= self._one_by_one(users[name], [(i, events[i]) for i in queues[name]])
+        changed = {n: user.row() for n, user in users.items() if user.applied or user.changed}
         return changed, poison
 
     def fold(self, histories: Mapping[str, Sequence[EventRecord]]) -> dict[str, LiveState]:
@@ -121,39 +155,52 @@ class Transition:
         events = [event for history in histories.values() for event in history]
         return self.apply(dict.fromkeys(histories), events)[0]
 
-    def _step(
-        self, wave: list[tuple[_User, int]], events: Sequence[EventRecord], poison: dict[int, str]
-    ) -> None:
-        learned = self._encode([(u, i) for u, i in wave if u.follows], events, poison)
-        for user, index in wave:
-            if index in poison:
-                continue
-            try:
-                user.apply(events[index])
-            except Exception as error:  # noqa: BLE001 - whatever it is, the log must go on
-                poison[index] = _reason(error)
-                continue
-            if index in learned:
-                user.learned = learned[index]
+    def _target(self, user: str) -> str:
+        if not self._targets:
+            return self.model
+        return self._targets.get(int(user[2:5]), self.model)
 
-    def _encode(
-        self, wave: list[tuple[_User, int]], events: Sequence[EventRecord], poison: dict[int, str]
-    ) -> dict[int, bytes]:
-        if self._learned is None or not wave:
-            return {}
-        states, batch = [u.learned for u, _ in wave], [events[i] for _, i in wave]
-        try:
-            stepped = self._learned.step(states, batch)
-            return {index: state for (_, index), state in zip(wave, stepped, strict=True)}
-        except Exception as error:  # noqa: BLE001 - find the one event that does it
-            _log.warning("step_failed", events=len(batch), error=type(error).__name__)
-        found = dict[int, bytes]()
-        for user, index in wave:
+    def _learned(self, version: str) -> Learned | None:
+        if version not in self._models:
+            self._models[version] = None if self._load is None else self._load(version)
+            if self._models[version] is None:
+                _log.warning("model_gone", version=version)
+        return self._models[version]
+
+    def _step(self, users: Sequence[_User]) -> bool:
+        """Move the learned states by what was applied; False if one event cannot be."""
+        by_model: dict[str, list[_User]] = defaultdict(list)
+        for user in users:
+            if user.model:
+                by_model[user.model].append(user)
+        for version, some in by_model.items():
+            learned = self._learned(version)
+            if learned is None:  # a state that cannot follow is no state
+                for user in some:
+                    user.model = ""
+                continue
             try:
-                found[index] = self._learned.step([user.learned], [events[index]])[0]
-            except Exception as error:  # noqa: BLE001
-                poison[index] = _reason(error)
-        return found
+                states = learned.replay([u.applied for u in some], [u.learned for u in some])
+            except Exception as error:  # noqa: BLE001 - the caller finds the one event that does it
+                _log.warning("step_failed", users=len(some), error=type(error).__name__)
+                return False
+            for user, state in zip(some, states, strict=True):
+                user.learned = state
+        return True
+
+    def _one_by_one(self, user: _User, events: Sequence[tuple[int, EventRecord]]) -> dict[int, str]:
+        """Apply what can be applied, and return the rest with the reasons."""
+        poison = dict[int, str]()
+        for index, event in events:
+            reason = _reason(user, [event])
+            if reason is None and not self._step([user]):
+                reason = "the model cannot apply it"
+            if reason is None:
+                user.keep()
+            else:
+                user.restart()
+                poison[index] = reason
+        return poison
 
 
 def dead_letter(entry_id: str, reason: str, payload: bytes) -> bytes:
@@ -161,5 +208,9 @@ def dead_letter(entry_id: str, reason: str, payload: bytes) -> bytes:
     return msgspec.msgpack.encode({"entry": entry_id, "reason": reason, "record": payload})
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__} while applying"
+def _reason(user: _User, events: Sequence[EventRecord]) -> str | None:
+    try:
+        user.apply(events)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the log must go on
+        return f"{type(error).__name__} while applying"
+    return None

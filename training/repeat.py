@@ -169,7 +169,7 @@ class RepeatTables:
         """Find a slot for each new item (grouped by user): free ones first, then the weakest."""
         first, place = np.r_[True, user[1:] != user[:-1]], np.arange(len(user))
         rank = place - np.maximum.accumulate(np.where(first, place, 0))
-        slot = self.scalars[user, USED].astype(np.int64) + rank
+        slot: Ints = self.scalars[user, USED].astype(np.int64) + rank
         blank = np.zeros(len(user), ROW)
         blank["item"], blank["last_event"] = item, number
         blank["last_s"], blank["first_day"] = now_ms // 1000, now_ms // DAY_MS
