@@ -1,5 +1,6 @@
 """Which model this process serves with, loaded once, on one thread."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import structlog
 
 from feature_repo.errors import ModelMismatchError, NotFoundError
 from services.settings import Settings
+from services.transition import Transition
 
 _log = structlog.get_logger(__name__)
 
@@ -52,10 +54,43 @@ def load_model(settings: Settings) -> Any | None:
 
 
 def load_transition(settings: Settings) -> Any | None:
-    """Return the learned half of the transition, or None without a model."""
+    """Return the encoder's step of the chosen model, or None without a model."""
     model = load_model(settings)
     if model is None:
         return None
     from training.transition import LearnedTransition
 
     return LearnedTransition(model)
+
+
+def load_version(settings: Settings, version: str) -> Any | None:
+    """Return the model of a version from ``home/models`` or the set directory; None if gone."""
+    folder = settings.home / "models"
+    paths = set(folder.iterdir()) if folder.is_dir() else set()
+    for path in sorted(paths | ({settings.model} if settings.model else set())):
+        if version_of(path) == version:
+            return load_model(settings.model_copy(update={"model": path}))
+    return None
+
+
+def version_of(path: Path) -> str | None:
+    """Return the version that a model directory's manifest names; None if it is none."""
+    try:
+        found = json.loads((path / "manifest.json").read_text())["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def transition(settings: Settings) -> Transition:
+    """Return f(u, x) with the chosen model as target, able to follow older rows' models."""
+
+    def older(version: str) -> Any | None:
+        model = load_version(settings, version)
+        if model is None:
+            return None
+        from training.transition import LearnedTransition
+
+        return LearnedTransition(model)
+
+    return Transition(load_transition(settings), older)

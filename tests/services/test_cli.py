@@ -9,7 +9,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from services.cli import app, moment
+from services.cli import app
+from services.command import moment
 from services.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent

@@ -1,0 +1,99 @@
+"""What all commands of ``portrait`` share: the application, its errors and its options.
+
+Expected failures become one line on stderr: exit code 2 when the caller can mend it, 1
+when the store or a model is at fault, 130 after Ctrl-C. JSON, where a command offers it,
+is the last line on stdout.
+"""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
+
+from feature_repo.errors import InvalidInputError, InvalidSettingError, PortraitError
+from services.settings import Settings
+
+
+class OneLineErrors(TyperGroup):
+    """Turns expected failures of any command into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; see the module's text for the exit codes."""
+        try:
+            return super().invoke(ctx)
+        except InvalidInputError as error:
+            message, code = str(error), 2
+        except PortraitError as error:
+            message, code = str(error), 1
+        except (KeyboardInterrupt, SystemExit, RuntimeError) as error:
+            # Ctrl-C comes as SystemExit out of Ray Train, as RuntimeError out of DuckDB.
+            if isinstance(error, RuntimeError) and str(error) != "Query interrupted":
+                raise
+            message, code = "stopped; what was finished is kept, nothing is half-written", 130
+        print(f"portrait: {message}", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Living user profiles for e-commerce.",
+)
+
+Home = Annotated[
+    Path | None, typer.Option(help="State folder; default: PORTRAIT_HOME, else .portrait")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON, last, on stdout")]
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON on stdout."""
+    print(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode())  # noqa: T201
+
+
+def settings_with(**given: Any) -> Settings:
+    """Return the settings from the environment, options given on the command line first.
+
+    Raises
+    ------
+    InvalidSettingError
+        Naming the setting, the value's fault and the variable to mend.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        raise InvalidSettingError(
+            f"PORTRAIT_{name.upper()} or --{name.replace('_', '-')}: {first['msg']}"
+        ) from None
+
+
+def moment(text: str) -> datetime:
+    """Return a day or an RFC 3339 time as an aware datetime.
+
+    Raises
+    ------
+    InvalidInputError
+        If ``text`` is neither.
+
+    Examples
+    --------
+    >>> moment("2017-12-18").isoformat()
+    '2017-12-18T00:00:00+00:00'
+    """
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInputError(
+            f"{text!r} is not a time: use a day (2017-12-18) or RFC 3339 (2017-12-18T06:00:00Z)"
+        ) from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
