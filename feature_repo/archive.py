@@ -1,88 +1,23 @@
-"""The archive: the event log's long memory, as append-only Parquet parts.
+"""The archive: the event log's long memory, as Parquet parts.
 
-A part is written to a temporary file, fsynced and renamed, so a reader sees it whole or
-not at all, and writing the same part twice changes nothing. Each row holds the event as
-columns (for Feast and DuckDB) and, in ``record``, the log entry itself (for folds).
+A part appears whole or not at all, and no event comes in twice, whoever writes what again.
+Each row holds the event as columns (for Feast and DuckDB) and, in ``record``, the log entry
+itself (for folds). Small parts are merged in the background (`feature_repo.compaction`);
+`Archive.parts` and `Archive.glob` give a set of files that stays as it is (`part_set`).
 """
 
-import os
-import secrets
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from feature_repo.event_table import SCHEMA, to_table
 from feature_repo.events import EventRecord
+from feature_repo.log_span import LogPosition, Span
+from feature_repo.part_set import PartSet, write_part
 
-_ITEM = pa.struct(
-    [
-        ("item_id", pa.string()),
-        ("quantity", pa.float64()),
-        ("price", pa.float64()),
-        ("category", pa.string()),
-        ("brand", pa.string()),
-        ("currency", pa.string()),
-        ("variant", pa.string()),
-        ("position", pa.int64()),
-        ("discount", pa.float64()),
-        ("coupon", pa.string()),
-    ]
-)
-_SCALARS: tuple[tuple[str, pa.DataType], ...] = (
-    ("source", pa.string()),
-    ("session_id", pa.string()),
-    ("order_id", pa.string()),
-    ("value", pa.float64()),
-    ("currency", pa.string()),
-    ("coupon", pa.string()),
-    ("query", pa.string()),
-    ("url", pa.string()),
-    ("device", pa.string()),
-    ("channel", pa.string()),
-    ("tz", pa.string()),
-    ("rating", pa.float64()),
-    ("recommendation_id", pa.string()),
-    ("campaign_id", pa.string()),
-    ("placement", pa.string()),
-    ("linked", pa.string()),
-)
-SCHEMA = pa.schema(
-    [
-        ("event_id", pa.string()),
-        ("user", pa.string()),
-        ("type", pa.string()),
-        ("time", pa.timestamp("us", tz="UTC")),
-        ("received", pa.timestamp("us", tz="UTC")),
-        ("log_ms", pa.int64()),
-        ("log_seq", pa.int64()),
-        ("anonymous", pa.bool_()),
-        *_SCALARS,
-        ("items", pa.list_(_ITEM)),
-        ("consent", pa.string()),
-        ("properties", pa.string()),
-        ("record", pa.binary()),
-    ]
-)
-"""Columns of a part. ``(log_ms, log_seq)`` is the stream id; imported history has ``log_ms``
-0 and ``log_seq`` its event time, so it sorts before everything live, by time."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogPosition:
-    """Where an event stands in its partition's log (a stream id); orders the fold."""
-
-    ms: int
-    seq: int
-
-    @classmethod
-    def imported(cls, time_ms: int) -> "LogPosition":
-        """Return the position of a history event: before everything live, by event time."""
-        return cls(0, time_ms)
+__all__ = ["SCHEMA", "Archive", "LogPosition", "Span", "to_table", "write_part"]
 
 
 class Archive:
@@ -96,7 +31,7 @@ class Archive:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
+        self.part_set = PartSet(root)
 
     def append(self, name: str, entries: Sequence[tuple[LogPosition, EventRecord]]) -> Path:
         """Write one part called ``name``; a part of that name already there is kept as it is.
@@ -104,31 +39,98 @@ class Archive:
         Parameters
         ----------
         name
-            Unique for its content, e.g. ``p003-1700000000000-0-1700000009999-4``.
+            Unique for its content.
         entries
-            Events with their log positions, in fold order.
+            Events with their log positions.
 
         Returns
         -------
         Path
             The part's file.
         """
-        path = self.root / f"{name}.parquet"
-        if not path.exists():
-            write_part(path, to_table(entries))
+        with self.part_set.adding() as folder:
+            path = folder / f"{name}.parquet"
+            if not path.exists():
+                write_part(path, to_table(entries), replace=False)
         return path
 
+    def extend(
+        self,
+        span: Span,
+        entries: Sequence[tuple[LogPosition, EventRecord]],
+        standing: Callable[[], bool],
+    ) -> int:
+        """Add those of a span's log entries that the archive does not hold, as one part.
+
+        The archive may hold some already: a part that another archiver wrote before it
+        could say so, or one that outlived a store which lost its last writes. Two that
+        extend by the same span at once add each entry once.
+
+        Parameters
+        ----------
+        span
+            Part of one partition's log.
+        entries
+            All its events.
+        standing
+            Asked while no parts can be exchanged, before anything is written: whether the
+            span is still to be archived.
+
+        Returns
+        -------
+        int
+            Events added.
+        """
+        with self.part_set.adding() as folder:
+            if not standing():
+                return 0
+            while True:
+                path = next(p for n in span.file_names() if not (p := folder / n).exists())
+                held = _held(folder, span)
+                fresh = [e for e in entries if (e[0].ms, e[0].seq, e[1].id) not in held]
+                # A name taken since it was found free is another's part: look again.
+                if not fresh or write_part(path, to_table(fresh), replace=False):
+                    return len(fresh)
+
     def parts(self) -> list[Path]:
-        """Return all complete parts, sorted by name."""
-        return sorted(self.root.glob("*.parquet"))
+        """Return all parts, sorted by name: a consistent set, to be read within an hour."""
+        return self.part_set.parts()
+
+    def parts_of(
+        self, partition: int, after: LogPosition | None = None, *, parts: Sequence[Path] = ()
+    ) -> list[Path]:
+        """Return the parts that may hold a partition's events, chosen by their names.
+
+        Parameters
+        ----------
+        partition
+            Number of the partition.
+        after
+            Leave out what stands at or before this position, imported history included.
+        parts
+            To choose from, in place of `parts`.
+        """
+        chosen = []
+        for part in parts or self.parts():
+            span = Span.of(part)
+            if span is None:
+                wanted = after is None
+            else:
+                wanted = span.partition == partition and (after is None or span.until > after)
+            if wanted:
+                chosen.append(part)
+        return chosen
 
     def glob(self) -> str:
-        """Return the pattern that DuckDB's ``read_parquet`` takes; see also `empty`."""
-        return str(self.root / "*.parquet")
+        """Return the pattern that DuckDB's ``read_parquet`` takes; see also `empty`.
+
+        It names a consistent set of parts, to be read within an hour.
+        """
+        return str(self.part_set.folder() / "*.parquet")
 
     def empty(self) -> bool:
         """Say whether no part exists yet."""
-        return next(self.root.glob("*.parquet"), None) is None
+        return next(self.part_set.folder().glob("*.parquet"), None) is None
 
     def histories(
         self,
@@ -179,66 +181,19 @@ class Archive:
                 yield current, events
 
 
-def write_part(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file so that it appears whole or not at all (tmp, fsync, rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", row_group_size=50_000)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def to_table(entries: Sequence[tuple[LogPosition, EventRecord]]) -> pa.Table:
-    """Return events as an Arrow table of `SCHEMA`."""
-    records = [record for _, record in entries]
-    lines = [item for record in records for item in record.items]
-    offsets = [0]
-    for record in records:
-        offsets.append(offsets[-1] + len(record.items))
-    items = pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()),
-        pa.StructArray.from_arrays(
-            [pa.array([getattr(i, field.name) for i in lines], field.type) for field in _ITEM],
-            fields=list(_ITEM),
-        ),
-    )
-    moments = SCHEMA.field("time").type
-    columns: dict[str, Any] = {
-        "event_id": [r.id for r in records],
-        "user": [r.user for r in records],
-        "type": [r.type for r in records],
-        "time": pa.array([r.time_ms * 1000 for r in records], pa.int64()).cast(moments),
-        "received": pa.array([r.received_ms * 1000 for r in records], pa.int64()).cast(moments),
-        "log_ms": [position.ms for position, _ in entries],
-        "log_seq": [position.seq for position, _ in entries],
-        "anonymous": [r.anonymous for r in records],
-        "items": items,
-        "consent": [
-            None if r.consent is None else orjson.dumps(r.consent).decode() for r in records
-        ],
-        "properties": [
-            None if r.properties is None else orjson.dumps(r.properties).decode() for r in records
-        ],
-        "record": [r.encode() for r in records],
-    }
-    for name, _ in _SCALARS:
-        columns[name] = [getattr(r, name) for r in records]
-    return pa.table(
-        [
-            pa.array(columns[f.name], f.type)
-            if isinstance(columns[f.name], list)
-            else columns[f.name]
-            for f in SCHEMA
-        ],
-        schema=SCHEMA,
-    )
+def _held(folder: Path, span: Span) -> set[tuple[int, int, str]]:
+    """Return position and event id of every archived event within ``span``, or close to it."""
+    parts = [
+        str(part)
+        for part in folder.glob(f"p{span.partition:03d}-*.parquet")
+        if (other := Span.of(part)) and other.after < span.until and other.until > span.after
+    ]
+    if not parts:
+        return set()
+    with duckdb.connect() as connection:
+        connection.execute("SET threads = 1")
+        rows = connection.execute(
+            "SELECT log_ms, log_seq, event_id FROM read_parquet(?) WHERE log_ms BETWEEN ? AND ?",
+            [parts, span.after.ms, span.until.ms],
+        ).fetchall()
+    return set(rows)

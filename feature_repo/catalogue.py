@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from feature_repo.archive import write_part
-from feature_repo.events import (
+from feature_repo.event_fields import (
     Amount,
     Category,
     Currency,

@@ -20,6 +20,7 @@ LIVE_VIEW: Final = "live_state"
 """Feature view that only the updater's commit may write."""
 USER_JOIN_KEY: Final = "user"
 
+_BYTES: Final = tuple(bytes([n]) for n in range(256))
 _TEXT = struct.pack("<I", ValueType.STRING)
 _KEY_HEAD: Final = (
     struct.pack("<I", 1)
@@ -80,15 +81,41 @@ def row_key(entity_id: str) -> bytes:
 
 
 def live_values(state: LiveState) -> tuple[bytes, ...]:
-    """Return the values of `FIELDS` for one state."""
+    """Return the values of `FIELDS` for one state.
+
+    Notes
+    -----
+    The bytes are protobuf's for Feast's ``Value``, written by hand: that takes half the time
+    of message objects, and every event pays for it.
+    """
+    model = state.model.encode()
     seconds, millis = divmod(state.time_ms, 1000)
     return (
-        Value(bytes_val=state.profile).SerializeToString(),
-        Value(bytes_val=state.learned).SerializeToString(),
-        Value(int64_val=state.version).SerializeToString(),
-        Value(string_val=state.model).SerializeToString(),
+        b"\n" + _varint(len(state.profile)) + state.profile,
+        b"\n" + _varint(len(state.learned)) + state.learned,
+        version_value(state.version),
+        b"\x12" + _varint(len(model)) + model,
         Timestamp(seconds=seconds, nanos=millis * 1_000_000).SerializeToString(),
     )
+
+
+def version_value(version: int) -> bytes:
+    """Return the value of a row's version field; `replace_live` compares it as it is stored."""
+    return b" " + _varint(version)
+
+
+def _varint(number: int) -> bytes:
+    """Return a protobuf varint of a number of at least 0."""
+    if number < 0x80:
+        return _BYTES[number]
+    if number < 0x4000:
+        return _BYTES[number & 0x7F | 0x80] + _BYTES[number >> 7]
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 def live_fields(

@@ -1,22 +1,34 @@
-"""Live rows in the store: read, committed by the updater, loaded by a rebuild.
+"""Live rows in the store: read, committed by the updater, replaced by a rebuild.
 
-`commit` is the only way in which a live row changes while an updater runs. The bytes of a
-row are `feature_repo.live_row`'s.
+`commit` and `replace_live` are the only ways in which a live row changes while the service
+runs; each is one script, so it happens whole or not at all. The bytes of a row are
+`feature_repo.live_row`'s.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import redis
 
 from feature_repo.connection import translated
-from feature_repo.errors import FencedError
-from feature_repo.live_row import FIELDS, LiveState, live_values, parse_live, row_key
+from feature_repo.errors import FencedError, StaleRowsError
+from feature_repo.live_row import (
+    FIELDS,
+    LiveState,
+    live_values,
+    parse_live,
+    row_key,
+    version_value,
+)
+from feature_repo.script import Script
 
+_COMMIT: Final = Script((Path(__file__).parent / "commit.lua").read_text())
+_REPLACE: Final = Script((Path(__file__).parent / "replace.lua").read_text())
 _LOAD_CHUNK: Final = 500
+_REPLACE_CHUNK: Final = 128
+"""Rows a script call: it holds the server for a millisecond or two."""
 
 
 def read_live(client: Any, entity_ids: Sequence[str]) -> list[LiveState | None]:
@@ -39,8 +51,48 @@ async def read_live_async(client: Any, entity_id: str) -> LiveState | None:
         return parse_live(await client.hmget(row_key(entity_id), FIELDS))
 
 
+def read_batch(
+    client: Any, users_by_partition: Mapping[int, Sequence[str]]
+) -> tuple[dict[int, int], dict[str, LiveState | None]]:
+    """Read the rows that a batch of events needs, and what a commit of them must expect.
+
+    Parameters
+    ----------
+    client
+        From `connect`.
+    users_by_partition
+        Entity ids by the number of their partition.
+
+    Returns
+    -------
+    tuple
+        For each partition how many of its rows rebuilds have replaced, read before its
+        rows (so a row replaced in between is noticed by `commit`); and the row of each
+        user, None for one who has none.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the store does not answer in time.
+    """
+    users = [user for group in users_by_partition.values() for user in group]
+    with translated(), client.pipeline(transaction=False) as pipe:
+        for partition in users_by_partition:
+            pipe.hget(_cursor_key(partition), "rebuilt")
+        counters: list[Any] = []
+        if isinstance(client, redis.RedisCluster):
+            # While slots move, a cluster's pipeline may repeat single commands out of turn.
+            counters = pipe.execute()
+        for user in users:
+            pipe.hmget(row_key(user), FIELDS)
+        answers = counters + pipe.execute()
+    width = len(users_by_partition)
+    rebuilt = {p: int(n or 0) for p, n in zip(users_by_partition, answers[:width], strict=True)}
+    return rebuilt, dict(zip(users, map(parse_live, answers[width:]), strict=True))
+
+
 def load_live(client: Any, rows: Mapping[str, LiveState]) -> None:
-    """Write many live rows with no guard: for a rebuild, while no updater runs."""
+    """Write many live rows with no guard: only where no updater runs."""
     ids = list(rows)
     with translated():
         for start in range(0, len(ids), _LOAD_CHUNK):
@@ -60,13 +112,15 @@ def commit(
     new_cursor: str,
     rows: Mapping[str, LiveState],
     dead: Sequence[bytes] = (),
+    expected_rebuilt: int | None = None,
+    model: str | None = None,
 ) -> None:
     """Write rows, dead letters and cursor of one partition in one atomic step.
 
     The step is refused as a whole unless the lease still has ``epoch``, the cursor stands
-    at ``expected_cursor`` and the log still holds the entry ``new_cursor`` (a server that
-    lost its last writes may have rolled it back). A commit repeated after its answer was
-    lost changes nothing.
+    at ``expected_cursor``, no rebuild has replaced rows since they were read, and the log
+    still holds the entry ``new_cursor`` (a server that lost its last writes may have rolled
+    it back). A commit repeated after its answer was lost changes nothing.
 
     Parameters
     ----------
@@ -82,79 +136,107 @@ def commit(
         Entity id to its new state.
     dead
         Encoded events that could not be applied; they go to the dead-letter stream.
+    expected_rebuilt
+        The partition's counter from `read_batch`; None asks for nothing.
+    model
+        Version of the model that the partition follows from ``new_cursor`` on; None: as before.
 
     Raises
     ------
+    StaleRowsError
+        If a rebuild replaced rows of the partition after `read_batch`: the lease and the
+        cursor are as before, so read the rows and apply the same events again.
     FencedError
-        If a guard refuses; nothing was changed.
+        If another guard refuses. Either way nothing was changed.
     StoreUnavailableError
         If the store does not answer in time; whether it was applied is then unknown, and
         the same call may be repeated.
     """
-    keys, args = _commit_call(partition, epoch, expected_cursor, new_cursor, rows, dead)
-    with translated():
-        try:
-            reply = client.evalsha(_script()[1], len(keys), *keys, *args)
-        except redis.exceptions.NoScriptError:
-            reply = client.eval(_script()[0], len(keys), *keys, *args)
-    _check_reply(reply, partition, epoch, expected_cursor)
-
-
-async def commit_async(
-    client: Any,
-    partition: int,
-    *,
-    epoch: int,
-    expected_cursor: str,
-    new_cursor: str,
-    rows: Mapping[str, LiveState],
-    dead: Sequence[bytes] = (),
-) -> None:
-    """Do what `commit` does, with a client from `connect_async`."""
-    keys, args = _commit_call(partition, epoch, expected_cursor, new_cursor, rows, dead)
-    with translated():
-        try:
-            reply = await client.evalsha(_script()[1], len(keys), *keys, *args)
-        except redis.exceptions.NoScriptError:
-            reply = await client.eval(_script()[0], len(keys), *keys, *args)
-    _check_reply(reply, partition, epoch, expected_cursor)
-
-
-@lru_cache(maxsize=1)
-def _script() -> tuple[str, str]:
-    text = (Path(__file__).parent / "commit.lua").read_text()
-    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _commit_call(
-    partition: int,
-    epoch: int,
-    expected_cursor: str,
-    new_cursor: str,
-    rows: Mapping[str, LiveState],
-    dead: Sequence[bytes],
-) -> tuple[list[Any], list[Any]]:
-    tag = f"{{p{partition:03d}}}"
-    strangers = [entity_id for entity_id in rows if not entity_id.startswith(tag)]
-    if strangers:
-        raise ValueError(f"{strangers[0]} is not in partition {tag}: commit it with its own")
-    keys = [f"{tag}log", f"{tag}cursor", f"{tag}lease", f"{tag}dead", *map(row_key, rows)]
+    tag = _tag(partition)
+    _check_partition(tag, rows)
+    keys = [f"{tag}log", _cursor_key(partition), f"{tag}lease", f"{tag}dead", *map(row_key, rows)]
+    models = () if model is None else (model,)
     args: list[Any] = [
-        epoch, expected_cursor, new_cursor, f"{tag}applied", len(dead), len(FIELDS),
-        *dead, *FIELDS,
+        epoch, expected_cursor, new_cursor, f"{tag}applied",
+        "" if expected_rebuilt is None else expected_rebuilt,
+        len(dead), len(models), *FIELDS, *dead, *models,
     ]  # fmt: skip
     for state in rows.values():
         args.extend(live_values(state))
-    return keys, args
+    with translated():
+        reply = _COMMIT(client, keys, args)
+    if reply[0] == b"refused":
+        guard, found = reply[1].decode(), reply[2].decode()
+        wanted = {
+            "epoch": f"the lease has epoch {found}, the caller {epoch}",
+            "cursor": f"the cursor is {found}, the caller expects {expected_cursor}",
+            "entry": f"the log no longer holds entry {found}",
+            "rebuilt": f"rebuilds replaced {found} rows, the caller knows of {expected_rebuilt}",
+        }[guard]
+        refusal = StaleRowsError if guard == "rebuilt" else FencedError
+        raise refusal(f"partition {partition}: {wanted}; give up the batch and read again")
 
 
-def _check_reply(reply: list[bytes], partition: int, epoch: int, expected_cursor: str) -> None:
-    if reply[0] != b"refused":
-        return
-    guard, found = reply[1].decode(), reply[2].decode()
-    wanted = {
-        "epoch": f"the lease has epoch {found}, the caller {epoch}",
-        "cursor": f"the cursor is {found}, the caller expects {expected_cursor}",
-        "entry": f"the log no longer holds entry {found}",
-    }[guard]
-    raise FencedError(f"partition {partition}: {wanted}; give up the batch and read again")
+def replace_live(
+    client: Any,
+    partition: int,
+    rows: Mapping[str, LiveState],
+    expected: Mapping[str, int | None],
+) -> set[str]:
+    """Write rows made again from history, each unless its live row has moved meanwhile.
+
+    A row is compared and written in one step, and the updater's next commit of the
+    partition is refused (`StaleRowsError`) if it had read the row before: so neither
+    overwrites what the other wrote.
+
+    Parameters
+    ----------
+    client
+        From `connect`.
+    partition
+        Number of the partition; every user in ``rows`` must belong to it.
+    rows
+        Entity id to its state.
+    expected
+        For each of them the version of the live row from which ``rows`` was reckoned; None
+        if there was none.
+
+    Returns
+    -------
+    set[str]
+        The users whose live row has another version now and was left alone.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the store does not answer in time; repeating the same call is then safe.
+    """
+    tag = _tag(partition)
+    _check_partition(tag, rows)
+    left = set[str]()
+    users = iter(rows)
+    with translated():
+        while chunk := list(islice(users, _REPLACE_CHUNK)):
+            args: list[Any] = [*FIELDS]
+            for user in chunk:
+                version = expected[user]
+                args.append(b"" if version is None else version_value(version))
+                args.extend(live_values(rows[user]))
+            keys = [_cursor_key(partition), *map(row_key, chunk)]
+            left.update(chunk[at - 1] for at in _REPLACE(client, keys, args))
+    return left
+
+
+def _tag(partition: int) -> str:
+    return f"{{p{partition:03d}}}"
+
+
+def _cursor_key(partition: int) -> bytes:
+    return b"{p%03d}cursor" % partition
+
+
+def _check_partition(tag: str, rows: Mapping[str, LiveState]) -> None:
+    strangers: Iterator[str] = (entity_id for entity_id in rows if not entity_id.startswith(tag))
+    stranger = next(strangers, None)
+    if stranger is not None:
+        raise ValueError(f"{stranger} is not in partition {tag}: write it with its own")

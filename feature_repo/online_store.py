@@ -20,12 +20,19 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from feature_repo.connection import connect, connect_async, translated
 from feature_repo.errors import LiveStateWriteError
 from feature_repo.live_row import LIVE_VIEW, PROJECT, LiveState, field_key, live_fields, row_key
-from feature_repo.live_store import commit, commit_async, load_live, read_live, read_live_async
+from feature_repo.live_store import (
+    commit,
+    load_live,
+    read_batch,
+    read_live,
+    read_live_async,
+    replace_live,
+)
 
 __all__ = [
     "LIVE_VIEW", "PROJECT", "LiveState", "PortraitOnlineStore", "PortraitOnlineStoreConfig",
-    "commit", "commit_async", "connect", "connect_async", "live_fields", "load_live",
-    "read_live", "read_live_async", "row_key", "translated",
+    "commit", "connect", "connect_async", "live_fields", "load_live", "read_batch",
+    "read_live", "read_live_async", "replace_live", "row_key", "translated",
 ]  # fmt: skip
 
 rows_written: ContextVar[Callable[[int], None] | None] = ContextVar("rows_written", default=None)

@@ -209,7 +209,8 @@ def _stage(connection: Any, home: Path, until: datetime) -> None:
 
 
 def _source(connection: Any, name: str, folder: Path, empty: pa.Schema) -> None:
-    parts = sorted(str(path) for path in folder.glob("*.parquet"))
+    # Resolved: a link to the present generation of parts must not change under the query.
+    parts = sorted(str(path) for path in folder.resolve().glob("*.parquet"))
     if parts:
         connection.read_parquet(parts, union_by_name=True).create_view(name)
     else:

@@ -1,25 +1,71 @@
 """Waiting until an event is applied: how ``after=`` and ``return=profile`` keep their word.
 
-Every commit publishes its cursor. A waiter asks the store once, then sleeps until a cursor
-at or past its own is announced; nothing polls while nothing happens.
+Every commit publishes its cursor, and what is heard is remembered. While the subscription
+holds, a waiter costs the store nothing; whatever is not heard (a lost subscription, a stall)
+is asked for, once for all waiters of a partition.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import heapq
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import redis
 import structlog
 
-from services.log import Receipt, applied_channel, cursor_key, stream_id
+from services.log import applied_channel, cursor_key
+from services.receipt import Position, Receipt, stream_id
 
-_RECHECK_S: Final = 0.5  # an announcement lost to a reconnect costs at most this
+_RECHECK_S: Final = 0.3  # an announcement that was lost unnoticed costs at most this
+_BLIND_S: Final = 0.05  # between questions while nothing is heard
 _BACKOFF_S: Final = 0.2
 
 _log = structlog.get_logger(__name__)
 
-Position = tuple[int, int]
+_NEVER: Final[Position] = (0, 0)
+
+
+class _Waiters:
+    """Those who wait for one partition, the earliest position first."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[Position, int, asyncio.Future[bool]]] = []
+        self._waiting: set[asyncio.Future[bool]] = set()
+        self._number = itertools.count()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, position: Position) -> "asyncio.Future[bool]":
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._heap, (position, next(self._number), future))
+        self._waiting.add(future)
+        return future
+
+    def reached(self, cursor: Position) -> None:
+        """Wake those whose position is at or before ``cursor``."""
+        while self._heap and self._heap[0][0] <= cursor:
+            future = heapq.heappop(self._heap)[2]
+            self._waiting.discard(future)
+            if not future.done():
+                future.set_result(True)
+
+    def failed(self, error: Exception) -> None:
+        """Tell everybody that the store does not answer."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(error)
+        self._heap.clear()
+        self._waiting.clear()
+
+    def left(self, future: "asyncio.Future[bool]") -> None:
+        """Forget somebody, in whatever way the wait ended."""
+        self._waiting.discard(future)
+        if len(self._heap) > 2 * len(self._waiting):
+            self._heap = [waiter for waiter in self._heap if waiter[2] in self._waiting]
+            heapq.heapify(self._heap)
 
 
 class Applied:
@@ -28,36 +74,50 @@ class Applied:
     Parameters
     ----------
     client
-        Asyncio client of the store.
+        Asyncio client of the store, to ask for cursors; should fail fast.
+    subscriber
+        Asyncio client with ``pubsub``, to listen with.
     partitions
         Number of log partitions.
     listeners
         Further channels and what to do with their messages.
+
+    Attributes
+    ----------
+    hearing
+        Whether every commit from now on is sure to be announced to us.
     """
 
     def __init__(
         self,
         client: Any,
+        subscriber: Any,
         partitions: int,
         listeners: dict[bytes, Callable[[bytes], None]] | None = None,
     ) -> None:
         self._client = client
+        self._subscriber = subscriber
         self._channels = {applied_channel(p): p for p in range(partitions)}
         self._listeners = listeners or {}
         self._cursors: dict[int, Position] = {}
-        self._waiters: dict[int, set[tuple[Position, asyncio.Future[None]]]] = {}
+        self._waiters = {p: _Waiters() for p in range(partitions)}
         self._task: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._losses = 0
+        self.hearing = False
 
     def start(self) -> None:
         """Begin to listen."""
         self._task = asyncio.create_task(self._listen())
 
     async def stop(self) -> None:
-        """Stop listening."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        """Stop listening and close the subscription's client."""
+        for task in (self._task, self._asking):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        await self._subscriber.aclose()
 
     async def wait(self, receipt: Receipt, partitions: set[int], timeout_s: float) -> bool:
         """Return True once ``receipt`` is applied in ``partitions``, False after ``timeout_s``.
@@ -72,57 +132,96 @@ class Applied:
         redis.RedisError
             If the store does not answer.
         """
-        wanted = [(p, at) for p, at in receipt.positions.items() if p in partitions]
         deadline_s = asyncio.get_running_loop().time() + timeout_s
-        for partition, position in wanted:
-            if not await self._wait(partition, position, deadline_s):
+        for partition, position in receipt.positions.items():
+            if (
+                partition in partitions
+                and partition in self._waiters
+                and self._cursors.get(partition, _NEVER) < position
+                and not await self._wait(partition, position, deadline_s)
+            ):
                 return False
         return True
 
     async def _wait(self, partition: int, position: Position, deadline_s: float) -> bool:
-        loop = asyncio.get_running_loop()
-        if self._cursors.get(partition, (0, 0)) >= position:
-            return True
-        future: asyncio.Future[None] = loop.create_future()
-        waiter = (position, future)
-        self._waiters.setdefault(partition, set()).add(waiter)
+        waiters = self._waiters[partition]
+        future = waiters.add(position)
+        timer = asyncio.get_running_loop().call_at(deadline_s, _expire, future)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_for_waiters())
         try:
-            while True:
-                await self._ask(partition)
-                remaining_s = deadline_s - loop.time()
-                if future.done() or remaining_s <= 0:
-                    return future.done()
-                await asyncio.wait([future], timeout=min(remaining_s, _RECHECK_S))
-                if future.done():
-                    return True
+            return await future
         finally:
-            self._waiters[partition].discard(waiter)
+            timer.cancel()
+            waiters.left(future)
 
-    async def _ask(self, partition: int) -> None:
-        cursor = await self._client.hget(cursor_key(partition), "cursor")
-        if cursor is not None:
-            self._advance(partition, stream_id(cursor))
+    async def _ask_for_waiters(self) -> None:
+        """Ask for the cursors somebody waits for, again and again until nobody does."""
+        rest_s = _RECHECK_S if self.hearing else 0.0
+        while True:
+            await asyncio.sleep(rest_s)
+            awaited = [p for p, waiters in self._waiters.items() if waiters]
+            if not awaited:
+                return
+            try:
+                await self._ask(awaited)
+            except (redis.RedisError, OSError) as error:
+                for partition in awaited:
+                    self._waiters[partition].failed(error)
+            rest_s = _RECHECK_S if self.hearing else _BLIND_S
+
+    async def _ask(self, partitions: Iterable[int]) -> None:
+        asked, losses = list(partitions), self._losses
+        async with self._client.pipeline(transaction=False) as pipe:
+            for partition in asked:
+                pipe.hget(cursor_key(partition), "cursor")
+            cursors = await pipe.execute()
+        if losses != self._losses:  # what was read may come from before a crash of the store
+            return
+        for partition, cursor in zip(asked, cursors, strict=True):
+            if cursor is not None:
+                self._advance(partition, stream_id(cursor))
 
     def _advance(self, partition: int, cursor: Position) -> None:
-        self._cursors[partition] = cursor
-        for position, future in self._waiters.get(partition, ()):
-            if position <= cursor and not future.done():
-                future.set_result(None)
+        if cursor > self._cursors.get(partition, _NEVER):  # answers may overtake each other
+            self._cursors[partition] = cursor
+            self._waiters[partition].reached(cursor)
 
     async def _listen(self) -> None:
         while True:
             try:
-                async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(*self._channels, *self._listeners)
-                    while True:
-                        message = await pubsub.get_message(timeout=10)
-                        if message is not None:
-                            self._heard(message["channel"], message["data"])
+                async with self._subscriber.pubsub() as pubsub:
+                    await self._follow(pubsub)
             except (redis.RedisError, OSError) as error:
-                # What was announced meanwhile is unknown; waiters ask again by themselves.
-                self._cursors.clear()
+                self._lose()
                 _log.warning("announcements_lost", error=type(error).__name__)
                 await asyncio.sleep(_BACKOFF_S)
+
+    async def _follow(self, pubsub: Any) -> None:
+        channels = [*self._channels, *self._listeners]
+        await pubsub.subscribe(*channels)
+        confirmed = set[bytes]()
+        while True:
+            message = await pubsub.get_message(timeout=10)
+            if message is None:
+                continue
+            if message["type"] == "message":
+                self._heard(message["channel"], message["data"])
+            elif message["type"] == "subscribe":
+                # Also after redis-py has connected again by itself: then it starts anew.
+                if self.hearing:
+                    self._lose()
+                    confirmed.clear()
+                confirmed.add(message["channel"])
+                if len(confirmed) == len(channels):
+                    # Commits from here on are announced; those before are in the cursors.
+                    await self._ask(self._waiters)
+                    self.hearing = True
+
+    def _lose(self) -> None:
+        self.hearing = False
+        self._losses += 1
+        self._cursors.clear()
 
     def _heard(self, channel: bytes, data: bytes) -> None:
         partition = self._channels.get(channel)
@@ -130,3 +229,8 @@ class Applied:
             self._advance(partition, stream_id(data))
         elif channel in self._listeners:
             self._listeners[channel](data)
+
+
+def _expire(future: "asyncio.Future[bool]") -> None:
+    if not future.done():
+        future.set_result(False)

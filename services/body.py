@@ -11,7 +11,7 @@ import msgspec
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
-from feature_repo.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
+from feature_repo.events import MAX_BATCH_EVENTS
 from services.problems import ProblemError
 
 JSON_TYPES: Final = frozenset({"application/json"})
@@ -147,6 +147,3 @@ def split(data: bytes, *, lines: bool) -> list[bytes]:
     if not documents:
         raise ProblemError("invalid", "the batch is empty: send at least one event")
     return documents
-
-
-MAX_BODY_BYTES: Final = MAX_BATCH_BYTES

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,10 +21,17 @@ from services.state import GatewayState
 
 DESCRIPTION = """Post behaviour events; read the profile and the recommendations they lead to.
 Every error is `application/problem+json` (RFC 9457). See the Authorize button for keys."""
+ANSWER_TIMEOUT_S: Final = 30.0
+"""Longest time for an answer, once body and awaited receipt have had theirs."""
 
 
 def create_app(
-    settings: Settings, url: str, admin_digest: str | None, *, behind_serve: bool = False
+    settings: Settings,
+    url: str,
+    admin_digest: str | None,
+    *,
+    behind_serve: bool = False,
+    drain_file: Path | None = None,
 ) -> FastAPI:
     """Return the ASGI application.
 
@@ -33,6 +41,8 @@ def create_app(
         See `services.state.GatewayState`; nothing is opened before the lifespan starts.
     behind_serve
         Whether Ray Serve is around it, which sends the request id back by itself.
+    drain_file
+        While this file exists, the service is about to end and says that it is not ready.
     """
     metrics = Metrics()
 
@@ -41,7 +51,7 @@ def create_app(
         from services.logs import configure
 
         configure(settings.log_level)
-        app.state.gateway = GatewayState(settings, url, admin_digest)
+        app.state.gateway = GatewayState(settings, url, admin_digest, drain_file)
         await app.state.gateway.start()
         try:
             yield
@@ -61,7 +71,14 @@ def create_app(
     app.add_api_route(
         "/problems/{name}", _problem_page, include_in_schema=False, response_class=HTMLResponse
     )
-    app.add_middleware(Frame, metrics=metrics, state=app.state, tags=not behind_serve)
+    app.add_middleware(
+        Frame,
+        metrics=metrics,
+        state=app.state,
+        tags=not behind_serve,
+        body_timeout_s=settings.body_timeout_s,
+        timeout_s=settings.body_timeout_s + settings.wait_ms / 1000 + ANSWER_TIMEOUT_S,
+    )
     _handle_errors(app)
     _document(app)
     return app

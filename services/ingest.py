@@ -1,6 +1,7 @@
 """Routes that take events in: one, or a batch. An answer of 202 means it is in the log."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from feature_repo.event_decoding import decode_event
 from feature_repo.events import (
     DEDUP_WINDOW_MS,
     MAX_BATCH_BYTES,
@@ -22,13 +24,14 @@ from feature_repo.events import (
 )
 from services import body
 from services.answers import answer, gateway
-from services.log import Receipt, merged
 from services.problems import ProblemError
-from services.profiles import shown
+from services.profiles import current
+from services.receipt import Appended, merged
 from services.state import STORE_BOUND_S, GatewayState
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 
+ERASED: Final = "this person asked to be forgotten: no event of theirs is taken"
 _YIELD_EVERY: Final = 100  # events between which other requests get their turn
 _REF: Final = Event.model_json_schema()
 _ONE: Final = {"requestBody": {"required": True, "content": {"application/json": {"schema": _REF}}}}
@@ -73,25 +76,23 @@ async def post_event(
 ) -> Response:
     """Take one event; 202 once it is durable, 200 with ``return=profile`` once it is applied."""
     state = gateway(request)
-    data = await body.read(request, limit=MAX_EVENT_BYTES)
-    try:
-        event = Event.model_validate(body.parse(data))
-    except ValidationError as error:
-        found = problems(error)
-        raise ProblemError("invalid", found[0]["detail"], errors=found) from None
+    event = _event(await body.read(request, limit=MAX_EVENT_BYTES))
     record = _record(state, event)
     appended = (await _append(state, [record]))[0]
-    status = "duplicate" if appended.duplicate else "accepted"
-    request.app.state.metrics.events.labels(status).inc()
-    reply: dict[str, Any] = {"id": record.id, "status": status, "receipt": str(appended.receipt)}
+    request.app.state.metrics.events.labels(appended.status).inc()
+    if appended.status == "erased":
+        raise ProblemError("erased", ERASED)
+    reply: dict[str, Any] = {
+        "id": record.id, "status": appended.status, "receipt": str(appended.receipt),
+    }  # fmt: skip
     if returning is None:
         return answer(reply, 202)
-    await state.wait_applied(str(Receipt({appended.partition: appended.position})), {record.user})
-    row = await state.live(record.user)
-    if row is None:  # only a poison event leaves its user without a row
-        raise ProblemError("not-applied-yet", "the event is stored but could not be applied")
+    await state.reached(appended.receipt, {appended.partition})
     user_id = event.user_id or event.anonymous_id or ""
-    reply["profile"] = await shown(state, record.user, row, user_id, "full")
+    profile = await current(state, record.user, user_id, "full")
+    if profile is None:  # only a poison event leaves its user without a row
+        raise ProblemError("not-applied-yet", "the event is stored but could not be applied")
+    reply["profile"] = profile
     return answer(reply)
 
 
@@ -104,37 +105,55 @@ async def post_batch(request: Request) -> Response:
         request, limit=MAX_BATCH_BYTES, types=body.JSON_TYPES | body.NDJSON_TYPES
     )
     documents = body.split(data, lines=media in body.NDJSON_TYPES)
-    records, refused = list[EventRecord](), list[Refused]()
+    records, places, refused = list[EventRecord](), list[int](), list[Refused]()
     for index, document in enumerate(documents):
         taken = _take(state, index, document)
         if isinstance(taken, Refused):
             refused.append(taken)
         else:
             records.append(taken)
+            places.append(index)
         if index % _YIELD_EVERY == _YIELD_EVERY - 1:
             await asyncio.sleep(0)
     appended = await _append(state, records) if records else []
-    duplicates = sum(one.duplicate for one in appended)
+    for index, record, one in zip(places, records, appended, strict=True):
+        if one.status == "erased":
+            refused.append(Refused(index, record.id, "erased", "", ERASED))
+    refused.sort(key=lambda each: each.index)
+    counts = Counter(one.status for one in appended)
+    stored = [one for one in appended if one.status != "erased"]
     counter = request.app.state.metrics.events
-    counter.labels("accepted").inc(len(appended) - duplicates)
-    counter.labels("duplicate").inc(duplicates)
-    counter.labels("rejected").inc(len(refused))
+    for status, count in counts.items():
+        counter.labels(status).inc(count)
+    counter.labels("rejected").inc(len(refused) - counts["erased"])
     reply = {
         "received": len(documents),
-        "accepted": len(appended) - duplicates,
-        "duplicates": duplicates,
+        "accepted": counts["accepted"],
+        "duplicates": counts["duplicate"],
         "rejected": len(refused),
-        "receipt": str(merged(appended)) if appended else None,
+        "receipt": str(merged(stored)) if stored else None,
         "errors": [one.shown() for one in refused],
     }
-    return answer(reply, 202 if not refused else 207 if appended else 422)
+    return answer(reply, 202 if not refused else 207 if stored else 422)
+
+
+def _event(document: bytes) -> Event:
+    """Return the event of a request that holds one."""
+    event = decode_event(document)
+    if event is not None:
+        return event
+    try:
+        return Event.model_validate(body.parse(document))
+    except ValidationError as error:
+        found = problems(error)
+        raise ProblemError("invalid", found[0]["detail"], errors=found) from None
 
 
 def _take(state: GatewayState, index: int, document: bytes) -> EventRecord | Refused:
     if len(document) > MAX_EVENT_BYTES:
         return Refused(index, None, "too-large", "", f"over {MAX_EVENT_BYTES:,} bytes")
     try:
-        event = Event.model_validate_json(document)
+        event = decode_event(document) or Event.model_validate_json(document)
         if event.id is None:
             return Refused(index, None, "invalid", "/id", "id is required in a batch")
         return _record(state, event)
@@ -185,7 +204,7 @@ def _check_time(event: Event, now: int) -> None:
     raise ProblemError("invalid", detail, errors=[{"pointer": "/time", "detail": detail}])
 
 
-async def _append(state: GatewayState, records: list[EventRecord]) -> list[Any]:
+async def _append(state: GatewayState, records: list[EventRecord]) -> list[Appended]:
     # The appender works in a task of its own: a client that hangs up cancels this handler,
     # never the write. The bound grows with the batch.
     bound_s = STORE_BOUND_S + len(records) / 1000

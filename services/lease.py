@@ -2,32 +2,44 @@
 
 A lease is a hash ``{pNNN}lease`` with ``owner``, ``epoch`` and ``until_ms``. Each new owner
 raises the epoch; a commit carries its epoch, so an owner that was paused past its lease
-cannot write. Belongs here: taking, keeping and giving leases, and sharing them out.
+cannot write. Live owners beat into the sorted set `UPDATERS`; each takes its share by its
+rank there. Belongs here: taking, keeping and giving leases, and sharing them out.
 """
 
-from typing import Final
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 import redis
+import structlog
+from redis.exceptions import RedisClusterException
 
-_ACQUIRE: Final = """
+from feature_repo.connection import in_our_words
+from feature_repo.errors import StoreUnavailableError
+from feature_repo.script import Call, Script
+from services.log_keys import cursor_key
+
+_TAKE: Final = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'until_ms')
 local epoch = tonumber(held[2] or '0')
 if held[1] ~= ARGV[1] then
-  if ARGV[3] == '0' and held[3] and tonumber(held[3]) > now then return -1 end
+  if ARGV[3] == '0' and held[3] and tonumber(held[3]) > now then return {-1} end
   epoch = epoch + 1
 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', epoch, 'until_ms', now + ARGV[2])
-return epoch
-"""
-_RELEASE: Final = """
+local known = redis.call('HMGET', KEYS[2], 'cursor', 'model')
+return {epoch, known[1] or '0-0', known[2] or ''}
+""")
+_RELEASE: Final = Script("""
 if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then
   redis.call('HSET', KEYS[1], 'owner', '', 'until_ms', 0)
 end
 return 1
-"""
-_BEAT: Final = """
+""")
+_BEAT: Final = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[2] == '0' then
@@ -36,11 +48,28 @@ else
   redis.call('ZADD', KEYS[1], now, ARGV[1])
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[3])
-return redis.call('ZCARD', KEYS[1])
-"""
+local owners = redis.call('ZRANGE', KEYS[1], 0, -1)
+table.sort(owners)
+for rank, owner in ipairs(owners) do
+  if owner == ARGV[1] then return {rank - 1, #owners} end
+end
+return {0, #owners}
+""")
 
 UPDATERS: Final = "portrait:updaters"
 LEASE_MS: Final = 4000
+_LOOKS: Final = 16  # round trips that looking for free partitions may take
+_AWAY_S: Final = 2.0  # a node that did not answer is asked again only then
+
+_log = structlog.get_logger(__name__)
+
+
+class Held(NamedTuple):
+    """A lease, and where its partition stood when it was last renewed."""
+
+    epoch: int
+    cursor: str
+    model: str | None
 
 
 def lease_key(partition: int) -> bytes:
@@ -49,7 +78,7 @@ def lease_key(partition: int) -> bytes:
 
 
 class Leases:
-    """The leases of one owner; ``epochs`` maps the partitions held to their epochs.
+    """The leases of one owner.
 
     Parameters
     ----------
@@ -58,57 +87,161 @@ class Leases:
     owner
         Name unique to this process and start.
     lease_ms
-        Time after which a silent owner loses its partitions.
+        Time after which a silent owner loses its partitions, and no longer counts.
+
+    Attributes
+    ----------
+    held : dict[int, Held]
+        The partitions held.
     """
 
-    def __init__(self, client: "redis.Redis", owner: str, lease_ms: int = LEASE_MS) -> None:
+    def __init__(self, client: Any, owner: str, lease_ms: int = LEASE_MS) -> None:
         self._client = client
         self._owner = owner
         self._lease_ms = lease_ms
-        self._acquire = client.register_script(_ACQUIRE)
-        self._release = client.register_script(_RELEASE)
-        self._beat = client.register_script(_BEAT)
-        self.epochs: dict[int, int] = {}
+        self._target: tuple[int, int] = (0, 1)  # rank, owners
+        self._looked = 0
+        self._away = dict[str, float]()  # node of a cluster -> when to ask it again
+        self.held: dict[int, Held] = {}
+
+    @property
+    def epochs(self) -> dict[int, int]:
+        """The epoch of each partition held; a copy."""
+        return {partition: held.epoch for partition, held in list(self.held.items())}
 
     def share(self, partitions: int) -> None:
-        """Renew what is held and take or give partitions until every live owner has its share."""
-        owners = max(1, self._beat(keys=[UPDATERS], args=[self._owner, 1, 3 * self._lease_ms]))
-        fair = -(-partitions // owners)
-        for partition in list(self.epochs):
-            if len(self.epochs) > fair:
-                self.release(partition)
-            else:
-                self.take(partition)
-        for partition in range(partitions):
-            if len(self.epochs) >= fair:
+        """Renew what is held and take or give partitions until every live owner has its share.
+
+        Shares differ by one at most. Part of a cluster that does not answer costs its
+        partitions, for the time being.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If no partition's lease could be asked for.
+        """
+        rank, owners = self._beat()
+        fair = partitions // owners + (rank < partitions % owners)
+        keep = sorted(self.held)[:fair]
+        for partition in set(self.held) - set(keep):
+            self.release(partition)
+        reached = self._take(keep)
+        free = [p for p in range(partitions) if p not in self.held]
+        # Everyone looks at another place first, and at another one each time: with many
+        # partitions and little to take, not all of them can be asked for at once.
+        self._looked += 1
+        start = (rank * partitions // owners + self._looked * _LOOKS) % max(1, len(free))
+        free = free[start:] + free[:start]
+        for _ in range(_LOOKS):
+            wanted = fair - len(self.held)
+            if wanted <= 0 or not free:
                 break
-            if partition not in self.epochs:
-                self.take(partition)
+            reached |= self._take(free[:wanted])
+            free = free[wanted:]
+        if not reached and fair:
+            raise StoreUnavailableError("no partition's lease could be asked for: retry")
+
+    def missing(self, partitions: int) -> int:
+        """Return how many partitions the owner lacks to its share, as of the last `share`."""
+        rank, owners = self._target
+        return partitions // owners + (rank < partitions % owners) - len(self.held)
 
     def take(self, partition: int, *, force: bool = False) -> bool:
-        """Take or renew one lease and say whether it is held; ``force`` takes it from its owner."""
-        epoch = int(
-            self._acquire(
-                keys=[lease_key(partition)], args=[self._owner, self._lease_ms, int(force)]
-            )
-        )
-        if epoch < 0:
-            self.epochs.pop(partition, None)
-            return False
-        self.epochs[partition] = epoch
-        return True
+        """Take or renew one lease and say whether it is held; ``force`` takes it from its owner.
+
+        Raises
+        ------
+        redis.RedisError
+            If the store does not answer.
+        """
+        return self._took(partition, _TAKE(self._client, *self._call(partition, force=force)))
 
     def release(self, partition: int) -> None:
         """Give one lease back, if it is still ours."""
-        self.epochs.pop(partition, None)
-        self._release(keys=[lease_key(partition)], args=[self._owner])
+        self.held.pop(partition, None)
+        try:
+            _RELEASE(self._client, [lease_key(partition)], [self._owner])
+        except (redis.RedisError, RedisClusterException, OSError) as error:
+            _log.warning("lease_left_to_expire", partition=partition, error=type(error).__name__)
 
     def lose(self, partition: int) -> None:
         """Forget a lease that a commit found to be another's."""
-        self.epochs.pop(partition, None)
+        self.held.pop(partition, None)
 
     def leave(self) -> None:
         """Give everything back, so that the next owner need not wait."""
-        for partition in list(self.epochs):
+        for partition in list(self.held):
             self.release(partition)
-        self._beat(keys=[UPDATERS], args=[self._owner, 0, 3 * self._lease_ms])
+        _BEAT(self._client, [UPDATERS], [self._owner, 0, self._lease_ms])
+
+    def _beat(self) -> tuple[int, int]:
+        try:
+            rank, owners = _BEAT(self._client, [UPDATERS], [self._owner, 1, self._lease_ms])
+            self._target = (int(rank), max(1, int(owners)))
+        except (redis.RedisError, RedisClusterException, OSError) as error:
+            if not isinstance(self._client, redis.RedisCluster):
+                raise
+            # The set lies on a part of the cluster that is away: shares stay as they were.
+            _log.warning("beat_failed", error=type(error).__name__)
+        return self._target
+
+    def _call(self, partition: int, *, force: bool = False) -> Call:
+        keys = [lease_key(partition), cursor_key(partition)]
+        return keys, [self._owner, self._lease_ms, int(force)]
+
+    def _took(self, partition: int, answer: Sequence[Any]) -> bool:
+        if int(answer[0]) < 0:
+            self.held.pop(partition, None)
+            return False
+        self.held[partition] = Held(int(answer[0]), answer[1].decode(), answer[2].decode() or None)
+        return True
+
+    def _take(self, partitions: Iterable[int]) -> bool:
+        """Take leases and say whether the store, or any part of a cluster, answered."""
+        reached = False
+        for client, node, group in self._by_node(partitions):
+            if time.monotonic() < self._away.get(node, 0.0):
+                answers: list[Any] = [redis.ConnectionError("away")] * len(group)
+            else:
+                answers = self._ask(client, node, group)
+            for partition, answer in zip(group, answers, strict=True):
+                if isinstance(answer, Exception):
+                    self.held.pop(partition, None)
+                else:
+                    reached = True
+                    self._took(partition, answer)
+        return reached
+
+    def _ask(self, client: Any, node: str, group: list[int]) -> list[Any]:
+        try:
+            answers = _TAKE.run_all(client, [self._call(partition) for partition in group])
+        except (redis.RedisError, RedisClusterException, OSError) as error:
+            if node:
+                self._away[node] = time.monotonic() + _AWAY_S
+            _log.warning("leases_not_renewed", partitions=group, error=type(error).__name__)
+            return [error] * len(group)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                if not node and in_our_words(answer) is None:
+                    raise answer
+                _log.warning("lease_not_renewed", error=type(answer).__name__)
+        if node and any(isinstance(answer, redis.ResponseError) for answer in answers):
+            self._client.nodes_manager.initialize()  # its slots may be elsewhere now
+        return answers
+
+    def _by_node(self, partitions: Iterable[int]) -> list[tuple[Any, str, list[int]]]:
+        if not isinstance(self._client, redis.RedisCluster):
+            group = list(partitions)
+            return [(self._client, "", group)] if group else []
+        groups: dict[str, list[int]] = defaultdict(list)
+        for partition in partitions:
+            try:
+                node = self._client.get_node_from_key(lease_key(partition))
+            except RedisClusterException:
+                self.held.pop(partition, None)  # no node has its slot now
+                continue
+            groups[node.name].append(partition)
+        return [
+            (self._client.get_redis_connection(self._client.get_node(node_name=name)), name, group)
+            for name, group in groups.items()
+        ]

@@ -1,8 +1,9 @@
-"""What happens around every request: id, key, metrics, and an answer whatever goes wrong.
+"""What happens around every request: id, bounds, key, metrics, an answer whatever goes wrong.
 
 Plain ASGI (no BaseHTTPMiddleware: it costs 0.1 ms and breaks cancellation).
 """
 
+import asyncio
 import re
 import time
 import uuid
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services import limits
 from services.api_keys import KeyRing
 from services.problems import Problem
 
@@ -45,6 +47,8 @@ class Metrics:
             "portrait_events_total", "Events received by outcome", ["outcome"],
             registry=self.registry,
         )  # fmt: skip
+        for outcome in ("accepted", "duplicate", "erased", "rejected"):
+            self.events.labels(outcome)  # shown as 0 before the first
         self.recommendations = Counter(
             "portrait_recommendations_total", "Recommendations by source", ["source"],
             registry=self.registry,
@@ -64,20 +68,35 @@ class Frame:
         The application's state; its ``gateway`` knows the keys.
     tags
         Whether to send the request id back; Ray Serve does so itself.
+    body_timeout_s
+        Longest time in which a request's body must arrive, seconds.
+    timeout_s
+        Longest time in which a request must be answered, seconds.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, state: Any, *, tags: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        state: Any,
+        *,
+        tags: bool,
+        body_timeout_s: float,
+        timeout_s: float,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._state = state
         self._tags = tags
+        self._body_timeout_s = body_timeout_s
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started_s, status = time.perf_counter(), 500
+        started_s, status, begun = time.perf_counter(), 500, False
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
@@ -85,23 +104,37 @@ class Frame:
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def tagged(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 if self._tags:
                     MutableHeaders(scope=message)["x-request-id"] = request_id
+                if status in limits.CLOSING:
+                    MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
-        try:
-            refused = await self._admit(scope, headers)
-            if refused is not None:
-                await refused.response(scope["path"], request_id)(scope, receive, tagged)
-            else:
-                await self._app(scope, receive, tagged)
-        except Exception:  # noqa: BLE001 - the last resort: an answer, and the cause in the log
-            _log.exception("request_failed", request_id=request_id)
-            problem = Problem("internal", "the server failed on this request")
+        async def refuse(problem: Problem) -> None:
+            if begun:  # half an answer cannot be mended: the server breaks the connection
+                raise RuntimeError("the request failed after its answer had begun")
             await problem.response(scope["path"], request_id)(scope, receive, tagged)
+
+        try:
+            # The bound cancels the handler, never an append: that has a task of its own.
+            async with asyncio.timeout(self._timeout_s) as bound:
+                refused = limits.refused(scope, headers) or await self._admit(scope, headers)
+                if refused is not None:
+                    await refuse(refused)
+                else:
+                    bounded = limits.within(receive, self._body_timeout_s)
+                    await self._app(scope, bounded, tagged)
+        except Exception as error:  # noqa: BLE001 - the last resort: an answer, the cause in the log
+            if isinstance(error, TimeoutError) and bound.expired():
+                _log.warning("request_overtime", request_id=request_id, path=scope["path"])
+                detail = f"there was no answer within {self._timeout_s:g} s"
+                await refuse(Problem("overtime", detail, headers={"retry-after": "1"}))
+            else:
+                _log.exception("request_failed", request_id=request_id)
+                await refuse(Problem("internal", "the server failed on this request"))
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(scope["method"], route, str(status)).inc()

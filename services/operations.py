@@ -3,21 +3,23 @@
 import asyncio
 import json
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-import redis
 from fastapi import APIRouter, Query, Request
 from prometheus_client import generate_latest
 from starlette.responses import Response
 
 from services.answers import answer, gateway
-from services.lease import UPDATERS
-from services.log import cursor_key, log_key, stream_id
+from services.health import Health
 from services.models import chosen
 from services.state import GatewayState
-from services.updater import STATS_KEY
 
 router = APIRouter(tags=["operations"])
+
+MAX_LAG_S: Final = 30.0
+"""An event that waits longer than this to be applied makes the service not ready."""
+NEARLY_FULL: Final = 0.9
+"""The service is not ready once a partition's log holds this share of its limit."""
 
 
 @router.get("/health/live")
@@ -30,14 +32,10 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """Say whether events are taken and applied: 200, or 503 with what is missing."""
     state = gateway(request)
-    checks = {"store": False, "updater": False}
-    try:
-        async with asyncio.timeout(0.8):
-            checks["store"] = bool(await state.store.ping())
-            checks["updater"] = bool(await state.store.zcard(UPDATERS))
-    except (TimeoutError, redis.RedisError, OSError):
-        pass
-    fine = all(checks.values())
+    checks = readiness(
+        await state.probe.glance(), state.settings.lag_limit, draining=state.draining()
+    )
+    fine = all(check["ok"] for check in checks.values())
     body = {
         "status": "ok" if fine else "unavailable",
         "checks": checks,
@@ -47,40 +45,63 @@ async def ready(request: Request) -> Response:
     return answer(body, 200 if fine else 503, None if fine else {"retry-after": "1"})
 
 
+def readiness(health: Health, lag_limit: int, *, draining: bool) -> dict[str, dict[str, Any]]:
+    """Return each check of readiness: whether it holds, and the values it goes by."""
+    logs = health.partitions
+    lag_s = max((each.lag_ms for each in logs), default=0) / 1000
+    entries = max((each.entries for each in logs), default=0)
+    held = sum(each.leased for each in logs)
+    return {
+        "store": {"ok": health.error is None, "error": health.error, "took_ms": health.took_ms},
+        "writes": {
+            "ok": health.error is None and health.refusal is None,
+            "refusal": health.refusal,
+        },
+        "lag": {
+            "ok": health.error is None and lag_s <= MAX_LAG_S and entries < lag_limit * NEARLY_FULL,
+            "seconds": lag_s,
+            "max_seconds": MAX_LAG_S,
+            "log_entries": entries,
+            "lag_limit": lag_limit,
+        },
+        "leases": {
+            "ok": health.error is None and held == len(logs),
+            "held": held,
+            "partitions": len(logs),
+            "updaters": health.updaters,
+        },
+        "serving": {"ok": not draining, "draining": draining},
+    }
+
+
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Return this replica's numbers and the log's, in Prometheus form."""
     text = generate_latest(request.app.state.metrics.registry).decode()
-    try:
-        async with asyncio.timeout(0.8):
-            text += await _log_metrics(gateway(request))
-    except (TimeoutError, redis.RedisError, OSError):
+    health = await gateway(request).probe.look()
+    if health.error is None:
+        text += log_metrics(health)
+    else:
         text += "# the store does not answer: no numbers of the log\n"
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _log_metrics(state: GatewayState) -> str:
-    partitions = range(state.tenant.partitions)
-    async with state.store.pipeline(transaction=False) as pipe:
-        for partition in partitions:
-            pipe.hmget(cursor_key(partition), "cursor", "archived")
-            pipe.xrevrange(log_key(partition), count=1)
-            pipe.xlen(log_key(partition))
-        pipe.hgetall(STATS_KEY)
-        pipe.zcard(UPDATERS)
-        *found, stats, updaters = await pipe.execute()
-    lag_ms, length = 0, 0
-    for (cursor, _), newest, entries in zip(found[::3], found[1::3], found[2::3], strict=True):
-        length += entries
-        at = stream_id(cursor or b"0-0")
-        if newest and stream_id(newest[0][0]) > at:
-            lag_ms = max(lag_ms, round(time.time() * 1000) - max(at[0], stream_id(newest[0][0])[0]))
+def log_metrics(health: Health) -> str:
+    """Return the numbers of the log in Prometheus form; worst partition where one is meant."""
+    logs, stats = health.partitions, health.stats
     lines = [
-        ("portrait_log_entries", "gauge", length),
-        ("portrait_updater_lag_seconds", "gauge", lag_ms / 1000),
-        ("portrait_updaters", "gauge", updaters),
-        ("portrait_events_applied_total", "counter", int(stats.get(b"events", 0))),
-        ("portrait_events_dead_total", "counter", int(stats.get(b"dead", 0))),
+        ("portrait_log_entries", "gauge", sum(each.entries for each in logs)),
+        ("portrait_log_entries_worst", "gauge", max(each.entries for each in logs)),
+        ("portrait_updater_lag_seconds", "gauge", max(each.lag_ms for each in logs) / 1000),
+        ("portrait_archive_lag_seconds", "gauge", max(each.archive_lag_ms for each in logs) / 1000),
+        ("portrait_updaters", "gauge", health.updaters),
+        ("portrait_leases_held", "gauge", sum(each.leased for each in logs)),
+        ("portrait_partitions", "gauge", len(logs)),
+        ("portrait_store_writable", "gauge", int(health.refusal is None)),
+        ("portrait_dead_letters", "gauge", sum(each.dead for each in logs)),
+        ("portrait_events_applied_total", "counter", stats.get("events", 0)),
+        ("portrait_events_dead_total", "counter", stats.get("dead", 0)),
+        ("portrait_events_late_total", "counter", stats.get("late", 0)),
     ]
     return "".join(f"# TYPE {name} {kind}\n{name} {value}\n" for name, kind, value in lines)
 

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from feature_repo.errors import (
@@ -55,6 +56,9 @@ TYPES: Final[dict[str, ProblemType]] = {
     "too-large": ProblemType(
         413, "Too large", "Split it: 32 KB an event, 1,000 events and 5 MB a batch."
     ),
+    "headers-too-large": ProblemType(
+        431, "Request header fields too large", "Send fewer or shorter headers: 16 KB in all."
+    ),
     "unsupported-media-type": ProblemType(
         415,
         "Unsupported media type",
@@ -70,6 +74,11 @@ TYPES: Final[dict[str, ProblemType]] = {
         "The store does not answer",
         "Repeat the request, with the same event ids, after Retry-After.",
     ),
+    "overtime": ProblemType(
+        504,
+        "The request took too long to answer",
+        "Ask for less, or repeat it; an event sent again with its id is taken once.",
+    ),
     "not-applied-yet": ProblemType(
         504,
         "The awaited event is not applied yet",
@@ -81,8 +90,10 @@ TYPES: Final[dict[str, ProblemType]] = {
 _BY_STATUS: Final = {kind.status: name for name, kind in TYPES.items()}
 
 
-class ProblemError(Exception):
+class ProblemError(HTTPException):
     """An HTTP answer that is a problem; raised by handlers, answered by `answer`.
+
+    A Starlette exception, so that one raised while FastAPI reads a body is not swallowed.
 
     Parameters
     ----------
@@ -104,7 +115,7 @@ class ProblemError(Exception):
         errors: Sequence[dict[str, Any]] = (),
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(detail)
+        super().__init__(TYPES[name].status, detail)
         self.problem = Problem(name, detail, tuple(errors), dict(headers or {}))
 
 

@@ -35,7 +35,7 @@ async def get_profile(
 ) -> Response:
     """Return the profile; an anonymous id works in place of a user id."""
     state = gateway(request)
-    entity, row = await state.find(user_id, after)
+    entity, row, batch = await state.find_whole(user_id, after, _service(state, view))
     if row is None:
         raise ProblemError("not-found", "no event of this user is known")
     model = state.model.version if state.learned(row) is not None else ""
@@ -43,23 +43,40 @@ async def get_profile(
     headers = {"etag": tag, "cache-control": "private, no-cache"}
     if tag in [each.strip() for each in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers=headers)
-    return answer(await shown(state, entity, row, user_id, view), headers=headers)
+    return answer(_shown(state, entity, row, batch, user_id, view), headers=headers)
 
 
-async def shown(
-    state: GatewayState, entity: str, row: LiveState, user_id: str, view: View
+async def current(
+    state: GatewayState, entity: str, user_id: str, view: View
+) -> dict[str, Any] | None:
+    """Return a profile in one of its views as it is now; None for a user without a row."""
+    row, batch = await state.read(entity, _service(state, view))
+    return None if row is None else _shown(state, entity, row, batch, user_id, view)
+
+
+def _service(state: GatewayState, view: View) -> str | None:
+    """Return the feature service that a view is made of."""
+    if view == "seed":
+        return None
+    # One read serves both: ranking_v1 holds what a profile shows and what a model asks for.
+    return "ranking_v1" if view == "summary" or state.model is not None else "profile_v1"
+
+
+def _shown(
+    state: GatewayState,
+    entity: str,
+    row: LiveState,
+    batch: dict[str, Any] | None,
+    user_id: str,
+    view: View,
 ) -> dict[str, Any]:
-    """Return a profile in one of its views."""
     profile, title = state.profile(row), state.catalogue.title
     if view == "seed":
         return views.seed(profile, user_id=user_id, title=title)
     now_ms = state.clock.now_ms(row.time_ms)
-    learned = state.learned(row)
-    # One read serves both: ranking_v1 holds what a profile shows and what a model asks for.
-    wide = view == "summary" or learned is not None
-    batch = await state.features.read(entity, "ranking_v1" if wide else "profile_v1")
     if view == "summary":
         return views.summary(profile, user_id=user_id, now_ms=now_ms, title=title, batch=batch)
+    learned = state.learned(row)
     return views.full(
         profile,
         user_id=user_id,

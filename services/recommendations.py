@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from feature_repo import derived, explicit
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.events import Event, EventItem, Id, to_record
+from feature_repo.event_fields import Id
+from feature_repo.events import Event, EventItem, to_record
 from feature_repo.live_row import LiveState
 from services.answers import answer, gateway
 from services.profiles import After, UserId

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import redis
@@ -13,16 +14,17 @@ from feature_repo import explicit
 from feature_repo.connection import connect_async, translated
 from feature_repo.entity import Tenant
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.live_row import LiveState
-from feature_repo.online_store import read_live_async
+from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
 from services import popularity
 from services.api_keys import KeyRing
 from services.applied import Applied
 from services.catalogue import CHANGED, Catalogue
 from services.clock import ServiceClock
-from services.log import Appender, Receipt
+from services.health import Probe
+from services.log import Appender
 from services.models import load_model
 from services.problems import ProblemError
+from services.receipt import Receipt
 from services.recommender import POPULAR_POOL, Recommender
 from services.settings import Settings
 from services.user_features import UserFeatures
@@ -46,22 +48,35 @@ class GatewayState:
         URL of the store.
     admin_digest
         See `services.api_keys.KeyRing`.
+    drain_file
+        While this file exists, the service is about to end; None outside ``portrait serve``.
     """
 
-    def __init__(self, settings: Settings, url: str, admin_digest: str | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        admin_digest: str | None,
+        drain_file: Path | None = None,
+    ) -> None:
         self.settings = settings
         self._url = url
+        self._drain_file = drain_file
         self.tenant = Tenant.load(settings.home, settings.partitions)
         self.clock = ServiceClock(replay=settings.replay_clock)
         self.store: Any = connect_async(url)
         self.keys = KeyRing(self.store, admin_digest)
         self.catalogue = Catalogue(self.store)
-        self.appender = Appender(self.store)
+        self.appender = Appender(
+            self.store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas
+        )
         self.applied = Applied(
+            self.store,
             connect_async(url, timeout_s=15.0),
             self.tenant.partitions,
             {CHANGED: self.catalogue.announce},
         )
+        self.probe = Probe(self.store, self.tenant.partitions)
         self.features = UserFeatures()
         self.model: Any = None
         self.scorer: Any = None
@@ -108,7 +123,8 @@ class GatewayState:
         """
         try:
             with translated():
-                return await asyncio.wait_for(work, timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    return await work
         except TimeoutError:
             raise StoreUnavailableError("the online store does not answer: retry") from None
 
@@ -120,10 +136,11 @@ class GatewayState:
         ProblemError
             504 if that takes longer than ``settings.wait_ms``.
         """
-        if after is None:
-            return
-        receipt = Receipt.parse(after)
-        partitions = {int(entity[2:5]) for entity in entities}
+        if after is not None:
+            await self.reached(Receipt.parse(after), {int(entity[2:5]) for entity in entities})
+
+    async def reached(self, receipt: Receipt, partitions: set[int]) -> None:
+        """Return once ``receipt`` is applied in ``partitions``; see `wait_applied`."""
         with translated():
             done = await self.applied.wait(receipt, partitions, self.settings.wait_ms / 1000)
         if not done:
@@ -133,19 +150,46 @@ class GatewayState:
                 headers={"retry-after": "1"},
             )
 
+    def draining(self) -> bool:
+        """Say whether the service is about to end."""
+        return self._drain_file is not None and self._drain_file.exists()
+
     async def live(self, entity_id: str) -> LiveState | None:
         """Read a user's live row."""
-        return await self.bounded(read_live_async(self.store, entity_id))
+        return (await self.read(entity_id, None))[0]
+
+    async def read(
+        self, entity_id: str, service: str | None
+    ) -> tuple[LiveState | None, dict[str, Any] | None]:
+        """Read a user's live row and batch features in one round trip.
+
+        Parameters
+        ----------
+        service
+            Feature service whose batch features are wanted; None: the row alone.
+        """
+        batch = [] if service is None else self.features.fields(service)
+        values = await self.bounded(self.store.hmget(row_key(entity_id), [*FIELDS, *batch]))
+        row = parse_live(values[: len(FIELDS)])
+        if service is None:
+            return row, None
+        return row, self.features.decode(service, values[len(FIELDS) :])
 
     async def find(self, user_id: str, after: str | None) -> tuple[str, LiveState | None]:
         """Return the entity id and row of a user id, or of an anonymous id of that name."""
+        return (await self.find_whole(user_id, after, None))[:2]
+
+    async def find_whole(
+        self, user_id: str, after: str | None, service: str | None
+    ) -> tuple[str, LiveState | None, dict[str, Any] | None]:
+        """Do what `find` does, and return the batch features of ``service`` as well."""
         known, unknown = self.tenant.entity(user_id), self.tenant.anonymous(user_id)
         await self.wait_applied(after, {known, unknown})
-        row = await self.live(known)
+        row, batch = await self.read(known, service)
         if row is not None:
-            return known, row
-        row = await self.live(unknown)
-        return (known if row is None else unknown), row
+            return known, row, batch
+        row, batch = await self.read(unknown, service)
+        return (known if row is None else unknown), row, batch
 
     def learned(self, row: LiveState | None) -> bytes | None:
         """Return the row's encoder state if the model in use made it."""

@@ -1,34 +1,43 @@
 """The updater: reads the partitions it leases, applies their events, commits rows and cursor.
 
 `UpdaterLoop` is the work, in one thread; `Updater` is the Ray Serve deployment around it
-(no ingress: it meets the gateways only in Redis). What an event does is `transition`'s.
+(no ingress: it meets the gateways only in Redis). What an event does is `transition`'s, how
+much a round takes is `pace`'s, what is counted beside it is `tally`'s.
 """
 
 import os
 import threading
 import time
 import uuid
-from typing import Any, Final
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
 
 import redis
 import structlog
+from redis.exceptions import RedisClusterException
 
 from feature_repo.archive import Archive
 from feature_repo.connection import connect, translated
-from feature_repo.errors import FencedError, PortraitError, StoreUnavailableError
-from feature_repo.events import EventRecord
-from feature_repo.online_store import commit, read_live
-from services import popularity
+from feature_repo.errors import (
+    FencedError,
+    PortraitError,
+    StaleRowsError,
+    StoreUnavailableError,
+)
+from feature_repo.live_row import LiveState
+from feature_repo.live_store import commit, read_batch
 from services.archiver import Archiver
 from services.lease import LEASE_MS, UPDATERS, Leases
-from services.log import cursor_key, log_key
+from services.log_batch import Batch, cut
+from services.log_reader import reader
+from services.pace import Pace
 from services.settings import Settings
-from services.transition import Transition, dead_letter
+from services.tally import STATS_KEY, Tally
+from services.transition import Transition
 
-BATCH_ENTRIES: Final = 256
-BLOCK_MS: Final = 250
-STATS_KEY: Final = "portrait:updater:stats"
 _BACKOFF_S: Final = 0.2
+_JOIN_S: Final = 0.1  # an owner that lacks partitions looks for them so often
 
 _log = structlog.get_logger(__name__)
 
@@ -44,17 +53,26 @@ class UpdaterLoop:
         URL of the store.
     transition
         What an event does to a row.
+    lease_ms
+        See `services.lease.Leases`.
     """
 
-    def __init__(self, settings: Settings, url: str, transition: Transition) -> None:
+    def __init__(
+        self, settings: Settings, url: str, transition: Transition, lease_ms: int = LEASE_MS
+    ) -> None:
         self._settings = settings
         self._transition = transition
         self._client = connect(url, timeout_s=2.0)
-        self._reader = connect(url, timeout_s=2.0 + BLOCK_MS / 1000)
+        self._reader = reader(self._client, url)
+        self._lease_ms = lease_ms
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._leases = Leases(self._client, self._owner)
+        # A client of its own, failing sooner: a lease must not wait for a slow node.
+        self._leases = Leases(connect(url), self._owner, lease_ms)
         self._archiver = Archiver(self._client, Archive(settings.home / "archive" / "events"))
-        self._cursors: dict[int, tuple[int, str]] = {}  # partition -> (epoch, cursor)
+        self._tally = Tally(self._client)
+        self._pace = Pace()
+        self._cursors: dict[int, str] = {}
+        self._models: dict[int, str] = {}
         self._next_share_s = 0.0
         self._stopping = threading.Event()
         self._archiving = threading.Thread(target=self._archive, name="archiver", daemon=True)
@@ -68,17 +86,20 @@ class UpdaterLoop:
                 with translated():
                     self._share()
                     self._round()
-            except StoreUnavailableError as error:
-                _log.warning("store_unavailable", error=str(error))
-                self._leases.epochs.clear()
+            except (StoreUnavailableError, redis.RedisError, RedisClusterException) as error:
+                # Whether the last commit happened is unknown: the leases are renewed before
+                # anything else, and with them the cursors.
+                _log.warning("store_unavailable", error=str(error)[:200])
                 self._next_share_s = 0.0
                 self._stopping.wait(_BACKOFF_S)
         self._archiving.join(timeout=10)
+        self._tally.flush(now=True)
         try:
             with translated():
                 self._leases.leave()
         except PortraitError:
             _log.warning("leases_left_to_expire")
+        self._reader.close()
 
     def stop(self) -> None:
         """Ask the loop to end after the batch it is in."""
@@ -88,81 +109,100 @@ class UpdaterLoop:
         if time.monotonic() < self._next_share_s:
             return
         self._leases.share(self._settings.partitions)
-        self._next_share_s = time.monotonic() + LEASE_MS / 4000
-        for partition, epoch in self._leases.epochs.items():
-            if self._cursors.get(partition, (0, ""))[0] != epoch:
-                cursor = self._client.hget(cursor_key(partition), "cursor") or b"0-0"
-                self._cursors[partition] = (epoch, cursor.decode())
+        hungry = self._leases.missing(self._settings.partitions) > 0
+        self._next_share_s = time.monotonic() + (_JOIN_S if hungry else self._lease_ms / 4000)
+        # The store's word counts, not ours: after a failover it may stand before our last
+        # commits, and then their events have to be applied again.
+        held = self._leases.held
+        self._cursors = {partition: each.cursor for partition, each in held.items()}
+        for partition in self._models.keys() - held.keys():
+            del self._models[partition]
+        for partition, each in held.items():
+            if each.model is not None and each.model != self._models.get(partition):
+                self._follow(partition, each.model)
+
+    def _follow(self, partition: int, model: str) -> None:
+        self._transition.adopt(model, partition)
+        self._models[partition] = model
 
     def _round(self) -> None:
-        owned = dict(self._leases.epochs)
-        if not owned:
-            self._stopping.wait(0.1)
+        if not self._cursors:
+            self._stopping.wait(_JOIN_S)
             return
-        streams = {log_key(p): self._cursors[p][1] for p in owned}
-        found = self._reader.xread(streams, count=BATCH_ENTRIES, block=BLOCK_MS)
-        if not found:
-            return
-        batch = {int(name[2:5]): entries for name, entries in _pairs(found)}
-        self._apply({p: entries for p, entries in batch.items() if entries})
+        counts = self._pace.counts(self._cursors)
+        block = not any(partition in self._pace.behind for partition in counts)
+        found = self._reader.read(self._cursors, counts, block=block)
+        for partition in [p for p in self._pace.behind if p not in found]:
+            self._pace.gave_nothing(partition)
+        if found:
+            start_s = time.monotonic()
+            batches = [cut(partition, entries) for partition, entries in found.items()]
+            for batch in batches:
+                self._pace.took(batch, counts[batch.partition])
+            self._apply(batches)
+            taken = sum(batch.taken for batch in batches)
+            self._pace.lasted(time.monotonic() - start_s, taken)
+        self._tally.flush()
 
-    def _apply(self, batch: dict[int, list[tuple[bytes, dict[bytes, bytes]]]]) -> None:
-        events, owners, dead = [], [], {p: list[bytes]() for p in batch}
-        for partition, entries in batch.items():
-            for entry_id, fields in entries:
-                payload = fields.get(b"e", b"")
-                try:
-                    events.append(EventRecord.decode(payload))
-                    owners.append((partition, entry_id.decode(), payload))
-                except Exception:  # noqa: BLE001 - whatever stands in the log, it must go on
-                    dead[partition].append(
-                        dead_letter(entry_id.decode(), "does not decode", payload)
-                    )
-        users = list(dict.fromkeys(event.user for event in events))
-        rows = dict(zip(users, read_live(self._client, users), strict=True)) if users else {}
-        changed, poison = self._transition.apply(rows, events)
-        for index, reason in poison.items():
-            partition, name, payload = owners[index]
-            dead[partition].append(dead_letter(name, reason, payload))
-            _log.warning("poison_event", entry=name, partition=partition, reason=reason)
+    def _apply(self, batches: Sequence[Batch]) -> None:
+        users = {b.partition: list(dict.fromkeys(e.user for e in b.events)) for b in batches}
+        rebuilt, rows = read_batch(self._client, users)
+        events = [event for batch in batches for event in batch.events]
+        changed, poison = self._transition.apply(rows, events) if events else ({}, {})
+        mine: dict[int, dict[str, LiveState]] = defaultdict(dict)
+        for user, row in changed.items():
+            mine[int(user[2:5])][user] = row
+        start, counts = 0, list[dict[str, int]]()
+        for batch in batches:
+            for index in range(start, start + len(batch.events)) if poison else ():
+                if index in poison:
+                    batch.bury(index - start, poison[index])
+                    _log.warning("poison_event", partition=batch.partition, reason=poison[index])
+            start += len(batch.events)
+            counts.append(_counts(batch, rows, start, poison))
         # Counted before the commit, taken back if it is refused: whoever waits for the commit
         # and then reads the count must find itself in it.
-        sizes = {p: [0, len(letters)] for p, letters in dead.items()}
-        for index, (partition, _, _) in enumerate(owners):
-            sizes[partition][0] += index not in poison
-        self._count(*map(sum, zip(*sizes.values(), strict=True)))
-        refused = set[int]()
-        for partition, entries in batch.items():
-            mine = {user: row for user, row in changed.items() if int(user[2:5]) == partition}
-            if not self._commit(partition, entries[-1][0].decode(), mine, dead[partition]):
-                refused.add(partition)
-                self._count(-sizes[partition][0], -sizes[partition][1])
-        popularity.add(
-            self._client,
-            [e for n, e in enumerate(events) if owners[n][0] not in refused and n not in poison],
-        )
+        self._count(counts)
+        end = 0
+        for batch, count in zip(batches, counts, strict=True):
+            start, end = end, end + len(batch.events)
+            if not self._commit(batch, mine[batch.partition], rebuilt[batch.partition]):
+                self._count([{name: -n for name, n in count.items()}])
+            elif poison:
+                self._tally.applied(e for n, e in enumerate(batch.events, start) if n not in poison)
+            else:
+                self._tally.applied(batch.events)
 
-    def _count(self, applied: int, dead: int) -> None:
-        self.applied += applied
-        self._client.hincrby(STATS_KEY, "events", applied)
-        if dead:
-            self._client.hincrby(STATS_KEY, "dead", dead)
+    def _count(self, counts: Sequence[dict[str, int]]) -> None:
+        total = {name: sum(count[name] for count in counts) for name in counts[0]}
+        self.applied += total["events"]
+        self._tally.count(**total)
 
-    def _commit(self, partition: int, end: str, rows: dict[str, Any], dead: list[bytes]) -> bool:
-        epoch, cursor = self._cursors[partition]
+    def _commit(self, batch: Batch, rows: dict[str, LiveState], rebuilt: int) -> bool:
+        partition = batch.partition
+        held, cursor = self._leases.held.get(partition), self._cursors[partition]
+        if held is None:
+            return False
         try:
             commit(
-                self._client, partition, epoch=epoch, expected_cursor=cursor, new_cursor=end,
-                rows=rows, dead=dead,
+                self._client, partition, epoch=held.epoch, expected_cursor=cursor,
+                new_cursor=batch.end, rows=rows, dead=batch.dead, expected_rebuilt=rebuilt,
+                model=batch.model,
             )  # fmt: skip
+        except StaleRowsError:
+            # Lease and cursor are as they were: the next round reads the same entries again.
+            _log.info("rows_rebuilt_meanwhile", partition=partition)
+            return False
         except FencedError as error:
             # Nothing was written. Whoever holds the lease now applies these events.
             _log.warning("fenced", partition=partition, error=str(error))
             self._leases.lose(partition)
-            self._cursors.pop(partition, None)
+            del self._cursors[partition]
             self._next_share_s = 0.0
             return False
-        self._cursors[partition] = (epoch, end)
+        self._cursors[partition] = batch.end
+        if batch.model is not None:
+            self._follow(partition, batch.model)
         return True
 
     def _archive(self) -> None:
@@ -171,11 +211,34 @@ class UpdaterLoop:
         self._archive_once()
 
     def _archive_once(self) -> None:
-        try:
-            with translated():
-                self._archiver.run(list(self._leases.epochs))
-        except (PortraitError, OSError, redis.RedisError) as error:
-            _log.warning("archive_failed", error=type(error).__name__)
+        for partition in self._leases.epochs:
+            try:
+                with translated():
+                    self._archiver.run([partition])
+            except (PortraitError, OSError, redis.RedisError) as error:
+                _log.warning("archive_failed", partition=partition, error=type(error).__name__)
+
+
+def _counts(
+    batch: Batch, rows: dict[str, LiveState | None], end: int, poison: dict[int, str]
+) -> dict[str, int]:
+    """Return what a batch adds to the statistics; ``end`` is the index after its last event."""
+    newest = dict[str, int]()
+    late, first = 0, end - len(batch.events)
+    for index, event in enumerate(batch.events, first):
+        if poison and index in poison:
+            continue
+        user, time_ms = event.user, event.time_ms
+        before = newest.get(user)
+        if before is None:
+            row = rows[user]
+            before = 0 if row is None else row.time_ms
+        if time_ms < before:
+            late += 1
+            time_ms = before
+        newest[user] = time_ms
+    applied = len(batch.events) - (sum(first <= n < end for n in poison) if poison else 0)
+    return {"events": applied, "late": late, "dead": len(batch.dead)}
 
 
 class Updater:
@@ -189,10 +252,10 @@ class Updater:
 
     def __init__(self, settings: Settings, url: str) -> None:
         from services.logs import configure
-        from services.models import load_transition
+        from services.models import transition
 
         configure(settings.log_level)
-        self._loop = UpdaterLoop(settings, url, Transition(load_transition(settings)))
+        self._loop = UpdaterLoop(settings, url, transition(settings))
         self._thread = threading.Thread(target=self._loop.run, name="updater", daemon=True)
         self._thread.start()
 
@@ -206,10 +269,6 @@ class Updater:
         if loop is not None:
             loop.stop()
             self._thread.join(timeout=15)
-
-
-def _pairs(found: Any) -> Any:
-    return found.items() if isinstance(found, dict) else found
 
 
 __all__ = ["STATS_KEY", "UPDATERS", "Updater", "UpdaterLoop"]

@@ -218,10 +218,11 @@ class Publisher:
                 file.flush()
                 os.fsync(file.fileno())
             staged.append((path, self.rest))
-        staged += [(part, self.archive.root / part.name) for part in self.staging.parts()]
-        for source, target in staged:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _move(source, target)
+        with self.archive.part_set.adding() as folder:
+            staged += [(part, folder / part.name) for part in self.staging.parts()]
+            for source, target in staged:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _move(source, target)
 
 
 def _move(source: Path, target: Path) -> None:

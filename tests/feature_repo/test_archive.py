@@ -79,7 +79,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     archive = Archive(tmp_path)
-    monkeypatch.setattr("feature_repo.archive.os.fsync", fail)
+    monkeypatch.setattr("feature_repo.part_set.os.fsync", fail)
     with pytest.raises(OSError, match="space"):
         archive.append("p", [(LogPosition(0, 1), event("a", 1))])
     assert list(tmp_path.iterdir()) == []

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feature_repo.entity import Tenant
+from feature_repo.event_fields import parse_time
 from feature_repo.events import (
     ITEM_TYPES,
     Event,
     EventRecord,
     iso,
-    parse_time,
     pointer,
     problems,
     record_to_api,

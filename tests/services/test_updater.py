@@ -4,17 +4,12 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 import redis.asyncio
-from hypothesis import given
-from hypothesis import strategies as st
 
-from feature_repo import explicit
 from feature_repo.archive import Archive
 from feature_repo.entity import Tenant
 from feature_repo.events import EventRecord, ItemRecord
-from feature_repo.live_row import LiveState
 from feature_repo.online_store import read_live
 from services.archiver import Archiver
 from services.lease import Leases
@@ -34,11 +29,14 @@ class Sum:
     def __init__(self) -> None:
         self.batches = list[int]()
 
-    def step(self, states: list[bytes | None], events: list[EventRecord]) -> list[bytes]:
-        self.batches.append(len(events))
-        if any(event.id.startswith("poison") for event in events):
+    def replay(self, histories: list[list[EventRecord]], states: list[bytes | None]) -> list[bytes]:
+        self.batches.append(len(histories))
+        if any(event.id.startswith("poison") for events in histories for event in events):
             raise ValueError("poison")
-        return [(s or b"") + e.id.encode() + b";" for s, e in zip(states, events, strict=True)]
+        return [
+            (s or b"") + b"".join(e.id.encode() + b";" for e in h)
+            for s, h in zip(states, histories, strict=True)
+        ]
 
 
 def event(user: str, name: str, time_ms: int = 1_700_000_000_000) -> EventRecord:
@@ -63,40 +61,6 @@ def loop(url: str, home: Path, learned: Sum | None = None) -> UpdaterLoop:
 def drain(updater: UpdaterLoop) -> None:
     updater._share()
     updater._round()
-
-
-def test_kth_events_of_all_users_are_one_batch() -> None:
-    learned = Sum()
-    events = [event("a", "1"), event("b", "2"), event("a", "3"), event("a", "4"), event("b", "5")]
-    rows, poison = Transition(learned).apply({}, events)
-    assert (learned.batches, poison) == ([2, 2, 1], {})
-    assert rows[TENANT.entity("a")].learned == b"1;3;4;"
-    assert rows[TENANT.entity("b")].learned == b"2;5;"
-
-
-@given(st.lists(st.sampled_from("abc"), max_size=12), st.integers(0, 12))
-def test_two_batches_equal_one(users: list[str], cut: int) -> None:
-    events = [event(user, str(n)) for n, user in enumerate(users)]
-    transition = Transition(Sum())
-    once, _ = transition.apply({}, events)
-    first, _ = transition.apply({}, events[:cut])
-    second, _ = transition.apply(first, events[cut:])
-    assert {**first, **second} == once
-
-
-def test_a_poison_event_changes_nothing_and_stops_nobody() -> None:
-    events = [event("a", "1"), event("a", "poison"), event("b", "2"), event("a", "3")]
-    rows, poison = Transition(Sum()).apply({}, events)
-    assert list(poison) == [1]
-    clean, _ = Transition(Sum()).apply({}, [e for e in events if e.id != "poison"])
-    assert rows == clean
-
-
-def test_a_row_of_another_model_stays_cold_until_rebuilt() -> None:
-    old = LiveState(explicit.encode(explicit.fold([event("a", "0")])), b"x", 1, "other", 0)
-    rows, _ = Transition(Sum()).apply({TENANT.entity("a"): old}, [event("a", "1")])
-    row = rows[TENANT.entity("a")]
-    assert (row.learned, row.model, row.version) == (b"", "", 2)
 
 
 def test_append_keeps_order_and_knows_what_it_has_seen(
@@ -188,22 +152,3 @@ def test_only_what_is_applied_is_archived_and_trimmed(
     # The newest archived entry stays: a commit may still have to find it.
     left = [stream_id(entry) for entry, _ in store_client.xrange(log_key(first.partition))]
     assert len(left) == 2
-
-
-def test_an_archiver_that_died_after_its_part_is_continued_without_a_double(
-    redis_url: str, store_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = Archive(tmp_path / "archive" / "events")
-    updater = loop(redis_url, tmp_path)
-    append(redis_url, [event("a", str(n)) for n in range(3)])
-    drain(updater)
-    dying = Archiver(store_client, archive)
-    monkeypatch.setattr(dying, "_finish", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        dying.run(range(4))
-    append(redis_url, [event("a", "3")])
-    drain(updater)
-    for _ in range(2):
-        Archiver(store_client, archive).run(range(4))
-    [(_, events)] = archive.histories()
-    assert [e.id for e in events] == ["0", "1", "2", "3"]

@@ -1,0 +1,50 @@
+"""Names of a partition's keys, and what makes an event known again.
+
+Pure naming. All keys of a partition carry its number in braces, so they share a slot.
+"""
+
+import time
+from typing import Final
+
+from feature_repo.events import DEDUP_WINDOW_MS, EventRecord
+
+DAY_MS: Final = 86_400_000
+_DAYS_BACK: Final = DEDUP_WINDOW_MS // DAY_MS
+SEEN_TTL_S: Final = (_DAYS_BACK + 2) * 86_400
+"""How long a day's event ids are kept."""
+
+
+def log_key(partition: int) -> bytes:
+    """Return the stream of a partition."""
+    return b"{p%03d}log" % partition
+
+
+def cursor_key(partition: int) -> bytes:
+    """Return the hash with ``cursor`` (applied) and ``archived``, both stream ids."""
+    return b"{p%03d}cursor" % partition
+
+
+def erased_key(partition: int) -> bytes:
+    """Return the set of entity ids whose events are never again taken."""
+    return b"{p%03d}erased" % partition
+
+
+def applied_channel(partition: int) -> bytes:
+    """Return the channel on which every commit announces its cursor."""
+    return b"{p%03d}applied" % partition
+
+
+def seen_keys(partition: int, day: int) -> list[bytes]:
+    """Return the hashes of known event ids: of ``day``, of those before it, and of the next."""
+    days = [day, *(day - back for back in range(1, _DAYS_BACK + 1)), day + 1]
+    return [b"{p%03d}seen:%d" % (partition, each) for each in days]
+
+
+def dedup_key(record: EventRecord) -> str:
+    """Return what makes an event known again, within its user's partition."""
+    return f"{record.source}\x1f{record.id}"
+
+
+def today() -> int:
+    """Return the number of the day by this machine's clock."""
+    return time.time_ns() // 1_000_000 // DAY_MS

@@ -1,0 +1,84 @@
+"""Counts kept beside the commits: events applied, late and dead, and what is popular.
+
+Statistics, not state: a crash may lose or repeat the last few. The first three are written
+before the commit they belong to (and taken back if it is refused), so that whoever waits for
+a commit finds it counted; popularity is gathered and written twice a second.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Final
+
+import redis
+import structlog
+from redis.exceptions import RedisClusterException
+
+from feature_repo.events import EventRecord
+from services import popularity
+
+STATS_KEY: Final = "portrait:updater:stats"
+FLUSH_S: Final = 0.5
+_ITEMS: Final = 20_000  # gathered at most before they are written
+
+_log = structlog.get_logger(__name__)
+
+
+class Tally:
+    """Adds up and writes counts; never fails.
+
+    Parameters
+    ----------
+    client
+        Synchronous client.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._counts: dict[str, int] = defaultdict(int)
+        self._gained: dict[str, float] = defaultdict(float)
+        self._next_s = 0.0
+        self._away_until_s = 0.0
+
+    def count(self, **changes: int) -> None:
+        """Add to the fields of `STATS_KEY`: ``events``, ``late``, ``dead``."""
+        for name, change in changes.items():
+            self._counts[name] += change
+        if time.monotonic() < self._away_until_s:
+            return
+        counts = {name: n for name, n in self._counts.items() if n}
+        try:
+            with self._client.pipeline(transaction=False) as pipe:
+                for name, n in counts.items():
+                    pipe.hincrby(STATS_KEY, name, n)
+                pipe.execute()
+        except (redis.RedisError, RedisClusterException, OSError) as error:
+            self._failed(error)
+        else:
+            self._counts.clear()
+
+    def applied(self, events: Iterable[EventRecord]) -> None:
+        """Count what events make popular."""
+        for item, amount in popularity.amounts(events).items():
+            self._gained[item] += amount
+
+    def flush(self, *, now: bool = False) -> None:
+        """Write the popularity if it is time, or ``now``."""
+        clock = time.monotonic()
+        if clock < self._away_until_s or not self._gained:
+            return
+        if not now and clock < self._next_s and len(self._gained) < _ITEMS:
+            return
+        self._next_s = clock + FLUSH_S
+        try:
+            with self._client.pipeline(transaction=False) as pipe:
+                for item, amount in self._gained.items():
+                    pipe.zincrby(popularity.KEY, amount, item)
+                pipe.execute()
+        except (redis.RedisError, RedisClusterException, OSError) as error:
+            self._failed(error)
+        self._gained.clear()
+
+    def _failed(self, error: Exception) -> None:
+        self._away_until_s = time.monotonic() + 2 * FLUSH_S
+        _log.warning("counts_unwritten", error=type(error).__name__)
