@@ -1,13 +1,18 @@
 """Commands on the running system: serve, rebuild, mend, and look whether all is well."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.table import Table
 
 from feature_repo.entity import Tenant
-from services.command import Home, app, settings_with
-from services.progress import step
+from feature_repo.errors import InvalidInputError
+from services.command import Home, Json, app, print_json, settings_with
+from services.progress import console, step
+
+if TYPE_CHECKING:
+    from services.dead_letters import DeadLetter
 
 
 @app.command()
@@ -73,6 +78,55 @@ def rebuild(
         tenant = Tenant.load(settings.home, settings.partitions)
         users = None if user is None else [tenant.entity(name) for name in user]
         tell.note = f"{rebuild_profiles(settings, users=users, progress=tell):,} profiles"
+
+
+@app.command("dead-letters")
+def dead_letters(
+    what: Annotated[Literal["list", "retry", "drop"], typer.Argument(help="What to do")] = "list",
+    ids: Annotated[list[str] | None, typer.Argument(help="Letters; without: see --all")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Retry or drop every letter")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="List at most so many")] = 100,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """List events that could not be applied, apply them again, or drop them for good.
+
+    Examples: `portrait dead-letters list` · `portrait dead-letters retry p012-1732391111111-0` ·
+    `portrait dead-letters drop --all`
+    """
+    from feature_repo.connection import connect as connect_store
+    from services import dead_letters as letters
+    from services.embedded import connect
+
+    settings = settings_with(home=home)
+    if what != "list" and bool(ids) == everything:
+        raise InvalidInputError(f"name the letters to {what}, or say --all")
+    with connect(settings) as url:
+        client = connect_store(url)
+        partitions = range(Tenant.load(settings.home, settings.partitions).partitions)
+        if what == "list":
+            _list_letters(letters.letters(client, partitions, limit), json)
+            return
+        act = letters.retry if what == "retry" else letters.drop
+        done = act(client, partitions, None if everything else ids)
+    for name, outcome in done.items():
+        print(f"{name}  {outcome}")  # noqa: T201
+    if json:
+        print_json(done)
+
+
+def _list_letters(found: "list[DeadLetter]", json: bool) -> None:
+    table = Table("letter", "event", "type", "reason")
+    for letter in found:
+        event = letter.event
+        table.add_row(
+            letter.id, "-" if event is None else event.id, "-" if event is None else event.type,
+            letter.reason,
+        )  # fmt: skip
+    console.print(table)
+    if json:
+        rows = [{"id": each.id, "entry": each.entry, "reason": each.reason} for each in found]
+        print_json(rows)
 
 
 @app.command()

@@ -6,7 +6,6 @@ cannot write. Live owners beat into the sorted set `UPDATERS`; each takes its sh
 rank there. Belongs here: taking, keeping and giving leases, and sharing them out.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -15,10 +14,10 @@ import redis
 import structlog
 from redis.exceptions import RedisClusterException
 
-from feature_repo.connection import in_our_words
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.script import Call, Script
 from services.log_keys import cursor_key
+from services.patience import Patience
 
 _TAKE: Final = Script("""
 local time = redis.call('TIME')
@@ -32,6 +31,12 @@ end
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', epoch, 'until_ms', now + ARGV[2])
 local known = redis.call('HMGET', KEYS[2], 'cursor', 'model')
 return {epoch, known[1] or '0-0', known[2] or ''}
+""")
+_FREE: Final = Script("""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local held = redis.call('HMGET', KEYS[1], 'owner', 'until_ms')
+return (held[1] == ARGV[1] or tonumber(held[2] or '0') <= now) and 1 or 0
 """)
 _RELEASE: Final = Script("""
 if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then
@@ -58,8 +63,6 @@ return {0, #owners}
 
 UPDATERS: Final = "portrait:updaters"
 LEASE_MS: Final = 4000
-_LOOKS: Final = 16  # round trips that looking for free partitions may take
-_AWAY_S: Final = 2.0  # a node that did not answer is asked again only then
 
 _log = structlog.get_logger(__name__)
 
@@ -100,8 +103,7 @@ class Leases:
         self._owner = owner
         self._lease_ms = lease_ms
         self._target: tuple[int, int] = (0, 1)  # rank, owners
-        self._looked = 0
-        self._away = dict[str, float]()  # node of a cluster -> when to ask it again
+        self._patience = Patience()  # with nodes of a cluster
         self.held: dict[int, Held] = {}
 
     @property
@@ -126,18 +128,13 @@ class Leases:
         for partition in set(self.held) - set(keep):
             self.release(partition)
         reached = self._take(keep)
-        free = [p for p in range(partitions) if p not in self.held]
-        # Everyone looks at another place first, and at another one each time: with many
-        # partitions and little to take, not all of them can be asked for at once.
-        self._looked += 1
-        start = (rank * partitions // owners + self._looked * _LOOKS) % max(1, len(free))
-        free = free[start:] + free[:start]
-        for _ in range(_LOOKS):
-            wanted = fair - len(self.held)
-            if wanted <= 0 or not free:
-                break
-            reached |= self._take(free[:wanted])
-            free = free[wanted:]
+        others = [p for p in range(partitions) if p not in self.held]
+        if len(self.held) < fair and others:
+            # Everyone begins at another place: less asking for what another is taking.
+            start = rank * len(others) // owners
+            free, answered = self._free(others[start:] + others[:start])
+            self._take(free[: fair - len(self.held)])
+            reached |= answered
         if not reached and fair:
             raise StoreUnavailableError("no partition's lease could be asked for: retry")
 
@@ -175,14 +172,19 @@ class Leases:
         _BEAT(self._client, [UPDATERS], [self._owner, 0, self._lease_ms])
 
     def _beat(self) -> tuple[int, int]:
-        try:
-            rank, owners = _BEAT(self._client, [UPDATERS], [self._owner, 1, self._lease_ms])
-            self._target = (int(rank), max(1, int(owners)))
-        except (redis.RedisError, RedisClusterException, OSError) as error:
-            if not isinstance(self._client, redis.RedisCluster):
-                raise
-            # The set lies on a part of the cluster that is away: shares stay as they were.
-            _log.warning("beat_failed", error=type(error).__name__)
+        cluster = isinstance(self._client, redis.RedisCluster)
+        if not cluster or self._patience.allows(UPDATERS):
+            try:
+                rank, owners = _BEAT(self._client, [UPDATERS], [self._owner, 1, self._lease_ms])
+            except (redis.RedisError, RedisClusterException, OSError) as error:
+                if not cluster:
+                    raise
+                # The set lies on a node that is away: shares stay as they were.
+                self._patience.failed(UPDATERS)
+                _log.warning("beat_failed", error=type(error).__name__)
+            else:
+                self._patience.answered(UPDATERS)
+                self._target = (int(rank), max(1, int(owners)))
         return self._target
 
     def _call(self, partition: int, *, force: bool = False) -> Call:
@@ -199,35 +201,42 @@ class Leases:
     def _take(self, partitions: Iterable[int]) -> bool:
         """Take leases and say whether the store, or any part of a cluster, answered."""
         reached = False
-        for client, node, group in self._by_node(partitions):
-            if time.monotonic() < self._away.get(node, 0.0):
-                answers: list[Any] = [redis.ConnectionError("away")] * len(group)
+        for partition, answer in self._ask(_TAKE, partitions):
+            if isinstance(answer, Exception):
+                self.held.pop(partition, None)
             else:
-                answers = self._ask(client, node, group)
-            for partition, answer in zip(group, answers, strict=True):
-                if isinstance(answer, Exception):
-                    self.held.pop(partition, None)
-                else:
-                    reached = True
-                    self._took(partition, answer)
+                reached = True
+                self._took(partition, answer)
         return reached
 
-    def _ask(self, client: Any, node: str, group: list[int]) -> list[Any]:
-        try:
-            answers = _TAKE.run_all(client, [self._call(partition) for partition in group])
-        except (redis.RedisError, RedisClusterException, OSError) as error:
-            if node:
-                self._away[node] = time.monotonic() + _AWAY_S
-            _log.warning("leases_not_renewed", partitions=group, error=type(error).__name__)
-            return [error] * len(group)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                if not node and in_our_words(answer) is None:
-                    raise answer
-                _log.warning("lease_not_renewed", error=type(answer).__name__)
-        if node and any(isinstance(answer, redis.ResponseError) for answer in answers):
-            self._client.nodes_manager.initialize()  # its slots may be elsewhere now
-        return answers
+    def _free(self, partitions: Iterable[int]) -> tuple[list[int], bool]:
+        """Return which partitions nobody holds, and whether any part of the store answered."""
+        answers = self._ask(_FREE, partitions)
+        reached = any(not isinstance(answer, Exception) for _, answer in answers)
+        return [p for p, answer in answers if not isinstance(answer, Exception) and answer], reached
+
+    def _ask(self, script: Script, partitions: Iterable[int]) -> list[tuple[int, Any]]:
+        """Run a script for each partition, in one pipeline a node; a failure is an answer."""
+        found = list[tuple[int, Any]]()
+        for client, node, group in self._by_node(partitions):
+            if node and not self._patience.allows(node):
+                found += [(p, redis.ConnectionError("away")) for p in group]
+                continue
+            try:
+                answers = script.run_all(client, [self._call(partition) for partition in group])
+            except (redis.RedisError, RedisClusterException, OSError) as error:
+                self._patience.failed(node)
+                _log.warning("leases_unknown", partitions=len(group), error=type(error).__name__)
+                answers = [error] * len(group)
+            else:
+                self._patience.answered(node)
+            refused = [answer for answer in answers if isinstance(answer, redis.ResponseError)]
+            if refused:
+                _log.warning("leases_refused", count=len(refused), error=type(refused[0]).__name__)
+                if node:
+                    self._client.nodes_manager.initialize()  # its slots may be elsewhere now
+            found += zip(group, answers, strict=True)
+        return found
 
     def _by_node(self, partitions: Iterable[int]) -> list[tuple[Any, str, list[int]]]:
         if not isinstance(self._client, redis.RedisCluster):

@@ -29,6 +29,11 @@ def erased_key(partition: int) -> bytes:
     return b"{p%03d}erased" % partition
 
 
+def voided_key(partition: int) -> bytes:
+    """Return the set of entries whose dead letters were retried or dropped."""
+    return b"{p%03d}voided" % partition
+
+
 def applied_channel(partition: int) -> bytes:
     """Return the channel on which every commit announces its cursor."""
     return b"{p%03d}applied" % partition

@@ -16,6 +16,7 @@ from redis.exceptions import RedisClusterException
 
 from feature_repo.events import EventRecord
 from services import popularity
+from services.patience import Patience
 
 STATS_KEY: Final = "portrait:updater:stats"
 FLUSH_S: Final = 0.5
@@ -38,13 +39,13 @@ class Tally:
         self._counts: dict[str, int] = defaultdict(int)
         self._gained: dict[str, float] = defaultdict(float)
         self._next_s = 0.0
-        self._away_until_s = 0.0
+        self._patience = Patience()
 
     def count(self, **changes: int) -> None:
         """Add to the fields of `STATS_KEY`: ``events``, ``late``, ``dead``."""
         for name, change in changes.items():
             self._counts[name] += change
-        if time.monotonic() < self._away_until_s:
+        if not self._patience.allows(STATS_KEY):
             return
         counts = {name: n for name, n in self._counts.items() if n}
         try:
@@ -53,8 +54,9 @@ class Tally:
                     pipe.hincrby(STATS_KEY, name, n)
                 pipe.execute()
         except (redis.RedisError, RedisClusterException, OSError) as error:
-            self._failed(error)
+            self._failed(STATS_KEY, error)
         else:
+            self._patience.answered(STATS_KEY)
             self._counts.clear()
 
     def applied(self, events: Iterable[EventRecord]) -> None:
@@ -65,7 +67,7 @@ class Tally:
     def flush(self, *, now: bool = False) -> None:
         """Write the popularity if it is time, or ``now``."""
         clock = time.monotonic()
-        if clock < self._away_until_s or not self._gained:
+        if not self._gained or not self._patience.allows(popularity.KEY):
             return
         if not now and clock < self._next_s and len(self._gained) < _ITEMS:
             return
@@ -76,9 +78,11 @@ class Tally:
                     pipe.zincrby(popularity.KEY, amount, item)
                 pipe.execute()
         except (redis.RedisError, RedisClusterException, OSError) as error:
-            self._failed(error)
+            self._failed(popularity.KEY, error)
+        else:
+            self._patience.answered(popularity.KEY)
         self._gained.clear()
 
-    def _failed(self, error: Exception) -> None:
-        self._away_until_s = time.monotonic() + 2 * FLUSH_S
-        _log.warning("counts_unwritten", error=type(error).__name__)
+    def _failed(self, name: str, error: Exception) -> None:
+        self._patience.failed(name)
+        _log.warning("counts_unwritten", key=name, error=type(error).__name__)

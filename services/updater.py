@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import uuid
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -37,7 +37,7 @@ from services.tally import STATS_KEY, Tally
 from services.transition import Transition
 
 _BACKOFF_S: Final = 0.2
-_JOIN_S: Final = 0.1  # an owner that lacks partitions looks for them so often
+_JOIN_S: Final = 0.2  # an owner that lacks partitions looks for them so often
 
 _log = structlog.get_logger(__name__)
 
@@ -66,10 +66,11 @@ class UpdaterLoop:
         self._reader = reader(self._client, url)
         self._lease_ms = lease_ms
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        # A client of its own, failing sooner: a lease must not wait for a slow node.
-        self._leases = Leases(connect(url), self._owner, lease_ms)
+        # A client of its own, failing sooner: leases must not wait for what is slow.
+        self._quick = connect(url)
+        self._leases = Leases(self._quick, self._owner, lease_ms)
         self._archiver = Archiver(self._client, Archive(settings.home / "archive" / "events"))
-        self._tally = Tally(self._client)
+        self._tally = Tally(self._quick)
         self._pace = Pace()
         self._cursors: dict[int, str] = {}
         self._models: dict[int, str] = {}
@@ -99,7 +100,8 @@ class UpdaterLoop:
                 self._leases.leave()
         except PortraitError:
             _log.warning("leases_left_to_expire")
-        self._reader.close()
+        for each in (self._reader, self._quick, self._client):
+            each.close()
 
     def stop(self) -> None:
         """Ask the loop to end after the batch it is in."""
@@ -163,15 +165,21 @@ class UpdaterLoop:
         # Counted before the commit, taken back if it is refused: whoever waits for the commit
         # and then reads the count must find itself in it.
         self._count(counts)
-        end = 0
-        for batch, count in zip(batches, counts, strict=True):
-            start, end = end, end + len(batch.events)
-            if not self._commit(batch, mine[batch.partition], rebuilt[batch.partition]):
-                self._count([{name: -n for name, n in count.items()}])
-            elif poison:
-                self._tally.applied(e for n, e in enumerate(batch.events, start) if n not in poison)
-            else:
-                self._tally.applied(batch.events)
+        open_counts, end = deque(counts), 0
+        try:
+            for batch in batches:
+                start, end = end, end + len(batch.events)
+                if not self._commit(batch, mine[batch.partition], rebuilt[batch.partition]):
+                    self._count([_negative(open_counts.popleft())])
+                    continue
+                open_counts.popleft()
+                applied = batch.events
+                if poison:
+                    applied = [e for n, e in enumerate(applied, start) if n not in poison]
+                self._tally.applied(applied)
+        except StoreUnavailableError:
+            self._count([_negative(count) for count in open_counts])
+            raise
 
     def _count(self, counts: Sequence[dict[str, int]]) -> None:
         total = {name: sum(count[name] for count in counts) for name in counts[0]}
@@ -239,6 +247,10 @@ def _counts(
         newest[user] = time_ms
     applied = len(batch.events) - (sum(first <= n < end for n in poison) if poison else 0)
     return {"events": applied, "late": late, "dead": len(batch.dead)}
+
+
+def _negative(counts: dict[str, int]) -> dict[str, int]:
+    return {name: -count for name, count in counts.items()}
 
 
 class Updater:

@@ -1,88 +1,26 @@
-"""The log, the leases and the updater's step, on a real server and without threads."""
+"""The updater's step, on a real server and without threads."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
-import redis.asyncio
+from event_log import TENANT, Sum, append, drain, event, loop, users_of
 
-from feature_repo.archive import Archive
-from feature_repo.entity import Tenant
-from feature_repo.events import EventRecord, ItemRecord
+from feature_repo.live_row import LiveState
+from feature_repo.live_store import commit, replace_live
 from feature_repo.online_store import read_live
-from services.archiver import Archiver
+from services import updater as updater_module
 from services.lease import Leases
-from services.log import Appender, Receipt, cursor_key, log_key, merged, stream_id
-from services.settings import Settings
-from services.transition import Transition
-from services.updater import UpdaterLoop
-
-TENANT = Tenant(key=b"0" * 16, partitions=4)
+from services.log import cursor_key, log_key
+from services.log_batch import USER_EVENTS
+from services.tally import STATS_KEY
 
 
-class Sum:
-    """A stand-in encoder: the state is the list of event ids seen."""
-
-    version = "sum-1"
-
-    def __init__(self) -> None:
-        self.batches = list[int]()
-
-    def replay(self, histories: list[list[EventRecord]], states: list[bytes | None]) -> list[bytes]:
-        self.batches.append(len(histories))
-        if any(event.id.startswith("poison") for events in histories for event in events):
-            raise ValueError("poison")
-        return [
-            (s or b"") + b"".join(e.id.encode() + b";" for e in h)
-            for s, h in zip(states, histories, strict=True)
-        ]
-
-
-def event(user: str, name: str, time_ms: int = 1_700_000_000_000) -> EventRecord:
-    return EventRecord(
-        id=name, type="view_item", user=TENANT.entity(user), time_ms=time_ms,
-        received_ms=time_ms, items=[ItemRecord("A")],
-    )  # fmt: skip
-
-
-def append(url: str, records: list[EventRecord]) -> Any:
-    async def run() -> Any:
-        async with redis.asyncio.Redis.from_url(url) as client:
-            return await Appender(client).append(records)
-
-    return asyncio.run(run())
-
-
-def loop(url: str, home: Path, learned: Sum | None = None) -> UpdaterLoop:
-    return UpdaterLoop(Settings(home=home, partitions=4), url, Transition(learned))
-
-
-def drain(updater: UpdaterLoop) -> None:
-    updater._share()
-    updater._round()
-
-
-def test_append_keeps_order_and_knows_what_it_has_seen(
-    redis_url: str, store_client: redis.Redis
-) -> None:
-    records = [event("a", str(n)) for n in range(600)]
-    placed = append(redis_url, records)
-    assert [p.position for p in placed] == sorted({p.position for p in placed})
-    again = append(redis_url, [*records[:5], event("a", "new"), event("a", "new")])
-    assert [p.duplicate for p in again] == [True] * 5 + [False, True]
-    assert [p.position for p in again[:5]] == [p.position for p in placed[:5]]
-    assert again[5].position == again[6].position
-    assert store_client.xlen(log_key(placed[0].partition)) == 601
-
-
-def test_receipts_merge_to_the_last_of_each_partition(
-    redis_url: str, store_client: redis.Redis
-) -> None:
-    placed = append(redis_url, [event(f"u{n}", str(n)) for n in range(50)])
-    receipt = Receipt.parse(str(merged(placed)))
-    assert len(receipt.positions) == 4
-    assert all(receipt.positions[p.partition] >= p.position for p in placed)
+def row_of(client: redis.Redis, user: str) -> LiveState:
+    [row] = read_live(client, [TENANT.entity(user)])
+    assert row is not None
+    return row
 
 
 def test_one_round_applies_commits_and_dead_letters(
@@ -92,15 +30,19 @@ def test_one_round_applies_commits_and_dead_letters(
     placed = append(redis_url, [event("a", "1"), event("a", "poison"), event("a", "2")])
     partition = placed[0].partition
     store_client.xadd(log_key(partition), {"e": b"no event"})
+    store_client.xadd(log_key(partition), {"x": b"neither"})
+    stranger = next(u for u in users_of((partition + 1) % 4))
+    store_client.xadd(log_key(partition), {"e": event(stranger, "s").encode()})
     drain(updater)
-    [row] = read_live(store_client, [TENANT.entity("a")])
-    assert row is not None
+    row = row_of(store_client, "a")
     assert (row.version, row.learned, row.model) == (2, b"1;2;", "sum-1")
-    assert store_client.xlen(b"{p%03d}dead" % partition) == 2
+    assert store_client.xlen(b"{p%03d}dead" % partition) == 4
     newest = store_client.xrevrange(log_key(partition), count=1)[0][0]
     assert store_client.hget(cursor_key(partition), "cursor") == newest
     drain(updater)
     assert read_live(store_client, [TENANT.entity("a")]) == [row]
+    stats = {name: int(n) for name, n in store_client.hgetall(STATS_KEY).items()}
+    assert stats == {b"events": 2, b"dead": 4}
 
 
 def test_an_owner_that_lost_its_lease_commits_nothing(
@@ -114,41 +56,121 @@ def test_an_owner_that_lost_its_lease_commits_nothing(
     assert other.take(placed.partition, force=True)
     updater._round()
     assert read_live(store_client, [TENANT.entity("a")]) == [None]
+    assert store_client.hget(STATS_KEY, "events") == b"0"
     other.release(placed.partition)
     drain(updater)
-    [row] = read_live(store_client, [TENANT.entity("a")])
-    assert row is not None
-    assert row.version == 1
+    assert row_of(store_client, "a").version == 1
 
 
-def test_owners_share_partitions_and_hand_them_over(store_client: redis.Redis) -> None:
-    first, second = Leases(store_client, "first"), Leases(store_client, "second")
-    first.share(8)
-    assert len(first.epochs) == 8
-    second.share(8)
-    first.share(8)
-    second.share(8)
-    assert (len(first.epochs), len(second.epochs)) == (4, 4)
-    assert not set(first.epochs) & set(second.epochs)
-    first.leave()
-    second.share(8)
-    assert len(second.epochs) == 8
-
-
-def test_only_what_is_applied_is_archived_and_trimmed(
+def test_late_events_are_applied_in_log_order_and_counted(
     redis_url: str, store_client: redis.Redis, tmp_path: Path
 ) -> None:
-    archive = Archive(tmp_path / "archive" / "events")
-    archiver = Archiver(store_client, archive)
-    updater = loop(redis_url, tmp_path)
-    [first, *_] = append(redis_url, [event("a", str(n)) for n in range(3)])
-    assert archiver.run(range(4)) == 0
+    updater = loop(redis_url, tmp_path, Sum())
+    day = 1_700_000_000_000
+    append(redis_url, [event("a", "1", day), event("a", "2", day - 1), event("b", "3", day - 9)])
     drain(updater)
-    append(redis_url, [event("a", "later")])
-    assert archiver.run(range(4)) == 3
-    assert archiver.run(range(4)) == 0
-    [(_, events)] = archive.histories()
-    assert [e.id for e in events] == ["0", "1", "2"]
-    # The newest archived entry stays: a commit may still have to find it.
-    left = [stream_id(entry) for entry, _ in store_client.xrange(log_key(first.partition))]
-    assert len(left) == 2
+    # Late by the row, late by the batch, on time, and late after it.
+    times = [day - 5, day - 6, day + 7, day + 6]
+    append(redis_url, [event("a", f"x{n}", time) for n, time in enumerate(times)])
+    drain(updater)
+    assert row_of(store_client, "a").learned == b"1;2;x0;x1;x2;x3;"
+    assert row_of(store_client, "a").time_ms == day + 7
+    assert store_client.hget(STATS_KEY, "late") == b"4"
+
+
+def test_a_model_switch_holds_from_its_entry_on(
+    redis_url: str, store_client: redis.Redis, tmp_path: Path
+) -> None:
+    partition = 2
+    before, after, old = (next_ for next_, _ in zip(users_of(partition), range(3), strict=False))
+    updater = loop(redis_url, tmp_path, Sum("one"))
+    updater._transition._load = Sum
+    append(redis_url, [event(old, "0"), event(before, "1")])
+    store_client.xadd(log_key(partition), {"m": b"two"})
+    append(redis_url, [event(after, "2"), event(old, "3")])
+    elsewhere = next(users_of(1))
+    append(redis_url, [event(elsewhere, "4")])
+    drain(updater)
+    assert store_client.hget(cursor_key(partition), "model") == b"two"
+    assert read_live(store_client, [TENANT.entity(after)]) == [None]  # the batch ends with it
+    drain(updater)
+    rows = {user: row_of(store_client, user) for user in (old, before, after, elsewhere)}
+    assert {user: row.model for user, row in rows.items()} == {
+        old: "one", before: "one", after: "two", elsewhere: "one",
+    }  # fmt: skip
+    # Whoever takes the lease later follows it too.
+    late = next(u for n, u in enumerate(users_of(partition)) if n == 5)
+    append(redis_url, [event(late, "5")])
+    updater._leases.leave()
+    other = loop(redis_url, tmp_path, Sum("one"))
+    other._transition._load = Sum
+    drain(other)
+    assert row_of(store_client, late).model == "two"
+
+
+def test_rows_that_a_rebuild_replaced_are_read_again(
+    redis_url: str, store_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updater = loop(redis_url, tmp_path, Sum())
+    append(redis_url, [event("a", "1")])
+    drain(updater)
+    [placed] = append(redis_url, [event("a", "2")])
+    row, user = row_of(store_client, "a"), TENANT.entity("a")
+    rebuilt = LiveState(row.profile, b"new;", 1, "sum-1", row.time_ms)
+    calls = list[Any]()
+
+    def commit_after_a_rebuild(*args: Any, **kwargs: Any) -> None:
+        if not calls:
+            assert replace_live(store_client, placed.partition, {user: rebuilt}, {user: 1}) == set()
+        calls.append(kwargs)
+        commit(*args, **kwargs)
+
+    monkeypatch.setattr(updater_module, "commit", commit_after_a_rebuild)
+    epoch = updater._leases.epochs[placed.partition]
+    drain(updater)
+    assert row_of(store_client, "a") == rebuilt
+    drain(updater)
+    assert row_of(store_client, "a").learned == b"new;2;"
+    assert updater._leases.epochs[placed.partition] == epoch
+    assert len(calls) == 2
+
+
+def test_a_busy_user_holds_up_nobody_else(
+    redis_url: str, store_client: redis.Redis, tmp_path: Path
+) -> None:
+    learned = Sum()
+    updater = loop(redis_url, tmp_path, learned)
+    busy, beside = (user for user, _ in zip(users_of(1), range(2), strict=False))
+    append(redis_url, [event(busy, str(n)) for n in range(1000)])
+    append(redis_url, [event(beside, "beside")])
+    append(redis_url, [event(user, f"{user}-x") for p in (0, 2, 3) for user in [next(users_of(p))]])
+    drain(updater)
+    for partition in (0, 2, 3):
+        assert row_of(store_client, next(users_of(partition))).version == 1
+    rounds = 1
+    while read_live(store_client, [TENANT.entity(beside)]) == [None]:
+        drain(updater)
+        rounds += 1
+    assert row_of(store_client, busy).learned == b"".join(b"%d;" % n for n in range(1000))
+    assert rounds <= 1000 // USER_EVENTS + 3
+    assert max(learned.sizes) == USER_EVENTS
+
+
+def test_an_updater_believes_the_store_that_lost_its_last_commit(
+    redis_url: str, store_client: redis.Redis, tmp_path: Path
+) -> None:
+    """After a failover the cursor may stand before commits that were acknowledged."""
+    updater = loop(redis_url, tmp_path, Sum())
+    [placed] = append(redis_url, [event("a", "1")])
+    keys = [key for key in store_client.scan_iter() if b"log" not in key and b"seen" not in key]
+    before = {key: store_client.dump(key) for key in keys}
+    drain(updater)
+    assert row_of(store_client, "a").version == 1
+    for key in store_client.scan_iter():
+        if b"log" not in key and b"seen" not in key and b"lease" not in key:
+            store_client.delete(key)
+    for key, body in before.items():
+        store_client.restore(key, 0, body, replace=True)
+    drain(updater)
+    assert row_of(store_client, "a").learned == b"1;"
+    assert store_client.hget(cursor_key(placed.partition), "cursor") is not None
