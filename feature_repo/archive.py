@@ -6,7 +6,7 @@ itself (for folds). Small parts are merged in the background (`feature_repo.comp
 `Archive.parts` and `Archive.glob` give a set of files that stays as it is (`part_set`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +54,12 @@ class Archive:
                 write_part(path, to_table(entries), replace=False)
         return path
 
-    def extend(
-        self,
-        span: Span,
-        entries: Sequence[tuple[LogPosition, EventRecord]],
-        standing: Callable[[], bool],
-    ) -> int:
+    def extend(self, span: Span, entries: Sequence[tuple[LogPosition, EventRecord]]) -> int:
         """Add those of a span's log entries that the archive does not hold, as one part.
 
-        The archive may hold some already: a part that another archiver wrote before it
-        could say so, or one that outlived a store which lost its last writes. Two that
-        extend by the same span at once add each entry once.
+        The archive may hold some already: in a part that an archiver wrote before it could
+        say so, in one that was merged since, or in one that outlived a store which lost its
+        last writes. Two that extend by the same span at once add each entry once.
 
         Parameters
         ----------
@@ -72,9 +67,6 @@ class Archive:
             Part of one partition's log.
         entries
             All its events.
-        standing
-            Asked while no parts can be exchanged, before anything is written: whether the
-            span is still to be archived.
 
         Returns
         -------
@@ -82,8 +74,6 @@ class Archive:
             Events added.
         """
         with self.part_set.adding() as folder:
-            if not standing():
-                return 0
             while True:
                 path = next(p for n in span.file_names() if not (p := folder / n).exists())
                 held = _held(folder, span)
@@ -190,10 +180,14 @@ def _held(folder: Path, span: Span) -> set[tuple[int, int, str]]:
     ]
     if not parts:
         return set()
-    with duckdb.connect() as connection:
-        connection.execute("SET threads = 1")
-        rows = connection.execute(
-            "SELECT log_ms, log_seq, event_id FROM read_parquet(?) WHERE log_ms BETWEEN ? AND ?",
-            [parts, span.after.ms, span.until.ms],
-        ).fetchall()
+    try:
+        with duckdb.connect() as connection:
+            connection.execute("SET threads = 1; SET enable_progress_bar = false")
+            rows = connection.execute(
+                "SELECT log_ms, log_seq, event_id FROM read_parquet(?) "
+                "WHERE log_ms BETWEEN ? AND ?",
+                [parts, span.after.ms, span.until.ms],
+            ).fetchall()
+    except duckdb.Error as error:
+        raise OSError(f"the archive's parts of {span} cannot be read: {error}") from error
     return set(rows)

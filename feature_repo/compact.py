@@ -86,3 +86,36 @@ def pack_money(amount: float) -> int:
 def add_money(total: int, change: int) -> int:
     """Return the sum of two stored amounts, cut to ±`MAX_SUM`."""
     return max(-MAX_SUM, min(MAX_SUM, total + change))
+
+
+def pack_varint(value: int) -> bytes:
+    r"""Return a number ≥ 0 in as few bytes as it needs, seven bits each, low bits first.
+
+    Examples
+    --------
+    >>> pack_varint(127), pack_varint(300)
+    (b'\x7f', b'\xac\x02')
+    """
+    if value < 0x80:
+        return bytes((value,))
+    packed = bytearray()
+    while value >= 0x80:
+        packed.append(value & 0x7F | 0x80)
+        value >>= 7
+    packed.append(value)
+    return bytes(packed)
+
+
+def unpack_varint(packed: bytes, at: int) -> tuple[int, int]:
+    """Return the number that `pack_varint` put at ``at``, and where it ends."""
+    byte = packed[at]
+    if byte < 0x80:
+        return byte, at + 1
+    value, shift = byte & 0x7F, 7
+    while True:
+        at += 1
+        byte = packed[at]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at + 1
+        shift += 7

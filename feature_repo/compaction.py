@@ -34,7 +34,7 @@ def compact(
     archive: Archive,
     archived: Mapping[int, LogPosition],
     *,
-    many: int = MANY_PARTS,
+    many: int | None = None,
     grace_s: float = GRACE_S,
 ) -> int:
     """Merge small parts, if there are many, and remove what was merged long ago.
@@ -46,7 +46,7 @@ def compact(
     archived
         For each partition to look at, how far the store knows its log to be archived.
     many
-        Parts that must be there to be merged; else nothing happens.
+        Parts that must be there to be merged, else nothing happens; default `MANY_PARTS`.
     grace_s
         How long readers may go on reading parts that were replaced.
 
@@ -60,7 +60,7 @@ def compact(
     archive.part_set.sweep(grace_s)
     parts = archive.parts()
     groups = _groups(parts, archived)
-    if sum(map(len, groups)) < many:
+    if sum(map(len, groups)) < (MANY_PARTS if many is None else many):
         return 0
     names, replaced = {part.name for part in parts}, set[str]()
     merged = dict[str, Path]()

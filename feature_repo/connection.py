@@ -6,7 +6,6 @@ by themselves when it is back, has restarted elsewhere (Sentinel) or its slots h
 """
 
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -14,14 +13,12 @@ from typing import Any, Final
 import redis
 from redis import asyncio as redis_asyncio
 from redis.asyncio import connection as async_connection
-from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ConstantBackoff, NoBackoff
-from redis.cluster import ClusterNode
+from redis.backoff import ConstantBackoff
 from redis.exceptions import ClusterError, NoPermissionError, ReadOnlyError, RedisClusterException
 from redis.retry import Retry
 
-from feature_repo import sentinel
+from feature_repo import cluster, sentinel
 from feature_repo.errors import InvalidSettingError, StoreUnavailableError
 from feature_repo.store_url import StoreUrl
 
@@ -32,7 +29,6 @@ _SCHEMES: Final = (
     "rediss+cluster",
 )  # fmt: skip
 _RETRIES: Final = 1
-_AWAY_S: Final = 0.3
 _REFUSALS: Final = re.compile(
     r"(?:^|caused error: |-)(OOM|MISCONF|READONLY|LOADING|BUSY|MASTERDOWN|NOREPLICAS|UNBLOCKED"
     r"|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|NOAUTH|UNKILLABLE)\b"
@@ -81,28 +77,6 @@ class _AsyncTls(_DemotedAsync, redis_asyncio.SSLConnection):  # type: ignore[mis
     pass
 
 
-class _Cluster(redis.RedisCluster):  # type: ignore[misc]
-    """A cluster client that asks a node which did not answer only once in a while.
-
-    A pipeline repeats each of its commands by itself when a node does not answer; a hundred
-    waits of half a second would hold the caller for a minute.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        self._away = dict[str, float]()  # node -> when it may be asked again
-        super().__init__(**kwargs)
-
-    def _execute_command(self, target_node: Any, *args: Any, **kwargs: Any) -> Any:
-        name = target_node.name
-        if time.monotonic() < self._away.get(name, 0.0):
-            raise redis.ConnectionError(f"node {name} did not answer a moment ago")
-        try:
-            return super()._execute_command(target_node, *args, **kwargs)
-        except (redis.ConnectionError, redis.TimeoutError):
-            self._away[name] = time.monotonic() + _AWAY_S
-            raise
-
-
 _OURS: Final[dict[Any, Any]] = {
     redis.Connection: _Tcp,
     redis.SSLConnection: _Tls,
@@ -142,14 +116,9 @@ def connect(url: str, *, timeout_s: float = TIMEOUT_S) -> Any:
     }
     kind = _kind(url)
     if kind == "cluster":
-        # No repeats: each would first ask the nodes for their slots, and wait for those away.
-        kwargs |= {"retry": Retry(NoBackoff(), 0), "require_full_coverage": False}
-        named = StoreUrl.parse(url)
+        del kwargs["retry"]
         with translated():
-            return _Cluster(
-                startup_nodes=[ClusterNode(*host) for host in named.hosts],
-                **(kwargs | _of_cluster(named)),
-            )
+            return cluster.connect(StoreUrl.parse(url), **kwargs)
     if kind == "sentinel":
         return sentinel.connect(StoreUrl.parse(url), **kwargs)
     return _watched(redis.Redis.from_url(url, **kwargs))
@@ -164,12 +133,8 @@ def connect_async(url: str, *, timeout_s: float = TIMEOUT_S) -> Any:
     }
     kind = _kind(url)
     if kind == "cluster":
-        kwargs |= {"retry": AsyncRetry(NoBackoff(), 0), "require_full_coverage": False}
-        named = StoreUrl.parse(url)
-        return redis_asyncio.RedisCluster(
-            startup_nodes=[AsyncClusterNode(*host) for host in named.hosts],
-            **(kwargs | _of_cluster(named)),
-        )
+        del kwargs["retry"]
+        return cluster.connect_async(StoreUrl.parse(url), **kwargs)
     if kind == "sentinel":
         return sentinel.connect_async(StoreUrl.parse(url), **kwargs)
     return _watched(redis_asyncio.Redis.from_url(url, **kwargs))
@@ -237,13 +202,6 @@ def refusal(error: redis.ResponseError) -> str | None:
         return "MOVED"
     found = _REFUSALS.search(str(error))
     return None if found is None else found.group(1)
-
-
-def _of_cluster(url: StoreUrl) -> dict[str, Any]:
-    options = dict(url.options)
-    if options.pop("db", 0) != 0:
-        raise InvalidSettingError("a cluster has database 0 only: leave the number out of the URL")
-    return options
 
 
 def _kind(url: str) -> str:

@@ -6,21 +6,15 @@ throughout; a moment before the last event counts as no time passed.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from statistics import median
 from typing import Any, Final
 
-from feature_repo.compact import DAY_S, MICRO, MILLI
+from feature_repo.compact import DAY_S, MICRO, MILLI, Key
 from feature_repo.events import iso
 from feature_repo.explicit import ExplicitProfile
-from feature_repo.heavy_hitters import (
-    LONG_HALF_LIFE_S,
-    SHORT_HALF_LIFE_S,
-    Interest,
-    Table,
-    decayed,
-)
-from feature_repo.orders import window
+from feature_repo.interest import LONG_HALF_LIFE_S, SHORT_HALF_LIFE_S, Interest, decayed
+from feature_repo.order_days import window
 from feature_repo.rhythm import WEEKDAYS
 
 PRIOR_GAP_DAYS: Final = 30.0
@@ -160,12 +154,16 @@ def interests(profile: ExplicitProfile, now: int) -> list[dict[str, Any]]:
     return found
 
 
-def tables(profile: ExplicitProfile) -> dict[str, Table]:
-    """Return the interest tables by kind: category, brand, item."""
-    return {"category": profile.categories, "brand": profile.brands, "item": profile.items}
+def tables(profile: ExplicitProfile) -> dict[str, dict[Key, Interest]]:
+    """Return the interests by kind (category, brand, item) and key."""
+    return {
+        "category": profile.categories.entries(),
+        "brand": profile.brands.entries(),
+        "item": profile.items.entries(),
+    }
 
 
-def is_department(table: Table, key: str) -> bool:
+def is_department(table: Collection[Key], key: str) -> bool:
     """Say whether ``key`` is a top-level category that stands beside a category within it.
 
     Such a key says how often a user shops at all, and little about what.
@@ -220,7 +218,7 @@ def _rate(weight: float, half_life_s: int, age_s: int) -> float:
 
 def habits(profile: ExplicitProfile, now: int) -> dict[str, Any]:
     """Return hours and weekdays of activity, the gap between orders and the basket's size."""
-    hours, weekdays = profile.rhythm.hours, profile.rhythm.weekdays
+    hours, weekdays = profile.rhythm
     total = sum(hours)
     peak = None
     if total:
@@ -248,7 +246,7 @@ def affinities(profile: ExplicitProfile, now: int) -> dict[str, Any]:
     orders = profile.orders
     brands = {
         str(key): decayed(entry.long, now - entry.last_at, LONG_HALF_LIFE_S)
-        for key, entry in profile.brands.items()
+        for key, entry in profile.brands.entries().items()
     }
     whole = sum(brands.values())
     ranked = sorted(brands, key=lambda key: -brands[key])

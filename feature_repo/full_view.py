@@ -102,6 +102,7 @@ def full(
             "feature_service": FEATURE_SERVICE,
             "schema": SCHEMA,
             "model": model,
+            "late_events": profile.late,
             "as_of": iso(now_ms),
         },
     }
@@ -109,7 +110,7 @@ def full(
 
 def _identity(profile: ExplicitProfile) -> dict[str, Any]:
     return {
-        "anonymous": profile.standing.anonymous,
+        "anonymous": profile.anonymous,
         "linked": len(profile.standing.linked),
         "first_seen_at": derived.shown_time(profile.first_at),
         "last_seen_at": derived.shown_time(profile.seen_at),
@@ -120,14 +121,14 @@ def _identity(profile: ExplicitProfile) -> dict[str, Any]:
 def _session(profile: ExplicitProfile, now: int, title: Callable[[str], str]) -> dict[str, Any]:
     session = profile.session
     begun = session.number > 0
-    name = f"auto-{session.number}" if session.id == "" else str(session.id)
+    name = f"auto-{session.number}" if session.name == "" else str(session.name)
     return {
         "id": name if begun else None,
         "started_at": iso(session.started_at * 1000) if begun else None,
         "last_at": iso(session.last_at * 1000) if begun else None,
         "active": begun and now - session.last_at <= SESSION_GAP_MS // 1000,
         "events": session.events,
-        "items_viewed": len(session.viewed),
+        "items_viewed": len(session.views),
         "cart": [
             {"item_id": str(key), "title": title(str(key)), "quantity": quantity / MILLI}
             for key, quantity in session.cart.items()
@@ -155,9 +156,9 @@ def _segments(lifecycle: dict[str, Any], rfm: dict[str, Any]) -> list[dict[str, 
 def _recent(profile: ExplicitProfile, title: Callable[[str], str]) -> list[dict[str, Any]]:
     return [
         {
-            "type": unpack_type(group.type),
-            "item_id": str(key),
-            "title": title(str(key)),
+            "type": group.type,
+            "item_id": key,
+            "title": title(key),
             "time": iso(group.at * 1000),
         }
         for group in profile.recent

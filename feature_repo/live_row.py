@@ -104,6 +104,11 @@ def version_value(version: int) -> bytes:
     return b" " + _varint(version)
 
 
+def parse_version(value: bytes) -> int:
+    """Read the value of a row's version field."""
+    return int(Value.FromString(value).int64_val)
+
+
 def _varint(number: int) -> bytes:
     """Return a protobuf varint of a number of at least 0."""
     if number < 0x80:
@@ -135,7 +140,7 @@ def parse_live(values: Sequence[bytes | None]) -> LiveState | None:
     return LiveState(
         profile=Value.FromString(profile).bytes_val,
         learned=Value.FromString(learned or b"").bytes_val,
-        version=Value.FromString(version or b"").int64_val,
+        version=parse_version(version or b""),
         model=Value.FromString(model or b"").string_val,
         time_ms=moment.seconds * 1000 + moment.nanos // 1_000_000,
     )

@@ -19,6 +19,7 @@ from feature_repo.live_row import (
     LiveState,
     live_values,
     parse_live,
+    parse_version,
     row_key,
     version_value,
 )
@@ -26,6 +27,15 @@ from feature_repo.script import Script
 
 _COMMIT: Final = Script((Path(__file__).parent / "commit.lua").read_text())
 _REPLACE: Final = Script((Path(__file__).parent / "replace.lua").read_text())
+_VERSIONS: Final = Script("""
+local answer = {redis.call('HGET', KEYS[1], 'cursor') or '0-0'}
+for k = 2, #KEYS do
+  local row = redis.call('HMGET', KEYS[k], ARGV[5], ARGV[1], ARGV[3])
+  answer[k] = row[1] and row[2] and (row[3] or '')
+end
+return answer
+""")
+"""KEYS: cursor, then one row per user. ARGV: the five field names of a row."""
 _LOAD_CHUNK: Final = 500
 _REPLACE_CHUNK: Final = 128
 """Rows a script call: it holds the server for a millisecond or two."""
@@ -89,6 +99,28 @@ def read_batch(
     width = len(users_by_partition)
     rebuilt = {p: int(n or 0) for p, n in zip(users_by_partition, answers[:width], strict=True)}
     return rebuilt, dict(zip(users, map(parse_live, answers[width:]), strict=True))
+
+
+def read_versions(
+    client: Any, partition: int, users: Sequence[str]
+) -> tuple[str, dict[str, int | None]]:
+    """Read how far a partition is applied and which versions its rows have, at one moment.
+
+    Returns
+    -------
+    tuple
+        The cursor, and for each user the version of the live row, None if there is none.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the store does not answer in time.
+    """
+    keys = [_cursor_key(partition), *map(row_key, users)]
+    with translated():
+        cursor, *versions = _VERSIONS(client, keys, FIELDS)
+    found = (None if value is None else parse_version(value) for value in versions)
+    return cursor.decode(), dict(zip(users, found, strict=True))
 
 
 def load_live(client: Any, rows: Mapping[str, LiveState]) -> None:

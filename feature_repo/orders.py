@@ -1,7 +1,8 @@
 """Orders: when, how much and what a user buys, in bounded state.
 
-Belongs here: order counts, money by day, gaps between orders, purchase history, price and
-promotion figures. Not here: interests (`heavy_hitters`) and the cart (`session`).
+Belongs here: order counts, gaps between orders, purchase history, price and promotion
+figures. Not here: money by day (`order_days`), interests (`heavy_hitters`), the cart
+(`session`).
 
 Money is the event's ``value`` where given, else Σ quantity · price − discount over its
 lines, never below 0. A refund takes its amount off the day of the refund and off the
@@ -9,22 +10,23 @@ lifetime sum; it removes no order, no gap and nothing from the purchase history.
 """
 
 import math
+from struct import Struct
 from typing import Final
 
 import msgspec
 
 from feature_repo.compact import DAY_S, MICRO, Key, add_money, pack_id, pack_money
 from feature_repo.events import EventRecord, ItemRecord
-from feature_repo.heavy_hitters import LONG_HALF_LIFE_S
-from feature_repo.id_ring import IdRing, add
+from feature_repo.id_ring import Ids, add, stored
+from feature_repo.interest import LONG_HALF_LIFE_S
+from feature_repo.order_days import Days, add_day
 
-MAX_DAYS: Final = 91
 MAX_GAPS: Final = 20
 MAX_HISTORY: Final = 500
 
 
-class Orders(msgspec.Struct, array_like=True):
-    """What was bought.
+class Orders(Days):
+    """What was bought; as days, the orders and the money of the last `MAX_DAYS` days.
 
     Attributes
     ----------
@@ -39,11 +41,8 @@ class Orders(msgspec.Struct, array_like=True):
         Epoch seconds of the first and the last order.
     spend
         Lifetime money, thousandths.
-    days, day_orders, day_spend
-        Days (epoch days UTC) with an order or refund, oldest first, within `MAX_DAYS` of the
-        newest; orders and money (thousandths) of each.
-    gaps_s
-        Seconds between the last `MAX_GAPS` + 1 orders, oldest first.
+    gaps
+        The ``gaps_s``, four bytes each.
     history
         Distinct items, first purchase first; beyond `MAX_HISTORY` the oldest go.
     paid_lines, price_sum, promoted_lines, gross, discount
@@ -59,16 +58,22 @@ class Orders(msgspec.Struct, array_like=True):
     first_at: int = 0
     last_at: int = 0
     spend: int = 0
-    days: list[int] = []
-    day_orders: list[int] = []
-    day_spend: list[int] = []
-    gaps_s: list[int] = []
-    history: IdRing = msgspec.field(default_factory=IdRing)
+    gaps: bytes = b""
+    history: Ids = msgspec.field(default_factory=Ids)
     paid_lines: int = 0
     price_sum: int = 0
     promoted_lines: int = 0
     gross: int = 0
     discount: int = 0
+
+    @property
+    def gaps_s(self) -> list[int]:
+        """Seconds between the last `MAX_GAPS` + 1 orders, oldest first."""
+        return [gap for (gap,) in _GAP.iter_unpack(self.gaps)]
+
+
+_GAP: Final = Struct("<I")
+_MAX_GAP: Final = 2**32 - 1
 
 
 def line_amount(item: ItemRecord) -> float:
@@ -89,16 +94,16 @@ def amount(event: EventRecord) -> int:
     return pack_money(sum(map(line_amount, event.items)))
 
 
-def purchase(orders: Orders, event: EventRecord, at: int) -> None:
-    """Apply a purchase at ``at`` (epoch seconds)."""
+def purchase(orders: Orders, event: EventRecord, at: int) -> bool:
+    """Apply a purchase at ``at`` (epoch seconds); return whether it begins a new order."""
     order_id = pack_id(event.order_id or event.id)
     is_new = order_id != orders.last_id or orders.count == 0
     late = max(0, orders.last_at - at)
     elapsed = max(0, at - orders.last_at) if orders.count else 0
     if is_new:
         if orders.count and late == 0:
-            orders.gaps_s.append(elapsed)
-            del orders.gaps_s[:-MAX_GAPS]
+            gaps = orders.gaps + _GAP.pack(min(_MAX_GAP, elapsed))
+            orders.gaps = gaps[-MAX_GAPS * _GAP.size :]
         orders.first_at = min(orders.first_at, at) if orders.count else at
         orders.count += 1
         orders.last_id = order_id
@@ -106,9 +111,10 @@ def purchase(orders: Orders, event: EventRecord, at: int) -> None:
     orders.lines += len(event.items)
     money = amount(event)
     orders.spend = add_money(orders.spend, money)
-    _add_day(orders, at // DAY_S, int(is_new), money)
+    add_day(orders, at // DAY_S, int(is_new), money)
     _add_prices(orders, event, elapsed, late)
-    _add_history(orders, event)
+    add(orders.history, [stored(item.item_id) for item in event.items], MAX_HISTORY)
+    return is_new
 
 
 def refund(orders: Orders, event: EventRecord, at: int) -> None:
@@ -116,40 +122,7 @@ def refund(orders: Orders, event: EventRecord, at: int) -> None:
     orders.refunds += 1
     money = amount(event)
     orders.spend = add_money(orders.spend, -money)
-    _add_day(orders, at // DAY_S, 0, -money)
-
-
-def window(orders: Orders, today: int, days: int) -> tuple[int, int]:
-    """Return orders and money (thousandths) of the ``days`` calendar days up to ``today``.
-
-    ``today`` is an epoch day (UTC) and counts as one of them; ``days`` ≤ `MAX_DAYS`.
-    """
-    found, money = 0, 0
-    for day, count, spent in zip(orders.days, orders.day_orders, orders.day_spend, strict=True):
-        if today - days < day <= today:
-            found += count
-            money += spent
-    return found, money
-
-
-def _add_day(orders: Orders, day: int, count: int, money: int) -> None:
-    days = orders.days
-    if days and day <= days[-1] - MAX_DAYS:
-        return
-    at = len(days)
-    while at and days[at - 1] >= day:
-        at -= 1
-    if at == len(days) or days[at] != day:
-        days.insert(at, day)
-        orders.day_orders.insert(at, 0)
-        orders.day_spend.insert(at, 0)
-    orders.day_orders[at] += count
-    orders.day_spend[at] = add_money(orders.day_spend[at], money)
-    past = 0
-    while days[past] <= days[-1] - MAX_DAYS:
-        past += 1
-    if past:
-        del days[:past], orders.day_orders[:past], orders.day_spend[:past]
+    add_day(orders, at // DAY_S, 0, -money)
 
 
 def _add_prices(orders: Orders, event: EventRecord, elapsed: int, late: int) -> None:
@@ -177,7 +150,3 @@ def _add_prices(orders: Orders, event: EventRecord, elapsed: int, late: int) -> 
     orders.price_sum = add_money(orders.price_sum, pack_money(prices * share))
     orders.gross = add_money(orders.gross, pack_money(gross * share))
     orders.discount = add_money(orders.discount, pack_money(discount * share))
-
-
-def _add_history(orders: Orders, event: EventRecord) -> None:
-    add(orders.history, [pack_id(item.item_id) for item in event.items], MAX_HISTORY)

@@ -1,32 +1,73 @@
 """Habits: at which hours and on which weekdays a user is active.
 
-Belongs here: the two histograms and their peak. Not here: gaps between orders (`orders`).
+Belongs here: the two histograms and their bytes. Not here: gaps between orders (`orders`).
 An event counts by its own time zone where it names one, else by UTC.
 """
 
 from datetime import datetime
 from functools import lru_cache
+from struct import Struct
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-import msgspec
-
 from feature_repo.compact import DAY_S
+from feature_repo.errors import ModelMismatchError
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
+_HOURS: Final = 24
+_SLOTS: Final = _HOURS + 7
+_COUNTERS: Final = {_SLOTS * width: Struct(f"<{_SLOTS}{code}") for width, code in
+                    ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}  # fmt: skip
 
-class Rhythm(msgspec.Struct, array_like=True):
+EMPTY: Final = bytes(_SLOTS)
+"""No event yet."""
+
+
+class Rhythm(NamedTuple):
     """Events by hour of day (0–23) and by weekday (Monday 0)."""
 
-    hours: list[int] = msgspec.field(default_factory=lambda: [0] * 24)
-    weekdays: list[int] = msgspec.field(default_factory=lambda: [0] * 7)
+    hours: list[int]
+    weekdays: list[int]
 
 
-def beat(rhythm: Rhythm, at: int, tz: str | None) -> None:
-    """Count an event at ``at`` (epoch seconds)."""
+def beat(counters: bytes, at: int, tz: str | None) -> bytes:
+    """Return the counters with an event at ``at`` (epoch seconds) counted.
+
+    ``counters`` holds 24 hours and 7 weekdays in 1, 2, 4 or 8 bytes each, as many as the
+    largest needs.
+    """
     hour, weekday = local_hour(at, tz)
-    rhythm.hours[hour] += 1
-    rhythm.weekdays[weekday] += 1
+    width = len(counters) // _SLOTS
+    counted = bytearray(counters)
+    for slot in (hour, _HOURS + weekday):
+        byte, end = slot * width, (slot + 1) * width
+        while byte < end and counted[byte] == 0xFF:
+            counted[byte] = 0
+            byte += 1
+        if byte >= end:
+            return beat(_COUNTERS[2 * len(counters)].pack(*_counts(counters)), at, tz)
+        counted[byte] += 1
+    return bytes(counted)
+
+
+def rhythm(counters: bytes) -> Rhythm:
+    """Return the two histograms.
+
+    Examples
+    --------
+    >>> rhythm(beat(EMPTY, 0, None)).weekdays
+    [0, 0, 0, 1, 0, 0, 0]
+    """
+    counts = list(_counts(counters))
+    return Rhythm(counts[:_HOURS], counts[_HOURS:])
+
+
+def _counts(counters: bytes) -> tuple[int, ...]:
+    layout = _COUNTERS.get(len(counters))
+    if layout is None:
+        raise ModelMismatchError(f"{len(counters)} bytes are no rhythm: rebuild it from the log")
+    return layout.unpack(counters)
 
 
 def local_hour(at: int, tz: str | None) -> tuple[int, int]:

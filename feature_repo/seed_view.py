@@ -6,7 +6,6 @@ Belongs here: its words and its order. Not here: the other views.
 from collections.abc import Callable
 from typing import Any, Final
 
-from feature_repo.compact import unpack_type
 from feature_repo.explicit import ExplicitProfile, purchased_items
 
 VERBS: Final = {
@@ -81,12 +80,11 @@ def seed(
     (['Browse Product A', 'Purchase Product B'], ['Product B'])
     """
     behaviour = [
-        f"{verb(unpack_type(group.type))} {title(str(key))}"
-        for group in profile.recent
-        for key in group.items
+        f"{verb(group.type)} {title(key)}" for group in profile.recent for key in group.items
     ]
     # sorted() keeps the order of first touch among equals.
-    interest = sorted(profile.items, key=lambda key: -profile.items[key].net)
+    items = profile.items.entries()
+    interest = sorted(items, key=lambda key: -items[key].net)
     return {
         "User ID": shown_user_id(user_id),
         "User Behavior": behaviour,

@@ -14,6 +14,8 @@ import msgspec
 
 from feature_repo.compact import MILLI, Key, pack_id
 from feature_repo.events import SESSION_GAP_MS, EventRecord
+from feature_repo.id_ring import Ids, append, delete, drop, ids, index, stored
+from feature_repo.names import pack_name
 
 MAX_CART: Final = 50
 MAX_VIEWED: Final = 30
@@ -21,42 +23,53 @@ COMPARE_RUN: Final = 3
 """This many item views in a row within one category read as comparing."""
 
 _MAX_QUANTITY_MILLI: Final = 10**12
+_MAX_VIEWS: Final = 255
 
 
-class Session(msgspec.Struct, array_like=True):
-    """The latest session.
+class Session(Ids):
+    """The latest session; as ids, the last `MAX_VIEWED` distinct items viewed in it.
 
     Attributes
     ----------
     number
         Sessions so far, this one included; 0 before the first.
-    id
+    name
         ``session_id`` of the events, "" when the session was found by the gap.
     started_at, last_at
         Epoch seconds.
-    cart
-        Quantity in thousandths by item, oldest first, at most `MAX_CART` items.
-    viewed
-        Number of views by item, oldest first, the last `MAX_VIEWED` distinct items.
+    views
+        Number of views by item viewed, one byte each, last viewed last.
+    basket
+        The ``cart``, packed.
     run_category, run
-        Category of the last item view and how many views in a row it has had.
+        Packed category of the last item view and how many views in a row it has had.
     checkout, bought, searched
         Whether checkout was begun since the last order; whether an order was placed in this
         session; whether its last event was a search.
     """
 
     number: int = 0
-    id: Key = ""
+    name: Key = ""
     started_at: int = 0
     last_at: int = 0
     events: int = 0
-    cart: dict[Key, int] = {}
-    viewed: dict[Key, int] = {}
-    run_category: str = ""
+    views: bytes = b""
+    basket: bytes = b""
+    run_category: bytes = b""
     run: int = 0
     checkout: bool = False
     bought: bool = False
     searched: bool = False
+
+    @property
+    def cart(self) -> dict[Key, int]:
+        """Quantity in thousandths by item, oldest first, at most `MAX_CART` items."""
+        return _cart_decoder.decode(self.basket) if self.basket else {}
+
+    @property
+    def viewed(self) -> dict[Key, int]:
+        """Number of views by item, last viewed last, at most `MAX_VIEWED` items."""
+        return dict(zip(map(pack_id, ids(self)), self.views, strict=True))
 
     @property
     def intent(self) -> str | None:
@@ -68,15 +81,19 @@ class Session(msgspec.Struct, array_like=True):
         """
         if self.events == 0:
             return None
-        if self.cart or self.checkout:
+        if self.basket or self.checkout:
             return "buy"
         if self.bought:
             return "bought"
         if self.searched:
             return "search"
-        if self.run >= COMPARE_RUN or any(count > 1 for count in self.viewed.values()):
+        if self.run >= COMPARE_RUN or max(self.views, default=0) > 1:
             return "compare"
         return "browse"
+
+
+_cart_decoder: Final = msgspec.msgpack.Decoder(dict[Key, int])
+_cart_encoder: Final = msgspec.msgpack.Encoder()
 
 
 def advance(session: Session, event: EventRecord, at: int) -> Session:
@@ -85,7 +102,7 @@ def advance(session: Session, event: EventRecord, at: int) -> Session:
     if session.number == 0 or _is_other(session, name, at):
         if session.number and name != "" and at < session.started_at:
             return session
-        session = Session(session.number + 1, name, at, at)
+        session = Session(number=session.number + 1, name=name, started_at=at, last_at=at)
     session.last_at = max(session.last_at, at)
     session.events += 1
     session.searched = event.type == "search"
@@ -97,38 +114,52 @@ def advance(session: Session, event: EventRecord, at: int) -> Session:
 
 def _is_other(session: Session, name: Key, at: int) -> bool:
     if name != "":
-        return name != session.id
+        return name != session.name
     return at - session.last_at > SESSION_GAP_MS // 1000
 
 
 def _view(session: Session, event: EventRecord) -> None:
     for item in event.items:
-        key = pack_id(item.item_id)
-        session.viewed[key] = session.viewed.pop(key, 0) + 1
-        category = item.category or ""
+        key = stored(item.item_id)
+        nth, seen = index(session, key), 0
+        if nth >= 0:
+            delete(session, nth)
+            seen = session.views[nth]
+            session.views = session.views[:nth] + session.views[nth + 1 :]
+        append(session, key)
+        session.views += bytes((min(_MAX_VIEWS, seen + 1),))
+        category = pack_name(item.category) if item.category else b""
         if category and category == session.run_category:
             session.run += 1
         else:
             session.run_category, session.run = category, 1
-    _drop_oldest(session.viewed, MAX_VIEWED)
+    surplus = len(session.views) - MAX_VIEWED
+    if surplus > 0:
+        drop(session, surplus)
+        session.views = session.views[surplus:]
 
 
 def _add(session: Session, event: EventRecord) -> None:
+    cart = session.cart
     for item in event.items:
         key = pack_id(item.item_id)
-        quantity = session.cart.get(key, 0) + max(1, round(item.quantity * MILLI))
-        session.cart[key] = min(_MAX_QUANTITY_MILLI, quantity)
-    _drop_oldest(session.cart, MAX_CART)
+        quantity = cart.get(key, 0) + max(1, round(item.quantity * MILLI))
+        cart[key] = min(_MAX_QUANTITY_MILLI, quantity)
+    while len(cart) > MAX_CART:
+        del cart[next(iter(cart))]
+    _set_cart(session, cart)
 
 
 def _remove(session: Session, event: EventRecord) -> None:
+    cart = session.cart
     for item in event.items:
         key = pack_id(item.item_id)
-        left = session.cart.get(key, 0) - max(1, round(item.quantity * MILLI))
+        left = cart.get(key, 0) - max(1, round(item.quantity * MILLI))
         if left > 0:
-            session.cart[key] = left
+            cart[key] = left
         else:
-            session.cart.pop(key, None)
+            cart.pop(key, None)
+    _set_cart(session, cart)
 
 
 def _checkout(session: Session, event: EventRecord) -> None:
@@ -136,15 +167,16 @@ def _checkout(session: Session, event: EventRecord) -> None:
 
 
 def _buy(session: Session, event: EventRecord) -> None:
-    if session.cart:
+    if session.basket:
+        cart = session.cart
         for item in event.items:
-            session.cart.pop(pack_id(item.item_id), None)
+            cart.pop(pack_id(item.item_id), None)
+        _set_cart(session, cart)
     session.checkout, session.bought = False, True
 
 
-def _drop_oldest(table: dict[Key, int], capacity: int) -> None:
-    while len(table) > capacity:
-        del table[next(iter(table))]
+def _set_cart(session: Session, cart: dict[Key, int]) -> None:
+    session.basket = _cart_encoder.encode(cart) if cart else b""
 
 
 _CHANGES: Final = {

@@ -26,11 +26,15 @@ class Consent(msgspec.Struct, array_like=True, gc=False):
 
 
 class Standing(msgspec.Struct, array_like=True):
-    """Consent by purpose; anonymous until a user id is seen; the last linked pseudonyms."""
+    """Consent by purpose; the last linked pseudonyms."""
 
     consent: dict[str, Consent] = {}
-    anonymous: bool = True
     linked: list[str] = []
+
+
+def concerns(event: EventRecord) -> bool:
+    """Say whether `update` would have anything to look at."""
+    return event.linked is not None or event.consent is not None or event.type == "consent_updated"
 
 
 def update(standing: Standing, event: EventRecord, at: int) -> None:
@@ -39,8 +43,6 @@ def update(standing: Standing, event: EventRecord, at: int) -> None:
     Of two statements about one purpose the later in event time holds; of two at the same
     second, the one that arrives last.
     """
-    if not event.anonymous:
-        standing.anonymous = False
     if event.linked is not None and event.linked not in standing.linked:
         standing.linked.append(event.linked)
         del standing.linked[:-MAX_LINKED]

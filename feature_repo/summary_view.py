@@ -10,7 +10,7 @@ from feature_repo import derived
 from feature_repo.compact import DAY_S, pack_id
 from feature_repo.events import iso
 from feature_repo.explicit import ExplicitProfile
-from feature_repo.heavy_hitters import Interest
+from feature_repo.interest import Interest
 from feature_repo.score import explain
 from feature_repo.seed_view import default_title
 
@@ -78,16 +78,16 @@ def _interests_in_words(
     profile: ExplicitProfile, now: int, title: Callable[[str], str]
 ) -> list[str]:
     words, shown = list[str](), list[str]()
+    tables = derived.tables(profile)
     for interest in derived.interests(profile, now):
         kind, key = interest["kind"], interest["key"]
-        if kind == "brand" or derived.is_department(profile.categories, key):
+        if kind == "brand" or derived.is_department(tables["category"], key):
             continue
         if any(key.startswith(other + "/") for other in shown):
             continue
         if kind == "category":
             shown.append(key)
-        table = derived.tables(profile)[kind]
-        entry = table[pack_id(key) if kind == "item" else key]
+        entry = tables[kind][pack_id(key) if kind == "item" else key]
         name = title(key) if kind == "item" else key.replace("/", " › ")
         words.append(f"{name} ({_evidence(entry)}; last {_ago(now - entry.last_at)})")
         if len(words) == SUMMARY_INTERESTS:

@@ -4,6 +4,7 @@ Used by `services.serve` and by a Serve config file (``import_path: services.app
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from feature_repo.errors import InvalidSettingError
@@ -22,7 +23,8 @@ def build(args: Mapping[str, Any]) -> Any:
     ----------
     args
         Settings by name, each overriding its environment variable; ``redis_url`` must be
-        known from either. ``admin_key_sha256``: digest of an admin key, optional.
+        known from either. Optional: ``admin_key_sha256``, digest of an admin key;
+        ``drain_file``, a file that tells the gateways that the service is about to end.
 
     Returns
     -------
@@ -39,6 +41,7 @@ def build(args: Mapping[str, Any]) -> Any:
 
     given = dict(args)
     digest = given.pop("admin_key_sha256", None) or None
+    drain_file = given.pop("drain_file", None)
     settings = Settings(**given)
     if settings.redis_url is None:
         raise InvalidSettingError(
@@ -56,7 +59,13 @@ def build(args: Mapping[str, Any]) -> Any:
     def application() -> "FastAPI":
         from services.gateway import create_app
 
-        return create_app(settings, url, digest, behind_serve=True)
+        return create_app(
+            settings,
+            url,
+            digest,
+            behind_serve=True,
+            drain_file=None if drain_file is None else Path(drain_file),
+        )
 
     updater = serve.deployment(
         Updater,

@@ -6,17 +6,20 @@ is asked for, once for all waiters of a partition.
 """
 
 import asyncio
-import contextlib
 import heapq
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import redis
+import redis.asyncio
 import structlog
+from redis.exceptions import RedisClusterException
 
 from services.log import applied_channel, cursor_key
 from services.receipt import Position, Receipt, stream_id
+from services.tasks import end
 
 _RECHECK_S: Final = 0.3  # an announcement that was lost unnoticed costs at most this
 _BLIND_S: Final = 0.05  # between questions while nothing is heard
@@ -25,6 +28,7 @@ _BACKOFF_S: Final = 0.2
 _log = structlog.get_logger(__name__)
 
 _NEVER: Final[Position] = (0, 0)
+_FAILED: Final = (redis.RedisError, RedisClusterException, OSError)
 
 
 class _Waiters:
@@ -112,11 +116,8 @@ class Applied:
 
     async def stop(self) -> None:
         """Stop listening and close the subscription's client."""
-        for task in (self._task, self._asking):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        await end(self._task)
+        await end(self._asking)
         await self._subscriber.aclose()
 
     async def wait(self, receipt: Receipt, partitions: set[int], timeout_s: float) -> bool:
@@ -165,7 +166,7 @@ class Applied:
                 return
             try:
                 await self._ask(awaited)
-            except (redis.RedisError, OSError) as error:
+            except _FAILED as error:
                 for partition in awaited:
                     self._waiters[partition].failed(error)
             rest_s = _RECHECK_S if self.hearing else _BLIND_S
@@ -190,9 +191,9 @@ class Applied:
     async def _listen(self) -> None:
         while True:
             try:
-                async with self._subscriber.pubsub() as pubsub:
+                async with _node(self._subscriber) as node, node.pubsub() as pubsub:
                     await self._follow(pubsub)
-            except (redis.RedisError, OSError) as error:
+            except _FAILED as error:
                 self._lose()
                 _log.warning("announcements_lost", error=type(error).__name__)
                 await asyncio.sleep(_BACKOFF_S)
@@ -229,6 +230,21 @@ class Applied:
             self._advance(partition, stream_id(data))
         elif channel in self._listeners:
             self._listeners[channel](data)
+
+
+@asynccontextmanager
+async def _node(client: Any) -> AsyncIterator[Any]:
+    """Yield a client that can subscribe: of a cluster, any of its nodes."""
+    if not isinstance(client, redis.asyncio.RedisCluster):
+        yield client
+        return
+    await client.initialize()
+    chosen = client.get_random_node()
+    pool = redis.asyncio.ConnectionPool(
+        connection_class=chosen.connection_class, **chosen.connection_kwargs
+    )
+    async with redis.asyncio.Redis.from_pool(pool) as node:
+        yield node
 
 
 def _expire(future: "asyncio.Future[bool]") -> None:

@@ -1,9 +1,8 @@
 """Copies applied log entries to the archive, then lets the log go.
 
-A span is claimed in Redis before it is written, and only the claim's holder of the moment
-may say that it is archived: whoever continues after a crash archives the same span, of which
-the archive takes what it lacks. Only what is applied is archived, so archive and log up to
-the cursor are exactly what the rows hold.
+A span is claimed in Redis before it is written: whoever continues after a crash archives the
+same span, of which the archive takes what it lacks. Only what is applied is archived, so
+archive and log up to the cursor are exactly what the rows hold.
 """
 
 import time
@@ -91,10 +90,10 @@ class Archiver:
         self._archive = archive
         self._settle_ms = settle_ms
         self._next_compaction_s = 0.0
+        self._archived = dict[int, LogPosition]()
 
     def run(self, partitions: Iterable[int]) -> int:
         """Archive what these partitions have applied and return the number of events."""
-        archived = dict[int, LogPosition]()
         events = 0
         for partition in partitions:
             # What is applied from now on is for the next run: else a busy log would be
@@ -103,8 +102,8 @@ class Archiver:
             while (added := self._step(partition, until)) is not None:
                 events += added
             found = self._client.hget(cursor_key(partition), "archived")
-            archived[partition] = LogPosition.parse(found or b"0-0")
-        self._compact(archived)
+            self._archived[partition] = LogPosition.parse(found or b"0-0")
+        self._compact()
         return events
 
     def _applied(self, partition: int) -> LogPosition:
@@ -130,12 +129,8 @@ class Archiver:
             if not _CLAIM(self._client, keys, [start, end]):
                 return None
 
-        def standing() -> bool:
-            now = self._client.hmget(keys[0], "archived", "archiving")
-            return [now[0] or b"0-0", now[1]] == [start.encode(), end.encode()]
-
         span = Span(partition, LogPosition.parse(start), LogPosition.parse(end))
-        added = self._archive.extend(span, decoded(entries), standing)
+        added = self._archive.extend(span, decoded(entries))
         return added if _FINISH(self._client, keys, [start, end]) else None
 
     def _read(self, partition: int, start: str, end: str, *, bounded: bool) -> _Entries:
@@ -148,12 +143,12 @@ class Archiver:
                 return entries
             after = page[-1][0].decode()
 
-    def _compact(self, archived: dict[int, LogPosition]) -> None:
+    def _compact(self) -> None:
         if time.monotonic() < self._next_compaction_s:
             return
         self._next_compaction_s = time.monotonic() + COMPACT_EVERY_S
         try:
-            replaced = compact(self._archive, archived)
+            replaced = compact(self._archive, self._archived)
         except Exception as error:  # noqa: BLE001 - many small parts are a nuisance, no danger
             _log.warning("compaction_failed", error=type(error).__name__)
             return

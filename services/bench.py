@@ -1,7 +1,7 @@
-"""What the service costs, measured from a client over HTTP.
+"""What things cost: the service here, updates and soak through modules of their own.
 
-Every figure comes from requests made one after another on one connection, after a warm-up;
-ratios are against `/health/live` on the same service in the same run.
+The service's figures come from requests made one after another on one connection, after a
+warm-up; ratios are against `/health/live` on the same service in the same run.
 """
 
 import itertools
@@ -22,6 +22,7 @@ WARM_UP = 30
 REQUESTS = 500
 BATCH_EVENTS = 500
 BATCHES = 40
+_JSON_ONLY = frozenset({"details", "trends"})
 
 Tell = Callable[[int, int, str], None]
 
@@ -97,8 +98,46 @@ def applied_per_s(client: Client, tell: Tell) -> float:
     return BATCHES * BATCH_EVENTS / (time.perf_counter() - started)
 
 
-def measure(what: Literal["service"]) -> dict[str, Any]:
-    """Start a service in a folder of its own, measure it, and end it."""
+def measure(
+    what: Literal["service", "updates", "soak"],
+    *,
+    model: Path | None = None,
+    data: Path | None = None,
+    minutes: float = 20.0,
+    plot: Path | None = None,
+) -> dict[str, Any]:
+    """Start what has to be measured in a folder of its own, measure it, and end it.
+
+    Parameters
+    ----------
+    what
+        ``service``: latencies and throughput without a model. ``updates``: see
+        `services.bench_updates`. ``soak``: see `services.soak`.
+    model
+        Model directory, for ``updates`` and ``soak``.
+    data
+        State folder with an archive, for ``updates``; only read.
+    minutes, plot
+        Length of the soak, and the SVG file that it draws.
+    """
+    from services.progress import step
+    from services.signals import Signals
+
+    with Signals():  # SIGTERM too ends servers and folders in order
+        if what == "updates":
+            from services.bench_updates import measure_updates
+
+            with step("measure updates") as tell:
+                return measure_updates(model=model, data=data, tell=tell)
+        if what == "soak":
+            from services.soak import soak
+
+            with step(f"soak for {minutes:g} minutes") as tell:
+                return soak(minutes=minutes, model=model, plot=plot, tell=tell)
+        return _measure_service()
+
+
+def _measure_service() -> dict[str, Any]:
     from services.progress import step
     from services.serve import running
 
@@ -123,13 +162,15 @@ def measure(what: Literal["service"]) -> dict[str, Any]:
 
 
 def table(result: Mapping[str, Any]) -> Table:
-    """Return the figures as a table."""
+    """Return the figures as a table; what is nested deeper is only in the JSON."""
     rows = Table("figure", "value")
     for name, value in result.items():
-        text = (
-            ", ".join(f"{k} {v}" for k, v in value.items())
-            if isinstance(value, Mapping)
-            else f"{value:,}"
-        )
-        rows.add_row(name, text)
+        if name not in _JSON_ONLY:
+            rows.add_row(name, _shown(value))
     return rows
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return f"{value:,}" if isinstance(value, int | float) else str(value)

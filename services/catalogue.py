@@ -17,6 +17,7 @@ import structlog
 
 from feature_repo.catalogue import Item, load_catalogue
 from feature_repo.events import EventRecord, ItemRecord
+from services.tasks import end
 
 KEY: Final = "portrait:catalogue"
 VERSION_KEY: Final = "portrait:catalogue:version"
@@ -79,10 +80,7 @@ class Catalogue:
 
     async def stop(self) -> None:
         """Stop following."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     def announce(self, data: bytes) -> None:
         """Take note of changed ids (a JSON list), as published on `CHANGED`."""

@@ -1,16 +1,19 @@
 """One user's events, newest first, from the log's tail and the archive, each event once."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 
-from feature_repo.archive import Archive
+from feature_repo.archive import Archive, LogPosition, Span
 from feature_repo.connection import translated
 from feature_repo.entity import partition_of
 from feature_repo.events import EventRecord
 from services.archiver import decoded
-from services.log import cursor_key, log_key
+from services.log_keys import cursor_key, log_key
 
 if TYPE_CHECKING:
     from services.state import GatewayState
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
 Position = tuple[int, int, str]
 """(log ms, log seq, event id): the order of the fold."""
 
-_PAGE = 1000
+PARTS_A_READ: Final = 16
+"""Parts of the archive that are read at once, the newest first, until there are enough events."""
+_PAGE: Final = 1000
+_IMPORTED: Final = LogPosition(1, 0)  # imported history stands before it, the log after it
 
 
 async def read_events(
@@ -39,15 +45,13 @@ async def read_events(
     # counted once; the other way round it would be missed.
     tail = await _tail(state.store, entity)
     archive = Archive(state.settings.home / "archive" / "events")
-    if not archive.empty():
-        tail |= await asyncio.to_thread(_archived, archive.glob(), entity, before, type_, limit)
-    found = [
-        (position, record)
+    found = {
+        position: record
         for position, record in tail.items()
         if (before is None or position < before) and (type_ is None or record.type == type_)
-    ]
-    found.sort(key=lambda pair: pair[0], reverse=True)
-    return found[:limit]
+    }
+    found |= await asyncio.to_thread(_archived, archive, entity, before, type_, limit)
+    return sorted(found.items(), key=lambda pair: pair[0], reverse=True)[:limit]
 
 
 async def _tail(client: Any, entity: str) -> dict[Position, EventRecord]:
@@ -68,22 +72,54 @@ async def _tail(client: Any, entity: str) -> dict[Position, EventRecord]:
 
 
 def _archived(
-    glob: str, entity: str, before: Position | None, type_: str | None, limit: int
+    archive: Archive, entity: str, before: Position | None, type_: str | None, limit: int
 ) -> dict[Position, EventRecord]:
-    where, values = ['"user" = ?'], [entity]
+    """Return the newest ``limit`` archived events that are asked for, and maybe some more."""
+    found = dict[Position, EventRecord]()
+    for parts, newest in _groups(archive.parts_of(partition_of(entity)), before):
+        if len(found) >= limit and sorted(found)[-limit][:2] >= (newest.ms, newest.seq):
+            break
+        found |= _rows(parts, entity, before, type_, limit)
+    return found
+
+
+def _groups(
+    parts: Sequence[Path], before: Position | None
+) -> Iterator[tuple[list[Path], LogPosition]]:
+    """Yield parts, the newest first, each time with how new an event in them can be."""
+    spans = sorted(((s.until, s.after, p) for p in parts if (s := Span.of(p))), reverse=True)
+    if before is not None:
+        spans = [span for span in spans if (span[1].ms, span[1].seq) < before[:2]]
+    for start in range(0, len(spans), PARTS_A_READ):
+        some = spans[start : start + PARTS_A_READ]
+        yield [part for _, _, part in some], some[0][0]
+    imported = [part for part in parts if Span.of(part) is None]
+    if imported:
+        yield imported, _IMPORTED
+
+
+def _rows(
+    parts: Sequence[Path], entity: str, before: Position | None, type_: str | None, limit: int
+) -> dict[Position, EventRecord]:
+    # Parts are sorted by user, so most row groups are passed over unread.
+    where, values = ['"user" = ?'], list[Any]([[str(part) for part in parts], entity])
     if type_ is not None:
         where.append("type = ?")
         values.append(type_)
-    parameters: list[Any] = [glob, *values]
     if before is not None:
         where.append("(log_ms, log_seq, event_id) < (?, ?, ?)")
-        parameters += before
-    with duckdb.connect() as connection:
-        connection.execute("SET threads = 1")
-        rows = connection.execute(
+        values += before
+    with _database().cursor() as cursor:
+        rows = cursor.execute(
             "SELECT log_ms, log_seq, event_id, record FROM read_parquet(?) "  # noqa: S608
             f"WHERE {' AND '.join(where)} "
             "ORDER BY log_ms DESC, log_seq DESC, event_id DESC LIMIT ?",
-            [*parameters, limit],
+            [*values, limit],
         ).fetchall()
     return {(ms, seq, name): EventRecord.decode(record) for ms, seq, name, record in rows}
+
+
+@lru_cache(maxsize=1)
+def _database() -> Any:
+    """Return this process's DuckDB; opening one for each request costs more than the query."""
+    return duckdb.connect(config={"threads": 1})

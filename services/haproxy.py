@@ -23,6 +23,22 @@ STRIPPED_HEADERS: Final = (
 """Request headers by which a client could steer Ray Serve."""
 
 MAX_CONTENT_LENGTH: Final = 6_000_000
+MAX_HEADER_BYTES: Final = 16 * 1024
+"""As `services.limits` has it; HAProxy's own buffer (32 KB) also holds the request line."""
+HEADER_TIMEOUT_S: Final = 10
+"""Longest time in which a request's head must arrive."""
+IDLE_TIMEOUT_S: Final = 75
+"""How long a connection is kept for its next request."""
+_PROBLEMS: Final = {
+    413: ("too-large", "Too large", "the body is over 5 MB"),
+    431: ("headers-too-large", "Request header fields too large", "the head is over 16 KB"),
+    502: ("unavailable", "No gateway answers", "the gateway went away: repeat the request"),
+    503: ("unavailable", "No gateway answers", "no gateway is up: repeat the request"),
+    504: ("unavailable", "No gateway answers", "the gateway is silent: repeat the request"),
+}
+"""What HAProxy answers by itself: problem type, title and detail (no quotes in them).
+
+Of a head that never ends or is over its buffer it says 408 or 400 in words of its own."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -38,20 +54,38 @@ def mended(config: str) -> str:
     """
     config = re.sub(r"^(\s*bind) (?:\*)?:(\d+)$", _private_bind, config, flags=re.MULTILINE)
     config = config.replace("mode 666 level admin", "mode 600 level admin")
+    # Ray turns every failure of a gateway into a bare 500; the contract has 503 and Retry-After.
+    config = re.sub(r"^ *errorfile (502|503|504) .*$", _own_answer, config, flags=re.MULTILINE)
     rules = "".join(f"    http-request del-header {name}\n" for name in STRIPPED_HEADERS)
     rules += (
+        f"    timeout http-request {HEADER_TIMEOUT_S}s\n"
+        f"    timeout http-keep-alive {IDLE_TIMEOUT_S}s\n"
         "    http-request del-header x-request-id "
         "if !{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._:-]{1,128}$ }\n"
-        "    http-request return status 413 content-type application/problem+json string "
-        '\'{"type":"/problems/too-large","title":"Too large","status":413,'
-        '"detail":"the body is over 5 MB"}\' '
+        f"    http-request return status 413 {_problem(413)} "
         f"if {{ req.hdr_val(content-length) gt {MAX_CONTENT_LENGTH} }}\n"
+        f"    http-request return status 431 {_problem(431)} "
+        f"if {{ req.hdrs,length gt {MAX_HEADER_BYTES} }}\n"
     )
     return re.sub(
         r"^(frontend http_frontend\n\s*bind [^\n]*\n)",
         lambda match: match.group(1) + rules,
         config,
         flags=re.MULTILINE,
+    )
+
+
+def _own_answer(match: re.Match[str]) -> str:
+    status = int(match.group(1))
+    return f"    http-error status {status} {_problem(status)} hdr retry-after 1"
+
+
+def _problem(status: int) -> str:
+    name, title, detail = _PROBLEMS[status]
+    return (
+        "content-type application/problem+json string "
+        f'\'{{"type":"/problems/{name}","title":"{title}","status":{status},'
+        f'"detail":"{detail}"}}\''
     )
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
+from redis.exceptions import RedisClusterException
 
+from feature_repo.connection import refusal
 from services.lease import UPDATERS, lease_key
 from services.log import cursor_key, log_key
 from services.updater import STATS_KEY
@@ -125,12 +127,12 @@ class Probe:
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
                 found = await self._ask()
-        except (TimeoutError, redis.RedisError, OSError) as error:
+        except (TimeoutError, redis.RedisError, RedisClusterException, OSError) as error:
             return Health(type(error).__name__, None, (), 0, {}, _ms_since(started_s))
         written, updaters, stats, *partitions = found
         return Health(
             error=None,
-            refusal=_refusal(written) if isinstance(written, Exception) else None,
+            refusal=_refused(written),
             partitions=tuple(
                 PartitionHealth(entries, lag, archive, dead, bool(leased))
                 for entries, lag, archive, dead, leased in partitions
@@ -155,13 +157,11 @@ class Probe:
         return found
 
 
-def _refusal(error: Exception) -> str:
-    if isinstance(error, redis.exceptions.OutOfMemoryError):
-        return "OOM"
-    if isinstance(error, redis.exceptions.ReadOnlyError):
-        return "READONLY"
-    code = str(error).split(" ", 1)[0]
-    return code if code.isupper() else type(error).__name__
+def _refused(answer: Any) -> str | None:
+    if not isinstance(answer, Exception):
+        return None
+    known = refusal(answer) if isinstance(answer, redis.ResponseError) else None
+    return known or type(answer).__name__
 
 
 def _ms_since(started_s: float) -> float:

@@ -18,12 +18,14 @@ from feature_repo.events import (
     MAX_FUTURE_MS,
     Event,
     EventRecord,
+    is_late,
     now_ms,
     problems,
     to_record,
 )
 from services import body
 from services.answers import answer, gateway
+from services.middleware import Metrics
 from services.problems import ProblemError
 from services.profiles import current
 from services.receipt import Appended, merged
@@ -79,7 +81,7 @@ async def post_event(
     event = _event(await body.read(request, limit=MAX_EVENT_BYTES))
     record = _record(state, event)
     appended = (await _append(state, [record]))[0]
-    request.app.state.metrics.events.labels(appended.status).inc()
+    _count(request, [record], [appended])
     if appended.status == "erased":
         raise ProblemError("erased", ERASED)
     reply: dict[str, Any] = {
@@ -122,10 +124,8 @@ async def post_batch(request: Request) -> Response:
     refused.sort(key=lambda each: each.index)
     counts = Counter(one.status for one in appended)
     stored = [one for one in appended if one.status != "erased"]
-    counter = request.app.state.metrics.events
-    for status, count in counts.items():
-        counter.labels(status).inc(count)
-    counter.labels("rejected").inc(len(refused) - counts["erased"])
+    _count(request, records, appended)
+    request.app.state.metrics.events.labels("rejected").inc(len(refused) - counts["erased"])
     reply = {
         "received": len(documents),
         "accepted": counts["accepted"],
@@ -135,6 +135,16 @@ async def post_batch(request: Request) -> Response:
         "errors": [one.shown() for one in refused],
     }
     return answer(reply, 202 if not refused else 207 if stored else 422)
+
+
+def _count(request: Request, records: list[EventRecord], appended: list[Appended]) -> None:
+    metrics: Metrics = request.app.state.metrics
+    for status, count in Counter(one.status for one in appended).items():
+        metrics.events.labels(status).inc(count)
+    pairs = zip(records, appended, strict=True)
+    late = sum(is_late(record) and one.status == "accepted" for record, one in pairs)
+    if late:
+        metrics.late.inc(late)
 
 
 def _event(document: bytes) -> Event:

@@ -14,6 +14,7 @@ import redis
 import structlog
 from redis.exceptions import RedisClusterException
 
+from feature_repo.cluster import node_of
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.script import Call, Script
 from services.log_keys import cursor_key
@@ -91,6 +92,8 @@ class Leases:
         Name unique to this process and start.
     lease_ms
         Time after which a silent owner loses its partitions, and no longer counts.
+    patience
+        With the nodes of a cluster; may be shared.
 
     Attributes
     ----------
@@ -98,12 +101,18 @@ class Leases:
         The partitions held.
     """
 
-    def __init__(self, client: Any, owner: str, lease_ms: int = LEASE_MS) -> None:
+    def __init__(
+        self,
+        client: Any,
+        owner: str,
+        lease_ms: int = LEASE_MS,
+        patience: Patience | None = None,
+    ) -> None:
         self._client = client
         self._owner = owner
         self._lease_ms = lease_ms
         self._target: tuple[int, int] = (0, 1)  # rank, owners
-        self._patience = Patience()  # with nodes of a cluster
+        self._patience = patience or Patience()
         self.held: dict[int, Held] = {}
 
     @property
@@ -172,18 +181,17 @@ class Leases:
         _BEAT(self._client, [UPDATERS], [self._owner, 0, self._lease_ms])
 
     def _beat(self) -> tuple[int, int]:
-        cluster = isinstance(self._client, redis.RedisCluster)
-        if not cluster or self._patience.allows(UPDATERS):
+        node = node_of(self._client, UPDATERS)
+        if not node or self._patience.allows(node):
             try:
                 rank, owners = _BEAT(self._client, [UPDATERS], [self._owner, 1, self._lease_ms])
             except (redis.RedisError, RedisClusterException, OSError) as error:
-                if not cluster:
+                if not isinstance(self._client, redis.RedisCluster):
                     raise
                 # The set lies on a node that is away: shares stay as they were.
-                self._patience.failed(UPDATERS)
+                self._patience.failed(node)
                 _log.warning("beat_failed", error=type(error).__name__)
             else:
-                self._patience.answered(UPDATERS)
                 self._target = (int(rank), max(1, int(owners)))
         return self._target
 
@@ -225,7 +233,8 @@ class Leases:
             try:
                 answers = script.run_all(client, [self._call(partition) for partition in group])
             except (redis.RedisError, RedisClusterException, OSError) as error:
-                self._patience.failed(node)
+                if node:
+                    self._patience.failed(node)
                 _log.warning("leases_unknown", partitions=len(group), error=type(error).__name__)
                 answers = [error] * len(group)
             else:

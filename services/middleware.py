@@ -47,6 +47,11 @@ class Metrics:
             "portrait_events_total", "Events received by outcome", ["outcome"],
             registry=self.registry,
         )  # fmt: skip
+        self.late = Counter(
+            "portrait_events_late_total",
+            "Events accepted more than five minutes after their own time",
+            registry=self.registry,
+        )
         for outcome in ("accepted", "duplicate", "erased", "rejected"):
             self.events.labels(outcome)  # shown as 0 before the first
         self.recommendations = Counter(

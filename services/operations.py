@@ -101,7 +101,7 @@ def log_metrics(health: Health) -> str:
         ("portrait_dead_letters", "gauge", sum(each.dead for each in logs)),
         ("portrait_events_applied_total", "counter", stats.get("events", 0)),
         ("portrait_events_dead_total", "counter", stats.get("dead", 0)),
-        ("portrait_events_late_total", "counter", stats.get("late", 0)),
+        ("portrait_events_out_of_order_total", "counter", stats.get("late", 0)),
     ]
     return "".join(f"# TYPE {name} {kind}\n{name} {value}\n" for name, kind, value in lines)
 

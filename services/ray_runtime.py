@@ -48,6 +48,7 @@ def environment(settings: Settings, folder: Path) -> None:
         "RAY_SERVE_HAPROXY_STATS_PORT": port(),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "32768",  # the longest head of a request
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # The handlers never block, so they may share the loop that reads the sockets.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
@@ -82,8 +83,14 @@ def start_ray(folder: Path) -> None:
     )
 
 
-def start_application(settings: Settings, url: str) -> None:
-    """Start Serve and its HAProxy, and deploy the application."""
+def start_application(settings: Settings, url: str, drain_file: Path) -> None:
+    """Start Serve and its HAProxy, and deploy the application.
+
+    Parameters
+    ----------
+    drain_file
+        While it exists, gateways say that they are not ready.
+    """
     from ray import serve
 
     from services.app import build
@@ -98,7 +105,14 @@ def start_application(settings: Settings, url: str) -> None:
             logging_config={"enable_access_log": False, "log_level": "WARNING"},
         )
         serve.run(
-            build({**arguments, "redis_url": url, "admin_key_sha256": digest}),
+            build(
+                {
+                    **arguments,
+                    "redis_url": url,
+                    "admin_key_sha256": digest,
+                    "drain_file": str(drain_file),
+                }
+            ),
             name=APPLICATION,
             route_prefix="/",
             logging_config={"enable_access_log": False, "log_level": "WARNING"},

@@ -34,6 +34,8 @@ from services.signals import Signals
 
 READY_TIMEOUT_S: Final = 90.0
 STOP_TIMEOUT_S: Final = 40.0
+DRAIN_NOTICE_S: Final = 1.0
+"""For so long the service still answers after readiness has turned to 503."""
 
 
 def serve_forever(settings: Settings) -> None:
@@ -129,10 +131,18 @@ def _service(settings: Settings, signals: Signals) -> Iterator[str | None]:
         stack.callback(stop_ray)
         start_ray(folder)
         signals.arm()
-        start_application(settings, url)
+        drain_file = folder / "draining"
+        start_application(settings, url, drain_file)
         signals.arm()
         _wait_until_ready(settings, None)
+        stack.callback(_announce_end, drain_file)
         yield generated
+
+
+def _announce_end(drain_file: Path) -> None:
+    """Let readiness fail before anything stops, so that load balancers turn away."""
+    drain_file.touch()
+    time.sleep(DRAIN_NOTICE_S)
 
 
 def _prepare_store(settings: Settings, url: str) -> str | None:

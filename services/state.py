@@ -1,7 +1,6 @@
 """What a gateway replica holds between requests, and how it comes up and goes down."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable
 from pathlib import Path
@@ -27,6 +26,7 @@ from services.problems import ProblemError
 from services.receipt import Receipt
 from services.recommender import POPULAR_POOL, Recommender
 from services.settings import Settings
+from services.tasks import end
 from services.user_features import UserFeatures
 
 _POPULAR_EVERY_S: Final = 2.0
@@ -105,10 +105,7 @@ class GatewayState:
 
     async def stop(self) -> None:
         """Close what `start` opened."""
-        if self._popular_task is not None:
-            self._popular_task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._popular_task
+        await end(self._popular_task)
         await self.applied.stop()
         await self.catalogue.stop()
         await self.store.aclose()

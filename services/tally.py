@@ -14,6 +14,7 @@ import redis
 import structlog
 from redis.exceptions import RedisClusterException
 
+from feature_repo.cluster import node_of
 from feature_repo.events import EventRecord
 from services import popularity
 from services.patience import Patience
@@ -32,20 +33,23 @@ class Tally:
     ----------
     client
         Synchronous client.
+    patience
+        With the nodes of a cluster; shared, so that a node that hangs costs one wait.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, patience: Patience) -> None:
         self._client = client
         self._counts: dict[str, int] = defaultdict(int)
         self._gained: dict[str, float] = defaultdict(float)
         self._next_s = 0.0
-        self._patience = Patience()
+        self._patience = patience
 
     def count(self, **changes: int) -> None:
         """Add to the fields of `STATS_KEY`: ``events``, ``late``, ``dead``."""
         for name, change in changes.items():
             self._counts[name] += change
-        if not self._patience.allows(STATS_KEY):
+        node = node_of(self._client, STATS_KEY)
+        if not self._patience.allows(node):
             return
         counts = {name: n for name, n in self._counts.items() if n}
         try:
@@ -54,9 +58,9 @@ class Tally:
                     pipe.hincrby(STATS_KEY, name, n)
                 pipe.execute()
         except (redis.RedisError, RedisClusterException, OSError) as error:
-            self._failed(STATS_KEY, error)
+            self._failed(node, error)
         else:
-            self._patience.answered(STATS_KEY)
+            self._patience.answered(node)
             self._counts.clear()
 
     def applied(self, events: Iterable[EventRecord]) -> None:
@@ -67,7 +71,8 @@ class Tally:
     def flush(self, *, now: bool = False) -> None:
         """Write the popularity if it is time, or ``now``."""
         clock = time.monotonic()
-        if not self._gained or not self._patience.allows(popularity.KEY):
+        node = node_of(self._client, popularity.KEY)
+        if not self._gained or not self._patience.allows(node):
             return
         if not now and clock < self._next_s and len(self._gained) < _ITEMS:
             return
@@ -78,11 +83,11 @@ class Tally:
                     pipe.zincrby(popularity.KEY, amount, item)
                 pipe.execute()
         except (redis.RedisError, RedisClusterException, OSError) as error:
-            self._failed(popularity.KEY, error)
+            self._failed(node, error)
         else:
-            self._patience.answered(popularity.KEY)
+            self._patience.answered(node)
         self._gained.clear()
 
-    def _failed(self, name: str, error: Exception) -> None:
-        self._patience.failed(name)
-        _log.warning("counts_unwritten", key=name, error=type(error).__name__)
+    def _failed(self, node: str, error: Exception) -> None:
+        self._patience.failed(node)
+        _log.warning("counts_unwritten", node=node, error=type(error).__name__)

@@ -32,6 +32,7 @@ from services.lease import LEASE_MS, UPDATERS, Leases
 from services.log_batch import Batch, cut
 from services.log_reader import reader
 from services.pace import Pace
+from services.patience import Patience
 from services.settings import Settings
 from services.tally import STATS_KEY, Tally
 from services.transition import Transition
@@ -68,9 +69,10 @@ class UpdaterLoop:
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         # A client of its own, failing sooner: leases must not wait for what is slow.
         self._quick = connect(url)
-        self._leases = Leases(self._quick, self._owner, lease_ms)
+        patience = Patience()
+        self._leases = Leases(self._quick, self._owner, lease_ms, patience)
         self._archiver = Archiver(self._client, Archive(settings.home / "archive" / "events"))
-        self._tally = Tally(self._quick)
+        self._tally = Tally(self._quick, patience)
         self._pace = Pace()
         self._cursors: dict[int, str] = {}
         self._models: dict[int, str] = {}

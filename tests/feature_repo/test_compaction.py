@@ -42,7 +42,7 @@ def fill(
                 for n in range(each)
             ]
             until = entries[-1][0]
-            assert archive.extend(Span(partition, at, until), entries, lambda: True) == each
+            assert archive.extend(Span(partition, at, until), entries) == each
             at = until
         ends[partition] = at
     return ends
@@ -75,9 +75,9 @@ def test_what_the_store_does_not_know_to_be_archived_is_left(tmp_path: Path) -> 
     # A part whose entries the archive holds by now under another name is not written again.
     span = Span(0, LogPosition(103, 2), LogPosition(104, 2))
     entries = [(LogPosition(104, n), event(f"e0-4-{n}", USERS[0][0])) for n in range(3)]
-    assert archive.extend(span, entries, lambda: True) == 0
-    assert archive.extend(span, [*entries, (LogPosition(104, 1), event("x", USERS[0][0]))],
-                          lambda: True) == 1  # fmt: skip
+    assert archive.extend(span, entries) == 0
+    other = (LogPosition(104, 1), event("x", USERS[0][0]))
+    assert archive.extend(span, [*entries, other]) == 1
     assert compact(archive, ends, many=1) == 10
     assert sum(len(history) for _, history in archive.histories()) == 1 + 60 + 1
 
@@ -106,10 +106,7 @@ def test_large_parts_are_not_rewritten_with_every_small_one(
     identity, at = old.stat().st_ino, ends[0]
     for n in range(8):
         until = LogPosition(200 + n, 0)
-        assert archive.extend(Span(0, at, until), [(until, event(f"x{n}", USERS[0][0]))], bool) == 0
-        assert archive.extend(
-            Span(0, at, until), [(until, event(f"x{n}", USERS[0][0]))], lambda: True
-        )
+        assert archive.extend(Span(0, at, until), [(until, event(f"x{n}", USERS[0][0]))])
         at = until
     assert compact(archive, {0: at}, many=1) == 8
     kept, new = archive.parts_of(0, LogPosition(0, 0))

@@ -7,10 +7,11 @@ from zoneinfo import ZoneInfo
 from explicit_histories import DAY_S, histories
 from hypothesis import given
 
-from feature_repo import explicit, orders
+from feature_repo import explicit
 from feature_repo.compact import pack_type
 from feature_repo.events import EventRecord
 from feature_repo.explicit import apply, new
+from feature_repo.order_days import window
 
 STEP = {
     "view_item": 0.1, "select_item": 0.1, "share": 0.3, "add_to_wishlist": 0.3,
@@ -102,9 +103,9 @@ def test_interests(history: list[EventRecord]) -> None:
     for n, e in enumerate(history, 1):
         apply(profile, e)
         for kind, table in (
-            ("item", profile.items),
-            ("category", profile.categories),
-            ("brand", profile.brands),
+            ("item", profile.items.entries()),
+            ("category", profile.categories.entries()),
+            ("brand", profile.brands.entries()),
         ):
             expected = naive_interests(history[:n], kind)
             assert {str(key) for key in table} == set(expected)
@@ -150,7 +151,7 @@ def test_orders_money_and_windows(history: list[EventRecord]) -> None:
         newest = max((day for day, _ in money), default=0)
         for today in (newest, newest + 5, newest + 100):
             for days in (28, 91):
-                assert orders.window(state, today, days) == (
+                assert window(state, today, days) == (
                     sum(today - days < seconds(x) // DAY_S <= today for x in placed),
                     sum(m for day, m in money if today - days < day <= today),
                 )
@@ -176,12 +177,12 @@ def test_gaps_history_ring_and_seen(history: list[EventRecord]) -> None:
     bought = [i.item_id for e in history if e.type == "purchase" for i in e.items]
     assert explicit.purchased_items(profile) == list(dict.fromkeys(bought))
     ring = [
-        (pack_type(e.type), seconds(e), i.item_id)
+        (e.type, seconds(e), i.item_id)
         for e in history
         if e.type in STEP or e.type == "try_on"
         for i in e.items
     ]
-    assert [(g.type, g.at, str(k)) for g in profile.recent for k in g.items] == ring[-50:]
+    assert [(g.type, g.at, k) for g in profile.recent for k in g.items] == ring[-50:]
     looked = [
         i.item_id
         for e in history
@@ -218,7 +219,7 @@ def test_counts_habits_and_consent(history: list[EventRecord]) -> None:
             assert profile.standing.consent[purpose].granted == max(said)[2]
         else:
             assert purpose not in profile.standing.consent
-    assert profile.standing.anonymous == all(e.anonymous for e in history)
+    assert profile.anonymous == all(e.anonymous for e in history)
     assert set(profile.standing.linked) == {e.linked for e in history if e.linked}
 
 

@@ -3,11 +3,12 @@
 import pytest
 from explicit_histories import DAY_S, HOUR_S, START_S, event
 
-from feature_repo import explicit, orders
+from feature_repo import explicit
 from feature_repo.compact import pack_id, unpack_type
 from feature_repo.events import ItemRecord
 from feature_repo.explicit import fold
-from feature_repo.id_ring import IdRing, add, discard, ids
+from feature_repo.id_ring import Ids, add, discard, ids, stored
+from feature_repo.order_days import all_days, window
 
 
 def test_a_late_event_weighs_what_it_would_have_weighed_in_time() -> None:
@@ -39,8 +40,8 @@ def test_a_refund_undoes_money_and_interest_but_not_history() -> None:
         [event("purchase", items=line), event("refund", items=line, at=START_S + HOUR_S)]
     )
     assert profile.orders.spend == 0
-    assert orders.window(profile.orders, START_S // DAY_S, 28) == (1, 0)
-    assert profile.items == {}
+    assert window(profile.orders, START_S // DAY_S, 28) == (1, 0)
+    assert len(profile.items) == 0
     assert explicit.purchased_items(profile) == ["1"]
     assert profile.orders.refunds == 1
 
@@ -49,8 +50,8 @@ def test_days_older_than_91_leave_the_ring_and_late_days_find_their_place() -> N
     days = [0, 50, 95, 60, 3]
     profile = fold([event("purchase", "1", at=START_S + d * DAY_S, value=1.0) for d in days])
     first = START_S // DAY_S
-    assert [day - first for day in profile.orders.days] == [50, 60, 95]
-    assert orders.window(profile.orders, first + 95, 91) == (3, 3000)
+    assert [day.day - first for day in all_days(profile.orders)] == [50, 60, 95]
+    assert window(profile.orders, first + 95, 91) == (3, 3000)
 
 
 def test_value_goes_before_prices() -> None:
@@ -62,7 +63,7 @@ def test_value_goes_before_prices() -> None:
 
 def test_impressions_and_messages_sent_are_no_interest_and_no_sign_of_life() -> None:
     profile = fold([event("view_item_list", "1"), event("message_sent", at=START_S + DAY_S)])
-    assert profile.items == {}
+    assert len(profile.items) == 0
     assert profile.recent == []
     assert profile.seen_at == START_S
     assert sum(profile.rhythm.hours) == 1
@@ -73,7 +74,7 @@ def test_not_interested_goes_until_the_item_is_wanted_again() -> None:
     item = [ItemRecord("1", category="A")]
     profile = fold([event("view_item", items=item), event("not_interested", items=item)])
     assert explicit.refused_items(profile) == ["1"]
-    assert profile.items == {}
+    assert len(profile.items) == 0
     assert profile.categories["A"].views == 1
     assert explicit.refused_items(fold([event("add_to_cart", "1")], profile)) == []
 
@@ -161,17 +162,16 @@ def test_custom_types_beyond_the_bound_count_as_other() -> None:
 def test_ids_keep_their_form() -> None:
     names = ["1", "0", "01", "-1", "4294967294", "4294967295", "9" * 18, "9" * 19, "١", "1.0", "x"]
     assert [str(pack_id(name)) for name in names] == names
-    ring = IdRing()
-    add(ring, map(pack_id, names), 100)
+    ring = Ids()
+    add(ring, map(stored, names), 100)
     assert ids(ring) == names
     for name in names[::2]:
-        discard(ring, pack_id(name))
+        discard(ring, stored(name))
     assert ids(ring) == names[1::2]
-    assert ring.names_bytes == sum(len(name.encode()) for name in ring.names)
 
 
 def test_a_number_is_not_found_across_two_slots() -> None:
-    ring = IdRing()
+    ring = Ids()
     add(ring, [0x100, 0], 10)  # bytes 00 01 00 00 | 00 00 00 00 hold 01 00 00 00 off a border
     add(ring, [1], 10)
     assert ids(ring) == ["256", "0", "1"]

@@ -2,6 +2,9 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -17,13 +20,26 @@ ADMIN_KEY = "test-admin"
 
 
 class Api:
-    """A running gateway; `updater` runs beside it unless stopped."""
+    """A running gateway; `updater` runs beside it unless stopped.
 
-    def __init__(self, settings: Settings, url: str) -> None:
+    Parameters
+    ----------
+    wrap
+        Put around the application, as Ray Serve would be.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        *,
+        wrap: Callable[[Any], Any] = lambda app: app,
+        drain_file: Path | None = None,
+    ) -> None:
         self.settings = settings
         self.url = url
         self.port = free_port()
-        app = create_app(settings, url, api_keys.digest(ADMIN_KEY))
+        app = wrap(create_app(settings, url, api_keys.digest(ADMIN_KEY), drain_file=drain_file))
         config = uvicorn.Config(app, port=self.port, log_level="warning", lifespan="on")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, daemon=True)

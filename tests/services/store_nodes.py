@@ -20,10 +20,14 @@ from tests.conftest import free_port, stop_server
 class Node:
     """One server process on a port of its own; it can be killed, paused and started again."""
 
-    def __init__(self, folder: Path, *arguments: str, binary: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, binary: str | None = None, tls: bool = False
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()
+        # With TLS the plain port is shut.
+        self._ports = ("--port", "0", "--tls-port") if tls else ("--port",)
         self._arguments = arguments
         self._binary = binary or str(get_binary_path())
         self._process: subprocess.Popen[bytes] | None = None
@@ -31,7 +35,7 @@ class Node:
     @property
     def command(self) -> list[str]:
         return [
-            self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir",
+            self._binary, *self._ports, str(self.port), "--bind", "127.0.0.1", "--dir",
             str(self.folder), "--save", "", "--repl-diskless-sync-delay", "0", *self._arguments,
         ]  # fmt: skip
 
@@ -39,9 +43,11 @@ class Node:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def start(self) -> Self:
+    def start(self, *more: str) -> Self:
         with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(
+                [*self.command, *more], stdout=log, stderr=subprocess.STDOUT
+            )
         try:
             wait_until(self._answers, f"port {self.port} of {self.folder}")
         except BaseException:

@@ -87,6 +87,7 @@ def test_the_log_is_never_trimmed_past_the_cursor(
     assert finish(store_client, [CURSOR, LOG], ["0-0", "1001-0"]) == 0
     assert (logged(store_client), store_client.hgetall(CURSOR)) == (["a", "b", "c"], before)
     store_client.hset(CURSOR, "cursor", "1002-0")
+    assert finish(store_client, [CURSOR, LOG], ["0-0", "1001-0"]) == 0  # not what is claimed
     assert finish(store_client, [CURSOR, LOG], ["0-0", "1002-0"]) == 1
     assert logged(store_client) == ["c"]
 

@@ -1,0 +1,200 @@
+"""The explicit profile's state as a whole: its fields and its bytes.
+
+Belongs here: which parts there are, and how they become bytes and are read again. Not here:
+what an event does to them (`explicit`) and the parts themselves (`heavy_hitters`, `orders`,
+`session`, `recent`, `rhythm`, `standing`).
+
+Reading costs the same whether the profile is new or full: tables and rings stay bytes and
+are edited as such, orders and consent are decoded when an event concerns them.
+"""
+
+from functools import cached_property
+from typing import Any, Final
+
+import msgspec
+
+from feature_repo import recent, rhythm
+from feature_repo.compact import Key, pack_id
+from feature_repo.errors import ModelMismatchError
+from feature_repo.heavy_hitters import Table
+from feature_repo.id_ring import Ids, Stored
+from feature_repo.names import unpack_name
+from feature_repo.orders import Orders
+from feature_repo.recent import Recent
+from feature_repo.session import Session
+from feature_repo.standing import Standing
+
+SCHEMA: Final = 2
+"""Version of the state's layout; a change means folding the log anew."""
+
+MAX_ENCODED_BYTES: Final = 256 * 1024
+"""No profile is larger, whatever its history; one with ids of up to 20 characters stays
+below 32 kB, one with numeric ids below 8 kB."""
+
+
+class Items(Table):
+    """Interests by item id, a number where it is one."""
+
+    @staticmethod
+    def shown(key: Stored) -> Key:
+        """Return the item id as `compact.pack_id` gives it."""
+        return key if isinstance(key, int) else pack_id(key[1:-1].decode())
+
+
+class Names(Table):
+    """Interests by category or brand."""
+
+    @staticmethod
+    def shown(key: Stored) -> Key:
+        """Return the name."""
+        assert isinstance(key, bytes)
+        return unpack_name(key)
+
+
+_NOTHING: Final = msgspec.Raw(b"\xc0")
+
+
+class ExplicitProfile(msgspec.Struct, array_like=True, dict=True):
+    """The state. Times are epoch seconds.
+
+    Attributes
+    ----------
+    version
+        Number of events applied.
+    first_at, last_at
+        Earliest and latest event time.
+    seen_at
+        Latest time of an event by the user (`PASSIVE_TYPES` left out), 0 for none.
+    late
+        Events that came after one of a later time.
+    anonymous
+        Whether no event has named a user id.
+    counts
+        Events by stored type; at most `MAX_CUSTOM_TYPES` custom types, the rest as `OTHER`.
+    items, categories, brands
+        Interests.
+    ring
+        The last `MAX_RECENT` items of item events.
+    seen
+        Distinct items looked at, put into a cart or saved, last seen last, at most
+        `MAX_SEEN`.
+    refused
+        Items marked not interested, at most `MAX_REFUSED`; buying or carting one lifts it.
+    channels
+        Events by channel, at most `MAX_CHANNELS` names, the rest as `OTHER`.
+    beats
+        Packed `rhythm`.
+    packed_orders, packed_standing
+        ``orders`` and ``standing`` as they were last encoded; nil before they were.
+    """
+
+    schema: int = SCHEMA
+    version: int = 0
+    first_at: int = 0
+    last_at: int = 0
+    seen_at: int = 0
+    late: int = 0
+    anonymous: bool = True
+    counts: dict[Key, int] = {}
+    channels: dict[Key, int] = {}
+    items: Items = msgspec.field(default_factory=Items)
+    categories: Names = msgspec.field(default_factory=Names)
+    brands: Names = msgspec.field(default_factory=Names)
+    ring: Recent = msgspec.field(default_factory=Recent)
+    seen: Ids = msgspec.field(default_factory=Ids)
+    refused: Ids = msgspec.field(default_factory=Ids)
+    session: Session = msgspec.field(default_factory=Session)
+    beats: bytes = rhythm.EMPTY
+    packed_orders: msgspec.Raw = _NOTHING
+    packed_standing: msgspec.Raw = _NOTHING
+
+    @property
+    def event_count(self) -> int:
+        """Number of events applied; the same number as ``version``."""
+        return self.version
+
+    @cached_property
+    def orders(self) -> Orders:
+        """What was bought, decoded when first asked for; changes to it are encoded."""
+        return _opened(_orders_decoder, self.packed_orders) or Orders()
+
+    @cached_property
+    def standing(self) -> Standing:
+        """Consent and links, decoded when first asked for; changes to it are encoded."""
+        return _opened(_standing_decoder, self.packed_standing) or Standing()
+
+    @property
+    def recent(self) -> list[recent.RecentItems]:
+        """The last `MAX_RECENT` items of item events, oldest first, grouped by event."""
+        return recent.recent_items(self.ring)
+
+    @property
+    def rhythm(self) -> rhythm.Rhythm:
+        """Own events by hour and weekday."""
+        return rhythm.rhythm(self.beats)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ExplicitProfile) and encode(self) == encode(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ExplicitProfile)
+_orders_decoder = msgspec.msgpack.Decoder(Orders | None)
+_standing_decoder = msgspec.msgpack.Decoder(Standing | None)
+
+
+def new() -> ExplicitProfile:
+    """Return the profile of a user without events."""
+    return ExplicitProfile()
+
+
+def encode(profile: ExplicitProfile) -> bytes:
+    """Return the profile's bytes (MessagePack); equal profiles give equal bytes."""
+    opened = profile.__dict__
+    if opened:
+        if "orders" in opened:
+            profile.packed_orders = msgspec.Raw(_encoder.encode(profile.orders))
+        if "standing" in opened:
+            profile.packed_standing = msgspec.Raw(_encoder.encode(profile.standing))
+    return _encoder.encode(profile)
+
+
+def decode(data: bytes) -> ExplicitProfile:
+    """Read a profile's bytes.
+
+    Raises
+    ------
+    ModelMismatchError
+        If the bytes are no profile, or one of another `SCHEMA`.
+
+    Examples
+    --------
+    >>> decode(encode(new())) == new()
+    True
+    """
+    try:
+        profile = _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise _unreadable(data) from error
+    if profile.schema != SCHEMA:
+        raise ModelMismatchError(
+            f"the explicit profile has schema {profile.schema}, this code reads {SCHEMA}: "
+            "rebuild it from the log"
+        )
+    return profile
+
+
+def _opened(decoder: msgspec.msgpack.Decoder[Any], packed: msgspec.Raw) -> Any:
+    try:
+        return decoder.decode(packed)
+    except msgspec.DecodeError as error:
+        raise _unreadable(packed) from error
+
+
+def _unreadable(data: bytes | msgspec.Raw) -> ModelMismatchError:
+    return ModelMismatchError(
+        f"{len(memoryview(data))} bytes are no explicit profile of schema {SCHEMA}: "
+        "rebuild it from the log"
+    )

@@ -1,0 +1,9 @@
+"""A deterministic simulator of the update path: one process, a fake clock, a seeded scheduler.
+
+The code that runs is the product's: the appender, the leases, the updater's loop, the
+archiver and the Lua scripts. What is replaced is what is not deterministic: the server
+(`server`), the network and the scheduler (`world`), threads and clocks (`patches`), and the
+archive's disk (`disk`). `scenario` makes a run from a seed, `invariants` judges it.
+
+``PYTHONPATH=tests python -m simulator SEED`` replays one seed and prints its trace.
+"""
