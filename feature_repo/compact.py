@@ -5,7 +5,6 @@ profile. Not here: any rule about what an event means. The stored forms are inte
 strings only, so a profile's bytes are the same wherever they are made.
 """
 
-from functools import lru_cache
 from typing import Final
 
 from feature_repo.events import CANONICAL_TYPES
@@ -43,7 +42,6 @@ _TYPE_NUMBERS: Final = {name: number for number, name in enumerate(TYPE_NAMES)}
 assert set(TYPE_NAMES) == CANONICAL_TYPES
 
 
-@lru_cache(maxsize=65_536)
 def pack_id(text: str) -> Key:
     """Return an id in its stored form; `str` of the result is the id again.
 

@@ -15,6 +15,7 @@ from redis import asyncio as redis_asyncio
 from redis.asyncio import connection as async_connection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import ClusterError, NoPermissionError, ReadOnlyError, RedisClusterException
 from redis.retry import Retry
 
@@ -29,6 +30,7 @@ _SCHEMES: Final = (
     "rediss+cluster",
 )  # fmt: skip
 _RETRIES: Final = 1
+_PACKER: Final = HiredisRespSerializer()
 _REFUSALS: Final = re.compile(
     r"(?:^|caused error: |-)(OOM|MISCONF|READONLY|LOADING|BUSY|MASTERDOWN|NOREPLICAS|UNBLOCKED"
     r"|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|NOAUTH|UNKILLABLE)\b"
@@ -59,6 +61,11 @@ class _DemotedAsync:
         except ReadOnlyError:
             await self.disconnect(nowait=True)  # type: ignore[attr-defined]
             raise redis.ConnectionError("the server is a replica now") from None
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        # In C, as the synchronous connection does; by itself this one packs in Python.
+        packed: list[bytes] = _PACKER.pack(*args)
+        return packed
 
 
 class _Tcp(_Demoted, redis.Connection):  # type: ignore[misc]

@@ -10,7 +10,6 @@ time where the state can still hold it and never turns the profile back.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Final
 
 from feature_repo import orders as buying
@@ -87,21 +86,15 @@ def apply(profile: ExplicitProfile, event: EventRecord) -> None:
     """
     at, event_type = event.time_ms // 1000, event.type
     kind = pack_type(event_type)
-    if profile.version == 0:
-        profile.first_at = profile.last_at = at
-    elif at >= profile.last_at:
-        profile.last_at = at
-    else:
-        profile.late += 1
-        profile.first_at = min(profile.first_at, at)
-    profile.version += 1
+    _date(profile, at)
     _count(profile.counts, kind, MAX_CUSTOM_TYPES, not isinstance(kind, str))
     if not event.anonymous:
         profile.anonymous = False
-    if standing.concerns(event):
+    if event.linked is not None or event.consent is not None or event_type == "consent_updated":
         standing.update(profile.standing, event, at)
     if event_type not in PASSIVE_TYPES:
-        profile.seen_at = max(profile.seen_at, at)
+        if at > profile.seen_at:
+            profile.seen_at = at
         profile.session = advance(profile.session, event, at)
         profile.beats = rhythm.beat(profile.beats, at, event.tz)
         if event.channel:
@@ -114,6 +107,18 @@ def apply(profile: ExplicitProfile, event: EventRecord) -> None:
         buying.refund(profile.orders, event, at)
     if event.items:
         _apply_items(profile, event, kind, at)
+
+
+def _date(profile: ExplicitProfile, at: int) -> None:
+    version: int = profile.version
+    if version == 0:
+        profile.first_at = profile.last_at = at
+    elif at >= profile.last_at:
+        profile.last_at = at
+    else:
+        profile.late += 1
+        profile.first_at = min(profile.first_at, at)
+    profile.version = version + 1
 
 
 def _apply_items(profile: ExplicitProfile, event: EventRecord, kind: Key, at: int) -> None:
@@ -148,13 +153,21 @@ def _distinct(keys: Sequence[Stored]) -> Iterable[Stored]:
     return keys if len(keys) < 2 else dict.fromkeys(keys)
 
 
-@lru_cache(maxsize=65_536)
-def category_keys(path: str) -> tuple[bytes, ...]:
-    """Return the packed names that a category path counts for."""
-    return tuple(map(pack_name, category_levels(path)))
+_KEYS_OF: Final = dict[str, list[bytes]]()
+_MAX_KEYS_OF: Final = 65_536
 
 
-@lru_cache(maxsize=4096)
+def category_keys(path: str) -> list[bytes]:
+    """Return the packed names that a category path counts for; not to be changed."""
+    known = _KEYS_OF.get(path)
+    if known is not None:
+        return known
+    if len(_KEYS_OF) >= _MAX_KEYS_OF:
+        _KEYS_OF.clear()
+    keys = _KEYS_OF[path] = [pack_name(name) for name in category_levels(path)]
+    return keys
+
+
 def category_levels(path: str) -> tuple[str, ...]:
     """Return the keys a category path counts for: its first two levels and the whole path.
 

@@ -14,14 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from feature_repo import recent, rhythm
-from feature_repo.compact import Key, pack_id
+from feature_repo.compact import Key
 from feature_repo.errors import ModelMismatchError
-from feature_repo.heavy_hitters import Table
-from feature_repo.id_ring import Ids, Stored
-from feature_repo.names import unpack_name
-from feature_repo.orders import Orders
-from feature_repo.recent import Recent
-from feature_repo.session import Session
+from feature_repo.explicit_parts import Ids, Items, Names, Orders, Recent, Session
 from feature_repo.standing import Standing
 
 SCHEMA: Final = 2
@@ -30,25 +25,6 @@ SCHEMA: Final = 2
 MAX_ENCODED_BYTES: Final = 256 * 1024
 """No profile is larger, whatever its history; one with ids of up to 20 characters stays
 below 32 kB, one with numeric ids below 8 kB."""
-
-
-class Items(Table):
-    """Interests by item id, a number where it is one."""
-
-    @staticmethod
-    def shown(key: Stored) -> Key:
-        """Return the item id as `compact.pack_id` gives it."""
-        return key if isinstance(key, int) else pack_id(key[1:-1].decode())
-
-
-class Names(Table):
-    """Interests by category or brand."""
-
-    @staticmethod
-    def shown(key: Stored) -> Key:
-        """Return the name."""
-        assert isinstance(key, bytes)
-        return unpack_name(key)
 
 
 _NOTHING: Final = msgspec.Raw(b"\xc0")

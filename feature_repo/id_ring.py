@@ -8,13 +8,15 @@ number there are no slots at all. Finding, adding and taking out are searches an
 bytes: they cost the same whether ten ids are kept or five hundred.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from typing import Final
+from __future__ import annotations
 
-import msgspec
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from feature_repo.compact import pack_id
+
+if TYPE_CHECKING:
+    from feature_repo.explicit_parts import Ids
 
 Stored = int | bytes
 """An id as kept here: a number, or a name between two `END`; UTF-8 has no such byte."""
@@ -29,25 +31,10 @@ _MARKS: Final = {width: b"\xff" * width for width in (3, 4, 6, 8)}
 _LIMITS: Final = tuple(256**width - 1 if width in _MARKS else 0 for width in range(9))
 
 
-class Ids(msgspec.Struct, array_like=True, gc=False):
-    """A row of ids, oldest first.
-
-    Attributes
-    ----------
-    width
-        Bytes of a slot; 0 while no number has come.
-    slots
-        One slot an id, if ``width`` is not 0.
-    names
-        The ids that are no number of ``width`` bytes, each between two `END`.
-    """
-
-    width: int = 0
-    slots: bytes = b""
-    names: bytes = b""
+_KNOWN: Final = dict[str, Stored]()
+_MAX_KNOWN: Final = 65_536
 
 
-@lru_cache(maxsize=65_536)
 def stored(text: str) -> Stored:
     r"""Return an id as it is kept.
 
@@ -56,8 +43,15 @@ def stored(text: str) -> Stored:
     >>> stored("1095275"), stored("B-12")
     (1095275, b'\xffB-12\xff')
     """
-    key = pack_id(text)
-    return key if isinstance(key, int) else b"\xff%b\xff" % key.encode()
+    known = _KNOWN.get(text)
+    if known is not None:
+        return known
+    number = pack_id(text)
+    key: Stored = number if isinstance(number, int) else b"\xff%b\xff" % number.encode()
+    if len(_KNOWN) >= _MAX_KNOWN:
+        _KNOWN.clear()
+    _KNOWN[text] = key
+    return key
 
 
 def shown(key: Stored) -> str:
@@ -65,55 +59,72 @@ def shown(key: Stored) -> str:
     return str(key) if isinstance(key, int) else key[1:-1].decode()
 
 
-def index(row: Ids, key: Stored) -> int:
+class Row:
+    """The fields of an `Ids` while it is changed: compiled code is at these at once."""
+
+    def __init__(self, row: Ids) -> None:
+        self.width: int = row.width
+        self.slots: bytes = row.slots
+        self.names: bytes = row.names
+
+    def keep(self, row: Ids) -> None:
+        """Put the fields back."""
+        row.width, row.slots, row.names = self.width, self.slots, self.names
+
+
+def index(row: Row, key: Stored) -> int:
     """Return where the first ``key`` stands, −1 if nowhere."""
     width = row.width
     if isinstance(key, int):
-        if key < _LIMITS[width]:
-            return _slot(row.slots, key.to_bytes(width, "little"), width)
-        key = b"\xff%d\xff" % key
-    at = row.names.find(key)
+        number: int = key
+        limit: int = _LIMITS[width]
+        if number < limit:
+            return _slot(row.slots, number.to_bytes(width, "little"), width)
+        key = b"\xff%d\xff" % number
+    at: int = row.names.find(key)
     if at < 0:
         return -1
-    nth = row.names.count(END, 0, at)
-    return _nth_mark(row, nth) if width else nth
+    nth: int = row.names.count(END, 0, at)
+    return _nth_mark(row.slots, width, nth) if width else nth
 
 
-def append(row: Ids, key: Stored) -> None:
+def append(row: Row, key: Stored) -> None:
     """Put ``key`` behind the others, whether or not it is among them."""
     if not row.slots and not row.names:
         row.width = _width(key)
+    width = row.width
     if isinstance(key, int):
-        if key < _LIMITS[row.width]:
-            row.slots += key.to_bytes(row.width, "little")
+        number: int = key
+        limit: int = _LIMITS[width]
+        if number < limit:
+            row.slots += number.to_bytes(width, "little")
             return
-        key = b"\xff%d\xff" % key
+        key = b"\xff%d\xff" % number
     row.names = row.names + key[1:] if row.names else key
-    if row.width:
-        row.slots += _MARKS[row.width]
+    if width:
+        row.slots += _MARKS[width]
 
 
-def delete(row: Ids, at: int) -> None:
+def delete(row: Row, at: int) -> None:
     """Take out the id that stands at ``at``."""
     width, slots = row.width, row.slots
     if width:
         start = at * width
         row.slots = slots[:start] + slots[start + width :]
-        mark = _MARKS[width]
-        if not row.names or slots[start : start + width] != mark:
+        if not row.names or slots[start : start + width] != _MARKS[width]:
             return
-        at = _marks(slots[:start], mark)
+        at = _marks(slots[:start], _MARKS[width])
     names = row.names
     behind = names.count(END) - 1 - at
     if behind <= at:
-        head = names.rsplit(END, behind)[0]
+        head: bytes = names.rsplit(END, behind)[0]
     else:
         head = names[: -1 - len(names.split(END, at + 2)[-1])]
     after = names[len(head) + 1 :]
     row.names = head[: head.rfind(END) + 1] + after if after or at else b""
 
 
-def drop(row: Ids, many: int) -> None:
+def drop(row: Row, many: int) -> None:
     """Take out the ``many`` oldest ids."""
     width = row.width
     if width:
@@ -121,15 +132,20 @@ def drop(row: Ids, many: int) -> None:
         row.slots = row.slots[many * width :]
         many = _marks(gone, _MARKS[width]) if row.names else 0
     if many:
-        names = row.names.split(END, many + 1)
-        row.names = END + names[-1] if names[-1] else b""
+        names: bytes = row.names.split(END, many + 1)[-1]
+        row.names = END + names if names else b""
 
 
-def length(row: Ids) -> int:
+def size(row: Row) -> int:
     """Return the number of ids."""
     if row.width:
         return len(row.slots) // row.width
     return max(0, row.names.count(END) - 1)
+
+
+def length(row: Ids) -> int:
+    """Return the number of ids."""
+    return size(Row(row))
 
 
 def keys(row: Ids) -> list[Stored]:
@@ -151,6 +167,7 @@ def ids(row: Ids) -> list[str]:
 
     Examples
     --------
+    >>> from feature_repo.explicit_parts import Ids
     >>> ring = Ids()
     >>> add(ring, map(stored, ["5", "B", "7", "B"]), capacity=2)
     >>> ids(ring)
@@ -159,33 +176,39 @@ def ids(row: Ids) -> list[str]:
     return [shown(key) for key in keys(row)]
 
 
-def add(row: Ids, new: Iterable[Stored], capacity: int) -> None:
+def add(ring: Ids, new: Iterable[Stored], capacity: int) -> None:
     """Append the ids that are not there yet; beyond ``capacity`` ids the oldest go."""
+    row = Row(ring)
     for key in new:
         if index(row, key) < 0:
             append(row, key)
     _bound(row, capacity)
+    row.keep(ring)
 
 
-def renew(row: Ids, again: Sequence[Stored], capacity: int) -> None:
+def renew(ring: Ids, again: Sequence[Stored], capacity: int) -> None:
     """Put ids last, each once; beyond ``capacity`` the oldest go."""
+    row = Row(ring)
     for key in again:
         at = index(row, key)
         if at >= 0:
             delete(row, at)
         append(row, key)
     _bound(row, capacity)
+    row.keep(ring)
 
 
-def discard(row: Ids, key: Stored) -> None:
+def discard(ring: Ids, key: Stored) -> None:
     """Take an id out if it is there."""
+    row = Row(ring)
     at = index(row, key)
     if at >= 0:
         delete(row, at)
+        row.keep(ring)
 
 
-def _bound(row: Ids, capacity: int) -> None:
-    surplus = length(row) - capacity
+def _bound(row: Row, capacity: int) -> None:
+    surplus = size(row) - capacity
     if surplus > 0:
         drop(row, surplus)
     while len(row.names) > MAX_NAMES_BYTES:
@@ -201,7 +224,7 @@ def _width(key: Stored) -> int:
 
 def _slot(slots: bytes, slot: bytes, width: int) -> int:
     """Return the number of the first slot that equals ``slot``, or −1."""
-    at = slots.find(slot)
+    at: int = slots.find(slot)
     while at > 0 and at % width:
         at = slots.find(slot, at + 1)
     return at // width
@@ -210,11 +233,18 @@ def _slot(slots: bytes, slot: bytes, width: int) -> int:
 def _marks(slots: bytes, mark: bytes) -> int:
     """Return how many of ``slots`` are marks."""
     width = len(mark)
-    return sum(slots[at : at + width] == mark for at in range(0, len(slots), width))
+    many, at = 0, slots.find(mark)
+    while at >= 0:
+        if at % width == 0:
+            many += 1
+        at = slots.find(mark, at + 1)
+    return many
 
 
-def _nth_mark(row: Ids, nth: int) -> int:
-    mark, width = _MARKS[row.width], row.width
-    starts = range(0, len(row.slots), width)
-    marks = [at // width for at in starts if row.slots[at : at + width] == mark]
-    return marks[nth]
+def _nth_mark(slots: bytes, width: int, nth: int) -> int:
+    mark, at = _MARKS[width], -1
+    while nth >= 0:
+        at = slots.find(mark, at + 1)
+        if at % width == 0:
+            nth -= 1
+    return at // width

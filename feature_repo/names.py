@@ -4,12 +4,21 @@ Belongs here: the list and the two conversions. Not here: which names a profile 
 """
 
 from functools import lru_cache
+from typing import Final
+
+_KNOWN: Final = dict[str, bytes]()
+_MAX_KNOWN: Final = 65_536
 
 
-@lru_cache(maxsize=65_536)
 def pack_name(name: str) -> bytes:
     """Return a name's bytes; none of them is 0xFF."""
-    return b"\xff%b\xff" % name.encode()
+    known = _KNOWN.get(name)
+    if known is not None:
+        return known
+    if len(_KNOWN) >= _MAX_KNOWN:
+        _KNOWN.clear()
+    packed = _KNOWN[name] = b"\xff%b\xff" % name.encode()
+    return packed
 
 
 @lru_cache(maxsize=65_536)

@@ -7,12 +7,15 @@ The newest day stands in the open; the days before it are packed one behind the 
 order adds to the newest day or sets it aside, and only a late one unpacks the others.
 """
 
-from itertools import pairwise
-from typing import Final, NamedTuple
+from __future__ import annotations
 
-import msgspec
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from feature_repo.compact import add_money, pack_varint, unpack_varint
+
+if TYPE_CHECKING:
+    from feature_repo.explicit_parts import Days
 
 MAX_DAYS: Final = 91
 
@@ -23,27 +26,6 @@ class Day(NamedTuple):
     day: int
     orders: int
     spend: int
-
-
-class Days(msgspec.Struct, array_like=True):
-    """Days with an order or refund, within `MAX_DAYS` of the newest.
-
-    Attributes
-    ----------
-    last_day, day_orders, day_spend
-        The newest day, with its orders and money (thousandths); all 0 before the first.
-    span
-        Days from the oldest to the newest.
-    packed
-        The older days, oldest first, each as varints: days to the next one, doubled, plus 1
-        unless it had exactly one order; then the number of orders; the money, its sign last.
-    """
-
-    last_day: int = 0
-    day_orders: int = 0
-    day_spend: int = 0
-    span: int = 0
-    packed: bytes = b""
 
 
 def add_day(days: Days, day: int, orders: int, money: int) -> None:

@@ -9,70 +9,26 @@ lines, never below 0. A refund takes its amount off the day of the refund and of
 lifetime sum; it removes no order, no gap and nothing from the purchase history.
 """
 
+from __future__ import annotations
+
 import math
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from feature_repo.compact import DAY_S, MICRO, Key, add_money, pack_id, pack_money
+from feature_repo.compact import DAY_S, MICRO, add_money, pack_id, pack_money
 from feature_repo.events import EventRecord, ItemRecord
-from feature_repo.id_ring import Ids, add, stored
+from feature_repo.id_ring import add, stored
 from feature_repo.interest import LONG_HALF_LIFE_S
-from feature_repo.order_days import Days, add_day
+from feature_repo.order_days import add_day
+
+if TYPE_CHECKING:
+    from feature_repo.explicit_parts import Orders
 
 MAX_GAPS: Final = 20
 MAX_HISTORY: Final = 500
 
 
-class Orders(Days):
-    """What was bought; as days, the orders and the money of the last `MAX_DAYS` days.
-
-    Attributes
-    ----------
-    count, refunds
-        Orders (an event that repeats the last ``order_id`` continues that order; one that
-        repeats an earlier one counts as new); refund events.
-    lines
-        Order lines of all orders.
-    last_id
-        ``order_id`` of the last order.
-    first_at, last_at
-        Epoch seconds of the first and the last order.
-    spend
-        Lifetime money, thousandths.
-    gaps
-        The ``gaps_s``, four bytes each.
-    history
-        Distinct items, first purchase first; beyond `MAX_HISTORY` the oldest go.
-    paid_lines, price_sum, promoted_lines, gross, discount
-        Decayed with a half-life of 112 days, as of ``last_at``: lines with a price
-        (millionths) and the sum of their unit prices (thousandths); lines with a discount or
-        coupon (millionths); money before discounts and discounts (thousandths).
-    """
-
-    count: int = 0
-    refunds: int = 0
-    lines: int = 0
-    last_id: Key = ""
-    first_at: int = 0
-    last_at: int = 0
-    spend: int = 0
-    gaps: bytes = b""
-    history: Ids = msgspec.field(default_factory=Ids)
-    paid_lines: int = 0
-    price_sum: int = 0
-    promoted_lines: int = 0
-    gross: int = 0
-    discount: int = 0
-
-    @property
-    def gaps_s(self) -> list[int]:
-        """Seconds between the last `MAX_GAPS` + 1 orders, oldest first."""
-        return [gap for (gap,) in _GAP.iter_unpack(self.gaps)]
-
-
-_GAP: Final = Struct("<I")
+GAP: Final = Struct("<I")
 _MAX_GAP: Final = 2**32 - 1
 
 
@@ -102,8 +58,8 @@ def purchase(orders: Orders, event: EventRecord, at: int) -> bool:
     elapsed = max(0, at - orders.last_at) if orders.count else 0
     if is_new:
         if orders.count and late == 0:
-            gaps = orders.gaps + _GAP.pack(min(_MAX_GAP, elapsed))
-            orders.gaps = gaps[-MAX_GAPS * _GAP.size :]
+            gaps = orders.gaps + GAP.pack(min(_MAX_GAP, elapsed))
+            orders.gaps = gaps[-MAX_GAPS * GAP.size :]
         orders.first_at = min(orders.first_at, at) if orders.count else at
         orders.count += 1
         orders.last_id = order_id

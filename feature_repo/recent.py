@@ -3,12 +3,17 @@
 Belongs here: order and bound of the ring. Not here: which events enter it (see `explicit`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from feature_repo.compact import Key, unpack_type
-from feature_repo.id_ring import END, Ids, Stored, append, drop, ids, length
+from feature_repo.id_ring import END, Row, Stored, append, drop, ids, size
+
+if TYPE_CHECKING:
+    from feature_repo.explicit_parts import Recent
 
 MAX_RECENT: Final = 50
 
@@ -21,21 +26,6 @@ class RecentItems(NamedTuple):
     items: list[str]
 
 
-class Recent(Ids):
-    """The last `MAX_RECENT` items, oldest first, as ids.
-
-    Attributes
-    ----------
-    groups
-        An event's type number, number of items and epoch seconds, one event after another.
-    customs
-        Names of the types without a number, each behind an `END`, oldest first.
-    """
-
-    groups: bytes = b""
-    customs: bytes = b""
-
-
 _GROUP: Final = Struct("<BBI")
 _CUSTOM: Final = 0xFF
 _MAX_TIME: Final = 2**32 - 1
@@ -44,31 +34,36 @@ _MAX_TIME: Final = 2**32 - 1
 def remember(ring: Recent, event_type: Key, at: int, items: Sequence[Stored]) -> None:
     """Add an event's items, `MAX_RECENT` at most; ``event_type`` as `pack_type` gives it."""
     items = items[-MAX_RECENT:]
+    row = Row(ring)
     for key in items:
-        append(ring, key)
-    number = _CUSTOM
+        append(row, key)
     if isinstance(event_type, int):
-        number = event_type
+        ring.groups += _group(event_type, len(items), max(0, min(_MAX_TIME, at)))
     else:
         ring.customs += END + event_type.encode()
-    ring.groups += _GROUP.pack(number, len(items), max(0, min(_MAX_TIME, at)))
-    surplus = length(ring) - MAX_RECENT
+        ring.groups += _group(_CUSTOM, len(items), max(0, min(_MAX_TIME, at)))
+    surplus = size(row) - MAX_RECENT
     if surplus > 0:
-        drop(ring, surplus)
+        drop(row, surplus)
         _shorten(ring, surplus)
+    row.keep(ring)
+
+
+def _group(number: int, many: int, at: int) -> bytes:
+    return (number | many << 8 | at << 16).to_bytes(_GROUP.size, "little")
 
 
 def _shorten(ring: Recent, surplus: int) -> None:
     groups, gone = ring.groups, 0
     while surplus > 0:
-        number, many, at = _GROUP.unpack_from(groups, gone)
+        many = groups[gone + 1]
         if many > surplus:
-            left = _GROUP.pack(number, many - surplus, at)
-            groups = groups[:gone] + left + groups[gone + _GROUP.size :]
+            left = bytes((groups[gone], many - surplus))
+            groups = groups[:gone] + left + groups[gone + 2 :]
             break
         surplus -= many
         gone += _GROUP.size
-        if number == _CUSTOM:
+        if groups[gone - _GROUP.size] == _CUSTOM:
             following = ring.customs.find(END, 1)
             ring.customs = ring.customs[following:] if following > 0 else b""
     ring.groups = groups[gone:]
@@ -79,6 +74,7 @@ def recent_items(ring: Recent) -> list[RecentItems]:
 
     Examples
     --------
+    >>> from feature_repo.explicit_parts import Recent
     >>> ring = Recent()
     >>> remember(ring, "try_on", 60, [b"\xffA\xff"])
     >>> recent_items(ring)

@@ -20,6 +20,8 @@ _SLOTS: Final = _HOURS + 7
 _COUNTERS: Final = {_SLOTS * width: Struct(f"<{_SLOTS}{code}") for width, code in
                     ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}  # fmt: skip
 
+_BYTES: Final = tuple(bytes((number,)) for number in range(256))
+
 EMPTY: Final = bytes(_SLOTS)
 """No event yet."""
 
@@ -39,6 +41,12 @@ def beat(counters: bytes, at: int, tz: str | None) -> bytes:
     """
     hour, weekday = local_hour(at, tz)
     width = len(counters) // _SLOTS
+    first, second = hour * width, (_HOURS + weekday) * width
+    if width and counters[first] != 0xFF and counters[second] != 0xFF:
+        return b"".join((
+            counters[:first], _BYTES[counters[first] + 1], counters[first + 1 : second],
+            _BYTES[counters[second] + 1], counters[second + 1 :],
+        ))  # fmt: skip
     counted = bytearray(counters)
     for slot in (hour, _HOURS + weekday):
         byte, end = slot * width, (slot + 1) * width

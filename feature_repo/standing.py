@@ -32,11 +32,6 @@ class Standing(msgspec.Struct, array_like=True):
     linked: list[str] = []
 
 
-def concerns(event: EventRecord) -> bool:
-    """Say whether `update` would have anything to look at."""
-    return event.linked is not None or event.consent is not None or event.type == "consent_updated"
-
-
 def update(standing: Standing, event: EventRecord, at: int) -> None:
     """Apply what an event at ``at`` (epoch seconds) says about consent and identity.
 

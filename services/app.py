@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 MAX_ONGOING_REQUESTS: Final = 1000
+HEALTH_CHECK_PERIOD_S: Final = 2.0
+"""A dead replica is noticed, and replaced, after so long at most; Serve's default is 10 s."""
 
 
 def build(args: Mapping[str, Any]) -> Any:
@@ -73,6 +75,7 @@ def build(args: Mapping[str, Any]) -> Any:
         num_replicas=settings.updaters,
         graceful_shutdown_timeout_s=10,
         graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
         ray_actor_options={"num_cpus": 0.25},
     )
     gateway = serve.deployment(
@@ -82,6 +85,7 @@ def build(args: Mapping[str, Any]) -> Any:
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         graceful_shutdown_timeout_s=10,
         graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
         ray_actor_options={"num_cpus": 0.25},
     )
     # The handle is not used: binding it puts both into one application.

@@ -14,7 +14,6 @@ import structlog
 from redis.exceptions import RedisClusterException
 
 from feature_repo.connection import in_our_words
-from feature_repo.entity import partition_of
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import EventRecord
 from services.log_keys import dedup_key
@@ -46,7 +45,7 @@ class _Request:
 
     def __init__(self, records: Sequence[EventRecord]) -> None:
         self.entries: list[Entry] = [
-            (partition_of(r.user), dedup_key(r), r.user, r.encode(), r.linked) for r in records
+            (int(r.user[2:5]), dedup_key(r), r.user, r.encode(), r.linked) for r in records
         ]
         self.size = sum(len(entry[3]) for entry in self.entries)
         self.future: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()

@@ -22,6 +22,8 @@ MAX_ENTRIES: Final = 20_000
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Bounds of one part."""
 COMPACT_EVERY_S: Final = 60.0
+SETTLE_MS: Final = 3_000
+"""More than a store with ``appendfsync everysec`` loses on power loss."""
 _PAGE: Final = 1000
 
 _BEFORE: Final = """

@@ -99,7 +99,7 @@ def applied_per_s(client: Client, tell: Tell) -> float:
 
 
 def measure(
-    what: Literal["service", "updates", "soak"],
+    what: Literal["service", "updates", "soak", "lateness"],
     *,
     model: Path | None = None,
     data: Path | None = None,
@@ -112,11 +112,12 @@ def measure(
     ----------
     what
         ``service``: latencies and throughput without a model. ``updates``: see
-        `services.bench_updates`. ``soak``: see `services.soak`.
+        `services.bench_updates`. ``soak``: see `services.soak`. ``lateness``: see
+        `services.lateness`.
     model
-        Model directory, for ``updates`` and ``soak``.
+        Model directory, for all but ``service``.
     data
-        State folder with an archive, for ``updates``; only read.
+        State folder with an archive, for ``updates`` and ``lateness``; only read.
     minutes, plot
         Length of the soak, and the SVG file that it draws.
     """
@@ -134,6 +135,12 @@ def measure(
 
             with step(f"soak for {minutes:g} minutes") as tell:
                 return soak(minutes=minutes, model=model, plot=plot, tell=tell)
+        if what == "lateness":
+            from services.bench_model import archive_of
+            from services.lateness import measure_lateness
+
+            with step("measure lateness") as tell, tempfile.TemporaryDirectory() as folder:
+                return measure_lateness(archive_of(data, Path(folder), tell), tell, model)
         return _measure_service()
 
 

@@ -12,12 +12,18 @@ from services.progress import console
 @app.command()
 def bench(
     what: Annotated[
-        Literal["service", "updates", "soak"],
-        typer.Argument(help="service: latency over HTTP; updates: the update path; soak: for long"),
+        Literal["service", "updates", "soak", "lateness"],
+        typer.Argument(
+            help="service: latency over HTTP; updates: the update path; soak: for long; "
+            "lateness: what late events do to profiles"
+        ),
     ] = "service",
-    model: Annotated[Path | None, typer.Option(help="Model directory, for updates, soak")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model directory, for updates, soak, lateness")
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="State folder with an archive, for updates; only read")
+        Path | None,
+        typer.Option(help="State folder with an archive, for updates, lateness; only read"),
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the soak")] = 20.0,
     plot: Annotated[Path | None, typer.Option(help="SVG file that the soak draws")] = None,
@@ -26,7 +32,7 @@ def bench(
     """Measure a service started for the purpose, in a folder of its own.
 
     Examples: `portrait bench service --json` · `portrait bench updates --json` ·
-    `portrait bench soak --minutes 20 --plot docs/soak.svg`
+    `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json`
     """
     from services.bench import measure, table
 
@@ -34,3 +40,66 @@ def bench(
     console.print(table(result))
     if json:
         print_json(result)
+
+
+@app.command()
+def chaos(
+    seconds: Annotated[float, typer.Option(min=1, help="Longest time of the load")] = 60.0,
+    seed: Annotated[int, typer.Option(help="Of the load and the harm")] = 1,
+    events: Annotated[
+        int | None, typer.Option(min=1, help="End the load at so many acknowledged events")
+    ] = None,
+    clients: Annotated[int, typer.Option(min=1, max=64, help="Clients that send")] = 4,
+    redis_kills: Annotated[
+        bool, typer.Option("--redis-kills", help="kill -9 of the store too")
+    ] = False,
+    power_cuts: Annotated[
+        bool, typer.Option("--power-cuts", help="The store also forgets its last second of writes")
+    ] = False,
+    durability: Annotated[
+        Literal["everysec", "always"], typer.Option(help="fsync policy of the store")
+    ] = "everysec",
+    model: Annotated[
+        Path | None, typer.Option(help="Model directory; absent: no learned states")
+    ] = None,
+    break_: Annotated[
+        Literal["fence", "last-entry", "dedup"] | None,
+        typer.Option("--break", help="Run the service without one guard, to see it caught"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Kill and pause the service's processes under load, then check every acknowledged event.
+
+    Two gateways and two updaters are killed with -9 and paused past their lease while
+    clients send, and send again. Then log, archive and profiles are read from scratch: exit
+    code 0 if nothing is lost, doubled, out of order or wrong, 1 if something is.
+
+    `--break fence` leaves out the comparisons of epoch and cursor in the updater's commit,
+    `last-entry` its look at the log (and cuts the store's power), `dedup` the recognition
+    of known event ids.
+
+    Examples: `portrait chaos --seconds 60 --seed 7 --json` ·
+    `portrait chaos --events 1000000 --seconds 3600 --redis-kills` ·
+    `portrait chaos --break fence`
+    """
+    from feature_repo.errors import PortraitError
+    from services.bench import table
+    from services.chaos import chaos as carry_out
+    from services.chaos_plan import Plan
+    from services.chaos_result import verdict
+    from services.signals import Signals
+
+    plan = Plan(
+        seconds=seconds, seed=seed, clients=clients, events=events, guard=break_,
+        store_kills=redis_kills, power_cuts=power_cuts, durability=durability, model=model,
+    )  # fmt: skip
+    with Signals():  # SIGTERM too ends servers and folders in order
+        result = carry_out(plan)
+    console.print(table({k: v for k, v in result.items() if k != "examples"}))
+    for example in result["examples"]:
+        console.print(example, markup=False)
+    if json:
+        print_json(result)
+    found = verdict(result)
+    if found is not None:
+        raise PortraitError(f"chaos found: {found}")

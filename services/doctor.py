@@ -40,6 +40,16 @@ def _packages() -> Finding:
     return Finding("packages", True, "all installed")
 
 
+def _fold() -> Finding:
+    from feature_repo.compiled import state
+
+    found = state()
+    if found == "stale":
+        return Finding("fold", False, "compiled modules are older than their sources", "make setup")
+    detail = "compiled" if found == "compiled" else "interpreted: profiles fold SLOWER times slower"
+    return Finding("fold", True, detail)
+
+
 def _home(home: Path) -> Finding:
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -106,6 +116,7 @@ def examine(settings: Settings) -> list[Finding]:
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", _python),
         ("packages", _packages),
+        ("fold", _fold),
         ("state folder", lambda: _home(settings.home)),
         ("memory", _memory),
         ("store", lambda: _store(settings)),

@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from feature_repo.errors import StoreUnavailableError
+from services.keeper import Keeper
 from services.settings import Settings
 
 START_TIMEOUT_S = 20.0
@@ -37,6 +38,9 @@ class EmbeddedStore:
     A server already running there (started by another process of the same home) is joined.
     Only the process that started it ends it. Should that process die without a word, the
     kernel sends the server SIGTERM, on which it saves and goes.
+
+    A server that ends while it is still wanted is started again, on the same port and with the
+    same data, by whoever still wants it (`services.keeper`).
 
     Parameters
     ----------
@@ -53,6 +57,7 @@ class EmbeddedStore:
         self._folder = folder.resolve()
         self._durability = durability
         self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: Keeper | None = None
 
     @property
     def url(self) -> str:
@@ -75,33 +80,19 @@ class EmbeddedStore:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)
-        with self._lock():
-            if self.answers():
-                return
-            self._launch()
+        self._join_or_launch()
+        self._keeper = Keeper("embedded store", self._pid, self._join_or_launch)
 
     def answers(self) -> bool:
         """Say whether a server of this folder answers a ping with our password."""
-        try:
-            with redis.Redis.from_url(
-                self.url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
-            ) as client:
-                return bool(client.ping())
-        except (OSError, ValueError, redis.RedisError):
-            return False
+        return self._ping() == "answers"
 
     def stop(self) -> None:
         """End the server if this object started it: it saves, then goes."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        (self._folder / "pid").unlink(missing_ok=True)
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper = None
+        self._end()
 
     def __enter__(self) -> Self:
         self.start()
@@ -118,6 +109,55 @@ class EmbeddedStore:
     def _port(self) -> int:
         return int((self._folder / "port").read_text())
 
+    def _pid(self) -> int:
+        if self._process is not None:
+            return self._process.pid
+        return int((self._folder / "pid").read_text())
+
+    def _runs(self) -> bool:
+        try:
+            return Path(f"/proc/{self._pid()}").exists()
+        except (OSError, ValueError):
+            return False
+
+    def _ping(self) -> Literal["answers", "loads", "silent"]:
+        try:
+            with redis.Redis.from_url(
+                self.url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+            ) as client:
+                client.ping()
+                return "answers"
+        except redis.BusyLoadingError:
+            return "loads"
+        except (OSError, ValueError, redis.RedisError):
+            return "silent"
+
+    def _join_or_launch(self) -> None:
+        with self._lock():
+            if self._given_up():
+                return
+            if self._process is not None and self._process.poll() is not None:
+                self._process = None
+            if not self.answers():
+                self._launch()
+
+    def _given_up(self) -> bool:
+        return self._keeper is not None and self._keeper.stopping()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        note = self._folder / "pid"
+        if note.exists() and note.read_text() == str(process.pid):  # else it is a successor's
+            note.unlink()
+
     @contextmanager
     def _lock(self) -> Iterator[None]:
         # Two commands started at once must not both launch a server on one append-only file.
@@ -129,6 +169,12 @@ class EmbeddedStore:
         self._secret("password", lambda: "p" + secrets.token_hex(24))
         self._secret("port", lambda: str(free_port()))
         if not _bindable(self._port()):
+            if self._keeper is not None or self._runs():
+                # Our clients know this port; and two servers must not write one file.
+                raise StoreUnavailableError(
+                    f"port {self._port()} of the embedded store is taken, and what holds it does "
+                    "not answer: retry, or end that process"
+                )
             (self._folder / "port").unlink()  # someone else took it while we were down
             self._secret("port", lambda: str(free_port()))
         # The password goes through a file of mode 0600, never through the command line.
@@ -144,16 +190,20 @@ class EmbeddedStore:
                 start_new_session=True,  # a terminal's Ctrl-C is for us: we end it when done
                 preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 - it only calls prctl
             )
-        _write_private(self._folder / "pid", str(self._process.pid))
         try:
+            _write_private(self._folder / "pid", str(self._process.pid))
             self._wait_until_it_answers(self._process, log)
         except BaseException:
-            self.stop()
+            self._end()
             raise
 
     def _wait_until_it_answers(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while not self.answers():
+        while (state := self._ping()) != "answers":
+            if state == "loads":  # a long log takes its time; to kill it would begin it anew
+                deadline_s = time.monotonic() + START_TIMEOUT_S
+            if self._given_up():
+                raise StoreUnavailableError("the embedded store is no longer wanted")
             if process.poll() is not None or time.monotonic() > deadline_s:
                 lines = log.read_text(errors="replace").splitlines() or ["no log"]
                 raise StoreUnavailableError(

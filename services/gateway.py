@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
-from services import ingest, items, operations, profiles, recommendations
+from services import heap, ingest, items, operations, profiles, recommendations
 from services.middleware import Frame, Metrics
 from services.problems import Problem, ProblemError, page
 from services.settings import Settings
@@ -53,6 +53,8 @@ def create_app(
         configure(settings.log_level)
         app.state.gateway = GatewayState(settings, url, admin_digest, drain_file)
         await app.state.gateway.start()
+        if behind_serve:  # then the process is ours alone
+            heap.settle()
         try:
             yield
         finally:

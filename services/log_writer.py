@@ -96,16 +96,19 @@ class LogWriter:
 
     async def _by_node(self, keys: Sequence[bytes], queue: Any, replicas: int = 0) -> list[Any]:
         """Send one command for each key, in one pipeline a node, and return all answers."""
+        if not keys:
+            return []
+        if not self._cluster:
+            return await self._pipe(None, range(len(keys)), queue, replicas)
         answers: list[Any] = [None] * len(keys)
         nodes: dict[Any, list[int]] = defaultdict(list)
         try:
-            if self._cluster and keys:
-                await self._client.initialize()
+            await self._client.initialize()
         except _FAILED as error:
             return [error] * len(keys)
         for n, key in enumerate(keys):
             try:
-                nodes[self._client.get_node_from_key(key) if self._cluster else None].append(n)
+                nodes[self._client.get_node_from_key(key)].append(n)
             except _FAILED as error:
                 answers[n] = error
                 self._ask_again(None)
@@ -119,7 +122,7 @@ class LogWriter:
         await asyncio.gather(*(send(node, chosen) for node, chosen in nodes.items()))
         return answers
 
-    async def _pipe(self, node: Any, chosen: list[int], queue: Any, replicas: int) -> list[Any]:
+    async def _pipe(self, node: Any, chosen: Sequence[int], queue: Any, replicas: int) -> list[Any]:
         options = {} if node is None else {"target_nodes": node}
         # A redirected command would run on another connection than its WAIT.
         direct = {"allow_redirections": False} if node is not None and replicas else {}

@@ -11,11 +11,11 @@ from typing import Final
 
 from services.log_batch import Batch
 
-ROUND_ENTRIES: Final = 4_096
+ROUND_ENTRIES: Final = 8_192
 ROUND_BYTES: Final = 16_000_000
 IDLE_ENTRIES: Final = 64
 """Entries that a partition without a backlog is asked for."""
-SLOW_S: Final = 0.5
+SLOW_S: Final = 0.8
 """A round that takes longer is too large: leases must be renewed, and readers wait."""
 
 

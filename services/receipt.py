@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from feature_repo.errors import InvalidInputError
 
 Position = tuple[int, int]
@@ -67,8 +69,7 @@ class Receipt:
         return ",".join(f"p{p:03d}-{m}-{s}" for p, (m, s) in sorted(self.positions.items()))
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """What became of an event that was to be appended.
 
     Attributes

@@ -27,7 +27,7 @@ from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavail
 from services import api_keys
 from services.client import Client
 from services.embedded import connect, die_with
-from services.logs import hush_feast
+from services.logs import configure, hush_feast
 from services.ray_runtime import environment, start_application, start_ray, stop_ray
 from services.settings import Settings
 from services.signals import Signals
@@ -64,17 +64,19 @@ def serve_forever(settings: Settings) -> None:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Client]:
+def running(settings: Settings, *, code: Path | None = None) -> Iterator[Client]:
     """Serve in a process of its own, yield a client once it is ready, end it afterwards.
 
     Parameters
     ----------
     settings
         As for `serve_forever`; without an API key one is made for the occasion.
+    code
+        Folder with other packages of the same names, which run in place of these.
     """
     check(settings)
     key = settings.api_key.get_secret_value() if settings.api_key else api_keys.generate()
-    with _child(settings, key), Client(base_url(settings), key) as client:
+    with _child(settings, key, code), Client(base_url(settings), key) as client:
         yield client
 
 
@@ -122,6 +124,7 @@ def _is_loopback(host: str) -> bool:
 @contextmanager
 def _service(settings: Settings, signals: Signals) -> Iterator[str | None]:
     """Bring everything up, yield the generated key if there is one, take everything down."""
+    configure(settings.log_level)
     with ExitStack() as stack:
         url = stack.enter_context(connect(settings))
         settings.export(url)
@@ -205,7 +208,7 @@ def _wait_until_ready(settings: Settings, process: "subprocess.Popen[bytes] | No
 
 
 @contextmanager
-def _child(settings: Settings, key: str | None) -> Iterator[None]:
+def _child(settings: Settings, key: str | None, code: Path | None = None) -> Iterator[None]:
     variables = {
         f"PORTRAIT_{name.upper()}": str(value)
         for name, value in settings.model_dump(mode="json", exclude={"api_key"}).items()
@@ -216,6 +219,8 @@ def _child(settings: Settings, key: str | None) -> Iterator[None]:
     if key is not None:
         variables["PORTRAIT_API_KEY"] = key
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PORTRAIT_"))}
+    if code is not None:
+        variables["PYTHONPATH"] = str(code)  # Ray's workers inherit it
     log = settings.home / "run" / "serve.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -224,6 +229,7 @@ def _child(settings: Settings, key: str | None) -> Iterator[None]:
         process = subprocess.Popen(
             [sys.executable, "-m", "services.serve"],
             env=kept | variables,
+            cwd=code,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT if output is not None else None,

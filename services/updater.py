@@ -27,7 +27,8 @@ from feature_repo.errors import (
 )
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import commit, read_batch
-from services.archiver import Archiver
+from services import heap
+from services.archiver import SETTLE_MS, Archiver
 from services.lease import LEASE_MS, UPDATERS, Leases
 from services.log_batch import Batch, cut
 from services.log_reader import reader
@@ -71,7 +72,8 @@ class UpdaterLoop:
         self._quick = connect(url)
         patience = Patience()
         self._leases = Leases(self._quick, self._owner, lease_ms, patience)
-        self._archiver = Archiver(self._client, Archive(settings.home / "archive" / "events"))
+        archive = Archive(settings.home / "archive" / "events")
+        self._archiver = Archiver(self._client, archive, settle_ms=SETTLE_MS)
         self._tally = Tally(self._quick, patience)
         self._pace = Pace()
         self._cursors: dict[int, str] = {}
@@ -270,6 +272,7 @@ class Updater:
 
         configure(settings.log_level)
         self._loop = UpdaterLoop(settings, url, transition(settings))
+        heap.settle()
         self._thread = threading.Thread(target=self._loop.run, name="updater", daemon=True)
         self._thread.start()
 

@@ -101,13 +101,10 @@ def fold(
         active = order[: int(np.searchsorted(descending, -t, side="left"))]
         event = histories.starts[active] + t
         sizes = sizes_all[event]
-        line = ranges(histories.lines[event], sizes)
-        owner = np.repeat(np.arange(len(active)), sizes)
-        item = histories.item[line]
-        known = item > 0
         tables.apply(
-            active, histories.time_ms[event], histories.weight[event], sizes,
-            owner[known], item[known],
+            active, histories.time_ms[event], histories.weight[event],
+            np.concatenate([[0], np.cumsum(sizes)]),
+            histories.item[ranges(histories.lines[event], sizes)],
         )  # fmt: skip
         scalars[event] = tables.scalars[active]
         end = int(np.searchsorted(events, t, side="right"))

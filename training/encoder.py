@@ -9,16 +9,13 @@ For event t with items S, category, type and numeric features::
     z_t = σ(W[y_t; c_t]) ⊙ [y_t; c_t];   e_t = W'·LN(z_t[:d] + z_t[d:])
 
 `FusedEncoder.unroll` runs whole histories, for training. While events come one by one only
-the LSTM moves: `FusedEncoder.drive` gives the input part of its gates and `recur` the step;
-the convolutions see the times of the last `WINDOW` events and run when e is asked for, in
-`FusedEncoder.read`. All over the same parameters.
+the LSTM moves, in `training.recurrence`; the convolutions see the times of the last `WINDOW`
+events and run when e is asked for, in `FusedEncoder.read`. All over the same parameters.
 
 Shape legend: B users, T events, E events laid flat, D width, H LSTM units, W the window.
 """
 
-import copy
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +23,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from training.sequences import CONSUMED, GAP_BUCKETS, NUMERIC
 
-E = TypeVar("E", bound=nn.Module)
 KERNEL = 3
 DILATIONS = (1, 2)
 WINDOW = 1 + (KERNEL - 1) * sum(DILATIONS)
@@ -106,11 +102,8 @@ class Content(nn.Module):
         """Return x, shape (E, D)."""
         bags = self.item(inputs.item, inputs.first_line)
         bags = bags + self.category(inputs.category, inputs.first_line)
-        bags = bags.to(self.numeric.weight.dtype)  # the tables stay single where the rest is double
         x = bags / inputs.size.clamp(min=1).sqrt()[:, None]
-        out: Tensor = self.norm(
-            x + self.kind(inputs.kind) + self.numeric(inputs.numeric.to(x.dtype))
-        )
+        out: Tensor = self.norm(x + self.kind(inputs.kind) + self.numeric(inputs.numeric))
         return out
 
 
@@ -164,7 +157,7 @@ class FusedEncoder(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     carried = 0
-    """Floats that `drive` keeps between events."""
+    """Floats that the recurrence keeps between events beside h and c."""
 
     def unroll(self, inputs: EventInputs) -> Tensor:
         """Encode whole histories from their first event.
@@ -180,10 +173,6 @@ class FusedEncoder(nn.Module):
             s = conv(s)
         return self._fuse(self.lstm(x)[0], s)
 
-    def drive(self, inputs: EventInputs, carried_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the input part of the LSTM's gates, shape (E, 4H), and what is carried on."""
-        return input_gates(self.lstm, self.content(inputs)), carried_BK
-
     def read(self, window: Window, h_BH: Tensor) -> Tensor:
         """Return e after each user's last event, shape (B, D)."""
         present = window.present[:, :, None].to(h_BH.dtype)
@@ -198,39 +187,3 @@ class FusedEncoder(nn.Module):
         left, right = z.chunk(2, dim=-1)
         out: Tensor = self.out(self.norm(left + right))
         return out
-
-
-def precise(encoder: E) -> E:
-    """Return a copy that computes in double precision, over the same embedding tables.
-
-    Rounded to single after every event, its states do not depend on which users shared a
-    batch or on the matrix library's choice of kernel: the same events give the same bytes.
-    """
-    content: Content = encoder.content  # type: ignore[assignment]
-    tables = {id(table): table for table in (content.item, content.category)}
-    out = copy.deepcopy(encoder, tables)
-    for name, parameter in out.named_parameters():
-        if name.startswith(("content.item.", "content.category.")):
-            continue
-        data = parameter.data.double()
-        # Matrices laid out by input: so a row of a product is the same whatever stands beside it.
-        parameter.data = data.T.contiguous().T if data.dim() == 2 else data
-    return out
-
-
-def input_gates(lstm: nn.LSTM, x_ED: Tensor) -> Tensor:
-    """Return ``W_x·x + b_x + b_h`` for every event, shape (E, 4H)."""
-    w_x, _, b_x, b_h = lstm._flat_weights  # noqa: SLF001 - the order nn.LSTM documents
-    assert w_x is not None
-    assert b_x is not None
-    assert b_h is not None
-    return torch.addmm(b_x + b_h, x_ED, w_x.T)
-
-
-def recur(lstm: nn.LSTM, gates_B4H: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Return h and c after one event of each user, by the LSTM's own equations."""
-    w_h = lstm._flat_weights[1]  # noqa: SLF001
-    assert w_h is not None
-    i, f, g, o = torch.addmm(gates_B4H, h, w_h.T).chunk(4, dim=1)
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c

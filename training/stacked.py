@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from training.encoder import KERNEL, Content, EventInputs, Temporal, Window, input_gates, pad
+from training.encoder import KERNEL, Content, EventInputs, Temporal, Window, pad
 
 FILTERS = 64
 UNITS = 100
@@ -30,7 +30,7 @@ class StackedEncoder(nn.Module):
 
     @property
     def carried(self) -> int:
-        """Floats that `drive` keeps between events: the convolution's last two inputs."""
+        """Floats kept between events beside h and c: the convolution's last two inputs."""
         return (KERNEL - 1) * self.width
 
     def _inputs(self, inputs: EventInputs) -> Tensor:
@@ -46,20 +46,6 @@ class StackedEncoder(nn.Module):
         x = pad(self._inputs(inputs), inputs.place)
         out: Tensor = self.lstm(self._convolved(F.pad(x, (0, 0, KERNEL - 1, 0))))[0]
         return out
-
-    def drive(self, inputs: EventInputs, carried_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the input part of the LSTM's gates, shape (E, 4H), and the last two inputs."""
-        # Rounded as it will be when carried on, wherever the events are cut into batches.
-        x = self._inputs(inputs).float().to(carried_BK.dtype)
-        both = torch.cat(
-            [carried_BK.reshape(-1, KERNEL - 1, self.width), pad(x, inputs.place)], dim=1
-        )
-        y = self._convolved(both)
-        flat = y.new_empty(len(x) + 1, FILTERS)
-        flat[inputs.place.flatten()] = y.flatten(0, 1)
-        last = inputs.lengths[:, None] + torch.arange(KERNEL - 1)
-        kept = torch.gather(both, 1, last[:, :, None].expand(-1, -1, self.width))
-        return input_gates(self.lstm, flat[:-1]), kept.flatten(1)
 
     def read(self, window: Window, h_BH: Tensor) -> Tensor:
         """Return e after each user's last event, shape (B, 100): h itself."""

@@ -2,25 +2,20 @@
 
 `LearnedTransition.replay` applies events to packed states, one each (`step`) or whole
 histories. What it leaves is the same to the byte however the events were cut into calls
-and whoever shared a batch: it computes in double precision and rounds to single after
-every event (`training.encoder.precise`). Events that the model does not consume (see
+and whoever shared a batch (`training.recurrence`). Events that the model does not consume (see
 `training.sequences.CONSUMED`) leave a state as it is.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from feature_repo.errors import ModelMismatchError
 from feature_repo.events import EventRecord
-from training.batches import event_inputs
-from training.encoder import WINDOW, EventInputs, precise, recur
 from training.model_dir import Model
-from training.repeat import KNOWN, LAST_MS
-from training.sequences import Histories, encode, ranges
-from training.state import Layout, LearnedStates
+from training.recurrence import Events, move_states, weights_of
+from training.sequences import Histories, encode
+from training.state import Layout, LearnedStates, check, joined, parted
 
 USERS_PER_PASS = 256
 
@@ -42,10 +37,9 @@ class LearnedTransition:
     def __init__(self, model: Model) -> None:
         self.version = model.version
         self._vocabulary = model.vocabulary
-        self._encoder = precise(model.network.encoder)
-        self._carried: int = self._encoder.carried
-        self._hidden: int = self._encoder.hidden
+        self._weights = weights_of(model.network.encoder)
         self._layout = Layout.of(model)
+        self._shape = self._layout.shape
 
     def step(self, states: Sequence[bytes | None], events: Sequence[EventRecord]) -> list[bytes]:
         """Apply one event to each state, as one batch; see `replay`."""
@@ -73,14 +67,13 @@ class LearnedTransition:
         before = [None] * len(histories) if states is None else states
         encoded = encode([("", list(h)) for h in histories], self._vocabulary)
         out = [b"" if state is None else state for state in before]
-        # Users of similar length share a pass; those without an event to consume need none,
-        # unless they have no state yet.
-        lengths = encoded.lengths()
-        moved = np.flatnonzero((lengths > 0) | np.array([s is None for s in before], np.bool_))
-        moved = moved[np.argsort(lengths[moved], kind="stable")]
+        # Those without an event to consume stay as they are, unless they have no state yet.
+        lengths = encoded.lengths().tolist()
+        moved = [i for i, n in enumerate(lengths) if n or before[i] is None]
         for begin in range(0, len(moved), USERS_PER_PASS):
             some = moved[begin : begin + USERS_PER_PASS]
-            done = self._advance([before[i] for i in some], encoded.select(some))
+            part = encoded if len(some) == len(lengths) else encoded.select(some)
+            done = self._advance([before[i] for i in some], part)
             for i, state in zip(some, done, strict=True):
                 out[i] = state
         return out
@@ -108,50 +101,13 @@ class LearnedTransition:
         return float(gap.max(initial=0.0))
 
     def _advance(self, before: Sequence[bytes | None], histories: Histories) -> list[bytes]:
-        states = LearnedStates(len(before), self._layout)
-        states.load(before)
-        if len(histories.time_ms):
-            scalars = states.tables.scalars
-            known = scalars[:, KNOWN] > 0
-            inputs = event_inputs(histories, np.where(known, scalars[:, LAST_MS], -1.0))
-            with torch.inference_mode():
-                self._recur(states, histories, inputs)
-            slide(states.window, histories, inputs)
-        return states.pack()
-
-    def _recur(self, states: LearnedStates, histories: Histories, inputs: EventInputs) -> None:
-        """Move h, c and the repeat tables through every event, users side by side."""
-        carried, hidden = self._carried, self._hidden
-        floats = torch.from_numpy(states.floats)
-        gates, kept = self._encoder.drive(inputs, floats[:, :carried].double())
-        floats[:, :carried] = kept.float()
-        lengths, sizes_all = histories.lengths(), np.diff(histories.lines)
-        order = np.argsort(-lengths, kind="stable")
-        descending = -lengths[order]
-        # Users stand longest first here, so that those still moving are the first rows.
-        moving = floats[torch.from_numpy(order), carried:].double()
-        h, c = moving[:, :hidden].contiguous(), moving[:, hidden:].contiguous()
-        for t in range(int(lengths.max(initial=0))):
-            count = int(np.searchsorted(descending, -t, side="left"))
-            active = order[:count]
-            event = histories.starts[active] + t
-            sizes = sizes_all[event]
-            line = ranges(histories.lines[event], sizes)
-            item = histories.item[line]
-            known = item > 0
-            states.tables.apply(
-                active, histories.time_ms[event], histories.weight[event], sizes,
-                np.repeat(np.arange(count), sizes)[known], item[known],
-            )  # fmt: skip
-            after = recur(self._encoder.lstm, gates[torch.from_numpy(event)], h[:count], c[:count])
-            h[:count], c[:count] = (part.float() for part in after)
-        floats[torch.from_numpy(order), carried:] = torch.cat([h, c], dim=1).float()
-
-
-def slide(window: npt.NDArray[np.uint16], histories: Histories, inputs: EventInputs) -> None:
-    """Put the times of each user's events behind those in ``window``, which keeps the last 7."""
-    codes = ((inputs.gap * 24 + inputs.hour) * 7 + inputs.weekday + 1).numpy().astype(np.uint16)
-    for user, start in enumerate(histories.starts[:-1]):
-        new = codes[max(start, histories.starts[user + 1] - WINDOW) : histories.starts[user + 1]]
-        if len(new):
-            window[user] = np.concatenate([window[user], new])[-WINDOW:]
+        data, starts = joined(before)
+        users, shape = len(before), self._shape
+        out, ends = np.empty(users * shape.most_bytes, np.uint8), np.empty(users, np.int64)
+        events = Events(
+            histories.starts, histories.time_ms, histories.kind, histories.weight,
+            histories.numeric, histories.lines, histories.item, histories.category,
+        )  # fmt: skip
+        user, fault = move_states(self._weights, shape, events, data, starts, out, ends)
+        check(fault, before[user], self._layout)
+        return parted(out, ends)

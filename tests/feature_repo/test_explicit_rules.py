@@ -7,7 +7,8 @@ from feature_repo import explicit
 from feature_repo.compact import pack_id, unpack_type
 from feature_repo.events import ItemRecord
 from feature_repo.explicit import fold
-from feature_repo.id_ring import Ids, add, discard, ids, stored
+from feature_repo.explicit_parts import Ids
+from feature_repo.id_ring import add, discard, ids, stored
 from feature_repo.order_days import all_days, window
 
 

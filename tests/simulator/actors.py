@@ -113,6 +113,7 @@ class Client:
 
     def _work(self) -> None:
         for batch in self._batches:
+            self._world.sleep(self._world.rng.random() ** 3)
             self._post(batch)
             while self._world.rng.random() < self._repeat:
                 self._post(batch)
@@ -124,11 +125,11 @@ class Client:
             request = Request(batch)
             delay_us = rng.randrange(2000)
             if rng.random() < self._delay:
-                delay_us = rng.randrange(5_000_000)
+                delay_us = rng.randrange(1_500_000)
             rng.choice(self._gateways).post(request, delay_us)
             if rng.random() < self._delay:  # the network delivers it twice
-                rng.choice(self._gateways).post(request, rng.randrange(5_000_000))
-            world.wait(lambda r=request: r.answer is not None or r.failed, 1.0)
+                rng.choice(self._gateways).post(request, rng.randrange(1_500_000))
+            world.wait(lambda r=request: r.answer is not None or r.failed, 0.5)
             if request.answer is not None:
                 for record, appended in zip(batch, request.answer, strict=True):
                     self._acknowledge(record, appended)

@@ -31,7 +31,7 @@ def command(name: str, *, writes: bool = False) -> Callable[[Handler], Handler]:
 
 def _int(value: bytes | None) -> int:
     try:
-        return int(value or b"0")
+        return 0 if value is None else int(value)
     except ValueError:
         raise redis.ResponseError("value is not an integer or out of range") from None
 

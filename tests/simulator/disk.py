@@ -12,6 +12,7 @@ from typing import Any
 
 from feature_repo.archive import Archive, LogPosition, Span
 from feature_repo.events import EventRecord
+from simulator.weather import PART
 from simulator.world import World
 
 Entries = Sequence[tuple[LogPosition, EventRecord]]
@@ -56,12 +57,12 @@ class Disk:
 
     def write_part(self, path: SimPath, table: Entries, *, replace: bool = True) -> bool:
         """Do what `feature_repo.part_set.write_part` does."""
-        self._world.pause()  # the temporary file is being written
+        self._world.pause(sending=[PART])  # the temporary file is being written
         if path.exists() and not replace:
             return False
         self.parts[path.name] = table
-        self._world.say(f"part {path.name}: {len(table)} events")
-        self._world.pause()  # it has its name; its writer does not know yet
+        self._world.note("part", f"{path.name}: {len(table)} events")
+        self._world.pause(sending=[PART])  # it has its name; its writer does not know yet
         return True
 
     def held(self, folder: "Disk", span: Span) -> set[tuple[int, int, str]]:
@@ -99,7 +100,7 @@ class Disk:
         for old in names:
             del self.parts[old]
         self.parts[name] = merged
-        self._world.say(f"compacted {len(names)} parts into {name}")
+        self._world.note("compaction", f"{len(names)} parts into {name}")
 
     def events(self) -> list[tuple[LogPosition, EventRecord]]:
         """Return all events of all parts."""

@@ -20,6 +20,8 @@ from simulator.disk import Disk
 from simulator.server import Command, Server
 
 _VERSION = FIELDS[2]
+_CALLS = (b"EVALSHA", b"EVAL")
+_ANSWERS = (b"ok", b"again", b"refused")
 _ROW_END = row_key("{p000}" + "a" * 26)[-8:]
 
 
@@ -66,7 +68,8 @@ class Monitor:
         self._cursors = {cursor_key(p): p for p in range(partitions)}
         self._versions: dict[bytes, int] = {}
         self._epochs: dict[int, int] = {}
-        self.commits = 0
+        self._positions: dict[int, tuple[int, int]] = {}
+        self.answers = Counter[str]()
         server.on_step = self.step
 
     def rolled_back(self) -> None:
@@ -77,15 +80,23 @@ class Monitor:
             if key.endswith(_ROW_END) and _VERSION in value
         }
         self._epochs.clear()
+        self._positions.clear()
 
     def step(self, command: Command, reply: Any, effects: Sequence[Command]) -> None:
-        """Judge one step."""
+        """Judge one step, and count what the commit script answers."""
+        if command[0] in _CALLS and type(reply) is list and reply and reply[0] in _ANSWERS:
+            self.answers[" ".join(map(bytes.decode, reply[:2]))] += 1
         for effect in effects:
             if effect[0] == b"HSET":
                 if effect[1].endswith(_ROW_END):
                     self._row(effect)
-                elif effect[1] in self._cursors and b"cursor" in effect[2::2]:
-                    self._commit(self._cursors[effect[1]], command)
+                elif effect[1] in self._cursors:
+                    if b"cursor" in effect[2::2]:
+                        self._commit(self._cursors[effect[1]], command)
+                    elif effect[2] == b"archived":
+                        self._archived(self._cursors[effect[1]], stream_id(effect[3]))
+            elif effect[0] == b"XADD" and effect[1].endswith(b"dead"):
+                self.answers["dead letter"] += 1
             elif effect[0] == b"XTRIM":
                 self._trim(effect)
 
@@ -100,7 +111,6 @@ class Monitor:
 
     def _commit(self, partition: int, command: Command) -> None:
         """I4: only the epoch that holds the lease commits, and epochs only grow."""
-        self.commits += 1
         epoch = int(command[3 + int(command[2])])
         lease = self._server.hash(b"{p%03d}lease" % partition)
         if epoch != int(lease.get(b"epoch", b"0")) or epoch < self._epochs.get(partition, 0):
@@ -108,6 +118,13 @@ class Monitor:
                 f"I4: epoch {epoch} committed p{partition:03d} while the lease has {lease}"
             )
         self._epochs[partition] = epoch
+
+    def _archived(self, partition: int, position: tuple[int, int]) -> None:
+        """I5, what it rests on: the archived position never goes back."""
+        before = self._positions.get(partition, (0, 0))
+        if position < before:
+            raise ViolatedError(f"I5: p{partition:03d} archived up to {before}, now {position}")
+        self._positions[partition] = position
 
     def _trim(self, effect: Command) -> None:
         """I5: the log is trimmed only below min(cursor, archived)."""

@@ -1,18 +1,22 @@
 """Connections of redis-py that lead to the simulated server, and what goes wrong on the way."""
 
+import copy
+import functools
 from collections import deque
 from typing import Any
 
 import redis
 import redis.asyncio
-from redis.connection import ConnectionPool
+import redis.asyncio.connection
+import redis.connection
 
 from feature_repo.connection import connect, connect_async
 from simulator.commands import Command, reads
+from simulator.scripts import shown
 from simulator.world import Killed, Process, World
 
 URL = "redis://simulated:1/0"
-_LATE_US = 3_000_000
+_LATE_US = 1_000_000
 
 
 class Faults:
@@ -57,7 +61,7 @@ class Wire:
         """
         world, command = self.world, self._queue.popleft()
         try:
-            world.pause()
+            world.pause(sending=command)
         except Killed:
             if world.rng.random() < 0.5:  # it was under way already
                 world.deliver_later([command, *self._queue], 200_000)
@@ -65,24 +69,25 @@ class Wire:
         self._check()
         chance = world.rng.random()
         if chance < self.faults.late:
-            world.say(f"{self.process.name}: {command[0].decode()} is late")
+            world.note("late request", f"{self.process.name}: {shown(command)}")
             world.deliver_later([command, *self._queue], _LATE_US)
             self._queue.clear()
             world.sleep(timeout_s)
             raise redis.TimeoutError("no answer in time")
         if chance < self.faults.late + self.faults.lost / 2:
-            self._lose(f"{command[0].decode()} is lost")
+            self._lose("lost request", command)
         if command[0] == b"XREAD":
             self._block(command)
+        world.say(f"{self.process.name}: {shown(command)}")
         reply = world.server.execute(command)
         if chance < self.faults.late + self.faults.lost:
-            self._lose(f"the answer to {command[0].decode()} is lost")
+            self._lose("lost answer", command)
         return reply
 
-    def _lose(self, text: str) -> None:
-        self.world.say(f"{self.process.name}: {text}")
+    def _lose(self, what: str, command: Command) -> None:
+        self.world.note(what, f"{self.process.name}: {shown(command)}")
         self._queue.clear()
-        raise redis.ConnectionError(text)
+        raise redis.ConnectionError(what)
 
     def _check(self) -> None:
         if not self.world.server_up or self.generation != self.world.generation:
@@ -185,6 +190,40 @@ class SimAsyncConnection(redis.asyncio.Connection):
         return self.wire.receive(self.socket_timeout or 5.0)
 
 
+class SimPool(redis.connection.ConnectionPool):
+    """The pool without its statistics and locks: they take a third of a run's time."""
+
+    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        free = self._available_connections
+        connection = free.pop() if free else self.connection_class(**self.connection_kwargs)
+        try:
+            connection.connect()
+        except BaseException:
+            self.release(connection)
+            raise
+        return connection
+
+    def release(self, connection: Any) -> None:
+        self._available_connections.append(connection)
+
+
+class SimAsyncPool(redis.asyncio.connection.ConnectionPool):
+    """See `SimPool`."""
+
+    async def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        free = self._available_connections
+        connection = free.pop() if free else self.connection_class(**self.connection_kwargs)
+        try:
+            await connection.connect()
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        self._available_connections.append(connection)
+
+
 def _packed(connection: Any, args: Any) -> Command:
     name, *rest = args
     encode = connection.encoder.encode
@@ -192,11 +231,21 @@ def _packed(connection: Any, args: Any) -> Command:
     return [*words, *map(encode, rest)]
 
 
+@functools.cache
+def _client(timeout_s: float) -> Any:
+    return connect(URL, timeout_s=timeout_s)
+
+
+@functools.cache
+def _async_client() -> Any:
+    return connect_async(URL)
+
+
 def client(world: World, process: Process, faults: Faults, timeout_s: float) -> Any:
     """Return a synchronous client of ``process``, with the product's own retries."""
-    made = connect(URL, timeout_s=timeout_s)
+    made = copy.copy(_client(timeout_s))  # a new one takes long to make
     kwargs = made.connection_pool.connection_kwargs
-    made.connection_pool = ConnectionPool(
+    made.connection_pool = SimPool(
         SimConnection, **kwargs, wire=lambda: Wire(world, process, faults)
     )
     return made
@@ -204,9 +253,9 @@ def client(world: World, process: Process, faults: Faults, timeout_s: float) -> 
 
 def async_client(world: World, process: Process, faults: Faults) -> Any:
     """Return an asyncio client of ``process``."""
-    made = connect_async(URL)
+    made = copy.copy(_async_client())
     kwargs = made.connection_pool.connection_kwargs
-    made.connection_pool = redis.asyncio.ConnectionPool(
+    made.connection_pool = SimAsyncPool(
         SimAsyncConnection, **kwargs, wire=lambda: Wire(world, process, faults)
     )
     return made

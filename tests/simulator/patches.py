@@ -1,6 +1,9 @@
 """While a run lasts: the fake clock is all the time there is, greenlets are all the threads."""
 
 import asyncio
+import functools
+import importlib.metadata
+import os
 import random
 import time
 import types
@@ -10,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
+import redis.client
 import redis.retry
 
 from simulator.world import Task, World
@@ -144,6 +148,11 @@ def patched(world: World, modules: dict[str, dict[str, Any]]) -> Iterator[None]:
         put(time, "monotonic", lambda: world.now_us / 1e6)
         put(time, "sleep", world.sleep)
         put(redis.retry, "sleep", world.sleep)
+        put(redis.client, "record_operation_duration", lambda **_: None)
+        put(redis.client, "record_error_count", lambda **_: None)
+        put(os, "getpid", lambda: 1)
+        # redis-py asks for its own version at every connection, and reads a file for that.
+        put(importlib.metadata, "version", functools.cache(importlib.metadata.version))
         put(uuid, "uuid4", lambda: uuid.UUID(int=ids.getrandbits(128)))
         for module, replaced in modules.items():
             for name, value in replaced.items():

@@ -1,13 +1,11 @@
 """One run from a seed: who takes part, what goes wrong, and the judgement at the end."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from feature_repo.entity import Tenant
 from feature_repo.events import EventRecord, ItemRecord
-from services.lease import LEASE_MS
 from services.log import Appended, cursor_key, log_key, stream_id
 from services.settings import Settings
 from services.transition import Transition
@@ -15,18 +13,24 @@ from services.updater import UpdaterLoop
 from simulator.actors import Client, Gateway
 from simulator.disk import Disk
 from simulator.invariants import Fingerprint, Monitor, ViolatedError, settled
-from simulator.network import Faults, client
+from simulator.network import URL, Faults, client
 from simulator.patches import patched, threads
+from simulator.server import Command
+from simulator.weather import Storm, Weather
 from simulator.world import START_US, Process, World
 
 PARTITIONS = 2
 STEPS = 4000
+# Time runs faster here than in the product, in proportion: less of a run is waiting.
+LEASE_MS = 1000
+SETTLE_MS = 600
+LOSS_MS = 500
 _TENANT = Tenant(key=b"0" * 16, partitions=PARTITIONS)
 _USERS = tuple(_TENANT.entity(str(number)) for number in range(5))
 _TYPES = ("view_item", "add_to_cart", "purchase", "search")
 _SETTINGS = Settings(
-    home=Path("/simulated"), redis_url="redis://simulated:1/0", partitions=PARTITIONS,
-    archive_every_s=0.4,
+    home=Path("/simulated"), redis_url=URL, partitions=PARTITIONS,
+    archive_every_s=0.2,
 )  # fmt: skip
 
 
@@ -38,34 +42,6 @@ class _Silent:
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args, **kwargs: None
-
-
-@dataclass(frozen=True)
-class Weather:
-    """What goes wrong in one run, drawn from its seed; chances are per step or per request."""
-
-    kill_updater: float
-    kill_gateway: float
-    kill_server: float
-    power_loss: bool
-    pause: float
-    lost: float
-    late: float
-    repeat: float
-    delay: float
-
-    @classmethod
-    def draw(cls, rng: Any) -> "Weather":
-        """Most runs lack most faults: rare combinations are then not drowned by common ones."""
-
-        def some(chance: float, share: float = 0.5) -> float:
-            return float(chance) if rng.random() < share else 0.0
-
-        return cls(
-            kill_updater=some(0.02), kill_gateway=some(0.02), kill_server=some(0.01),
-            power_loss=rng.random() < 0.5, pause=some(0.02), lost=some(0.05), late=some(0.02),
-            repeat=some(0.3), delay=some(0.2),
-        )  # fmt: skip
 
 
 class Scenario:
@@ -88,8 +64,8 @@ class Scenario:
         self.disk = Disk(self.world)
         self.faults = Faults(lost=self.weather.lost, late=self.weather.late)
         self.acknowledged: dict[str, tuple[int, int]] = {}
+        self.forgotten: set[tuple[str, tuple[int, int]]] = set()
         self.updaters: list[Process] = []
-        self.happened: dict[str, int] = {}
 
     def run(self) -> "Scenario":
         """Run to the end and judge.
@@ -104,7 +80,7 @@ class Scenario:
         with patched(self.world, self._stand_ins()):
             try:
                 self._start()
-                self.world.on_tick = self._tick
+                self.world.on_tick = self.storm.strike
                 self.world.run(lambda: all(each.done for each in self.clients), STEPS)
                 self.world.on_tick = lambda: None
                 self.faults.lost = self.faults.late = 0.0
@@ -113,7 +89,7 @@ class Scenario:
                 for process in [*self.updaters, *(g.process for g in self.gateways)]:
                     if process.alive:
                         self.world.kill(process)
-        settled(self.world.server, self.disk, PARTITIONS, self.acknowledged)
+            settled(self.world.server, self.disk, PARTITIONS, self.acknowledged)
         return self
 
     def _stand_ins(self) -> dict[str, dict[str, Any]]:
@@ -121,12 +97,15 @@ class Scenario:
         return {
             "services.updater": {
                 "threading": threads(self.world), "connect": connect, "Tally": _Silent,
+                "SETTLE_MS": SETTLE_MS,
                 "Archive": lambda root: self.disk.archive(), "_log": silent,
             },
             "services.log_reader": {"connect": connect, "_log": silent},
             "services.lease": {"_log": silent},
             "services.append": {"_log": silent},
-            "services.archiver": {"compact": self.disk.compact, "_log": silent},
+            "services.archiver": {
+                "compact": self.disk.compact, "COMPACT_EVERY_S": 1.0, "_log": silent,
+            },
             "services.transition": {"_log": silent},
             "feature_repo.archive": {
                 "_held": self.disk.held, "write_part": self.disk.write_part,
@@ -152,6 +131,11 @@ class Scenario:
             )
             for n in range(rng.randint(1, 3))
         ]  # fmt: skip
+        self.storm = Storm(
+            world, self.weather, self.updaters, self.gateways, lease_ms=LEASE_MS,
+            loss_ms=LOSS_MS, replace=lambda process: self._start_updater(process.name),
+            lose=self._forgot,
+        )  # fmt: skip
 
     def _batches(self, number: int) -> list[list[EventRecord]]:
         rng, batches, serial = self.rng, [], 0
@@ -175,57 +159,30 @@ class Scenario:
         process = Process(name)
 
         def work() -> None:
-            UpdaterLoop(_SETTINGS, "redis://simulated:1/0", Transition(Fingerprint())).run()
+            UpdaterLoop(_SETTINGS, URL, Transition(Fingerprint()), LEASE_MS).run()
 
         self.world.spawn(process, work)
         self.updaters.append(process)
 
     def _acknowledge(self, record: EventRecord, appended: Appended) -> None:
-        """I6: a duplicate gets the same receipt."""
+        """I6: a duplicate gets the same receipt, except across a power loss."""
+        if (record.id, appended.position) in self.forgotten:
+            return  # answered before the server forgot it
+        self.world.happened[appended.status] += 1
         before = self.acknowledged.get(record.id)
         if before is not None and before != appended.position:
             raise ViolatedError(f"I6: {record.id} had receipt {before}, now {appended.position}")
         self.acknowledged[record.id] = appended.position
 
-    # faults
-
-    def _tick(self) -> None:
-        weather, rng = self.weather, self.rng
-        if rng.random() < weather.kill_updater:
-            self._replace_updater(rng.choice(self.updaters))
-        if rng.random() < weather.kill_gateway:
-            gateway = rng.choice(self.gateways)
-            self._note("kill gateway", gateway.name)
-            self.world.kill(gateway.process)
-            gateway.start()
-        if rng.random() < weather.pause:
-            process = rng.choice([*self.updaters, *(g.process for g in self.gateways)])
-            pause_us = int(LEASE_MS * 1000 * rng.choice((0.1, 0.6, 1.2, 2.0)))
-            process.paused_until_us = self.world.now_us + pause_us
-            self._note("pause", f"{process.name} for {pause_us / 1e6} s")
-        if self.world.server_up and rng.random() < weather.kill_server:
-            self._kill_server()
-
-    def _replace_updater(self, process: Process) -> None:
-        self._note("kill updater", process.name)
-        self.world.kill(process)
-        self.updaters.remove(process)
-        self._start_updater(process.name)
-
-    def _kill_server(self) -> None:
-        world, rng = self.world, self.rng
-        since_us = None
-        if self.weather.power_loss:
-            since_us = max(world.server.synced_us, world.now_us - rng.randrange(1_000_000))
-        self._note("kill server", f"forgets since {since_us and (since_us - START_US) / 1e6}")
-        for effect in world.restart_server(rng.randrange(2_000_000), since_us):
+    def _forgot(self, effects: list[Command]) -> None:
+        """Take back the acknowledgements of what a power loss took."""
+        for effect in effects:
             if effect[0] == b"XADD" and effect[1].endswith(b"log"):
-                self.acknowledged.pop(EventRecord.decode(effect[4]).id, None)
+                name, position = EventRecord.decode(effect[4]).id, stream_id(effect[2])
+                self.forgotten.add((name, position))
+                if self.acknowledged.get(name) == position:
+                    del self.acknowledged[name]
         self.monitor.rolled_back()
-
-    def _note(self, what: str, detail: str) -> None:
-        self.happened[what] = self.happened.get(what, 0) + 1
-        self.world.say(f"{what}: {detail}")
 
     def _drained(self) -> bool:
         server = self.world.server

@@ -51,6 +51,12 @@ class Server:
         self.synced_us = 0
         self.journal: list[Step] = []
         self._effects: list[Command] = []
+        self._api = _BINARY.table_from(
+            {
+                b"call": self._lua_call, b"pcall": self._lua_pcall, b"log": lambda *_: None,
+                b"error_reply": _error_reply, b"status_reply": _status_reply,
+            }
+        )  # fmt: skip
         self.on_step: Callable[[Command, Any, tuple[Command, ...]], None] | None = None
 
     def execute(self, command: Command) -> Any:
@@ -147,11 +153,7 @@ class Server:
             raise redis.exceptions.NoScriptError("No matching script. Please use EVAL.")
         count = int(args[0])
         table = _BINARY.table_from
-        api = table({b"call": self._lua_call, b"pcall": self._lua_pcall})
-        api[b"error_reply"] = _error_reply
-        api[b"status_reply"] = _status_reply
-        api[b"log"] = lambda *_: None
-        return _from_lua(script(api, table(args[1 : count + 1]), table(args[count + 1 :])))
+        return _from_lua(script(self._api, table(args[1 : count + 1]), table(args[count + 1 :])))
 
     def _lua_call(self, *args: Any) -> Any:
         return _to_lua(self.call([_argument(arg) for arg in args]))

@@ -47,12 +47,16 @@ class Stream:
         """Return the slice of the entries from ``start`` to ``end`` as XRANGE reads them."""
         if start == b"-":
             low = 0
+        elif start == b"+":
+            low = len(self.ids)
         elif start[:1] == b"(":
             low = bisect_right(self.ids, parse_id(start[1:]))
         else:
             low = bisect_left(self.ids, parse_id(start))
         if end == b"+":
             high = len(self.ids)
+        elif end == b"-":
+            high = 0
         elif end[:1] == b"(":
             high = bisect_left(self.ids, parse_id(end[1:]))
         else:

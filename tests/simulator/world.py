@@ -9,6 +9,7 @@ so a seed gives the same run again.
 import asyncio
 import asyncio.events
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,7 @@ class Task:
         self.wake_us = 0
         self.ready: Callable[[], bool] | None = None
         self.loop: Any = None
+        self.sending: Command | None = None
 
     @property
     def done(self) -> bool:
@@ -75,12 +77,18 @@ class World:
         self.current: Task | None = None
         self.steps = 0
         self.trace: list[str] = []
+        self.happened: Counter[str] = Counter()
         self.on_tick: Callable[[], None] = lambda: None
         self._late: list[tuple[int, list[Command]]] = []
 
     def say(self, text: str) -> None:
         """Add a line to the trace."""
         self.trace.append(f"{(self.now_us - START_US) / 1e6:8.3f} {text}")
+
+    def note(self, what: str, detail: str) -> None:
+        """Count something that happened, and add it to the trace."""
+        self.happened[what] += 1
+        self.say(f"{what}: {detail}")
 
     # for those who run
 
@@ -91,8 +99,13 @@ class World:
         self.tasks.append(task)
         return task
 
-    def pause(self, wake_us: int = 0, ready: Callable[[], bool] | None = None) -> None:
-        """Give way until ``wake_us`` or until ``ready`` says so.
+    def pause(
+        self,
+        wake_us: int = 0,
+        ready: Callable[[], bool] | None = None,
+        sending: Command | None = None,
+    ) -> None:
+        """Give way until ``wake_us`` or until ``ready`` says so; ``sending`` tells the storm why.
 
         Raises
         ------
@@ -102,7 +115,7 @@ class World:
         task = self.current
         assert task is not None
         if task.process.alive:
-            task.wake_us, task.ready = wake_us, ready
+            task.wake_us, task.ready, task.sending = wake_us, ready, sending
             self._hub.switch()
         if not task.process.alive:
             raise Killed
@@ -163,6 +176,7 @@ class World:
 
     def _switch(self, task: Task) -> None:
         self.current = task
+        task.process.paused_until_us = 0
         if task.loop is not None:
             asyncio.events._set_running_loop(task.loop)
         try:
@@ -182,7 +196,7 @@ class World:
             self._late.remove(each)
             if self.server_up:
                 for command in each[1]:
-                    self.say(f"late {command[0].decode()}")
+                    self.note("late delivery", command[0].decode())
                     self.execute(command)
 
     def execute(self, command: Command) -> Any:
@@ -217,6 +231,7 @@ class World:
         list
             The effects it forgot.
         """
+        assert down_us > 1000  # the server's clock gives no stream id twice
         self.server_up = False
         self.generation += 1
         self._late.clear()

@@ -62,10 +62,9 @@ def test_table_is_the_naive_fold(seed: int) -> None:
     tables, naive = RepeatTables(2, CAPACITY), Naive()
     for time, items in baskets(seed):
         naive.apply(time, items)
-        one = np.array([1])
         tables.apply(
-            one, np.array([time]), np.ones(1, np.float32), np.array([len(items)]),
-            np.zeros(len(items), np.int64), np.array(items),
+            np.array([1]), np.array([time]), np.ones(1, np.float32), np.array([0, len(items)]),
+            np.array(items),
         )  # fmt: skip
         rows = np.sort(tables.taken(1), order="item")
         assert rows["item"].tolist() == sorted(naive.rows)
@@ -86,7 +85,6 @@ def test_a_basket_never_evicts_its_own_items() -> None:
     for begin in (1, 101, 201):
         items = np.arange(begin, begin + 200) if begin < 201 else np.arange(201, 401)
         tables.apply(
-            zero, np.array([begin * 1000]), np.ones(1, np.float32), np.array([200]),
-            np.zeros(200, np.int64), items,
-        )  # fmt: skip
+            zero, np.array([begin * 1000]), np.ones(1, np.float32), np.array([0, 200]), items
+        )
         assert set(items.tolist()) <= set(tables.taken(0)["item"].tolist())

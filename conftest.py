@@ -1,0 +1,49 @@
+"""Whether the tests run the compiled fold or its source, for the tests of every room."""
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from typing import Any
+
+import pytest
+
+from feature_repo import compiled
+
+_INTERPRETED = "--interpreted"
+
+
+class _Sources(MetaPathFinder):
+    """Imports the compiled modules from their sources."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: Any = None
+    ) -> ModuleSpec | None:
+        room, _, name = fullname.partition(".")
+        if room != compiled.ROOM.name or name not in compiled.names():
+            return None
+        return spec_from_file_location(fullname, compiled.ROOM / f"{name}.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the sources be chosen where the modules are compiled."""
+    parser.addoption(_INTERPRETED, action="store_true", help="fold by the sources, not compiled")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose what is imported, before anything is."""
+    if config.getoption(_INTERPRETED):
+        sys.meta_path.insert(0, _Sources())
+    elif compiled.state() == "stale":
+        raise pytest.UsageError("the compiled fold is older than its source: run `make setup`")
+    elif compiled.state() == "compiled":
+        # A compiled module has no examples; test_compiled.py runs those of the sources.
+        sources = [str(compiled.ROOM / f"{name}.py") for name in compiled.names()]
+        config.option.ignore = [*(config.option.ignore or []), *sources]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say which of both has run; `-q` leaves out the report's head."""
+    ran = "interpreted" if config.getoption(_INTERPRETED) else compiled.state()
+    terminalreporter.write_line(f"fold: {ran}")
