@@ -43,9 +43,9 @@ MAX_CHANNELS: Final = 8
 OTHER: Final = "_other"
 """Counts what a bounded table of names has no room for; no event type starts with ``_``."""
 
-ITEM_CAPACITY: Final = Capacity(heaviest=20, newest=8)
-CATEGORY_CAPACITY: Final = Capacity(heaviest=24, newest=4)
-BRAND_CAPACITY: Final = Capacity(heaviest=8, newest=2)
+ITEM_CAPACITY: Final = Capacity(heaviest=18, newest=6)
+CATEGORY_CAPACITY: Final = Capacity(heaviest=16, newest=4)
+BRAND_CAPACITY: Final = Capacity(heaviest=6, newest=2)
 
 PASSIVE_TYPES: Final = frozenset({"message_sent"})
 """Done to the user, not by the user: no session, no habit, no sign of life."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from feature_repo.explicit_parts import Orders
 
 MAX_GAPS: Final = 20
-MAX_HISTORY: Final = 500
+MAX_HISTORY: Final = 400
 
 
 GAP: Final = Struct("<I")

@@ -206,8 +206,9 @@ class EmbeddedStore:
                 raise StoreUnavailableError("the embedded store is no longer wanted")
             if process.poll() is not None or time.monotonic() > deadline_s:
                 lines = log.read_text(errors="replace").splitlines() or ["no log"]
+                how = "ended while it started" if process.poll() is not None else "did not answer"
                 raise StoreUnavailableError(
-                    f"the embedded store did not start in {START_TIMEOUT_S:.0f} s; "
+                    f"the embedded store {how} (it has {START_TIMEOUT_S:.0f} s); "
                     f"see {log}; its last line: {lines[-1]}"
                 )
             time.sleep(0.02)

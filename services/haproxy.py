@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import re
+import select
 import shutil
 import signal
 import stat
@@ -40,6 +41,7 @@ _PROBLEMS: Final = {
 
 Of a head that never ends or is over its buffer it says 408 or 400 in words of its own."""
 _PR_SET_PDEATHSIG: Final = 1
+_PID_FILE: Final = "haproxy.pid"
 
 
 def mended(config: str) -> str:
@@ -119,11 +121,33 @@ def write_launcher(folder: Path) -> Path:
     return launcher
 
 
+def drain(folder: Path, timeout_s: float) -> None:
+    """Have HAProxy take no more connections; return when it has answered those it has, and ended.
+
+    Parameters
+    ----------
+    folder
+        Where Ray keeps its configuration, in a folder of the node's.
+    timeout_s
+        Longest wait.
+    """
+    try:
+        process = os.pidfd_open(int(next(folder.glob(f"*/{_PID_FILE}")).read_text()))
+    except (OSError, ValueError, StopIteration):  # it is not there: nothing to wait for
+        return
+    try:
+        signal.pidfd_send_signal(process, signal.SIGUSR1)
+        select.select([process], [], [], timeout_s)
+    finally:
+        os.close(process)
+
+
 def main(arguments: list[str]) -> None:
     """Mend the configuration named by ``-f`` and become HAProxy."""
     real, rest = arguments[0], arguments[1:]
     path = Path(rest[rest.index("-f") + 1])
     path.write_text(mended(path.read_text()))
+    path.with_name(_PID_FILE).write_text(str(os.getpid()))
     # Should the actor that manages HAProxy be killed, HAProxy must not outlive it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execv(real, [real, *rest])  # noqa: S606

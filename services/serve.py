@@ -27,6 +27,7 @@ from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavail
 from services import api_keys
 from services.client import Client
 from services.embedded import connect, die_with
+from services.haproxy import drain
 from services.logs import configure, hush_feast
 from services.ray_runtime import environment, start_application, start_ray, stop_ray
 from services.settings import Settings
@@ -36,6 +37,8 @@ READY_TIMEOUT_S: Final = 90.0
 STOP_TIMEOUT_S: Final = 40.0
 DRAIN_NOTICE_S: Final = 1.0
 """For so long the service still answers after readiness has turned to 503."""
+DRAIN_S: Final = 6.0
+"""For so long, at most, requests in flight may go on after that (HAProxy itself gives them 5 s)."""
 
 
 def serve_forever(settings: Settings) -> None:
@@ -143,9 +146,13 @@ def _service(settings: Settings, signals: Signals) -> Iterator[str | None]:
 
 
 def _announce_end(drain_file: Path) -> None:
-    """Let readiness fail before anything stops, so that load balancers turn away."""
+    """Let readiness fail before anything stops, so that load balancers turn away.
+
+    Then take no more connections, and let the requests in flight be answered.
+    """
     drain_file.touch()
     time.sleep(DRAIN_NOTICE_S)
+    drain(drain_file.parent, DRAIN_S)
 
 
 def _prepare_store(settings: Settings, url: str) -> str | None:

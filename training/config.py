@@ -35,7 +35,7 @@ class ModelConfig:
     recipe: str = "fused"
     dim: int = 64
     hidden: int = 128
-    capacity: int = 256
+    capacity: int = 208
     dropout: float = 0.4
     encoder: bool = True
     repeat: bool = True

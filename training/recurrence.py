@@ -5,6 +5,9 @@ written here once more for one shopper's next event: content, the ``stacked`` re
 convolution, the LSTM, the window of times and the repeat table. The two are tested equal.
 Sums have a fixed order and no neighbour, so the same events give the same bytes whoever
 shared a batch. Belongs here: arrays. Not here: events as records, bytes of states.
+
+What Python calls is kept compiled on disk (`__pycache__`), what that calls is not: so the two
+cannot come from different sources, if whoever changes one of these modules runs ``make``.
 """
 
 import math
@@ -109,7 +112,7 @@ def _array(tensor: Tensor) -> Floats:
     return np.ascontiguousarray(tensor.detach().numpy(), np.float32)
 
 
-@njit(cache=True)
+@njit
 def _product(out: Any, x: Any, matrix: Any) -> None:
     """Add x·W to ``out``, four inputs at a time: that halves what is read and written."""
     size = len(x)
@@ -124,7 +127,7 @@ def _product(out: Any, x: Any, matrix: Any) -> None:
             out[n] += value * row[n]
 
 
-@njit(cache=True)
+@njit
 def _normalise(x: Any, weight: Any, bias: Any) -> None:
     """Replace x by its layer norm."""
     mean, square = 0.0, 0.0
@@ -138,7 +141,7 @@ def _normalise(x: Any, weight: Any, bias: Any) -> None:
         x[n] = (x[n] - np.float32(mean)) * scale * weight[n] + bias[n]
 
 
-@njit(cache=True)
+@njit
 def sigmoid(values: Any, scale: Any, scratch: Any) -> None:
     """Replace values by σ(scale · values), to 2e-7 (exp as in Cephes' ``expf``).
 
@@ -159,7 +162,7 @@ def sigmoid(values: Any, scale: Any, scratch: Any) -> None:
         values[n] = _ONE / (_ONE + values[n] * scratch[n])
 
 
-@njit(cache=True)
+@njit
 def _tanh(values: Any, scratch: Any) -> None:
     two = np.float32(2)
     sigmoid(values, two, scratch)
@@ -167,7 +170,7 @@ def _tanh(values: Any, scratch: Any) -> None:
         values[n] = two * values[n] - _ONE
 
 
-@njit(cache=True)
+@njit
 def _lstm(x: Any, h: Any, c: Any, weights: Any, gates: Any, scratch: Any) -> None:
     """Move h and c by one input."""
     size = len(h)
@@ -187,7 +190,7 @@ def _lstm(x: Any, h: Any, c: Any, weights: Any, gates: Any, scratch: Any) -> Non
     round_c(c)
 
 
-@njit(cache=True)
+@njit
 def _content(x: Any, weights: Any, item: Any, category: Any, kind: int, numeric: Any) -> None:
     x[:] = 0
     for line in range(len(item)):
@@ -202,7 +205,7 @@ def _content(x: Any, weights: Any, item: Any, category: Any, kind: int, numeric:
     _normalise(x, weights.norm, weights.norm_bias)
 
 
-@njit(cache=True)
+@njit
 def _convolve(
     y: Any, x: Any, carried: Any, weights: Any, gap: int, hour: int, weekday: int, times: Any
 ) -> None:
@@ -225,7 +228,7 @@ def _convolve(
     carried[len(carried) - width :] = x
 
 
-@njit(cache=True)
+@njit
 def gap_of(scalars: Any, time_ms: int) -> int:
     """Return the bucket of the gap to the latest event; see `training.sequences.gap_bucket`."""
     if scalars[KNOWN] <= 0:
@@ -237,7 +240,7 @@ def gap_of(scalars: Any, time_ms: int) -> int:
     return min(GAP_BUCKETS - 1, bucket)
 
 
-@njit(cache=True)
+@njit
 def _apply(
     event: int, weights: Any, hidden: int, events: Any, scalars: Any, window: Any, floats: Any,
     rows: Any, scratch: Any,

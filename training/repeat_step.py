@@ -36,20 +36,20 @@ _EVICT: Final = 3  # index in COUNTS of the decayed count that decides who leave
 _LEAST: Final = float(STEPS[1])
 
 
-@njit(cache=True)
+@njit
 def code_of(count: Any) -> Any:
     """Return the code in `STEPS` nearest to a positive value, by its logarithm."""
     code = int(np.rint(math.log2(max(float(count), _LEAST)) * 30.0)) + 73
     return min(255, max(1, code))
 
 
-@njit(cache=True)
+@njit
 def to_half(bits: Any) -> Any:
     """Round the bits of a float32 between 2⁻¹⁴ and 65,504 to those that a float16 can hold."""
     return (bits + 0xFFF + (bits >> 13 & 1)) & 0xFFFFE000
 
 
-@njit(cache=True)
+@njit
 def _touch(row: Any, number: int, now_ms: float, weight: float, bits: Any) -> None:
     """Count an item that the table holds once more; ``bits`` is scratch, a float32 as uint32."""
     passed = min(POWERS.shape[1] - 1, max(0, number - row.last_event))
@@ -67,7 +67,7 @@ def _touch(row: Any, number: int, now_ms: float, weight: float, bits: Any) -> No
     row.again = 1
 
 
-@njit(cache=True)
+@njit
 def _weakest(rows: Any, used: int, number: int) -> int:
     """Return the row that leaves: equals leave oldest first, then by item; −1 if none may."""
     found, lowest = -1, np.float32(0.0)
@@ -88,7 +88,7 @@ def _weakest(rows: Any, used: int, number: int) -> int:
     return found
 
 
-@njit(cache=True)
+@njit
 def count_event(
     rows: Any, scalars: Any, time_ms: int, weight: float, items: Any, bits: Any
 ) -> None:
@@ -144,7 +144,7 @@ def count_event(
     scalars[USED] = used
 
 
-@njit(cache=True)
+@njit
 def _held(rows: Any, used: int, item: int) -> bool:
     for at in range(used):  # noqa: SIM110 - compiled code has no generators
         if rows[at].item == item:

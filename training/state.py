@@ -124,7 +124,8 @@ class LearnedStates:
             data, starts, self._shape, self.tables.scalars, self.window, self.floats,
             self.tables.rows,
         )  # fmt: skip
-        check(fault, states[user] if states else None, self._layout)
+        if fault:
+            raise refusal(fault, states[user], self._layout)
 
     def pack(self) -> list[bytes]:
         """Return every state as bytes."""
@@ -162,20 +163,13 @@ def parted(out: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> list[byte
     return [whole[begin:end] for begin, end in pairwise(bounds)]
 
 
-def check(fault: int, state: bytes | None, layout: Layout) -> None:
-    """Raise if compiled code found a fault in ``state``.
-
-    Raises
-    ------
-    ModelMismatchError
-        If another model made it, or it is cut or damaged: replay the user's events.
-    """
+def refusal(fault: int, state: bytes | None, layout: Layout) -> ModelMismatchError:
+    """Return the error for a fault that compiled code found in ``state``."""
     if fault == OTHER_MODEL:
-        raise ModelMismatchError(
+        return ModelMismatchError(
             f"a state was made by another model than {layout.version}: re-encode the user"
         )
-    if fault:
-        raise _damaged(state or b"")
+    return _damaged(state or b"")
 
 
 def _damaged(state: bytes) -> ModelMismatchError:

@@ -53,7 +53,7 @@ _LEAST_EXPONENT: Final = 64
 _AGAIN: Final = 9  # bytes of a row touched again, beside its item
 
 
-@njit(cache=True)
+@njit
 def _number(data: Any, at: int, width: int) -> Any:
     value = np.int64(0)
     for n in range(width):
@@ -61,14 +61,14 @@ def _number(data: Any, at: int, width: int) -> Any:
     return value
 
 
-@njit(cache=True)
+@njit
 def _put(out: Any, at: int, value: int, width: int) -> int:
     for n in range(width):
         out[at + n] = (value >> (8 * n)) & 0xFF
     return at + width
 
 
-@njit(cache=True)
+@njit
 def round_h(values: Any) -> None:
     """Round h, which lies within ±1, to 24 bits of fixed point: 1.2e-7 apart."""
     for n in range(len(values)):
@@ -76,7 +76,7 @@ def round_h(values: Any) -> None:
         values[n] = max(-_H_UNIT, min(_H_UNIT - np.float32(1), units)) / _H_UNIT
 
 
-@njit(cache=True)
+@njit
 def round_c(values: Any) -> None:
     """Round c to 16 bits of mantissa: 7.6e-6 of itself at most; below 2⁻⁶² it is 0."""
     bits = values.view(np.uint32)
@@ -86,7 +86,7 @@ def round_c(values: Any) -> None:
         bits[n] = kept if exponent > _LEAST_EXPONENT else np.uint32(0)
 
 
-@njit(cache=True)
+@njit
 def _read_floats(data: Any, at: int, floats: Any, hidden: int) -> int:
     carried = len(floats) - 2 * hidden
     bits = floats.view(np.uint32)
@@ -109,7 +109,7 @@ def _read_floats(data: Any, at: int, floats: Any, hidden: int) -> int:
     return at
 
 
-@njit(cache=True)
+@njit
 def _write_floats(out: Any, at: int, floats: Any, hidden: int) -> int:
     carried = len(floats) - 2 * hidden
     bits = floats.view(np.uint32)
@@ -127,7 +127,7 @@ def _write_floats(out: Any, at: int, floats: Any, hidden: int) -> int:
     return at
 
 
-@njit(cache=True)
+@njit
 def read_state(data: Any, shape: Any, scalars: Any, window: Any, floats: Any, rows: Any) -> int:
     """Read one packed state into arrays and return `FINE`, or what is wrong with it."""
     float_bytes = 4 * shape.carried + 6 * shape.hidden
@@ -162,7 +162,7 @@ def read_state(data: Any, shape: Any, scalars: Any, window: Any, floats: Any, ro
     )  # fmt: skip
 
 
-@njit(cache=True)
+@njit
 def _read_rows(
     data: Any, group_at: int, groups: int, width: int, item_at: int, item_width: int,
     items: int, bit_at: int, again_at: int, again: int, scalars: Any, rows: Any,
@@ -204,7 +204,7 @@ def _read_rows(
     return FINE if touched == again else DAMAGED
 
 
-@njit(cache=True)
+@njit
 def _read_counts(data: Any, at: int, again: int, nth: int, row: Any) -> None:
     half = _number(data, at + 2 * nth, 2)
     word = np.zeros(1, np.uint32)
@@ -235,7 +235,7 @@ def read_states(
     return len(starts) - 2, FINE
 
 
-@njit(cache=True)
+@njit
 def _sort(rows: Any, used: int, order: Any, keys: Any) -> None:
     """Order rows by last event and item; they stand nearly so, but for those just touched."""
     for n in range(used):
@@ -247,7 +247,7 @@ def _sort(rows: Any, used: int, order: Any, keys: Any) -> None:
         keys[at], order[at] = key, n
 
 
-@njit(cache=True)
+@njit
 def write_state(
     out: Any, shape: Any, scalars: Any, window: Any, floats: Any, rows: Any, order: Any, keys: Any
 ) -> int:
@@ -282,7 +282,7 @@ def write_state(
     return _write_rows(out, at, shape.item_bytes, groups, again, width, scalars, rows, order)
 
 
-@njit(cache=True)
+@njit
 def _write_rows(
     out: Any, at: int, item_width: int, groups: int, again: int, width: int, scalars: Any,
     rows: Any, order: Any,
@@ -320,7 +320,7 @@ def _write_rows(
     return again_at + _AGAIN * again
 
 
-@njit(cache=True)
+@njit
 def _weight_code(rows: Any, order: Any, begin: int, end: int) -> int:
     """Return the code of the weight that rows touched once have; 0 if there are none."""
     for n in range(begin, end):

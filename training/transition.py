@@ -15,7 +15,7 @@ from feature_repo.events import EventRecord
 from training.model_dir import Model
 from training.recurrence import Events, move_states, weights_of
 from training.sequences import Histories, encode
-from training.state import Layout, LearnedStates, check, joined, parted
+from training.state import Layout, LearnedStates, joined, parted, refusal
 
 USERS_PER_PASS = 256
 
@@ -40,6 +40,7 @@ class LearnedTransition:
         self._weights = weights_of(model.network.encoder)
         self._layout = Layout.of(model)
         self._shape = self._layout.shape
+        self._advance([], encode([], self._vocabulary))  # compiled, or read, before it is needed
 
     def step(self, states: Sequence[bytes | None], events: Sequence[EventRecord]) -> list[bytes]:
         """Apply one event to each state, as one batch; see `replay`."""
@@ -109,5 +110,6 @@ class LearnedTransition:
             histories.numeric, histories.lines, histories.item, histories.category,
         )  # fmt: skip
         user, fault = move_states(self._weights, shape, events, data, starts, out, ends)
-        check(fault, before[user], self._layout)
+        if fault:
+            raise refusal(fault, before[user], self._layout)
         return parted(out, ends)

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from store_nodes import wait_until
 from feature_repo.errors import StoreUnavailableError
 from services import embedded
 from services.embedded import EmbeddedStore
+from services.keeper import FIRST_S, Keeper
 
 
 @pytest.fixture
@@ -55,8 +58,31 @@ def test_a_server_that_was_to_end_stays_away(tmp_path: Path) -> None:
     store.start()
     kill(tmp_path / "store")
     store.stop()  # while its keeper is about to start it, or has just begun to
+    assert not [thread for thread in threading.enumerate() if thread.name.endswith("-keeper")]
     assert not store.answers()
     assert not servers_of(tmp_path)
+
+
+def test_a_start_that_fails_is_tried_again_after_ever_longer_waits() -> None:
+    tried_s, up = list[float](), threading.Event()
+
+    def process() -> int:
+        if up.is_set():
+            return os.getpid()
+        raise ProcessLookupError
+
+    def start() -> None:
+        tried_s.append(time.monotonic())
+        if len(tried_s) < 3:
+            raise OSError(28, "No space left on device")
+        up.set()
+
+    keeper = Keeper("a thing", process, start)
+    assert up.wait(20)
+    keeper.stop()
+    assert len(tried_s) == 3
+    assert tried_s[1] - tried_s[0] >= 2 * FIRST_S
+    assert tried_s[2] - tried_s[1] >= 4 * FIRST_S
 
 
 def test_whoever_joined_keeps_the_server_when_its_owner_ends_it(tmp_path: Path) -> None:

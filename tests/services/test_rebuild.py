@@ -426,9 +426,13 @@ def test_an_updater_that_read_the_rows_before_does_not_undo_a_rebuild(
 
 
 def test_everyone_is_rebuilt_again_and_again_while_events_come_in(
-    settings: Settings, store_client: redis.Redis, serve: Callable[[Any], None]
+    settings: Settings,
+    store_client: redis.Redis,
+    serve: Callable[[Any], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """I2 and I3: every row is the fold of its log at the end, and no version ever falls."""
+    monkeypatch.setattr("services.updater.SETTLE_MS", 0)  # the archive grows meanwhile
     assert settings.redis_url
     busy = settings.model_copy(update={"archive_every_s": 0.05})
     updater = updater_of(busy)

@@ -38,7 +38,8 @@ def served(home: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Client]]:
         )
     try:
         with Client(f"http://127.0.0.1:{port}", KEY, attempts=1) as client:
-            wait_until(lambda: ready(client), "the service", timeout_s=200)
+            log_file = home / "serve.log"
+            wait_until(lambda: b"serving on" in log_file.read_bytes(), "the service", 200)
             yield process, client
     finally:
         process.terminate()
