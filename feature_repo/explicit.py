@@ -9,7 +9,7 @@ Events are folded in log order, whatever their times: a late event is counted at
 time where the state can still hold it and never turns the profile back.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from feature_repo import orders as buying
@@ -24,7 +24,7 @@ from feature_repo.explicit_state import (
     encode,
     new,
 )
-from feature_repo.heavy_hitters import TOUCHES, Capacity, next_order, touch
+from feature_repo.heavy_hitters import TOUCHES, Capacity, Touch, next_order, touch
 from feature_repo.id_ring import Stored, add, discard, ids, length, renew, stored
 from feature_repo.names import pack_name
 from feature_repo.recent import MAX_RECENT, remember
@@ -134,23 +134,33 @@ def _apply_items(profile: ExplicitProfile, event: EventRecord, kind: Key, at: in
         for key in items:
             discard(profile.refused, key)
     rule = TOUCHES.get(event_type)
-    if rule is None:
-        return
-    touch(profile.items, _distinct(items), rule, at, ITEM_CAPACITY)
+    if rule is not None:
+        _touch(profile, event, items, rule, at)
+
+
+def _touch(
+    profile: ExplicitProfile, event: EventRecord, items: list[Stored], rule: Touch, at: int
+) -> None:
+    several = len(items) > 1  # the keys of one item are distinct
+    touch(profile.items, _distinct(items) if several else items, rule, at, ITEM_CAPACITY)
     if rule.item_only:
         return
-    categories, brands = list[bytes](), list[bytes]()
+    categories, brands = list[Stored](), list[Stored]()
     for item in event.items:
         if item.category:
             categories += category_keys(item.category)
         if item.brand:
             brands.append(pack_name(item.brand))
-    touch(profile.categories, _distinct(categories), rule, at, CATEGORY_CAPACITY)
-    touch(profile.brands, _distinct(brands), rule, at, BRAND_CAPACITY)
+    if several:
+        categories, brands = _distinct(categories), _distinct(brands)
+    if categories:
+        touch(profile.categories, categories, rule, at, CATEGORY_CAPACITY)
+    if brands:
+        touch(profile.brands, brands, rule, at, BRAND_CAPACITY)
 
 
-def _distinct(keys: Sequence[Stored]) -> Iterable[Stored]:
-    return keys if len(keys) < 2 else dict.fromkeys(keys)
+def _distinct(keys: list[Stored]) -> list[Stored]:
+    return list(dict.fromkeys(keys))
 
 
 _KEYS_OF: Final = dict[str, list[bytes]]()

@@ -18,7 +18,6 @@ A table is edited in its bytes: what a touch costs depends on the entry, not on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import exp2, log2
 from typing import TYPE_CHECKING, Final
@@ -102,11 +101,12 @@ def next_order(table: Table) -> None:
     table.kinds = table.kinds.translate(_NEXT_ORDER)
 
 
-def touch(table: Table, touched: Iterable[Stored], rule: Touch, at: int, kept: Capacity) -> None:
+def touch(table: Table, touched: list[Stored], rule: Touch, at: int, kept: Capacity) -> None:
     """Apply one event's touch of some keys at ``at`` (epoch seconds), and keep the table small.
 
-    A purchase that continues an order already counted for a key moves only the times. A
-    touch that takes away from a key not in the table changes nothing.
+    Each key stands in ``touched`` once. A purchase that continues an order already counted
+    for a key moves only the times. A touch that takes away from a key not in the table
+    changes nothing.
     """
     rows = _Rows(table)
     most = kept.heaviest + kept.newest

@@ -146,6 +146,7 @@ def commit(
     dead: Sequence[bytes] = (),
     expected_rebuilt: int | None = None,
     model: str | None = None,
+    ahead: Sequence[Sequence[Any]] | None = None,
 ) -> None:
     """Write rows, dead letters and cursor of one partition in one atomic step.
 
@@ -172,6 +173,9 @@ def commit(
         The partition's counter from `read_batch`; None asks for nothing.
     model
         Version of the model that the partition follows from ``new_cursor`` on; None: as before.
+    ahead
+        Commands that the server runs before, in the same round trip and whatever becomes of the
+        step; not for a cluster.
 
     Raises
     ------
@@ -196,7 +200,7 @@ def commit(
     for state in rows.values():
         args.extend(live_values(state))
     with translated():
-        reply = _COMMIT(client, keys, args)
+        reply = _COMMIT.after(client, ahead, (keys, args)) if ahead else _COMMIT(client, keys, args)
     if reply[0] == b"refused":
         guard, found = reply[1].decode(), reply[2].decode()
         wanted = {

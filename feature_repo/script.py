@@ -34,6 +34,26 @@ class Script:
         except NoScriptError:
             return client.eval(self.text, len(keys), *keys, *args)
 
+    def after(self, client: Any, commands: Iterable[Sequence[Any]], call: Call) -> Any:
+        """Run it once, behind ``commands`` in the same round trip; their answers are not looked at.
+
+        Parameters
+        ----------
+        client
+            Of one server, not of a cluster.
+        """
+        with client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            self.queue(pipe, call)
+            answer = pipe.execute(raise_on_error=False)[-1]
+        if isinstance(answer, NoScriptError):
+            keys, args = call
+            return client.eval(self.text, len(keys), *keys, *args)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
     def run_all(self, client: Any, calls: Sequence[Call]) -> list[Any]:
         """Run it once for each of ``calls`` in one round trip; a failed call gives its exception.
 

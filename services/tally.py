@@ -2,7 +2,8 @@
 
 Statistics, not state: a crash may lose or repeat the last few. The first three are written
 before the commit they belong to (and taken back if it is refused), so that whoever waits for
-a commit finds it counted; popularity is gathered and written once a second.
+a commit finds it counted. On one server they go along with the commit, in its round trip.
+Popularity is gathered and written once a second.
 """
 
 import time
@@ -48,15 +49,34 @@ class Tally:
 
     def __init__(self, client: Any, patience: Patience) -> None:
         self._client = client
+        self._apart = isinstance(client, redis.RedisCluster)
         self._counts: dict[str, int] = defaultdict(int)
         self._gained: dict[str, float] = defaultdict(float)
         self._next_s = 0.0
         self._patience = patience
 
-    def count(self, **changes: int) -> None:
-        """Add to the fields of `STATS_KEY`: ``events``, ``late``, ``dead``."""
+    def note(self, **changes: int) -> None:
+        """Gather what the fields ``events``, ``late``, ``dead`` of `STATS_KEY` are to gain."""
         for name, change in changes.items():
             self._counts[name] += change
+
+    def ahead(self) -> list[tuple[str, str, str, int]] | None:
+        """Return commands that write what is noted, for a commit to take along; see `written`.
+
+        On a cluster, where the counts lie elsewhere, they are written now and None is returned.
+        """
+        if self._apart:
+            self.write()
+            return None
+        return [("HINCRBY", STATS_KEY, name, n) for name, n in self._counts.items() if n]
+
+    def written(self) -> None:
+        """Take note that the server has seen the commands of `ahead`."""
+        if not self._apart:
+            self._counts.clear()
+
+    def write(self) -> None:
+        """Write what is noted, by itself."""
         node = node_of(self._client, STATS_KEY)
         if not self._patience.allows(node):
             return

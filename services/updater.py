@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import redis
@@ -174,7 +174,7 @@ class UpdaterLoop:
             for batch in batches:
                 start, end = end, end + len(batch.events)
                 if not self._commit(batch, mine[batch.partition], rebuilt[batch.partition]):
-                    self._count([_negative(open_counts.popleft())])
+                    self._take_back([open_counts.popleft()])
                     continue
                 open_counts.popleft()
                 applied = batch.events
@@ -182,13 +182,17 @@ class UpdaterLoop:
                     applied = [e for n, e in enumerate(applied, start) if n not in poison]
                 self._tally.applied(applied)
         except StoreUnavailableError:
-            self._count([_negative(count) for count in open_counts])
+            self._take_back(open_counts)
             raise
 
     def _count(self, counts: Sequence[dict[str, int]]) -> None:
         total = {name: sum(count[name] for count in counts) for name in counts[0]}
         self.applied += total["events"]
-        self._tally.count(**total)
+        self._tally.note(**total)
+
+    def _take_back(self, counts: Collection[dict[str, int]]) -> None:
+        self._count([{name: -n for name, n in each.items()} for each in counts])
+        self._tally.write()
 
     def _commit(self, batch: Batch, rows: dict[str, LiveState], rebuilt: int) -> bool:
         partition = batch.partition
@@ -199,23 +203,28 @@ class UpdaterLoop:
             commit(
                 self._client, partition, epoch=held.epoch, expected_cursor=cursor,
                 new_cursor=batch.end, rows=rows, dead=batch.dead, expected_rebuilt=rebuilt,
-                model=batch.model,
+                model=batch.model, ahead=self._tally.ahead(),
             )  # fmt: skip
-        except StaleRowsError:
-            # Lease and cursor are as they were: the next round reads the same entries again.
-            _log.info("rows_rebuilt_meanwhile", partition=partition)
+        except FencedError as refusal:
+            self._tally.written()
+            self._refused(partition, refusal)
             return False
-        except FencedError as error:
-            # Nothing was written. Whoever holds the lease now applies these events.
-            _log.warning("fenced", partition=partition, error=str(error))
-            self._leases.lose(partition)
-            del self._cursors[partition]
-            self._next_share_s = 0.0
-            return False
+        self._tally.written()
         self._cursors[partition] = batch.end
         if batch.model is not None:
             self._follow(partition, batch.model)
         return True
+
+    def _refused(self, partition: int, refusal: FencedError) -> None:
+        if isinstance(refusal, StaleRowsError):
+            # Lease and cursor are as they were: the next round reads the same entries again.
+            _log.info("rows_rebuilt_meanwhile", partition=partition)
+            return
+        # Nothing was written. Whoever holds the lease now applies these events.
+        _log.warning("fenced", partition=partition, error=str(refusal))
+        self._leases.lose(partition)
+        del self._cursors[partition]
+        self._next_share_s = 0.0
 
     def _archive(self) -> None:
         while not self._stopping.wait(self._settings.archive_every_s):
@@ -251,10 +260,6 @@ def _counts(
         newest[user] = time_ms
     applied = len(batch.events) - (sum(first <= n < end for n in poison) if poison else 0)
     return {"events": applied, "late": late, "dead": len(batch.dead)}
-
-
-def _negative(counts: dict[str, int]) -> dict[str, int]:
-    return {name: -count for name, count in counts.items()}
 
 
 class Updater:

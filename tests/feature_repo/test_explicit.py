@@ -9,7 +9,7 @@ from explicit_histories import DAY_S, START_S, event, histories
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo import explicit
+from feature_repo import explicit, orders
 from feature_repo.errors import ModelMismatchError
 from feature_repo.events import EventRecord, ItemRecord
 from feature_repo.explicit import apply, decode, encode, fold, new
@@ -126,8 +126,8 @@ def test_every_container_is_within_its_bound() -> None:
     assert len(profile.items) <= explicit.ITEM_CAPACITY.most
     assert len(profile.categories) <= explicit.CATEGORY_CAPACITY.most
     assert len(profile.brands) <= explicit.BRAND_CAPACITY.most
-    assert len(explicit.purchased_items(profile)) == 500
-    assert len(explicit.seen_items(profile)) <= 500 + explicit.MAX_SEEN
+    assert len(explicit.purchased_items(profile)) == orders.MAX_HISTORY
+    assert len(explicit.seen_items(profile)) <= orders.MAX_HISTORY + explicit.MAX_SEEN
     assert len(explicit.refused_items(profile)) <= explicit.MAX_REFUSED
     assert len(profile.channels) == explicit.MAX_CHANNELS + 1
     assert len([key for key in profile.counts if isinstance(key, str)]) == 17

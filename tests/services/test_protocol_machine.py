@@ -41,7 +41,7 @@ from services.transition import Transition
 from services.updater import UpdaterLoop
 
 USERS = tuple(f"u{n}" for n in range(5))
-EXAMPLES = 20
+EXAMPLES = 30
 STEPS = 30
 
 
@@ -162,6 +162,8 @@ class UpdatePath(RuleBasedStateMachine):
     def round_interrupted(self, n: int, what: str) -> None:
         """Something happens while an updater has a batch in hand; its commit comes after."""
         updater, other = self.updaters[n], self.updaters[1 - n]
+        stolen = list[list[bytes]]()
+        self.post(list(USERS), 9, None)
 
         def interrupt() -> None:
             if what in {"overtaken", "fenced"}:
@@ -172,15 +174,29 @@ class UpdatePath(RuleBasedStateMachine):
                 self.rebuild()
             elif what == "archived":
                 self.archive_applied()
+            if what in {"overtaken", "fenced"}:
+                stolen.append(self.cursors())
 
         with before_commit(updater, interrupt):
             drain(updater)
+        assert all(cursors == self.cursors() for cursors in stolen)  # I4
 
     @precondition(lambda self: self.commits)
     @rule(data=st.data())
     def commit_arrives_again(self, data: st.DataObject) -> None:
         """A commit that was on its way for long changes nothing, whoever sent it."""
-        partition, given = data.draw(st.sampled_from(self.commits[-12:]), label="commit")
+        self.commit_again(*data.draw(st.sampled_from(self.commits[-12:]), label="commit"))
+
+    @rule(n=st.integers(0, 1))
+    def own_commit_arrives_again(self, n: int) -> None:
+        """The same, while its owner still holds the lease and has gone on."""
+        self.steal(n)
+        earlier = len(self.commits)
+        self.traffic(n, 2)
+        if len(self.commits) > earlier:
+            self.commit_again(*self.commits[earlier])
+
+    def commit_again(self, partition: int, given: dict[str, Any]) -> None:
         before = self.cursors()
         # Refused, unless it is the last one: then it is known to be done.
         with contextlib.suppress(FencedError, StaleRowsError):

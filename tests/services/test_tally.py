@@ -7,10 +7,13 @@ import pytest
 import redis
 
 from feature_repo.connection import connect
+from feature_repo.errors import FencedError, StoreUnavailableError
 from feature_repo.events import EventRecord, ItemRecord
+from feature_repo.live_store import commit
 from services import popularity
+from services.log import log_key
 from services.patience import Patience
-from services.tally import Tally
+from services.tally import STATS_KEY, Tally
 
 
 def _bought(*items: str) -> EventRecord:
@@ -58,6 +61,50 @@ def test_a_set_of_another_type_is_no_error(redis_url: str, store_client: redis.R
     tally.applied([_bought("A")])
     tally.flush(now=True)
     client.close()
+
+
+def test_a_commit_takes_the_counts_along_whatever_becomes_of_it(
+    redis_url: str, store_client: redis.Redis
+) -> None:
+    end = store_client.xadd(log_key(0), {"e": b""}).decode()
+    store_client.hset("{p000}lease", "epoch", 1)
+    client = connect(redis_url)
+    tally = Tally(client, Patience())
+
+    def commit_at(epoch: int) -> None:
+        tally.note(events=3, late=0)
+        commit(
+            client, 0, epoch=epoch, expected_cursor="0-0", new_cursor=end, rows={},
+            ahead=tally.ahead(),
+        )  # fmt: skip
+        tally.written()
+
+    store_client.script_flush()
+    commit_at(1)
+    assert store_client.hgetall(STATS_KEY) == {b"events": b"3"}
+    assert store_client.hget("{p000}cursor", "cursor") == end.encode()
+    with pytest.raises(FencedError):
+        commit_at(2)
+    tally.written()
+    tally.note(events=-3)
+    tally.write()
+    assert store_client.hgetall(STATS_KEY) == {b"events": b"3"}
+    client.close()
+
+
+def test_counts_of_a_commit_without_an_answer_are_kept() -> None:
+    client = connect("redis://127.0.0.1:1/0")
+    tally = Tally(client, Patience())
+    tally.note(events=3)
+    with pytest.raises(StoreUnavailableError):
+        commit(
+            client, 0, epoch=1, expected_cursor="0-0", new_cursor="1-0", rows={},
+            ahead=tally.ahead(),
+        )  # fmt: skip
+    tally.write()
+    assert tally.ahead() == [("HINCRBY", STATS_KEY, "events", 3)]
+    tally.note(events=-3)
+    assert tally.ahead() == []
 
 
 def test_a_settled_process_collects_only_what_came_later() -> None:
