@@ -30,7 +30,7 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_every_row_of_faults_and_invariants_names_a_test() -> None:
-    text = (ROOT / "docs" / "reliability.md").read_text()
+    text = (ROOT / "docs" / "reliability.md").read_text().partition("## Chaos")[0]
     rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
     without = [row for row in rows if not TEST.search(row) and not row.endswith("| tests |")]
     assert len(rows) > 30

@@ -93,5 +93,6 @@ def test_late_events_are_marked_and_counted(api: Api) -> None:
         assert profile["provenance"]["late_events"] == 2  # behind one of a later time
         assert profile["updated_at"].startswith(now.strftime("%Y-%m-%dT%H:%M"))
         numbers = client.metrics()
-        assert "portrait_events_late_total 1.0" in numbers
+        late = [line for line in numbers.splitlines() if "events_late_total" in line]
+        assert late[-1] == "portrait_events_late_total 1.0"
         assert "portrait_events_out_of_order_total 2" in numbers
