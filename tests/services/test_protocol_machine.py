@@ -67,8 +67,13 @@ class UpdatePath(RuleBasedStateMachine):
         self.erased = set[str]()
         self.versions: dict[str, int] = {}
         self.commits: list[tuple[int, dict[str, Any]]] = []
-        self.recording = mock.patch("services.updater.commit", self.commit)
-        self.recording.start()
+        self.patches = [
+            mock.patch("services.updater.commit", self.commit),
+            mock.patch("services.updater._JOIN_S", 0.001),  # nobody else acts meanwhile
+            mock.patch("services.log_reader.BLOCK_MS", 1),
+        ]
+        for patch in self.patches:
+            patch.start()
 
     def commit(self, client: Any, partition: int, **given: Any) -> None:
         self.commits.append((partition, given))
@@ -78,11 +83,13 @@ class UpdatePath(RuleBasedStateMachine):
         """I1 and I2, when everything is applied."""
         try:
             self.free()
-            while any(lags(self.client, partition) for partition in range(PARTITIONS)):
+            for _ in range(20):
                 drain(self.updaters[0])
+            assert not [p for p in range(PARTITIONS) if lags(self.client, p)]
             self.rows_are_the_fold()
         finally:
-            self.recording.stop()
+            for patch in self.patches:
+                patch.stop()
             for updater in self.updaters:
                 for each in (updater._reader, updater._quick, updater._client):
                     each.close()
