@@ -41,7 +41,7 @@ from services.transition import Transition
 from services.updater import UpdaterLoop
 
 USERS = tuple(f"u{n}" for n in range(5))
-EXAMPLES = 30
+EXAMPLES = 12
 STEPS = 30
 
 
