@@ -25,19 +25,23 @@ _WAIT_S: Final = 0.2
 
 
 class Connection:
-    """One kept connection to the service that ``client`` talks to."""
+    """One kept connection to the service that ``client`` talks to; made again after `close`."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, timeout_s: float = TIMEOUT_S) -> None:
         address = urlsplit(client.base_url)
         assert address.hostname is not None
-        self._http = http.client.HTTPConnection(address.hostname, address.port, timeout=TIMEOUT_S)
+        self._http = http.client.HTTPConnection(address.hostname, address.port, timeout=timeout_s)
         self._headers = {
             "authorization": f"Bearer {client.api_key}", "content-type": "application/json"
         }  # fmt: skip
 
+    def begin(self, method: str, path: str, body: bytes | None = None) -> None:
+        """Send a request and do not wait."""
+        self._http.request(method, path, body, self._headers)
+
     def send(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """Return status and body of the answer."""
-        self._http.request(method, path, body, self._headers)
+        self.begin(method, path, body)
         response = self._http.getresponse()
         return response.status, response.read()
 
@@ -54,11 +58,15 @@ class Connection:
             raise ApiError(status, orjson.loads(data) if data[:1] == b"{" else {})
         return data
 
+    def close(self) -> None:
+        """Hang up."""
+        self._http.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._http.close()
+        self.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ the log is a matter of numbers. Belongs here: sending, and what was acknowledged
 here: whether it is true (`chaos_check`).
 """
 
+import contextlib
 import heapq
 import http.client
 import random
@@ -14,8 +15,8 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
+from services.bench_http import Connection
 from services.bench_load import Load, Offer, body_of
 from services.client import ApiError, Client
 
@@ -25,6 +26,7 @@ USERS: Final = 60
 PROMISE_S: Final = 2.0
 """What a power cut may take: whatever was acknowledged less long before it."""
 
+_PATH: Final = "/v1/events/batch"
 _TIMEOUT_S: Final = 4.0
 _PAUSE_S: Final = (0.02, 0.2)
 _LATER_S: Final = (1.0, 6.0)
@@ -169,40 +171,27 @@ class ChaosClient:
 
 
 class _Wire:
-    """A connection to the service, made again whenever it breaks."""
+    """Posts batches over a connection that is made again whenever it breaks."""
 
     def __init__(self, service: Client) -> None:
-        address = urlsplit(service.base_url)
-        assert address.hostname is not None
-        self._http = http.client.HTTPConnection(address.hostname, address.port, timeout=_TIMEOUT_S)
-        self._headers = {
-            "authorization": f"Bearer {service.api_key}", "content-type": "application/json"
-        }  # fmt: skip
+        self._connection = Connection(service, _TIMEOUT_S)
+        self.close = self._connection.close
 
     def acknowledged(self, body: bytes) -> bool:
         """Send a batch and say whether all of it was; False asks for another try."""
         try:
-            self._http.request("POST", "/v1/events/batch", body, self._headers)
-            response = self._http.getresponse()
-            data = response.read()
+            status, data = self._connection.send("POST", _PATH, body)
         except (OSError, http.client.HTTPException):
             self.close()
             return False
-        if response.status in _REFUSALS or response.status >= 500:
+        if status in _REFUSALS or status >= 500:
             return False
-        if response.status != 202:
-            raise ApiError(response.status, {"detail": data[:200].decode(errors="replace")})
+        if status != 202:
+            raise ApiError(status, {"detail": data[:200].decode(errors="replace")})
         return True
 
     def send_and_close(self, body: bytes) -> None:
         """Send a batch and hang up before the answer."""
-        try:
-            self._http.request("POST", "/v1/events/batch", body, self._headers)
-        except (OSError, http.client.HTTPException):
-            pass
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Close the connection; the next request opens another."""
-        self._http.close()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            self._connection.begin("POST", _PATH, body)
+        self.close()

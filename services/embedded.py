@@ -81,7 +81,8 @@ class EmbeddedStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)
         self._join_or_launch()
-        self._keeper = Keeper("embedded store", self._pid, self._join_or_launch)
+        if self._keeper is None:  # else it was started before
+            self._keeper = Keeper("embedded store", self._pid, self._join_or_launch)
 
     def answers(self) -> bool:
         """Say whether a server of this folder answers a ping with our password."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from feature_repo.errors import StoreUnavailableError
 from services import api_keys
 from services.embedded import free_port
 from services.haproxy import write_launcher
@@ -90,6 +91,11 @@ def start_application(settings: Settings, url: str, drain_file: Path) -> None:
     ----------
     drain_file
         While it exists, gateways say that they are not ready.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If Serve gave up on a replica.
     """
     from ray import serve
 
@@ -104,19 +110,26 @@ def start_application(settings: Settings, url: str, drain_file: Path) -> None:
             http_options={"host": settings.host, "port": settings.port},
             logging_config={"enable_access_log": False, "log_level": "WARNING"},
         )
-        serve.run(
-            build(
-                {
-                    **arguments,
-                    "redis_url": url,
-                    "admin_key_sha256": digest,
-                    "drain_file": str(drain_file),
-                }
-            ),
-            name=APPLICATION,
-            route_prefix="/",
-            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        application = build(
+            {
+                **arguments,
+                "redis_url": url,
+                "admin_key_sha256": digest,
+                "drain_file": str(drain_file),
+            }
         )
+        try:
+            serve.run(
+                application,
+                name=APPLICATION,
+                route_prefix="/",
+                logging_config={"enable_access_log": False, "log_level": "WARNING"},
+            )
+        except RuntimeError as error:
+            raise StoreUnavailableError(
+                "a process of the service ended while it was being started: start it again, and "
+                "run `portrait doctor` if that does not help"
+            ) from error
 
 
 def stop_ray() -> None:

@@ -5,8 +5,6 @@ rows replace live ones only as `refold` allows.
 """
 
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from services import models
 from services.refold import refold
 from services.settings import Settings
 from services.transition import Transition
+from training.own_signals import own_signals
 
 INLINE_USERS: Final = 400
 """Up to so many users one process is quicker than starting Ray."""
@@ -154,7 +153,7 @@ def _ray() -> Iterator[int]:
     import ray
 
     started = not ray.is_initialized()
-    with _own_signals():
+    with own_signals():
         if started:
             address = os.environ.get("RAY_ADDRESS", "local")
             own: dict[str, Any] = {}
@@ -171,20 +170,6 @@ def _ray() -> Iterator[int]:
     finally:
         if started:
             ray.shutdown()
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Give SIGINT and SIGTERM back afterwards: Ray puts its own handlers in."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _snapshot(rows: dict[str, LiveState]) -> pa.Table:

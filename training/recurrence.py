@@ -21,7 +21,8 @@ from torch import Tensor
 from training.encoder import WINDOW
 from training.repeat_step import KNOWN, LAST_MS, ROW, count_event
 from training.sequences import GAP_BUCKETS
-from training.state_codec import FINE, read_state, round_c, round_h, write_state
+from training.state_codec import FINE, read_state, write_state
+from training.state_numbers import round_c, round_h
 
 _EPSILON: Final = np.float32(1e-5)  # of nn.LayerNorm
 _ONE: Final = np.float32(1)

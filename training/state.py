@@ -29,7 +29,7 @@ from feature_repo.errors import ModelMismatchError
 from training.encoder import WINDOW
 from training.model_dir import Model
 from training.repeat import RepeatTables
-from training.state_codec import FORMAT, OTHER_MODEL, Shape, read_states, write_states
+from training.state_codec import FORMAT, OTHER_MODEL, Shape, read_states
 
 
 def digest(version: str) -> int:
@@ -126,16 +126,6 @@ class LearnedStates:
         )  # fmt: skip
         if fault:
             raise refusal(fault, states[user], self._layout)
-
-    def pack(self) -> list[bytes]:
-        """Return every state as bytes."""
-        users = len(self.floats)
-        out, ends = np.empty(users * self._shape.most_bytes, np.uint8), np.empty(users, np.int64)
-        write_states(
-            out, self._shape, self.tables.scalars, self.window, self.floats, self.tables.rows,
-            ends,
-        )  # fmt: skip
-        return parted(out, ends)
 
 
 def joined(states: Sequence[bytes | None]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:

@@ -1,7 +1,7 @@
 """The bytes of learned states, compiled: one pass over each state, whole batches at a time.
 
-`training.state` says what the bytes are. Belongs here: reading and writing them, and the
-precision in which h and c are kept. Not here: what an event does.
+`training.state` says what the bytes are. Belongs here: reading and writing them. Not here: single
+numbers and the precision of h and c (`state_numbers`), or what an event does.
 """
 
 from typing import Any, Final, NamedTuple
@@ -11,6 +11,7 @@ from numba import njit
 
 from training.encoder import WINDOW
 from training.repeat_step import EVENTS, KNOWN, LAST_MS, STEPS, USED, code_of
+from training.state_numbers import number, put, read_floats, write_floats
 from training.vocabulary import POSITIVE
 
 FORMAT: Final = 3
@@ -48,94 +49,18 @@ class Shape(NamedTuple):
 
 
 FINE, OTHER_MODEL, DAMAGED = 0, 1, 2
-_H_UNIT: Final = np.float32(1 << 23)
-_LEAST_EXPONENT: Final = 64
 _AGAIN: Final = 9  # bytes of a row touched again, beside its item
-
-
-@njit
-def _number(data: Any, at: int, width: int) -> Any:
-    value = np.int64(0)
-    for n in range(width):
-        value |= np.int64(data[at + n]) << (8 * n)
-    return value
-
-
-@njit
-def _put(out: Any, at: int, value: int, width: int) -> int:
-    for n in range(width):
-        out[at + n] = (value >> (8 * n)) & 0xFF
-    return at + width
-
-
-@njit
-def round_h(values: Any) -> None:
-    """Round h, which lies within ±1, to 24 bits of fixed point: 1.2e-7 apart."""
-    for n in range(len(values)):
-        units = np.rint(values[n] * _H_UNIT)
-        values[n] = max(-_H_UNIT, min(_H_UNIT - np.float32(1), units)) / _H_UNIT
-
-
-@njit
-def round_c(values: Any) -> None:
-    """Round c to 16 bits of mantissa: 7.6e-6 of itself at most; below 2⁻⁶² it is 0."""
-    bits = values.view(np.uint32)
-    for n in range(len(values)):
-        kept = (bits[n] + np.uint32(0x40)) & np.uint32(0xFFFFFF80)
-        exponent = kept >> 23 & np.uint32(0xFF)
-        bits[n] = kept if exponent > _LEAST_EXPONENT else np.uint32(0)
-
-
-@njit
-def _read_floats(data: Any, at: int, floats: Any, hidden: int) -> int:
-    carried = len(floats) - 2 * hidden
-    bits = floats.view(np.uint32)
-    for n in range(carried):
-        bits[n] = _number(data, at, 4)
-        at += 4
-    for n in range(carried, carried + hidden):
-        units = _number(data, at, 3)
-        floats[n] = np.float32(units - (1 << 24) if units >> 23 else units) / _H_UNIT
-        at += 3
-    for n in range(carried + hidden, len(floats)):
-        packed = _number(data, at, 3)
-        exponent = packed >> 16 & 0x7F
-        bits[n] = (
-            (packed >> 23) << 31 | (exponent + _LEAST_EXPONENT) << 23 | (packed & 0xFFFF) << 7
-            if exponent
-            else 0
-        )
-        at += 3
-    return at
-
-
-@njit
-def _write_floats(out: Any, at: int, floats: Any, hidden: int) -> int:
-    carried = len(floats) - 2 * hidden
-    bits = floats.view(np.uint32)
-    for n in range(carried):
-        at = _put(out, at, bits[n], 4)
-    for n in range(carried, carried + hidden):
-        at = _put(out, at, int(floats[n] * _H_UNIT) & 0xFFFFFF, 3)
-    for n in range(carried + hidden, len(floats)):
-        word = np.int64(bits[n])
-        packed = np.int64(0)
-        if word & 0x7FFFFFFF:
-            exponent = min(np.int64(127), (word >> 23 & 0xFF) - _LEAST_EXPONENT)
-            packed = (word >> 31) << 23 | exponent << 16 | (word >> 7 & 0xFFFF)
-        at = _put(out, at, packed, 3)
-    return at
 
 
 @njit
 def read_state(data: Any, shape: Any, scalars: Any, window: Any, floats: Any, rows: Any) -> int:
     """Read one packed state into arrays and return `FINE`, or what is wrong with it."""
     float_bytes = 4 * shape.carried + 6 * shape.hidden
-    if len(data) < HEAD + SCALARS or _number(data, 0, 2) != FORMAT:
+    if len(data) < HEAD + SCALARS or number(data, 0, 2) != FORMAT:
         return DAMAGED
-    if _number(data, 2, 4) != shape.model:
+    if number(data, 2, 4) != shape.model:
         return OTHER_MODEL
-    used, groups, again = _number(data, 6, 2), _number(data, 8, 2), _number(data, 10, 2)
+    used, groups, again = number(data, 6, 2), number(data, 8, 2), number(data, 10, 2)
     width = data[12]
     group_at = HEAD + SCALARS + 2 * WINDOW + float_bytes
     item_at = group_at + groups * (width + 6)
@@ -146,16 +71,16 @@ def read_state(data: Any, shape: Any, scalars: Any, window: Any, floats: Any, ro
     if again_at + _AGAIN * again != len(data):
         return DAMAGED
     at = HEAD
-    scalars[EVENTS] = _number(data, at, 4)
-    scalars[2] = _number(data, at + 4, 4)
-    scalars[3] = _number(data, at + 8, 2)
+    scalars[EVENTS] = number(data, at, 4)
+    scalars[2] = number(data, at + 4, 4)
+    scalars[3] = number(data, at + 8, 2)
     scalars[KNOWN] = data[at + 10]
     for n in range(3):  # first_ms, last_ms, last_gap_ms
-        scalars[4 + n] = _number(data, at + 11 + 8 * n, 8)
+        scalars[4 + n] = number(data, at + 11 + 8 * n, 8)
     scalars[USED] = used
     for n in range(WINDOW):
-        window[n] = _number(data, HEAD + SCALARS + 2 * n, 2)
-    _read_floats(data, HEAD + SCALARS + 2 * WINDOW, floats, shape.hidden)
+        window[n] = number(data, HEAD + SCALARS + 2 * n, 2)
+    read_floats(data, HEAD + SCALARS + 2 * WINDOW, floats, shape.hidden)
     return _read_rows(
         data, group_at, groups, width, item_at, shape.item_bytes, shape.items, bit_at, again_at,
         again, scalars, rows,
@@ -171,8 +96,8 @@ def _read_rows(
     event, second = int(scalars[EVENTS]), int(scalars[LAST_MS]) // 1000
     for g in range(groups):
         at = group_at + g * (width + 6)
-        event -= _number(data, at, width)
-        second -= _number(data, at + width, 4)
+        event -= number(data, at, width)
+        second -= number(data, at + width, 4)
         many += data[at + width + 4] + 1
         if data[at + width + 5] >= len(WEIGHTS):
             return DAMAGED
@@ -184,7 +109,7 @@ def _read_rows(
         weight = WEIGHTS[data[at + width + 5]]
         for r in range(row_at, row_at + data[at + width + 4] + 1):
             row = rows[r]
-            item = _number(data, item_at + r * item_width, item_width)
+            item = number(data, item_at + r * item_width, item_width)
             if item < 1 or item > items:
                 return DAMAGED
             row.item, row.last_event, row.last_s = item, event, second
@@ -199,18 +124,18 @@ def _read_rows(
                 for n in range(6):
                     row.counts[n] = weight
         row_at += data[at + width + 4] + 1
-        event += _number(data, at, width)
-        second += _number(data, at + width, 4)
+        event += number(data, at, width)
+        second += number(data, at + width, 4)
     return FINE if touched == again else DAMAGED
 
 
 @njit
 def _read_counts(data: Any, at: int, again: int, nth: int, row: Any) -> None:
-    half = _number(data, at + 2 * nth, 2)
+    half = number(data, at + 2 * nth, 2)
     word = np.zeros(1, np.uint32)
     word[0] = (half + (112 << 10)) << 13  # between 2⁻¹⁴ and 65,504
     row.counts[0] = word.view(np.float32)[0]
-    row.first_day = _number(data, at + 2 * again + 2 * nth, 2)
+    row.first_day = number(data, at + 2 * again + 2 * nth, 2)
     for n in range(5):
         row.counts[1 + n] = STEPS[data[at + 4 * again + 5 * nth + n]]
 
@@ -264,21 +189,21 @@ def write_state(
                 width = 4
     if used and int(scalars[EVENTS]) - rows[order[used - 1]].last_event > 0xFF:
         width = 4
-    at = _put(out, 0, FORMAT, 2)
-    at = _put(out, at, shape.model, 4)
-    at = _put(out, at, used, 2)
-    at = _put(out, at, groups, 2)
-    at = _put(out, at, again, 2)
-    at = _put(out, at, width, 1)
-    at = _put(out, at, min(int(scalars[EVENTS]), 0xFFFFFFFF), 4)
-    at = _put(out, at, min(int(scalars[2]), 0xFFFFFFFF), 4)
-    at = _put(out, at, int(scalars[3]), 2)
-    at = _put(out, at, int(scalars[KNOWN]), 1)
+    at = put(out, 0, FORMAT, 2)
+    at = put(out, at, shape.model, 4)
+    at = put(out, at, used, 2)
+    at = put(out, at, groups, 2)
+    at = put(out, at, again, 2)
+    at = put(out, at, width, 1)
+    at = put(out, at, min(int(scalars[EVENTS]), 0xFFFFFFFF), 4)
+    at = put(out, at, min(int(scalars[2]), 0xFFFFFFFF), 4)
+    at = put(out, at, int(scalars[3]), 2)
+    at = put(out, at, int(scalars[KNOWN]), 1)
     for n in range(3):
-        at = _put(out, at, int(scalars[4 + n]), 8)
+        at = put(out, at, int(scalars[4 + n]), 8)
     for n in range(WINDOW):
-        at = _put(out, at, window[n], 2)
-    at = _write_floats(out, at, floats, shape.hidden)
+        at = put(out, at, window[n], 2)
+    at = write_floats(out, at, floats, shape.hidden)
     return _write_rows(out, at, shape.item_bytes, groups, again, width, scalars, rows, order)
 
 
@@ -297,13 +222,13 @@ def _write_rows(
     word = np.zeros(1, np.float32)
     for n in range(used):
         row = rows[order[n]]
-        _put(out, item_at + n * item_width, row.item, item_width)
+        put(out, item_at + n * item_width, row.item, item_width)
         if row.again:
             out[bit_at + (n >> 3)] |= 0x80 >> (n & 7)
             word[0] = row.counts[0]
             half = (np.int64(word.view(np.uint32)[0]) >> 13) - (112 << 10)
-            _put(out, again_at + 2 * touched, half, 2)
-            _put(out, again_at + 2 * again + 2 * touched, row.first_day, 2)
+            put(out, again_at + 2 * touched, half, 2)
+            put(out, again_at + 2 * again + 2 * touched, row.first_day, 2)
             for k in range(5):
                 out[again_at + 4 * again + 5 * touched + k] = code_of(row.counts[1 + k])
             touched += 1
@@ -312,10 +237,10 @@ def _write_rows(
             event, second = int(scalars[EVENTS]), int(scalars[LAST_MS]) // 1000
             if not last:
                 event, second = rows[order[n + 1]].last_event, rows[order[n + 1]].last_s
-            at = _put(out, at, event - row.last_event, width)
-            at = _put(out, at, second - row.last_s, 4)
-            at = _put(out, at, n - begin, 1)
-            at = _put(out, at, _weight_code(rows, order, begin, n + 1), 1)
+            at = put(out, at, event - row.last_event, width)
+            at = put(out, at, second - row.last_s, 4)
+            at = put(out, at, n - begin, 1)
+            at = put(out, at, _weight_code(rows, order, begin, n + 1), 1)
             begin = n + 1
     return again_at + _AGAIN * again
 
@@ -330,17 +255,3 @@ def _weight_code(rows: Any, order: Any, begin: int, end: int) -> int:
                 if WEIGHTS[code] >= row.counts[0]:
                     return code
     return 0
-
-
-@njit(cache=True)
-def write_states(
-    out: Any, shape: Any, scalars: Any, window: Any, floats: Any, rows: Any, ends: Any
-) -> None:
-    """Pack states one after another into ``out`` and note in ``ends`` where each ends."""
-    order, keys = np.empty(rows.shape[1], np.int64), np.empty(rows.shape[1], np.int64)
-    at = 0
-    for user in range(len(scalars)):
-        at += write_state(
-            out[at:], shape, scalars[user], window[user], floats[user], rows[user], order, keys
-        )
-        ends[user] = at

@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from training.config import RECIPES, ModelConfig, TrainConfig
 from training.devices import one_thread
 from training.loop import CHECKPOINT, PROGRESS, Alone, Fit, new_network, train_loop_per_worker
 from training.model_dir import save
+from training.own_signals import own_signals
 from training.prepare import feast_join, milliseconds, prepare, read_histories
 from training.prepared import Prepared
 
@@ -183,25 +183,11 @@ def _with_ray(run: Path, shape: ModelConfig, settings: TrainConfig, workers: int
                 failure_config=FailureConfig(max_failures=2),
             ),
         )
-        with _own_signals():
+        with own_signals():
             trainer.fit()
     finally:
         if started:
             ray.shutdown()
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Give SIGINT and SIGTERM back afterwards: Ray Train keeps its handlers, which need its run."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -67,8 +67,9 @@ def test_events_are_appended_applied_and_read(url: str, client: Any, tmp_path: P
     store = {client.get_node_from_key(log_key(p)).name for p in range(PARTITIONS)}
     assert len(store) > 1  # else this test would say nothing
     with running([loop(url, tmp_path / str(n), Sum(), lease_ms=LEASE_MS) for n in range(2)]):
-        done = lambda: all((row(client, u) or b"").count(b";") == 5 for u in users)  # noqa: E731
-        wait_until(done, "all applied")
+        wait_until(
+            lambda: all((row(client, u) or b"").count(b";") == 5 for u in users), "all applied"
+        )
         [again] = append(url, [event("u3", "0-u3")])
         assert again.duplicate
         append(url, [event(user, f"5-{user}") for user in users])

@@ -105,8 +105,10 @@ def test_training_sees_what_serving_keeps(either: Model, seed: int) -> None:
 @SOME
 @given(seed=st.integers(0, 10**6))
 def test_states_survive_their_bytes(either: Model, seed: int) -> None:
-    packed = LearnedTransition(either).replay(ragged(seed))
-    assert read(either, packed).pack() == packed
+    transition = LearnedTransition(either)
+    packed = transition.replay(ragged(seed))
+    nothing = encode([("", []) for _ in packed], either.vocabulary)
+    assert transition._advance(packed, nothing) == packed  # read and written again
 
 
 @SOME
