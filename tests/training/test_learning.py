@@ -16,10 +16,10 @@ from feature_repo.archive import Archive, LogPosition
 from feature_repo.errors import InvalidInputError
 from tests.training.conftest import SMALL, fit
 from tests.training.shops import Shop, cyclic, end_ms, habits, shop, uniform
-from training import train as training_run
 from training.config import ModelConfig, TrainConfig
 from training.loop import Alone, Fit
 from training.model_dir import load
+from training.own_signals import own_signals
 from training.prepare import prepare
 from training.prepared import Prepared
 from training.train import train
@@ -143,6 +143,6 @@ def test_a_killed_ray_run_resumes_to_the_same_loss(tmp_path: Path, workers: int)
 
 def test_training_gives_the_signals_back() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with training_run._own_signals():
+    with own_signals():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGINT) is before
