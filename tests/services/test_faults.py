@@ -111,19 +111,20 @@ def test_an_ingest_killed_around_its_append_is_repeated_without_a_double(tmp_pat
         gateways(api.settings, [before.url, after.url]) as dying,
     ):
         for proxy, gateway, user in zip((before, after), dying, ("u1", "u2"), strict=True):
-            appended = proxy is after
+            appended, name = proxy is after, f"event-of-{user}"  # an id is one user's
             acknowledged = list[int]()
 
             def send(
                 gateway: GatewayProcess = gateway,
                 user: str = user,
+                name: str = name,
                 acknowledged: list[int] = acknowledged,
             ) -> None:
                 with gateway.client() as client, contextlib.suppress(httpx2.TransportError):
-                    status = post(client, "the-event", user).status_code
+                    status = post(client, name, user).status_code
                     acknowledged += [status] * (status != 503)  # which it says after half a second
 
-            proxy.swallow(b"the-event", requests=not appended)
+            proxy.swallow(name.encode(), requests=not appended)
             sender = threading.Thread(target=send)
             sender.start()
             assert proxy.swallowed.wait(20)
@@ -133,11 +134,11 @@ def test_an_ingest_killed_around_its_append_is_repeated_without_a_double(tmp_pat
             sender.join()
             assert acknowledged == []
             # Not taken, or taken once: either way the client sends it again.
-            again = post(other, "the-event", user).json()
+            again = post(other, name, user).json()
             assert again["status"] == ("duplicate" if appended else "accepted")
-            assert post(other, "the-event", user).json() == again | {"status": "duplicate"}
+            assert post(other, name, user).json() == again | {"status": "duplicate"}
             assert other.profile(user, after=again["receipt"])["event_count"] == 1
-            assert ids_of(other, user) == ["the-event"]
+            assert ids_of(other, user) == [name]
 
 
 # --- the store killed, away, hanging
