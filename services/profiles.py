@@ -96,12 +96,13 @@ def _learned(
 ) -> views.LearnedSummary | None:
     try:
         p = state.scorer.propensity(learned, now_ms, features)
-        dim = int(state.scorer.user_vector(learned).shape[-1])
     except Exception as error:  # noqa: BLE001 - a profile is worth more than its propensity
         _log.warning("propensity_failed", entity=entity, error=type(error).__name__)
         return None
     return views.LearnedSummary(
-        model=state.model.version, dim=dim, propensities={"purchase_7d": (float(p), False)}
+        model=state.model.version,
+        dim=state.scorer.dim,
+        propensities={"purchase_7d": (float(p), False)},
     )
 
 

@@ -47,6 +47,10 @@ def environment(settings: Settings, folder: Path) -> None:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": port(),
         "RAY_SERVE_HAPROXY_STATS_PORT": port(),
+        # Where HAProxy turns while no gateway is up: with Serve's fixed default, two services
+        # on one machine would answer for each other.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": port(),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": port(),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "32768",  # the longest head of a request

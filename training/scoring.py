@@ -31,6 +31,11 @@ class Scorer:
         self.model = model
         self._layout = Layout.of(model)
 
+    @property
+    def dim(self) -> int:
+        """Length D of the profile vector u."""
+        return self.model.network.encoder.dim
+
     def scores(
         self,
         state: bytes | None,
@@ -59,20 +64,6 @@ class Scorer:
         with torch.inference_mode():
             u, pairs = self._vector(parts, now_ms, user_features)
             out: Floats = self.model.network.scores(u, pairs)[0].numpy()
-        return out
-
-    def user_vector(
-        self,
-        state: bytes | None,
-        now_ms: int | None = None,
-        user_features: Mapping[str, Any] | None = None,
-    ) -> Floats:
-        """Return the profile vector u, shape (D,); zeros before the first event."""
-        parts = self._read(state)
-        if parts is None:
-            return np.zeros(self.model.network.encoder.dim, np.float32)
-        with torch.inference_mode():
-            out: Floats = self._vector(parts, now_ms, user_features)[0][0].numpy()
         return out
 
     def item_embeddings(self) -> Floats:

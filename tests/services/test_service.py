@@ -120,6 +120,18 @@ def test_what_listens_for_clients_listens_on_loopback(client: Client, settings: 
     assert (settings.home / "store").stat().st_mode & 0o777 == 0o700
 
 
+def test_two_services_on_a_machine_do_not_answer_for_each_other(
+    client: Client, tmp_path: Path
+) -> None:
+    # As soon as it is ready: then its own gateway has only just come up.
+    with running(Settings(home=tmp_path, redis_url=None, port=free_port())) as other:
+        for each in (other, client):  # each knows its own key alone
+            event = {"type": "login", "user_id": "two-services", "id": each.base_url}
+            receipt = each.post_event(event)["receipt"]
+            shown = each.events("two-services", after=receipt)["events"]
+            assert [event["id"] for event in shown] == [each.base_url]
+
+
 def test_a_replica_killed_hard_is_replaced(client: Client) -> None:
     pids = serve_replicas("Updater")
     assert pids

@@ -156,4 +156,3 @@ def test_a_purchase_raises_its_item(model: Model) -> None:
 def test_unknown_user_gets_popularity(model: Model) -> None:
     scorer = Scorer(model)
     np.testing.assert_array_equal(scorer.scores(None, 0), model.vocabulary.log_popularity)
-    assert not scorer.user_vector(None).any()
