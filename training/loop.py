@@ -84,7 +84,7 @@ class _TrainStep(nn.Module):
         if network.config.recipe == "stacked":
             return loss
         u = network.vector(flat[example.place], example.requests)
-        logits = network.scores(u, example.pairs)
+        logits = network.logits(u, example.pairs)
         return basket_loss(logits, example.targets) + self.propensity_weight * loss
 
 

@@ -5,6 +5,7 @@
     <name>/manifest.json        schema, recipe, config, features, metrics, SHA-256 of each file
     <name>/weights.safetensors
     <name>/vocabulary.json
+    <name>/memory.safetensors   item-item rows (`training.memory`), where the model has any
 
 A directory appears whole (temporary folder, fsync, rename) and is never changed. Loading
 checks every byte; a model that does not fit is refused with the reason.
@@ -21,18 +22,22 @@ from typing import Any, Final
 
 import orjson
 from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from feature_repo.errors import ModelMismatchError
 from training.config import ModelConfig
+from training.memory import Memory
 from training.network import PortraitNetwork
 from training.pair import FEATURES
 from training.sequences import CONSUMED, NUMERIC
 from training.user_features import UserFeatures
 from training.vocabulary import Vocabulary
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+_MEMORY: Final = "memory.safetensors"
 _INPUTS: Final = {"events": list(CONSUMED), "numeric": list(NUMERIC), "pair": list(FEATURES)}
 
 
@@ -55,6 +60,7 @@ class Model:
     user_features: UserFeatures
     network: PortraitNetwork
     manifest: Mapping[str, Any]
+    memory: Memory | None = None
 
 
 def save(
@@ -63,6 +69,7 @@ def save(
     vocabulary: Vocabulary,
     user_features: UserFeatures,
     *,
+    memory: Memory | None = None,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Path:
@@ -72,6 +79,8 @@ def save(
     ----------
     path
         Must not exist yet.
+    memory
+        That of the training period, where the network mixes one in.
     training
         Window, seed and settings of the run, as plain values.
     metrics
@@ -84,6 +93,8 @@ def save(
     """
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     files = {"weights.safetensors": save_tensors(weights), "vocabulary.json": vocabulary.encode()}
+    if memory is not None:
+        files[_MEMORY] = save_arrays(memory.arrays())
     manifest = {
         "schema": SCHEMA,
         "recipe": network.config.recipe,
@@ -133,10 +144,8 @@ def load(path: Path) -> Model:
         raise ModelMismatchError(
             f"{path} was trained on other inputs than this code makes: train it again"
         )
-    files = {
-        name: _checked(path / name, sums.get(name))
-        for name in ("weights.safetensors", "vocabulary.json")
-    }
+    names = ["weights.safetensors", "vocabulary.json", *([_MEMORY] if _MEMORY in sums else [])]
+    files = {name: _checked(path / name, sums.get(name)) for name in names}
     if manifest.get("version") != _version(config, user_features, files):
         raise ModelMismatchError(
             f"{path}: the manifest's version {manifest.get('version')} is not that of its files, "
@@ -155,7 +164,8 @@ def load(path: Path) -> Model:
         ) from error
     network.eval()
     network.requires_grad_(False)
-    return Model(manifest["version"], config, vocabulary, user_features, network, manifest)
+    memory = _memory(files[_MEMORY], vocabulary, path) if _MEMORY in files else None
+    return Model(manifest["version"], config, vocabulary, user_features, network, manifest, memory)
 
 
 def latest(folder: Path) -> Path | None:
@@ -197,6 +207,16 @@ def git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def _memory(data: bytes, vocabulary: Vocabulary, path: Path) -> Memory:
+    try:
+        memory = Memory.from_arrays(load_arrays(data))
+    except (KeyError, SafetensorError) as error:
+        raise ModelMismatchError(f"{path / _MEMORY} cannot be read: train it again") from error
+    if any(len(table.indptr) != len(vocabulary.items) + 1 for table in memory.tables.values()):
+        raise ModelMismatchError(f"{path / _MEMORY} does not fit the vocabulary: train it again")
+    return memory
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from training.config import ModelConfig
 from training.encoder import EventInputs, FusedEncoder, Temporal
+from training.mixing import Mixing
 from training.pair import PairHead, Pairs
 from training.repeat import (
     EVENTS,
@@ -134,6 +135,7 @@ class PortraitNetwork(nn.Module):
         dim = config.dim
         self.encoder: FusedEncoder | StackedEncoder
         self.bias = nn.Parameter(torch.zeros(items))
+        self.mixing: Mixing | None = None
         if config.recipe == "stacked":
             self.encoder = StackedEncoder(items, categories, dim)
             self.dense = nn.Linear(self.encoder.dim, 1)
@@ -148,6 +150,7 @@ class PortraitNetwork(nn.Module):
         self.output = nn.Embedding(items, dim)
         nn.init.normal_(self.output.weight, std=0.02)
         self.pair = PairHead(items, dim) if config.repeat else None
+        self.mixing = Mixing() if config.memory else None
         self.purchase = nn.Sequential(nn.Linear(dim, 32), nn.GELU(), nn.Linear(32, 1))
         if self.features is not None:
             nn.init.zeros_(self.features.weight)
@@ -173,11 +176,25 @@ class PortraitNetwork(nn.Module):
         out: Tensor = self.drop(self.norm(u + requests.timed[:, None] * now))
         return out
 
-    def scores(self, u_PD: Tensor, pairs: Pairs | None) -> Tensor:
-        """Return the logit of every item, shape (P, N)."""
+    def item_vectors(self) -> Tensor:
+        """Return what u is multiplied with, shape (N, D): input and output table added up."""
+        return self.output.weight + self.encoder.content.item.weight[1:]
+
+    def scores(
+        self, u_PD: Tensor, pairs: Pairs | None, requests: Requests, memory_PMN: Tensor | None
+    ) -> Tensor:
+        """Return the score of every item, the memories mixed in, shape (P, N)."""
+        logits = self.logits(u_PD, pairs)
+        if self.mixing is None or memory_PMN is None:
+            return logits
+        out: Tensor = self.mixing(logits, memory_PMN, requests.statistics[:, 0])
+        return out
+
+    def logits(self, u_PD: Tensor, pairs: Pairs | None) -> Tensor:
+        """Return the network's own logit of every item, shape (P, N)."""
         if self.config.recipe == "stacked":
             return self.bias.expand(len(u_PD), -1)
-        logits: Tensor = torch.addmm(self.bias, u_PD, self.output.weight.T)
+        logits: Tensor = torch.addmm(self.bias, u_PD, self.item_vectors().T)
         if self.pair is None or pairs is None or not len(pairs.owner):
             return logits
         bonus = self.pair(u_PD, pairs).to(logits.dtype)

@@ -8,9 +8,14 @@ import numpy.typing as npt
 import torch
 
 from training.devices import autocast, move
-from training.examples import ExampleMaker
+from training.baselines import window
+from training.config import TrainConfig
+from training.examples import Asked, ExampleMaker
+from training.memory import COUNT, Memory
+from training.mixing import MAX_NUMBERS
 from training.metrics import ranking_metrics
 from training.network import PortraitNetwork
+from training.prepared import Prepared
 from training.sequences import Ints
 
 USERS_PER_PASS = 64
@@ -76,7 +81,7 @@ def score_window(
             flat = network.unroll(example.events).flatten(0, 1)
             asked = network.vector(flat[example.moment_place], example.moments)
             u = network.vector(flat[example.place], example.requests)
-            logits = network.scores(u, example.pairs).float().cpu()
+            logits = network.scores(u, example.pairs, example.requests, example.memory).float().cpu()
             parts.append(
                 Scored(
                     ranking_metrics(logits, move(example.targets, _CPU)),
@@ -92,3 +97,33 @@ def score_window(
         rows, chances = np.zeros(0, np.int64), np.zeros(0, np.float32)
         return Scored(np.zeros((0, 4)), rows, rows, chances, chances, rows)
     return Scored(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
+
+
+def fit_mixing(network: PortraitNetwork, prepared: Prepared, memory: Memory) -> dict[str, float]:
+    """Set the weights of the memories by the validation period; see `training.mixing`.
+
+    Returns
+    -------
+    dict
+        Loss before and after, by name.
+    """
+    assert network.mixing is not None
+    maker = ExampleMaker(prepared, network.config, TrainConfig(), memory)
+    asked = window(prepared.histories, prepared.train_until_ms, prepared.until_ms)
+    most = max(100, MAX_NUMBERS // ((COUNT + 1) * len(prepared.vocabulary.items)))
+    stride = max(1, -(-len(asked.event) // most))
+    event, user = asked.event[::stride], asked.user[::stride]
+    network.eval()
+    users = np.unique(user)
+    requests = Asked(user, event - 1, event, np.zeros(len(event), np.bool_))
+    none = np.zeros(0, np.int64)
+    with torch.no_grad():
+        example = maker.make(users, requests, none, prepared.histories.lengths()[users])
+        flat = network.unroll(example.events).flatten(0, 1)
+        u = network.vector(flat[example.place], example.requests)
+        base = network.logits(u, example.pairs)
+    assert example.memory is not None
+    before, after = network.mixing.fit(
+        base, example.memory, example.requests.statistics[:, 0], example.targets
+    )
+    return {"network": before, "mixed": after}

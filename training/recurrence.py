@@ -22,7 +22,7 @@ from training.encoder import WINDOW
 from training.repeat_step import KNOWN, LAST_MS, ROW, count_event
 from training.sequences import GAP_BUCKETS
 from training.state_codec import FINE, read_state, write_state
-from training.state_numbers import round_c, round_h
+from training.state_numbers import round_c, round_h, round_x
 
 _EPSILON: Final = np.float32(1e-5)  # of nn.LayerNorm
 _ONE: Final = np.float32(1)
@@ -49,7 +49,7 @@ class Weights(NamedTuple):
     item, category, kind, numeric, numeric_bias, norm, norm_bias
         Of `training.encoder.Content`; numeric has shape (5, D).
     gap, hour, weekday, time_norm, time_norm_bias
-        Of `training.encoder.Temporal`; without rows where times do not enter the LSTM.
+        Of `training.encoder.Temporal`.
     conv, conv_bias
         Shape (kernel, D, F), of ``stacked``; empty for ``fused``.
     w_input, w_hidden, bias
@@ -92,15 +92,13 @@ class Events(NamedTuple):
 def weights_of(encoder: Any) -> Weights:
     """Return the weights of a `FusedEncoder` or a `StackedEncoder`; large tables are shared."""
     content, times, lstm = encoder.content, encoder.temporal, encoder.lstm
-    stacked = encoder.carried > 0
+    stacked = hasattr(encoder, "conv")
     none = np.zeros((0, encoder.content.norm.weight.shape[0]), np.float32)
     return Weights(
         _array(content.item.weight), _array(content.category.weight), _array(content.kind.weight),
         _array(content.numeric.weight.T), _array(content.numeric.bias),
         _array(content.norm.weight), _array(content.norm.bias),
-        _array(times.gap.weight) if stacked else none,
-        _array(times.hour.weight) if stacked else none,
-        _array(times.weekday.weight) if stacked else none,
+        _array(times.gap.weight), _array(times.hour.weight), _array(times.weekday.weight),
         _array(times.norm.weight), _array(times.norm.bias),
         _array(encoder.conv.weight.permute(2, 1, 0)) if stacked else none[None],
         _array(encoder.conv.bias) if stacked else none[:, 0],
@@ -207,16 +205,18 @@ def _content(x: Any, weights: Any, item: Any, category: Any, kind: int, numeric:
 
 
 @njit
-def _convolve(
-    y: Any, x: Any, carried: Any, weights: Any, gap: int, hour: int, weekday: int, times: Any
-) -> None:
-    """Put the convolution over ``carried`` and x, with x's time added, into y; carry x on."""
-    width = len(x)
-    for n in range(width):
+def _add_times(x: Any, weights: Any, gap: int, hour: int, weekday: int, times: Any) -> None:
+    for n in range(len(x)):
         times[n] = weights.gap[gap, n] + weights.hour[hour, n] + weights.weekday[weekday, n]
     _normalise(times, weights.time_norm, weights.time_norm_bias)
-    for n in range(width):
+    for n in range(len(x)):
         x[n] += times[n]
+
+
+@njit
+def _convolve(y: Any, x: Any, carried: Any, weights: Any) -> None:
+    """Put the convolution over ``carried`` and x into y."""
+    width = len(x)
     y[:] = weights.conv_bias
     last = len(weights.conv) - 1
     for k in range(last):
@@ -224,9 +224,16 @@ def _convolve(
     _product(y, x, weights.conv[last])
     for n in range(len(y)):
         y[n] = max(np.float32(0), y[n])
+
+
+@njit
+def _carry(carried: Any, x: Any) -> None:
+    """Put x, as it rests, behind what is carried; the oldest leaves."""
+    width = len(x)
     for n in range(len(carried) - width):
         carried[n] = carried[n + width]
     carried[len(carried) - width :] = x
+    round_x(carried[len(carried) - width :])
 
 
 @njit
@@ -254,13 +261,15 @@ def _apply(
     items = events.item[begin:end]
     _content(x, weights, items, events.category[begin:end], events.kind[event],
              events.numeric[event])  # fmt: skip
+    _add_times(x, weights, gap, hour, weekday, times)
     carried = len(floats) - 2 * hidden
     h, c = floats[carried : carried + hidden], floats[carried + hidden :]
-    if carried:
-        _convolve(y, x, floats[:carried], weights, gap, hour, weekday, times)
+    if len(weights.conv_bias):
+        _convolve(y, x, floats[:carried], weights)
         _lstm(y, h, c, weights, gates, powers)
     else:
         _lstm(x, h, c, weights, gates, powers)
+    _carry(floats[:carried], x)
     for n in range(len(window) - 1):
         window[n] = window[n + 1]
     window[len(window) - 1] = (gap * 24 + hour) * 7 + weekday + 1

@@ -62,8 +62,8 @@ class Scorer:
         if parts is None:
             return self.model.vocabulary.log_popularity
         with torch.inference_mode():
-            u, pairs = self._vector(parts, now_ms, user_features)
-            out: Floats = self.model.network.scores(u, pairs)[0].numpy()
+            u, pairs, requests = self._vector(parts, now_ms, user_features)
+            out: Floats = self.model.network.scores(u, pairs, requests, self._memory(parts))[0].numpy()
         return out
 
     def item_embeddings(self) -> Floats:
@@ -71,7 +71,7 @@ class Scorer:
         network = self.model.network
         if self.model.config.recipe == "stacked":
             return network.encoder.content.item.weight[1:].numpy()
-        out: Floats = network.output.weight.numpy()
+        out: Floats = network.item_vectors().numpy()
         return out
 
     def propensity(
@@ -85,7 +85,7 @@ class Scorer:
         if parts is None:
             return float("nan")
         with torch.inference_mode():
-            u, _ = self._vector(parts, now_ms, user_features, pairs=False)
+            u, _, _ = self._vector(parts, now_ms, user_features, pairs=False)
             return float(torch.sigmoid(self.model.network.propensity(u))[0])
 
     def _read(self, state: bytes | None) -> LearnedStates | None:
@@ -95,6 +95,12 @@ class Scorer:
         found.load([state])
         return found if found.tables.scalars[0, KNOWN] > 0 else None
 
+    def _memory(self, state: LearnedStates) -> Tensor | None:
+        if self.model.memory is None:
+            return None
+        held = state.tables.snapshot(np.zeros(1, np.int64))
+        return torch.from_numpy(self.model.memory.read(held))
+
     def _vector(
         self,
         state: LearnedStates,
@@ -102,20 +108,26 @@ class Scorer:
         user_features: Mapping[str, Any] | None,
         *,
         pairs: bool = True,
-    ) -> tuple[Tensor, Pairs | None]:
+    ) -> tuple[Tensor, Pairs | None, Requests]:
         network, scalars = self.model.network, state.tables.scalars
         timed = now_ms is not None
         now = np.array([scalars[0, LAST_MS] if now_ms is None else float(now_ms)], np.float64)
         requests: Requests = make_requests(
             scalars, now, np.array([timed]), self.model.user_features.row(user_features)
         )
-        carried = network.encoder.carried
-        h = torch.from_numpy(state.floats[:, carried : carried + network.encoder.hidden])
-        u = network.vector(network.encoder.read(window(state), h), requests)
+        e = network.encoder.read(window(state), *carried_and_h(state, network.encoder.hidden))
+        u = network.vector(e, requests)
         if not pairs or self.model.config.recipe == "stacked":
-            return u, None
+            return u, None, requests
         held = state.tables.snapshot(np.zeros(1, np.int64))
-        return u, make_pairs(held, now, self.model.vocabulary.median_gap_days)
+        return u, make_pairs(held, now, self.model.vocabulary.median_gap_days), requests
+
+
+def carried_and_h(states: LearnedStates, hidden: int) -> tuple[Tensor, Tensor]:
+    """Return what the encoder carries and h of each state, shapes (B, K) and (B, H)."""
+    floats = torch.from_numpy(states.floats)
+    carried = floats.shape[1] - 2 * hidden
+    return floats[:, :carried], floats[:, carried : carried + hidden]
 
 
 def window(states: LearnedStates) -> Window:

@@ -47,6 +47,6 @@ class StackedEncoder(nn.Module):
         out: Tensor = self.lstm(self._convolved(F.pad(x, (0, 0, KERNEL - 1, 0))))[0]
         return out
 
-    def read(self, window: Window, h_BH: Tensor) -> Tensor:
+    def read(self, window: Window, x_BK: Tensor, h_BH: Tensor) -> Tensor:
         """Return e after each user's last event, shape (B, 100): h itself."""
         return h_BH

@@ -6,7 +6,7 @@ Layout, little endian::
               and bytes per distance of a group (1 or 4)
     35 bytes  the repeat table's scalars
     14 bytes  times of the last 7 events: (gap bucket · 24 + hour) · 7 + weekday + 1; 0: none
-    4·K bytes what the encoder carries, float32 (``fused``: nothing)
+    3·K bytes what the encoder carries, fixed point (``fused``: the last x)
     3·H bytes h, fixed point; 3·H bytes c, a float of 16 bits of mantissa
     7·G or 10·G  per group: positive events and seconds to the next group (of the last group:
               to now), its rows less one, the weight of those of its rows touched once

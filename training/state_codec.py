@@ -14,7 +14,7 @@ from training.repeat_step import EVENTS, KNOWN, LAST_MS, STEPS, USED, code_of
 from training.state_numbers import number, put, read_floats, write_floats
 from training.vocabulary import POSITIVE
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 HEAD: Final = 13
 SCALARS: Final = 35
 WEIGHTS: Final = np.array([0.0, *sorted(set(POSITIVE.values()))], np.float32)
@@ -44,7 +44,7 @@ class Shape(NamedTuple):
     @property
     def most_bytes(self) -> int:
         """How large a packed state can be."""
-        fixed = HEAD + SCALARS + 2 * WINDOW + 4 * self.carried + 6 * self.hidden
+        fixed = HEAD + SCALARS + 2 * WINDOW + 3 * self.carried + 6 * self.hidden
         return fixed + self.capacity * (10 + self.item_bytes + _AGAIN) + self.capacity // 8 + 1
 
 
@@ -55,7 +55,7 @@ _AGAIN: Final = 9  # bytes of a row touched again, beside its item
 @njit
 def read_state(data: Any, shape: Any, scalars: Any, window: Any, floats: Any, rows: Any) -> int:
     """Read one packed state into arrays and return `FINE`, or what is wrong with it."""
-    float_bytes = 4 * shape.carried + 6 * shape.hidden
+    float_bytes = 3 * shape.carried + 6 * shape.hidden
     if len(data) < HEAD + SCALARS or number(data, 0, 2) != FORMAT:
         return DAMAGED
     if number(data, 2, 4) != shape.model:

@@ -1,4 +1,4 @@
-"""Single numbers of learned states as bytes, and the precision in which h and c rest; compiled."""
+"""Single numbers of learned states as bytes, and the precision in which x, h and c rest; compiled."""
 
 from typing import Any, Final
 
@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 _H_UNIT: Final = np.float32(1 << 23)
+_X_UNIT: Final = np.float32(1 << 18)
 _LEAST_EXPONENT: Final = 64
 
 
@@ -29,9 +30,20 @@ def put(out: Any, at: int, value: int, width: int) -> int:
 @njit
 def round_h(values: Any) -> None:
     """Round h, which lies within ±1, to 24 bits of fixed point: 1.2e-7 apart."""
+    _round(values, _H_UNIT)
+
+
+@njit
+def round_x(values: Any) -> None:
+    """Round x, a sum of two layer norms, to 24 bits of fixed point: 3.8e-6 apart, within ±32."""
+    _round(values, _X_UNIT)
+
+
+@njit
+def _round(values: Any, unit: Any) -> None:
     for n in range(len(values)):
-        units = np.rint(values[n] * _H_UNIT)
-        values[n] = max(-_H_UNIT, min(_H_UNIT - np.float32(1), units)) / _H_UNIT
+        units = np.rint(values[n] * unit)
+        values[n] = max(-_H_UNIT, min(_H_UNIT - np.float32(1), units)) / unit
 
 
 @njit
@@ -49,12 +61,10 @@ def read_floats(data: Any, at: int, floats: Any, hidden: int) -> int:
     """Read what the encoder carries, then h and c, and return where they end."""
     carried = len(floats) - 2 * hidden
     bits = floats.view(np.uint32)
-    for n in range(carried):
-        bits[n] = number(data, at, 4)
-        at += 4
-    for n in range(carried, carried + hidden):
+    for n in range(carried + hidden):
         units = number(data, at, 3)
-        floats[n] = np.float32(units - (1 << 24) if units >> 23 else units) / _H_UNIT
+        unit = _X_UNIT if n < carried else _H_UNIT
+        floats[n] = np.float32(units - (1 << 24) if units >> 23 else units) / unit
         at += 3
     for n in range(carried + hidden, len(floats)):
         packed = number(data, at, 3)
@@ -73,10 +83,9 @@ def write_floats(out: Any, at: int, floats: Any, hidden: int) -> int:
     """Write what the encoder carries, then h and c, and return where they end."""
     carried = len(floats) - 2 * hidden
     bits = floats.view(np.uint32)
-    for n in range(carried):
-        at = put(out, at, bits[n], 4)
-    for n in range(carried, carried + hidden):
-        at = put(out, at, int(floats[n] * _H_UNIT) & 0xFFFFFF, 3)
+    for n in range(carried + hidden):
+        unit = _X_UNIT if n < carried else _H_UNIT
+        at = put(out, at, int(floats[n] * unit) & 0xFFFFFF, 3)
     for n in range(carried + hidden, len(floats)):
         word = np.int64(bits[n])
         packed = np.int64(0)

@@ -26,8 +26,10 @@ from feature_repo.events import iso
 from training.config import RECIPES, ModelConfig, TrainConfig
 from training.devices import one_thread
 from training.loop import CHECKPOINT, PROGRESS, Alone, Fit, new_network, train_loop_per_worker
+from training.memory import Memory
 from training.model_dir import save
 from training.own_signals import own_signals
+from training.predict import fit_mixing
 from training.prepare import feast_join, milliseconds, prepare, read_histories
 from training.prepared import Prepared
 
@@ -135,6 +137,12 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
     prepared = Prepared.read(run)
     network = new_network(prepared, shape)
     network.load_state_dict(kept["best"])
+    memory, mixing = None, None
+    if network.mixing is not None:
+        memory = Memory.fit(
+            prepared.histories, prepared.train_until_ms, len(prepared.vocabulary.items)
+        )
+        mixing = fit_mixing(network, prepared, memory)
     epochs = kept["progress"]["epochs"]
     training = {
         "train_until": iso(prepared.train_until_ms),
@@ -146,10 +154,10 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
         "settings": asdict(settings),
         "torch": torch.__version__,
     }
-    metrics = {"validation": kept["progress"]["best"], "epochs": epochs}
+    metrics = {"validation": kept["progress"]["best"], "epochs": epochs, "mixing_loss": mixing}
     save(
         target, network, prepared.vocabulary, prepared.user_features,
-        training=training, metrics=metrics,
+        memory=memory, training=training, metrics=metrics,
     )  # fmt: skip
 
 

@@ -27,7 +27,8 @@ def test_a_loaded_model_says_what_it_is(copy: Path) -> None:
     model = load(copy)
     assert model.version.startswith("fused-")
     assert model.manifest["training"]["seed"] == 7
-    assert {"weights.safetensors", "vocabulary.json"} == set(model.manifest["files"])
+    files = {"weights.safetensors", "vocabulary.json", "memory.safetensors"}
+    assert files == set(model.manifest["files"])
     assert latest(copy.parent) == copy
     assert latest(copy) is None
 

@@ -1,0 +1,69 @@
+"""Item-item rows against what they are defined by."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from tests.training.shops import Shop, habits, shop
+from training import item_rows
+from training.sequences import Histories, encode
+from training.vocabulary import Vocabulary, build_vocabulary
+
+
+@pytest.fixture(scope="module")
+def encoded() -> tuple[Vocabulary, Histories]:
+    made: Shop = shop(habits, users=30, events=15)
+    vocabulary = build_vocabulary(made, until_ms=2**53, support=1)
+    return vocabulary, encode(made, vocabulary)
+
+
+def some(users: int = 40, items: int = 9) -> sp.csr_matrix:
+    return sp.csr_matrix((np.random.default_rng(1).random((users, items)) < 0.3).astype(np.float32))
+
+
+def test_ease_is_the_ridge_regression_of_each_item_on_the_others() -> None:
+    x, ridge = some(), 3.0
+    rows, dense = item_rows.ease(x, ridge), x.toarray()
+    for j in range(dense.shape[1]):
+        others = [i for i in range(dense.shape[1]) if i != j]
+        left = dense[:, others].T @ dense[:, others] + ridge * np.eye(len(others))
+        expected = np.linalg.solve(left, dense[:, others].T @ dense[:, j])
+        np.testing.assert_allclose(rows[others, j], expected, atol=1e-5)
+        assert rows[j, j] == 0
+
+
+def test_with_all_items_near_the_neighbour_ridge_is_ease() -> None:
+    x = some()
+    found = item_rows.neighbour_ridge(x, 3.0, neighbours=100).toarray()
+    np.testing.assert_allclose(found, item_rows.ease(x, 3.0), atol=1e-5)
+
+
+def test_cosine_of_two_items() -> None:
+    x = sp.csr_matrix(np.array([[1, 1], [1, 0], [1, 1], [0, 1]], np.float32))
+    assert item_rows.cosine(x, 1.0).toarray()[0, 1] == pytest.approx(2 / (3 + 1))
+
+
+def test_transitions_count_what_came_after(encoded: tuple[Vocabulary, Histories]) -> None:
+    vocabulary, histories = encoded
+    items = len(vocabulary.items)
+    found = item_rows.transitions(
+        histories, np.ones(len(histories.time_ms), bool), items, distance=3
+    ).toarray()
+    naive = np.zeros((items, items))
+    for user in range(len(histories.users)):
+        events = range(histories.starts[user], histories.starts[user + 1])
+        baskets = [histories.item[histories.lines[e] : histories.lines[e + 1]] - 1 for e in events]
+        for a in range(len(baskets)):
+            for b in range(a + 1, min(len(baskets), a + 4)):
+                for i in baskets[a]:
+                    for j in baskets[b]:
+                        naive[i, j] += 1 / (b - a)
+    naive /= naive.sum(axis=1, keepdims=True) + 5
+    np.testing.assert_allclose(found, naive, atol=1e-5)
+
+
+def test_top_keeps_the_largest() -> None:
+    kept = item_rows.top(sp.csr_matrix(np.array([[1.0, -5.0, 3.0], [0.0, 0.0, 2.0]])), 2)
+    assert kept.toarray().tolist() == [[0, -5, 3], [0, 0, 2]]
+
+

@@ -1,0 +1,42 @@
+"""How every model is measured: the same requests, candidates, mask and metrics."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training.baselines import Window
+from training.batches import make_targets
+from training.compare.shop import Shop
+from training.metrics import NAMES, ranking_metrics
+
+CHUNK = 512
+"""Requests scored at a time."""
+
+Score = Callable[[Window], Tensor]
+"""Takes at most `CHUNK` requests, returns scores of shape (P, N)."""
+
+Doubles = npt.NDArray[np.float64]
+
+
+def measure(shop: Shop, wanted: Window, score: Score) -> Doubles:
+    """Return `training.metrics.NAMES` per request, shape (P, 4)."""
+    parts = list[Doubles]()
+    for begin in range(0, len(wanted.event), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        some = Window(wanted.event[part], wanted.user[part])
+        scores = score(some).float()
+        if shop.masked:
+            scores = scores.clone()
+            request, item = shop.had(some)
+            scores[torch.from_numpy(request), torch.from_numpy(item)] = -torch.inf
+        parts.append(ranking_metrics(scores, make_targets(shop.histories, some.event)))
+    return np.concatenate(parts) if parts else np.zeros((0, len(NAMES)))
+
+
+def sample(wanted: Window, most: int) -> Window:
+    """Return an even sample of requests, all if there are no more than ``most``."""
+    stride = max(1, -(-len(wanted.event) // most))
+    return Window(wanted.event[::stride], wanted.user[::stride])

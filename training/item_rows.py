@@ -1,0 +1,137 @@
+"""Item-item rows: what having one item says about every other, fitted in closed form.
+
+For users u and items i let ``X[u, i] = 1`` where u had i. Four ways to rows B (N, N), of which
+row i is added to the scores of who has i:
+
+- `ease`: ``B = I − P / diag(P)``, ``P = (XᵀX + λI)⁻¹`` (Steck, "Embarrassingly Shallow
+  Autoencoders for Sparse Data", WWW 2019), zero diagonal.
+- `neighbour_ridge`: the same ridge regression of each item on its M nearest items by cosine
+  alone, in the spirit of Ning and Karypis, "SLIM", ICDM 2011; linear in N.
+- `cosine`: item neighbours with shrinkage.
+- `transitions`: ``B[i, j] = Σ 1/d`` over the times j came d ≤ 10 events after i (i itself, too,
+  where it is bought again), each row divided by its sum plus 5.
+
+Belongs here: fitting rows. Not here: what a shopper has (`repeat`), how rows enter a score
+(`memory`).
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from training.sequences import Histories, Ints
+
+Floats = npt.NDArray[np.float32]
+DISTANCE: Final = 10
+_ROW_SHRINK: Final = 5.0
+
+
+def interactions(histories: Histories, wanted: npt.NDArray[np.bool_], items: int) -> Any:
+    """Return X, users × items, 1 where a wanted, positive event has the item.
+
+    Parameters
+    ----------
+    wanted
+        Which events count, shape (E,).
+    """
+    sizes = np.diff(histories.lines)
+    owner = np.repeat(np.repeat(np.arange(len(histories.users)), histories.lengths()), sizes)
+    used = np.repeat(wanted & (histories.weight > 0), sizes) & (histories.item > 0)
+    shape = (len(histories.users), items)
+    found = sp.csr_matrix(
+        (np.ones(int(used.sum()), np.float32), (owner[used], histories.item[used] - 1)), shape
+    )
+    found.sum_duplicates()
+    found.data[:] = 1.0
+    return found
+
+
+def ease(x: Any, ridge: float) -> Floats:
+    """Return EASE's rows, dense; λ = ``ridge``."""
+    gram = np.asarray((x.T @ x).todense(), np.float64)
+    gram[np.diag_indices_from(gram)] += ridge
+    inverse = np.linalg.inv(gram)
+    rows = -inverse / np.diag(inverse)[None, :]
+    rows[np.diag_indices_from(rows)] = 0.0
+    return rows.astype(np.float32)
+
+
+def cosine(x: Any, shrink: float) -> Any:
+    """Return ``Xᵢ·Xⱼ / (|Xᵢ||Xⱼ| + shrink)``, sparse, zero diagonal."""
+    both = (x.T @ x).tocoo()
+    norm = np.sqrt(np.asarray(x.sum(axis=0)).ravel())
+    value = both.data / (norm[both.row] * norm[both.col] + shrink)
+    off = both.row != both.col
+    shape = both.shape
+    return sp.csr_matrix((value[off].astype(np.float32), (both.row[off], both.col[off])), shape)
+
+
+def neighbour_ridge(x: Any, ridge: float, *, neighbours: int = 150) -> Any:
+    """Return ridge regressions of each item on its nearest items, sparse.
+
+    Column j of B holds ``(G_SS + λI)⁻¹ G_Sj`` on the S nearest items of j by cosine.
+    """
+    gram = (x.T @ x).tocsc().astype(np.float64)
+    near = top(cosine(x, 10.0).T.tocsr(), neighbours)
+    rows, columns, values = list[Ints](), list[Ints](), list[npt.NDArray[Any]]()
+    lookup = gram.tocsr()
+    for j in range(x.shape[1]):
+        chosen = np.sort(near.indices[near.indptr[j] : near.indptr[j + 1]])
+        if not len(chosen):
+            continue
+        block = lookup[chosen][:, chosen].toarray()
+        block[np.diag_indices_from(block)] += ridge
+        right = np.asarray(gram[chosen, j].todense()).ravel()
+        rows.append(chosen)
+        columns.append(np.full(len(chosen), j))
+        values.append(np.linalg.solve(block, right))
+    shape = gram.shape
+    if not rows:
+        return sp.csr_matrix(shape, dtype=np.float32)
+    data = np.concatenate(values).astype(np.float32)
+    return sp.csr_matrix((data, (np.concatenate(rows), np.concatenate(columns))), shape)
+
+
+def transitions(
+    histories: Histories, wanted: npt.NDArray[np.bool_], items: int, *, distance: int = DISTANCE
+) -> Any:
+    """Return directed rows, sparse: what came after, weighted by 1/distance in events."""
+    sizes = np.diff(histories.lines)
+    event = np.repeat(np.arange(len(sizes)), sizes)
+    owner = np.repeat(np.arange(len(histories.users)), histories.lengths())
+    place = np.cumsum(wanted & (histories.weight > 0))
+    used = np.repeat(wanted & (histories.weight > 0), sizes) & (histories.item > 0)
+    event, item = event[used], histories.item[used] - 1
+    user, place = owner[event], place[event]
+    number = np.unique(event, return_inverse=True)[1]
+    before = sp.csr_matrix(
+        (np.ones(len(item), np.float32), (number, item)), (int(number.max(initial=-1)) + 1, items)
+    )
+    first = np.unique(number, return_index=True)[1]
+    user, place = user[first], place[first]
+    total = sp.csr_matrix((items, items), dtype=np.float32)
+    for d in range(1, min(distance, len(first) - 1) + 1):
+        same = (user[d:] == user[:-d]).astype(np.float32) / (place[d:] - place[:-d])
+        total = total + before[:-d].T @ sp.diags(same) @ before[d:]
+    scale = 1.0 / (np.asarray(total.sum(axis=1)).ravel() + _ROW_SHRINK)
+    return (sp.diags(scale.astype(np.float32)) @ total).tocsr()
+
+
+def top(rows: Any, keep: int) -> Any:
+    """Return each row's ``keep`` entries of largest size, sparse with sorted columns."""
+    rows = sp.csr_matrix(rows)
+    parts, indptr = list[Ints](), [0]
+    for begin, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
+        size = end - begin
+        chosen = np.arange(begin, end)
+        if size > keep:
+            chosen = begin + np.argpartition(-np.abs(rows.data[begin:end]), keep)[:keep]
+        chosen = chosen[np.argsort(rows.indices[chosen], kind="stable")]
+        parts.append(chosen)
+        indptr.append(indptr[-1] + len(chosen))
+    chosen = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    return sp.csr_matrix(
+        (rows.data[chosen].astype(np.float32), rows.indices[chosen], indptr), rows.shape
+    )

@@ -1,0 +1,176 @@
+"""Memories: what the items a shopper holds say about every other, beside the network's answer.
+
+For a request with held items i, ``s_i`` positive events since each was last touched, and rows B
+(`training.item_rows`), a channel m gives::
+
+    r_m[j] = Σ_i γ_m^{s_i} · B_m[i, j]
+    φ_m    = r_m, or log(r_m / ε + 1)
+
+What is held, and since when, is the repeat table (`training.repeat`): a memory adds nothing to
+a shopper's state, and is bounded as the table is. Two channels more are the same for everybody:
+the logarithm of popularity, recent and most recent. How much each counts is `training.mixing`'s.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from training import item_rows
+from training.repeat import EVENTS, Rows
+from training.sequences import Histories
+from training.vocabulary import DAY_MS
+
+Floats = npt.NDArray[np.float32]
+KEPT: Final = 200
+"""Entries kept of each row."""
+MAX_DENSE_ITEMS: Final = 4000
+"""Up to here rows are EASE's; beyond, ridge regressions on the nearest items."""
+RIDGE: Final = 500.0
+EPSILON: Final = 1e-3
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One memory: which rows, how it fades, and whether its logarithm counts."""
+
+    rows: str
+    per_event: float
+    log: bool = False
+
+
+CHANNELS: Final = (
+    Channel("together", 0.5),
+    Channel("together", 0.8),
+    Channel("together", 0.9),
+    Channel("together", 0.98),
+    Channel("after", 0.5, log=True),
+    Channel("after", 0.8, log=True),
+)
+KINDS: Final = ("together", "after")
+HALF_LIVES_DAYS: Final = (28.0, 7.0)
+COUNT: Final = len(CHANNELS) + len(HALF_LIVES_DAYS)
+"""Number of channels M."""
+_POWERS: Final = np.power(
+    np.array([c.per_event for c in CHANNELS])[:, None], np.arange(2048)[None, :]
+).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Sparse rows: entries of item i at ``indptr[i] : indptr[i + 1]``."""
+
+    indptr: npt.NDArray[np.int64]
+    item: npt.NDArray[np.int32]
+    value: Floats
+
+    @classmethod
+    def of(cls, rows: Any) -> "Table":
+        """Keep the `KEPT` largest entries of each row."""
+        kept = item_rows.top(rows, KEPT)
+        # What rests in a model directory is half precision: be the same before and after.
+        value = kept.data.astype(np.float16).astype(np.float32)
+        return cls(kept.indptr.astype(np.int64), kept.indices.astype(np.int32), value)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Rows and popularity of a training period.
+
+    Attributes
+    ----------
+    tables
+        Rows by kind, see `KINDS`.
+    popularity
+        Centred log of target lines, halved every `HALF_LIVES_DAYS`. Shape (2, N).
+    """
+
+    tables: Mapping[str, Table]
+    popularity: Floats
+
+    @classmethod
+    def fit(cls, histories: Histories, until_ms: int, items: int) -> "Memory":
+        """Fit everything on the events before ``until_ms``."""
+        wanted = histories.time_ms < until_ms
+        x = item_rows.interactions(histories, wanted, items)
+        dense = items <= MAX_DENSE_ITEMS
+        together = item_rows.ease(x, RIDGE) if dense else item_rows.neighbour_ridge(x, RIDGE)
+        tables = {
+            "together": Table.of(together),
+            "after": Table.of(item_rows.transitions(histories, wanted, items)),
+        }
+        return cls(tables, _popularity(histories, until_ms, items))
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return every array by name; values in half precision, which they are rounded to."""
+        out: dict[str, npt.NDArray[Any]] = {"popularity": self.popularity}
+        for kind, table in self.tables.items():
+            out[f"{kind}_indptr"] = table.indptr
+            out[f"{kind}_item"] = table.item
+            out[f"{kind}_value"] = table.value.astype(np.float16)
+        return out
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "Memory":
+        """Read what `arrays` gave."""
+        tables = {
+            kind: Table(
+                arrays[f"{kind}_indptr"],
+                arrays[f"{kind}_item"],
+                arrays[f"{kind}_value"].astype(np.float32),
+            )
+            for kind in KINDS
+        }
+        return cls(tables, arrays["popularity"])
+
+    def read(self, held: Rows) -> Floats:
+        """Return φ of each channel at P requests, shape (P, M, N).
+
+        Parameters
+        ----------
+        held
+            Snapshot of P repeat tables.
+        """
+        out = np.zeros((len(held.scalars), COUNT, self.popularity.shape[1]), np.float32)
+        since = held.scalars[held.owner, EVENTS].astype(np.int64) - held.rows["last_event"]
+        weight = _POWERS[:, np.clip(since, 0, _POWERS.shape[1] - 1)]
+        for kind, table in self.tables.items():
+            channels = np.array([m for m, c in enumerate(CHANNELS) if c.rows == kind], np.int64)
+            _add(
+                out, held.owner, held.rows["item"], weight, channels,
+                table.indptr, table.item, table.value,
+            )  # fmt: skip
+        for m, channel in enumerate(CHANNELS):
+            if channel.log:
+                out[:, m] = np.log(np.maximum(out[:, m], 0.0) / EPSILON + 1.0)
+        out[:, len(CHANNELS) :] = self.popularity
+        return out
+
+
+def _popularity(histories: Histories, until_ms: int, items: int) -> Floats:
+    before = histories.target & (histories.time_ms < until_ms)
+    days = np.maximum(until_ms - histories.time_ms, 0) / DAY_MS
+    rows = list[Floats]()
+    for half_life in HALF_LIVES_DAYS:
+        weight = np.repeat(np.where(before, 0.5 ** (days / half_life), 0.0), np.diff(histories.lines))
+        logs = np.log(np.bincount(histories.item, weight, minlength=items + 1)[1:] + 0.5)
+        rows.append((logs - logs.mean()).astype(np.float32))
+    return np.stack(rows)
+
+
+@njit(cache=True)
+def _add(
+    out: Any, owner: Any, item: Any, weight: Any, channels: Any, indptr: Any, column: Any,
+    value: Any,
+) -> None:  # fmt: skip
+    """Add each held item's row, weighted, to its owner's channels."""
+    for r in range(len(owner)):
+        begin, end = indptr[item[r] - 1], indptr[item[r]]
+        for m in channels:
+            row, w = out[owner[r], m], weight[m, r]
+            if w > 1e-7:
+                for k in range(begin, end):
+                    row[column[k]] += w * value[k]
