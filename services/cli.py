@@ -4,7 +4,7 @@ import atexit
 import os
 import sys
 
-from services import cli_data, cli_model, cli_proof, cli_service
+from services import cli_data, cli_proof, cli_service
 from services.command import app
 
 __all__ = ["app", "cli_data", "cli_proof", "cli_service", "main"]

@@ -54,18 +54,18 @@ def compare(
     from training.compare.run import compare as run
     from training.devices import one_thread
 
-    chosen = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
+    chosen = (
+        None if models is None else [name.strip() for name in models.split(",") if name.strip()]
+    )
     unknown = sorted(set(chosen or ()) - {*PEERS, "portrait"})
     if unknown:
-        raise InvalidInputError(
-            f"--models {', '.join(unknown)}: choose from {', '.join(PEERS)}"
-        )
+        raise InvalidInputError(f"--models {', '.join(unknown)}: choose from {', '.join(PEERS)}")
     with step(f"read {dataset}"):
         shop = datasets.open_shop(dataset, data)
     with step(f"compare on {shop.name}") as tell, one_thread():
         result = run(
             shop, seeds=[7 + n for n in range(seeds)], budget_s=60 * budget, models=chosen,
-            tell=lambda done, total, what: tell(done, total, what), say=tell.say,
+            tell=tell, say=tell.say,
         )  # fmt: skip
     console.print(_table(result))
     if results is not None:

@@ -1,22 +1,18 @@
-"""Recipe ``fused``: a CNN over temporal features beside an LSTM over what was in the event.
+"""Recipe ``fused``: a CNN over what was in the last events and when, an LSTM over what it finds.
 
 For event t with items S, category, type and numeric features::
 
-    s_t = LN(gap[t] + hour[t] + weekday[t])                                   temporal
-    x_t = LN(Σ_{i∈S} (item[i] + category[i]) / √|S| + type[t] + W·numeric[t])  content
-          + s_t
-    c   = x + two gated residual causal convolutions (kernel 3, dilation 1 and 2) over s
-    y   = P·LSTM(x)
+    x_t = LN(Σ_{i∈S} (item[i] + category[i]) / √|S| + type[t] + W·numeric[t])   content
+          + LN(gap[t] + hour[t] + weekday[t])                                   time
+    c_t = x_t + gelu(a_t) ⊙ σ(g_t),   [a; g] = Conv1d(x)   causal, kernel 3
+    y   = P·LSTM(c)
     z_t = σ(W[y_t; c_t]) ⊙ [y_t; c_t];   e_t = W'·LN(z_t[:d] + z_t[d:])
 
-What an event was reaches e by two ways: through the LSTM, and directly by x.
+What an event was reaches e by two ways: through the LSTM, and directly by c. `unroll` runs
+whole histories, for training; event by event `training.recurrence` does the same, and `read`
+makes e of what it keeps. All over the same parameters.
 
-`FusedEncoder.unroll` runs whole histories, for training. While events come one by one only
-the LSTM moves, in `training.recurrence`, and x is kept; the convolutions see the times of the
-last `WINDOW` events and run when e is asked for, in `FusedEncoder.read`. All over the same
-parameters.
-
-Shape legend: B users, T events, E events laid flat, D width, H LSTM units, W the window.
+Shape legend: B users, T events, E events laid flat, D width, H LSTM units.
 """
 
 from dataclasses import dataclass
@@ -28,9 +24,6 @@ from torch.nn import functional as F  # noqa: N812
 from training.sequences import CONSUMED, GAP_BUCKETS, NUMERIC
 
 KERNEL = 3
-DILATIONS = (1, 2)
-WINDOW = 1 + (KERNEL - 1) * sum(DILATIONS)
-"""Events that reach the last output of the convolutions: 7."""
 
 
 @dataclass(frozen=True)
@@ -64,24 +57,6 @@ class EventInputs:
     numeric: Tensor
     place: Tensor
     lengths: Tensor
-
-
-@dataclass(frozen=True)
-class Window:
-    """Times of the last events of each user, oldest first.
-
-    Attributes
-    ----------
-    present
-        Whether there is an event at the place, shape (B, W).
-    gap, hour, weekday
-        As in `EventInputs`, shape (B, W).
-    """
-
-    present: Tensor
-    gap: Tensor
-    hour: Tensor
-    weekday: Tensor
 
 
 def pad(flat_ED: Tensor, place_BT: Tensor) -> Tensor:
@@ -130,20 +105,19 @@ class Temporal(nn.Module):
 
 
 class GatedConv(nn.Module):
-    """Causal ``x + gelu(a)·σ(g)`` with ``[a, g] = Conv1d(d → 2d, kernel 3, dilation)``."""
+    """Causal ``x + gelu(a)·σ(g)`` with ``[a, g] = Conv1d(d → 2d, kernel 3)``."""
 
-    def __init__(self, dim: int, dilation: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(dim, 2 * dim, KERNEL, dilation=dilation)
-        self.kept = (KERNEL - 1) * dilation
+        self.conv = nn.Conv1d(dim, 2 * dim, KERNEL)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return the outputs at the T inputs; zeros stand before the first."""
-        # One matrix product over the taps laid side by side: the same sums as `self.conv`, of
-        # which a lone window costs a quarter on a CPU and a training step a tenth less.
-        length, step = x_BTD.shape[1], self.kept // (KERNEL - 1)
-        padded = F.pad(x_BTD, (0, 0, self.kept, 0))
-        taps = torch.cat([padded[:, k * step : k * step + length] for k in range(KERNEL)], dim=-1)
+        # One matrix product over the taps laid side by side: the same sums as `self.conv`, in
+        # which a training step costs a tenth less on a CPU.
+        length = x_BTD.shape[1]
+        padded = F.pad(x_BTD, (0, 0, KERNEL - 1, 0))
+        taps = torch.cat([padded[:, k : k + length] for k in range(KERNEL)], dim=-1)
         weight = self.conv.weight.permute(0, 2, 1).flatten(1)
         a, g = F.linear(taps, weight, self.conv.bias).chunk(2, dim=-1)
         return x_BTD + F.gelu(a) * torch.sigmoid(g)
@@ -157,7 +131,7 @@ class FusedEncoder(nn.Module):
         self.dim, self.hidden = dim, hidden
         self.content = Content(items, categories, dim)
         self.temporal = Temporal(dim)
-        self.convs = nn.ModuleList([GatedConv(dim, dilation) for dilation in DILATIONS])
+        self.convolve = GatedConv(dim)
         self.lstm = nn.LSTM(dim, hidden, batch_first=True)
         self.project = nn.Linear(hidden, dim)
         self.gate = nn.Linear(2 * dim, 2 * dim)
@@ -167,8 +141,8 @@ class FusedEncoder(nn.Module):
 
     @property
     def carried(self) -> int:
-        """Floats that the recurrence keeps between events beside h and c: the last x."""
-        return self.dim
+        """Floats that the recurrence keeps between events beside h and c: two x, and the last c."""
+        return KERNEL * self.dim
 
     def unroll(self, inputs: EventInputs) -> Tensor:
         """Encode whole histories from their first event.
@@ -179,19 +153,12 @@ class FusedEncoder(nn.Module):
             e at every event, shape (B, T, D); what stands at padding is meaningless.
         """
         times = self.temporal(inputs.gap, inputs.hour, inputs.weekday)
-        x = pad(self.drop(self.content(inputs) + times), inputs.place)
-        s = pad(times, inputs.place)
-        for conv in self.convs:
-            s = conv(s)
-        return self._fuse(self.lstm(x)[0], s + x)
+        c = self.convolve(pad(self.drop(self.content(inputs) + times), inputs.place))
+        return self._fuse(self.lstm(c)[0], c)
 
-    def read(self, window: Window, x_BD: Tensor, h_BH: Tensor) -> Tensor:
+    def read(self, carried_BK: Tensor, h_BH: Tensor) -> Tensor:
         """Return e after each user's last event, shape (B, D)."""
-        present = window.present[:, :, None].to(h_BH.dtype)
-        s = self.temporal(window.gap, window.hour, window.weekday) * present
-        for conv in self.convs:
-            s = conv(s) * present
-        return self._fuse(h_BH, s[:, -1] + x_BD)
+        return self._fuse(h_BH, carried_BK[:, -self.dim :])
 
     def _fuse(self, y: Tensor, c: Tensor) -> Tensor:
         both = torch.cat([self.project(self.drop(y)), c], dim=-1)

@@ -155,7 +155,8 @@ def _popularity(histories: Histories, until_ms: int, items: int) -> Floats:
     days = np.maximum(until_ms - histories.time_ms, 0) / DAY_MS
     rows = list[Floats]()
     for half_life in HALF_LIVES_DAYS:
-        weight = np.repeat(np.where(before, 0.5 ** (days / half_life), 0.0), np.diff(histories.lines))
+        faded = np.where(before, 0.5 ** (days / half_life), 0.0)
+        weight = np.repeat(faded, np.diff(histories.lines))
         logs = np.log(np.bincount(histories.item, weight, minlength=items + 1)[1:] + 0.5)
         rows.append((logs - logs.mean()).astype(np.float32))
     return np.stack(rows)

@@ -72,10 +72,10 @@ class Mixing(nn.Module):
             scores = self(base_PN, memory_PMN, log_events_P)
             added = self._at(log_events_P)[:, 1:] * size
             value = basket_loss(scores, targets) + RIDGE * added.square().sum(dim=1).mean()
-            value.backward()
+            value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        optimizer.step(loss)
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
         self.weights.requires_grad_(False)
         with torch.no_grad():
             after = float(basket_loss(self(base_PN, memory_PMN, log_events_P), targets))

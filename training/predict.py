@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training.devices import autocast, move
 from training.baselines import window
 from training.config import TrainConfig
+from training.devices import autocast, move
 from training.examples import Asked, ExampleMaker
 from training.memory import COUNT, Memory
-from training.mixing import MAX_NUMBERS
 from training.metrics import ranking_metrics
+from training.mixing import MAX_NUMBERS
 from training.network import PortraitNetwork
 from training.prepared import Prepared
 from training.sequences import Ints
@@ -81,10 +81,10 @@ def score_window(
             flat = network.unroll(example.events).flatten(0, 1)
             asked = network.vector(flat[example.moment_place], example.moments)
             u = network.vector(flat[example.place], example.requests)
-            logits = network.scores(u, example.pairs, example.requests, example.memory).float().cpu()
+            scores = network.scores(u, example.pairs, example.requests, example.memory)
             parts.append(
                 Scored(
-                    ranking_metrics(logits, move(example.targets, _CPU)),
+                    ranking_metrics(scores.float().cpu(), move(example.targets, _CPU)),
                     example.users,
                     example.answers,
                     torch.sigmoid(network.propensity(asked).float()).cpu().numpy(),

@@ -1,8 +1,8 @@
 """One event after another through the encoder's recurrent half, compiled.
 
 What `training.encoder` and `training.stacked` write as torch modules for whole histories is
-written here once more for one shopper's next event: content, the ``stacked`` recipe's
-convolution, the LSTM, the window of times and the repeat table. The two are tested equal.
+written here once more for one shopper's next event: content, convolution, LSTM and the repeat
+table. The two are tested equal.
 Sums have a fixed order and no neighbour, so the same events give the same bytes whoever
 shared a batch. Belongs here: arrays. Not here: events as records, bytes of states.
 
@@ -18,7 +18,6 @@ import numpy.typing as npt
 from numba import njit
 from torch import Tensor
 
-from training.encoder import WINDOW
 from training.repeat_step import KNOWN, LAST_MS, ROW, count_event
 from training.sequences import GAP_BUCKETS
 from training.state_codec import FINE, read_state, write_state
@@ -31,6 +30,7 @@ _LN2_HIGH: Final = np.float32(0.693359375)
 _LN2_LOW: Final = np.float32(-2.12194440e-4)
 _MOST: Final = np.float32(87.0)  # exp of more leaves single precision
 _HALF: Final = np.float32(0.5)
+_ROOT_HALF: Final = math.sqrt(0.5)
 _P0, _P1, _P2 = (
     np.float32(1.9875691500e-4),
     np.float32(1.3981999507e-3),
@@ -51,7 +51,9 @@ class Weights(NamedTuple):
     gap, hour, weekday, time_norm, time_norm_bias
         Of `training.encoder.Temporal`.
     conv, conv_bias
-        Shape (kernel, D, F), of ``stacked``; empty for ``fused``.
+        Shape (kernel, D, F); F is 2·D for ``fused``.
+    gated
+        How the convolution ends: ``x + gelu(a)·σ(g)`` of ``fused``, or relu of ``stacked``.
     w_input, w_hidden, bias
         Of the LSTM: shapes (D or F, 4H), (H, 4H), (4H,); gates stand as input, forget, cell,
         output.
@@ -71,6 +73,7 @@ class Weights(NamedTuple):
     time_norm_bias: Floats
     conv: Floats
     conv_bias: Floats
+    gated: bool
     w_input: Floats
     w_hidden: Floats
     bias: Floats
@@ -92,16 +95,15 @@ class Events(NamedTuple):
 def weights_of(encoder: Any) -> Weights:
     """Return the weights of a `FusedEncoder` or a `StackedEncoder`; large tables are shared."""
     content, times, lstm = encoder.content, encoder.temporal, encoder.lstm
-    stacked = hasattr(encoder, "conv")
-    none = np.zeros((0, encoder.content.norm.weight.shape[0]), np.float32)
+    gated = hasattr(encoder, "convolve")
+    conv = encoder.convolve.conv if gated else encoder.conv
     return Weights(
         _array(content.item.weight), _array(content.category.weight), _array(content.kind.weight),
         _array(content.numeric.weight.T), _array(content.numeric.bias),
         _array(content.norm.weight), _array(content.norm.bias),
         _array(times.gap.weight), _array(times.hour.weight), _array(times.weekday.weight),
         _array(times.norm.weight), _array(times.norm.bias),
-        _array(encoder.conv.weight.permute(2, 1, 0)) if stacked else none[None],
-        _array(encoder.conv.bias) if stacked else none[:, 0],
+        _array(conv.weight.permute(2, 1, 0)), _array(conv.bias), gated,
         _array(lstm.weight_ih_l0.T), _array(lstm.weight_hh_l0.T),
         _array(lstm.bias_ih_l0 + lstm.bias_hh_l0),
     )  # fmt: skip
@@ -214,26 +216,22 @@ def _add_times(x: Any, weights: Any, gap: int, hour: int, weekday: int, times: A
 
 
 @njit
-def _convolve(y: Any, x: Any, carried: Any, weights: Any) -> None:
-    """Put the convolution over ``carried`` and x into y."""
-    width = len(x)
+def _convolve(y: Any, x: Any, carried: Any, weights: Any, scratch: Any) -> None:
+    """Put what the convolution over the inputs ``carried`` and x gives into y."""
+    width, last = len(x), len(weights.conv) - 1
     y[:] = weights.conv_bias
-    last = len(weights.conv) - 1
     for k in range(last):
         _product(y, carried[k * width : (k + 1) * width], weights.conv[k])
     _product(y, x, weights.conv[last])
-    for n in range(len(y)):
-        y[n] = max(np.float32(0), y[n])
-
-
-@njit
-def _carry(carried: Any, x: Any) -> None:
-    """Put x, as it rests, behind what is carried; the oldest leaves."""
-    width = len(x)
-    for n in range(len(carried) - width):
-        carried[n] = carried[n + width]
-    carried[len(carried) - width :] = x
-    round_x(carried[len(carried) - width :])
+    if weights.gated:
+        sigmoid(y[width:], _ONE, scratch[:width])
+        for n in range(width):
+            a = y[n]
+            half = np.float32(0.5 * (1.0 + math.erf(a * _ROOT_HALF)))
+            y[n] = x[n] + a * half * y[width + n]
+    else:
+        for n in range(len(y)):
+            y[n] = max(np.float32(0), y[n])
 
 
 @njit
@@ -250,7 +248,7 @@ def gap_of(scalars: Any, time_ms: int) -> int:
 
 @njit
 def _apply(
-    event: int, weights: Any, hidden: int, events: Any, scalars: Any, window: Any, floats: Any,
+    event: int, weights: Any, hidden: int, events: Any, scalars: Any, floats: Any,
     rows: Any, scratch: Any,
 ) -> None:  # fmt: skip
     """Move one state by one event."""
@@ -264,15 +262,14 @@ def _apply(
     _add_times(x, weights, gap, hour, weekday, times)
     carried = len(floats) - 2 * hidden
     h, c = floats[carried : carried + hidden], floats[carried + hidden :]
-    if len(weights.conv_bias):
-        _convolve(y, x, floats[:carried], weights)
-        _lstm(y, h, c, weights, gates, powers)
-    else:
-        _lstm(x, h, c, weights, gates, powers)
-    _carry(floats[:carried], x)
-    for n in range(len(window) - 1):
-        window[n] = window[n + 1]
-    window[len(window) - 1] = (gap * 24 + hour) * 7 + weekday + 1
+    width, inputs = len(x), (len(weights.conv) - 1) * len(x)
+    _convolve(y, x, floats[:inputs], weights, powers)
+    _lstm(y[: len(weights.w_input)], h, c, weights, gates, powers)
+    for n in range(inputs - width):
+        floats[n] = floats[n + width]
+    floats[inputs - width : inputs] = x
+    floats[inputs:carried] = y[: carried - inputs]
+    round_x(floats[inputs - width : carried])
     count_event(rows, scalars, time_ms, events.weight[event], items, bits)
 
 
@@ -305,24 +302,23 @@ def move_states(
     scratch = (
         np.empty(width, np.float32), np.empty(width, np.float32),
         np.empty(len(weights.conv_bias), np.float32), np.empty(4 * hidden, np.float32),
-        np.empty(2 * hidden, np.float32), np.zeros(1, np.uint32),
+        np.empty(max(2 * hidden, width), np.float32), np.zeros(1, np.uint32),
     )  # fmt: skip
-    scalars, window = np.zeros(8, np.float64), np.zeros(WINDOW, np.uint16)
+    scalars = np.zeros(8, np.float64)
     floats = np.zeros(shape.carried + 2 * hidden, np.float32)
     rows = np.empty(shape.capacity, ROW)
     order, keys = np.empty(shape.capacity, np.int64), np.empty(shape.capacity, np.int64)
     at = 0
     for user in range(len(ends)):
         scalars[:] = 0.0
-        window[:] = 0
         floats[:] = 0
         if starts[user + 1] > starts[user]:
             state = data[starts[user] : starts[user + 1]]
-            found = read_state(state, shape, scalars, window, floats, rows)
+            found = read_state(state, shape, scalars, floats, rows)
             if found != FINE:
                 return user, found
         for event in range(events.starts[user], events.starts[user + 1]):
-            _apply(event, weights, hidden, events, scalars, window, floats, rows, scratch)
-        at += write_state(out[at:], shape, scalars, window, floats, rows, order, keys)
+            _apply(event, weights, hidden, events, scalars, floats, rows, scratch)
+        at += write_state(out[at:], shape, scalars, floats, rows, order, keys)
         ends[user] = at
     return len(ends) - 1, FINE

@@ -8,7 +8,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.encoder import Window
 from training.model_dir import Model
 from training.network import Requests, make_requests
 from training.pair import Pairs, make_pairs
@@ -63,7 +62,8 @@ class Scorer:
             return self.model.vocabulary.log_popularity
         with torch.inference_mode():
             u, pairs, requests = self._vector(parts, now_ms, user_features)
-            out: Floats = self.model.network.scores(u, pairs, requests, self._memory(parts))[0].numpy()
+            scores = self.model.network.scores(u, pairs, requests, self._memory(parts))
+            out: Floats = scores[0].numpy()
         return out
 
     def item_embeddings(self) -> Floats:
@@ -115,7 +115,7 @@ class Scorer:
         requests: Requests = make_requests(
             scalars, now, np.array([timed]), self.model.user_features.row(user_features)
         )
-        e = network.encoder.read(window(state), *carried_and_h(state, network.encoder.hidden))
+        e = network.encoder.read(*carried_and_h(state, network.encoder.hidden))
         u = network.vector(e, requests)
         if not pairs or self.model.config.recipe == "stacked":
             return u, None, requests
@@ -128,10 +128,3 @@ def carried_and_h(states: LearnedStates, hidden: int) -> tuple[Tensor, Tensor]:
     floats = torch.from_numpy(states.floats)
     carried = floats.shape[1] - 2 * hidden
     return floats[:, :carried], floats[:, carried : carried + hidden]
-
-
-def window(states: LearnedStates) -> Window:
-    """Return the times of each user's last events as the encoder reads them."""
-    codes = torch.from_numpy(states.window.astype(np.int64))
-    code = (codes - 1).clamp(min=0)
-    return Window(codes > 0, code // 168, code // 7 % 24, code % 7)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from training.encoder import KERNEL, Content, EventInputs, Temporal, Window, pad
+from training.encoder import KERNEL, Content, EventInputs, Temporal, pad
 
 FILTERS = 64
 UNITS = 100
@@ -47,6 +47,6 @@ class StackedEncoder(nn.Module):
         out: Tensor = self.lstm(self._convolved(F.pad(x, (0, 0, KERNEL - 1, 0))))[0]
         return out
 
-    def read(self, window: Window, x_BK: Tensor, h_BH: Tensor) -> Tensor:
+    def read(self, carried_BK: Tensor, h_BH: Tensor) -> Tensor:
         """Return e after each user's last event, shape (B, 100): h itself."""
         return h_BH

@@ -5,8 +5,7 @@ Layout, little endian::
     13 bytes  format, digest of the model's version, rows R, groups G, rows touched again M,
               and bytes per distance of a group (1 or 4)
     35 bytes  the repeat table's scalars
-    14 bytes  times of the last 7 events: (gap bucket · 24 + hour) · 7 + weekday + 1; 0: none
-    3·K bytes what the encoder carries, fixed point (``fused``: the last x)
+    3·K bytes what the encoder carries, fixed point
     3·H bytes h, fixed point; 3·H bytes c, a float of 16 bits of mantissa
     7·G or 10·G  per group: positive events and seconds to the next group (of the last group:
               to now), its rows less one, the weight of those of its rows touched once
@@ -26,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.errors import ModelMismatchError
-from training.encoder import WINDOW
 from training.model_dir import Model
 from training.repeat import RepeatTables
 from training.state_codec import FORMAT, OTHER_MODEL, Shape, read_states
@@ -98,8 +96,6 @@ class LearnedStates:
     ----------
     tables
         The repeat tables and their scalars.
-    window
-        Codes of the last events' times, oldest first, shape (B, 7).
     floats
         What the encoder carries, then h and c, shape (B, K + 2H).
     """
@@ -108,7 +104,6 @@ class LearnedStates:
         self._layout = layout
         self._shape = layout.shape
         self.tables = RepeatTables(users, layout.capacity)
-        self.window = np.zeros((users, WINDOW), np.uint16)
         self.floats = np.zeros((users, layout.floats), np.float32)
 
     def load(self, states: Sequence[bytes | None]) -> None:
@@ -121,7 +116,7 @@ class LearnedStates:
         """
         data, starts = joined(states)
         user, fault = read_states(
-            data, starts, self._shape, self.tables.scalars, self.window, self.floats,
+            data, starts, self._shape, self.tables.scalars, self.floats,
             self.tables.rows,
         )  # fmt: skip
         if fault:

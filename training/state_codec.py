@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
-from training.encoder import WINDOW
 from training.repeat_step import EVENTS, KNOWN, LAST_MS, STEPS, USED, code_of
 from training.state_numbers import number, put, read_floats, write_floats
 from training.vocabulary import POSITIVE
@@ -44,7 +43,7 @@ class Shape(NamedTuple):
     @property
     def most_bytes(self) -> int:
         """How large a packed state can be."""
-        fixed = HEAD + SCALARS + 2 * WINDOW + 3 * self.carried + 6 * self.hidden
+        fixed = HEAD + SCALARS + 3 * self.carried + 6 * self.hidden
         return fixed + self.capacity * (10 + self.item_bytes + _AGAIN) + self.capacity // 8 + 1
 
 
@@ -53,7 +52,7 @@ _AGAIN: Final = 9  # bytes of a row touched again, beside its item
 
 
 @njit
-def read_state(data: Any, shape: Any, scalars: Any, window: Any, floats: Any, rows: Any) -> int:
+def read_state(data: Any, shape: Any, scalars: Any, floats: Any, rows: Any) -> int:
     """Read one packed state into arrays and return `FINE`, or what is wrong with it."""
     float_bytes = 3 * shape.carried + 6 * shape.hidden
     if len(data) < HEAD + SCALARS or number(data, 0, 2) != FORMAT:
@@ -62,7 +61,7 @@ def read_state(data: Any, shape: Any, scalars: Any, window: Any, floats: Any, ro
         return OTHER_MODEL
     used, groups, again = number(data, 6, 2), number(data, 8, 2), number(data, 10, 2)
     width = data[12]
-    group_at = HEAD + SCALARS + 2 * WINDOW + float_bytes
+    group_at = HEAD + SCALARS + float_bytes
     item_at = group_at + groups * (width + 6)
     bit_at = item_at + used * shape.item_bytes
     again_at = bit_at + (used + 7) // 8
@@ -78,9 +77,7 @@ def read_state(data: Any, shape: Any, scalars: Any, window: Any, floats: Any, ro
     for n in range(3):  # first_ms, last_ms, last_gap_ms
         scalars[4 + n] = number(data, at + 11 + 8 * n, 8)
     scalars[USED] = used
-    for n in range(WINDOW):
-        window[n] = number(data, HEAD + SCALARS + 2 * n, 2)
-    read_floats(data, HEAD + SCALARS + 2 * WINDOW, floats, shape.hidden)
+    read_floats(data, HEAD + SCALARS, floats, shape.hidden)
     return _read_rows(
         data, group_at, groups, width, item_at, shape.item_bytes, shape.items, bit_at, again_at,
         again, scalars, rows,
@@ -142,7 +139,7 @@ def _read_counts(data: Any, at: int, again: int, nth: int, row: Any) -> None:
 
 @njit(cache=True)
 def read_states(
-    data: Any, starts: Any, shape: Any, scalars: Any, window: Any, floats: Any, rows: Any
+    data: Any, starts: Any, shape: Any, scalars: Any, floats: Any, rows: Any
 ) -> tuple[int, int]:
     """Read packed states, laid end to end, into arrays; an empty one leaves its arrays alone.
 
@@ -154,7 +151,7 @@ def read_states(
     for user in range(len(starts) - 1):
         if starts[user + 1] > starts[user]:
             state = data[starts[user] : starts[user + 1]]
-            found = read_state(state, shape, scalars[user], window[user], floats[user], rows[user])
+            found = read_state(state, shape, scalars[user], floats[user], rows[user])
             if found != FINE:
                 return user, found
     return len(starts) - 2, FINE
@@ -174,7 +171,7 @@ def _sort(rows: Any, used: int, order: Any, keys: Any) -> None:
 
 @njit
 def write_state(
-    out: Any, shape: Any, scalars: Any, window: Any, floats: Any, rows: Any, order: Any, keys: Any
+    out: Any, shape: Any, scalars: Any, floats: Any, rows: Any, order: Any, keys: Any
 ) -> int:
     """Pack one state and return its length; ``order`` and ``keys`` are scratch."""
     used = int(scalars[USED])
@@ -201,8 +198,6 @@ def write_state(
     at = put(out, at, int(scalars[KNOWN]), 1)
     for n in range(3):
         at = put(out, at, int(scalars[4 + n]), 8)
-    for n in range(WINDOW):
-        at = put(out, at, window[n], 2)
     at = write_floats(out, at, floats, shape.hidden)
     return _write_rows(out, at, shape.item_bytes, groups, again, width, scalars, rows, order)
 

@@ -1,4 +1,4 @@
-"""Single numbers of learned states as bytes, and the precision in which x, h and c rest; compiled."""
+"""Single numbers of learned states as bytes, and the precision in which they rest; compiled."""
 
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ def round_h(values: Any) -> None:
 
 @njit
 def round_x(values: Any) -> None:
-    """Round x, a sum of two layer norms, to 24 bits of fixed point: 3.8e-6 apart, within ±32."""
+    """Round what a convolution reads and gives to 24 bits of fixed point: 3.8e-6 apart, to ±32."""
     _round(values, _X_UNIT)
 
 

@@ -93,9 +93,8 @@ class LearnedTransition:
         except ModelMismatchError:
             return float("inf")
         left_rows, right_rows = left.tables.taken(0), right.tables.taken(0)
-        if left_rows.tobytes() != right_rows.tobytes() or not (
-            np.array_equal(left.tables.scalars, right.tables.scalars)
-            and np.array_equal(left.window, right.window)
+        if left_rows.tobytes() != right_rows.tobytes() or not np.array_equal(
+            left.tables.scalars, right.tables.scalars
         ):
             return float("inf")
         gap = np.abs(left.floats - right.floats) / np.maximum(1.0, np.abs(right.floats))

@@ -65,5 +65,3 @@ def test_transitions_count_what_came_after(encoded: tuple[Vocabulary, Histories]
 def test_top_keeps_the_largest() -> None:
     kept = item_rows.top(sp.csr_matrix(np.array([[1.0, -5.0, 3.0], [0.0, 0.0, 2.0]])), 2)
     assert kept.toarray().tolist() == [[0, -5, 3], [0, 0, 2]]
-
-

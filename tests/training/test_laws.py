@@ -15,7 +15,7 @@ from feature_repo.events import EventRecord
 from tests.training.shops import DAY_MS, START_MS, Shop, event
 from training.batches import event_inputs
 from training.model_dir import Model
-from training.scoring import Scorer, carried_and_h, window
+from training.scoring import Scorer, carried_and_h
 from training.sequences import encode
 from training.state import Layout, LearnedStates
 from training.transition import LearnedTransition
@@ -98,7 +98,7 @@ def test_training_sees_what_serving_keeps(either: Model, seed: int) -> None:
         e = unrolled[torch.arange(len(histories)), torch.from_numpy(encoded.lengths()) - 1]
         states = read(either, LearnedTransition(either).replay(histories))
         encoder = either.network.encoder
-        found = encoder.read(window(states), *carried_and_h(states, encoder.hidden))
+        found = encoder.read(*carried_and_h(states, encoder.hidden))
     np.testing.assert_allclose(found.numpy(), e.numpy(), atol=1e-5, rtol=1e-5)
 
 

@@ -102,13 +102,16 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _milliseconds(given: pd.Series) -> pd.Series:
     """Return times as epoch milliseconds, missing where there is none."""
+    read: Any = pd.to_datetime  # its stubs know no column of unknown type
     if pd.api.types.is_numeric_dtype(given):
         unit = "ms" if float(given.max()) > 1e11 else "s"
-        when = pd.to_datetime(given, unit=unit, utc=True, errors="coerce")
+        when = read(given, unit=unit, utc=True, errors="coerce")
     else:
-        when = pd.to_datetime(given, utc=True, errors="coerce", format="mixed")
+        when = read(given, utc=True, errors="coerce", format="mixed")
     naive = pd.DatetimeIndex(when).tz_localize(None).as_unit("ms")
-    return pd.Series(naive.asi8, index=given.index, dtype="Int64").mask(naive.isna())
+    out = pd.Series(naive.asi8, index=given.index, dtype="Int64")
+    out[np.asarray(naive.isna())] = pd.NA
+    return out
 
 
 def _id(values: pd.Series) -> pd.Series:
@@ -157,9 +160,14 @@ def _assemble(table: pd.DataFrame) -> list[History]:
             found.append((user, []))
         found[-1][1].append(
             EventRecord(
-                id=str(last), type=kind, user=user, time_ms=int(ms[at]), received_ms=int(ms[at]),
-                items=[line], order_id=None if order is pd.NA else order,
-            )  # fmt: skip
+                id=str(last),
+                type=kind,
+                user=user,
+                time_ms=int(ms[at]),
+                received_ms=int(ms[at]),
+                items=[line],
+                order_id=None if order is pd.NA else order,
+            )
         )
     return found
 

@@ -11,11 +11,11 @@ encoder:
 - `hstu`: pointwise gated attention without softmax (Zhai et al., ICML 2024), positions only.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from training.baselines import Window
-from training.compare.linear import Trial
 from training.compare.measure import Score, measure, sample
 from training.compare.shop import Shop
+from training.compare.trials import Trial
 from training.sequences import Ints, ranges
 
 LENGTH: Final = 100
@@ -149,7 +149,7 @@ def sasrec(shop: Shop) -> Iterator[Trial]:
 
 
 def gru4rec(shop: Shop) -> Iterator[Trial]:
-    """A GRU."""
+    """Run a GRU over the items."""
     yield from _trials(shop, Recurrent)
 
 
@@ -162,7 +162,7 @@ def _trials(shop: Shop, encoder: Callable[[Width], nn.Module]) -> Iterator[Trial
     for dropout, rate, dim in product((0.3, 0.5, 0.2), (1e-3, 3e-3), (64, 128)):
         width = Width(dim, 2, dropout, rate)
         setting = {"dim": dim, "blocks": 2, "dropout": dropout, "learning_rate": rate}
-        yield setting, lambda seed, w=width: fit(shop, encoder, w, seed=seed)
+        yield setting, partial(fit, shop, encoder, width)
 
 
 def flat(shop: Shop) -> tuple[Ints, Ints, Ints]:
@@ -175,9 +175,7 @@ def flat(shop: Shop) -> tuple[Ints, Ints, Ints]:
     return item, event, np.searchsorted(event, histories.starts)
 
 
-def fit(
-    shop: Shop, encoder: Callable[[Width], nn.Module], width: Width, *, seed: int = 0
-) -> Score:
+def fit(shop: Shop, encoder: Callable[[Width], nn.Module], width: Width, seed: int = 0) -> Score:
     """Train on the training period, stop by the validation period, return the scores."""
     torch.manual_seed(seed)
     network = Sequence(shop.items, encoder(width), width)
@@ -203,7 +201,7 @@ def fit(
             wanted = answers > 0
             loss = F.cross_entropy(network.logits(state[wanted]), answers[wanted] - 1)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
         found = measure(shop, sample(shop.validation, CHOOSE_ON), score)

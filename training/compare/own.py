@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,15 +11,16 @@ import numpy as np
 import torch
 
 from training.baselines import Window
-from training.compare.linear import Trial
 from training.compare.measure import Score
 from training.compare.shop import Shop
+from training.compare.trials import Trial
 from training.config import ModelConfig, TrainConfig
 from training.examples import Asked, ExampleMaker
 from training.loop import Alone, Fit
 from training.memory import Memory
 from training.network import PortraitNetwork
 from training.predict import fit_mixing
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -79,6 +81,9 @@ def portrait(shop: Shop) -> Iterator[Trial]:
     """Portrait's model in its default shape; what is chosen is how it is fitted."""
     for dropout, rate in product((0.4, 0.3, 0.5), (2e-3, 1e-3)):
         setting = {"dropout": dropout, "learning_rate": rate}
-        yield setting, lambda seed, d=dropout, r=rate: scorer(
-            shop, fit(shop, ModelConfig(dropout=d), TrainConfig(seed=seed, learning_rate=r))
-        )
+        yield setting, partial(_made, shop, dropout, rate)
+
+
+def _made(shop: Shop, dropout: float, learning_rate: float, seed: int) -> Score:
+    config = TrainConfig(seed=seed, learning_rate=learning_rate)
+    return scorer(shop, fit(shop, ModelConfig(dropout=dropout), config))

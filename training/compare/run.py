@@ -3,16 +3,19 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from training.compare import learned, linear, own
-from training.compare.linear import Trial
+from training.compare.factors import ials
 from training.compare.measure import Score, measure, sample
 from training.compare.page import machine
 from training.compare.shop import Shop
+from training.compare.tifu import tifu_knn
+from training.compare.trials import Trial
 from training.metrics import NAMES, bootstrap, summary
 
 CHOOSE_ON: Final = 1500
@@ -28,8 +31,8 @@ PEERS: Final[dict[str, Maker]] = {
     "transitions": linear.transitions,
     "ease": linear.ease,
     "ease_transitions": linear.ease_transitions,
-    "ials": linear.ials,
-    "tifu_knn": linear.tifu_knn,
+    "ials": ials,
+    "tifu_knn": tifu_knn,
     "ridge_baskets": linear.ridge_baskets,
     "gru4rec": learned.gru4rec,
     "sasrec": learned.sasrec,
@@ -67,9 +70,7 @@ def skipped(name: str, shop: Shop) -> str | None:
     return None
 
 
-def tune(
-    shop: Shop, trials: Iterator[Trial], *, budget_s: float, seed: int, tell: Tell
-) -> Tuned:
+def tune(shop: Shop, trials: Iterator[Trial], *, budget_s: float, seed: int, tell: Tell) -> Tuned:
     """Try settings until the budget is used up; at least one is tried."""
     began_s = time.perf_counter()
     asked = sample(shop.validation, CHOOSE_ON)
@@ -131,11 +132,11 @@ def compare(
         began_s = time.perf_counter()
         found = tune(
             shop, makers[name](shop), budget_s=budget_s, seed=seeds[0],
-            tell=lambda line, n=name: tell(len(rows), len(wanted), f"{n}: {line}"),
+            tell=partial(_tell, tell, len(rows), len(wanted), name),
         )  # fmt: skip
+        more = seeds[1:] if name in _SEEDED else ()
         parts = [measure(shop, shop.test, found.score)]
-        for seed in seeds[1:] if name in _SEEDED else ():
-            parts.append(measure(shop, shop.test, found.make(seed)))
+        parts += [measure(shop, shop.test, found.make(seed)) for seed in more]
         rows[name] = np.mean(parts, axis=0)
         tuning[name] = {
             "chosen": dict(found.setting), "validation_ndcg@10": found.validation,
@@ -157,6 +158,12 @@ def compare(
         "not_run": left,
         "machine": machine(),
     }
+
+
+def _tell(
+    tell: Callable[[int, int, str], None], done: int, total: int, name: str, line: str
+) -> None:
+    tell(done, total, f"{name}: {line}")
 
 
 def _over(rows: Mapping[str, Doubles], users: Any, metric: str) -> dict[str, Any] | None:

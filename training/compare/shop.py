@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -117,10 +118,7 @@ class Shop:
         late = self.histories.time_ms >= cut
         starts = self.histories.starts
         first = np.array(
-            [
-                int(late[a:b].argmax()) if late[a:b].any() else b - a
-                for a, b in zip(starts[:-1], starts[1:], strict=True)
-            ],
+            [int(late[a:b].argmax()) if late[a:b].any() else b - a for a, b in pairwise(starts)],
             np.int64,
         )
         users = np.flatnonzero(first > 0)

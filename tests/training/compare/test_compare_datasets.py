@@ -25,9 +25,12 @@ def test_ids_of_any_kind_are_text() -> None:
 def test_returns_are_left_out() -> None:
     found, _ = histories_of(
         table(
-            user_id=[1, 1, 1], item_id=["a", "b", "c"], timestamp=[1, 2, 3],
-            quantity=[1, -1, 2], event_type=["purchase", "purchase", "return"],
-        )  # fmt: skip
+            user_id=[1, 1, 1],
+            item_id=["a", "b", "c"],
+            timestamp=[1, 2, 3],
+            quantity=[1, -1, 2],
+            event_type=["purchase", "purchase", "return"],
+        )
     )
     assert [line.item_id for _, h in found for e in h for line in e.items] == ["a"]
 

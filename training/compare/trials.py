@@ -1,0 +1,53 @@
+"""What a peer offers to the tuning: settings, and the scores that each of them gives."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from training.compare.histories import Fade, faded
+from training.compare.measure import Score
+from training.compare.shop import Shop
+
+Setting = Mapping[str, Any]
+Trial = tuple[Setting, Callable[[int], Score]]
+"""A setting in plain values, and a function of a seed that fits it."""
+
+
+def unseeded(score: Callable[..., Score], *given: Any) -> Callable[[int], Score]:
+    """Return ``score(*given)`` whatever the seed: closed forms have none."""
+
+    def make(seed: int) -> Score:
+        del seed
+        return score(*given)
+
+    return make
+
+
+def constant(scores: Any) -> Score:
+    """Return one ranking for everybody, shape (N,)."""
+    return lambda wanted: torch.from_numpy(scores).expand(len(wanted.event), -1)
+
+
+def rows(shop: Shop, matrix: Any, fade: Fade) -> Score:
+    """Return the faded history times item-item rows."""
+    return lambda wanted: dense(faded(shop, wanted, fade) @ matrix)
+
+
+def own(shop: Shop, fade: Fade) -> Score:
+    """Return the faded history itself."""
+    return lambda wanted: dense(faded(shop, wanted, fade))
+
+
+def summed(one: Score, other: Score, share: float) -> Score:
+    """Return ``one + share · other``."""
+    return lambda wanted: one(wanted) + share * other(wanted)
+
+
+def dense(values: Any) -> Tensor:
+    """Return a sparse or dense matrix as a tensor."""
+    laid = values.toarray() if sp.issparse(values) else values
+    return torch.from_numpy(np.asarray(laid, np.float32))
