@@ -49,8 +49,10 @@ def untrained(archive: Archive, path: Path) -> Path:
     import torch
 
     from training.config import ModelConfig
+    from training.memory import Memory
     from training.model_dir import save
     from training.network import PortraitNetwork
+    from training.sequences import encode
     from training.user_features import UserFeatures
     from training.vocabulary import build_vocabulary
 
@@ -60,7 +62,11 @@ def untrained(archive: Archive, path: Path) -> Path:
         ModelConfig(), len(vocabulary.items), len(vocabulary.categories), 0
     )  # fmt: skip
     network.start_from(vocabulary)
-    return save(path, network, vocabulary, UserFeatures.none(), training={}, metrics={})
+    histories = encode(archive.histories(), vocabulary)
+    memory = Memory.fit(histories, 2**53, len(vocabulary.items))
+    return save(
+        path, network, vocabulary, UserFeatures.none(), memory=memory, training={}, metrics={}
+    )
 
 
 def offers_of(vocabulary: Any) -> list[Offer]:

@@ -1,11 +1,12 @@
 """Portrait's own model in a comparison: fitted, chosen and asked as its peers are."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 import numpy as np
 import torch
@@ -77,13 +78,18 @@ def scorer(shop: Shop, fitted: Fitted, *, timed: bool = False) -> Score:
     return score
 
 
+_SCHEDULES: Final = {
+    "short": TrainConfig(),
+    "long": TrainConfig(epochs=40, patience=5, batch_users=8, positions=60, decay=0.985),
+}
+"""The product's default, and one for shops whose training converges slowly."""
+
+
 def portrait(shop: Shop) -> Iterator[Trial]:
     """Portrait's model in its default shape; what is chosen is how it is fitted."""
-    for dropout, rate in product((0.4, 0.3, 0.5), (2e-3, 1e-3)):
-        setting = {"dropout": dropout, "learning_rate": rate}
-        yield setting, partial(_made, shop, dropout, rate)
+    for dropout, (name, schedule) in product((0.4, 0.5, 0.3), _SCHEDULES.items()):
+        yield {"dropout": dropout, "schedule": name}, partial(_made, shop, dropout, schedule)
 
 
-def _made(shop: Shop, dropout: float, learning_rate: float, seed: int) -> Score:
-    config = TrainConfig(seed=seed, learning_rate=learning_rate)
-    return scorer(shop, fit(shop, ModelConfig(dropout=dropout), config))
+def _made(shop: Shop, dropout: float, schedule: TrainConfig, seed: int) -> Score:
+    return scorer(shop, fit(shop, ModelConfig(dropout=dropout), replace(schedule, seed=seed)))
