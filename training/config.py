@@ -23,7 +23,7 @@ class ModelConfig:
     dim
         Width of embeddings and of the profile vector.
     hidden
-        Units of the LSTM: 128 for ``fused``; ``stacked`` always has 100.
+        Units of the LSTM of ``fused``; ``stacked`` always has 100.
     capacity
         Most items that one shopper's repeat table holds, ≥ 200 (the largest basket).
     dropout
@@ -34,8 +34,8 @@ class ModelConfig:
 
     recipe: str = "fused"
     dim: int = 64
-    hidden: int = 128
-    capacity: int = 208
+    hidden: int = 64
+    capacity: int = 200
     dropout: float = 0.4
     encoder: bool = True
     repeat: bool = True

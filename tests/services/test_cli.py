@@ -46,6 +46,10 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         (["import", "completejourney", "--until", "soon"], ["soon", "2017-12-18"]),
         (["train", "--recipe", "magic", "--cut-off", "2020-01-01"], ["magic", "fused"]),
         (["env"], ["portrait serve", "PORTRAIT_REDIS_URL"]),
+        (["compare", "magic"], ["magic", "ml100k", "events"]),
+        (["compare", "events"], ["--data"]),
+        (["compare", "events", "--data", "absent.parquet"], ["absent.parquet"]),
+        (["compare", "ml100k", "--models", "ease,magic"], ["magic", "sasrec"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

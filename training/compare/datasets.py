@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.errors import InvalidInputError
 from feature_repo.events import EventRecord, ItemRecord
 from feature_repo.importers.complete_journey import FIRST_MS, LAST_MS
 from training.compare.shop import Shop, Split
@@ -198,9 +198,7 @@ def open_shop(name: str, data: Path | None) -> Shop:
     Raises
     ------
     InvalidInputError
-        If there is no such data set, or too little in it.
-    NotFoundError
-        If its file is not there.
+        If there is no such data set, its file is not there, or too little is in it.
     """
     if name == "events":
         if data is None:
@@ -218,7 +216,7 @@ def events(path: Path) -> Shop:
 
     Raises
     ------
-    NotFoundError, InvalidInputError
+    InvalidInputError
         If the file is not there, or is no such table.
     """
     found, timed = histories_of(_read(path))
@@ -227,7 +225,7 @@ def events(path: Path) -> Shop:
 
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise NotFoundError(f"{path} is not there: pass the table with --data")
+        raise InvalidInputError(f"{path} is not there: pass the table with --data")
     try:
         return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError) as error:

@@ -123,7 +123,8 @@ def compare(
     """
     makers = {OWN: own.portrait, **PEERS}
     wanted = list(makers) if models is None else [OWN, *(m for m in models if m != OWN)]
-    rows, tuning, seconds, left = dict[str, Doubles](), {}, {}, {}
+    rows, tuning, seconds = dict[str, Doubles](), {}, {}
+    left = dict.fromkeys([name for name in makers if name not in wanted], "not asked for")
     for name in wanted:
         reason = skipped(name, shop)
         if reason is not None:

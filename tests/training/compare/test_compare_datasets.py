@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.errors import InvalidInputError
 from training.compare.datasets import by_time, events, histories_of, leave_last, open_shop
 
 
@@ -86,7 +86,7 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
         histories_of(table(user_id=[1]))
     with pytest.raises(InvalidInputError, match="no event"):
         histories_of(table(user_id=[None], item_id=["a"]))
-    with pytest.raises(NotFoundError, match="not there"):
+    with pytest.raises(InvalidInputError, match="not there"):
         events(tmp_path / "none.parquet")
     (tmp_path / "bad.parquet").write_text("no table")
     with pytest.raises(InvalidInputError, match="no Parquet"):
