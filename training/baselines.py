@@ -64,17 +64,6 @@ def window(histories: Histories, since_ms: int, until_ms: int) -> Window:
     return Window(answer[inside], owners[chosen][inside])
 
 
-def recent_popularity(
-    histories: Histories, items: int, *, until_ms: int, half_life_days: float
-) -> Floats:
-    """Return decayed counts of target lines before ``until_ms``, shape (N,)."""
-    before = histories.target & (histories.time_ms < until_ms)
-    age = (until_ms - histories.time_ms) / DAY_MS
-    weight = np.where(before, 0.5 ** (np.maximum(age, 0.0) / half_life_days), 0.0)
-    per_line = np.repeat(weight, np.diff(histories.lines))
-    return np.bincount(histories.item, per_line, minlength=items + 1)[1:].astype(np.float32)
-
-
 def decayed_frequency(
     histories: Histories, wanted: Window, decay: Decay, popularity: Floats
 ) -> Doubles:

@@ -23,13 +23,13 @@ from training.baselines import (
     decayed_frequency,
     logistic_regression,
     popularity_metrics,
-    recent_popularity,
     tune_decay,
     window,
 )
 from training.config import TrainConfig
 from training.devices import one_thread
 from training.examples import ExampleMaker
+from training.item_rows import recent_popularity
 from training.metrics import bootstrap, difference, summary
 from training.model_dir import Model, load
 from training.predict import Scored, auc, score_window

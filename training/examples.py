@@ -108,14 +108,7 @@ class ExampleMaker:
         self.prepared, self.model, self.config, self.memory = prepared, model, config, memory
         histories = prepared.histories
         self.next = next_targets(histories)
-        late = histories.time_ms >= prepared.train_until_ms
-        self.train_length = np.array(
-            [
-                int(late[a:b].argmax()) if late[a:b].any() else b - a
-                for a, b in zip(histories.starts[:-1], histories.starts[1:], strict=True)
-            ],
-            np.int64,
-        )
+        self.train_length = histories.before(prepared.train_until_ms)
         in_time = prepared.moments.time_ms + WEEK_MS <= prepared.train_until_ms
         self._moment_train = in_time
         self._moment_start = np.searchsorted(

@@ -11,8 +11,8 @@ row i is added to the scores of who has i:
 - `transitions`: ``B[i, j] = Σ 1/d`` over the times j came d ≤ 10 events after i (i itself, too,
   where it is bought again), each row divided by its sum plus 5.
 
-Belongs here: fitting rows. Not here: what a shopper has (`repeat`), how rows enter a score
-(`memory`).
+Belongs here: fitting rows, and counting items. Not here: what a shopper has (`repeat`), how rows
+enter a score (`memory`).
 """
 
 from typing import Any, Final
@@ -22,6 +22,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from training.sequences import Histories, Ints
+from training.vocabulary import DAY_MS
 
 Floats = npt.NDArray[np.float32]
 DISTANCE: Final = 10
@@ -46,6 +47,17 @@ def interactions(histories: Histories, wanted: npt.NDArray[np.bool_], items: int
     found.sum_duplicates()
     found.data[:] = 1.0
     return found
+
+
+def recent_popularity(
+    histories: Histories, items: int, *, until_ms: int, half_life_days: float
+) -> Floats:
+    """Return decayed counts of target lines before ``until_ms``, shape (N,)."""
+    before = histories.target & (histories.time_ms < until_ms)
+    age = (until_ms - histories.time_ms) / DAY_MS
+    weight = np.where(before, 0.5 ** (np.maximum(age, 0.0) / half_life_days), 0.0)
+    per_line = np.repeat(weight, np.diff(histories.lines))
+    return np.bincount(histories.item, per_line, minlength=items + 1)[1:].astype(np.float32)
 
 
 def ease(x: Any, ridge: float) -> Floats:

@@ -22,7 +22,6 @@ from numba import njit
 from training import item_rows
 from training.repeat import EVENTS, Rows
 from training.sequences import Histories
-from training.vocabulary import DAY_MS
 
 Floats = npt.NDArray[np.float32]
 KEPT: Final = 200
@@ -151,15 +150,13 @@ class Memory:
 
 
 def _popularity(histories: Histories, until_ms: int, items: int) -> Floats:
-    before = histories.target & (histories.time_ms < until_ms)
-    days = np.maximum(until_ms - histories.time_ms, 0) / DAY_MS
-    rows = list[Floats]()
-    for half_life in HALF_LIVES_DAYS:
-        faded = np.where(before, 0.5 ** (days / half_life), 0.0)
-        weight = np.repeat(faded, np.diff(histories.lines))
-        logs = np.log(np.bincount(histories.item, weight, minlength=items + 1)[1:] + 0.5)
-        rows.append((logs - logs.mean()).astype(np.float32))
-    return np.stack(rows)
+    counts = [
+        item_rows.recent_popularity(histories, items, until_ms=until_ms, half_life_days=days)
+        for days in HALF_LIVES_DAYS
+    ]
+    logs = np.log(np.stack(counts) + np.float32(0.5))
+    out: Floats = logs - logs.mean(axis=1, keepdims=True)
+    return out
 
 
 @njit(cache=True)

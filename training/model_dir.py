@@ -162,8 +162,7 @@ def load(path: Path) -> Model:
             f"{path}: the weights do not fit the vocabulary, features or config: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    network.eval()
-    network.requires_grad_(False)
+    network.freeze()
     memory = _memory(files[_MEMORY], vocabulary, path) if _MEMORY in files else None
     return Model(manifest["version"], config, vocabulary, user_features, network, manifest, memory)
 

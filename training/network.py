@@ -136,6 +136,7 @@ class PortraitNetwork(nn.Module):
         self.encoder: FusedEncoder | StackedEncoder
         self.bias = nn.Parameter(torch.zeros(items))
         self.mixing: Mixing | None = None
+        self._vectors: Tensor | None = None
         if config.recipe == "stacked":
             self.encoder = StackedEncoder(items, categories, dim)
             self.dense = nn.Linear(self.encoder.dim, 1)
@@ -176,8 +177,17 @@ class PortraitNetwork(nn.Module):
         out: Tensor = self.drop(self.norm(u + requests.timed[:, None] * now))
         return out
 
+    def freeze(self) -> None:
+        """Make ready for service: nothing is trained, and item vectors are added up once."""
+        self.eval()
+        self.requires_grad_(False)
+        if self.config.recipe != "stacked":
+            self._vectors = self.item_vectors()
+
     def item_vectors(self) -> Tensor:
         """Return what u is multiplied with, shape (N, D): input and output table added up."""
+        if self._vectors is not None:
+            return self._vectors
         return self.output.weight + self.encoder.content.item.weight[1:]
 
     def scores(

@@ -15,6 +15,7 @@ from training.repeat import KNOWN, LAST_MS
 from training.state import Layout, LearnedStates
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 
 class Scorer:
@@ -61,9 +62,9 @@ class Scorer:
         if parts is None:
             return self.model.vocabulary.log_popularity
         with torch.inference_mode():
-            u, pairs, requests = self._vector(parts, now_ms, user_features)
-            scores = self.model.network.scores(u, pairs, requests, self._memory(parts))
-            out: Floats = scores[0].numpy()
+            u, requests, now = self._vector(parts, now_ms, user_features)
+            pairs, memory = self._held(parts, now)
+            out: Floats = self.model.network.scores(u, pairs, requests, memory)[0].numpy()
         return out
 
     def item_embeddings(self) -> Floats:
@@ -85,7 +86,7 @@ class Scorer:
         if parts is None:
             return float("nan")
         with torch.inference_mode():
-            u, _, _ = self._vector(parts, now_ms, user_features, pairs=False)
+            u, _, _ = self._vector(parts, now_ms, user_features)
             return float(torch.sigmoid(self.model.network.propensity(u))[0])
 
     def _read(self, state: bytes | None) -> LearnedStates | None:
@@ -95,20 +96,22 @@ class Scorer:
         found.load([state])
         return found if found.tables.scalars[0, KNOWN] > 0 else None
 
-    def _memory(self, state: LearnedStates) -> Tensor | None:
-        if self.model.memory is None:
-            return None
-        held = state.tables.snapshot(np.zeros(1, np.int64))
-        return torch.from_numpy(self.model.memory.read(held))
+    def _held(self, state: LearnedStates, now: Doubles) -> tuple[Pairs | None, Tensor | None]:
+        """Return what the pair head and the memories read of the items held."""
+        if self.model.config.recipe == "stacked":
+            return None, None
+        held, memory = state.tables.snapshot(np.zeros(1, np.int64)), self.model.memory
+        return (
+            make_pairs(held, now, self.model.vocabulary.median_gap_days),
+            None if memory is None else torch.from_numpy(memory.read(held)),
+        )
 
     def _vector(
         self,
         state: LearnedStates,
         now_ms: int | None,
         user_features: Mapping[str, Any] | None,
-        *,
-        pairs: bool = True,
-    ) -> tuple[Tensor, Pairs | None, Requests]:
+    ) -> tuple[Tensor, Requests, Doubles]:
         network, scalars = self.model.network, state.tables.scalars
         timed = now_ms is not None
         now = np.array([scalars[0, LAST_MS] if now_ms is None else float(now_ms)], np.float64)
@@ -116,11 +119,7 @@ class Scorer:
             scalars, now, np.array([timed]), self.model.user_features.row(user_features)
         )
         e = network.encoder.read(*carried_and_h(state, network.encoder.hidden))
-        u = network.vector(e, requests)
-        if not pairs or self.model.config.recipe == "stacked":
-            return u, None, requests
-        held = state.tables.snapshot(np.zeros(1, np.int64))
-        return u, make_pairs(held, now, self.model.vocabulary.median_gap_days), requests
+        return network.vector(e, requests), requests, now
 
 
 def carried_and_h(states: LearnedStates, hidden: int) -> tuple[Tensor, Tensor]:

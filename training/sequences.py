@@ -63,6 +63,14 @@ class Histories:
         """Return the number of events of each user, shape (U,)."""
         return np.diff(self.starts)
 
+    def before(self, until_ms: int) -> Ints:
+        """Return each user's events ahead of the first at or after ``until_ms``, shape (U,)."""
+        late = np.append(self.time_ms >= until_ms, True)
+        following = np.where(late, np.arange(len(late)), len(late))
+        first = np.minimum.accumulate(following[::-1])[::-1][self.starts[:-1]]
+        out: Ints = np.minimum(first, self.starts[1:]) - self.starts[:-1]
+        return out
+
     def select(self, users: Sequence[int] | Ints, first: Ints | None = None) -> "Histories":
         """Return some users' histories in the order given, or only their ``first`` n events."""
         chosen = np.asarray(users, np.int64)

@@ -1,14 +1,12 @@
 """Memories against their definition, and what mixing them in may do."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 
 from feature_repo.events import EventRecord
 from tests.training.shops import DAY_MS, START_MS, Shop, end_ms, event, habits, shop
-from training.batches import make_targets
+from training.batches import Targets
 from training.config import ModelConfig, TrainConfig
 from training.examples import Asked, ExampleMaker
 from training.memory import CHANNELS, COUNT, EPSILON, Memory
@@ -67,13 +65,7 @@ def test_what_comes_after_the_training_changes_no_memory(known: Known) -> None:
     vocabulary, histories = known
     until = int(np.median(histories.time_ms))
     whole = Memory.fit(histories, until, len(vocabulary.items)).arrays()
-    first = np.array(
-        [
-            int((histories.time_ms[a:b] < until).sum())
-            for a, b in zip(histories.starts[:-1], histories.starts[1:], strict=True)
-        ]
-    )
-    early = histories.select(np.arange(len(histories.users)), first)
+    early = histories.select(np.arange(len(histories.users)), histories.before(until))
     cut = Memory.fit(early, until, len(vocabulary.items)).arrays()
     for name, values in whole.items():
         np.testing.assert_allclose(values, cut[name], atol=1e-6, err_msg=name)
@@ -87,28 +79,22 @@ def test_a_memory_survives_its_arrays(known: Known) -> None:
     assert (memory.read(snapshot) == again.read(snapshot)).all()
 
 
-def requests(make: Callable[[int], int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, object]:
-    """Random logits and memories of 200 requests, the answer drawn from a mix of them."""
+def requests() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Targets]:
+    """Logits, memories and log events of 200 requests; answers follow the second memory too."""
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(200, 30, generator=generator)
     memory = torch.randn(200, COUNT, 30, generator=generator)
     log_events = torch.rand(200, generator=generator) * 3
-    truth = base + make(1) * memory[:, 1]
-    item = torch.distributions.Categorical(logits=truth).sample()
-    made: Shop = [("u", [event("u", 0, START_MS, ["x"])])]
-    vocabulary = build_vocabulary(made, until_ms=2**53, support=1)
-    targets = make_targets(encode(made, vocabulary), np.zeros(200, np.int64))
-    object.__setattr__(targets, "owner", torch.arange(200))
-    object.__setattr__(targets, "item", item)
-    object.__setattr__(targets, "sizes", torch.ones(200, dtype=torch.int64))
-    return base, memory, log_events, targets
+    chances = torch.softmax(base + 2 * memory[:, 1], dim=1)
+    item = torch.multinomial(chances, 1, generator=generator)[:, 0]
+    sizes = torch.ones(200, dtype=torch.int64)
+    return base, memory, log_events, Targets(torch.arange(200), item, sizes)
 
 
 def test_mixing_finds_the_memory_that_helps() -> None:
-    torch.manual_seed(0)
-    base, memory, log_events, targets = requests(lambda m: 2 * m)
+    base, memory, log_events, targets = requests()
     mixing = Mixing()
-    before, after = mixing.fit(base, memory, log_events, targets)  # type: ignore[arg-type]
+    before, after = mixing.fit(base, memory, log_events, targets)
     assert after < before - 0.3
     weight = torch.nn.functional.softplus(
         mixing.weights[:, 0] + mixing.weights[:, 1] * log_events.mean()
@@ -118,7 +104,7 @@ def test_mixing_finds_the_memory_that_helps() -> None:
 
 
 def test_until_it_is_fitted_mixing_is_the_network_alone() -> None:
-    base, memory, log_events, _ = requests(lambda m: m)
+    base, memory, log_events, _ = requests()
     torch.testing.assert_close(Mixing()(base, memory, log_events), base, atol=1e-3, rtol=1e-3)
 
 

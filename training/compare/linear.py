@@ -10,7 +10,6 @@ from typing import Any, Final
 import numpy as np
 
 from training import item_rows
-from training.baselines import recent_popularity
 from training.compare.histories import Fade, baskets, faded, training_requests
 from training.compare.shop import Shop
 from training.compare.trials import Trial, constant, own, rows, summed, unseeded
@@ -105,7 +104,7 @@ def _after(shop: Shop) -> Any:
 
 
 def _popular(shop: Shop, half_life_days: float) -> Any:
-    return recent_popularity(
+    return item_rows.recent_popularity(
         shop.histories, shop.items, until_ms=shop.split.train_until_ms,
         half_life_days=half_life_days,
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -114,13 +113,7 @@ class Shop:
 
     def prepared(self) -> Prepared:
         """Return what Portrait's training loop reads; the test is not in it."""
-        cut = self.split.cut_off_ms
-        late = self.histories.time_ms >= cut
-        starts = self.histories.starts
-        first = np.array(
-            [int(late[a:b].argmax()) if late[a:b].any() else b - a for a, b in pairwise(starts)],
-            np.int64,
-        )
+        first = self.histories.before(self.split.cut_off_ms)
         users = np.flatnonzero(first > 0)
         return self._prepared(self.histories.select(users, first[users]))
 

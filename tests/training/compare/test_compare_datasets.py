@@ -52,12 +52,12 @@ def test_rows_of_one_order_or_one_moment_are_one_event() -> None:
 
 @pytest.mark.parametrize("unit", ["s", "ms", "text"])
 def test_times_in_any_form(unit: str) -> None:
-    given: list[object] = {
+    forms: dict[str, list[object]] = {
         "s": [1_600_000_000, 1_600_000_060],
         "ms": [1_600_000_000_000, 1_600_000_060_000],
         "text": ["2020-09-13T12:26:40Z", "2020-09-13T12:27:40Z"],
-    }[unit]  # type: ignore[assignment]
-    found, timed = histories_of(table(user_id=[1, 1], item_id=["a", "b"], timestamp=given))
+    }
+    found, timed = histories_of(table(user_id=[1, 1], item_id=["a", "b"], timestamp=forms[unit]))
     assert timed
     assert [e.time_ms for e in found[0][1]] == [1_600_000_000_000, 1_600_000_060_000]
 
