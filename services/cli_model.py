@@ -1,7 +1,9 @@
 """Commands that measure the model against its peers."""
 
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -11,21 +13,37 @@ from services.command import Json, app, print_json
 from services.progress import console, step
 
 
+class Study(StrEnum):
+    """What is measured instead of the peers."""
+
+    ablation = "ablation"
+    freshness = "freshness"
+    updating = "updating"
+
+
+class Schedule(StrEnum):
+    """How a study's networks are fitted: `training.compare.own.SCHEDULES`."""
+
+    short = "short"
+    long = "long"
+
+
 @app.command()
 def compare(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="ml100k, completejourney, online_retail, amazon_beauty, ml1m, tafeng, taobao, "
-            "or events"
+            help="ml100k, completejourney, completejourney_merchandise, online_retail, "
+            "amazon_beauty, ml1m, tafeng, taobao, or events"
         ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
             help="Folder of the data sets' files, or the table for `events`: columns user_id, "
-            "item_id, event_type, timestamp, optional order_id, quantity, price, category, brand. "
-            "For completejourney a state folder with its archive; absent: the installed package"
+            "item_id, event_type, timestamp, optional order_id, quantity, price, discount, "
+            "category, brand. Complete Journey is read from the installed package if this is "
+            "absent; completejourney_merchandise also from a state folder with its archive"
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Fits of each learned model")] = 2,
@@ -35,6 +53,19 @@ def compare(
     models: Annotated[
         str | None, typer.Option(help="Peers to run, with commas between; default: all that fit")
     ] = None,
+    study: Annotated[
+        Study | None,
+        typer.Option(
+            help="Instead of the peers: what each part of the model is worth, what a late profile "
+            "costs, or rules, clusters and the learned state as ways to update a profile"
+        ),
+    ] = None,
+    schedule: Annotated[
+        Schedule, typer.Option(help="For a study: long where training converges slowly")
+    ] = Schedule.short,
+    dropout: Annotated[
+        float, typer.Option(min=0, max=0.9, help="For a study: the network's dropout")
+    ] = 0.4,
     results: Annotated[
         Path | None,
         typer.Option(help="Folder for DATASET.json and accuracy.md, which shows all in it"),
@@ -47,11 +78,13 @@ def compare(
     validation period, everything is reported on the test period.
 
     Examples: `portrait compare ml100k --data data/ --json` ·
-    `portrait compare events --data shop.parquet --budget 2 --json`
+    `portrait compare events --data shop.parquet --budget 2 --json` ·
+    `portrait compare ml100k --data data/ --study freshness --schedule long`
     """
     from training.compare import datasets, page
     from training.compare.run import PEERS
     from training.compare.run import compare as run
+    from training.compare.study import Study as Setup
     from training.devices import one_thread
 
     chosen = (
@@ -63,10 +96,14 @@ def compare(
     with step(f"read {dataset}"):
         shop = datasets.open_shop(dataset, data)
     with step(f"compare on {shop.name}") as tell, one_thread():
-        result = run(
-            shop, seeds=[7 + n for n in range(seeds)], budget_s=60 * budget, models=chosen,
-            tell=tell, say=tell.say,
-        )  # fmt: skip
+        numbers = [7 + n for n in range(seeds)]
+        if study is None:
+            result = run(
+                shop, seeds=numbers, budget_s=60 * budget, models=chosen, tell=tell, say=tell.say
+            )
+        else:
+            setup = Setup(shop, schedule.value, dropout, numbers, tell, tell.say)
+            result = _study(study)(setup)
     console.print(_table(result))
     if results is not None:
         page.keep(results, result)
@@ -74,12 +111,26 @@ def compare(
         print_json(result)
 
 
-def _table(result: dict[str, object]) -> Table:
+def _study(study: Study) -> Callable[..., dict[str, Any]]:
+    from training.compare import ablation, freshness, updating
+
+    return {
+        Study.ablation: ablation.ablate,
+        Study.freshness: freshness.freshness,
+        Study.updating: updating.updating,
+    }[study]
+
+
+def _table(result: dict[str, Any]) -> Table:
     from training.metrics import NAMES
 
-    models = result["models"]
-    assert isinstance(models, dict)
-    table = Table("model", *NAMES, title=f"{result['dataset']}", title_justify="left")
+    models = result["rows"] if "study" in result else result["models"]
+    table = Table(
+        "row" if "study" in result else "model",
+        *NAMES,
+        title=f"{result['dataset']}",
+        title_justify="left",
+    )
     for name, row in sorted(models.items(), key=lambda pair: -pair[1]["ndcg@10"]):
         table.add_row(name, *(f"{row[metric]:.4f}" for metric in NAMES))
     return table

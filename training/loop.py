@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,16 +106,25 @@ class Fit:
     ----------
     folder
         Shared folder of the run: prepared arrays in, checkpoint and progress out.
+    alter
+        Changes the fresh network, for ablations.
     """
 
     def __init__(
-        self, folder: Path, model: ModelConfig, config: TrainConfig, session: Session
+        self,
+        folder: Path,
+        model: ModelConfig,
+        config: TrainConfig,
+        session: Session,
+        alter: Callable[[PortraitNetwork], None] | None = None,
     ) -> None:
         self.folder, self.model, self.config, self.session = folder, model, config, session
         self.prepared = Prepared.read(folder)
         self.maker = ExampleMaker(self.prepared, model, config)
         torch.manual_seed(config.seed)
         self.network = new_network(self.prepared, model).to(session.device)
+        if alter is not None:
+            alter(self.network)
         self.step = session.wrap(_TrainStep(self.network, config.propensity_weight))
         self.optimizer = self._optimizer()
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}

@@ -99,8 +99,16 @@ def score_window(
     return Scored(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
 
 
-def fit_mixing(network: PortraitNetwork, prepared: Prepared, memory: Memory) -> dict[str, float]:
+def fit_mixing(
+    network: PortraitNetwork, prepared: Prepared, memory: Memory, *, seen: bool = False
+) -> dict[str, float]:
     """Set the weights of the memories by the validation period; see `training.mixing`.
+
+    Parameters
+    ----------
+    seen
+        Set them by the training period instead, which network and memories were fitted on: an
+        ablation.
 
     Returns
     -------
@@ -109,7 +117,8 @@ def fit_mixing(network: PortraitNetwork, prepared: Prepared, memory: Memory) -> 
     """
     assert network.mixing is not None
     maker = ExampleMaker(prepared, network.config, TrainConfig(), memory)
-    asked = window(prepared.histories, prepared.train_until_ms, prepared.until_ms)
+    since, until = (prepared.train_until_ms, prepared.until_ms)
+    asked = window(prepared.histories, *((-(2**62), since) if seen else (since, until)))
     most = max(100, MAX_NUMBERS // ((COUNT + 1) * len(prepared.vocabulary.items)))
     stride = max(1, -(-len(asked.event) // most))
     event, user = asked.event[::stride], asked.user[::stride]

@@ -10,7 +10,9 @@ import pandas as pd
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.events import EventRecord, ItemRecord
+from feature_repo.importers import complete_journey
 from feature_repo.importers.complete_journey import FIRST_MS, LAST_MS
+from feature_repo.importers.lines import MARK
 from training.compare.shop import Shop, Split
 from training.prepare import History, read_histories
 from training.vocabulary import DAY_MS
@@ -41,7 +43,7 @@ def histories_of(frame: pd.DataFrame) -> tuple[list[History], bool]:
     ----------
     frame
         Columns ``user_id``, ``item_id``; optional ``event_type``, ``timestamp``, ``order_id``,
-        ``quantity``, ``price``, ``category``, ``brand``.
+        ``quantity``, ``price``, ``discount`` (of the whole line), ``category``, ``brand``.
 
     Returns
     -------
@@ -89,6 +91,7 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
             "order": _id(column("order_id", pd.Series(pd.NA, index=frame.index))),
             "quantity": pd.to_numeric(column("quantity", 1.0), errors="coerce"),
             "price": pd.to_numeric(column("price", np.nan), errors="coerce"),
+            "discount": pd.to_numeric(column("discount", np.nan), errors="coerce"),
             "category": _id(column("category", pd.Series(pd.NA, index=frame.index))),
             "brand": _id(column("brand", pd.Series(pd.NA, index=frame.index))),
         },
@@ -141,7 +144,9 @@ def _assemble(table: pd.DataFrame) -> list[History]:
         table[name].to_numpy(object)
         for name in ("user", "item", "kind", "order", "category", "brand")
     ]
-    price = table["price"].where(table["price"] >= 0).to_numpy(np.float64)
+    price, discount = (
+        table[name].where(table[name] >= 0).to_numpy(np.float64) for name in ("price", "discount")
+    )
     quantity, ms = table["quantity"].to_numpy(np.float64), table["ms"].to_numpy(np.int64)
     event = table["event"].to_numpy(np.int64)
     found, last = list[History](), -1
@@ -149,6 +154,7 @@ def _assemble(table: pd.DataFrame) -> list[History]:
         line = ItemRecord(
             item_id=item, quantity=float(quantity[at]),
             price=None if np.isnan(price[at]) else float(price[at]),
+            discount=None if np.isnan(discount[at]) else float(discount[at]),
             category=None if category is pd.NA else category,
             brand=None if brand is pd.NA else brand,
         )  # fmt: skip
@@ -279,17 +285,24 @@ def taobao(data: Path | None) -> Shop:
 
 
 def completejourney(data: Path | None) -> Shop:
-    """Complete Journey: next basket; weeks up to 45, 46–48 and 49–53 of 2017."""
-    found = _complete_journey(data)
+    """Complete Journey: next basket of all product lines, fuel and the like among them."""
+    lines = pd.concat(chunk.lines for chunk in complete_journey.open_source(data).chunks)
+    frame = lines[lines[MARK].isin(["", "non_merchandise", "no_value"])]
+    found, _ = histories_of(frame.rename(columns={"time_ms": "timestamp", "type": "event_type"}))
+    return Shop("completejourney", found, _weeks(), support=100)
+
+
+def completejourney_merchandise(data: Path | None) -> Shop:
+    """Complete Journey as the product imports it: merchandise only, coupons and mailings kept."""
+    return Shop("completejourney_merchandise", _complete_journey(data), _weeks(), support=100)
+
+
+def _weeks() -> Split:
     # The publisher's weeks end on Mondays at 05:00, the first one on 2 January.
     first = FIRST_MS + DAY_MS + 5 * 3_600_000
-    return Shop(
-        "completejourney", found,
-        Split(
-            first + 44 * WEEK_MS, first + 47 * WEEK_MS, LAST_MS,
-            "weeks 1-45 / 46-48 / 49-53 of 2017; every basket is predicted, then applied",
-        ),
-        support=100,
+    return Split(
+        first + 44 * WEEK_MS, first + 47 * WEEK_MS, LAST_MS,
+        "weeks 1-45 / 46-48 / 49-53 of 2017; every basket is predicted, then applied",
     )  # fmt: skip
 
 
@@ -307,6 +320,7 @@ def _complete_journey(data: Path | None) -> list[History]:
 DATASETS: Final[dict[str, Callable[[Path | None], Shop]]] = {
     "ml100k": ml100k,
     "completejourney": completejourney,
+    "completejourney_merchandise": completejourney_merchandise,
     "online_retail": online_retail,
     "amazon_beauty": amazon_beauty,
     "ml1m": ml1m,

@@ -1,8 +1,8 @@
 """Portrait's own model in a comparison: fitted, chosen and asked as its peers are."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from training.baselines import Window
 from training.compare.measure import Score
@@ -21,64 +22,153 @@ from training.loop import Alone, Fit
 from training.memory import Memory
 from training.network import PortraitNetwork
 from training.predict import fit_mixing
+from training.prepared import Prepared
+from training.sequences import Histories, Ints, ranges
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A network and its memory, None without."""
+class Answers:
+    """A fitted network as a comparison asks it; a `training.compare.measure.Score`.
 
+    Attributes
+    ----------
+    shop, network, memory
+        Data set, network, and memory (None without).
+    timed
+        Whether the network is told the time of each request.
+    shuffled
+        Seed of a control: what came before each request stands in random order (times keep
+        their places). None: as it was.
+    age_ms
+        Age of the state at each request: events younger than this are not applied yet.
+    """
+
+    shop: Shop
     network: PortraitNetwork
     memory: Memory | None
+    timed: bool = False
+    shuffled: int | None = None
+    age_ms: int = 0
+
+    def __call__(self, wanted: Window) -> Tensor:
+        """Return the scores of requests, histories applied up to each, shape (P, N)."""
+        if self.shuffled is not None:
+            return self._shuffled(wanted, self.shuffled)
+        last = self._last(wanted)
+        some = np.flatnonzero(last >= self.shop.histories.starts[:-1][wanted.user])
+        if len(some) == len(last):
+            return self._scores(self._maker, wanted.user, last, wanted.event)
+        out = self._nobody().expand(len(last), -1).clone()
+        if len(some):
+            out[torch.from_numpy(some)] = self._scores(
+                self._maker, wanted.user[some], last[some], wanted.event[some]
+            )
+        return out
+
+    def without_state(self, wanted: Window) -> float:
+        """Return the share of requests of who has no event as old as the state."""
+        first = self.shop.histories.starts[:-1][wanted.user]
+        return float((self._last(wanted) < first).mean())
+
+    def _last(self, wanted: Window) -> Ints:
+        """Return the last event in each request's state; before the user's first if none is."""
+        if not self.age_ms:
+            return wanted.event - 1
+        histories = self.shop.histories
+        until = histories.time_ms[wanted.event] - self.age_ms
+        found = [
+            first + int(np.searchsorted(histories.time_ms[first:end], moment, side="right")) - 1
+            for first, end, moment in zip(
+                histories.starts[:-1][wanted.user], wanted.event, until, strict=True
+            )
+        ]
+        return np.array(found, np.int64)
+
+    @cached_property
+    def _maker(self) -> ExampleMaker:
+        return self._maker_of(self.shop.whole)
+
+    def _maker_of(self, prepared: Prepared) -> ExampleMaker:
+        return ExampleMaker(prepared, self.network.config, TrainConfig(), self.memory)
+
+    def _nobody(self) -> Tensor:
+        """Return what is shown to who has no state: the popularity, shape (N,)."""
+        if self.memory is None:
+            return self.network.bias.detach()
+        return torch.from_numpy(self.memory.popularity[0])
+
+    def _shuffled(self, wanted: Window, seed: int) -> Tensor:
+        # One history for each request, since each has another past to shuffle.
+        starts = self.shop.histories.starts[:-1][wanted.user]
+        cut = self.shop.histories.select(wanted.user, wanted.event - starts + 1)
+        mixed = _shuffle(cut, np.random.default_rng([seed, int(wanted.event[0])]))
+        answers = mixed.starts[1:] - 1
+        rows = np.arange(len(answers))
+        maker = self._maker_of(self.shop.prepared_of(mixed))
+        return self._scores(maker, rows, answers - 1, answers)
+
+    def _scores(self, maker: ExampleMaker, user: Ints, last: Ints, answer: Ints) -> Tensor:
+        users = np.unique(user)
+        lengths = maker.prepared.histories.lengths()[users]
+        asked = Asked(user, last, answer, np.full(len(answer), self.timed))
+        network = self.network
+        with torch.no_grad():
+            example = maker.make(users, asked, np.zeros(0, np.int64), lengths)
+            flat = network.unroll(example.events).flatten(0, 1)
+            u = network.vector(flat[example.place], example.requests)
+            scores = network.scores(u, example.pairs, example.requests, example.memory)
+        # The batch stands by time, then user: put it back into the order asked for.
+        order = np.argsort(np.argsort(answer, kind="stable"), kind="stable")
+        return scores[np.argsort(example.answers, kind="stable")][order]
 
 
-def fit(shop: Shop, model: ModelConfig, config: TrainConfig) -> Fitted:
-    """Fit on the training period; epochs and the memories' weights by the validation period."""
+def _shuffle(histories: Histories, generator: np.random.Generator) -> Histories:
+    """Permute what each user's events were, the last one's kept; times keep their places."""
+    events = len(histories.time_ms)
+    owner = np.repeat(np.arange(len(histories.users)), histories.lengths())
+    key = generator.random(events)
+    key[histories.starts[1:] - 1] = 1.0
+    order = np.lexsort((key, owner))
+    sizes = np.diff(histories.lines)[order]
+    line = ranges(histories.lines[order], sizes)
+    return replace(
+        histories,
+        kind=histories.kind[order], weight=histories.weight[order],
+        target=histories.target[order], numeric=histories.numeric[order],
+        lines=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        item=histories.item[line], category=histories.category[line],
+    )  # fmt: skip
+
+
+def fit(
+    shop: Shop,
+    model: ModelConfig,
+    config: TrainConfig,
+    alter: Callable[[PortraitNetwork], None] | None = None,
+) -> Answers:
+    """Fit on the training period; epochs and the memories' weights by the validation period.
+
+    Parameters
+    ----------
+    alter
+        Changes the fresh network before it is fitted.
+    """
     prepared = shop.prepared()
     with TemporaryDirectory(prefix="portrait-compare-") as folder:
         prepared.write(Path(folder))
-        run = Fit(Path(folder), model, config, Alone())
+        run = Fit(Path(folder), model, config, Alone(), alter)
         run.run(resume=False)
     network = run.network
     network.load_state_dict(run.best)
     network.eval()
     if network.mixing is None:
-        return Fitted(network, None)
+        return Answers(shop, network, None)
     memory = Memory.fit(prepared.histories, prepared.train_until_ms, shop.items)
     fit_mixing(network, prepared, memory)
-    return Fitted(network, memory)
+    return Answers(shop, network, memory)
 
 
-def scorer(shop: Shop, fitted: Fitted, *, timed: bool = False) -> Score:
-    """Return the scores of requests, histories applied up to each.
-
-    Parameters
-    ----------
-    timed
-        Whether the network is told the time of each request.
-    """
-    network = fitted.network
-    maker = ExampleMaker(shop.whole(), network.config, TrainConfig(), fitted.memory)
-    lengths = shop.histories.lengths()
-    none = np.zeros(0, np.int64)
-
-    def score(wanted: Window) -> torch.Tensor:
-        users = np.unique(wanted.user)
-        asked = Asked(
-            wanted.user, wanted.event - 1, wanted.event, np.full(len(wanted.event), timed)
-        )
-        with torch.no_grad():
-            example = maker.make(users, asked, none, lengths[users])
-            flat = network.unroll(example.events).flatten(0, 1)
-            u = network.vector(flat[example.place], example.requests)
-            scores = network.scores(u, example.pairs, example.requests, example.memory)
-        # The batch stands by time, then user: put it back into the order asked for.
-        order = np.argsort(np.argsort(wanted.event, kind="stable"), kind="stable")
-        return scores[np.argsort(example.answers, kind="stable")][order]
-
-    return score
-
-
-_SCHEDULES: Final = {
+SCHEDULES: Final = {
     "short": TrainConfig(),
     "long": TrainConfig(epochs=40, patience=5, batch_users=8, positions=60, decay=0.985),
 }
@@ -87,9 +177,9 @@ _SCHEDULES: Final = {
 
 def portrait(shop: Shop) -> Iterator[Trial]:
     """Portrait's model in its default shape; what is chosen is how it is fitted."""
-    for dropout, (name, schedule) in product((0.4, 0.5, 0.3), _SCHEDULES.items()):
+    for dropout, (name, schedule) in product((0.4, 0.5, 0.3), SCHEDULES.items()):
         yield {"dropout": dropout, "schedule": name}, partial(_made, shop, dropout, schedule)
 
 
 def _made(shop: Shop, dropout: float, schedule: TrainConfig, seed: int) -> Score:
-    return scorer(shop, fit(shop, ModelConfig(dropout=dropout), replace(schedule, seed=seed)))
+    return fit(shop, ModelConfig(dropout=dropout), replace(schedule, seed=seed))

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from training.compare.study_page import STUDIES
 from training.metrics import NAMES
 
 _HEAD = """# Accuracy
@@ -19,7 +20,9 @@ the same requests with the history applied up to each, and is measured by the sa
 are chosen by NDCG@10 on the validation period within the same time for each; a trial that has
 begun is finished. Fitted on the training period only. Learned models are fitted once per seed and
 averaged by request. Portrait's epochs, and the 18 numbers that weigh its memories, come from the
-validation period too. Intervals: 95 %, paired bootstrap over users.
+validation period too. Intervals: 95 %, paired bootstrap over users. No part of the comparison, but
+asked of the same networks: `portrait_timed` is told the time of each request, as the service is;
+`portrait_shuffled` finds what came before each request in random order.
 """
 
 
@@ -39,10 +42,16 @@ def keep(folder: Path, result: Mapping[str, Any]) -> Path:
     """Write a result to ``folder`` and make the page beside the folder again."""
     folder.mkdir(parents=True, exist_ok=True)
     text = orjson.dumps(dict(result), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
-    (folder / f"{result['dataset']}.json").write_bytes(text + b"\n")
+    name = ".".join([result["dataset"], *([result["study"]] if "study" in result else [])])
+    (folder / f"{name}.json").write_bytes(text + b"\n")
     found = [orjson.loads(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
+    parts = [section(each) for each in found if "study" not in each]
+    for study, (words, part) in STUDIES.items():
+        of_study = [each for each in found if each.get("study") == study]
+        if of_study:
+            parts += [words, *(part(each, folder) for each in of_study)]
     page = folder.with_suffix(".md")
-    page.write_text("\n".join([_HEAD, *(section(each) for each in found)]))
+    page.write_text("\n".join([_HEAD, *parts]))
     return page
 
 

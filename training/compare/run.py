@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -124,6 +124,7 @@ def compare(
     makers = {OWN: own.portrait, **PEERS}
     wanted = list(makers) if models is None else [OWN, *(m for m in models if m != OWN)]
     rows, tuning, seconds = dict[str, Doubles](), {}, {}
+    controls = dict[str, Doubles]()
     left = dict.fromkeys([name for name in makers if name not in wanted], "not asked for")
     for name in wanted:
         reason = skipped(name, shop)
@@ -136,8 +137,8 @@ def compare(
             tell=partial(_tell, tell, len(rows), len(wanted), name),
         )  # fmt: skip
         more = seeds[1:] if name in _SEEDED else ()
-        parts = [measure(shop, shop.test, found.score)]
-        parts += [measure(shop, shop.test, found.make(seed)) for seed in more]
+        answers = [found.score, *(found.make(seed) for seed in more)]
+        parts = [measure(shop, shop.test, answer) for answer in answers]
         rows[name] = np.mean(parts, axis=0)
         tuning[name] = {
             "chosen": dict(found.setting), "validation_ndcg@10": found.validation,
@@ -149,15 +150,31 @@ def compare(
             f"{name}: NDCG@10 {np.nanmean(rows[name][:, 0]):.4f}, MRR "
             f"{np.nanmean(rows[name][:, 3]):.4f} in {seconds[name]:,.0f} s, {found.tried} settings"
         )
+        if name == OWN:
+            controls = _controls(shop, answers)
     users = shop.test.user
     return {
         **shop.describe(),
-        "models": {name: summary(values, users) for name, values in rows.items()},
+        "models": {n: summary(values, users) for n, values in (rows | controls).items()},
         "over_best_peer": {m: _over(rows, users, m) for m in ("ndcg@10", "mrr")},
         "seconds": seconds,
         "tuning": {"budget_s": budget_s, "seeds": list(seeds), **tuning},
         "not_run": left,
         "machine": machine(),
+    }
+
+
+def _controls(shop: Shop, answers: Sequence[Score]) -> dict[str, Doubles]:
+    """Measure Portrait's networks asked otherwise; no part of the comparison with peers."""
+    own_answers = [answer for answer in answers if isinstance(answer, own.Answers)]
+    asked = {
+        f"{OWN}_timed": [replace(answer, timed=True) for answer in own_answers],
+        f"{OWN}_shuffled": [replace(answer, shuffled=n) for n, answer in enumerate(own_answers)],
+    }
+    return {
+        name: np.mean([measure(shop, shop.test, score) for score in scores], axis=0)
+        for name, scores in asked.items()
+        if shop.split.by_time or not name.endswith("_timed")
     }
 
 

@@ -1,6 +1,7 @@
 """A data set as a comparison reads it: histories, what is asked, and what may be answered."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -115,13 +116,15 @@ class Shop:
         """Return what Portrait's training loop reads; the test is not in it."""
         first = self.histories.before(self.split.cut_off_ms)
         users = np.flatnonzero(first > 0)
-        return self._prepared(self.histories.select(users, first[users]))
+        return self.prepared_of(self.histories.select(users, first[users]))
 
+    @cached_property
     def whole(self) -> Prepared:
-        """Return the same with the test's events, for scoring."""
-        return self._prepared(self.histories)
+        """The same with the test's events, for scoring."""
+        return self.prepared_of(self.histories)
 
-    def _prepared(self, histories: Histories) -> Prepared:
+    def prepared_of(self, histories: Histories) -> Prepared:
+        """Return some histories with this shop's vocabulary and split."""
         split = self.split
         moments = weekly_moments(
             histories, since_ms=int(histories.time_ms.min()), until_ms=split.cut_off_ms
@@ -131,6 +134,14 @@ class Shop:
             np.zeros((len(histories.time_ms), 0), np.float32), moments,
             split.train_until_ms, split.cut_off_ms,
         )  # fmt: skip
+
+    def of(self, histories: Histories) -> "Shop":
+        """Return other histories in this shop: the same candidates and split."""
+        other = copy(self)
+        for name in ("owner", "trained", "whole"):
+            other.__dict__.pop(name, None)
+        other.histories = histories
+        return other
 
     def _repeat_share(self) -> float:
         """Return the share of target lines in training whose item the shopper had before."""

@@ -1,0 +1,166 @@
+"""What studies ask of a network, and what they count, against known answers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.shops import cyclic, habits, shop
+from training.baselines import Window
+from training.compare import ablation, own
+from training.compare.adaptation import _followed, planted, step_costs
+from training.compare.datasets import by_time
+from training.compare.freshness import AGES_MS, freshness
+from training.compare.measure import measure
+from training.compare.shop import Shop
+from training.compare.study import Study
+from training.compare.updating import Catalogue, Odd, Rules, Ways, by_category, jump
+from training.config import TrainConfig
+from training.sequences import Histories
+
+Quick = Callable[[Shop], Study]
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> Quick:
+    """Return studies whose networks are hardly fitted."""
+    torch.set_num_threads(1)
+    monkeypatch.setitem(own.SCHEDULES, "short", TrainConfig(epochs=1, warm_up=10))
+    quiet = {"tell": lambda done, total, what: None, "say": lambda line: None}
+    return lambda found: Study(found, "short", 0.3, (7,), **quiet)
+
+
+@pytest.fixture(scope="module")
+def ring() -> own.Answers:
+    """A network that knows that the next item is the one after."""
+    torch.set_num_threads(1)
+    found = shop(cyclic, users=50)
+    made = Shop("ring", found, by_time(found), support=1)
+    config = TrainConfig(epochs=12, patience=12, warm_up=10, decay=1.0)
+    return own.fit(made, own.ModelConfig(dropout=0.0), config)
+
+
+def score(answers: own.Answers) -> float:
+    return float(np.nanmean(measure(answers.shop, answers.shop.test, answers)[:, 0]))
+
+
+def test_a_shuffled_history_takes_the_order_and_nothing_else(ring: own.Answers) -> None:
+    assert score(ring) > 0.95
+    assert score(replace(ring, shuffled=1)) < score(ring) - 0.2
+    histories = ring.shop.histories
+    cut = histories.select(np.array([3, 3, 4]), np.array([1, 9, 20]))
+    mixed = own._shuffle(cut, np.random.default_rng(0))
+    for u, (start, end) in enumerate(zip(cut.starts[:-1], cut.starts[1:], strict=True)):
+        before, after = (sorted(h.item[h.lines[start] : h.lines[end]]) for h in (cut, mixed))
+        assert before == after, u
+        last = slice(cut.lines[end - 1], cut.lines[end])
+        np.testing.assert_array_equal(mixed.item[last], cut.item[last])
+    np.testing.assert_array_equal(mixed.time_ms, cut.time_ms)
+    assert (mixed.item != cut.item).any()
+
+
+def test_an_old_state_lacks_what_came_since(ring: own.Answers) -> None:
+    wanted = ring.shop.test
+    times = ring.shop.histories.time_ms
+    gap = int((times[wanted.event] - times[wanted.event - 1]).min())
+    torch.testing.assert_close(replace(ring, age_ms=gap)(wanted), ring(wanted))
+    assert score(replace(ring, age_ms=4 * 86_400_000)) < score(ring) - 0.2
+    ancient = replace(ring, age_ms=10**12)
+    assert ancient.without_state(wanted) == 1.0
+    assert ring.without_state(wanted) == 0.0
+    assert ring.memory is not None
+    expected = torch.from_numpy(ring.memory.popularity[0]).expand(len(wanted.event), -1)
+    torch.testing.assert_close(ancient(wanted), expected)
+
+
+def test_freshness_falls_with_age(study: Quick, ring: own.Answers) -> None:
+    rows = freshness(study(ring.shop))["rows"]
+    assert list(rows) == list(AGES_MS)
+    assert rows["0 s"]["less"]["mean"] == 0.0
+    assert rows["7 days"]["ndcg@10"] < rows["0 s"]["ndcg@10"]
+
+
+def test_every_part_is_left_out_once(study: Quick) -> None:
+    found = shop(habits, users=30)
+    made = Shop("habits", found, by_time(found), support=1)
+    rows = ablation.ablate(study(made))["rows"]
+    assert set(ablation.PARTS) < set(rows)
+    values = [row["ndcg@10"] for row in rows.values()]
+    assert len(set(values)) == len(values), "two rows are one and the same model"
+
+
+class Oracle:
+    """Knows each shopper's interest some events late."""
+
+    def __init__(self, made: Shop, interest: np.ndarray, late: int) -> None:
+        self.made, self.interest, self.late = made, interest, late
+
+    def items(self, shop: Shop, wanted: Window) -> Any:
+        raise NotImplementedError
+
+    def categories(self, shop: Shop, wanted: Window) -> np.ndarray:
+        names = [int(name[1:]) for name in self.made.vocabulary.categories]
+        at = np.maximum(wanted.event - 1 - self.late, self.made.histories.starts[wanted.user])
+        return np.eye(len(names), dtype=np.float32)[np.argsort(names)[self.interest[at]]]
+
+
+@pytest.fixture(scope="module")
+def changing() -> tuple[Shop, np.ndarray]:
+    made, truth = planted(3)
+    return made, np.concatenate([truth[user] for user in made.histories.users])
+
+
+@pytest.mark.parametrize(("late", "until"), [(0, 1.0), (2, 3.0)])
+def test_adaptation_counts_events_until_followed(
+    changing: tuple[Shop, np.ndarray], late: int, until: float
+) -> None:
+    made, interest = changing
+    event = np.flatnonzero(made.histories.time_ms >= made.split.cut_off_ms)
+    event = event[event > made.histories.starts[made.owner[event]]]
+    asked = Window(event, made.owner[event])
+    found = _followed(made, Oracle(made, interest, late), asked, interest)
+    assert found["events_until_followed"] == until
+    # Not 0 where two changes bring an interest back.
+    assert all(value < 0.2 for value in found["curve"][:late])
+    assert min(found["curve"][late:]) > 0.95
+    assert (found["right"] == 1.0) == (late == 0)
+
+
+def test_an_odd_event_is_of_a_category_never_shown(changing: tuple[Shop, np.ndarray]) -> None:
+    made, _ = changing
+    wanted = Window(made.test.event[:60], made.test.user[:60])
+    odd = Odd.of(made, wanted, np.random.default_rng(0))
+    histories: Histories = odd.shop.histories
+    for n, answer in enumerate(wanted.event):
+        start = histories.starts[n]
+        length = answer - made.histories.starts[wanted.user[n]]
+        assert odd.before.event[n] == start + length
+        own_start = made.histories.starts[wanted.user[n]]
+        np.testing.assert_array_equal(
+            histories.item[start : start + length], made.histories.item[own_start:answer]
+        )
+        strange = histories.category[start + length]
+        had = set(histories.category[start : start + length])
+        assert strange not in had or len(had) == 20
+    never = Rules(Catalogue.of(made), 0.9)
+    assert 0.0 < jump(odd, never)["shares"] < 0.3
+
+
+def test_the_three_ways_learn_the_planted_interest(
+    study: Quick, changing: tuple[Shop, np.ndarray]
+) -> None:
+    made, _ = changing
+    answers = study(made).fit(7)
+    ways, chosen = Ways(made, answers).tuned()
+    assert set(chosen["clusters"]) == {"per_event", "clusters"}
+    for name, way in ways.items():
+        value = np.nanmean(by_category(made, made.test, way)[:, 0])
+        assert value > 0.5, name  # at random .23
+        shares = way.categories(made, Window(made.test.event[:50], made.test.user[:50]))
+        np.testing.assert_allclose(shares.sum(axis=1), 1.0, rtol=1e-4)
+    costs = step_costs(made, ways)
+    assert set(costs) == set(ways)
+    assert all(cost > 0 for cost in costs.values())

@@ -1,0 +1,155 @@
+"""What each part of Portrait's model is worth: the same fit with one part left out.
+
+Every row is fitted and chosen as the whole model is, with the schedule given, once per seed.
+Changed encoders take the place of the product's before the first step; asked otherwise are one
+and the same networks: without memories, with memories weighed on what they were fitted on, with
+shuffled histories, and with the request's time known.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.compare import own
+from training.compare.measure import measure
+from training.compare.study import Study
+from training.config import ModelConfig
+from training.encoder import EventInputs, FusedEncoder
+from training.metrics import Doubles
+from training.network import PortraitNetwork
+from training.predict import fit_mixing
+from training.stacked import StackedEncoder
+
+WHOLE: Final = "portrait"
+Alter = Callable[[PortraitNetwork], None]
+
+
+class _Pass(nn.Module):
+    """No convolution: c = x."""
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD
+
+
+class _Silent(nn.Module):
+    """No LSTM: y = 0, so that e sees the last three events."""
+
+    def forward(self, c_BTD: Tensor) -> tuple[Tensor, None]:
+        return torch.zeros_like(c_BTD), None
+
+
+class _Mean(nn.Module):
+    """The mean of all c so far instead of an LSTM."""
+
+    def forward(self, c_BTD: Tensor) -> tuple[Tensor, None]:
+        number = torch.arange(1, c_BTD.shape[1] + 1, device=c_BTD.device)
+        return c_BTD.cumsum(dim=1) / number[:, None], None
+
+
+class _Stacked(nn.Module):
+    """The recipe ``stacked`` under the product's heads: Conv1D → LSTM(100) → linear."""
+
+    def __init__(self, inner: FusedEncoder, items: int, categories: int) -> None:
+        super().__init__()
+        self.stacked = StackedEncoder(items, categories, inner.dim)
+        self.content = self.stacked.content
+        self.out = nn.Linear(self.stacked.dim, inner.dim)
+
+    def unroll(self, inputs: EventInputs) -> Tensor:
+        out: Tensor = self.out(self.stacked.unroll(inputs))
+        return out
+
+
+def _fused(network: PortraitNetwork) -> FusedEncoder:
+    assert isinstance(network.encoder, FusedEncoder)
+    return network.encoder
+
+
+def _no_convolution(network: PortraitNetwork) -> None:
+    _fused(network).convolve = _Pass()  # type: ignore[assignment]
+
+
+def _no_lstm(network: PortraitNetwork) -> None:
+    _replace_lstm(_fused(network), _Silent())
+
+
+def _mean_pool(network: PortraitNetwork) -> None:
+    _replace_lstm(_fused(network), _Mean())
+
+
+def _replace_lstm(encoder: FusedEncoder, other: nn.Module) -> None:
+    encoder.lstm = other  # type: ignore[assignment]
+    encoder.project = nn.Linear(encoder.dim, encoder.dim)
+
+
+def _stacked(network: PortraitNetwork) -> None:
+    inner = _fused(network)
+    categories = inner.content.category.num_embeddings - 1
+    network.encoder = _Stacked(inner, network.items, categories)  # type: ignore[assignment]
+
+
+PARTS: Final[Mapping[str, tuple[ModelConfig, Alter | None]]] = {
+    WHOLE: (ModelConfig(), None),
+    "no_convolution": (ModelConfig(), _no_convolution),
+    "no_lstm": (ModelConfig(), _no_lstm),
+    "mean_pool": (ModelConfig(), _mean_pool),
+    "stacked": (ModelConfig(), _stacked),
+    "no_encoder": (ModelConfig(encoder=False), None),
+    "no_repeat_head": (ModelConfig(repeat=False), None),
+}
+"""What is fitted anew."""
+
+
+def _asked_otherwise(answers: own.Answers, seed: int) -> dict[str, own.Answers]:
+    """Return what a fitted network answers with something taken from it, or given to it."""
+    assert answers.memory is not None
+    alone = copy.deepcopy(answers.network)
+    alone.mixing = None
+    in_fold = copy.deepcopy(answers.network)
+    fit_mixing(in_fold, answers.shop.prepared(), answers.memory, seen=True)
+    found = {
+        "no_memories": replace(answers, network=alone),
+        "memories_weighed_in_fold": replace(answers, network=in_fold),
+        "shuffled_history": replace(answers, shuffled=seed),
+    }
+    if answers.shop.split.by_time:
+        found["request_time_known"] = replace(answers, timed=True)
+    return found
+
+
+def ablate(study: Study) -> dict[str, Any]:
+    """Measure every part.
+
+    Returns
+    -------
+    dict
+        See `training.compare.study.Study.result`; ``rows`` by part, with ``by_seed`` (NDCG@10)
+        and ``less``, the part's NDCG@10 minus the whole model's.
+    """
+    shop, parts = study.shop, dict[str, list[Doubles]]()
+    for at, (name, (model, alter)) in enumerate(PARTS.items()):
+        for seed in study.seeds:
+            study.tell(at, len(PARTS), f"{name}, seed {seed}")
+            answers = study.fit(seed, model, alter)
+            asked = {name: answers}
+            if name == WHOLE:
+                asked |= _asked_otherwise(answers, seed)
+            for row, score in asked.items():
+                parts.setdefault(row, []).append(measure(shop, shop.test, score))
+        study.say(f"{name}: NDCG@10 {np.mean([np.nanmean(p[:, 0]) for p in parts[name]]):.4f}")
+    rows = {name: np.mean(found, axis=0) for name, found in parts.items()}
+    return study.result(
+        "ablation",
+        {
+            name: {
+                **study.against(values, rows[WHOLE]),
+                "by_seed": [float(np.nanmean(part[:, 0])) for part in parts[name]],
+            }
+            for name, values in rows.items()
+        },
+    )

@@ -1,0 +1,68 @@
+"""What studies of Portrait's own model share: how it is fitted, and how rows are reported."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from training.compare import own
+from training.compare.page import machine
+from training.compare.shop import Shop
+from training.config import ModelConfig, TrainConfig
+from training.metrics import NAMES, Doubles, bootstrap, summary
+from training.network import PortraitNetwork
+
+Tell = Callable[[int, int, str], None]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A data set, how Portrait is fitted to it, and who is told of the progress.
+
+    Attributes
+    ----------
+    schedule, dropout
+        A name of `training.compare.own.SCHEDULES`, and the network's dropout.
+    seeds
+        One fit each; metrics are averaged by request.
+    tell, say
+        Called with parts done and in all and a line; with a line on each that is finished.
+    """
+
+    shop: Shop
+    schedule: str
+    dropout: float
+    seeds: Sequence[int]
+    tell: Tell
+    say: Say
+
+    def fit(
+        self,
+        seed: int,
+        model: ModelConfig | None = None,
+        alter: Callable[[PortraitNetwork], None] | None = None,
+    ) -> own.Answers:
+        """Fit a network of a shape, the product's if none is given."""
+        shape = replace(model or ModelConfig(), dropout=self.dropout)
+        config: TrainConfig = replace(own.SCHEDULES[self.schedule], seed=seed)
+        return own.fit(self.shop, shape, config, alter)
+
+    def result(self, name: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the study's plain values."""
+        return {
+            **self.shop.describe(),
+            "study": name,
+            "fit": {
+                "schedule": self.schedule, "dropout": self.dropout, "seeds": list(self.seeds)
+            },
+            "rows": rows,
+            "machine": machine(),
+        }  # fmt: skip
+
+    def against(self, values: Doubles, base: Doubles) -> dict[str, Any]:
+        """Return a row's means and its NDCG@10 less the base's, with intervals."""
+        column, users = NAMES.index("ndcg@10"), self.shop.test.user
+        gap = bootstrap(values[:, column] - base[:, column], users)
+        return {
+            **summary(values, users), "less": {"mean": gap.mean, "ci": [gap.low, gap.high]},
+        }  # fmt: skip
