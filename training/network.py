@@ -12,7 +12,7 @@ only; its item scores are the popularity.
 Shape legend: P requests, N items, D width, S statistics, F features, R held items.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -176,6 +176,11 @@ class PortraitNetwork(nn.Module):
         now = self.now(requests.gap, requests.hour, requests.weekday)
         out: Tensor = self.drop(self.norm(u + requests.timed[:, None] * now))
         return out
+
+    def without_memories(self) -> None:
+        """Answer from the network alone from now on."""
+        self.config = replace(self.config, memory=False)
+        self.mixing = None
 
     def freeze(self) -> None:
         """Make ready for service: nothing is trained, and item vectors are added up once."""

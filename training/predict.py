@@ -7,15 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training.baselines import window
-from training.config import TrainConfig
 from training.devices import autocast, move
-from training.examples import Asked, ExampleMaker
-from training.memory import COUNT, Memory
+from training.examples import ExampleMaker
 from training.metrics import ranking_metrics
-from training.mixing import MAX_NUMBERS
 from training.network import PortraitNetwork
-from training.prepared import Prepared
 from training.sequences import Ints
 
 USERS_PER_PASS = 64
@@ -97,42 +92,3 @@ def score_window(
         rows, chances = np.zeros(0, np.int64), np.zeros(0, np.float32)
         return Scored(np.zeros((0, 4)), rows, rows, chances, chances, rows)
     return Scored(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
-
-
-def fit_mixing(
-    network: PortraitNetwork, prepared: Prepared, memory: Memory, *, seen: bool = False
-) -> dict[str, float]:
-    """Set the weights of the memories by the validation period; see `training.mixing`.
-
-    Parameters
-    ----------
-    seen
-        Set them by the training period instead, which network and memories were fitted on: an
-        ablation.
-
-    Returns
-    -------
-    dict
-        Loss before and after, by name.
-    """
-    assert network.mixing is not None
-    maker = ExampleMaker(prepared, network.config, TrainConfig(), memory)
-    since, until = (prepared.train_until_ms, prepared.until_ms)
-    asked = window(prepared.histories, *((-(2**62), since) if seen else (since, until)))
-    most = max(100, MAX_NUMBERS // ((COUNT + 1) * len(prepared.vocabulary.items)))
-    stride = max(1, -(-len(asked.event) // most))
-    event, user = asked.event[::stride], asked.user[::stride]
-    network.eval()
-    users = np.unique(user)
-    requests = Asked(user, event - 1, event, np.zeros(len(event), np.bool_))
-    none = np.zeros(0, np.int64)
-    with torch.no_grad():
-        example = maker.make(users, requests, none, prepared.histories.lengths()[users])
-        flat = network.unroll(example.events).flatten(0, 1)
-        u = network.vector(flat[example.place], example.requests)
-        base = network.logits(u, example.pairs)
-    assert example.memory is not None
-    before, after = network.mixing.fit(
-        base, example.memory, example.requests.statistics[:, 0], example.targets
-    )
-    return {"network": before, "mixed": after}

@@ -26,12 +26,11 @@ from feature_repo.events import iso
 from training.config import RECIPES, ModelConfig, TrainConfig
 from training.devices import one_thread
 from training.loop import CHECKPOINT, PROGRESS, Alone, Fit, new_network, train_loop_per_worker
-from training.memory import Memory
 from training.model_dir import save
 from training.own_signals import own_signals
-from training.predict import fit_mixing
 from training.prepare import feast_join, milliseconds, prepare, read_histories
 from training.prepared import Prepared
+from training.weighing import weigh
 
 OnEpoch = Callable[[Mapping[str, Any]], None]
 Say = Callable[[str], None]
@@ -137,12 +136,7 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
     prepared = Prepared.read(run)
     network = new_network(prepared, shape)
     network.load_state_dict(kept["best"])
-    memory, mixing = None, None
-    if network.mixing is not None:
-        memory = Memory.fit(
-            prepared.histories, prepared.train_until_ms, len(prepared.vocabulary.items)
-        )
-        mixing = fit_mixing(network, prepared, memory)
+    memory, mixing = weigh(network, prepared)
     epochs = kept["progress"]["epochs"]
     training = {
         "train_until": iso(prepared.train_until_ms),
@@ -154,7 +148,7 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
         "settings": asdict(settings),
         "torch": torch.__version__,
     }
-    metrics = {"validation": kept["progress"]["best"], "epochs": epochs, "mixing_loss": mixing}
+    metrics = {"validation": kept["progress"]["best"], "epochs": epochs, "memories": mixing}
     save(
         target, network, prepared.vocabulary, prepared.user_features,
         memory=memory, training=training, metrics=metrics,

@@ -31,7 +31,8 @@ def histories() -> Shop:
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory: pytest.TempPathFactory, histories: Shop) -> Path:
     folder = tmp_path_factory.mktemp("fused")
-    done = fit(folder / "run", histories)
+    # So little training that the memories add to it.
+    done = fit(folder / "run", histories, config=TrainConfig(epochs=1, warm_up=10))
     write_model(folder / "run", folder / "model", done.model, done.config)
     return folder / "model"
 

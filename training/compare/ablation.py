@@ -20,10 +20,12 @@ from training.compare.measure import measure
 from training.compare.study import Study
 from training.config import ModelConfig
 from training.encoder import EventInputs, FusedEncoder
+from training.memory import Memory
 from training.metrics import Doubles
+from training.mixing import Mixing
 from training.network import PortraitNetwork
-from training.predict import fit_mixing
 from training.stacked import StackedEncoder
+from training.weighing import fit_mixing
 
 WHOLE: Final = "portrait"
 Alter = Callable[[PortraitNetwork], None]
@@ -107,19 +109,26 @@ PARTS: Final[Mapping[str, tuple[ModelConfig, Alter | None]]] = {
 
 def _asked_otherwise(answers: own.Answers, seed: int) -> dict[str, own.Answers]:
     """Return what a fitted network answers with something taken from it, or given to it."""
-    assert answers.memory is not None
-    alone = copy.deepcopy(answers.network)
-    alone.mixing = None
-    in_fold = copy.deepcopy(answers.network)
-    fit_mixing(in_fold, answers.shop.prepared(), answers.memory, seen=True)
-    found = {
-        "no_memories": replace(answers, network=alone),
-        "memories_weighed_in_fold": replace(answers, network=in_fold),
-        "shuffled_history": replace(answers, shuffled=seed),
-    }
+    found = {"shuffled_history": replace(answers, shuffled=seed)}
     if answers.shop.split.by_time:
         found["request_time_known"] = replace(answers, timed=True)
-    return found
+    if answers.memory is None:
+        return found | {"memories_though_they_do_not_pay": _with_memories(answers, seen=False)}
+    alone = copy.deepcopy(answers.network)
+    alone.without_memories()
+    return found | {
+        "no_memories": replace(answers, network=alone, memory=None),
+        "memories_weighed_in_fold": _with_memories(answers, seen=True),
+    }
+
+
+def _with_memories(answers: own.Answers, *, seen: bool) -> own.Answers:
+    """Return the answers with memories weighed on the training or the validation period."""
+    prepared, network = answers.shop.prepared(), copy.deepcopy(answers.network)
+    memory = Memory.fit(prepared.histories, prepared.train_until_ms, answers.shop.items)
+    network.mixing = Mixing()
+    fit_mixing(network, prepared, memory, seen=seen, always=True)
+    return replace(answers, network=network, memory=memory)
 
 
 def ablate(study: Study) -> dict[str, Any]:

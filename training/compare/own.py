@@ -21,9 +21,9 @@ from training.examples import Asked, ExampleMaker
 from training.loop import Alone, Fit
 from training.memory import Memory
 from training.network import PortraitNetwork
-from training.predict import fit_mixing
 from training.prepared import Prepared
 from training.sequences import Histories, Ints, ranges
+from training.weighing import weigh
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class Answers:
         some = np.flatnonzero(last >= self.shop.histories.starts[:-1][wanted.user])
         if len(some) == len(last):
             return self._scores(self._maker, wanted.user, last, wanted.event)
-        out = self._nobody().expand(len(last), -1).clone()
+        # As in service, who has no state is shown what is popular.
+        popular = torch.from_numpy(self.shop.vocabulary.log_popularity)
+        out = popular.expand(len(last), -1).clone()
         if len(some):
             out[torch.from_numpy(some)] = self._scores(
                 self._maker, wanted.user[some], last[some], wanted.event[some]
@@ -90,12 +92,6 @@ class Answers:
 
     def _maker_of(self, prepared: Prepared) -> ExampleMaker:
         return ExampleMaker(prepared, self.network.config, TrainConfig(), self.memory)
-
-    def _nobody(self) -> Tensor:
-        """Return what is shown to who has no state: the popularity, shape (N,)."""
-        if self.memory is None:
-            return self.network.bias.detach()
-        return torch.from_numpy(self.memory.popularity[0])
 
     def _shuffled(self, wanted: Window, seed: int) -> Tensor:
         # One history for each request, since each has another past to shuffle.
@@ -161,10 +157,7 @@ def fit(
     network = run.network
     network.load_state_dict(run.best)
     network.eval()
-    if network.mixing is None:
-        return Answers(shop, network, None)
-    memory = Memory.fit(prepared.histories, prepared.train_until_ms, shop.items)
-    fit_mixing(network, prepared, memory)
+    memory, _ = weigh(network, prepared)
     return Answers(shop, network, memory)
 
 

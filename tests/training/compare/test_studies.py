@@ -71,8 +71,8 @@ def test_an_old_state_lacks_what_came_since(ring: own.Answers) -> None:
     ancient = replace(ring, age_ms=10**12)
     assert ancient.without_state(wanted) == 1.0
     assert ring.without_state(wanted) == 0.0
-    assert ring.memory is not None
-    expected = torch.from_numpy(ring.memory.popularity[0]).expand(len(wanted.event), -1)
+    popular = torch.from_numpy(ring.shop.vocabulary.log_popularity)
+    expected = popular.expand(len(wanted.event), -1)
     torch.testing.assert_close(ancient(wanted), expected)
 
 
