@@ -50,6 +50,28 @@ def learning_curve(history: Sequence[Mapping[str, float]]) -> str:
     return _svg(figure)
 
 
+def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Draw how often what was said came true, by what was said.
+
+    Parameters
+    ----------
+    bins
+        By outcome: ``said`` (mean chance), ``true`` (share) and ``moments`` of each bin.
+    """
+    figure, axes = _figure(4.2, 3.4)
+    axes.plot([0, 1], [0, 1], color=PEER, linewidth=1)
+    for colour, (name, found) in zip((OURS, ACCENT), bins.items(), strict=False):
+        axes.plot(
+            [b["said"] for b in found], [b["true"] for b in found], color=colour, marker="o",
+            label=name,
+        )  # fmt: skip
+    axes.set_xlabel("chance said")
+    axes.set_ylabel("share that came true")
+    if bins:
+        axes.legend(frameon=False, fontsize="small")
+    return _svg(figure)
+
+
 def model_against_baselines(
     models: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Sequence[float]]
 ) -> str:

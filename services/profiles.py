@@ -95,14 +95,14 @@ def _learned(
     now_ms: int,
 ) -> views.LearnedSummary | None:
     try:
-        p = state.scorer.propensity(learned, now_ms, features)
+        chances = state.scorer.chances(learned, now_ms, features)
     except Exception as error:  # noqa: BLE001 - a profile is worth more than its propensity
         _log.warning("propensity_failed", entity=entity, error=type(error).__name__)
         return None
     return views.LearnedSummary(
         model=state.model.version,
         dim=state.scorer.dim,
-        propensities={"purchase_7d": (float(p), False)},
+        propensities=chances,
     )
 
 

@@ -47,6 +47,12 @@ def _parts(figures: Mapping[str, Any], pictures: Mapping[str, Any]) -> dict[str,
         "tiles": _tiles(figures),
         "rows_table": _rows_table(figures["dataset"]),
         "learning_curve": plots.learning_curve(pictures["history"]),
+        "reliability": plots.reliability(
+            {
+                _OUTCOMES[name]: found["model"]["reliability"]
+                for name, found in figures["evaluation"]["outcomes"].items()
+            }
+        ),
         "baselines": _baselines(figures["evaluation"]["next_basket"]),
         "metrics_table": _metrics_table(figures["evaluation"]["next_basket"]),
         "evaluation_note": html.escape(_evaluation_note(figures["evaluation"])),
@@ -117,20 +123,23 @@ def _metrics_table(basket: Mapping[str, Any]) -> str:
     return _table(("next basket", *METRICS), rows, ours="model")
 
 
+_OUTCOMES = {"purchase_7d": "Purchase within 7 days", "lapse_28d": "No purchase within 28 days"}
+
+
 def _evaluation_note(evaluation: Mapping[str, Any]) -> str:
     low, high = evaluation["difference"]["model"]["ndcg@10"]["ci"]
     note = (
         f"Model minus decayed frequency, NDCG@10, paired by shopper: 95 % interval "
         f"[{low:+.4f}, {high:+.4f}]."
     )
-    propensity = evaluation.get("propensity")
-    if propensity:
+    for outcome, found in evaluation["outcomes"].items():
         parts = ", ".join(
             f"{name.replace('_', ' ')} {values['auc']:.3f}"
-            for name, values in propensity.items()
+            for name, values in found.items()
             if isinstance(values, Mapping)
         )
-        note += f" Purchase within seven days, AUC: {parts}."
+        error = found["model"]["calibration_error"]
+        note += f" {_OUTCOMES[outcome]}, AUC: {parts}; calibration error {error:.3f}."
     test = evaluation["test"]
     note += (
         f" {test['baskets']:,} baskets of {test['users']:,} shoppers, {test['items']:,} products; "

@@ -92,7 +92,7 @@ class TrainConfig:
     positions
         Most positions per history and epoch at which the next basket is predicted.
     moments
-        Most weekly moments per history and epoch at which propensity is predicted.
+        Most weekly moments per history and epoch at which outcomes are predicted.
     learning_rate
         AdamW's for ``fused``, times ``decay`` an epoch; ``stacked`` has Adam at 1e-3.
     average
@@ -113,5 +113,5 @@ class TrainConfig:
     average: float = 0.995
     warm_up: int = 100
     request_time: float = 0.5
-    propensity_weight: float = 0.3
+    outcome_weight: float = 0.3
     validation_users: int = 1500

@@ -2,7 +2,8 @@
 
 Next basket: every target event of the period with an event before it is predicted, then
 applied; full ranking over the vocabulary; items outside it are dropped for all alike.
-Propensity: every shopper on every Monday 00:00 UTC whose 7 days lie in the period.
+Outcomes: every shopper on every Monday 00:00 UTC whose days ahead end in the period; a Monday
+may lie before it, never its answer.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from training.metrics import bootstrap, difference, summary
 from training.model_dir import Model, load
 from training.predict import Scored, auc, score_window
 from training.prepare import History, PointInTime, feast_join, milliseconds, read_histories
-from training.prepared import VALIDATION_DAYS, WEEK_MS, Prepared, weekly_moments
+from training.prepared import VALIDATION_DAYS, Prepared, weekly_moments
 from training.sequences import encode
 from training.vocabulary import DAY_MS
 
@@ -68,8 +69,9 @@ def evaluate(
     Returns
     -------
     dict
-        ``next_basket`` (per method `training.metrics.NAMES` and ``ci``), ``propensity``,
-        ``difference`` (model − decayed frequency, paired) and ``test``.
+        ``next_basket`` (per method `training.metrics.NAMES` and ``ci``), ``difference`` (model −
+        decayed frequency, paired), ``outcomes`` (by name of `training.prepared.OUTCOMES`, the
+        model and logistic regression) and ``test``.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def evaluate(
         timed = _score(model, prepared, bounds, timed=True)
         return {
             **_next_basket(model, prepared, bounds, timed),
-            **_propensity(prepared, timed),
+            "outcomes": _outcomes(model, prepared, timed),
         }
 
 
@@ -114,7 +116,7 @@ def _prepared(
 
 
 def _score(model: Model, prepared: Prepared, bounds: tuple[int, int], *, timed: bool) -> Scored:
-    maker = ExampleMaker(prepared, model.config, TrainConfig())
+    maker = ExampleMaker(prepared, model.config, TrainConfig(), model.memory)
     users = np.arange(len(prepared.histories.users))
     return score_window(model.network, maker, users, bounds, timed=timed)
 
@@ -185,19 +187,28 @@ def _aligned(scored: Scored, wanted: Window) -> npt.NDArray[np.float64]:
     return out
 
 
-def _propensity(prepared: Prepared, scored: Scored) -> dict[str, Any]:
-    moments = prepared.moments
-    if not len(scored.labels):
-        return {"propensity": None}
-    rows = scored.moment_rows
-    result = {"model": _quality(scored.labels, scored.chances, moments.user[rows])}
-    early = np.flatnonzero(moments.time_ms + WEEK_MS <= prepared.train_until_ms)
-    if moments.features.shape[1] and len(np.unique(moments.label[early])) == 2:
-        chances = logistic_regression(
-            moments.features[early], moments.label[early], moments.features[rows]
-        )
-        result["logistic_regression"] = _quality(scored.labels, chances, moments.user[rows])
-    return {"propensity": {**result, "moments": len(rows), "rate": float(scored.labels.mean())}}
+def _outcomes(model: Model, prepared: Prepared, scored: Scored) -> dict[str, Any]:
+    moments, found = prepared.moments, dict[str, Any]()
+    trained = ExampleMaker(prepared, model.config, TrainConfig()).labels(
+        -(2**62), prepared.train_until_ms
+    )
+    for k, name in enumerate(model.network.outcomes):
+        labels, chances = scored.known(k)
+        if not len(labels):
+            continue
+        rows = scored.moment_rows[~np.isnan(scored.labels[:, k])]
+        users = moments.user[rows]
+        result = {"model": _quality(labels, chances, users)}
+        early = np.flatnonzero(~np.isnan(trained[:, k]))
+        known = trained[early, k]
+        if moments.features.shape[1] and len(np.unique(known)) == 2:
+            other = logistic_regression(moments.features[early], known, moments.features[rows])
+            result["logistic_regression"] = _quality(labels, other, users)
+        found[name] = {
+            **result, "moments": len(rows), "rate": float(labels.mean()),
+            "calibrated": model.network.calibrated()[k],
+        }  # fmt: skip
+    return found
 
 
 def _quality(labels: Any, chances: Any, users: Any) -> dict[str, Any]:
@@ -206,12 +217,17 @@ def _quality(labels: Any, chances: Any, users: Any) -> dict[str, Any]:
     interval = bootstrap(losses, users)
     bins = np.minimum((p * 10).astype(int), 9)
     count = np.bincount(bins, minlength=10)
-    gap = np.abs(np.bincount(bins, p, minlength=10) - np.bincount(bins, labels, minlength=10))
+    said, true = (np.bincount(bins, values, minlength=10) for values in (p, labels))
     return {
         "auc": auc(labels, p),
         "log_loss": interval.mean,
         "log_loss_ci": [interval.low, interval.high],
-        "calibration_error": float(gap.sum() / max(int(count.sum()), 1)),
+        "calibration_error": float(np.abs(said - true).sum() / max(int(count.sum()), 1)),
+        "reliability": [
+            {"said": s / n, "true": t / n, "moments": int(n)}
+            for s, t, n in zip(said.tolist(), true.tolist(), count.tolist(), strict=True)
+            if n
+        ],
     }
 
 

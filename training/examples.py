@@ -13,9 +13,10 @@ from training.encoder import EventInputs
 from training.memory import Memory
 from training.network import Requests, make_requests
 from training.pair import Pairs
-from training.prepared import WEEK_MS, Prepared
+from training.prepared import OUTCOMES, Prepared
 from training.repeat import RepeatTables
 from training.sequences import Histories, Ints
+from training.vocabulary import DAY_MS
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -53,11 +54,11 @@ class Example:
         Basket requests: row of the last event in ``(B·T)`` order, shape (P,), and the rest;
         memory has shape (P, M, N), or is None without one.
     moment_place, moments, labels
-        Propensity requests in the same form, with answers of shape (M,).
+        Requests for outcomes in the same form, with answers of shape (M, K); NaN: not known.
     users, answers
         Row among all users, and flat index of the answer, of each basket request. Shape (P,).
     moment_rows
-        Row among all moments of each propensity request, shape (M,).
+        Row among all moments of each request for outcomes, shape (M,).
     """
 
     events: EventInputs
@@ -109,11 +110,20 @@ class ExampleMaker:
         histories = prepared.histories
         self.next = next_targets(histories)
         self.train_length = histories.before(prepared.train_until_ms)
-        in_time = prepared.moments.time_ms + WEEK_MS <= prepared.train_until_ms
-        self._moment_train = in_time
+        self._labels = self.labels(-(2**62), prepared.train_until_ms)
+        self._moment_train = np.asarray(~np.isnan(self._labels).all(axis=1))
         self._moment_start = np.searchsorted(
             prepared.moments.user, np.arange(len(histories.users) + 1)
         )
+
+    def labels(self, since_ms: int, until_ms: int) -> Floats:
+        """Return all moments' labels, NaN unless their days end in ``(since, until]``."""
+        moments = self.prepared.moments
+        days = np.array(list(OUTCOMES.values()), np.int64)
+        end = moments.time_ms[:, None] + days * DAY_MS
+        inside = (end > since_ms) & (end <= until_ms)
+        out: Floats = np.where(inside, moments.labels, np.float32(np.nan))
+        return out
 
     def train_users(self) -> Ints:
         """Return users with at least one position to learn from."""
@@ -155,7 +165,7 @@ class ExampleMaker:
     def evaluation(self, users: Ints, since_ms: int, until_ms: int, *, timed: bool) -> Example:
         """Return requests right before every target event of ``users`` in a window.
 
-        The weekly moments are those whose 7 days begin in the window.
+        The weekly moments are those of which an outcome's days end in the window.
         """
         starts, times = self.prepared.histories.starts, self.prepared.histories.time_ms
         own, events = list[Ints](), list[Ints]()
@@ -167,18 +177,28 @@ class ExampleMaker:
             own.append(np.full(len(possible), user))
             events.append(possible)
         event = np.concatenate(events)
-        when = self.prepared.moments.time_ms
+        labels = self.labels(since_ms, until_ms)
         rows = np.concatenate(
             [np.arange(self._moment_start[u], self._moment_start[u + 1]) for u in users]
         )
-        rows = rows[(when[rows] >= since_ms) & (when[rows] < until_ms)]
+        rows = rows[~np.isnan(labels[rows]).all(axis=1)]
         asked = Asked(
             np.concatenate(own), event, self.next[event], np.full(len(event), timed, np.bool_)
         )
-        return self.make(users, asked, rows, self.prepared.histories.lengths()[users])
+        return self.make(users, asked, rows, self.prepared.histories.lengths()[users], labels)
 
-    def make(self, users: Ints, asked: Asked, moments: Ints, lengths: Ints) -> Example:
-        """Put a batch together from the first ``lengths`` events of each of ``users``."""
+    def make(
+        self,
+        users: Ints,
+        asked: Asked,
+        moments: Ints,
+        lengths: Ints,
+        labels: Floats | None = None,
+    ) -> Example:
+        """Put a batch together from the first ``lengths`` events of each of ``users``.
+
+        ``labels`` of all moments; the training period's by default.
+        """
         prepared, model = self.prepared, self.model
         histories = prepared.histories.select(users, lengths)
         row = np.full(len(prepared.histories.users), -1, np.int64)
@@ -215,7 +235,7 @@ class ExampleMaker:
                 np.ones(len(moments), np.bool_),
                 asked_moments.features[moments],
             ),
-            labels=torch.from_numpy(asked_moments.label[moments]),
+            labels=torch.from_numpy((self._labels if labels is None else labels)[moments]),
             users=user,
             answers=answer,
             moment_rows=moments,

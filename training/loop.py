@@ -23,7 +23,7 @@ from torch import nn
 from training.config import ModelConfig, TrainConfig
 from training.devices import autocast, move
 from training.examples import Example, ExampleMaker
-from training.losses import basket_loss, purchase_loss
+from training.losses import basket_loss, outcome_loss
 from training.network import PortraitNetwork
 from training.predict import auc, score_window
 from training.prepared import Prepared
@@ -67,25 +67,23 @@ class Alone:
 class _TrainStep(nn.Module):
     """Loss of one batch, so that data-parallel wrapping sees a single forward."""
 
-    def __init__(self, network: PortraitNetwork, propensity_weight: float) -> None:
+    def __init__(self, network: PortraitNetwork, outcome_weight: float) -> None:
         super().__init__()
         self.network = network
-        self.propensity_weight = propensity_weight
+        self.outcome_weight = outcome_weight
 
     def forward(self, example: Example) -> torch.Tensor:
         network = self.network
         flat = network.unroll(example.events).flatten(0, 1)
         asked = network.vector(flat[example.moment_place], example.moments)
-        loss = (
-            purchase_loss(network.propensity(asked), example.labels)
-            if len(asked)
-            else (flat.sum() * 0.0)
-        )
+        logits = network.outcome_logits(asked)
+        # Without a moment it is 0, and every worker still has the same gradients to average.
+        loss = outcome_loss(logits, example.labels[:, : logits.shape[1]]) + flat.sum() * 0.0
         if network.config.recipe == "stacked":
             return loss
         u = network.vector(flat[example.place], example.requests)
         logits = network.logits(u, example.pairs)
-        return basket_loss(logits, example.targets) + self.propensity_weight * loss
+        return basket_loss(logits, example.targets) + self.outcome_weight * loss
 
 
 @dataclass
@@ -125,7 +123,7 @@ class Fit:
         self.network = new_network(self.prepared, model).to(session.device)
         if alter is not None:
             alter(self.network)
-        self.step = session.wrap(_TrainStep(self.network, config.propensity_weight))
+        self.step = session.wrap(_TrainStep(self.network, config.outcome_weight))
         self.optimizer = self._optimizer()
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.best = self.average
@@ -217,7 +215,7 @@ class Fit:
         )  # fmt: skip
         self.network.load_state_dict(held)
         if self.model.recipe == "stacked":
-            return self._mean(auc(scored.labels, scored.chances), 1)
+            return self._mean(auc(*scored.known(0)), 1)
         gains = scored.metrics[:, 0]
         return self._mean(float(np.nansum(gains)), int((~np.isnan(gains)).sum()))
 

@@ -39,6 +39,10 @@ def basket_loss(logits_PN: Tensor, targets: Targets) -> Tensor:
     return -(weight[targets.owner] * chosen).sum() / total
 
 
-def purchase_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return mean binary cross-entropy, shapes (P,)."""
-    return F.binary_cross_entropy_with_logits(logits.float(), labels)
+def outcome_loss(logits_MK: Tensor, labels_MK: Tensor) -> Tensor:
+    """Return mean binary cross-entropy over the known labels; NaN is not known."""
+    known = ~labels_MK.isnan()
+    losses = F.binary_cross_entropy_with_logits(
+        logits_MK.float(), labels_MK.nan_to_num(), reduction="none"
+    )
+    return (losses * known).sum() / known.sum().clamp(min=1)

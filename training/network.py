@@ -4,10 +4,11 @@ A request asks at a moment about a shopper whose last event is known::
 
     u = LN(e + W·statistics + W'·features + [time known]·(gap to now + hour + weekday))
     score_i = u·O_i + b_i + [i held]·pair_i(u)      next basket
-    p = σ(MLP(u))                                    purchase within 7 days
+    p_k = σ(α_k · MLP(u)_k + β_k)                    purchase within 7 days, lapse within 28
 
-``b`` starts at the centred log popularity. ``stacked`` has the sigmoid of one Dense layer
-only; its item scores are the popularity.
+``b`` starts at the centred log popularity. α and β are 1 and 0 in training; `training.calibration`
+sets them afterwards. ``stacked`` has the sigmoid of one Dense layer only, purchase; its item scores
+are the popularity.
 
 Shape legend: P requests, N items, D width, S statistics, F features, R held items.
 """
@@ -23,6 +24,7 @@ from training.config import ModelConfig
 from training.encoder import EventInputs, FusedEncoder, Temporal
 from training.mixing import Mixing
 from training.pair import PairHead, Pairs
+from training.prepared import OUTCOMES
 from training.repeat import (
     EVENTS,
     FIRST_MS,
@@ -137,6 +139,9 @@ class PortraitNetwork(nn.Module):
         self.bias = nn.Parameter(torch.zeros(items))
         self.mixing: Mixing | None = None
         self._vectors: Tensor | None = None
+        self.outcomes = tuple(OUTCOMES)[: 1 if config.recipe == "stacked" else None]
+        self.calibration = nn.Parameter(torch.zeros(len(self.outcomes), 2), requires_grad=False)
+        self.calibration[:, 0] = 1.0
         if config.recipe == "stacked":
             self.encoder = StackedEncoder(items, categories, dim)
             self.dense = nn.Linear(self.encoder.dim, 1)
@@ -152,7 +157,7 @@ class PortraitNetwork(nn.Module):
         nn.init.normal_(self.output.weight, std=0.02)
         self.pair = PairHead(items, dim) if config.repeat else None
         self.mixing = Mixing() if config.memory else None
-        self.purchase = nn.Sequential(nn.Linear(dim, 32), nn.GELU(), nn.Linear(32, 1))
+        self.head = nn.Sequential(nn.Linear(dim, 32), nn.GELU(), nn.Linear(32, len(self.outcomes)))
         if self.features is not None:
             nn.init.zeros_(self.features.weight)
 
@@ -215,8 +220,12 @@ class PortraitNetwork(nn.Module):
         bonus = self.pair(u_PD, pairs).to(logits.dtype)
         return logits.index_put((pairs.owner, pairs.item - 1), bonus, accumulate=True)
 
-    def propensity(self, u_PD: Tensor) -> Tensor:
-        """Return the logit of a purchase within 7 days, shape (P,)."""
-        head = self.dense if self.config.recipe == "stacked" else self.purchase
-        out: Tensor = head(u_PD)[:, 0]
+    def outcome_logits(self, u_PD: Tensor) -> Tensor:
+        """Return the logits of `outcomes`, calibrated where that was fitted, shape (P, K)."""
+        head = self.dense if self.config.recipe == "stacked" else self.head
+        out: Tensor = head(u_PD) * self.calibration[:, 0] + self.calibration[:, 1]
         return out
+
+    def calibrated(self) -> tuple[bool, ...]:
+        """Say for each of `outcomes` whether its chance was calibrated."""
+        return tuple(bool((row != row.new_tensor([1.0, 0.0])).any()) for row in self.calibration)

@@ -11,6 +11,7 @@ from training.devices import autocast, move
 from training.examples import ExampleMaker
 from training.metrics import ranking_metrics
 from training.network import PortraitNetwork
+from training.prepared import OUTCOMES
 from training.sequences import Ints
 
 USERS_PER_PASS = 64
@@ -37,7 +38,11 @@ def auc(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> float:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a network answered in a window: basket metrics and purchase chances."""
+    """What a network answered in a window: basket metrics, and chances of outcomes.
+
+    ``chances`` and ``labels`` have a column for each outcome, ``labels`` NaN where its days do
+    not end in the window.
+    """
 
     metrics: npt.NDArray[np.float64]
     users: Ints
@@ -45,6 +50,11 @@ class Scored:
     chances: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
     moment_rows: Ints
+
+    def known(self, outcome: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return the labels of an outcome that are known, and their chances."""
+        there = ~np.isnan(self.labels[:, outcome])
+        return self.labels[there, outcome], self.chances[there, outcome]
 
 
 def score_window(
@@ -82,13 +92,13 @@ def score_window(
                     ranking_metrics(scores.float().cpu(), move(example.targets, _CPU)),
                     example.users,
                     example.answers,
-                    torch.sigmoid(network.propensity(asked).float()).cpu().numpy(),
+                    torch.sigmoid(network.outcome_logits(asked).float()).cpu().numpy(),
                     example.labels.cpu().numpy(),
                     example.moment_rows,
                 )
             )
     names = ("metrics", "users", "answers", "chances", "labels", "moment_rows")
     if not parts:
-        rows, chances = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        rows, chances = np.zeros(0, np.int64), np.zeros((0, len(OUTCOMES)), np.float32)
         return Scored(np.zeros((0, 4)), rows, rows, chances, chances, rows)
     return Scored(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))

@@ -108,7 +108,7 @@ def add_features(prepared: Prepared, point_in_time: PointInTime) -> Prepared:
         features,
         histories,
         values[:events],
-        Moments(moments.user, moments.event, moments.time_ms, moments.label, values[events:]),
+        Moments(moments.user, moments.event, moments.time_ms, moments.labels, values[events:]),
         prepared.train_until_ms,
         prepared.until_ms,
     )

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,15 @@ from training.vocabulary import DAY_MS, Vocabulary
 Floats = npt.NDArray[np.float32]
 WEEK_MS = 7 * DAY_MS
 VALIDATION_DAYS = 21
+OUTCOMES: Final = {"purchase_7d": 7, "lapse_28d": 28}
+"""What is asked at a moment, and the days it looks ahead: at least one purchase in the first,
+none in the second."""
 _FIRST_MONDAY_MS = 4 * DAY_MS  # 1970-01-05
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Moments at which propensity is asked: every Monday 00:00 UTC after a user's first event.
+    """Moments at which outcomes are asked: every Monday 00:00 UTC after a user's first event.
 
     Attributes
     ----------
@@ -30,8 +33,9 @@ class Moments:
         Index of the user and of the last event before the moment, from the user's first.
     time_ms
         The moment.
-    label
-        1.0 if a target event follows within 7 days.
+    labels
+        1.0 where an outcome of `OUTCOMES` came true, 0.0 where not, NaN where its days reach
+        beyond the data. Shape (M, 2).
     features
         Standardised user features as of the moment, shape (M, F).
     """
@@ -39,7 +43,7 @@ class Moments:
     user: Ints
     event: Ints
     time_ms: Ints
-    label: Floats
+    labels: Floats
     features: Floats
 
 
@@ -54,7 +58,7 @@ class Prepared:
     features
         Standardised user features as of each event, before it. Shape (E, F).
     moments
-        Weekly moments whose 7 days end before the cut-off.
+        Weekly moments of which at least one outcome is known before the cut-off.
     train_until_ms, until_ms
         End of training and of validation, epoch milliseconds.
     """
@@ -114,8 +118,11 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def weekly_moments(histories: Histories, *, since_ms: int, until_ms: int) -> Moments:
-    """Return the Mondays in ``[since, until − 7 days]`` of every user, without features."""
-    user, event, time_ms, label = list[Ints](), list[Ints](), list[Ints](), list[Floats]()
+    """Return the Mondays in ``[since, until − 7 days]`` of every user, without features.
+
+    A purchase is a target event. Labels look at events before ``until_ms`` only.
+    """
+    user, event, time_ms, labels = list[Ints](), list[Ints](), list[Ints](), list[Floats]()
     first = -((_FIRST_MONDAY_MS - since_ms) // WEEK_MS) * WEEK_MS + _FIRST_MONDAY_MS
     mondays = np.arange(first, until_ms - WEEK_MS + 1, WEEK_MS, dtype=np.int64)
     for row, start in enumerate(histories.starts[:-1]):
@@ -125,16 +132,21 @@ def weekly_moments(histories: Histories, *, since_ms: int, until_ms: int) -> Mom
             continue
         asked = mondays[mondays > times[0]]
         bought = np.sort(histories.time_ms[part][histories.target[part]])
-        count = np.searchsorted(bought, asked + WEEK_MS) - np.searchsorted(bought, asked)
+        within = [
+            np.searchsorted(bought, asked + days * DAY_MS) > np.searchsorted(bought, asked)
+            for days in OUTCOMES.values()
+        ]
+        known = [asked + days * DAY_MS <= until_ms for days in OUTCOMES.values()]
+        came_true = [within[0], ~within[1]]
         user.append(np.full(len(asked), row, np.int64))
         event.append(np.searchsorted(times, asked).astype(np.int64) - 1)
         time_ms.append(asked)
-        label.append((count > 0).astype(np.float32))
+        labels.append(np.where(known, came_true, np.nan).T.astype(np.float32))
     moments = np.concatenate(time_ms) if time_ms else np.zeros(0, np.int64)
     return Moments(
         user=np.concatenate(user) if user else moments,
         event=np.concatenate(event) if event else moments,
         time_ms=moments,
-        label=np.concatenate(label) if label else np.zeros(0, np.float32),
+        labels=np.concatenate(labels) if labels else np.zeros((0, len(OUTCOMES)), np.float32),
         features=np.zeros((len(moments), 0), np.float32),
     )

@@ -30,6 +30,7 @@ class Scorer:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._layout = Layout.of(model)
+        self._calibrated = model.network.calibrated()
 
     @property
     def dim(self) -> int:
@@ -75,19 +76,23 @@ class Scorer:
         out: Floats = network.item_vectors().numpy()
         return out
 
-    def propensity(
+    def chances(
         self,
         state: bytes | None,
         now_ms: int | None,
         user_features: Mapping[str, Any] | None = None,
-    ) -> float:
-        """Return the chance of a purchase within 7 days of ``now_ms``; NaN without events."""
-        parts = self._read(state)
+    ) -> dict[str, tuple[float, bool]]:
+        """Return each outcome's chance from ``now_ms`` on, and whether it is calibrated.
+
+        Empty without events. See `training.prepared.OUTCOMES`.
+        """
+        parts, network = self._read(state), self.model.network
         if parts is None:
-            return float("nan")
+            return {}
         with torch.inference_mode():
             u, _, _ = self._vector(parts, now_ms, user_features)
-            return float(torch.sigmoid(self.model.network.propensity(u))[0])
+            found = torch.sigmoid(network.outcome_logits(u))[0].tolist()
+        return dict(zip(network.outcomes, zip(found, self._calibrated, strict=True), strict=True))
 
     def _read(self, state: bytes | None) -> LearnedStates | None:
         if state is None:

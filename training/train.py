@@ -23,6 +23,7 @@ import torch
 
 from feature_repo.errors import PortraitError
 from feature_repo.events import iso
+from training.calibration import calibrate
 from training.config import RECIPES, ModelConfig, TrainConfig
 from training.devices import one_thread
 from training.loop import CHECKPOINT, PROGRESS, Alone, Fit, new_network, train_loop_per_worker
@@ -137,6 +138,7 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
     network = new_network(prepared, shape)
     network.load_state_dict(kept["best"])
     memory, mixing = weigh(network, prepared)
+    calibration = calibrate(network, prepared)
     epochs = kept["progress"]["epochs"]
     training = {
         "train_until": iso(prepared.train_until_ms),
@@ -148,7 +150,12 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
         "settings": asdict(settings),
         "torch": torch.__version__,
     }
-    metrics = {"validation": kept["progress"]["best"], "epochs": epochs, "memories": mixing}
+    metrics = {
+        "validation": kept["progress"]["best"],
+        "epochs": epochs,
+        "memories": mixing,
+        "calibration": calibration,
+    }
     save(
         target, network, prepared.vocabulary, prepared.user_features,
         memory=memory, training=training, metrics=metrics,

@@ -21,7 +21,15 @@ def figures() -> dict[str, Any]:
         "evaluation": {
             "next_basket": {"model": METRICS | CI, "decayed_frequency": METRICS | CI},
             "difference": {"model": {"ndcg@10": {"ci": [-0.01, 0.02]}}},
-            "propensity": {"model": {"auc": 0.81}, "rate": 0.5},
+            "outcomes": {
+                "purchase_7d": {
+                    "model": {
+                        "auc": 0.81, "calibration_error": 0.02,
+                        "reliability": [{"said": 0.2, "true": 0.25, "moments": 9}],
+                    },
+                    "rate": 0.5,
+                }
+            },
             "test": {
                 "baskets": 5, "users": 3, "items": 7, "lines": 20, "lines_outside_vocabulary": 4,
             },
@@ -62,7 +70,9 @@ def test_page_shows_the_figures_and_needs_nothing_else(
     page, data = report.write(tmp_path, figures, pictures)
     text = page.read_text()
     assert json.loads(data.read_text()) == figures
-    assert text.count("<svg") == 6
+    assert text.count("<svg") == 7
+    assert "No purchase within 28 days" not in text
+    assert "calibration error 0.020" in text
     assert "rows &amp; &lt;columns&gt;" in text
     assert "[-0.0100, +0.0200]" in text
     assert "Tea &lt;b&gt;" in text
