@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from training import sampled
 from training.config import ModelConfig, TrainConfig
 from training.devices import autocast, move
 from training.examples import Example, ExampleMaker
@@ -27,6 +28,7 @@ from training.losses import basket_loss, outcome_loss
 from training.network import PortraitNetwork
 from training.predict import auc, score_window
 from training.prepared import Prepared
+from training.sampled import NEGATIVES, draw
 
 CHECKPOINT = "checkpoint.pt"
 PROGRESS = "progress.ndjson"
@@ -67,10 +69,13 @@ class Alone:
 class _TrainStep(nn.Module):
     """Loss of one batch, so that data-parallel wrapping sees a single forward."""
 
-    def __init__(self, network: PortraitNetwork, outcome_weight: float) -> None:
+    def __init__(
+        self, network: PortraitNetwork, outcome_weight: float, share_N: torch.Tensor | None
+    ) -> None:
         super().__init__()
         self.network = network
         self.outcome_weight = outcome_weight
+        self.share = share_N  # of lines by item, where the softmax is sampled
 
     def forward(self, example: Example) -> torch.Tensor:
         network = self.network
@@ -82,8 +87,14 @@ class _TrainStep(nn.Module):
         if network.config.recipe == "stacked":
             return loss
         u = network.vector(flat[example.place], example.requests)
-        logits = network.logits(u, example.pairs)
-        return basket_loss(logits, example.targets) + self.outcome_weight * loss
+        if self.share is None:
+            basket = basket_loss(network.logits(u, example.pairs), example.targets)
+        else:
+            found = draw(self.share, example.targets, NEGATIVES)
+            logits = network.logits_of(found.items, u, example.pairs)
+            logits = found.corrected(logits, example.targets)
+            basket = basket_loss(logits, found.places(example.targets))
+        return basket + self.outcome_weight * loss
 
 
 @dataclass
@@ -123,11 +134,18 @@ class Fit:
         self.network = new_network(self.prepared, model).to(session.device)
         if alter is not None:
             alter(self.network)
-        self.step = session.wrap(_TrainStep(self.network, config.outcome_weight))
+        self.step = session.wrap(_TrainStep(self.network, config.outcome_weight, self._share()))
         self.optimizer = self._optimizer()
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.best = self.average
         self.progress = Progress()
+
+    def _share(self) -> torch.Tensor | None:
+        """Return each item's share of lines where there are too many for a full softmax."""
+        log_support = torch.from_numpy(self.prepared.vocabulary.log_support)
+        if len(log_support) <= sampled.FULL_ITEMS:
+            return None
+        return torch.softmax(log_support, 0).to(self.session.device)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         wanted = [p for p in self.network.parameters() if p.requires_grad]

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from training.config import ModelConfig
 from training.encoder import EventInputs, FusedEncoder, Temporal
@@ -219,6 +220,19 @@ class PortraitNetwork(nn.Module):
             return logits
         bonus = self.pair(u_PD, pairs).to(logits.dtype)
         return logits.index_put((pairs.owner, pairs.item - 1), bonus, accumulate=True)
+
+    def logits_of(self, items_C: Tensor, u_PD: Tensor, pairs: Pairs | None) -> Tensor:
+        """Return the logits of some items (from 0, rising) only, shape (P, C)."""
+        inputs = self.encoder.content.item.weight
+        vectors = F.embedding(items_C, self.output.weight) + F.embedding(items_C + 1, inputs)
+        logits: Tensor = torch.addmm(self.bias[items_C], u_PD, vectors.T)
+        if self.pair is None or pairs is None:
+            return logits
+        place = torch.searchsorted(items_C, pairs.item - 1).clamp(max=len(items_C) - 1)
+        among = items_C[place] == pairs.item - 1
+        some = Pairs(pairs.owner[among], pairs.item[among], pairs.features[among])
+        bonus = self.pair(u_PD, some).to(logits.dtype)
+        return logits.index_put((some.owner, place[among]), bonus, accumulate=True)
 
     def outcome_logits(self, u_PD: Tensor) -> Tensor:
         """Return the logits of `outcomes`, calibrated where that was fitted, shape (P, K)."""
