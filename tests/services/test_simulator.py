@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from simulator import scenario
+from simulator.patches import SimLoop
 from simulator.scenario import Scenario
+from simulator.world import Process, World
 
 from services.archiver import SETTLE_MS
 
@@ -67,6 +69,24 @@ def test_every_invariant_holds_whatever_happens(start: int) -> None:
 @pytest.mark.parametrize("start", range(SEEDS, SEEDS + MORE_SEEDS, 2_000))
 def test_every_invariant_holds_for_ten_times_as_many(start: int) -> None:
     weathered(start, 2_000)
+
+
+@pytest.mark.timeout(20)
+def test_a_timer_due_this_very_microsecond_fires() -> None:
+    """Nothing else moves the fake clock while a loop waits."""
+    world, fired = World(0), list[int]()
+
+    def work() -> None:
+        loop = SimLoop(world)
+        due = loop.create_future()
+        loop.call_at(loop.time(), due.set_result, None)
+        loop.run_until_complete(due)
+        fired.append(world.now_us)
+        loop.shut()
+
+    world.spawn(Process("a"), work)
+    world.run(lambda: bool(fired), 100)
+    assert fired
 
 
 def test_a_seed_gives_the_same_run_again() -> None:

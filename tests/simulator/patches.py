@@ -92,6 +92,9 @@ class SimLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._world = world
         self._selector = self
+        # A step of the fake clock. asyncio's nanosecond is lost in a float of so many seconds: a
+        # timer due this very microsecond would wait for a clock that stands still.
+        self._clock_resolution = 1e-6
         self.set_exception_handler(lambda loop, context: None)  # the dead tell nothing
 
     def time(self) -> float:
