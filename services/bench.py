@@ -99,7 +99,7 @@ def applied_per_s(client: Client, tell: Tell) -> float:
 
 
 def measure(
-    what: Literal["service", "updates", "soak", "lateness"],
+    what: Literal["service", "updates", "soak", "lateness", "train"],
     *,
     model: Path | None = None,
     data: Path | None = None,
@@ -113,11 +113,12 @@ def measure(
     what
         ``service``: latencies and throughput without a model. ``updates``: see
         `services.bench_updates`. ``soak``: see `services.soak`. ``lateness``: see
-        `services.lateness`.
+        `services.lateness`. ``train``: see `training.compare.speed`.
     model
         Model directory, for all but ``service``.
     data
-        State folder with an archive, for ``updates`` and ``lateness``; only read.
+        State folder with an archive, for ``updates`` and ``lateness``; for ``train`` a table of
+        events as `portrait compare events` takes it. Only read.
     minutes, plot
         Length of the soak, and the SVG file that it draws.
     """
@@ -130,6 +131,13 @@ def measure(
 
             with step("measure updates") as tell:
                 return measure_updates(model=model, data=data, tell=tell)
+        if what == "train":
+            from training.compare import speed
+            from training.compare.datasets import events
+
+            with step("measure training") as tell:
+                shop = speed.films() if data is None else events(data)
+                return speed.measure(shop, seconds=20.0, workers=2, tell=tell)
         if what == "soak":
             from services.soak import soak
 

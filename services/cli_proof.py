@@ -12,10 +12,10 @@ from services.progress import console
 @app.command()
 def bench(
     what: Annotated[
-        Literal["service", "updates", "soak", "lateness"],
+        Literal["service", "updates", "soak", "lateness", "train"],
         typer.Argument(
             help="service: latency over HTTP; updates: the update path; soak: for long; "
-            "lateness: what late events do to profiles"
+            "lateness: what late events do to profiles; train: the training loop"
         ),
     ] = "service",
     model: Annotated[
@@ -23,7 +23,10 @@ def bench(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="State folder with an archive, for updates, lateness; only read"),
+        typer.Option(
+            help="State folder with an archive, for updates, lateness; for train a table of "
+            "events. Only read"
+        ),
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the soak")] = 20.0,
     plot: Annotated[Path | None, typer.Option(help="SVG file that the soak draws")] = None,
@@ -32,7 +35,8 @@ def bench(
     """Measure a service started for the purpose, in a folder of its own.
 
     Examples: `portrait bench service --json` · `portrait bench updates --json` ·
-    `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json`
+    `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json` ·
+    `portrait bench train --data ratings.parquet --json`
     """
     from services.bench import measure, table
 

@@ -176,21 +176,25 @@ class Fit:
         epoch = progress.epoch
         torch.manual_seed(self.config.seed * 100_003 + epoch * 101 + session.rank)
         batches = self.maker.train_batches(epoch)
-        total = 0.0
+        total, events = 0.0, 0
         self.step.train()
         for number, users in enumerate(batches):
             own = np.resize(users, max(len(users), session.world))[session.rank :: session.world]
-            total += self._batch(own, epoch)
+            loss, predicted = self.batch(own, epoch)
+            total, events = total + loss, events + predicted
             if number % 10 == 0:
                 self._note({"epoch": epoch, "batch": number, "batches": len(batches)})
-        loss = self._mean(total, len(batches))
+        loss, train_seconds = self._mean(total, len(batches)), time.monotonic() - started
         score, seconds = self.validate(), time.monotonic() - started
         improved = score > progress.best
         progress.best = max(progress.best, score)
         progress.stale = 0 if improved else progress.stale + 1
         progress.epoch += 1
         name = "auc" if self.model.recipe == "stacked" else "ndcg@10"
-        record = {"epoch": epoch, "loss": loss, f"validation_{name}": score, "seconds": seconds}
+        record = {
+            "epoch": epoch, "loss": loss, f"validation_{name}": score, "seconds": seconds,
+            "train_seconds": train_seconds, "events": events * session.world,
+        }  # fmt: skip
         progress.epochs.append(record)
         if improved:
             self.best = {k: v.clone() for k, v in self.average.items()}
@@ -198,7 +202,8 @@ class Fit:
         self._note({**record, "done": True})
         session.report(record)
 
-    def _batch(self, users: Any, epoch: int) -> float:
+    def batch(self, users: Any, epoch: int) -> tuple[float, int]:
+        """Take one step; return its loss and how many baskets it predicted."""
         example = move(self.maker.train(users, epoch), self.session.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
@@ -213,7 +218,7 @@ class Fit:
         with torch.no_grad():
             for name, value in self.network.state_dict().items():
                 self.average[name].lerp_(value, 1 - keep)
-        return float(loss.detach())
+        return float(loss.detach()), len(example.answers)
 
     def _rate(self) -> float:
         if self.model.recipe == "stacked":

@@ -110,7 +110,7 @@ def train(
     say(f"training {recipe} with {workers} workers" if ray else f"training {recipe}")
     with _watch(run / PROGRESS, note):
         if ray:
-            _with_ray(run, shape, settings, workers)
+            train_with_ray(run, shape, settings, workers)
         else:
             device = "cuda" if torch.cuda.is_available() else "cpu"
             with one_thread():
@@ -162,7 +162,16 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
     )  # fmt: skip
 
 
-def _with_ray(run: Path, shape: ModelConfig, settings: TrainConfig, workers: int) -> None:
+def train_with_ray(
+    run: Path, shape: ModelConfig, settings: TrainConfig, workers: int
+) -> list[dict[str, Any]]:
+    """Train what stands prepared in ``run`` on Ray, from its checkpoint if it has one.
+
+    Returns
+    -------
+    list
+        The epochs' records; see `training.loop.Progress`.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -197,6 +206,8 @@ def _with_ray(run: Path, shape: ModelConfig, settings: TrainConfig, workers: int
     finally:
         if started:
             ray.shutdown()
+    kept = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
+    return list(kept["progress"]["epochs"])
 
 
 @contextmanager

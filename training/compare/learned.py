@@ -175,6 +175,45 @@ def flat(shop: Shop) -> tuple[Ints, Ints, Ints]:
     return item, event, np.searchsorted(event, histories.starts)
 
 
+class Fitting:
+    """A network being fitted to the training period.
+
+    Parameters
+    ----------
+    seed
+        Of the batches' order; the network's weights are made by the caller.
+    """
+
+    def __init__(self, shop: Shop, network: Sequence, width: Width, seed: int) -> None:
+        self.network = network
+        self._item, event, bounds = flat(shop)
+        trained = np.add.reduceat(
+            np.append(shop.trained[event], False), np.minimum(bounds[:-1], len(event))
+        ) * (np.diff(bounds) > 0)
+        self._windows = _windows(bounds[:-1], bounds[:-1] + trained)
+        self._generator = np.random.default_rng(seed)
+        self._optimizer = torch.optim.AdamW(
+            network.parameters(), lr=width.learning_rate, weight_decay=1e-3
+        )
+
+    def epoch(self) -> Iterator[int]:
+        """Go through all windows once; yield how many items each step predicted."""
+        network = self.network
+        network.train()
+        for users in _batches(self._windows, self._generator):
+            some = self._windows[users]
+            laid, sizes = _laid(self._item, some[:, 0], some[:, 1])
+            state = network.states(laid[:, :-1], sizes - 1)
+            answers = laid[:, 1:]
+            wanted = answers > 0
+            loss = F.cross_entropy(network.logits(state[wanted]), answers[wanted] - 1)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            self._optimizer.step()
+            yield int(wanted.sum())
+
+
 def fit(shop: Shop, encoder: Callable[[Width], nn.Module], width: Width, seed: int = 0) -> Score:
     """Train on the training period, stop by the validation period, return the scores."""
     torch.manual_seed(seed)
@@ -182,28 +221,11 @@ def fit(shop: Shop, encoder: Callable[[Width], nn.Module], width: Width, seed: i
     for parameter in network.parameters():
         if parameter.dim() > 1 and parameter is not network.item.weight:
             nn.init.xavier_uniform_(parameter)
-    item, event, bounds = flat(shop)
-    trained = np.add.reduceat(
-        np.append(shop.trained[event], False), np.minimum(bounds[:-1], len(event))
-    ) * (np.diff(bounds) > 0)
-    windows = _windows(bounds[:-1], bounds[:-1] + trained)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=width.learning_rate, weight_decay=1e-3)
-    score = scores(shop, network)
-    generator = np.random.default_rng(seed)
+    fitting, score = Fitting(shop, network, width, seed), scores(shop, network)
     best, kept, stale = -np.inf, network.state_dict(), 0
     for _ in range(MAX_EPOCHS):
-        network.train()
-        for users in _batches(windows, generator):
-            some = windows[users]
-            laid, sizes = _laid(item, some[:, 0], some[:, 1])
-            state = network.states(laid[:, :-1], sizes - 1)
-            answers = laid[:, 1:]
-            wanted = answers > 0
-            loss = F.cross_entropy(network.logits(state[wanted]), answers[wanted] - 1)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
+        for _ in fitting.epoch():
+            pass
         found = measure(shop, sample(shop.validation, CHOOSE_ON), score)
         value = float(np.nanmean(found[:, 0]))
         if value > best:
