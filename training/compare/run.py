@@ -77,6 +77,7 @@ def tune(shop: Shop, trials: Iterator[Trial], *, budget_s: float, seed: int, tel
     best: Tuned | None = None
     tried = 0
     for setting, make in trials:
+        tell(", ".join(f"{key} {value}" for key, value in setting.items()))
         score = make(seed)
         value = float(np.nanmean(measure(shop, asked, score)[:, 0]))
         tried += 1
