@@ -88,7 +88,8 @@ class TrainConfig:
     seed
         Fixes initial weights, batches, dropout and sampled positions.
     batch_users
-        Histories in one global batch, shared out among the workers.
+        Histories in one global batch, shared out among the workers; None takes one in 256 of all
+        that are learned from, at least 16 and at most 128.
     positions
         Most positions per history and epoch at which the next basket is predicted.
     moments
@@ -104,7 +105,7 @@ class TrainConfig:
     epochs: int = 8
     patience: int = 2
     seed: int = 7
-    batch_users: int = 16
+    batch_users: int | None = None
     positions: int = 20
     moments: int = 6
     learning_rate: float = 2e-3

@@ -137,7 +137,7 @@ class ExampleMaker:
         generator = np.random.default_rng([self.config.seed, epoch])
         noise = generator.uniform(0.8, 1.25, len(users))
         ordered = users[np.argsort(self.train_length[users] * noise, kind="stable")]
-        size = self.config.batch_users
+        size = self.config.batch_users or min(128, max(16, len(users) // 256))
         batches = [ordered[i : i + size] for i in range(0, len(ordered), size)]
         return [batches[i] for i in generator.permutation(len(batches))]
 

@@ -30,7 +30,7 @@ EVENTS: Final = 100_000
 ITEMS: Final = 1682
 """MovieLens-100K's size."""
 ROUNDS: Final = 3
-EVERY: Final = TrainConfig(epochs=1, positions=1_000_000, request_time=0.0)
+EVERY: Final = TrainConfig(epochs=1, positions=1_000_000, request_time=0.0, batch_users=16)
 """One epoch that predicts every event."""
 
 Tell = Callable[[int, int, str], None]
@@ -91,7 +91,7 @@ def measure(shop: Shop, *, seconds: float, workers: int, tell: Tell) -> dict[str
             "events": len(shop.histories.time_ms),
             "items": shop.items,
             "spread": {name: [min(found), max(found)] for name, found in rates.items()},
-            "batch_users": {"portrait": EVERY.batch_users, "gru": learned.BATCH},
+            "batch": {"portrait_histories": EVERY.batch_users, "gru_pieces": learned.BATCH},
         },
     }
 
