@@ -40,3 +40,38 @@ def test_a_new_result_takes_the_place_of_the_old(tmp_path: Path) -> None:
     page = keep(tmp_path / "accuracy", result("one", 0.11)).read_text()
     assert page.count("## one") == 1
     assert "1.200 ×" not in page
+
+
+def study(name: str, rows: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "dataset": "one", "study": name, "machine": "a machine",
+        "split": {"how": "by time", "test_requests": 50},
+        "fit": {"schedule": "short", "dropout": 0.4, "seeds": [7]},
+        "rows": {
+            key: {"ndcg@10": 0.1, "mrr": 0.2, "less": {"mean": -0.01, "ci": [-0.02, -0.005]}, **row}
+            for key, row in rows.items()
+        },
+    }  # fmt: skip
+
+
+def test_studies_stand_below_the_data_sets(tmp_path: Path) -> None:
+    folder = tmp_path / "accuracy"
+    keep(folder, study("freshness", {"0 s": {"without_state": 0.0}, "1 h": {"without_state": 0.2}}))
+    keep(folder, study("ablation", {"portrait": {"by_seed": [0.1]}, "no_lstm": {"by_seed": [0.1]}}))
+    way = {
+        "next_category": 0.5, "jump": {"shares": 0.1, "items": 0.2}, "microseconds": 12.0,
+        "adaptation": {"right": 0.7, "events_until_followed": 3.0, "curve": [0.1, 0.6]},
+        "setting": {"per_event": 0.9},
+    }  # fmt: skip
+    keep(folder, study("updating", {"rules": way, "learned": way}))
+    page = keep(folder, result("one", 0.12)).read_text()
+    places = [
+        page.index(f"## {part}") for part in ("one", "What each part", "What a late", "Three")
+    ]
+    assert places == sorted(places)
+    assert "| 1 h old | 0.1000 | 0.2000 | -0.0100 [-0.0200, -0.0050] | 20.0% |" in page
+    assert "| no_lstm | 0.1000 | 0.1000 | 0.2000 | -0.0100 [-0.0200, -0.0050] |" in page
+    assert "![" in page
+    first = (folder / "one.adaptation.svg").read_bytes()
+    keep(folder, study("updating", {"rules": way, "learned": way}))
+    assert (folder / "one.adaptation.svg").read_bytes() == first

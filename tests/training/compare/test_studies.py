@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from feature_repo.errors import InvalidInputError
 from tests.training.shops import cyclic, habits, shop
 from training.baselines import Window
 from training.compare import ablation, own
@@ -17,7 +18,7 @@ from training.compare.freshness import AGES_MS, freshness
 from training.compare.measure import measure
 from training.compare.shop import Shop
 from training.compare.study import Study
-from training.compare.updating import Catalogue, Odd, Rules, Ways, by_category, jump
+from training.compare.updating import Catalogue, Odd, Rules, Ways, by_category, jump, updating
 from training.config import TrainConfig
 from training.sequences import Histories
 
@@ -81,6 +82,16 @@ def test_freshness_falls_with_age(study: Quick, ring: own.Answers) -> None:
     assert list(rows) == list(AGES_MS)
     assert rows["0 s"]["less"]["mean"] == 0.0
     assert rows["7 days"]["ndcg@10"] < rows["0 s"]["ndcg@10"]
+
+
+def test_what_a_study_cannot_use_is_refused(study: Quick, ring: own.Answers) -> None:
+    made = ring.shop.of(ring.shop.histories)
+    made.split = replace(made.split, by_time=False)
+    with pytest.raises(InvalidInputError, match="ring has no times"):
+        freshness(study(made))
+    made.vocabulary = replace(made.vocabulary, categories=("one",))
+    with pytest.raises(InvalidInputError, match="ring has no categories"):
+        updating(study(made))
 
 
 def test_every_part_is_left_out_once(study: Quick) -> None:
