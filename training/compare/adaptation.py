@@ -17,7 +17,8 @@ from training.compare.datasets import by_time
 from training.compare.measure import CHUNK
 from training.compare.shop import Shop
 from training.compare.study import Study
-from training.compare.updating import Learned, Rules, Way, Ways, timed
+from training.compare.updating import Ways, timed
+from training.compare.ways import Learned, Rules, Way
 from training.model_dir import Model
 from training.sequences import CONSUMED, Ints
 from training.transition import LearnedTransition

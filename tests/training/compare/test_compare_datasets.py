@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from feature_repo.errors import InvalidInputError
-from training.compare.datasets import by_time, events, histories_of, leave_last, open_shop
+from training.compare.datasets import by_time, events, leave_last, open_shop
+from training.compare.tables import histories_of
 
 
 def table(**columns: list[object]) -> pd.DataFrame:

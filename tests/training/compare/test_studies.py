@@ -16,9 +16,11 @@ from training.compare.adaptation import _followed, planted, step_costs
 from training.compare.datasets import by_time
 from training.compare.freshness import AGES_MS, freshness
 from training.compare.measure import measure
+from training.compare.odd import Odd, jump
 from training.compare.shop import Shop
 from training.compare.study import Study
-from training.compare.updating import Catalogue, Odd, Rules, Ways, by_category, jump, updating
+from training.compare.updating import Ways, updating
+from training.compare.ways import Catalogue, Rules, by_category
 from training.config import TrainConfig
 from training.sequences import Histories
 
