@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from numba import njit
 
 from training.sequences import Histories, Ints
 from training.vocabulary import DAY_MS
@@ -85,25 +86,41 @@ def neighbour_ridge(x: Any, ridge: float, *, neighbours: int = 150) -> Any:
 
     Column j of B holds ``(G_SS + λI)⁻¹ G_Sj`` on the S nearest items of j by cosine.
     """
-    gram = (x.T @ x).tocsc().astype(np.float64)
+    gram = (x.T @ x).tocsr().astype(np.float64)
+    gram.sort_indices()
     near = top(cosine(x, 10.0).T.tocsr(), neighbours)
-    rows, columns, values = list[Ints](), list[Ints](), list[npt.NDArray[Any]]()
-    lookup = gram.tocsr()
-    for j in range(x.shape[1]):
-        chosen = np.sort(near.indices[near.indptr[j] : near.indptr[j + 1]])
-        if not len(chosen):
+    value = np.zeros(len(near.indices), np.float32)
+    _solve(gram.indptr, gram.indices, gram.data, near.indptr, near.indices, ridge, value)
+    # Row j of `near` holds what column j of B needs.
+    return sp.csr_matrix((value, near.indices, near.indptr), gram.shape).T.tocsr()
+
+
+@njit(cache=True)
+def _solve(
+    indptr: Any, indices: Any, data: Any, near_indptr: Any, near_indices: Any, ridge: float,
+    value: Any,
+) -> None:  # fmt: skip
+    """Solve one small ridge regression for each item; G is symmetric, by rows."""
+    place = np.full(len(indptr) - 1, -1, np.int64)
+    for j in range(len(near_indptr) - 1):
+        begin, end = near_indptr[j], near_indptr[j + 1]
+        if begin == end:
             continue
-        block = lookup[chosen][:, chosen].toarray()
-        block[np.diag_indices_from(block)] += ridge
-        right = np.asarray(gram[chosen, j].todense()).ravel()
-        rows.append(chosen)
-        columns.append(np.full(len(chosen), j))
-        values.append(np.linalg.solve(block, right))
-    shape = gram.shape
-    if not rows:
-        return sp.csr_matrix(shape, dtype=np.float32)
-    data = np.concatenate(values).astype(np.float32)
-    return sp.csr_matrix((data, (np.concatenate(rows), np.concatenate(columns))), shape)
+        chosen = near_indices[begin:end]
+        for a in range(len(chosen)):
+            place[chosen[a]] = a
+        block, right = np.zeros((len(chosen), len(chosen))), np.zeros(len(chosen))
+        for a in range(len(chosen)):
+            for k in range(indptr[chosen[a]], indptr[chosen[a] + 1]):
+                if place[indices[k]] >= 0:
+                    block[a, place[indices[k]]] = data[k]
+            block[a, a] += ridge
+        for k in range(indptr[j], indptr[j + 1]):
+            if place[indices[k]] >= 0:
+                right[place[indices[k]]] = data[k]
+        value[begin:end] = np.linalg.solve(block, right).astype(np.float32)
+        for a in range(len(chosen)):
+            place[chosen[a]] = -1
 
 
 def transitions(

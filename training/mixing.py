@@ -11,6 +11,8 @@ channel adds; n counts within the range met there. Fitting network and weights t
 rows that leave a user's fold out, loses most of what the two know apart (docs/adr).
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -20,12 +22,39 @@ from torch.nn import functional as F  # noqa: N812
 from training.batches import Targets
 from training.losses import basket_loss
 from training.memory import COUNT
+from training.sampled import Candidates
 
-MAX_NUMBERS: Final = 60_000_000
-"""Most logits that fitting holds: requests · (M + 1) · items."""
 _OFF, _ONE = -12.0, 0.5413  # softplus of these: 6e-6, 1
 _ROUNDS: Final = 60
 RIDGE: Final = 0.01
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some requests, what network and memories answer, and what was right.
+
+    Attributes
+    ----------
+    base, memory, log_events
+        Logits b, channels φ and log(1 + n). Shapes (P, C), (P, M, C), (P,).
+    targets
+        Baskets, items counted among all.
+    candidates
+        The C items that stand for all; None: all are there.
+    """
+
+    base: Tensor
+    memory: Tensor
+    log_events: Tensor
+    targets: Targets
+    candidates: Candidates | None = None
+
+    def loss(self, scores_PC: Tensor) -> Tensor:
+        """Return `training.losses.basket_loss`."""
+        if self.candidates is None:
+            return basket_loss(scores_PC, self.targets)
+        logits = self.candidates.corrected(scores_PC, self.targets)
+        return basket_loss(logits, self.candidates.places(self.targets))
 
 
 class Mixing(nn.Module):
@@ -52,31 +81,39 @@ class Mixing(nn.Module):
         within = log_events_P.clamp(self.range[0], self.range[1])
         return F.softplus(alpha + beta * within[:, None])
 
-    def fit(
-        self, base_PN: Tensor, memory_PMN: Tensor, log_events_P: Tensor, targets: Targets
-    ) -> tuple[float, float]:
+    def fit(self, pieces: Sequence[Piece]) -> tuple[float, float]:
         """Set the weights to those of greatest likelihood; return the loss before and after."""
+        share = torch.tensor([float(len(piece.base)) for piece in pieces])
+        share /= share.sum()
+
+        def mean(of: Callable[[Piece], Tensor]) -> Tensor:
+            parts = [w * of(piece) for w, piece in zip(share, pieces, strict=True)]
+            return torch.stack(parts).sum(dim=0)
+
         with torch.no_grad():
-            before = float(basket_loss(base_PN, targets))
+            before = float(mean(lambda piece: piece.loss(piece.base)))
             self.weights[1:, 0] = -2.0
-            low, high = torch.quantile(log_events_P, torch.tensor([0.01, 0.99]))
+            log_events = torch.cat([piece.log_events for piece in pieces])
+            low, high = torch.quantile(log_events, torch.tensor([0.01, 0.99]))
             self.range.copy_(torch.stack([low, high]))
-            size = memory_PMN.std(dim=(0, 2))
+            size = mean(lambda piece: piece.memory.std(dim=(0, 2)))
         self.weights.requires_grad_(True)
         optimizer = torch.optim.LBFGS(
             [self.weights], lr=0.5, max_iter=_ROUNDS, line_search_fn="strong_wolfe"
         )
 
+        def mixed(piece: Piece) -> Tensor:
+            return piece.loss(self(piece.base, piece.memory, piece.log_events))
+
         def loss() -> Tensor:
             optimizer.zero_grad()
-            scores = self(base_PN, memory_PMN, log_events_P)
-            added = self._at(log_events_P)[:, 1:] * size
-            value = basket_loss(scores, targets) + RIDGE * added.square().sum(dim=1).mean()
+            added = self._at(log_events)[:, 1:] * size
+            value = mean(mixed) + RIDGE * added.square().sum(dim=1).mean()
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
         self.weights.requires_grad_(False)
         with torch.no_grad():
-            after = float(basket_loss(self(base_PN, memory_PMN, log_events_P), targets))
+            after = float(mean(mixed))
         return before, after

@@ -1,21 +1,32 @@
 """Whether memories count beside a network, and how much: asked of the validation period."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from training.baselines import Window, window
-from training.batches import Targets, make_targets
+from training.batches import make_targets
 from training.config import TrainConfig
 from training.examples import Asked, ExampleMaker
-from training.losses import basket_loss
 from training.memory import COUNT, Memory
-from training.metrics import bootstrap, ranking_metrics
-from training.mixing import MAX_NUMBERS, Mixing
+from training.metrics import Doubles, bootstrap, ranking_metrics
+from training.mixing import Mixing, Piece
 from training.network import PortraitNetwork
 from training.prepared import Prepared
+from training.sampled import draw
+from training.sequences import Ints
+
+PIECE: Final = 256
+"""Requests asked at once."""
+FULL_ITEMS: Final = 4000
+DRAWS: Final = 2000
+"""Draws that stand for all items where there are more than `FULL_ITEMS`."""
+MAX_NUMBERS: Final = 60_000_000
+"""Most numbers that fitting holds: requests · (M + 1) · items."""
 
 
 def weigh(
@@ -63,87 +74,78 @@ def fit_mixing(
     Returns
     -------
     dict
-        ``gain`` on the second half and its lower bound ``gain_at_least``; ``used`` (0 or 1);
-        loss of the ``network`` alone and ``mixed``.
+        ``gain`` on the second half and its lower bound ``gain_at_least``; ``used`` (0 or 1); where
+        they are, the loss of the ``network`` alone and ``mixed``.
     """
     assert network.mixing is not None
-    maker = ExampleMaker(prepared, network.config, TrainConfig(), memory)
-    since, until = prepared.train_until_ms, prepared.until_ms
-    asked = window(prepared.histories, *((-(2**62), since) if seen else (since, until)))
-    most = max(100, MAX_NUMBERS // ((COUNT + 1) * len(prepared.vocabulary.items)))
-    stride = max(1, -(-len(asked.event) // most))
-    fitted = _fit_on(network, maker, Window(asked.event[::stride], asked.user[::stride]))
-    return fitted.on_all() if always else fitted.if_it_pays()
-
-
-@dataclass(frozen=True)
-class _Mixed:
-    """Requests in the order of time, and what a network and memories answer to them.
-
-    Attributes
-    ----------
-    base, memory, log_events
-        Logits, channels and log(1 + n), as `training.mixing.Mixing` takes them.
-    """
-
-    mixing: Mixing
-    prepared: Prepared
-    window: Window
-    base: Tensor
-    memory: Tensor
-    log_events: Tensor
-
-    def on_all(self) -> dict[str, float]:
-        """Fit the network's weights."""
-        before, after = self._fit(self.mixing, slice(None))
-        return {"network": before, "mixed": after, "used": 1.0}
-
-    def if_it_pays(self) -> dict[str, float]:
-        """Fit them if what the first half teaches helps on the second."""
-        half = len(self.window.event) // 2
-        first, second = slice(0, half), slice(half, None)
-        trial = Mixing()
-        self._fit(trial, first)
-        with torch.no_grad():
-            base = self.base[second]
-            mixed = trial(base, self.memory[second], self.log_events[second])
-        targets = make_targets(self.prepared.histories, self.window.event[second])
-        gain = ranking_metrics(mixed, targets)[:, 0] - ranking_metrics(base, targets)[:, 0]
-        found = bootstrap(np.nan_to_num(gain), self.window.user[second])
+    histories, since, until = prepared.histories, prepared.train_until_ms, prepared.until_ms
+    asked = window(histories, *((-(2**62), since) if seen else (since, until)))
+    order = np.argsort(histories.time_ms[asked.event], kind="stable")
+    items = min(len(prepared.vocabulary.items), FULL_ITEMS)
+    order = order[:: max(1, -(-len(order) * (COUNT + 1) * items // MAX_NUMBERS))]
+    asker = _Asker(network, ExampleMaker(prepared, network.config, TrainConfig(), memory))
+    cut = len(order) if always else len(order) // 2
+    pieces = [asker.reduced(full) for full in asker.ask(asked, order[:cut])]
+    told, mixing = dict[str, float](), network.mixing
+    if not always:
+        trial, gains, users = Mixing(), list[Doubles](), asked.user[order[cut:]]
+        trial.fit(pieces)
+        for full in asker.ask(asked, order[cut:]):
+            with torch.no_grad():
+                mixed = trial(full.base, full.memory, full.log_events)
+            gains.append(_ndcg(mixed, full) - _ndcg(full.base, full))
+            pieces.append(asker.reduced(full))
+        found = bootstrap(np.nan_to_num(np.concatenate(gains)), users)
         told = {"gain": found.mean, "gain_at_least": found.low}
-        if found.low > 0:
-            return {**told, **self.on_all()}
+        if found.low <= 0:
+            return {**told, "used": 0.0}
+    before, after = mixing.fit(pieces)
+    return {**told, "used": 1.0, "network": before, "mixed": after}
+
+
+def _ndcg(scores: Tensor, piece: Piece) -> Doubles:
+    return ranking_metrics(scores, piece.targets)[:, 0]
+
+
+class _Asker:
+    """Asks a network and memories in pieces that fit into memory."""
+
+    def __init__(self, network: PortraitNetwork, maker: ExampleMaker) -> None:
+        self._network, self._maker = network, maker
+        support = torch.from_numpy(maker.prepared.vocabulary.log_support)
+        self._share = torch.softmax(support, 0)
+        network.eval()
+
+    def ask(self, asked: Window, rows: Ints) -> Iterator[Piece]:
+        """Yield the answers to some rows of a window, in their order, all items each."""
+        for begin in range(0, len(rows), PIECE):
+            part = rows[begin : begin + PIECE]
+            yield self._piece(asked.user[part], asked.event[part])
+
+    def _piece(self, user: Ints, event: Ints) -> Piece:
+        prepared, network = self._maker.prepared, self._network
+        users = np.unique(user)
+        requests = Asked(user, event - 1, event, np.zeros(len(user), np.bool_))
+        lengths = prepared.histories.lengths()[users]
         with torch.no_grad():
-            loss = float(basket_loss(self.base, self._targets(slice(None))))
-        return {**told, "network": loss, "mixed": loss, "used": 0.0}
+            example = self._maker.make(users, requests, np.zeros(0, np.int64), lengths)
+            flat = network.unroll(example.events).flatten(0, 1)
+            u = network.vector(flat[example.place], example.requests)
+            base = network.logits(u, example.pairs)
+        assert example.memory is not None
+        # The batch stands by place in the history: put it back into the order asked for.
+        place = np.argsort(np.argsort(event, kind="stable"), kind="stable")
+        back = torch.from_numpy(np.argsort(example.answers, kind="stable")[place])
+        log_events = example.requests.statistics[back, 0]
+        targets = make_targets(prepared.histories, event)
+        return Piece(base[back], example.memory[back], log_events, targets)
 
-    def _targets(self, part: slice) -> Targets:
-        return make_targets(self.prepared.histories, self.window.event[part])
-
-    def _fit(self, mixing: Mixing, part: slice) -> tuple[float, float]:
-        return mixing.fit(
-            self.base[part], self.memory[part], self.log_events[part], self._targets(part)
-        )
-
-
-def _fit_on(network: PortraitNetwork, maker: ExampleMaker, asked: Window) -> _Mixed:
-    """Ask the network and the memories before the events of a window."""
-    prepared = maker.prepared
-    assert network.mixing is not None
-    network.eval()
-    users = np.unique(asked.user)
-    requests = Asked(asked.user, asked.event - 1, asked.event, np.zeros(len(asked.user), np.bool_))
-    lengths = prepared.histories.lengths()[users]
-    with torch.no_grad():
-        example = maker.make(users, requests, np.zeros(0, np.int64), lengths)
-        flat = network.unroll(example.events).flatten(0, 1)
-        u = network.vector(flat[example.place], example.requests)
-        base = network.logits(u, example.pairs)
-    assert example.memory is not None
-    times = prepared.histories.time_ms[example.answers]
-    order = np.argsort(times, kind="stable")
-    rows = torch.from_numpy(order)
-    return _Mixed(
-        network.mixing, prepared, Window(example.answers[order], example.users[order]),
-        base[rows], example.memory[rows], example.requests.statistics[rows, 0],
-    )  # fmt: skip
+    def reduced(self, full: Piece) -> Piece:
+        """Keep candidates that stand for all, where there are many items."""
+        if full.base.shape[1] <= FULL_ITEMS:
+            return full
+        found = draw(self._share, full.targets, DRAWS)
+        return replace(
+            full, base=full.base[:, found.items], memory=full.memory[:, :, found.items],
+            candidates=found,
+        )  # fmt: skip

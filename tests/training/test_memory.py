@@ -10,7 +10,7 @@ from training.batches import Targets
 from training.config import ModelConfig, TrainConfig
 from training.examples import Asked, ExampleMaker
 from training.memory import CHANNELS, COUNT, EPSILON, Memory
-from training.mixing import Mixing
+from training.mixing import Mixing, Piece
 from training.model_dir import Model
 from training.prepare import prepare
 from training.repeat import EVENTS, RepeatTables
@@ -94,7 +94,7 @@ def requests() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Targets]:
 def test_mixing_finds_the_memory_that_helps() -> None:
     base, memory, log_events, targets = requests()
     mixing = Mixing()
-    before, after = mixing.fit(base, memory, log_events, targets)
+    before, after = mixing.fit([Piece(base, memory, log_events, targets)])
     assert after < before - 0.3
     weight = torch.nn.functional.softplus(
         mixing.weights[:, 0] + mixing.weights[:, 1] * log_events.mean()

@@ -1,9 +1,11 @@
 """Memories are kept where they pay, and only there."""
 
+import pytest
 import torch
 
 from tests.training.conftest import SMALL
 from tests.training.shops import Shop, cyclic, end_ms, shop, uniform
+from training import weighing
 from training.loop import new_network
 from training.model_dir import Model
 from training.network import PortraitNetwork
@@ -19,7 +21,13 @@ def fresh(histories: Shop) -> tuple[PortraitNetwork, Prepared]:
     return new_network(prepared, SMALL), prepared
 
 
-def test_where_order_says_it_all_they_stay() -> None:
+@pytest.mark.parametrize("full_items", [4000, 5])
+def test_where_order_says_it_all_they_stay(
+    full_items: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the weights are fitted on all items or on draws of them."""
+    monkeypatch.setattr(weighing, "FULL_ITEMS", full_items)
+    monkeypatch.setattr(weighing, "DRAWS", 6)
     network, prepared = fresh(shop(cyclic))
     memory, told = weigh(network, prepared)
     assert memory is not None
