@@ -13,7 +13,7 @@ def _fitted(result: Mapping[str, Any]) -> str:
     return (
         f"### {result['dataset']}\n{split['how']}; {split['test_requests']:,} requests. Schedule "
         f"`{fit['schedule']}`, dropout {fit['dropout']}, seeds "
-        f"{', '.join(map(str, fit['seeds']))}. {result['machine']}.\n"
+        f"{', '.join(map(str, fit['seeds']))}. {result['machine']}.\n\n"
     )
 
 
