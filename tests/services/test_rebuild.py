@@ -14,7 +14,7 @@ import redis
 from event_log import TENANT, Sum, append, drain, event, running
 
 from feature_repo.archive import Archive, LogPosition
-from feature_repo.errors import PortraitError
+from feature_repo.errors import PortraitError, StoreUnavailableError
 from feature_repo.events import EventRecord
 from feature_repo.live_row import LiveState, row_key
 from feature_repo.live_store import load_live, read_live, replace_live
@@ -445,7 +445,13 @@ def test_everyone_is_rebuilt_again_and_again_while_events_come_in(
         while not stop.is_set():
             n = len(appended)
             chosen = names[n % 7 :: 7] + names[:3]
-            append(settings.redis_url, [event(name, f"{n}-{i}") for i, name in enumerate(chosen)])
+            events = [event(name, f"{n}-{i}") for i, name in enumerate(chosen)]
+            while True:
+                try:
+                    append(settings.redis_url, events)
+                    break
+                except StoreUnavailableError:  # a busy machine; the same ids, as clients are told
+                    continue
             appended.append(len(chosen))
 
     def poll() -> None:
