@@ -79,7 +79,7 @@ def measure(shop: Shop, *, seconds: float, workers: int, tell: Tell) -> dict[str
                 tell(turn, ROUNDS, name)
                 next(each)  # what is made once is not counted
                 rates[name].append(_rate(each, seconds))
-        scaling = _scaling(Path(folder), workers, tell) if workers > 1 else {}
+    scaling = _scaling(shop, workers, tell) if workers > 1 else {}
     middle = {name: float(np.median(found)) for name, found in rates.items()}
     return {
         "events_per_s": middle["portrait"],
@@ -120,12 +120,16 @@ def _gru(shop: Shop) -> Iterator[int]:
         yield from fitting.epoch()
 
 
-def _scaling(folder: Path, workers: int, tell: Tell) -> dict[str, Any]:
+def _scaling(shop: Shop, workers: int, tell: Tell) -> dict[str, Any]:
     """Train an epoch with one Ray Train worker, and one with several."""
     rates = []
     for count in (1, workers):
         tell(0, 1, f"Ray Train, {count} workers")
-        records = train_with_ray(folder, ModelConfig(), replace(EVERY, epochs=2), count)
+        # A folder each: a run goes on from the checkpoint that it finds.
+        with TemporaryDirectory(prefix="portrait-speed-") as folder:
+            shop.prepared().write(Path(folder))
+            settings = replace(EVERY, epochs=2)
+            records = train_with_ray(Path(folder), ModelConfig(), settings, count)
         # The first epoch compiles and warms up.
         rates.append(records[-1]["events"] / records[-1]["train_seconds"])
     return {
