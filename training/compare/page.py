@@ -19,7 +19,7 @@ Every model gets the same events, split, candidates and mask, is asked for the w
 the same requests with the history applied up to each, and is measured by the same code. Settings
 are chosen by NDCG@10 on the validation period within the same time for each; a trial that has
 begun is finished. Fitted on the training period only. Learned models are fitted once per seed and
-averaged by request. Portrait's epochs, and the 22 numbers that weigh its memories, come from the
+averaged by request. Portrait's epochs, and the numbers that weigh its memories, come from the
 validation period too. Intervals: 95 %, paired bootstrap over users. No part of the comparison, but
 asked of the same networks: `portrait_timed` is told the time of each request, as the service is;
 `portrait_shuffled` finds what came before each request in random order.

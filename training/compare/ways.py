@@ -11,6 +11,8 @@ categories, shape (P, C), and scores of items, shape (P, N).
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -31,6 +33,9 @@ from training.sequences import Ints
 
 Floats = npt.NDArray[np.float32]
 FEW: Final = 1e-3
+DECAYS: Final = (0.9, 0.95, 0.97, 0.99, 0.8)
+CLUSTERS: Final = (16, 64, 256)
+CHOOSE_ON: Final = 1500
 
 
 class Way(Protocol):
@@ -183,3 +188,37 @@ def by_category(shop: Shop, wanted: Window, way: Way) -> Doubles:
         shares = torch.from_numpy(way.categories(shop, some))
         parts.append(ranking_metrics(shares, targets))
     return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The three, each tuned on the validation period by NDCG@10 of the next category."""
+
+    shop: Shop
+    answers: own.Answers
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Return the categories of the shop."""
+        return Catalogue.of(self.shop)
+
+    def tuned(self) -> tuple[dict[str, Way], dict[str, Any]]:
+        """Return the ways by name, and what was chosen for each."""
+        asked = sample(self.shop.validation, CHOOSE_ON)
+        rules: dict[tuple[float, ...], Way] = {(g,): Rules(self.catalogue, g) for g in DECAYS}
+        clusters: dict[tuple[float, ...], Way] = {
+            (g, k): Clusters.fit(self.shop, self.catalogue, g, k, seed=7)
+            for g, k in product(DECAYS[:3], CLUSTERS)
+        }
+        ways: dict[str, Way] = {}
+        chosen: dict[str, Any] = {}
+        for name, tried in (("rules", rules), ("clusters", clusters)):
+            value = {
+                setting: float(np.nanmean(by_category(self.shop, asked, way)[:, 0]))
+                for setting, way in tried.items()
+            }
+            best = max(value, key=lambda setting: value[setting])
+            ways[name] = tried[best]
+            chosen[name] = dict(zip(("per_event", "clusters"), best, strict=False))
+        ways["learned"] = Learned(self.catalogue, self.answers)
+        return ways, chosen

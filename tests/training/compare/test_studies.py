@@ -19,8 +19,8 @@ from training.compare.measure import measure
 from training.compare.odd import Odd, jump
 from training.compare.shop import Shop
 from training.compare.study import Study
-from training.compare.updating import Ways, updating
-from training.compare.ways import Catalogue, Rules, by_category
+from training.compare.updating import updating
+from training.compare.ways import Catalogue, Rules, Ways, by_category
 from training.config import TrainConfig
 from training.sequences import Histories
 
