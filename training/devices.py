@@ -11,6 +11,11 @@ T = TypeVar("T")
 _STAY = frozenset({"lengths"})  # packing reads lengths on the CPU
 
 
+def accelerator() -> torch.device:
+    """Return this machine's GPU if it has one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def move(value: T, device: torch.device) -> T:
     """Return a dataclass of tensors on ``device``; other fields stay as they are."""
     if device.type == "cpu":

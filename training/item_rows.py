@@ -95,7 +95,7 @@ def neighbour_ridge(x: Any, ridge: float, *, neighbours: int = 150) -> Any:
     return sp.csr_matrix((value, near.indices, near.indptr), gram.shape).T.tocsr()
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _solve(
     indptr: Any, indices: Any, data: Any, near_indptr: Any, near_indices: Any, ridge: float,
     value: Any,

@@ -9,7 +9,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +21,7 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from training import sampled
 from training.config import ModelConfig, TrainConfig
@@ -29,7 +32,10 @@ from training.network import PortraitNetwork
 from training.predict import auc, score_window
 from training.prepared import Prepared
 from training.sampled import NEGATIVES, draw
+from training.sequences import Ints
 
+AHEAD = 2
+"""Batches made before they are needed."""
 CHECKPOINT = "checkpoint.pt"
 PROGRESS = "progress.ndjson"
 
@@ -55,8 +61,8 @@ class Alone:
 
     rank, world = 0, 1
 
-    def __init__(self, device: str = "cpu") -> None:
-        self.device = torch.device(device)
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cpu")
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module as it is."""
@@ -131,9 +137,10 @@ class Fit:
         self.prepared = Prepared.read(folder)
         self.maker = ExampleMaker(self.prepared, model, config)
         torch.manual_seed(config.seed)
-        self.network = new_network(self.prepared, model).to(session.device)
+        self.network = new_network(self.prepared, model)
         if alter is not None:
             alter(self.network)
+        self.network.to(session.device)
         self.step = session.wrap(_TrainStep(self.network, config.outcome_weight, self._share()))
         self.optimizer = self._optimizer()
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
@@ -178,9 +185,12 @@ class Fit:
         batches = self.maker.train_batches(epoch)
         total, events = 0.0, 0
         self.step.train()
-        for number, users in enumerate(batches):
-            own = np.resize(users, max(len(users), session.world))[session.rank :: session.world]
-            loss, predicted = self.batch(own, epoch)
+        shares = (
+            np.resize(users, max(len(users), session.world))[session.rank :: session.world]
+            for users in batches
+        )
+        for number, example in enumerate(self.examples(shares, epoch)):
+            loss, predicted = self.batch(example)
             total, events = total + loss, events + predicted
             if number % 10 == 0:
                 self._note({"epoch": epoch, "batch": number, "batches": len(batches)})
@@ -202,9 +212,20 @@ class Fit:
         self._note({**record, "done": True})
         session.report(record)
 
-    def batch(self, users: Any, epoch: int) -> tuple[float, int]:
+    def examples(self, batches: Iterable[Ints], epoch: int) -> Iterator[Example]:
+        """Yield the batches' examples; the next is made while the last is learned from."""
+        with ThreadPoolExecutor(1, "examples") as pool:
+            made = deque[Future[Example]]()
+            for users in batches:
+                made.append(pool.submit(self.maker.train, users, epoch))
+                if len(made) > AHEAD:
+                    yield made.popleft().result()
+            while made:
+                yield made.popleft().result()
+
+    def batch(self, example: Example) -> tuple[float, int]:
         """Take one step; return its loss and how many baskets it predicted."""
-        example = move(self.maker.train(users, epoch), self.session.device)
+        example = move(example, self.session.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         self.optimizer.zero_grad(set_to_none=True)
@@ -216,8 +237,11 @@ class Fit:
         self.progress.step += 1
         keep = min(self.config.average, self.progress.step / (self.progress.step + 10))
         with torch.no_grad():
-            for name, value in self.network.state_dict().items():
-                self.average[name].lerp_(value, 1 - keep)
+            current = self.network.state_dict()
+            average = [self.average[name] for name in current]
+            get_ema_multi_avg_fn(keep)(  # type: ignore[no-untyped-call]
+                average, list(current.values()), self.progress.step
+            )
         return float(loss.detach()), len(example.answers)
 
     def _rate(self) -> float:

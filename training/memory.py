@@ -162,7 +162,7 @@ def _popularity(histories: Histories, until_ms: int, items: int) -> Floats:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _add(
     out: Any, owner: Any, item: Any, weight: Any, channels: Any, indptr: Any, column: Any,
     value: Any,

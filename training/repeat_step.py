@@ -152,7 +152,7 @@ def _held(rows: Any, used: int, item: int) -> bool:
     return False
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def count_events(
     rows: Any, scalars: Any, users: Any, time_ms: Any, weight: Any, lines: Any, item: Any
 ) -> None:
@@ -166,7 +166,7 @@ def count_events(
         )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def round_counts(counts: Any, out: Any) -> None:
     """Round rows of six counts to what a row can keep."""
     bits = np.zeros(1, np.uint32)

@@ -25,7 +25,7 @@ from feature_repo.errors import PortraitError
 from feature_repo.events import iso
 from training.calibration import calibrate
 from training.config import RECIPES, ModelConfig, TrainConfig
-from training.devices import one_thread
+from training.devices import accelerator, one_thread
 from training.loop import CHECKPOINT, PROGRESS, Alone, Fit, new_network, train_loop_per_worker
 from training.model_dir import save
 from training.own_signals import own_signals
@@ -112,9 +112,8 @@ def train(
         if ray:
             train_with_ray(run, shape, settings, workers)
         else:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
             with one_thread():
-                Fit(run, shape, settings, Alone(device)).run(resume=resume)
+                Fit(run, shape, settings, Alone(accelerator())).run(resume=resume)
     write_model(run, target, shape, settings)
     shutil.rmtree(run, ignore_errors=True)
     return target

@@ -26,6 +26,7 @@ from training.baselines import Window
 from training.compare.measure import Score, measure, sample
 from training.compare.shop import Shop
 from training.compare.trials import Trial
+from training.devices import accelerator
 from training.sequences import Ints, ranges
 
 LENGTH: Final = 100
@@ -202,7 +203,7 @@ class Fitting:
         network.train()
         for users in _batches(self._windows, self._generator):
             some = self._windows[users]
-            laid, sizes = _laid(self._item, some[:, 0], some[:, 1])
+            laid, sizes = _laid(self._item, some[:, 0], some[:, 1], accelerator())
             state = network.states(laid[:, :-1], sizes - 1)
             answers = laid[:, 1:]
             wanted = answers > 0
@@ -221,6 +222,7 @@ def fit(shop: Shop, encoder: Callable[[Width], nn.Module], width: Width, seed: i
     for parameter in network.parameters():
         if parameter.dim() > 1 and parameter is not network.item.weight:
             nn.init.xavier_uniform_(parameter)
+    network.to(accelerator())
     fitting, score = Fitting(shop, network, width, seed), scores(shop, network)
     best, kept, stale = -np.inf, network.state_dict(), 0
     for _ in range(MAX_EPOCHS):
@@ -265,21 +267,21 @@ def scores(shop: Shop, network: Sequence) -> Score:
         network.eval()
         end = np.searchsorted(event, wanted.event)
         begin = np.maximum(bounds[:-1][wanted.user], end - LENGTH)
-        out = network.bias.detach().expand(len(wanted.event), -1).clone()
+        out = network.bias.detach().cpu().expand(len(wanted.event), -1).clone()
         some = np.flatnonzero(end > begin)
         with torch.no_grad():
             for part in np.array_split(some, max(1, len(some) // 128)):
                 if not len(part):
                     continue
-                laid, sizes = _laid(item, begin[part], end[part])
+                laid, sizes = _laid(item, begin[part], end[part], network.bias.device)
                 last = network.states(laid, sizes)[torch.arange(len(part)), sizes - 1]
-                out[torch.from_numpy(part)] = network.logits(last)
+                out[torch.from_numpy(part)] = network.logits(last).cpu()
         return out
 
     return score
 
 
-def _laid(item: Ints, begin: Ints, end: Ints) -> tuple[Tensor, Tensor]:
+def _laid(item: Ints, begin: Ints, end: Ints, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return items of pieces, shape (B, T), zeros behind the last, and the pieces' sizes.
 
     All encoders look back only, so what stands behind changes nothing.
@@ -289,4 +291,4 @@ def _laid(item: Ints, begin: Ints, end: Ints) -> tuple[Tensor, Tensor]:
     row = np.repeat(np.arange(len(begin)), sizes)
     line = ranges(begin, sizes)
     laid[row, line - begin[row]] = item[line]
-    return torch.from_numpy(laid), torch.from_numpy(sizes)
+    return torch.from_numpy(laid).to(device), torch.from_numpy(sizes).to(device)

@@ -17,6 +17,7 @@ from training.compare.measure import Score
 from training.compare.shop import Shop
 from training.compare.trials import Trial
 from training.config import ModelConfig, TrainConfig
+from training.devices import accelerator
 from training.examples import Asked, ExampleMaker
 from training.loop import Alone, Fit
 from training.memory import Memory
@@ -152,9 +153,9 @@ def fit(
     prepared = shop.prepared()
     with TemporaryDirectory(prefix="portrait-compare-") as folder:
         prepared.write(Path(folder))
-        run = Fit(Path(folder), model, config, Alone(), alter)
+        run = Fit(Path(folder), model, config, Alone(accelerator()), alter)
         run.run(resume=False)
-    network = run.network
+    network = run.network.cpu()
     network.load_state_dict(run.best)
     network.eval()
     memory, _ = weigh(network, prepared)

@@ -20,7 +20,7 @@ from training.compare import learned
 from training.compare.datasets import by_time
 from training.compare.shop import Shop
 from training.config import ModelConfig, TrainConfig
-from training.devices import one_thread
+from training.devices import accelerator, one_thread
 from training.loop import Alone, Fit
 from training.train import train_with_ray
 from training.vocabulary import DAY_MS
@@ -105,16 +105,16 @@ def _rate(steps: Iterator[int], seconds: float) -> float:
 
 def _portrait(folder: Path) -> Iterator[int]:
     """Yield the number of events predicted by each step, for ever."""
-    run = Fit(folder, ModelConfig(), EVERY, Alone())
+    run = Fit(folder, ModelConfig(), EVERY, Alone(accelerator()))
     for epoch in itertools.count():
         run.step.train()
-        for users in run.maker.train_batches(epoch):
-            yield run.batch(users, epoch)[1]
+        for example in run.examples(run.maker.train_batches(epoch), epoch):
+            yield run.batch(example)[1]
 
 
 def _gru(shop: Shop) -> Iterator[int]:
     width = learned.Width()
-    network = learned.Sequence(shop.items, learned.Recurrent(width), width)
+    network = learned.Sequence(shop.items, learned.Recurrent(width), width).to(accelerator())
     fitting = learned.Fitting(shop, network, width, seed=0)
     while True:
         yield from fitting.epoch()
