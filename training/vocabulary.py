@@ -3,7 +3,7 @@
 It is made from the training period only. What is learned about an item is in the network.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -132,17 +132,33 @@ def category_key(category: str | None) -> str:
     return "" if category is None else "/".join(category.split("/", 2)[:2])
 
 
-def minimum_support(events: int) -> int:
+def minimum_support(events: int, supports: Sequence[int] = ()) -> int:
     """Return how many events an item must appear in to be known.
 
-    One in 1,500, at least 5 and at most 100: 100 at the size of Complete Journey.
+    One in 1,500, at least 5 and at most 100: 100 at the size of Complete Journey. Where that
+    would leave out half of what was acted on (a shop of many items, each rarely), as few as
+    leave out less, but never below 5.
+
+    Parameters
+    ----------
+    events
+        Number of events.
+    supports
+        Number of events with each item.
 
     Examples
     --------
     >>> minimum_support(150_000), minimum_support(900)
     (100, 5)
+    >>> minimum_support(150_000, [200] + [20] * 50)
+    20
     """
-    return max(5, min(100, round(events / 1500)))
+    bound = max(5, min(100, round(events / 1500)))
+    falling = np.sort(np.array(supports, np.int64))[::-1]
+    if not len(falling):
+        return bound
+    half = int(np.searchsorted(falling.cumsum(), falling.sum() / 2))
+    return max(5, min(bound, int(falling[half])))
 
 
 @dataclass(slots=True)
@@ -186,7 +202,8 @@ def build_vocabulary(
                     gap = (event.time_ms - last[item_id]) / DAY_MS
                     gaps.setdefault(item_id, []).append(gap)
                 last[item_id] = event.time_ms
-    least = minimum_support(events) if support is None else support
+    supports = [count.support for count in counts.values()]
+    least = minimum_support(events, supports) if support is None else support
     known = sorted((k for k, c in counts.items() if c.support >= least), key=_order(counts))
     return _vocabulary(known[:MAX_ITEMS], counts, gaps, _target(events, purchases))
 

@@ -111,17 +111,20 @@ def online_retail(data: Path | None) -> Shop:
 
 
 def tafeng(data: Path | None) -> Shop:
-    """Ta-Feng: baskets in order, leave-last-out."""
+    """Ta-Feng: baskets in order, leave-last-out; all of the file's items."""
     frame = _file(data, "tafeng.parquet")
     named = frame.assign(order_id=frame["user_id"].astype(str) + "-" + frame["basket"].astype(str))
     found, _ = histories_of(named.sort_values(["user_id", "basket"], kind="stable"))
-    return Shop("tafeng", found, leave_last(found))
+    return Shop("tafeng", found, leave_last(found), support=1)
 
 
 def taobao(data: Path | None) -> Shop:
-    """Taobao: favourites, carts and purchases of nine days, by time; purchases are predicted."""
+    """Taobao: favourites, carts and purchases of nine days, by time; purchases are predicted.
+
+    Items of at least five training events.
+    """
     found, _ = histories_of(_file(data, "taobao_cart_fav_purchase.parquet"))
-    return Shop("taobao", found, by_time(found))
+    return Shop("taobao", found, by_time(found), support=5)
 
 
 def completejourney(data: Path | None) -> Shop:
