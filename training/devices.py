@@ -18,8 +18,6 @@ def accelerator() -> torch.device:
 
 def move(value: T, device: torch.device) -> T:
     """Return a dataclass of tensors on ``device``; other fields stay as they are."""
-    if device.type == "cpu":
-        return value
     if isinstance(value, torch.Tensor):
         return cast("T", value.to(device, non_blocking=True))
     if is_dataclass(value) and not isinstance(value, type):
