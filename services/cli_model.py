@@ -26,6 +26,7 @@ class Schedule(StrEnum):
 
     short = "short"
     long = "long"
+    wide = "wide"
 
 
 @app.command()
@@ -61,11 +62,25 @@ def compare(
         ),
     ] = None,
     schedule: Annotated[
-        Schedule, typer.Option(help="For a study: long where training converges slowly")
+        Schedule,
+        typer.Option(
+            help="For a study: long where training converges slowly, wide for many items in "
+            "plain sequences (hours without a GPU)"
+        ),
     ] = Schedule.short,
     dropout: Annotated[
         float, typer.Option(min=0, max=0.9, help="For a study: the network's dropout")
     ] = 0.4,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=64, help="Models fitted at the same time, a core each")
+    ] = 1,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that keeps each finished model: what stands there of the same data, "
+            "seeds and budget is not run again. Empty it when the code has changed"
+        ),
+    ] = None,
     results: Annotated[
         Path | None,
         typer.Option(help="Folder for DATASET.json and accuracy.md, which shows all in it"),
@@ -99,8 +114,9 @@ def compare(
         numbers = [7 + n for n in range(seeds)]
         if study is None:
             result = run(
-                shop, seeds=numbers, budget_s=60 * budget, models=chosen, tell=tell, say=tell.say
-            )
+                shop, seeds=numbers, budget_s=60 * budget, models=chosen, jobs=jobs,
+                resume=resume, tell=tell, say=tell.say,
+            )  # fmt: skip
         else:
             setup = Setup(shop, schedule.value, dropout, numbers, tell, tell.say)
             result = _study(study)(setup)

@@ -9,9 +9,7 @@ import json
 import math
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
 
 from training import sampled
 from training.config import ModelConfig, TrainConfig
@@ -34,8 +33,8 @@ from training.prepared import Prepared
 from training.sampled import NEGATIVES, draw
 from training.sequences import Ints
 
-AHEAD = 2
-"""Batches made before they are needed."""
+MAKERS = 8
+"""Most processes that make examples for one GPU."""
 CHECKPOINT = "checkpoint.pt"
 PROGRESS = "progress.ndjson"
 
@@ -101,6 +100,19 @@ class _TrainStep(nn.Module):
             logits = found.corrected(logits, example.targets)
             basket = basket_loss(logits, found.places(example.targets))
         return basket + self.outcome_weight * loss
+
+
+class _Made(Dataset[Example]):
+    """An epoch's examples, each made when it is asked for."""
+
+    def __init__(self, maker: ExampleMaker, batches: Sequence[Ints], epoch: int) -> None:
+        self._maker, self._batches, self._epoch = maker, batches, epoch
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, at: int) -> Example:
+        return self._maker.train(self._batches[at], self._epoch)
 
 
 @dataclass
@@ -185,10 +197,10 @@ class Fit:
         batches = self.maker.train_batches(epoch)
         total, events = 0.0, 0
         self.step.train()
-        shares = (
+        shares = [
             np.resize(users, max(len(users), session.world))[session.rank :: session.world]
             for users in batches
-        )
+        ]
         for number, example in enumerate(self.examples(shares, epoch)):
             loss, predicted = self.batch(example)
             total, events = total + loss, events + predicted
@@ -212,16 +224,12 @@ class Fit:
         self._note({**record, "done": True})
         session.report(record)
 
-    def examples(self, batches: Iterable[Ints], epoch: int) -> Iterator[Example]:
-        """Yield the batches' examples; the next is made while the last is learned from."""
-        with ThreadPoolExecutor(1, "examples") as pool:
-            made = deque[Future[Example]]()
-            for users in batches:
-                made.append(pool.submit(self.maker.train, users, epoch))
-                if len(made) > AHEAD:
-                    yield made.popleft().result()
-            while made:
-                yield made.popleft().result()
+    def examples(self, batches: Sequence[Ints], epoch: int) -> Iterator[Example]:
+        """Yield the batches' examples; beside a GPU, the CPUs make them ahead."""
+        spare = len(os.sched_getaffinity(0)) // self.session.world - 1
+        workers = min(MAKERS, spare) if self.session.device.type == "cuda" else 0
+        made = _Made(self.maker, batches, epoch)
+        yield from DataLoader(made, batch_size=None, num_workers=max(0, workers))
 
     def batch(self, example: Example) -> tuple[float, int]:
         """Take one step; return its loss and how many baskets it predicted."""

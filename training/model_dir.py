@@ -31,7 +31,7 @@ from feature_repo.errors import ModelMismatchError
 from training.config import ModelConfig
 from training.memory import Memory
 from training.network import PortraitNetwork
-from training.pair import FEATURES
+from training.pair_features import FEATURES
 from training.sequences import CONSUMED, NUMERIC
 from training.user_features import UserFeatures
 from training.vocabulary import Vocabulary

@@ -4,7 +4,8 @@ For a held item i and profile vector u, with 14 features f of the repeat table::
 
     pair_i = MLP([f; V_i; P·u]) + a·f + (M·u)·f + r_i
 
-Features are made here, alike for training and serving; the table is `training.repeat`.
+Features (`training.pair_features`) are made alike for training and serving; the table is
+`training.repeat`.
 """
 
 from dataclasses import dataclass
@@ -14,15 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from training.repeat import EVENTS, LAST_MS, Rows, forward
-from training.vocabulary import DAY_MS
+from training.pair_features import FEATURES, fill
+from training.repeat import Rows
 
-FEATURES = (
-    "log_count", "decayed_95", "decayed_80", "decayed_97", "root_share", "log_events_since",
-    "log_days_since", "log_personal_gap", "twice", "log_days_to_gap", "log_days_to_median",
-    "log_days_30", "log_days_120", "in_last",
-)  # fmt: skip
-_PRIOR_GAPS = 2.0
 _SMALL = 8
 
 
@@ -49,42 +44,11 @@ def make_pairs(
     median_gap_days
         Of the vocabulary, shape (N,).
     """
-    owner, row = rows.owner, rows.rows
-    events = rows.scalars[owner, EVENTS]
-    now = np.maximum(now_ms, rows.scalars[:, LAST_MS])[owner]
-    since = (events - row["last_event"]).astype(np.int64)
-    elapsed = np.maximum(now - row["last_s"] * 1000.0, 0.0)
-    count = forward(row["counts"], since, elapsed)
-    days = (elapsed / DAY_MS).astype(np.float32)
-    # The first touch is known by its day only.
-    span = np.maximum(row["last_s"] / 86_400 - row["first_day"] - 0.5, 0.0).astype(np.float32)
-    span *= row["again"]
-    times = np.maximum(count[:, 0] - 1.0, 0.0)
-    gap = span / np.maximum(times, 1.0)
-    median = median_gap_days[row["item"] - 1]
-    shrunk = (gap * times + median * _PRIOR_GAPS) / (times + _PRIOR_GAPS)
-    features = np.stack(
-        [
-            np.log1p(count[:, 0]),
-            np.log1p(count[:, 1]),
-            np.log1p(count[:, 2]),
-            np.log1p(count[:, 3]),
-            np.sqrt(count[:, 0] / np.maximum(events, 1.0)),
-            np.log1p(since),
-            np.log1p(days),
-            np.log1p(gap),
-            row["again"].astype(np.float32),
-            np.log((days + 0.5) / (shrunk + 0.5)),
-            np.log((days + 0.5) / (median + 0.5)),
-            np.log1p(count[:, 4]),
-            np.log1p(count[:, 5]),
-            (since == 0).astype(np.float32),
-        ],
-        axis=1,
-    ).astype(np.float32)
+    features = np.empty((len(rows.owner), len(FEATURES)), np.float32)
+    fill(features, rows.owner, rows.rows, rows.scalars, now_ms, median_gap_days)
     return Pairs(
-        torch.from_numpy(owner),
-        torch.from_numpy(row["item"].astype(np.int64)),
+        torch.from_numpy(rows.owner),
+        torch.from_numpy(rows.rows["item"].astype(np.int64)),
         torch.from_numpy(features),
     )
 

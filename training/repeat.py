@@ -18,25 +18,22 @@ import numpy.typing as npt
 
 from training.repeat_step import (
     COUNTS,
-    DAY_SCALES,
     EVENTS,
     FIRST_MS,
     KNOWN,
     LAST_GAP_MS,
     LAST_MS,
     LAST_SIZE,
-    POWERS,
     ROW,
     SIZE_SUM,
     USED,
     count_events,
     round_counts,
 )  # fmt: skip
-from training.vocabulary import DAY_MS
 
 __all__ = [
     "COUNTS", "EVENTS", "FIRST_MS", "KNOWN", "LAST_GAP_MS", "LAST_MS", "LAST_SIZE", "ROW",
-    "SCALARS", "SIZE_SUM", "USED", "RepeatTables", "Rows", "forward", "rounded",
+    "SCALARS", "SIZE_SUM", "USED", "RepeatTables", "Rows", "rounded",
 ]  # fmt: skip
 
 Floats = npt.NDArray[np.float32]
@@ -117,19 +114,4 @@ def rounded(counts: Floats) -> Floats:
     """
     out = np.empty_like(counts)
     round_counts(counts.reshape(-1, len(COUNTS)), out.reshape(-1, len(COUNTS)))
-    return out
-
-
-def forward(counts: Floats, events: Ints, elapsed_ms: Doubles) -> Floats:
-    """Bring counts forward by a number of events and by elapsed time.
-
-    ``count`` stays; the three event decays are multiplied by γ^events; the two time decays
-    by exp(−days / scale).
-    """
-    passed = np.clip(events, 0, POWERS.shape[1] - 1)
-    days = np.maximum(elapsed_ms, 0.0) / DAY_MS
-    out: Floats = counts.copy()
-    out[:, :4] *= POWERS[:, passed].T
-    for column, scale in enumerate(DAY_SCALES, start=4):
-        out[:, column] *= np.exp(-days / scale).astype(np.float32)
     return out

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from training.compare import own
 from training.compare.measure import measure
 from training.compare.study import Study
-from training.config import ModelConfig
 from training.encoder import EventInputs, FusedEncoder
 from training.memory import Memory
 from training.metrics import Doubles
@@ -95,14 +94,14 @@ def _stacked(network: PortraitNetwork) -> None:
     network.encoder = _Stacked(inner, network.items, categories)  # type: ignore[assignment]
 
 
-PARTS: Final[Mapping[str, tuple[ModelConfig, Alter | None]]] = {
-    WHOLE: (ModelConfig(), None),
-    "no_convolution": (ModelConfig(), _no_convolution),
-    "no_lstm": (ModelConfig(), _no_lstm),
-    "mean_pool": (ModelConfig(), _mean_pool),
-    "stacked": (ModelConfig(), _stacked),
-    "no_encoder": (ModelConfig(encoder=False), None),
-    "no_repeat_head": (ModelConfig(repeat=False), None),
+PARTS: Final[Mapping[str, tuple[Mapping[str, bool], Alter | None]]] = {
+    WHOLE: ({}, None),
+    "no_convolution": ({}, _no_convolution),
+    "no_lstm": ({}, _no_lstm),
+    "mean_pool": ({}, _mean_pool),
+    "stacked": ({}, _stacked),
+    "no_encoder": ({"encoder": False}, None),
+    "no_repeat_head": ({"repeat": False}, None),
 }
 """What is fitted anew."""
 
@@ -141,10 +140,10 @@ def ablate(study: Study) -> dict[str, Any]:
         and ``less``, the part's NDCG@10 minus the whole model's.
     """
     shop, parts = study.shop, dict[str, list[Doubles]]()
-    for at, (name, (model, alter)) in enumerate(PARTS.items()):
+    for at, (name, (without, alter)) in enumerate(PARTS.items()):
         for seed in study.seeds:
             study.tell(at, len(PARTS), f"{name}, seed {seed}")
-            answers = study.fit(seed, model, alter)
+            answers = study.fit(seed, without, alter)
             asked = {name: answers}
             if name == WHOLE:
                 asked |= _asked_otherwise(answers, seed)

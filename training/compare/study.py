@@ -7,7 +7,7 @@ from typing import Any
 from training.compare import own
 from training.compare.page import machine
 from training.compare.shop import Shop
-from training.config import ModelConfig, TrainConfig
+from training.config import ModelConfig
 from training.metrics import NAMES, Doubles, bootstrap, summary
 from training.network import PortraitNetwork
 
@@ -39,13 +39,13 @@ class Study:
     def fit(
         self,
         seed: int,
-        model: ModelConfig | None = None,
+        without: Mapping[str, Any] | None = None,
         alter: Callable[[PortraitNetwork], None] | None = None,
     ) -> own.Answers:
-        """Fit a network of a shape, the product's if none is given."""
-        shape = replace(model or ModelConfig(), dropout=self.dropout)
-        config: TrainConfig = replace(own.SCHEDULES[self.schedule], seed=seed)
-        return own.fit(self.shop, shape, config, alter)
+        """Fit a network of the schedule's shape, fields of its config changed if any are given."""
+        recipe = own.SCHEDULES[self.schedule]
+        shape: ModelConfig = replace(recipe.model, dropout=self.dropout, **(without or {}))
+        return own.fit(self.shop, shape, replace(recipe.config, seed=seed), alter)
 
     def result(self, name: str, rows: Mapping[str, Any]) -> dict[str, Any]:
         """Return the study's plain values."""

@@ -21,7 +21,7 @@ from training.compare.shop import Shop
 from training.compare.study import Study
 from training.compare.updating import updating
 from training.compare.ways import Catalogue, Rules, Ways, by_category
-from training.config import TrainConfig
+from training.config import ModelConfig, TrainConfig
 from training.sequences import Histories
 
 Quick = Callable[[Shop], Study]
@@ -31,7 +31,9 @@ Quick = Callable[[Shop], Study]
 def study(monkeypatch: pytest.MonkeyPatch) -> Quick:
     """Return studies whose networks are hardly fitted."""
     torch.set_num_threads(1)
-    monkeypatch.setitem(own.SCHEDULES, "short", TrainConfig(epochs=1, warm_up=10))
+    monkeypatch.setitem(
+        own.SCHEDULES, "short", own.Recipe(ModelConfig(), TrainConfig(epochs=1, warm_up=10))
+    )
     quiet = {"tell": lambda done, total, what: None, "say": lambda line: None}
     return lambda found: Study(found, "short", 0.3, (7,), **quiet)
 
