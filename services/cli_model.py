@@ -97,9 +97,9 @@ def compare(
     `portrait compare ml100k --data data/ --study freshness --schedule long`
     """
     from training.compare import datasets, page
-    from training.compare.run import PEERS
     from training.compare.run import compare as run
     from training.compare.study import Study as Setup
+    from training.compare.tuning import PEERS
     from training.devices import one_thread
 
     chosen = (

@@ -85,7 +85,17 @@ def section(result: Mapping[str, Any]) -> str:
                 f"\n{metric}: {over['ratio']:.3f} × the best peer ({over['peer']}), difference "
                 f"{over['difference']:+.4f} [{low:+.4f}, {high:+.4f}]."
             )
+    lines += _elsewhere(result)
     if result["not_run"]:
         left = "; ".join(f"{name} ({why})" for name, why in result["not_run"].items())
         lines.append(f"\nNot run: {left}.")
     return "\n".join(lines) + "\n"
+
+
+def _elsewhere(result: Mapping[str, Any]) -> list[str]:
+    """Return lines on the models that ran on another machine than the first."""
+    places = dict[str, list[str]]()
+    for name, where in result.get("machines", {}).items():
+        if where != result["machine"]:
+            places.setdefault(where, []).append(name)
+    return [f"\nOn {where}: {', '.join(names)}." for where, names in places.items()]

@@ -42,6 +42,12 @@ def test_a_new_result_takes_the_place_of_the_old(tmp_path: Path) -> None:
     assert "1.200 ×" not in page
 
 
+def test_what_ran_on_another_machine_says_so(tmp_path: Path) -> None:
+    machines = {"portrait": "a machine", "ease": "a machine with a GPU"}
+    page = keep(tmp_path / "accuracy", result("one", 0.12) | {"machines": machines}).read_text()
+    assert "On a machine with a GPU: ease." in page
+
+
 def study(name: str, rows: dict[str, Any]) -> dict[str, Any]:
     return {
         "dataset": "one", "study": name, "machine": "a machine",

@@ -13,9 +13,10 @@ from training.compare.datasets import by_time
 from training.compare.factors import solve
 from training.compare.histories import Fade, faded
 from training.compare.measure import measure
-from training.compare.run import PEERS, compare, skipped
+from training.compare.run import compare
 from training.compare.shop import Shop
 from training.compare.tifu import vectors
+from training.compare.tuning import PEERS, skipped
 
 
 @pytest.fixture(scope="module")
