@@ -60,15 +60,22 @@ class Alone:
 
     rank, world = 0, 1
 
-    def __init__(self, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device | None = None,
+        told: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
         self.device = device or torch.device("cpu")
+        self._told = told
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module as it is."""
         return module
 
     def report(self, metrics: Mapping[str, Any]) -> None:
-        """Do nothing: the progress file tells it."""
+        """Tell who asked for it; the progress file has it too."""
+        if self._told is not None:
+            self._told(metrics)
 
 
 class _TrainStep(nn.Module):

@@ -142,8 +142,8 @@ def ablate(study: Study) -> dict[str, Any]:
     shop, parts = study.shop, dict[str, list[Doubles]]()
     for at, (name, (without, alter)) in enumerate(PARTS.items()):
         for seed in study.seeds:
-            study.tell(at, len(PARTS), f"{name}, seed {seed}")
-            answers = study.fit(seed, without, alter)
+            tell = study.at(at, len(PARTS), f"{name}, seed {seed}")
+            answers = study.fit(seed, tell, without, alter)
             asked = {name: answers}
             if name == WHOLE:
                 asked |= _asked_otherwise(answers, seed)

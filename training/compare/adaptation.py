@@ -79,7 +79,9 @@ def adaptation(study: Study) -> dict[str, dict[str, Any]]:
     """
     shop, truth = planted(study.seeds[0])
     study = replace(study, shop=shop)
-    ways, _ = Ways(shop, study.fit(study.seeds[0])).tuned()
+    ways, _ = Ways(
+        shop, study.fit(study.seeds[0], study.at(2, 4, "fit to a shop with planted changes"))
+    ).tuned()
     interest = np.concatenate([truth[user] for user in shop.histories.users])
     # Asked right before the event that follows; so each user's last event stays out.
     event = np.flatnonzero(shop.histories.time_ms >= shop.split.cut_off_ms)

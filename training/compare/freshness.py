@@ -43,8 +43,8 @@ def freshness(study: Study) -> dict[str, Any]:
         raise InvalidInputError(f"{shop.name} has no times: the age of a state means nothing")
     fitted = []
     for n, seed in enumerate(study.seeds):
-        study.tell(n, len(study.seeds), f"fit, seed {seed}")
-        fitted.append(study.fit(seed))
+        tell = study.at(n, len(study.seeds), f"fit, seed {seed}")
+        fitted.append(study.fit(seed, tell))
     rows, without = dict[str, Doubles](), dict[str, float]()
     for name, age_ms in AGES_MS.items():
         asked = [replace(answers, age_ms=age_ms) for answers in fitted]

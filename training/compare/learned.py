@@ -25,7 +25,7 @@ from torch.nn import functional as F  # noqa: N812
 from training.baselines import Window
 from training.compare.measure import Score, measure, sample
 from training.compare.shop import Shop
-from training.compare.trials import Trial
+from training.compare.trials import Tell, Trial
 from training.devices import accelerator
 from training.sequences import Ints, ranges
 
@@ -215,7 +215,9 @@ class Fitting:
             yield int(wanted.sum())
 
 
-def fit(shop: Shop, encoder: Callable[[Width], nn.Module], width: Width, seed: int = 0) -> Score:
+def fit(
+    shop: Shop, encoder: Callable[[Width], nn.Module], width: Width, seed: int, tell: Tell
+) -> Score:
     """Train on the training period, stop by the validation period, return the scores."""
     torch.manual_seed(seed)
     network = Sequence(shop.items, encoder(width), width)
@@ -225,11 +227,12 @@ def fit(shop: Shop, encoder: Callable[[Width], nn.Module], width: Width, seed: i
     network.to(accelerator())
     fitting, score = Fitting(shop, network, width, seed), scores(shop, network)
     best, kept, stale = -np.inf, network.state_dict(), 0
-    for _ in range(MAX_EPOCHS):
+    for epoch in range(MAX_EPOCHS):
         for _ in fitting.epoch():
             pass
         found = measure(shop, sample(shop.validation, CHOOSE_ON), score)
         value = float(np.nanmean(found[:, 0]))
+        tell(f"epoch {epoch + 1}, validation NDCG@10 {value:.4f}")
         if value > best:
             best, stale = value, 0
             kept = {k: v.clone() for k, v in network.state_dict().items()}

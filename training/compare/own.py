@@ -1,11 +1,11 @@
 """Portrait's own model in a comparison: fitted, chosen and asked as its peers are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from training.baselines import Window
 from training.compare.measure import Score
 from training.compare.shop import Shop
-from training.compare.trials import Trial
+from training.compare.trials import Tell, Trial
 from training.config import ModelConfig, TrainConfig
 from training.devices import accelerator
 from training.examples import Asked, ExampleMaker
@@ -140,19 +140,26 @@ def fit(
     shop: Shop,
     model: ModelConfig,
     config: TrainConfig,
+    tell: Tell,
     alter: Callable[[PortraitNetwork], None] | None = None,
 ) -> Answers:
     """Fit on the training period; epochs and the memories' weights by the validation period.
 
     Parameters
     ----------
+    tell
+        Called with a line after each epoch.
     alter
         Changes the fresh network before it is fitted.
     """
+
+    def told(epoch: Mapping[str, Any]) -> None:
+        tell(f"epoch {epoch['epoch'] + 1}, validation NDCG@10 {epoch['validation_ndcg@10']:.4f}")
+
     prepared = shop.prepared()
     with TemporaryDirectory(prefix="portrait-compare-") as folder:
         prepared.write(Path(folder))
-        run = Fit(Path(folder), model, config, Alone(accelerator()), alter)
+        run = Fit(Path(folder), model, config, Alone(accelerator(), told), alter)
         run.run(resume=False)
     network = run.network.cpu()
     network.load_state_dict(run.best)
@@ -194,6 +201,7 @@ def portrait(shop: Shop) -> Iterator[Trial]:
         yield {"schedule": schedule, "dropout": dropout}, partial(_made, shop, schedule, dropout)
 
 
-def _made(shop: Shop, schedule: str, dropout: float, seed: int) -> Score:
+def _made(shop: Shop, schedule: str, dropout: float, seed: int, tell: Tell) -> Score:
     recipe = SCHEDULES[schedule]
-    return fit(shop, replace(recipe.model, dropout=dropout), replace(recipe.config, seed=seed))
+    model = replace(recipe.model, dropout=dropout)
+    return fit(shop, model, replace(recipe.config, seed=seed), tell)

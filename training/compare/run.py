@@ -12,7 +12,8 @@ import numpy as np
 from training.compare.finished import Finished, place
 from training.compare.measure import Doubles
 from training.compare.shop import Shop
-from training.compare.tuning import MAKERS, OWN, Tell, one, skipped
+from training.compare.trials import Tell
+from training.compare.tuning import MAKERS, OWN, one, skipped
 from training.devices import one_thread_only
 from training.metrics import NAMES, bootstrap, summary
 

@@ -12,7 +12,7 @@ from training.metrics import NAMES, Doubles, bootstrap, summary
 from training.network import PortraitNetwork
 
 Tell = Callable[[int, int, str], None]
-Say = Callable[[str], None]
+Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,24 @@ class Study:
     dropout: float
     seeds: Sequence[int]
     tell: Tell
-    say: Say
+    say: Told
+
+    def at(self, done: int, total: int, what: str) -> Told:
+        """Tell what is at work now; return what tells how far that is."""
+        self.tell(done, total, what)
+        return lambda line: self.tell(done, total, f"{what}: {line}")
 
     def fit(
         self,
         seed: int,
+        tell: Told,
         without: Mapping[str, Any] | None = None,
         alter: Callable[[PortraitNetwork], None] | None = None,
     ) -> own.Answers:
         """Fit a network of the schedule's shape, fields of its config changed if any are given."""
         recipe = own.SCHEDULES[self.schedule]
         shape: ModelConfig = replace(recipe.model, dropout=self.dropout, **(without or {}))
-        return own.fit(self.shop, shape, replace(recipe.config, seed=seed), alter)
+        return own.fit(self.shop, shape, replace(recipe.config, seed=seed), tell, alter)
 
     def result(self, name: str, rows: Mapping[str, Any]) -> dict[str, Any]:
         """Return the study's plain values."""

@@ -13,15 +13,17 @@ from training.compare.measure import Score
 from training.compare.shop import Shop
 
 Setting = Mapping[str, Any]
-Trial = tuple[Setting, Callable[[int], Score]]
-"""A setting in plain values, and a function of a seed that fits it."""
+Tell = Callable[[str], None]
+Make = Callable[[int, Tell], Score]
+Trial = tuple[Setting, Make]
+"""A setting in plain values, and what fits it: given a seed, and whom to tell of progress."""
 
 
-def unseeded(score: Callable[..., Score], *given: Any) -> Callable[[int], Score]:
+def unseeded(score: Callable[..., Score], *given: Any) -> Make:
     """Return ``score(*given)`` whatever the seed: closed forms have none."""
 
-    def make(seed: int) -> Score:
-        del seed
+    def make(seed: int, tell: Tell) -> Score:
+        del seed, tell
         return score(*given)
 
     return make

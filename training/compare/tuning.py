@@ -14,11 +14,10 @@ from training.compare.measure import Doubles, Score, measure, sample
 from training.compare.page import machine
 from training.compare.shop import Shop
 from training.compare.tifu import tifu_knn
-from training.compare.trials import Trial
+from training.compare.trials import Make, Tell, Trial
 
 CHOOSE_ON: Final = 1500
 OWN: Final = "portrait"
-Tell = Callable[[str], None]
 Maker = Callable[[Shop], Iterator[Trial]]
 
 PEERS: Final[dict[str, Maker]] = {
@@ -56,7 +55,7 @@ class Tuned:
     tried: int
     seconds: float
     score: Score
-    make: Callable[[int], Score]
+    make: Make
 
 
 def skipped(name: str, shop: Shop) -> str | None:
@@ -76,7 +75,7 @@ def tune(shop: Shop, trials: Iterator[Trial], *, budget_s: float, seed: int, tel
     tried = 0
     for setting, make in trials:
         tell(", ".join(f"{key} {value}" for key, value in setting.items()))
-        score = make(seed)
+        score = make(seed, tell)
         value = float(np.nanmean(measure(shop, asked, score)[:, 0]))
         tried += 1
         seconds = time.perf_counter() - began_s
@@ -97,7 +96,7 @@ def one(shop: Shop, name: str, *, seeds: Sequence[int], budget_s: float, tell: T
     trials = MAKERS[name](shop)
     found = tune(shop, trials, budget_s=budget_s, seed=seeds[0], tell=tell)
     more = seeds[1:] if name in _SEEDED else ()
-    answers = [found.score, *(found.make(seed) for seed in more)]
+    answers = [found.score, *(found.make(seed, tell) for seed in more)]
     parts = [measure(shop, shop.test, answer) for answer in answers]
     tuning = {
         "chosen": dict(found.setting), "validation_ndcg@10": found.validation,

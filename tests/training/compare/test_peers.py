@@ -88,13 +88,13 @@ def test_a_peer_that_knows_order_learns_a_ring(
     torch.set_num_threads(1)
     setting, make = next(iter(PEERS[name](known)))
     assert setting
-    assert np.nanmean(measure(known, known.test, make(0))[:, 0]) > 0.9
+    assert np.nanmean(measure(known, known.test, make(0, print))[:, 0]) > 0.9
 
 
 @pytest.mark.parametrize("name", ["frequency", "tifu_knn", "ridge_baskets"])
 def test_a_peer_that_counts_learns_habits(baskets: Shop, name: str) -> None:
     popular, counted = (
-        np.nanmean(measure(baskets, baskets.test, next(iter(PEERS[n](baskets)))[1](0))[:, 0])
+        np.nanmean(measure(baskets, baskets.test, next(iter(PEERS[n](baskets)))[1](0, print))[:, 0])
         for n in ("popularity", name)
     )
     assert counted > popular + 0.1
@@ -117,7 +117,7 @@ def test_no_peer_sees_the_answer(baskets: Shop) -> None:
     wanted = Window(baskets.test.event[:1], baskets.test.user[:1])
     for name in ("frequency", "item_knn", "ease", "transitions", "ials", "tifu_knn",
                  "ridge_baskets"):  # fmt: skip
-        score = next(iter(PEERS[name](baskets)))[1](0)
+        score = next(iter(PEERS[name](baskets)))[1](0, print)
         before = score(wanted).clone()
         first = baskets.histories.lines[wanted.event[0]]
         kept = baskets.histories.item[first:].copy()

@@ -45,7 +45,7 @@ def ring() -> own.Answers:
     found = shop(cyclic, users=50)
     made = Shop("ring", found, by_time(found), support=1)
     config = TrainConfig(epochs=12, patience=12, warm_up=10, decay=1.0)
-    return own.fit(made, own.ModelConfig(dropout=0.0), config)
+    return own.fit(made, own.ModelConfig(dropout=0.0), config, print)
 
 
 def score(answers: own.Answers) -> float:
@@ -168,7 +168,7 @@ def test_the_three_ways_learn_the_planted_interest(
     study: Quick, changing: tuple[Shop, np.ndarray]
 ) -> None:
     made, _ = changing
-    answers = study(made).fit(7)
+    answers = study(made).fit(7, print)
     ways, chosen = Ways(made, answers).tuned()
     assert set(chosen["clusters"]) == {"per_event", "clusters"}
     for name, way in ways.items():
