@@ -27,6 +27,8 @@ DRAWS: Final = 2000
 """Draws that stand for all items where there are more than `FULL_ITEMS`."""
 MAX_NUMBERS: Final = 60_000_000
 """Most numbers that fitting holds: requests · (M + 1) · items."""
+GAIN_ON: Final = 4000
+"""Most requests on which it is seen whether memories pay."""
 
 
 def weigh(
@@ -82,25 +84,36 @@ def fit_mixing(
     asked = window(histories, *((-(2**62), since) if seen else (since, until)))
     order = np.argsort(histories.time_ms[asked.event], kind="stable")
     items = min(len(prepared.vocabulary.items), FULL_ITEMS)
-    order = order[:: max(1, -(-len(order) * (COUNT + 1) * items // MAX_NUMBERS))]
+    fitted_on = max(2 * PIECE, MAX_NUMBERS // ((COUNT + 1) * items))
+    lengths = histories.lengths()[asked.user]
     asker = _Asker(network, ExampleMaker(prepared, network.config, TrainConfig(), memory))
     cut = len(order) if always else len(order) // 2
-    pieces = [asker.reduced(full) for full in asker.ask(asked, order[:cut])]
+    first = _sample(order[:cut], fitted_on if always else fitted_on // 2, lengths)
+    pieces = [asker.reduced(full) for full in asker.ask(asked, first)]
     told, mixing = dict[str, float](), network.mixing
     if not always:
-        trial, gains, users = Mixing(), list[Doubles](), asked.user[order[cut:]]
+        trial, gains = Mixing(), list[Doubles]()
         trial.fit(pieces)
-        for full in asker.ask(asked, order[cut:]):
+        second = _sample(order[cut:], GAIN_ON, lengths)
+        every = max(1, -(-len(second) // max(1, len(first))))
+        for number, full in enumerate(asker.ask(asked, second)):
             with torch.no_grad():
                 mixed = trial(full.base, full.memory, full.log_events)
             gains.append(_ndcg(mixed, full) - _ndcg(full.base, full))
-            pieces.append(asker.reduced(full))
-        found = bootstrap(np.nan_to_num(np.concatenate(gains)), users)
+            if number % every == 0:
+                pieces.append(asker.reduced(full))
+        found = bootstrap(np.nan_to_num(np.concatenate(gains)), asked.user[second])
         told = {"gain": found.mean, "gain_at_least": found.low}
         if found.low <= 0:
             return {**told, "used": 0.0}
     before, after = mixing.fit(pieces)
     return {**told, "used": 1.0, "network": before, "mixed": after}
+
+
+def _sample(rows: Ints, most: int, lengths: Ints) -> Ints:
+    """Return at most so many rows, evenly spread, those of like lengths together."""
+    some = rows[:: max(1, -(-len(rows) // most))]
+    return some[np.argsort(lengths[some], kind="stable")]
 
 
 def _ndcg(scores: Tensor, piece: Piece) -> Doubles:

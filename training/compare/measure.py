@@ -23,17 +23,19 @@ Doubles = npt.NDArray[np.float64]
 
 def measure(shop: Shop, wanted: Window, score: Score) -> Doubles:
     """Return `training.metrics.NAMES` per request, shape (P, 4)."""
-    parts = list[Doubles]()
-    for begin in range(0, len(wanted.event), CHUNK):
-        part = slice(begin, begin + CHUNK)
+    out = np.zeros((len(wanted.event), len(NAMES)))
+    # Histories of like lengths together: a network reads them side by side, padded.
+    order = np.argsort(shop.histories.lengths()[wanted.user], kind="stable")
+    for begin in range(0, len(order), CHUNK):
+        part = order[begin : begin + CHUNK]
         some = Window(wanted.event[part], wanted.user[part])
         scores = score(some).float()
         if shop.masked:
             scores = scores.clone()
             request, item = shop.had(some)
             scores[torch.from_numpy(request), torch.from_numpy(item)] = -torch.inf
-        parts.append(ranking_metrics(scores, make_targets(shop.histories, some.event)))
-    return np.concatenate(parts) if parts else np.zeros((0, len(NAMES)))
+        out[part] = ranking_metrics(scores, make_targets(shop.histories, some.event))
+    return out
 
 
 def sample(wanted: Window, most: int) -> Window:
