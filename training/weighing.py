@@ -25,7 +25,7 @@ PIECE: Final = 256
 FULL_ITEMS: Final = 4000
 DRAWS: Final = 2000
 """Draws that stand for all items where there are more than `FULL_ITEMS`."""
-MAX_NUMBERS: Final = 60_000_000
+MAX_NUMBERS: Final = 120_000_000
 """Most numbers that fitting holds: requests · (M + 1) · items."""
 GAIN_ON: Final = 4000
 """Most requests on which it is seen whether memories pay."""
@@ -94,18 +94,17 @@ def fit_mixing(
     if not always:
         trial, gains = Mixing(), list[Doubles]()
         trial.fit(pieces)
-        second = _sample(order[cut:], GAIN_ON, lengths)
-        every = max(1, -(-len(second) // max(1, len(first))))
-        for number, full in enumerate(asker.ask(asked, second)):
+        later = _sample(order[cut:], GAIN_ON, lengths)
+        for full in asker.ask(asked, later):
             with torch.no_grad():
                 mixed = trial(full.base, full.memory, full.log_events)
             gains.append(_ndcg(mixed, full) - _ndcg(full.base, full))
-            if number % every == 0:
-                pieces.append(asker.reduced(full))
-        found = bootstrap(np.nan_to_num(np.concatenate(gains)), asked.user[second])
+        found = bootstrap(np.nan_to_num(np.concatenate(gains)), asked.user[later])
         told = {"gain": found.mean, "gain_at_least": found.low}
         if found.low <= 0:
             return {**told, "used": 0.0}
+        second = _sample(order[cut:], fitted_on // 2, lengths)
+        pieces += [asker.reduced(full) for full in asker.ask(asked, second)]
     before, after = mixing.fit(pieces)
     return {**told, "used": 1.0, "network": before, "mixed": after}
 
