@@ -6,6 +6,7 @@
     ├── InvalidInputError              the caller's fault: CLI exit code 2, HTTP 4xx
     │   ├── InvalidEventError          an event breaks the schema or a limit
     │   ├── InvalidSourceError         an import file or mapping cannot be read as stated
+    │   ├── InvalidRuleError           an audience's definition is wrong; ``errors`` say where
     │   └── InvalidSettingError        a setting is out of range or two disagree
     ├── NotFoundError                  an unknown user, item, model or key
     ├── ModelMismatchError             a model directory does not fit code, schema or checksum
@@ -17,6 +18,8 @@
     └── ApiError                       the service answered a problem (services.client)
         └── TransientApiError          one that may pass by itself
 """
+
+from collections.abc import Sequence
 
 
 class PortraitError(Exception):
@@ -33,6 +36,21 @@ class InvalidEventError(InvalidInputError):
 
 class InvalidSourceError(InvalidInputError):
     """An import file or its mapping cannot be read as stated."""
+
+
+class InvalidRuleError(InvalidInputError):
+    """An audience's definition is wrong.
+
+    Attributes
+    ----------
+    errors
+        ``[{"pointer", "detail"}]``, pointers into the definition.
+    """
+
+    def __init__(self, errors: Sequence[dict[str, str]]) -> None:
+        first = errors[0]
+        super().__init__(f"{first['pointer'] or 'the definition'}: {first['detail']}")
+        self.errors = list(errors)
 
 
 class InvalidSettingError(InvalidInputError):

@@ -1,0 +1,167 @@
+"""SQL of the tables that rules are answered from, out of the archive and the feature views.
+
+``users`` number the entity ids, in their order; ``events`` and ``lines`` hold what conditions
+may ask of, ``orders`` and ``order_days`` what the explicit profile keeps of purchases,
+``facts`` its figures that no passing of time changes, a row for every user. The last three
+follow from ``events`` by the same SQL for all of it and for its past as of a moment.
+Belongs here: statements. What runs them is `index`'s, what asks of the tables `compiler`'s.
+"""
+
+from typing import Final
+
+from feature_repo.compact import DAY_S, MAX_MONEY_MILLI
+from feature_repo.derived import PRIOR_GAP_DAYS, PRIOR_GAPS
+from feature_repo.explicit import PASSIVE_TYPES
+from feature_repo.features import USER_VIEWS, scalars
+from feature_repo.orders import MAX_GAPS
+from feature_repo.score import load as score_terms
+
+_TEXTS: Final = (
+    "source", "coupon", "query", "url", "device", "channel", "campaign_id", "placement", "currency",
+)  # fmt: skip
+
+
+def _milli(amount: str) -> str:
+    """Return money as the profile counts it (`feature_repo.compact.pack_money`)."""
+    rounded = f"round_even(1000::DOUBLE * ({amount}), 0)"
+    return f"least({MAX_MONEY_MILLI}::DOUBLE, {rounded})::BIGINT"
+
+
+_LINE_AMOUNT: Final = (
+    "greatest(0::DOUBLE, i.quantity * coalesce(i.price, 0::DOUBLE) "
+    "- coalesce(i.discount, 0::DOUBLE))"
+)
+
+QUANTITY_M: Final = "round_even(1000::DOUBLE * quantity, 0)::BIGINT"
+"""Quantity of a line in thousandths."""
+
+LOAD: Final = f"""
+CREATE TABLE users AS
+SELECT (row_number() OVER (ORDER BY entity) - 1)::INTEGER AS u, entity
+FROM (SELECT DISTINCT "user" AS entity FROM archive_events);
+
+CREATE TABLE events AS
+SELECT u, e, row_number() OVER (ORDER BY log_ms, log_seq, event_id)::INTEGER AS ordinal,
+    type, epoch_ms(time) AS time_ms, anonymous, value, rating, {", ".join(_TEXTS)},
+    CASE WHEN type = 'purchase' THEN coalesce(order_id, event_id) END AS order_key,
+    {_milli(f'''coalesce(abs(value), list_sum(list_transform(items, lambda i: {_LINE_AMOUNT})),
+        0::DOUBLE)''')} AS amount_m
+FROM archive_events JOIN users ON entity = "user"
+ORDER BY type, time_ms;
+
+CREATE TABLE goods AS
+SELECT row_number() OVER (ORDER BY string_split(category, '/'), item_id, brand)::INTEGER AS good,
+    item_id, category, brand
+FROM (SELECT DISTINCT i.item_id AS item_id, i.category AS category, i.brand AS brand
+    FROM archive_lines);
+
+CREATE TABLE lines AS
+SELECT u, e, type, epoch_ms(time) AS time_ms, good, i.price AS price, i.quantity AS quantity,
+    {_milli(_LINE_AMOUNT)} AS amount_m
+FROM archive_lines JOIN users ON entity = "user"
+JOIN goods ON item_id = i.item_id AND category IS NOT DISTINCT FROM i.category
+    AND brand IS NOT DISTINCT FROM i.brand
+ORDER BY good, type, time_ms;
+
+CREATE TABLE departments AS
+SELECT department, u, e, type, time_ms, sum(amount_m)::BIGINT AS amount_m,
+    sum({QUANTITY_M})::BIGINT AS quantity_m
+FROM lines JOIN (SELECT good, split_part(category, '/', 1) AS department FROM goods
+    WHERE category IS NOT NULL) USING (good)
+GROUP BY ALL ORDER BY department, type, time_ms;
+"""  # noqa: S608 - built from constants
+"""Reads ``archive_events`` and ``archive_lines``. ``lines`` stand by category and item, so that a
+condition on either passes over all other lines unread; ``departments`` have one row for each
+event and top-level category in it."""
+
+TOTALS: Final = """
+CREATE TABLE event_totals AS
+SELECT u, type, count(*) AS num, sum(amount_m)::BIGINT AS amount_m, min(time_ms) AS first_ms,
+    max(time_ms) AS last_ms
+FROM events GROUP BY ALL ORDER BY type;
+
+CREATE TABLE department_totals AS
+SELECT department, u, type, count(*) AS num, sum(amount_m)::BIGINT AS amount_m,
+    sum(quantity_m)::BIGINT AS quantity_m, min(time_ms) AS first_ms, max(time_ms) AS last_ms
+FROM departments GROUP BY ALL ORDER BY department, type;
+"""
+"""Each user's sums over all time, for the rules that ask of nothing else."""
+
+ORDERS: Final = f"""
+SELECT u, ordinal, time_ms // 1000 AS at_s, amount_m, is_new,
+    CASE WHEN is_new AND time_ms // 1000 >= newest_s THEN time_ms // 1000 - newest_s END AS gap_s
+FROM (
+    SELECT *, order_key IS DISTINCT FROM lag(order_key) OVER before AS is_new,
+        max(time_ms // 1000) OVER (PARTITION BY u ORDER BY ordinal
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_s
+    FROM events WHERE type = 'purchase'
+    WINDOW before AS (PARTITION BY u ORDER BY ordinal)
+)
+"""  # noqa: S608 - built from constants
+"""Purchases as the profile takes them: one that repeats the last order id continues that order,
+and an order that arrives late makes no gap."""
+
+ORDER_DAYS: Final = f"""
+SELECT u, (at_s // {DAY_S})::INTEGER AS day, sum(orders)::BIGINT AS orders,
+    sum(spend_m)::BIGINT AS spend_m
+FROM (
+    SELECT u, at_s, is_new::INTEGER AS orders, amount_m AS spend_m FROM orders
+    UNION ALL
+    SELECT u, time_ms // 1000, 0, -amount_m FROM events WHERE type = 'refund'
+)
+GROUP BY ALL
+"""  # noqa: S608 - built from constants
+
+_OWN: Final = f"type NOT IN ({', '.join(repr(name) for name in sorted(PASSIVE_TYPES))})"
+
+FACTS: Final = f"""
+SELECT seen.u AS u, num_events, first_s, seen_s, anonymous, coalesce(num_orders, 0) AS num_orders,
+    coalesce(spend_m, 0) - coalesce(refund_m, 0) AS spend_m, last_order_s, median_gap_days,
+    greatest(7::DOUBLE, (gaps * coalesce(median_gap_days, 0) + {PRIOR_GAPS * PRIOR_GAP_DAYS})
+        / (gaps + {PRIOR_GAPS})) AS personal_gap_days
+FROM (
+    SELECT u, count(*) AS num_events, min(time_ms) // 1000 AS first_s,
+        max(time_ms) FILTER ({_OWN}) // 1000 AS seen_s, bool_and(anonymous) AS anonymous,
+        sum(amount_m) FILTER (type = 'refund') AS refund_m
+    FROM events GROUP BY u
+) seen
+LEFT JOIN (
+    SELECT u, num_orders, spend_m, last_order_s, coalesce(len(last_gaps), 0) AS gaps,
+        round(list_aggregate(last_gaps, 'median') / {DAY_S}::DOUBLE, 4) AS median_gap_days
+    FROM (
+        SELECT u, count(*) FILTER (is_new) AS num_orders, sum(amount_m) AS spend_m,
+            max(at_s) AS last_order_s,
+            (list(gap_s ORDER BY ordinal DESC) FILTER (gap_s IS NOT NULL))[1:{MAX_GAPS}]
+                AS last_gaps
+        FROM orders GROUP BY u
+    )
+) bought ON bought.u = seen.u
+"""  # noqa: S608 - built from constants
+
+LATEST_CONSENT: Final = """
+SELECT u, purpose, granted FROM consents
+QUALIFY row_number() OVER (PARTITION BY u, purpose ORDER BY at_s DESC, ordinal DESC) = 1
+"""
+
+
+def latest_features(view: str, until: str = "true") -> str:
+    """Return the SELECT of the newest row of each user in a feature view, ``until`` a condition."""
+    return f"""
+SELECT u, f.* FROM feature_rows_{view} f JOIN users ON entity = f."user" WHERE {until}
+QUALIFY row_number() OVER (PARTITION BY u ORDER BY event_timestamp DESC, created DESC) = 1
+"""  # noqa: S608 - a view's name
+
+
+def scores() -> str:
+    """Return the SELECT of the interest score (`feature_repo.score`) from the newest features."""
+    terms = [
+        f"coalesce({term.weight!r}::DOUBLE * ({name} / (abs({name}) + {term.half!r}::DOUBLE)), 0)"
+        for name, term in score_terms().items()
+    ]
+    used = [
+        view for view in USER_VIEWS if any(name in score_terms() for name in scalars(view))
+    ] or list(USER_VIEWS[:1])
+    joined = f"features_{used[0]} " + " ".join(
+        f"FULL JOIN features_{view} USING (u)" for view in used[1:]
+    )
+    return f"SELECT u, 'interest' AS name, {' + '.join(terms) or '0'} AS value FROM {joined}"  # noqa: S608
