@@ -343,5 +343,6 @@ def _cut_off(made: _Compiler) -> str:
         until = "event_timestamp <= make_timestamptz($now_ms * 1000)"
         cut[f"features_{view}"] = tables.latest_features(view, until)
     if made.scored:
-        cut["scores"] = tables.scores()
+        chances = "SELECT u, name, value FROM chances WHERE as_of_ms <= $now_ms"
+        cut["scores"] = tables.scores(chances)
     return "WITH " + ", ".join(f"{name} AS ({select})" for name, select in cut.items())

@@ -25,6 +25,12 @@ from feature_repo.standing import stated
 THREADS: Final = 2
 MEMORY_LIMIT: Final = "2GB"
 
+CHANCES: Final = pa.schema(
+    [("user", pa.string()), ("name", pa.string()), ("value", pa.float64()),
+     ("as_of_ms", pa.int64())]
+)  # fmt: skip
+"""Columns of ``home/audiences/chances.parquet``: what a model says of users."""
+
 _CONSENTS: Final = pa.schema(
     [("u", pa.int32()), ("purpose", pa.string()), ("granted", pa.bool_()), ("at_s", pa.int64()),
      ("ordinal", pa.int32()), ("time_ms", pa.int64())]
@@ -91,6 +97,10 @@ class Index:
             found: list[tuple[Any, ...]] = cursor.execute(sql, dict(parameters)).fetchall()
         return found
 
+    def top_categories(self, most: int) -> list[str]:
+        """Return the categories that the most users are interested in."""
+        return [str(row[0]) for row in self.rows(tables.TOP_CATEGORIES, {"most": most})]
+
     def _one(self, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         return self.rows(sql, parameters)[0]
 
@@ -102,8 +112,8 @@ class Index:
             numbered = f"list_position([{names}], filename) * 4294967296 + file_row_number AS e"
             source = f"SELECT *, {numbered} FROM read_parquet([{names}], filename = true, file_row_number = true)"  # noqa: E501, S608
         else:
-            self._connection.register("no_events", SCHEMA.empty_table())
-            source = "SELECT *, 0::BIGINT AS e FROM memory.main.no_events"
+            self._empty("no_events", SCHEMA)
+            source = "SELECT *, 0::BIGINT AS e FROM no_events"
         run(f"CREATE VIEW archive_events AS {source}")
         run(
             'CREATE VIEW archive_lines AS SELECT "user", e, type, time, unnest(items) AS i '
@@ -117,6 +127,11 @@ class Index:
         run(f"CREATE TABLE facts AS {tables.FACTS} ORDER BY u")
         run(tables.TOTALS)
         self._load_features(home)
+
+    def _empty(self, name: str, schema: pa.Schema) -> None:
+        self._connection.register("empty", schema.empty_table())
+        self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM empty")  # noqa: S608
+        self._connection.unregister("empty")
 
     def _load_consents(self) -> None:
         found = self._connection.execute(
@@ -146,15 +161,25 @@ class Index:
                 source = f"SELECT * FROM read_parquet([{names}], union_by_name = true)"  # noqa: S608
                 self._connection.execute(f"CREATE VIEW feature_rows_{view} AS {source}")
             else:
-                name = f"no_{view}"
-                self._connection.register(name, feature_schema(view).empty_table())
-                self._connection.execute(
-                    f"CREATE TABLE feature_rows_{view} AS SELECT * FROM {name}"  # noqa: S608
-                )
+                self._empty(f"feature_rows_{view}", feature_schema(view))
             self._connection.execute(
                 f"CREATE TABLE features_{view} AS {tables.latest_features(view)}"
             )
-        self._connection.execute(f"CREATE TABLE scores AS {tables.scores()}")
+        self._load_chances(home)
+        scores = tables.scores("SELECT u, name, value FROM chances")
+        self._connection.execute(f"CREATE TABLE scores AS {scores}")
+
+    def _load_chances(self, home: Path) -> None:
+        path = home / "audiences" / "chances.parquet"
+        if path.exists():
+            self._connection.read_parquet(str(path)).create_view("given_chances")
+        else:
+            self._empty("given_chances", CHANCES)
+        self._connection.execute(
+            "CREATE TABLE chances AS SELECT u, name, value, as_of_ms FROM given_chances "
+            'JOIN users ON entity = "user" '
+            "QUALIFY row_number() OVER (PARTITION BY u, name ORDER BY as_of_ms DESC) = 1"
+        )
 
 
 def _json(text: str | None) -> Any:

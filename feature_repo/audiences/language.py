@@ -44,7 +44,7 @@ def read(document: Any) -> rules.Definition:
     except ValidationError as error:
         raise InvalidRuleError(
             [
-                {"pointer": _place(plain, each), "detail": _detail(each["msg"])}
+                {"pointer": _place(plain, each), "detail": _detail(each)}
                 for each in error.errors(include_url=False, include_context=False)
             ]
         ) from None
@@ -216,5 +216,14 @@ def _place(document: Any, error: Any) -> str:
     return pointer(tuple(place))
 
 
-def _detail(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _detail(error: Any) -> str:
+    if error["type"] in _DETAILS:
+        return _DETAILS[error["type"]]
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+_DETAILS: Final = {
+    "model_type": "expected an object",
+    "missing": "this is required",
+    "extra_forbidden": "there is no such key here",
+}

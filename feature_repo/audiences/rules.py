@@ -203,9 +203,13 @@ _OPERATORS: Final = {
 
 
 class ScoreTest(Node):
-    """Users by a score: a least value, or the highest-scored share of all who have one."""
+    """Users by a score: a least value, or the highest-scored share of all who have one.
 
-    name: Literal["interest", "purchase_7d", "lapse_28d"]
+    ``interest`` is the linear score of ``score.yaml``; ``price_level``, 0 to 1, how dear what
+    was bought is among the items of its category; the others are chances that the model gives.
+    """
+
+    name: Literal["interest", "price_level", "purchase_7d", "lapse_28d"]
     gte: Finite | None = None
     top: Annotated[float, Field(gt=0, le=100, description="Percent of the users")] | None = None
 

@@ -152,8 +152,14 @@ QUALIFY row_number() OVER (PARTITION BY u ORDER BY event_timestamp DESC, created
 """  # noqa: S608 - a view's name
 
 
-def scores() -> str:
-    """Return the SELECT of the interest score (`feature_repo.score`) from the newest features."""
+def scores(chances: str) -> str:
+    """Return the SELECT of every score of every user.
+
+    Parameters
+    ----------
+    chances
+        SELECT of the scores that a model gave: u, name, value.
+    """
     terms = [
         f"coalesce({term.weight!r}::DOUBLE * ({name} / (abs({name}) + {term.half!r}::DOUBLE)), 0)"
         for name, term in score_terms().items()
@@ -164,4 +170,23 @@ def scores() -> str:
     joined = f"features_{used[0]} " + " ".join(
         f"FULL JOIN features_{view} USING (u)" for view in used[1:]
     )
-    return f"SELECT u, 'interest' AS name, {' + '.join(terms) or '0'} AS value FROM {joined}"  # noqa: S608
+    return f"""
+SELECT u, 'interest' AS name, {" + ".join(terms) or "0"} AS value FROM {joined}
+UNION ALL SELECT u, 'price_level', avg(place) FROM lines JOIN ({_PLACES}) USING (good)
+WHERE type = 'purchase' GROUP BY u
+UNION ALL {chances}
+"""  # noqa: S608 - built from names and numbers
+
+
+_PLACES: Final = """
+SELECT good, percent_rank() OVER (PARTITION BY array_to_string(string_split(category, '/')[1:2], '/')
+    ORDER BY price) AS place
+FROM (SELECT good, avg(price) AS price FROM lines WHERE type = 'purchase' AND price IS NOT NULL
+    GROUP BY good) JOIN goods USING (good) WHERE category IS NOT NULL
+"""
+"""How dear an item is, 0 to 1, among those bought in its category (its first two levels)."""
+
+TOP_CATEGORIES: Final = """
+SELECT category FROM (SELECT unnest(interest_categories) AS category FROM features_profile)
+GROUP BY category ORDER BY count(*) DESC, category LIMIT $most
+"""

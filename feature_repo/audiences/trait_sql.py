@@ -19,7 +19,8 @@ _VALUES: Final = {
     "orders.spend": "x.spend_m::BIGINT / 1000::DOUBLE",
     "identity.anonymous": "x.anonymous",
     "identity.first_seen_days": _DAYS.format(now="{now}", at="x.first_s"),
-    "identity.last_seen_days": _DAYS.format(now="{now}", at="x.seen_s"),
+    "identity.last_seen_days":
+        f"CASE WHEN x.seen_s IS NOT NULL THEN {_DAYS.format(now='{now}', at='x.seen_s')} END",
     "rfm.recency_days": f"CASE WHEN x.last_order_s IS NOT NULL THEN {_RECENCY} END",
     "habits.median_gap_days": "x.median_gap_days",
     OVERDUE: f"CASE WHEN x.median_gap_days > 0 THEN {_RECENCY} / x.median_gap_days END",
@@ -31,7 +32,10 @@ _VALUES: Final = {
         "ELSE 'lapsed' END"
     ),
 }
-_WINDOWED: Final = {"rfm.frequency": "sum(orders)::BIGINT", "rfm.monetary": "sum(spend_m)::BIGINT / 1000::DOUBLE"}  # fmt: skip # noqa: E501
+_WINDOWED: Final = {
+    "rfm.frequency": "sum(orders)::BIGINT",
+    "rfm.monetary": "sum(spend_m)::BIGINT / 1000::DOUBLE",
+}
 
 
 def live_value(name: str, now: Callable[[], str]) -> str:
