@@ -8,7 +8,8 @@
     │   ├── InvalidSourceError         an import file or mapping cannot be read as stated
     │   ├── InvalidRuleError           an audience's definition is wrong; ``errors`` say where
     │   └── InvalidSettingError        a setting is out of range or two disagree
-    ├── NotFoundError                  an unknown user, item, model or key
+    ├── NotFoundError                  an unknown user, item, audience, model or key
+    ├── ConflictError                  what is asked for and what is there do not go together
     ├── ModelMismatchError             a model directory does not fit code, schema or checksum
     ├── LiveStateWriteError            a plain write to a view that only the updater may write
     ├── FencedError                    a commit by an owner whose lease has passed on
@@ -58,7 +59,11 @@ class InvalidSettingError(InvalidInputError):
 
 
 class NotFoundError(PortraitError):
-    """An unknown user, item, model or key."""
+    """An unknown user, item, audience, model or key."""
+
+
+class ConflictError(PortraitError):
+    """What is asked for and what is there do not go together."""
 
 
 class ModelMismatchError(PortraitError):

@@ -21,7 +21,7 @@ MAX_DEPTH: Final = 40
 """Levels of objects and lists in a definition; a rule takes two a level."""
 MAX_VALUES: Final = 20_000
 
-_RULE: Final = TypeAdapter[Any](rules.Rule)
+_NAME: Final = TypeAdapter[str](rules.Slug)
 
 
 def read(document: Any) -> rules.Definition:
@@ -69,15 +69,43 @@ def read_text(text: str | bytes) -> rules.Definition:
     InvalidRuleError
         If it is no YAML, or `read` refuses it.
     """
+    return read(parse_yaml(text))
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """Return the document that a YAML or JSON text holds.
+
+    Raises
+    ------
+    InvalidRuleError
+        If it is neither.
+    """
     try:
-        document = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f": line {mark.line + 1}, column {mark.column + 1}"
         raise InvalidRuleError(
             [{"pointer": "", "detail": f"the document is neither JSON nor YAML{where}"}]
         ) from None
-    return read(document)
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of an audience.
+
+    Raises
+    ------
+    InvalidRuleError
+
+    Examples
+    --------
+    >>> check_name("tea-drinkers")
+    """
+    try:
+        _NAME.validate_python(name)
+    except ValidationError as error:
+        detail = str(error.errors()[0]["msg"])
+        raise InvalidRuleError([{"pointer": "/name", "detail": detail}]) from None
 
 
 def shown(definition: rules.Definition) -> dict[str, Any]:
