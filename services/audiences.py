@@ -108,9 +108,7 @@ async def get_overlap(
 ) -> Response:
     """Return the sizes of audiences and of what every two of them share."""
     chosen = [name.strip() for name in names.split(",")]
-    return answer(
-        await _asked(gateway(request), as_of, lambda answers: answers.overlap(chosen))
-    )
+    return answer(await _asked(gateway(request), as_of, lambda answers: answers.overlap(chosen)))
 
 
 @router.put("/{name}", openapi_extra=_BODY)
@@ -155,9 +153,7 @@ async def get_members(
 ) -> Response:
     """Return a page of an audience's members: entity ids, sorted."""
     state = gateway(request)
-    page = await _asked(
-        state, as_of, lambda answers: answers.page(name, cursor or "", limit + 1)
-    )
+    page = await _asked(state, as_of, lambda answers: answers.page(name, cursor or "", limit + 1))
     more = len(page) > limit
     return answer({"members": page[:limit], "next_cursor": page[limit - 1] if more else None})
 
@@ -168,14 +164,15 @@ async def export(request: Request, name: Name, as_of: AsOf = None) -> Response:
     state = gateway(request)
     answers = await _answers(state, as_of)
     pages = answers.everyone(name)
-    first = await asyncio.to_thread(next, pages, [])
+    none = list[str]()
+    first = await asyncio.to_thread(next, pages, none)
 
     async def lines() -> AsyncIterator[bytes]:
         yield b"user\r\n"
         page = first
         while page:
             yield _csv(page)
-            page = await asyncio.to_thread(next, pages, [])
+            page = await asyncio.to_thread(next, pages, none)
 
     headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
@@ -221,9 +218,7 @@ async def _answers(state: GatewayState, as_of: str | None) -> Answers:
     return Answers(index, known, _moment(state, as_of))
 
 
-async def _asked(
-    state: GatewayState, as_of: str | None, ask: Callable[[Answers], _T]
-) -> _T:
+async def _asked(state: GatewayState, as_of: str | None, ask: Callable[[Answers], _T]) -> _T:
     answers = await _answers(state, as_of)
     async with state.audience_index.turns:
         return await asyncio.to_thread(ask, answers)

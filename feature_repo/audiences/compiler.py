@@ -38,12 +38,12 @@ class Query:
 
     def count(self) -> str:
         """Return the SELECT of the number of members."""
-        return f"{self.prelude} SELECT count(*) FROM facts x WHERE {self.condition}"  # noqa: S608
+        return f"{self.prelude} SELECT count(*) FROM facts x WHERE {self.condition}"
 
     def members(self) -> str:
         """Return the SELECT of members' entity ids after ``$after``, at most ``$limit``, sorted."""
         return (
-            f"{self.prelude} SELECT entity FROM facts x JOIN users USING (u) "  # noqa: S608
+            f"{self.prelude} SELECT entity FROM facts x JOIN users USING (u) "
             f"WHERE entity > $after AND ({self.condition}) ORDER BY entity LIMIT $limit"
         )
 
@@ -94,11 +94,11 @@ class _Compiler:
 
     def definition(self, definition: rules.Definition) -> str:
         parts = [self.node(definition.rule)]
-        for purpose in definition.consent:
-            parts.append(
-                f"x.u IN (SELECT u FROM ({tables.LATEST_CONSENT}) "  # noqa: S608
-                f"WHERE granted AND purpose = {self.parameter(purpose)})"
-            )
+        parts += [
+            f"x.u IN (SELECT u FROM ({tables.LATEST_CONSENT}) "
+            f"WHERE granted AND purpose = {self.parameter(purpose)})"
+            for purpose in definition.consent
+        ]
         parts += [f"NOT {self.node(node)}" for node in definition.exclude]
         return _joined(" AND ", parts)
 
@@ -128,10 +128,7 @@ class _Compiler:
         if test.gte is not None:
             return f"x.u IN (SELECT u {mine} AND value >= {self._number(test.gte)})"
         share = f"ceil(count(*) * {self._number(test.top)} / 100)::BIGINT"
-        return (
-            f"x.u IN (SELECT u {mine} ORDER BY value DESC, u "  # noqa: S608
-            f"LIMIT (SELECT {share} {mine}))"
-        )
+        return f"x.u IN (SELECT u {mine} ORDER BY value DESC, u LIMIT (SELECT {share} {mine}))"
 
     def trait(self, node: rules.HasTrait) -> str:
         test = node.trait
@@ -139,7 +136,7 @@ class _Compiler:
         if trait.view is not None:
             self.views.add(trait.view)
             asked = self._asked(test, f'"{trait.name}"')
-            return f"x.u IN (SELECT u FROM features_{trait.view} WHERE {asked})"  # noqa: S608
+            return f"x.u IN (SELECT u FROM features_{trait.view} WHERE {asked})"
         days = windowed(trait.name)
         if days is None:
             return f"coalesce({self._asked(test, live_value(trait.name, self._now))}, false)"
@@ -181,7 +178,7 @@ class _Compiler:
         by_line = test.where.asks_lines() or of_lines
         found = self._matching(test, kind, by_line) + self._span(test)
         if by_line and not of_lines and test.sum is not None:  # an event is worth its sum once
-            found, by_line = f"e IN (SELECT e FROM lines WHERE {found})", False  # noqa: S608
+            found, by_line = f"e IN (SELECT e FROM lines WHERE {found})", False
         return f"FROM {'lines' if by_line else 'events'} WHERE {found} GROUP BY u", (
             _LINES if by_line else _EVENTS
         )
@@ -217,19 +214,18 @@ class _Compiler:
         earliest = None if since_ms is None or within_ms is None else since_ms - within_ms
         start, then = self._step(test.start, earliest), self._step(test.then, since_ms)
         found = (
-            f"SELECT a.u AS u, a.time_ms AS start_ms, b.time_ms AS then_ms "  # noqa: S608
+            f"SELECT a.u AS u, a.time_ms AS start_ms, b.time_ms AS then_ms "
             f"FROM ({start} AND u IN (SELECT u FROM ({then}))) a "
             f"ASOF JOIN ({then}) b ON a.u = b.u AND a.time_ms < b.time_ms"
         )
         if within_ms is not None:
             found = (
-                f"SELECT * FROM ({found}) "  # noqa: S608
-                f"WHERE then_ms <= start_ms + {self.parameter(within_ms)}"
+                f"SELECT * FROM ({found}) WHERE then_ms <= start_ms + {self.parameter(within_ms)}"
             )
         if test.without is None:
             return f"x.u IN (SELECT u FROM ({found}))"
         return (
-            f"x.u IN (SELECT s.u FROM ({found}) s "  # noqa: S608
+            f"x.u IN (SELECT s.u FROM ({found}) s "
             f"ASOF LEFT JOIN ({self._step(test.without, earliest)}) c "
             "ON s.u = c.u AND s.start_ms < c.time_ms "
             "WHERE c.time_ms IS NULL OR c.time_ms >= s.then_ms)"
@@ -240,7 +236,7 @@ class _Compiler:
         found = self._matching(step, f"type = {self.parameter(step.type)}", by_line)
         if since_ms is not None:
             found += f" AND time_ms > {self.parameter(since_ms)}"
-        return f"SELECT u, time_ms FROM {'lines' if by_line else 'events'} WHERE {found}"  # noqa: S608
+        return f"SELECT u, time_ms FROM {'lines' if by_line else 'events'} WHERE {found}"
 
     def _matching(self, step: rules.Step, kind: str, by_line: bool) -> str:
         of_event = self._fields(step.where, lines=False)
@@ -249,10 +245,10 @@ class _Compiler:
         found = [kind]
         if of_event:
             chosen = " AND ".join([kind, *of_event])
-            found.append(f"e IN (SELECT e FROM events WHERE {chosen})")  # noqa: S608
+            found.append(f"e IN (SELECT e FROM events WHERE {chosen})")
         goods = [self._text(name, texts) for name, texts in step.where.texts(lines=True).items()]
         if goods:
-            found.append(f"good IN (SELECT good FROM goods WHERE {' AND '.join(goods)})")  # noqa: S608
+            found.append(f"good IN (SELECT good FROM goods WHERE {' AND '.join(goods)})")
         return " AND ".join([*found, *self._numbers(step.where, lines=True)])
 
     def _fields(self, where: rules.Where, *, lines: bool) -> list[str]:
@@ -334,7 +330,7 @@ def _joined(sign: str, parts: list[str]) -> str:
 def _cut_off(made: _Compiler) -> str:
     """Return the WITH clause that cuts the tables off at ``$now_ms``."""
     cut = {
-        name: f"SELECT * FROM audience.{name} WHERE time_ms <= $now_ms"  # noqa: S608
+        name: f"SELECT * FROM audience.{name} WHERE time_ms <= $now_ms"
         for name in ("events", "lines", "departments", "consents")
     }
     cut |= {"orders": tables.ORDERS, "order_days": tables.ORDER_DAYS, "facts": tables.FACTS}

@@ -5,7 +5,6 @@ An index is a picture of the archive at the moment it was made; a newer one is m
 running. What the tables hold is `tables`', what is asked of them `compiler`'s.
 """
 
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,7 +109,7 @@ class Index:
         if parts:
             names = ", ".join("'" + part.replace("'", "''") + "'" for part in parts)
             numbered = f"list_position([{names}], filename) * 4294967296 + file_row_number AS e"
-            source = f"SELECT *, {numbered} FROM read_parquet([{names}], filename = true, file_row_number = true)"  # noqa: E501, S608
+            source = f"SELECT *, {numbered} FROM read_parquet([{names}], filename = true, file_row_number = true)"  # noqa: E501
         else:
             self._empty("no_events", SCHEMA)
             source = "SELECT *, 0::BIGINT AS e FROM no_events"
@@ -130,7 +129,7 @@ class Index:
 
     def _empty(self, name: str, schema: pa.Schema) -> None:
         self._connection.register("empty", schema.empty_table())
-        self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM empty")  # noqa: S608
+        self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM empty")
         self._connection.unregister("empty")
 
     def _load_consents(self) -> None:
@@ -158,7 +157,7 @@ class Index:
             parts = sorted(str(path) for path in folder.glob("*.parquet"))
             if parts:
                 names = ", ".join("'" + part.replace("'", "''") + "'" for part in parts)
-                source = f"SELECT * FROM read_parquet([{names}], union_by_name = true)"  # noqa: S608
+                source = f"SELECT * FROM read_parquet([{names}], union_by_name = true)"
                 self._connection.execute(f"CREATE VIEW feature_rows_{view} AS {source}")
             else:
                 self._empty(f"feature_rows_{view}", feature_schema(view))

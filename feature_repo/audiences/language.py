@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from feature_repo.audiences import rules
 from feature_repo.audiences.traits import OVERDUE
+from feature_repo.audiences.values import Node
 from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidRuleError
 from feature_repo.events import pointer
@@ -131,7 +132,7 @@ def pseudonymous(definition: rules.Definition, tenant: Tenant) -> rules.Definiti
     return rules.Definition.model_validate(turned(shown(definition)))
 
 
-def nodes(definition: rules.Definition) -> Iterator[tuple[str, rules.Node]]:
+def nodes(definition: rules.Definition) -> Iterator[tuple[str, Node]]:
     """Yield every node of the rule and of the exclusions with its JSON pointer, parents first."""
     yield from _below(definition.rule, "/rule")
     for index, node in enumerate(definition.exclude):
@@ -184,7 +185,7 @@ def _reached(start: str, known: Mapping[str, rules.Definition]) -> set[str]:
     return found
 
 
-def _below(node: Any, place: str) -> Iterator[tuple[str, rules.Node]]:
+def _below(node: Any, place: str) -> Iterator[tuple[str, Node]]:
     yield place, node
     if isinstance(node, rules.All | rules.AnyOf):
         key = "all" if isinstance(node, rules.All) else "any"
@@ -234,9 +235,12 @@ def _place(document: Any, error: Any) -> str:
     place, here = list[int | str](), document
     location = error["loc"]
     for index, part in enumerate(location):
-        if isinstance(here, dict) and part in here:
-            here = here[part]
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+        within = (
+            part in here
+            if isinstance(here, dict)
+            else isinstance(here, list) and isinstance(part, int) and part < len(here)
+        )
+        if within:
             here = here[part]
         elif not (error["type"] == "missing" and index == len(location) - 1):
             continue

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from feature_repo.audiences import rules
 from feature_repo.audiences.language import nodes
+from feature_repo.audiences.values import Node
 from feature_repo.events import CANONICAL_TYPES
 
 
@@ -65,7 +66,7 @@ def plan(definition: rules.Definition, known: Mapping[str, rules.Definition]) ->
     return Plan("batch" if reasons else "realtime", tuple(reasons), passes)
 
 
-def _reasons(node: rules.Node) -> Iterator[tuple[str, str]]:
+def _reasons(node: Node) -> Iterator[tuple[str, str]]:
     if isinstance(node, rules.HasScore):
         yield "score", "a score is computed for all users together, not at each event"
     elif isinstance(node, rules.HasSequence):
@@ -95,7 +96,7 @@ def _event_reason(test: rules.EventTest) -> str | None:
     return None
 
 
-def _passes(node: rules.Node) -> bool:
+def _passes(node: Node) -> bool:
     if isinstance(node, rules.HasTrait):
         return node.trait.trait().passes
     if isinstance(node, rules.HasSequence):

@@ -48,21 +48,32 @@ def ready(categories: Iterable[str] = ()) -> dict[str, Definition]:
     for figure in ("recency", "frequency", "monetary"):
         for fifth in range(1, 6):
             name = f"rfm_{figure}_quintile"
-            made[f"{figure}-{fifth}"] = f"RFM {figure}: fifth {fifth} (5 best)", _equal(name, fifth)
+            made[f"{figure}-{fifth}"] = (
+                f"RFM {figure}: fifth {fifth} (5 best)",
+                _trait(name, eq=fifth),
+            )
     for cell, places in _cells().items():
-        made[f"rfm-{_slug(cell)}"] = f"RFM: {cell.replace('_', ' ')}", {
-            "any": [
-                {"all": [_equal("rfm_recency_quintile", r), _equal("rfm_frequency_quintile", f)]}
-                for r, f in places
-            ]
-        }
+        made[f"rfm-{_slug(cell)}"] = (
+            f"RFM: {cell.replace('_', ' ')}",
+            {
+                "any": [
+                    {
+                        "all": [
+                            _trait("rfm_recency_quintile", eq=r),
+                            _trait("rfm_frequency_quintile", eq=f),
+                        ]
+                    }
+                    for r, f in places
+                ]
+            },
+        )
     for stage in _STAGES:
-        rule = {"trait": {"name": "lifecycle.stage", "eq": stage}}
+        rule = _trait("lifecycle.stage", eq=stage)
         made[f"lifecycle-{_slug(stage)}"] = f"Lifecycle: {stage.replace('_', ' ')}", rule
     for tier, rule in _TIERS.items():
         made[f"price-{tier}"] = f"Price tier: {tier}", rule
     for category in categories:
-        rule = {"trait": {"name": "interest_categories", "contains": [category]}}
+        rule = _trait("interest_categories", contains=[category])
         made.setdefault(f"interest-{_slug(category)}", (f"Interested in {category}", rule))
     made["lapse-risk"] = (
         f"Lapse risk: the {LAPSE_SHARE} % most likely not to buy within 28 days",
@@ -74,8 +85,8 @@ def ready(categories: Iterable[str] = ()) -> dict[str, Definition]:
     }
 
 
-def _equal(name: str, value: int) -> dict[str, Any]:
-    return {"trait": {"name": name, "eq": value}}
+def _trait(name: str, **asked: Any) -> dict[str, Any]:
+    return {"trait": {"name": name, **asked}}
 
 
 def _cells() -> dict[str, list[tuple[int, int]]]:

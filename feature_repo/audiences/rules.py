@@ -9,9 +9,8 @@ and what they demand of each other. Reading a document and saying where it is wr
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Discriminator, Field, StrictBool, StringConstraints, Tag
+from pydantic import Discriminator, Field, StrictBool, StringConstraints, Tag, model_validator
 from pydantic import field_validator as on_field
-from pydantic import model_validator
 
 from feature_repo.audiences.traits import Trait, named
 from feature_repo.audiences.values import Bounds, Duration, Finite, Moment, Node, Texts, moment_ms
@@ -340,4 +339,4 @@ class Definition(Node):
     description: Annotated[str, StringConstraints(max_length=2000)] = ""
     rule: Rule
     consent: Annotated[list[Id], Field(max_length=32)]
-    exclude: Annotated[list[Rule], Field(max_length=MAX_CHILDREN)] = []
+    exclude: Annotated[list[Rule], Field(max_length=MAX_CHILDREN)] = Field(default=[])

@@ -44,8 +44,10 @@ CREATE TABLE events AS
 SELECT u, e, row_number() OVER (ORDER BY log_ms, log_seq, event_id)::INTEGER AS ordinal,
     type, epoch_ms(time) AS time_ms, anonymous, value, rating, {", ".join(_TEXTS)},
     CASE WHEN type = 'purchase' THEN coalesce(order_id, event_id) END AS order_key,
-    {_milli(f'''coalesce(abs(value), list_sum(list_transform(items, lambda i: {_LINE_AMOUNT})),
-        0::DOUBLE)''')} AS amount_m
+    {
+    _milli(f'''coalesce(abs(value), list_sum(list_transform(items, lambda i: {_LINE_AMOUNT})),
+        0::DOUBLE)''')
+} AS amount_m
 FROM archive_events JOIN users ON entity = "user"
 ORDER BY type, time_ms;
 
@@ -69,7 +71,7 @@ SELECT department, u, e, type, time_ms, sum(amount_m)::BIGINT AS amount_m,
 FROM lines JOIN (SELECT good, split_part(category, '/', 1) AS department FROM goods
     WHERE category IS NOT NULL) USING (good)
 GROUP BY ALL ORDER BY department, type, time_ms;
-"""  # noqa: S608 - built from constants
+"""
 """Reads ``archive_events`` and ``archive_lines``. ``lines`` stand by category and item, so that a
 condition on either passes over all other lines unread; ``departments`` have one row for each
 event and top-level category in it."""
@@ -87,7 +89,7 @@ FROM departments GROUP BY ALL ORDER BY department, type;
 """
 """Each user's sums over all time, for the rules that ask of nothing else."""
 
-ORDERS: Final = f"""
+ORDERS: Final = """
 SELECT u, ordinal, time_ms // 1000 AS at_s, amount_m, is_new,
     CASE WHEN is_new AND time_ms // 1000 >= newest_s THEN time_ms // 1000 - newest_s END AS gap_s
 FROM (
@@ -97,7 +99,7 @@ FROM (
     FROM events WHERE type = 'purchase'
     WINDOW before AS (PARTITION BY u ORDER BY ordinal)
 )
-"""  # noqa: S608 - built from constants
+"""
 """Purchases as the profile takes them: one that repeats the last order id continues that order,
 and an order that arrives late makes no gap."""
 
@@ -110,7 +112,7 @@ FROM (
     SELECT u, time_ms // 1000, 0, -amount_m FROM events WHERE type = 'refund'
 )
 GROUP BY ALL
-"""  # noqa: S608 - built from constants
+"""
 
 _OWN: Final = f"type NOT IN ({', '.join(repr(name) for name in sorted(PASSIVE_TYPES))})"
 
@@ -136,7 +138,7 @@ LEFT JOIN (
         FROM orders GROUP BY u
     )
 ) bought ON bought.u = seen.u
-"""  # noqa: S608 - built from constants
+"""
 
 LATEST_CONSENT: Final = """
 SELECT u, purpose, granted FROM consents
@@ -149,7 +151,7 @@ def latest_features(view: str, until: str = "true") -> str:
     return f"""
 SELECT u, f.* FROM feature_rows_{view} f JOIN users ON entity = f."user" WHERE {until}
 QUALIFY row_number() OVER (PARTITION BY u ORDER BY event_timestamp DESC, created DESC) = 1
-"""  # noqa: S608 - a view's name
+"""
 
 
 def scores(chances: str) -> str:
@@ -175,12 +177,13 @@ SELECT u, 'interest' AS name, {" + ".join(terms) or "0"} AS value FROM {joined}
 UNION ALL SELECT u, 'price_level', avg(place) FROM lines JOIN ({_PLACES}) USING (good)
 WHERE type = 'purchase' GROUP BY u
 UNION ALL {chances}
-"""  # noqa: S608 - built from names and numbers
+"""
 
 
 _PLACES: Final = """
-SELECT good, percent_rank() OVER (PARTITION BY array_to_string(string_split(category, '/')[1:2], '/')
-    ORDER BY price) AS place
+SELECT good, percent_rank() OVER (
+    PARTITION BY array_to_string(string_split(category, '/')[1:2], '/') ORDER BY price
+) AS place
 FROM (SELECT good, avg(price) AS price FROM lines WHERE type = 'purchase' AND price IS NOT NULL
     GROUP BY good) JOIN goods USING (good) WHERE category IS NOT NULL
 """

@@ -13,14 +13,15 @@ from feature_repo.derived import ACTIVE_GAPS, RISK_GAPS
 _DAYS: Final = "greatest(0, {now} - {at}) / 86400::DOUBLE"
 _RECENCY: Final = f"round({_DAYS.format(now='{now}', at='x.last_order_s')}, 4)"
 
+_SEEN: Final = _DAYS.format(now="{now}", at="x.seen_s")
+
 _VALUES: Final = {
     "event_count": "x.num_events",
     "orders.count": "x.num_orders",
     "orders.spend": "x.spend_m::BIGINT / 1000::DOUBLE",
     "identity.anonymous": "x.anonymous",
     "identity.first_seen_days": _DAYS.format(now="{now}", at="x.first_s"),
-    "identity.last_seen_days":
-        f"CASE WHEN x.seen_s IS NOT NULL THEN {_DAYS.format(now='{now}', at='x.seen_s')} END",
+    "identity.last_seen_days": f"CASE WHEN x.seen_s IS NOT NULL THEN {_SEEN} END",
     "rfm.recency_days": f"CASE WHEN x.last_order_s IS NOT NULL THEN {_RECENCY} END",
     "habits.median_gap_days": "x.median_gap_days",
     OVERDUE: f"CASE WHEN x.median_gap_days > 0 THEN {_RECENCY} / x.median_gap_days END",

@@ -126,9 +126,7 @@ class Shop:
     def trait(self, test: rules.TraitTest, user: str) -> bool:
         trait = test.trait()
         if trait.view is None:
-            value = trait_value(
-                test.name, User(user, self.profiles[user], self.now_ms // 1000)
-            )
+            value = trait_value(test.name, User(user, self.profiles[user], self.now_ms // 1000))
         else:
             value = self.features.get(user, {}).get(test.name)
         if value is None:

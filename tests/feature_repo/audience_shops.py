@@ -16,7 +16,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)
 DAY_MS = 86_400_000
 DAYS = 100
-USERS = tuple("{p00%d}" % (n % 3) + letter * 26 for n, letter in enumerate("abcdef"))
+USERS = tuple(f"{{p00{n % 3}}}" + letter * 26 for n, letter in enumerate("abcdef"))
 TYPES = ("purchase", "purchase", "view_item", "refund", "message_sent", "try_on", "consent_updated")
 ITEMS = {
     "i0": ("Food/Tea/Green", "Ox"), "i1": ("Food/Tea", "Yak"), "i2": ("Food", "Ox"),
@@ -37,8 +37,10 @@ def logs(draw: st.DrawFn) -> list[EventRecord]:
 
 def _event(draw: st.DrawFn, number: int) -> EventRecord:
     kind = draw(st.sampled_from(TYPES))
-    time_ms = START_MS + draw(st.integers(0, DAYS * 4)) * DAY_MS // 4 + draw(
-        st.sampled_from([0, 0, 1, 500])
+    time_ms = (
+        START_MS
+        + draw(st.integers(0, DAYS * 4)) * DAY_MS // 4
+        + draw(st.sampled_from([0, 0, 1, 500]))
     )
     chosen = draw(st.lists(st.sampled_from(sorted(ITEMS)), max_size=3))
     ordered = kind in {"purchase", "refund"}

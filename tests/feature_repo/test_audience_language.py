@@ -162,9 +162,7 @@ def test_user_ids_are_stored_as_pseudonyms() -> None:
     rule = {"all": [BOUGHT, {"not": {"user_ids": ["123", "7"]}}]}
     body = audience(rule, exclude=[{"user_ids": ["9"]}])
     kept = language.shown(language.pseudonymous(language.read(body), tenant))
-    assert kept["rule"]["all"][1]["not"] == {
-        "entities": [tenant.entity("123"), tenant.entity("7")]
-    }
+    assert kept["rule"]["all"][1]["not"] == {"entities": [tenant.entity("123"), tenant.entity("7")]}
     assert "user_ids" not in yaml.safe_dump(kept)
 
 
