@@ -109,5 +109,5 @@ class Answers:
         return self._known[name]
 
     def _query(self, definition: Definition) -> Query:
-        past = self._now_ms < self._index.newest_ms
+        past = self._index.is_past(self._now_ms)
         return compile_definition(definition, self._known, now_ms=self._now_ms, past=past)

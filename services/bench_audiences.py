@@ -196,7 +196,7 @@ def _compare(home: Path, tell: Tell) -> tuple[int, int]:
             for number, definition in enumerate(chosen):
                 tell(number, len(chosen), "rules compared")
                 query = compile_definition(
-                    definition, {}, now_ms=now_ms, past=now_ms < index.newest_ms
+                    definition, {}, now_ms=now_ms, past=index.is_past(now_ms)
                 )
                 page = {"after": "", "limit": index.num_users}
                 found = {r[0] for r in index.rows(query.members(), {**query.parameters, **page})}

@@ -5,6 +5,8 @@ An index is a picture of the archive at the moment it was made; a newer one is m
 running. What the tables hold is `tables`', what is asked of them `compiler`'s.
 """
 
+import secrets
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,8 +64,10 @@ class Index:
     def __init__(self, home: Path) -> None:
         started_s = time.monotonic()
         self._connection = duckdb.connect()
+        spilled = Path(tempfile.gettempdir()) / f"portrait-{secrets.token_hex(8)}"
         self._connection.execute(
             f"SET threads = {THREADS}; SET memory_limit = '{MEMORY_LIMIT}'; "
+            f"SET temp_directory = '{spilled}'; "
             "SET enable_progress_bar = false; SET TimeZone = 'UTC'; "
             "ATTACH ':memory:' AS audience (COMPRESS); USE audience"
         )
@@ -74,9 +78,10 @@ class Index:
             raise PortraitError(
                 f"the archive below {home} cannot be read ({type(error).__name__}): {error}"
             ) from error
-        row = self._one("SELECT count(*), coalesce(max(time_ms), 0) FROM events", {})
+        row = self.rows("SELECT count(*), coalesce(max(time_ms), 0) FROM events", {})[0]
         self.num_events, self.newest_ms = int(row[0]), int(row[1])
-        self.num_users = int(self._one("SELECT count(*) FROM facts", {})[0])
+        self.num_users = int(self.rows("SELECT count(*) FROM facts", {})[0][0])
+        self._until_ms = max(self.newest_ms, *(r[0] for r in self.rows(tables.NEWEST, {})))
         self.built_s = time.monotonic() - started_s
 
     def __enter__(self) -> Self:
@@ -100,8 +105,9 @@ class Index:
         """Return the categories that the most users are interested in."""
         return [str(row[0]) for row in self.rows(tables.TOP_CATEGORIES, {"most": most})]
 
-    def _one(self, sql: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
-        return self.rows(sql, parameters)[0]
+    def is_past(self, now_ms: int) -> bool:
+        """Say whether anything is known of a later moment, and so must be left out."""
+        return now_ms < self._until_ms
 
     def _load(self, home: Path) -> None:
         run = self._connection.execute
@@ -134,13 +140,14 @@ class Index:
 
     def _load_consents(self) -> None:
         found = self._connection.execute(
-            "SELECT v.u, a.type, consent, properties, v.time_ms // 1000, v.ordinal, v.time_ms "
-            "FROM archive_events a JOIN events v USING (e) "
-            "WHERE consent IS NOT NULL OR (a.type = 'consent_updated' AND properties IS NOT NULL)"
+            "SELECT u, type, consent, properties, epoch_ms(time) FROM archive_events "
+            'JOIN users ON entity = "user" '
+            "WHERE consent IS NOT NULL OR (type = 'consent_updated' AND properties IS NOT NULL) "
+            "ORDER BY log_ms, log_seq, event_id"
         ).fetchall()
         rows = [
-            (u, purpose, granted, at_s, ordinal, time_ms)
-            for u, type_, consent, properties, at_s, ordinal, time_ms in found
+            (u, purpose, granted, time_ms // 1000, ordinal, time_ms)
+            for ordinal, (u, type_, consent, properties, time_ms) in enumerate(found)
             for purpose, granted in stated(type_, _json(consent), _json(properties)).items()
         ]
         table = pa.table(

@@ -69,10 +69,12 @@ class Where(Node):
         """Say whether any condition is on lines."""
         return any(getattr(self, name) is not None for name in LINE_FIELDS)
 
-    def department(self) -> str | None:
-        """Return the top-level category, where that is all it asks for."""
-        one = self.model_fields_set == {"category"} and len(self.category or ()) == 1
-        return self.category[0] if one and self.category and "/" not in self.category[0] else None
+    def shelf(self) -> str | None:
+        """Return the category of the first or second level, where that is all it asks for."""
+        if self.model_fields_set != {"category"} or self.category is None:
+            return None
+        one = len(self.category) == 1 and self.category[0].count("/") <= 1
+        return self.category[0] if one else None
 
     def asks_nothing(self) -> bool:
         """Say whether there is no condition at all."""
@@ -122,9 +124,9 @@ class EventTest(Step):
             raise ValueError("between is [from, to] with from before to")
         return self
 
-    def plain(self) -> bool:
-        """Say whether it asks of all events of the type, ever."""
-        return self.where.asks_nothing() and self.within is None and self.between is None
+    def ever(self) -> bool:
+        """Say whether it asks of all time."""
+        return self.within is None and self.between is None
 
 
 class SequenceTest(Node):

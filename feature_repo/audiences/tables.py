@@ -32,8 +32,34 @@ _LINE_AMOUNT: Final = (
     "- coalesce(i.discount, 0::DOUBLE))"
 )
 
-QUANTITY_M: Final = "round_even(1000::DOUBLE * quantity, 0)::BIGINT"
+
+def _of_lines(figure: str) -> str:
+    """Return the sum of a figure of line ``i`` over an event's lines."""
+    return f"list_sum(list_transform(items, lambda i: {figure}))"
+
+
+def _thousandths(quantity: str) -> str:
+    return f"round_even(1000::DOUBLE * {quantity}, 0)::BIGINT"
+
+
+QUANTITY_M: Final = _thousandths("quantity")
 """Quantity of a line in thousandths."""
+
+_SHELVES: Final = (
+    "[split_part(category, '/', 1), array_to_string(string_split(category, '/')[1:2], '/')]"
+)
+
+
+def _fill_shelves(level: int) -> str:
+    return f"""
+INSERT INTO shelf_events
+SELECT shelf, u, e, type, time_ms, sum(lines_m)::BIGINT, sum({QUANTITY_M})::BIGINT
+FROM lines JOIN (
+    SELECT good, shelf FROM goods JOIN shelves ON path = {_SHELVES}[{level}] WHERE level = {level}
+) USING (good)
+GROUP BY ALL ORDER BY shelf, type, time_ms
+"""
+
 
 LOAD: Final = f"""
 CREATE TABLE users AS
@@ -41,15 +67,15 @@ SELECT (row_number() OVER (ORDER BY entity) - 1)::INTEGER AS u, entity
 FROM (SELECT DISTINCT "user" AS entity FROM archive_events);
 
 CREATE TABLE events AS
-SELECT u, e, row_number() OVER (ORDER BY log_ms, log_seq, event_id)::INTEGER AS ordinal,
-    type, epoch_ms(time) AS time_ms, anonymous, value, rating, {", ".join(_TEXTS)},
-    CASE WHEN type = 'purchase' THEN coalesce(order_id, event_id) END AS order_key,
-    {
-    _milli(f'''coalesce(abs(value), list_sum(list_transform(items, lambda i: {_LINE_AMOUNT})),
-        0::DOUBLE)''')
-} AS amount_m
-FROM archive_events JOIN users ON entity = "user"
-ORDER BY type, time_ms;
+SELECT *, row_number() OVER ()::INTEGER AS ordinal FROM (
+    SELECT u, e, type, epoch_ms(time) AS time_ms, anonymous, value, rating, {", ".join(_TEXTS)},
+        CASE WHEN type = 'purchase' THEN coalesce(order_id, event_id) END AS order_key,
+        {_milli(f"coalesce(abs(value), {_of_lines(_LINE_AMOUNT)}, 0::DOUBLE)")} AS amount_m,
+        coalesce({_of_lines(_milli(_LINE_AMOUNT))}, 0)::BIGINT AS lines_m,
+        coalesce({_of_lines(_thousandths("i.quantity"))}, 0)::BIGINT AS quantity_m
+    FROM archive_events JOIN users ON entity = "user"
+    ORDER BY type, log_ms, log_seq, event_id
+);
 
 CREATE TABLE goods AS
 SELECT row_number() OVER (ORDER BY string_split(category, '/'), item_id, brand)::INTEGER AS good,
@@ -59,33 +85,39 @@ FROM (SELECT DISTINCT i.item_id AS item_id, i.category AS category, i.brand AS b
 
 CREATE TABLE lines AS
 SELECT u, e, type, epoch_ms(time) AS time_ms, good, i.price AS price, i.quantity AS quantity,
-    {_milli(_LINE_AMOUNT)} AS amount_m
+    {_milli(_LINE_AMOUNT)} AS lines_m
 FROM archive_lines JOIN users ON entity = "user"
 JOIN goods ON item_id = i.item_id AND category IS NOT DISTINCT FROM i.category
     AND brand IS NOT DISTINCT FROM i.brand
 ORDER BY good, type, time_ms;
 
-CREATE TABLE departments AS
-SELECT department, u, e, type, time_ms, sum(amount_m)::BIGINT AS amount_m,
-    sum({QUANTITY_M})::BIGINT AS quantity_m
-FROM lines JOIN (SELECT good, split_part(category, '/', 1) AS department FROM goods
-    WHERE category IS NOT NULL) USING (good)
-GROUP BY ALL ORDER BY department, type, time_ms;
+CREATE TABLE shelves AS
+SELECT row_number() OVER (ORDER BY level, path)::INTEGER AS shelf, level, path
+FROM (SELECT DISTINCT unnest([1, 2]) AS level, unnest({_SHELVES}) AS path FROM goods
+    WHERE category IS NOT NULL)
+WHERE level = 1 OR contains(path, '/');
+
+CREATE TABLE shelf_events (shelf INTEGER, u INTEGER, e BIGINT, type VARCHAR, time_ms BIGINT,
+    lines_m BIGINT, quantity_m BIGINT);
+{_fill_shelves(1)};
+{_fill_shelves(2)};
 """
 """Reads ``archive_events`` and ``archive_lines``. ``lines`` stand by category and item, so that a
-condition on either passes over all other lines unread; ``departments`` have one row for each
-event and top-level category in it."""
+condition on either passes over all other lines unread. ``ordinal`` is the order of the fold within
+one type. ``shelf_events`` have one row for each event and shelf in it; a shelf is a category of the
+first or second level, with all below it."""
 
 TOTALS: Final = """
 CREATE TABLE event_totals AS
-SELECT u, type, count(*) AS num, sum(amount_m)::BIGINT AS amount_m, min(time_ms) AS first_ms,
-    max(time_ms) AS last_ms
+SELECT u, type, count(*) AS num, sum(amount_m)::BIGINT AS amount_m,
+    sum(lines_m)::BIGINT AS lines_m, sum(quantity_m)::BIGINT AS quantity_m,
+    min(time_ms) AS first_ms, max(time_ms) AS last_ms
 FROM events GROUP BY ALL ORDER BY type;
 
-CREATE TABLE department_totals AS
-SELECT department, u, type, count(*) AS num, sum(amount_m)::BIGINT AS amount_m,
+CREATE TABLE shelf_totals AS
+SELECT shelf, u, type, count(*) AS num, sum(lines_m)::BIGINT AS lines_m,
     sum(quantity_m)::BIGINT AS quantity_m, min(time_ms) AS first_ms, max(time_ms) AS last_ms
-FROM departments GROUP BY ALL ORDER BY department, type;
+FROM shelf_events GROUP BY ALL ORDER BY shelf, type;
 """
 """Each user's sums over all time, for the rules that ask of nothing else."""
 
@@ -188,6 +220,11 @@ FROM (SELECT good, avg(price) AS price FROM lines WHERE type = 'purchase' AND pr
     GROUP BY good) JOIN goods USING (good) WHERE category IS NOT NULL
 """
 """How dear an item is, 0 to 1, among those bought in its category (its first two levels)."""
+
+NEWEST: Final = " UNION ALL ".join(
+    [f"SELECT coalesce(epoch_ms(max(event_timestamp)), 0) FROM features_{v}" for v in USER_VIEWS]
+    + ["SELECT coalesce(max(as_of_ms), 0) FROM chances"]
+)
 
 TOP_CATEGORIES: Final = """
 SELECT category FROM (SELECT unnest(interest_categories) AS category FROM features_profile)

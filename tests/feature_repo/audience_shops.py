@@ -174,7 +174,8 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def sequences(draw: st.DrawFn) -> dict[str, Any]:
-    test = {"start": draw(steps()), "then": draw(steps())}
+    start = draw(steps())
+    test = {"start": start, "then": start if draw(st.booleans()) else draw(steps())}
     test |= _subset(draw, {"within": durations, "ended_within": durations, "without": steps()}, 3)
     return {"sequence": test}
 

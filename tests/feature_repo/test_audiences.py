@@ -32,7 +32,7 @@ def found(
 ) -> set[str]:
     """Return the members by SQL, having counted them as well."""
     now_ms = int(now.timestamp() * 1000)
-    query = compile_definition(definition, known, now_ms=now_ms, past=now_ms < index.newest_ms)
+    query = compile_definition(definition, known, now_ms=now_ms, past=index.is_past(now_ms))
     page = {"after": "", "limit": 1000}
     members = [row[0] for row in index.rows(query.members(), {**query.parameters, **page})]
     assert members == sorted(set(members))
