@@ -20,7 +20,8 @@ KEY: Final = "portrait:audiences"
 MAX_AUDIENCES: Final = 1000
 RESERVED: Final = frozenset({"preview", "overlap", "schema", "traits", "changes"})
 """Names that stand for other things in ``/v1/audiences/...``."""
-_VERSION: Final = b"_version"  # no audience's name begins so
+VERSION: Final = b"_version"
+"""Field of the hash that counts its changes; no audience's name begins so."""
 _ATTEMPTS: Final = 5
 
 _CHANGE: Final = """
@@ -117,10 +118,7 @@ class Definitions:
 
     async def _read(self) -> tuple[bytes, dict[str, Audience]]:
         stored: Mapping[bytes, bytes] = await self._client.hgetall(KEY)
-        found = dict[str, Audience]()
-        for key in sorted(stored.keys() - {_VERSION}):
-            found[key.decode()] = _decode(key.decode(), stored[key])
-        return stored.get(_VERSION, b"0"), found
+        return stored.get(VERSION, b"0"), decode_all(stored)
 
     async def _change(self, version: bytes, name: str, body: bytes) -> bool:
         return bool(await self._client.eval(_CHANGE, 1, KEY, version, name, body))
@@ -140,6 +138,12 @@ def check(name: str, definition: Definition, stored: Mapping[str, Definition]) -
             detail = f"{other} may be gone some day: put its rule here instead"
             raise InvalidRuleError([{"pointer": place, "detail": detail}])
     language.check_references(name, definition, {**stored, **ready()})
+
+
+def decode_all(stored: Mapping[bytes, bytes]) -> dict[str, Audience]:
+    """Return the audiences of the whole hash, by name."""
+    names = sorted(stored.keys() - {VERSION})
+    return {name.decode(): _decode(name.decode(), stored[name]) for name in names}
 
 
 def _encode(audience: Audience) -> bytes:

@@ -22,6 +22,7 @@ from services import body
 from services.answers import answer, gateway
 from services.audience_answers import MAX_PAGE, Answers
 from services.audience_definitions import Audience, check
+from services.audience_stream import STREAM_ID, newest, stream
 from services.problems import ProblemError
 from services.state import GatewayState
 
@@ -109,6 +110,37 @@ async def get_overlap(
     """Return the sizes of audiences and of what every two of them share."""
     chosen = [name.strip() for name in names.split(",")]
     return answer(await _asked(gateway(request), as_of, lambda answers: answers.overlap(chosen)))
+
+
+@router.get("/changes")
+async def get_changes(
+    request: Request,
+    names: Annotated[
+        str | None, Query(max_length=1000, description="Only these, comma-separated")
+    ] = None,
+    after: Annotated[
+        str | None, Query(max_length=41, description="Go on after this event; else from now on")
+    ] = None,
+) -> Response:
+    """Stream who enters and leaves real-time audiences, as server-sent events.
+
+    A stream lasts 20 seconds; clients such as EventSource then connect again by themselves and
+    name the last event they saw.
+    """
+    state = gateway(request)
+    start = request.headers.get("last-event-id") or after
+    if start is not None and not STREAM_ID.fullmatch(start):
+        raise ProblemError(
+            "invalid", "after is not the id of an event",
+            errors=[{"pointer": "/query/after", "detail": "pass the id of the last event seen"}],
+        )  # fmt: skip
+    wanted = None if names is None else frozenset(name.strip() for name in names.split(","))
+    begin = start or await state.bounded(newest(state.store))
+    return StreamingResponse(
+        stream(state.store, begin, wanted, request.is_disconnected),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
 
 
 @router.put("/{name}", openapi_extra=_BODY)
