@@ -6,8 +6,10 @@
     ├── InvalidInputError              the caller's fault: CLI exit code 2, HTTP 4xx
     │   ├── InvalidEventError          an event breaks the schema or a limit
     │   ├── InvalidSourceError         an import file or mapping cannot be read as stated
+    │   ├── InvalidRuleError           an audience's definition is wrong; ``errors`` say where
     │   └── InvalidSettingError        a setting is out of range or two disagree
-    ├── NotFoundError                  an unknown user, item, model or key
+    ├── NotFoundError                  an unknown user, item, audience, model or key
+    ├── ConflictError                  what is asked for and what is there do not go together
     ├── ModelMismatchError             a model directory does not fit code, schema or checksum
     ├── LiveStateWriteError            a plain write to a view that only the updater may write
     ├── FencedError                    a commit by an owner whose lease has passed on
@@ -17,6 +19,8 @@
     └── ApiError                       the service answered a problem (services.client)
         └── TransientApiError          one that may pass by itself
 """
+
+from collections.abc import Sequence
 
 
 class PortraitError(Exception):
@@ -35,12 +39,31 @@ class InvalidSourceError(InvalidInputError):
     """An import file or its mapping cannot be read as stated."""
 
 
+class InvalidRuleError(InvalidInputError):
+    """An audience's definition is wrong.
+
+    Attributes
+    ----------
+    errors
+        ``[{"pointer", "detail"}]``, pointers into the definition.
+    """
+
+    def __init__(self, errors: Sequence[dict[str, str]]) -> None:
+        first = errors[0]
+        super().__init__(f"{first['pointer'] or 'the definition'}: {first['detail']}")
+        self.errors = list(errors)
+
+
 class InvalidSettingError(InvalidInputError):
     """A setting is out of range, or two settings disagree."""
 
 
 class NotFoundError(PortraitError):
-    """An unknown user, item, model or key."""
+    """An unknown user, item, audience, model or key."""
+
+
+class ConflictError(PortraitError):
+    """What is asked for and what is there do not go together."""
 
 
 class ModelMismatchError(PortraitError):

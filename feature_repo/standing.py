@@ -7,7 +7,7 @@ Absence means not granted, so the bounded tables may forget: a purpose that fall
 as not granted.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -41,7 +41,7 @@ def update(standing: Standing, event: EventRecord, at: int) -> None:
     if event.linked is not None and event.linked not in standing.linked:
         standing.linked.append(event.linked)
         del standing.linked[:-MAX_LINKED]
-    for purpose, granted in _stated(event).items():
+    for purpose, granted in stated(event.type, event.consent, event.properties).items():
         known = standing.consent.get(purpose)
         if known is None or at >= known.at:
             standing.consent[purpose] = Consent(granted, at, event.source)
@@ -49,16 +49,23 @@ def update(standing: Standing, event: EventRecord, at: int) -> None:
         del standing.consent[next(iter(standing.consent))]
 
 
-def _stated(event: EventRecord) -> dict[str, bool]:
+def stated(
+    event_type: str, consent: dict[str, bool] | None, properties: dict[str, Any] | None
+) -> dict[str, bool]:
     """Return consent by purpose: the ``consent`` member, else properties of consent_updated.
 
     Properties are read as ``{"purpose": "ads", "granted": true}`` or as ``{"ads": true}``.
+
+    Examples
+    --------
+    >>> stated("consent_updated", None, {"purpose": "ads", "granted": True})
+    {'ads': True}
     """
-    if event.consent is not None:
-        return event.consent
-    if event.type != "consent_updated" or not event.properties:
+    if consent is not None:
+        return consent
+    if event_type != "consent_updated" or not properties:
         return {}
-    purpose, granted = event.properties.get("purpose"), event.properties.get("granted")
+    purpose, granted = properties.get("purpose"), properties.get("granted")
     if isinstance(purpose, str) and isinstance(granted, bool):
         return {purpose[:128]: granted}
-    return {k[:128]: v for k, v in event.properties.items() if isinstance(v, bool)}
+    return {k[:128]: v for k, v in properties.items() if isinstance(v, bool)}

@@ -99,7 +99,7 @@ def applied_per_s(client: Client, tell: Tell) -> float:
 
 
 def measure(
-    what: Literal["service", "updates", "soak", "lateness", "train"],
+    what: Literal["service", "updates", "soak", "lateness", "train", "audiences"],
     *,
     model: Path | None = None,
     data: Path | None = None,
@@ -113,11 +113,12 @@ def measure(
     what
         ``service``: latencies and throughput without a model. ``updates``: see
         `services.bench_updates`. ``soak``: see `services.soak`. ``lateness``: see
-        `services.lateness`. ``train``: see `training.compare.speed`.
+        `services.lateness`. ``train``: see `training.compare.speed`. ``audiences``: see
+        `services.bench_audiences`.
     model
         Model directory, for all but ``service``.
     data
-        State folder with an archive, for ``updates`` and ``lateness``; for ``train`` a table of
+        State folder with an archive, for ``updates``, ``lateness`` and ``audiences``; for ``train`` a table of
         events as `portrait compare events` takes it. Only read.
     minutes, plot
         Length of the soak, and the SVG file that it draws.
@@ -131,6 +132,11 @@ def measure(
 
             with step("measure updates") as tell:
                 return measure_updates(model=model, data=data, tell=tell)
+        if what == "audiences":
+            from services.bench_audiences import measure_audiences
+
+            with step("measure audiences") as tell:
+                return measure_audiences(data=data, tell=tell)
         if what == "train":
             from training.compare import speed
             from training.compare.datasets import events

@@ -12,10 +12,11 @@ from services.progress import console
 @app.command()
 def bench(
     what: Annotated[
-        Literal["service", "updates", "soak", "lateness", "train"],
+        Literal["service", "updates", "soak", "lateness", "train", "audiences"],
         typer.Argument(
             help="service: latency over HTTP; updates: the update path; soak: for long; "
-            "lateness: what late events do to profiles; train: the training loop"
+            "lateness: what late events do to profiles; train: the training loop; "
+            "audiences: counting whom a rule describes"
         ),
     ] = "service",
     model: Annotated[
@@ -24,8 +25,8 @@ def bench(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="State folder with an archive, for updates, lateness; for train a table of "
-            "events. Only read"
+            help="State folder with an archive, for updates, lateness, audiences; for train a "
+            "table of events. Only read"
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the soak")] = 20.0,
@@ -36,7 +37,7 @@ def bench(
 
     Examples: `portrait bench service --json` · `portrait bench updates --json` ·
     `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json` ·
-    `portrait bench train --data ratings.parquet --json`
+    `portrait bench train --data ratings.parquet --json` · `portrait bench audiences --json`
     """
     from services.bench import measure, table
 

@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from feature_repo.errors import (
+    ConflictError,
     InvalidInputError,
+    InvalidRuleError,
     NotFoundError,
     PortraitError,
     StoreUnavailableError,
@@ -141,6 +143,10 @@ class Problem:
             return cls("unavailable", str(error), headers={"retry-after": "1"})
         if isinstance(error, NotFoundError):
             return cls("not-found", str(error))
+        if isinstance(error, ConflictError):
+            return cls("conflict", str(error))
+        if isinstance(error, InvalidRuleError):
+            return cls("invalid", str(error), tuple(error.errors))
         if isinstance(error, InvalidInputError):
             return cls("invalid", str(error))
         return cls("internal", "the server could not do this")

@@ -17,6 +17,8 @@ from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
 from services import popularity
 from services.api_keys import KeyRing
 from services.applied import Applied
+from services.audience_definitions import Definitions
+from services.audience_index import AudienceIndex
 from services.catalogue import CHANGED, Catalogue
 from services.clock import ServiceClock
 from services.health import Probe
@@ -78,6 +80,8 @@ class GatewayState:
         )
         self.probe = Probe(self.store, self.tenant.partitions)
         self.features = UserFeatures()
+        self.audiences = Definitions(self.store, self.tenant)
+        self.audience_index = AudienceIndex(settings.home)
         self.model: Any = None
         self.scorer: Any = None
         self.transition: Any = None
@@ -107,6 +111,7 @@ class GatewayState:
         """Close what `start` opened."""
         await end(self._popular_task)
         await self.applied.stop()
+        await self.audience_index.stop()
         await self.catalogue.stop()
         await self.store.aclose()
 

@@ -29,6 +29,7 @@ from feature_repo.live_row import LiveState
 from feature_repo.live_store import commit, read_batch
 from services import heap
 from services.archiver import SETTLE_MS, Archiver
+from services.audience_watch import AudienceWatch
 from services.lease import LEASE_MS, UPDATERS, Leases
 from services.log_batch import Batch, cut
 from services.log_reader import reader
@@ -75,6 +76,7 @@ class UpdaterLoop:
         archive = Archive(settings.home / "archive" / "events")
         self._archiver = Archiver(self._client, archive, settle_ms=SETTLE_MS)
         self._tally = Tally(self._quick, patience)
+        self._watch = AudienceWatch(self._quick, patience)
         self._pace = Pace()
         self._cursors: dict[int, str] = {}
         self._models: dict[int, str] = {}
@@ -115,6 +117,7 @@ class UpdaterLoop:
         if time.monotonic() < self._next_share_s:
             return
         self._leases.share(self._settings.partitions)
+        self._watch.refresh()
         hungry = self._leases.missing(self._settings.partitions) > 0
         self._next_share_s = time.monotonic() + (_JOIN_S if hungry else self._lease_ms / 4000)
         # The store's word counts, not ours: after a failover it may stand before our last
@@ -181,6 +184,7 @@ class UpdaterLoop:
                 if poison:
                     applied = [e for n, e in enumerate(applied, start) if n not in poison]
                 self._tally.applied(applied)
+                self._watch.committed(rows, mine[batch.partition])
         except StoreUnavailableError:
             self._take_back(open_counts)
             raise

@@ -1,0 +1,192 @@
+"""The archive and the feature views in memory, laid out so that a rule is answered at once.
+
+An index is a picture of the archive at the moment it was made; a newer one is made beside it
+(`current`). It reads only, and everything in it can be made again. Belongs here: loading and
+running. What the tables hold is `tables`', what is asked of them `compiler`'s.
+"""
+
+import secrets
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+import duckdb
+import orjson
+import pyarrow as pa
+
+from feature_repo.archive import SCHEMA, Archive
+from feature_repo.audiences import tables
+from feature_repo.errors import PortraitError
+from feature_repo.features import USER_VIEWS
+from feature_repo.snapshots import schema as feature_schema
+from feature_repo.standing import stated
+
+THREADS: Final = 2
+MEMORY_LIMIT: Final = "2GB"
+
+CHANCES: Final = pa.schema(
+    [("user", pa.string()), ("name", pa.string()), ("value", pa.float64()),
+     ("as_of_ms", pa.int64())]
+)  # fmt: skip
+"""Columns of ``home/audiences/chances.parquet``: what a model says of users."""
+
+_CONSENTS: Final = pa.schema(
+    [("u", pa.int32()), ("purpose", pa.string()), ("granted", pa.bool_()), ("at_s", pa.int64()),
+     ("ordinal", pa.int32()), ("time_ms", pa.int64())]
+)  # fmt: skip
+
+
+class Index:
+    """What rules are answered from, as the archive stood when this was made.
+
+    Parameters
+    ----------
+    home
+        State folder (``PORTRAIT_HOME``); only read.
+
+    Attributes
+    ----------
+    num_events, num_users
+        What it holds.
+    newest_ms
+        Time of the newest event, epoch milliseconds; 0 of an empty archive.
+    built_s
+        How long it took to make, seconds.
+
+    Raises
+    ------
+    PortraitError
+        If the archive or a feature view cannot be read.
+    """
+
+    def __init__(self, home: Path) -> None:
+        started_s = time.monotonic()
+        self._connection = duckdb.connect()
+        spilled = Path(tempfile.gettempdir()) / f"portrait-{secrets.token_hex(8)}"
+        self._connection.execute(
+            f"SET threads = {THREADS}; SET memory_limit = '{MEMORY_LIMIT}'; "
+            f"SET temp_directory = '{spilled}'; "
+            "SET enable_progress_bar = false; SET TimeZone = 'UTC'; "
+            "ATTACH ':memory:' AS audience (COMPRESS); USE audience"
+        )
+        try:
+            self._load(home)
+        except duckdb.Error as error:
+            self._connection.close()
+            raise PortraitError(
+                f"the archive below {home} cannot be read ({type(error).__name__}): {error}"
+            ) from error
+        row = self.rows("SELECT count(*), coalesce(max(time_ms), 0) FROM events", {})[0]
+        self.num_events, self.newest_ms = int(row[0]), int(row[1])
+        self.num_users = int(self.rows("SELECT count(*) FROM facts", {})[0][0])
+        self._until_ms = max(self.newest_ms, *(r[0] for r in self.rows(tables.NEWEST, {})))
+        self.built_s = time.monotonic() - started_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free its memory."""
+        self._connection.close()
+
+    def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Return the rows of a query; may be called from any thread."""
+        with self._connection.cursor() as cursor:
+            cursor.execute("USE audience")
+            found: list[tuple[Any, ...]] = cursor.execute(sql, dict(parameters)).fetchall()
+        return found
+
+    def top_categories(self, most: int) -> list[str]:
+        """Return the categories that the most users are interested in."""
+        return [str(row[0]) for row in self.rows(tables.TOP_CATEGORIES, {"most": most})]
+
+    def is_past(self, now_ms: int) -> bool:
+        """Say whether anything is known of a later moment, and so must be left out."""
+        return now_ms < self._until_ms
+
+    def _load(self, home: Path) -> None:
+        run = self._connection.execute
+        parts = [str(part) for part in Archive(home / "archive" / "events").parts()]
+        if parts:
+            names = ", ".join("'" + part.replace("'", "''") + "'" for part in parts)
+            numbered = f"list_position([{names}], filename) * 4294967296 + file_row_number AS e"
+            source = f"SELECT *, {numbered} FROM read_parquet([{names}], filename = true, file_row_number = true)"  # noqa: E501
+        else:
+            self._empty("no_events", SCHEMA)
+            source = "SELECT *, 0::BIGINT AS e FROM no_events"
+        run(f"CREATE VIEW archive_events AS {source}")
+        run(
+            'CREATE VIEW archive_lines AS SELECT "user", e, type, time, unnest(items) AS i '
+            "FROM archive_events"
+        )
+        for statement in tables.LOAD.split(";"):
+            run(statement)
+        self._load_consents()
+        run(f"CREATE TABLE orders AS {tables.ORDERS}")
+        run(f"CREATE TABLE order_days AS {tables.ORDER_DAYS} ORDER BY day")
+        run(f"CREATE TABLE facts AS {tables.FACTS} ORDER BY u")
+        run(tables.TOTALS)
+        self._load_features(home)
+
+    def _empty(self, name: str, schema: pa.Schema) -> None:
+        self._connection.register("empty", schema.empty_table())
+        self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM empty")
+        self._connection.unregister("empty")
+
+    def _load_consents(self) -> None:
+        found = self._connection.execute(
+            "SELECT u, type, consent, properties, epoch_ms(time) FROM archive_events "
+            'JOIN users ON entity = "user" '
+            "WHERE consent IS NOT NULL OR (type = 'consent_updated' AND properties IS NOT NULL) "
+            "ORDER BY log_ms, log_seq, event_id"
+        ).fetchall()
+        rows = [
+            (u, purpose, granted, time_ms // 1000, ordinal, time_ms)
+            for ordinal, (u, type_, consent, properties, time_ms) in enumerate(found)
+            for purpose, granted in stated(type_, _json(consent), _json(properties)).items()
+        ]
+        table = pa.table(
+            [list(column) for column in zip(*rows, strict=True)] or [[] for _ in _CONSENTS],
+            schema=_CONSENTS,
+        )
+        self._connection.register("stated_consents", table)
+        self._connection.execute("CREATE TABLE consents AS SELECT * FROM stated_consents")
+        self._connection.unregister("stated_consents")
+
+    def _load_features(self, home: Path) -> None:
+        for view in USER_VIEWS:
+            folder = home / "features" / view
+            parts = sorted(str(path) for path in folder.glob("*.parquet"))
+            if parts:
+                names = ", ".join("'" + part.replace("'", "''") + "'" for part in parts)
+                source = f"SELECT * FROM read_parquet([{names}], union_by_name = true)"
+                self._connection.execute(f"CREATE VIEW feature_rows_{view} AS {source}")
+            else:
+                self._empty(f"feature_rows_{view}", feature_schema(view))
+            self._connection.execute(
+                f"CREATE TABLE features_{view} AS {tables.latest_features(view)}"
+            )
+        self._load_chances(home)
+        scores = tables.scores("SELECT u, name, value FROM chances")
+        self._connection.execute(f"CREATE TABLE scores AS {scores}")
+
+    def _load_chances(self, home: Path) -> None:
+        path = home / "audiences" / "chances.parquet"
+        if path.exists():
+            self._connection.read_parquet(str(path)).create_view("given_chances")
+        else:
+            self._empty("given_chances", CHANCES)
+        self._connection.execute(
+            "CREATE TABLE chances AS SELECT u, name, value, as_of_ms FROM given_chances "
+            'JOIN users ON entity = "user" '
+            "QUALIFY row_number() OVER (PARTITION BY u, name ORDER BY as_of_ms DESC) = 1"
+        )
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else orjson.loads(text)

@@ -1,0 +1,261 @@
+"""From a document in JSON or YAML to a `Definition`, or to what is wrong with it and where.
+
+Belongs here: reading, bounds on the whole document, JSON pointers, the JSON Schema, and what
+a rule may not rest on. The nodes themselves are `rules`'.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from typing import Any, Final
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from feature_repo.audiences import rules
+from feature_repo.audiences.traits import OVERDUE
+from feature_repo.audiences.values import Node
+from feature_repo.entity import Tenant
+from feature_repo.errors import InvalidRuleError
+from feature_repo.events import pointer
+
+MAX_DEPTH: Final = 40
+"""Levels of objects and lists in a definition; a rule takes two a level."""
+MAX_VALUES: Final = 20_000
+
+_NAME: Final = TypeAdapter[str](rules.Slug)
+
+
+def read(document: Any) -> rules.Definition:
+    """Return the audience that a parsed JSON or YAML document describes.
+
+    Raises
+    ------
+    InvalidRuleError
+        Whose ``errors`` point at every node that is wrong.
+
+    Examples
+    --------
+    >>> document = {"rule": {"event": {"type": "purchase", "count": {"gte": 3}}}, "consent": []}
+    >>> read(document).rule.event.count.gte
+    3.0
+    """
+    plain = _plain(document)
+    try:
+        definition = rules.Definition.model_validate(plain)
+    except ValidationError as error:
+        raise InvalidRuleError(
+            [
+                {"pointer": _place(plain, each), "detail": _detail(each)}
+                for each in error.errors(include_url=False, include_context=False)
+            ]
+        ) from None
+    if _rests_on_overdue(definition.rule):
+        raise InvalidRuleError(
+            [
+                {
+                    "pointer": "/rule",
+                    "detail": f"{OVERDUE} alone targets nobody: being overdue predicts a purchase "
+                    "worse than chance; add a condition under all",
+                }
+            ]
+        )
+    return definition
+
+
+def read_text(text: str | bytes) -> rules.Definition:
+    """Return the audience that a YAML or JSON text describes.
+
+    Raises
+    ------
+    InvalidRuleError
+        If it is no YAML, or `read` refuses it.
+    """
+    return read(parse_yaml(text))
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """Return the document that a YAML or JSON text holds.
+
+    Raises
+    ------
+    InvalidRuleError
+        If it is neither.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f": line {mark.line + 1}, column {mark.column + 1}"
+        raise InvalidRuleError(
+            [{"pointer": "", "detail": f"the document is neither JSON nor YAML{where}"}]
+        ) from None
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of an audience.
+
+    Raises
+    ------
+    InvalidRuleError
+
+    Examples
+    --------
+    >>> check_name("tea-drinkers")
+    """
+    try:
+        _NAME.validate_python(name)
+    except ValidationError as error:
+        detail = str(error.errors()[0]["msg"])
+        raise InvalidRuleError([{"pointer": "/name", "detail": detail}]) from None
+
+
+def shown(definition: rules.Definition) -> dict[str, Any]:
+    """Return a definition as a JSON document; `read` of it gives the same definition."""
+    return definition.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a definition."""
+    return rules.Definition.model_json_schema(by_alias=True)
+
+
+def pseudonymous(definition: rules.Definition, tenant: Tenant) -> rules.Definition:
+    """Return the definition with ``user_ids`` replaced by ``entities``: as it may be stored."""
+
+    def turned(value: Any) -> Any:
+        if isinstance(value, dict):
+            if list(value) == ["user_ids"]:
+                return {"entities": [tenant.entity(user) for user in value["user_ids"]]}
+            return {key: turned(each) for key, each in value.items()}
+        return [turned(each) for each in value] if isinstance(value, list) else value
+
+    return rules.Definition.model_validate(turned(shown(definition)))
+
+
+def nodes(definition: rules.Definition) -> Iterator[tuple[str, Node]]:
+    """Yield every node of the rule and of the exclusions with its JSON pointer, parents first."""
+    yield from _below(definition.rule, "/rule")
+    for index, node in enumerate(definition.exclude):
+        yield from _below(node, f"/exclude/{index}")
+
+
+def references(definition: rules.Definition) -> dict[str, str]:
+    """Return the other audiences that it names, each with the pointer of its first mention."""
+    found = dict[str, str]()
+    for place, node in nodes(definition):
+        if isinstance(node, rules.InAudience):
+            found.setdefault(node.audience, f"{place}/audience")
+    return found
+
+
+def check_references(
+    name: str, definition: rules.Definition, known: Mapping[str, rules.Definition]
+) -> None:
+    """Refuse names of unknown audiences, and rings of audiences that name each other.
+
+    Parameters
+    ----------
+    name
+        Under which the definition is to be known.
+    known
+        All other definitions.
+
+    Raises
+    ------
+    InvalidRuleError
+    """
+    for other, place in references(definition).items():
+        if other != name and other not in known:
+            detail = f"no audience is named {other}"
+        elif name in _reached(other, {**known, name: definition}):
+            detail = f"{other} in turn rests on {name}: audiences cannot rest on each other"
+        else:
+            continue
+        raise InvalidRuleError([{"pointer": place, "detail": detail}])
+
+
+def _reached(start: str, known: Mapping[str, rules.Definition]) -> set[str]:
+    found, open_names = set[str](), [start]
+    while open_names:
+        name = open_names.pop()
+        if name not in found:
+            found.add(name)
+            if name in known:
+                open_names += references(known[name])
+    return found
+
+
+def _below(node: Any, place: str) -> Iterator[tuple[str, Node]]:
+    yield place, node
+    if isinstance(node, rules.All | rules.AnyOf):
+        key = "all" if isinstance(node, rules.All) else "any"
+        for index, child in enumerate(getattr(node, key)):
+            yield from _below(child, f"{place}/{key}/{index}")
+    elif isinstance(node, rules.Not):
+        yield from _below(node.not_, f"{place}/not")
+
+
+def _rests_on_overdue(node: Any, *, negated: bool = False) -> bool:
+    """Say whether some way to satisfy a node asks of nothing but `OVERDUE`."""
+    if isinstance(node, rules.Not):
+        return _rests_on_overdue(node.not_, negated=not negated)
+    if isinstance(node, rules.All | rules.AnyOf):
+        children = node.all if isinstance(node, rules.All) else node.any
+        every = isinstance(node, rules.All) != negated
+        found = (_rests_on_overdue(child, negated=negated) for child in children)
+        return all(found) if every else any(found)
+    return isinstance(node, rules.HasTrait) and node.trait.name == OVERDUE
+
+
+def _plain(document: Any) -> Any:
+    """Return a bounded copy in which YAML's dates are texts; an alias is copied out."""
+    count = 0
+
+    def copied(value: Any, place: tuple[int | str, ...]) -> Any:
+        nonlocal count
+        count += 1
+        if count > MAX_VALUES or len(place) > MAX_DEPTH:
+            bound = f"{MAX_VALUES:,} values" if count > MAX_VALUES else f"{MAX_DEPTH} levels"
+            raise InvalidRuleError(
+                [{"pointer": pointer(place), "detail": f"the definition is over {bound}"}]
+            )
+        if isinstance(value, dict):
+            return {str(key): copied(each, (*place, str(key))) for key, each in value.items()}
+        if isinstance(value, list):
+            return [copied(each, (*place, index)) for index, each in enumerate(value)]
+        if isinstance(value, datetime | date):
+            return value.isoformat()
+        return value
+
+    return copied(document, ())
+
+
+def _place(document: Any, error: Any) -> str:
+    """Return the pointer of a Pydantic error, without the tags of unions that its place holds."""
+    place, here = list[int | str](), document
+    location = error["loc"]
+    for index, part in enumerate(location):
+        within = (
+            part in here
+            if isinstance(here, dict)
+            else isinstance(here, list) and isinstance(part, int) and part < len(here)
+        )
+        if within:
+            here = here[part]
+        elif not (error["type"] == "missing" and index == len(location) - 1):
+            continue
+        place.append(part)
+    return pointer(tuple(place))
+
+
+def _detail(error: Any) -> str:
+    if error["type"] in _DETAILS:
+        return _DETAILS[error["type"]]
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+_DETAILS: Final = {
+    "model_type": "expected an object",
+    "missing": "this is required",
+    "extra_forbidden": "there is no such key here",
+}

@@ -1,0 +1,103 @@
+"""Ready audiences: definitions that every shop has, in the same language as its own.
+
+Belongs here: RFM quintiles and cells, lifecycle stages, price tiers, interests and lapse risk
+as rules. They ask for no consent, so none of them is to be contacted as it stands: name one
+under ``audience`` in a definition that does. Names begin with `PREFIX`.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from feature_repo.audiences.rules import Definition
+from feature_repo.audiences.traits import TRAITS
+from feature_repo.derived import rfm_segment
+
+PREFIX: Final = "ready-"
+LAPSE_SHARE: Final = 20
+"""Percent of the users with the highest chance of no purchase."""
+
+_STAGES: Final = TRAITS["lifecycle.stage"].values
+_TIERS: Final[dict[str, dict[str, Any]]] = {
+    "premium": {"score": {"name": "price_level", "top": 25}},
+    "middle": {"all": [
+        {"score": {"name": "price_level", "top": 75}},
+        {"not": {"score": {"name": "price_level", "top": 25}}},
+    ]},
+    "budget": {"all": [
+        {"score": {"name": "price_level", "gte": 0}},
+        {"not": {"score": {"name": "price_level", "top": 75}}},
+    ]},
+}  # fmt: skip
+
+
+def ready(categories: Iterable[str] = ()) -> dict[str, Definition]:
+    """Return the ready audiences by name.
+
+    Parameters
+    ----------
+    categories
+        Those of whom the interested are to be an audience each.
+
+    Examples
+    --------
+    >>> ready(["Food/Tea"])["ready-interest-food-tea"].title
+    'Interested in Food/Tea'
+    """
+    made = dict[str, tuple[str, dict[str, Any]]]()
+    for figure in ("recency", "frequency", "monetary"):
+        for fifth in range(1, 6):
+            name = f"rfm_{figure}_quintile"
+            made[f"{figure}-{fifth}"] = (
+                f"RFM {figure}: fifth {fifth} (5 best)",
+                _trait(name, eq=fifth),
+            )
+    for cell, places in _cells().items():
+        made[f"rfm-{_slug(cell)}"] = (
+            f"RFM: {cell.replace('_', ' ')}",
+            {
+                "any": [
+                    {
+                        "all": [
+                            _trait("rfm_recency_quintile", eq=r),
+                            _trait("rfm_frequency_quintile", eq=f),
+                        ]
+                    }
+                    for r, f in places
+                ]
+            },
+        )
+    for stage in _STAGES:
+        rule = _trait("lifecycle.stage", eq=stage)
+        made[f"lifecycle-{_slug(stage)}"] = f"Lifecycle: {stage.replace('_', ' ')}", rule
+    for tier, rule in _TIERS.items():
+        made[f"price-{tier}"] = f"Price tier: {tier}", rule
+    for category in categories:
+        rule = _trait("interest_categories", contains=[category])
+        made.setdefault(f"interest-{_slug(category)}", (f"Interested in {category}", rule))
+    made["lapse-risk"] = (
+        f"Lapse risk: the {LAPSE_SHARE} % most likely not to buy within 28 days",
+        {"score": {"name": "lapse_28d", "top": LAPSE_SHARE}},
+    )
+    return {
+        PREFIX + name: Definition.model_validate({"title": title, "rule": rule, "consent": []})
+        for name, (title, rule) in made.items()
+    }
+
+
+def _trait(name: str, **asked: Any) -> dict[str, Any]:
+    return {"trait": {"name": name, **asked}}
+
+
+def _cells() -> dict[str, list[tuple[int, int]]]:
+    found = dict[str, list[tuple[int, int]]]()
+    for recency in range(1, 6):
+        for frequency in range(1, 6):
+            cell = rfm_segment(recency, frequency)
+            assert cell is not None
+            found.setdefault(cell, []).append((recency, frequency))
+    return found
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]

@@ -1,0 +1,232 @@
+"""SQL of the tables that rules are answered from, out of the archive and the feature views.
+
+``users`` number the entity ids, in their order; ``events`` and ``lines`` hold what conditions
+may ask of, ``orders`` and ``order_days`` what the explicit profile keeps of purchases,
+``facts`` its figures that no passing of time changes, a row for every user. The last three
+follow from ``events`` by the same SQL for all of it and for its past as of a moment.
+Belongs here: statements. What runs them is `index`'s, what asks of the tables `compiler`'s.
+"""
+
+from typing import Final
+
+from feature_repo.compact import DAY_S, MAX_MONEY_MILLI
+from feature_repo.derived import PRIOR_GAP_DAYS, PRIOR_GAPS
+from feature_repo.explicit import PASSIVE_TYPES
+from feature_repo.features import USER_VIEWS, scalars
+from feature_repo.orders import MAX_GAPS
+from feature_repo.score import load as score_terms
+
+_TEXTS: Final = (
+    "source", "coupon", "query", "url", "device", "channel", "campaign_id", "placement", "currency",
+)  # fmt: skip
+
+
+def _milli(amount: str) -> str:
+    """Return money as the profile counts it (`feature_repo.compact.pack_money`)."""
+    rounded = f"round_even(1000::DOUBLE * ({amount}), 0)"
+    return f"least({MAX_MONEY_MILLI}::DOUBLE, {rounded})::BIGINT"
+
+
+_LINE_AMOUNT: Final = (
+    "greatest(0::DOUBLE, i.quantity * coalesce(i.price, 0::DOUBLE) "
+    "- coalesce(i.discount, 0::DOUBLE))"
+)
+
+
+def _of_lines(figure: str) -> str:
+    """Return the sum of a figure of line ``i`` over an event's lines."""
+    return f"list_sum(list_transform(items, lambda i: {figure}))"
+
+
+def _thousandths(quantity: str) -> str:
+    return f"round_even(1000::DOUBLE * {quantity}, 0)::BIGINT"
+
+
+QUANTITY_M: Final = _thousandths("quantity")
+"""Quantity of a line in thousandths."""
+
+_SHELVES: Final = (
+    "[split_part(category, '/', 1), array_to_string(string_split(category, '/')[1:2], '/')]"
+)
+
+
+def _fill_shelves(level: int) -> str:
+    return f"""
+INSERT INTO shelf_events
+SELECT shelf, u, e, type, time_ms, sum(lines_m)::BIGINT, sum({QUANTITY_M})::BIGINT
+FROM lines JOIN (
+    SELECT good, shelf FROM goods JOIN shelves ON path = {_SHELVES}[{level}] WHERE level = {level}
+) USING (good)
+GROUP BY ALL ORDER BY shelf, type, time_ms
+"""
+
+
+LOAD: Final = f"""
+CREATE TABLE users AS
+SELECT (row_number() OVER (ORDER BY entity) - 1)::INTEGER AS u, entity
+FROM (SELECT DISTINCT "user" AS entity FROM archive_events);
+
+CREATE TABLE events AS
+SELECT *, row_number() OVER ()::INTEGER AS ordinal FROM (
+    SELECT u, e, type, epoch_ms(time) AS time_ms, anonymous, value, rating, {", ".join(_TEXTS)},
+        CASE WHEN type = 'purchase' THEN coalesce(order_id, event_id) END AS order_key,
+        {_milli(f"coalesce(abs(value), {_of_lines(_LINE_AMOUNT)}, 0::DOUBLE)")} AS amount_m,
+        coalesce({_of_lines(_milli(_LINE_AMOUNT))}, 0)::BIGINT AS lines_m,
+        coalesce({_of_lines(_thousandths("i.quantity"))}, 0)::BIGINT AS quantity_m
+    FROM archive_events JOIN users ON entity = "user"
+    ORDER BY type, log_ms, log_seq, event_id
+);
+
+CREATE TABLE goods AS
+SELECT row_number() OVER (ORDER BY string_split(category, '/'), item_id, brand)::INTEGER AS good,
+    item_id, category, brand
+FROM (SELECT DISTINCT i.item_id AS item_id, i.category AS category, i.brand AS brand
+    FROM archive_lines);
+
+CREATE TABLE lines AS
+SELECT u, e, type, epoch_ms(time) AS time_ms, good, i.price AS price, i.quantity AS quantity,
+    {_milli(_LINE_AMOUNT)} AS lines_m
+FROM archive_lines JOIN users ON entity = "user"
+JOIN goods ON item_id = i.item_id AND category IS NOT DISTINCT FROM i.category
+    AND brand IS NOT DISTINCT FROM i.brand
+ORDER BY good, type, time_ms;
+
+CREATE TABLE shelves AS
+SELECT row_number() OVER (ORDER BY level, path)::INTEGER AS shelf, level, path
+FROM (SELECT DISTINCT unnest([1, 2]) AS level, unnest({_SHELVES}) AS path FROM goods
+    WHERE category IS NOT NULL)
+WHERE level = 1 OR contains(path, '/');
+
+CREATE TABLE shelf_events (shelf INTEGER, u INTEGER, e BIGINT, type VARCHAR, time_ms BIGINT,
+    lines_m BIGINT, quantity_m BIGINT);
+{_fill_shelves(1)};
+{_fill_shelves(2)};
+"""
+"""Reads ``archive_events`` and ``archive_lines``. ``lines`` stand by category and item, so that a
+condition on either passes over all other lines unread. ``ordinal`` is the order of the fold within
+one type. ``shelf_events`` have one row for each event and shelf in it; a shelf is a category of the
+first or second level, with all below it."""
+
+TOTALS: Final = """
+CREATE TABLE event_totals AS
+SELECT u, type, count(*) AS num, sum(amount_m)::BIGINT AS amount_m,
+    sum(lines_m)::BIGINT AS lines_m, sum(quantity_m)::BIGINT AS quantity_m,
+    min(time_ms) AS first_ms, max(time_ms) AS last_ms
+FROM events GROUP BY ALL ORDER BY type;
+
+CREATE TABLE shelf_totals AS
+SELECT shelf, u, type, count(*) AS num, sum(lines_m)::BIGINT AS lines_m,
+    sum(quantity_m)::BIGINT AS quantity_m, min(time_ms) AS first_ms, max(time_ms) AS last_ms
+FROM shelf_events GROUP BY ALL ORDER BY shelf, type;
+"""
+"""Each user's sums over all time, for the rules that ask of nothing else."""
+
+ORDERS: Final = """
+SELECT u, ordinal, time_ms // 1000 AS at_s, amount_m, is_new,
+    CASE WHEN is_new AND time_ms // 1000 >= newest_s THEN time_ms // 1000 - newest_s END AS gap_s
+FROM (
+    SELECT *, order_key IS DISTINCT FROM lag(order_key) OVER before AS is_new,
+        max(time_ms // 1000) OVER (PARTITION BY u ORDER BY ordinal
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_s
+    FROM events WHERE type = 'purchase'
+    WINDOW before AS (PARTITION BY u ORDER BY ordinal)
+)
+"""
+"""Purchases as the profile takes them: one that repeats the last order id continues that order,
+and an order that arrives late makes no gap."""
+
+ORDER_DAYS: Final = f"""
+SELECT u, (at_s // {DAY_S})::INTEGER AS day, sum(orders)::BIGINT AS orders,
+    sum(spend_m)::BIGINT AS spend_m
+FROM (
+    SELECT u, at_s, is_new::INTEGER AS orders, amount_m AS spend_m FROM orders
+    UNION ALL
+    SELECT u, time_ms // 1000, 0, -amount_m FROM events WHERE type = 'refund'
+)
+GROUP BY ALL
+"""
+
+_OWN: Final = f"type NOT IN ({', '.join(repr(name) for name in sorted(PASSIVE_TYPES))})"
+
+FACTS: Final = f"""
+SELECT seen.u AS u, num_events, first_s, seen_s, anonymous, coalesce(num_orders, 0) AS num_orders,
+    coalesce(spend_m, 0) - coalesce(refund_m, 0) AS spend_m, last_order_s, median_gap_days,
+    greatest(7::DOUBLE, (gaps * coalesce(median_gap_days, 0) + {PRIOR_GAPS * PRIOR_GAP_DAYS})
+        / (gaps + {PRIOR_GAPS})) AS personal_gap_days
+FROM (
+    SELECT u, count(*) AS num_events, min(time_ms) // 1000 AS first_s,
+        max(time_ms) FILTER ({_OWN}) // 1000 AS seen_s, bool_and(anonymous) AS anonymous,
+        sum(amount_m) FILTER (type = 'refund') AS refund_m
+    FROM events GROUP BY u
+) seen
+LEFT JOIN (
+    SELECT u, num_orders, spend_m, last_order_s, coalesce(len(last_gaps), 0) AS gaps,
+        round(list_aggregate(last_gaps, 'median') / {DAY_S}::DOUBLE, 4) AS median_gap_days
+    FROM (
+        SELECT u, count(*) FILTER (is_new) AS num_orders, sum(amount_m) AS spend_m,
+            max(at_s) AS last_order_s,
+            (list(gap_s ORDER BY ordinal DESC) FILTER (gap_s IS NOT NULL))[1:{MAX_GAPS}]
+                AS last_gaps
+        FROM orders GROUP BY u
+    )
+) bought ON bought.u = seen.u
+"""
+
+LATEST_CONSENT: Final = """
+SELECT u, purpose, granted FROM consents
+QUALIFY row_number() OVER (PARTITION BY u, purpose ORDER BY at_s DESC, ordinal DESC) = 1
+"""
+
+
+def latest_features(view: str, until: str = "true") -> str:
+    """Return the SELECT of the newest row of each user in a feature view, ``until`` a condition."""
+    return f"""
+SELECT u, f.* FROM feature_rows_{view} f JOIN users ON entity = f."user" WHERE {until}
+QUALIFY row_number() OVER (PARTITION BY u ORDER BY event_timestamp DESC, created DESC) = 1
+"""
+
+
+def scores(chances: str) -> str:
+    """Return the SELECT of every score of every user.
+
+    Parameters
+    ----------
+    chances
+        SELECT of the scores that a model gave: u, name, value.
+    """
+    terms = [
+        f"coalesce({term.weight!r}::DOUBLE * ({name} / (abs({name}) + {term.half!r}::DOUBLE)), 0)"
+        for name, term in score_terms().items()
+    ]
+    used = [
+        view for view in USER_VIEWS if any(name in score_terms() for name in scalars(view))
+    ] or list(USER_VIEWS[:1])
+    joined = f"features_{used[0]} " + " ".join(
+        f"FULL JOIN features_{view} USING (u)" for view in used[1:]
+    )
+    return f"""
+SELECT u, 'interest' AS name, {" + ".join(terms) or "0"} AS value FROM {joined}
+UNION ALL SELECT u, 'price_level', avg(place) FROM lines JOIN ({_PLACES}) USING (good)
+WHERE type = 'purchase' GROUP BY u
+UNION ALL {chances}
+"""
+
+
+_PLACES: Final = """
+SELECT good, percent_rank() OVER (
+    PARTITION BY array_to_string(string_split(category, '/')[1:2], '/') ORDER BY price
+) AS place
+FROM (SELECT good, avg(price) AS price FROM lines WHERE type = 'purchase' AND price IS NOT NULL
+    GROUP BY good) JOIN goods USING (good) WHERE category IS NOT NULL
+"""
+"""How dear an item is, 0 to 1, among those bought in its category (its first two levels)."""
+
+NEWEST: Final = " UNION ALL ".join(
+    [f"SELECT coalesce(epoch_ms(max(event_timestamp)), 0) FROM features_{v}" for v in USER_VIEWS]
+    + ["SELECT coalesce(max(as_of_ms), 0) FROM chances"]
+)
+
+TOP_CATEGORIES: Final = """
+SELECT category FROM (SELECT unnest(interest_categories) AS category FROM features_profile)
+GROUP BY category ORDER BY count(*) DESC, category LIMIT $most
+"""

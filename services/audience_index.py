@@ -1,0 +1,101 @@
+"""The index that a gateway answers from: made when first asked for, renewed beside the old one.
+
+Belongs here: when a new one is made. What it holds is `feature_repo.audiences.index`'s.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from feature_repo.archive import Archive
+from feature_repo.audiences.index import Index
+from feature_repo.errors import PortraitError
+from feature_repo.features import USER_VIEWS
+from services.tasks import end
+
+CHECK_S: Final = 10.0
+"""The archive is looked at for new parts so often at most, and less often where an index takes
+long to make: it may take a tenth of the time."""
+READY_CATEGORIES: Final = 20
+"""So many categories, those that the most users are interested in, have a ready audience."""
+MAX_AT_ONCE: Final = 2
+"""Queries of one gateway that run side by side; others wait."""
+
+_log = structlog.get_logger(__name__)
+
+
+class AudienceIndex:
+    """The present index of a gateway.
+
+    Parameters
+    ----------
+    home
+        State folder.
+    check_s
+        See `CHECK_S`.
+
+    Attributes
+    ----------
+    turns
+        To be held while the index is asked.
+    categories
+        Those with a ready audience; none until there is an index.
+    """
+
+    def __init__(self, home: Path, check_s: float = CHECK_S) -> None:
+        self._home = home
+        self._check_s = check_s
+        self._index: Index | None = None
+        self._made_of = frozenset[str]()
+        self._next_s = 0.0
+        self._making: asyncio.Task[None] | None = None
+        self.turns = asyncio.Semaphore(MAX_AT_ONCE)
+        self.categories: list[str] = []
+
+    async def stop(self) -> None:
+        """Wait no longer for an index that is being made, and let go of the present one."""
+        await end(self._making)
+        self._index = None
+
+    async def present(self) -> Index:
+        """Return the index: at the first call made from the archive, then what was made last.
+
+        Raises
+        ------
+        PortraitError
+            If the archive cannot be read.
+        """
+        idle = self._making is None or self._making.done()
+        if idle and (self._index is None or time.monotonic() >= self._next_s):
+            self._making = asyncio.create_task(self._renew())
+        if self._index is None:
+            assert self._making is not None
+            await asyncio.shield(self._making)  # whoever gives up leaves it to the next
+        assert self._index is not None
+        return self._index
+
+    async def _renew(self) -> None:
+        """Make the index anew if what it is made of has changed."""
+        self._next_s = time.monotonic() + self._check_s
+        try:
+            parts = await asyncio.to_thread(self._parts)
+            if self._index is None or parts != self._made_of:
+                index = await asyncio.to_thread(Index, self._home)
+                self.categories = await asyncio.to_thread(index.top_categories, READY_CATEGORIES)
+                # Queries that still run hold the old one; its memory goes with the last of them.
+                self._made_of, self._index = parts, index
+                self._next_s = time.monotonic() + max(self._check_s, 10 * index.built_s)
+        except (PortraitError, OSError) as error:
+            if self._index is None:
+                raise
+            _log.warning("audience_index_not_renewed", error=str(error)[:200])
+
+    def _parts(self) -> frozenset[str]:
+        found = [str(part) for part in Archive(self._home / "archive" / "events").parts()]
+        for path in (*(self._home / "features" / view for view in USER_VIEWS),
+                     self._home / "audiences"):  # fmt: skip
+            found += [f"{p} {p.stat().st_mtime_ns}" for p in path.glob("*.parquet")]
+        return frozenset(found)
