@@ -7,6 +7,7 @@ rows is `feature_repo.live_store`'s (offered here too), their bytes are
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime
@@ -17,9 +18,10 @@ from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreCo
 from feast.utils import make_tzaware
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from feature_repo import loader, newer_rows
 from feature_repo.connection import connect, connect_async, translated
 from feature_repo.errors import LiveStateWriteError
-from feature_repo.live_row import LIVE_VIEW, PROJECT, LiveState, field_key, live_fields, row_key
+from feature_repo.live_row import LIVE_VIEW, PROJECT, LiveState, live_fields, row_key
 from feature_repo.live_store import (
     commit,
     load_live,
@@ -105,6 +107,35 @@ class PortraitOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         if progress is not None:
             progress(len(data))
 
+    def write_table(self, config: Any, table: Any, rows: Any) -> None:
+        """Write rows of a batch view from Arrow columns; see `online_write_batch`.
+
+        Each row is written whole or not at all. After a failure the same call does the rest.
+
+        Parameters
+        ----------
+        config
+            Feast's repository configuration.
+        table
+            A feature view for which `feature_repo.loader.encodable` is true.
+        rows
+            ``pyarrow.Table`` with the view's join key, event time and features.
+
+        Raises
+        ------
+        LiveStateWriteError
+            If the view is tagged ``live``: only the updater's commit may change it.
+        StoreUnavailableError
+            If the store does not answer in time.
+        """
+        _refuse_live(table)
+        client, done = self._get_client(config.online_store), rows_written.get()
+        names = loader.names(table.name, [feature.name for feature in table.features])
+        made = loader.rows(table, config.project, rows)
+        for count in newer_rows.write_all(client, names, made):
+            if done is not None:
+                done(count)
+
     async def online_write_batch_async(
         self,
         config: Any,
@@ -147,21 +178,19 @@ class PortraitOnlineStore(RedisOnlineStore):  # type: ignore[misc]
 def _write_newer(
     client: Any, view: str, rows: Mapping[bytes, tuple[datetime, dict[str, Any]]]
 ) -> None:
-    stamp = f"_ts:{view}".encode()
-    with client.pipeline(transaction=False) as pipe:
-        for row in rows:
-            pipe.hget(row, stamp)
-        stored = pipe.execute()
-        for (row, (moment, values)), old in zip(rows.items(), stored, strict=True):
-            time = Timestamp()
-            time.FromDatetime(moment)
-            if old is not None:
-                before = Timestamp.FromString(old)
-                if (before.seconds, before.nanos) > (time.seconds, time.nanos):
-                    continue
-            fields = {field_key(view, name): v.SerializeToString() for name, v in values.items()}
-            pipe.hset(row, mapping={stamp: time.SerializeToString(), **fields})
-        pipe.execute()
+    alike = defaultdict[tuple[str, ...], list[bytes]](list)  # rows that have the same features
+    for row, (_, values) in rows.items():
+        alike[tuple(values)].append(row)
+    for features, keys in alike.items():
+        encoded = [_encoded(*rows[key]) for key in keys]
+        newer_rows.write(client, loader.names(view, features), keys, encoded)
+
+
+def _encoded(moment: datetime, values: Mapping[str, Any]) -> bytes:
+    time = Timestamp()
+    time.FromDatetime(moment)
+    made = (value.SerializeToString() for value in values.values())
+    return newer_rows.packed([time.SerializeToString(), *made])
 
 
 def _refuse_live(table: Any) -> None:

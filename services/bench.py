@@ -99,7 +99,7 @@ def applied_per_s(client: Client, tell: Tell) -> float:
 
 
 def measure(
-    what: Literal["service", "updates", "soak", "lateness", "train"],
+    what: Literal["service", "updates", "soak", "lateness", "train", "materialize", "offline"],
     *,
     model: Path | None = None,
     data: Path | None = None,
@@ -113,9 +113,10 @@ def measure(
     what
         ``service``: latencies and throughput without a model. ``updates``: see
         `services.bench_updates`. ``soak``: see `services.soak`. ``lateness``: see
-        `services.lateness`. ``train``: see `training.compare.speed`.
+        `services.lateness`. ``train``: see `training.compare.speed`. ``materialize`` and
+        ``offline``: see `services.bench_materialize` and `services.bench_offline`.
     model
-        Model directory, for all but ``service``.
+        Model directory, for ``updates``, ``soak`` and ``lateness``.
     data
         State folder with an archive, for ``updates`` and ``lateness``; for ``train`` a table of
         events as `portrait compare events` takes it. Only read.
@@ -138,6 +139,11 @@ def measure(
             with step("measure training") as tell:
                 shop = speed.films() if data is None else events(data)
                 return speed.measure(shop, seconds=20.0, workers=2, tell=tell)
+        if what == "materialize":
+            from services.bench_materialize import measure_materialize
+
+            with step("measure materialize") as tell:
+                return measure_materialize(tell=tell)
         if what == "soak":
             from services.soak import soak
 
