@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from feast.infra.online_stores.helpers import _redis_key
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
@@ -36,6 +36,10 @@ __all__ = [
     "commit", "connect", "connect_async", "live_fields", "load_live", "read_batch",
     "read_live", "read_live_async", "replace_live", "row_key", "translated",
 ]  # fmt: skip
+
+_BULK_TIMEOUT_S: Final = 10.0
+"""Longest wait for one answer while a table is written: a disk that is written to may hold the
+server for a second or two, and nobody waits for a table's rows but its writer."""
 
 rows_written: ContextVar[Callable[[int], None] | None] = ContextVar("rows_written", default=None)
 """Told the number of rows after every batch written in this context; for progress."""
@@ -129,12 +133,15 @@ class PortraitOnlineStore(RedisOnlineStore):  # type: ignore[misc]
             If the store does not answer in time.
         """
         _refuse_live(table)
-        client, done = self._get_client(config.online_store), rows_written.get()
         names = loader.names(table.name, [feature.name for feature in table.features])
-        made = loader.rows(table, config.project, rows)
-        for count in newer_rows.write_all(client, names, made):
-            if done is not None:
-                done(count)
+        made, done = loader.rows(table, config.project, rows), rows_written.get()
+        client = connect(config.online_store.connection_string, timeout_s=_BULK_TIMEOUT_S)
+        try:
+            for count in newer_rows.write_all(client, names, made):
+                if done is not None:
+                    done(count)
+        finally:
+            client.close()
 
     async def online_write_batch_async(
         self,

@@ -144,6 +144,11 @@ def measure(
 
             with step("measure materialize") as tell:
                 return measure_materialize(tell=tell)
+        if what == "offline":
+            from services.bench_offline import measure_offline
+
+            with step("measure the point-in-time join") as tell:
+                return measure_offline(tell=tell)
         if what == "soak":
             from services.soak import soak
 

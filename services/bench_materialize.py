@@ -49,8 +49,8 @@ class Load:
 
     views: Sequence[str] = ("behaviour_28d", "profile", "item")
     rows: int = 40_000
-    rounds: int = 5
-    feast_rounds: int = 3
+    rounds: int = 3
+    feast_rounds: int = 2
 
 
 def measure_materialize(*, tell: Tell, load: Load | None = None) -> dict[str, Any]:
