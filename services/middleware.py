@@ -19,7 +19,8 @@ from services.api_keys import KeyRing
 from services.problems import Problem
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_OPEN: Final = ("/health/", "/problems/", "/docs", "/openapi.json", "/redoc", "/favicon.ico")
+OPEN: Final = ("/health/", "/problems/", "/docs", "/openapi.json", "/redoc", "/favicon.ico")
+"""Beginnings of the paths that need no key."""
 _CONTROL: Final = frozenset(
     {b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"x-session-id",
      b"serve-multiplexed-model-id", b"serve_multiplexed_model_id"}
@@ -112,10 +113,13 @@ class Frame:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
+                answered = MutableHeaders(scope=message)
                 if self._tags:
-                    MutableHeaders(scope=message)["x-request-id"] = request_id
+                    answered["x-request-id"] = request_id
+                spent_ms = (time.perf_counter() - started_s) * 1000
+                answered["server-timing"] = f"app;dur={spent_ms:.2f}"
                 if status in limits.CLOSING:
-                    MutableHeaders(scope=message)["connection"] = "close"
+                    answered["connection"] = "close"
             await send(message)
 
         async def refuse(problem: Problem) -> None:
@@ -148,7 +152,7 @@ class Frame:
             )
 
     async def _admit(self, scope: Scope, headers: Headers) -> Problem | None:
-        if scope["path"].startswith(_OPEN):
+        if scope["path"].startswith(OPEN):
             return None
         keys: KeyRing = self._state.gateway.keys
         bearer = headers.get("authorization", "")
