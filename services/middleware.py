@@ -4,6 +4,7 @@ Plain ASGI (no BaseHTTPMiddleware: it costs 0.1 ms and breaks cancellation).
 """
 
 import asyncio
+import math
 import re
 import time
 import uuid
@@ -15,8 +16,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services import limits
-from services.api_keys import KeyRing
+from services.api_keys import KeyRing, digest
 from services.problems import Problem
+from services.rate_limits import RateLimits
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPEN: Final = ("/health/", "/problems/", "/docs", "/openapi.json", "/redoc", "/favicon.ico")
@@ -155,13 +157,21 @@ class Frame:
         if scope["path"].startswith(OPEN):
             return None
         keys: KeyRing = self._state.gateway.keys
+        rates: RateLimits = self._state.gateway.rates
         bearer = headers.get("authorization", "")
         key = bearer[7:].strip() if bearer[:7].lower() == "bearer " else headers.get("x-api-key")
         caller = await keys.caller(key) if key else None
-        if caller is None:
+        if not key or caller is None:
             detail = "the API key is not known" if key else "the request carries no API key"
             return Problem("unauthorized", detail, headers={"www-authenticate": "Bearer"})
         scope["state"]["caller"] = caller
+        wait_s = await rates.wait_s(digest(key))
+        if wait_s > 0:
+            return Problem(
+                "rate-limited",
+                f"this key may make {rates.per_min} requests a minute",
+                headers={"retry-after": str(math.ceil(wait_s))},
+            )
         needed = "write" if scope["path"].startswith("/v1/events") else "server"
         # Returning the profile makes a write request a read.
         if needed == "write" and b"return=profile" in scope["query_string"]:

@@ -45,6 +45,8 @@ def refused(client: Client, method: str, path: str, **request: Any) -> dict[str,
     assert response.headers["content-type"] == "application/problem+json"
     assert problem["status"] == response.status_code
     assert problem["request_id"] == response.headers["x-request-id"]
+    assert response.headers["server-timing"].startswith("app;dur=")
+    assert problem["hint"]
     assert problem["instance"] == path.split("?", maxsplit=1)[0]
     assert client.http.get(problem["type"]).status_code == 200
     return problem
