@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
-from services import heap, ingest, items, operations, profiles, recommendations
+from services import heap, ingest, items, operations, profiles, recommendations, slashes
 from services.middleware import OPEN, Frame, Metrics
 from services.openapi import describe
 from services.problems import Problem, ProblemError, page
@@ -70,6 +70,7 @@ def create_app(
     )
     app.state.metrics = metrics
     routers = [m.router for m in (ingest, profiles, recommendations, items, operations)]
+    slashes.read()
     for router in routers:
         app.include_router(router)
     app.add_api_route(
@@ -97,7 +98,9 @@ async def _problem_page(name: str) -> Response:
 
 def _handle_errors(app: FastAPI) -> None:
     def answer(request: Request, problem: Problem, status: int | None = None) -> Response:
-        return problem.response(request.url.path, request.state.request_id, status)
+        return problem.response(
+            slashes.shown(request.scope["path"]), request.state.request_id, status
+        )
 
     @app.exception_handler(ProblemError)
     async def _problem(request: Request, error: ProblemError) -> Response:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services import limits
+from services import limits, slashes
 from services.api_keys import KeyRing, digest
 from services.problems import Problem
 from services.rate_limits import RateLimits
@@ -108,6 +108,8 @@ class Frame:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope = dict(scope)  # the server's own stays as it is
+        slashes.keep(scope)
         scope["headers"] = [(k, v) for k, v in scope["headers"] if k not in _CONTROL]
         scope.setdefault("state", {})["request_id"] = request_id
 
@@ -127,7 +129,7 @@ class Frame:
         async def refuse(problem: Problem) -> None:
             if begun:  # half an answer cannot be mended: the server breaks the connection
                 raise RuntimeError("the request failed after its answer had begun")
-            await problem.response(scope["path"], request_id)(scope, receive, tagged)
+            await problem.response(slashes.shown(scope["path"]), request_id)(scope, receive, tagged)
 
         try:
             # The bound cancels the handler, never an append: that has a task of its own.
@@ -140,7 +142,9 @@ class Frame:
                     await self._app(scope, bounded, tagged)
         except Exception as error:  # noqa: BLE001 - the last resort: an answer, the cause in the log
             if isinstance(error, TimeoutError) and bound.expired():
-                _log.warning("request_overtime", request_id=request_id, path=scope["path"])
+                _log.warning(
+                    "request_overtime", request_id=request_id, path=slashes.shown(scope["path"])
+                )
                 detail = f"there was no answer within {self._timeout_s:g} s"
                 await refuse(Problem("overtime", detail, headers={"retry-after": "1"}))
             else:
