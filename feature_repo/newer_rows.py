@@ -20,8 +20,8 @@ from feature_repo.connection import translated
 from feature_repo.script import Call, Script
 
 _ROWS_A_TRIP: Final = 1_000
-_ROWS_A_CALL: Final = 100
-"""A script call holds the server for a millisecond or two."""
+_ROWS_A_CALL: Final = 16
+"""More cost the server more a row: it keeps all that a call wrote until the call ends."""
 _WRITERS: Final = 2
 """Connections: while one's rows are under way, the other's are being written."""
 _PENDING: Final = 10
