@@ -7,19 +7,21 @@ rows is `feature_repo.live_store`'s (offered here too), their bytes are
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from feast.infra.online_stores.helpers import _redis_key
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from feast.utils import make_tzaware
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from feature_repo import loader, newer_rows
 from feature_repo.connection import connect, connect_async, translated
 from feature_repo.errors import LiveStateWriteError
-from feature_repo.live_row import LIVE_VIEW, PROJECT, LiveState, field_key, live_fields, row_key
+from feature_repo.live_row import LIVE_VIEW, PROJECT, LiveState, live_fields, row_key
 from feature_repo.live_store import (
     commit,
     load_live,
@@ -34,6 +36,10 @@ __all__ = [
     "commit", "connect", "connect_async", "live_fields", "load_live", "read_batch",
     "read_live", "read_live_async", "replace_live", "row_key", "translated",
 ]  # fmt: skip
+
+_BULK_TIMEOUT_S: Final = 10.0
+"""Longest wait for one answer while a table is written: a disk that is written to may hold the
+server for a second or two, and nobody waits for a table's rows but its writer."""
 
 rows_written: ContextVar[Callable[[int], None] | None] = ContextVar("rows_written", default=None)
 """Told the number of rows after every batch written in this context; for progress."""
@@ -105,6 +111,38 @@ class PortraitOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         if progress is not None:
             progress(len(data))
 
+    def write_table(self, config: Any, table: Any, rows: Any) -> None:
+        """Write rows of a batch view from Arrow columns; see `online_write_batch`.
+
+        Each row is written whole or not at all. After a failure the same call does the rest.
+
+        Parameters
+        ----------
+        config
+            Feast's repository configuration.
+        table
+            A feature view for which `feature_repo.loader.encodable` is true.
+        rows
+            ``pyarrow.Table`` with the view's join key, event time and features.
+
+        Raises
+        ------
+        LiveStateWriteError
+            If the view is tagged ``live``: only the updater's commit may change it.
+        StoreUnavailableError
+            If the store does not answer in time.
+        """
+        _refuse_live(table)
+        names = loader.names(table.name, [feature.name for feature in table.features])
+        made, done = loader.rows(table, config.project, rows), rows_written.get()
+        client = connect(config.online_store.connection_string, timeout_s=_BULK_TIMEOUT_S)
+        try:
+            for count in newer_rows.write_all(client, names, made):
+                if done is not None:
+                    done(count)
+        finally:
+            client.close()
+
     async def online_write_batch_async(
         self,
         config: Any,
@@ -147,21 +185,19 @@ class PortraitOnlineStore(RedisOnlineStore):  # type: ignore[misc]
 def _write_newer(
     client: Any, view: str, rows: Mapping[bytes, tuple[datetime, dict[str, Any]]]
 ) -> None:
-    stamp = f"_ts:{view}".encode()
-    with client.pipeline(transaction=False) as pipe:
-        for row in rows:
-            pipe.hget(row, stamp)
-        stored = pipe.execute()
-        for (row, (moment, values)), old in zip(rows.items(), stored, strict=True):
-            time = Timestamp()
-            time.FromDatetime(moment)
-            if old is not None:
-                before = Timestamp.FromString(old)
-                if (before.seconds, before.nanos) > (time.seconds, time.nanos):
-                    continue
-            fields = {field_key(view, name): v.SerializeToString() for name, v in values.items()}
-            pipe.hset(row, mapping={stamp: time.SerializeToString(), **fields})
-        pipe.execute()
+    alike = defaultdict[tuple[str, ...], list[bytes]](list)  # rows that have the same features
+    for row, (_, values) in rows.items():
+        alike[tuple(values)].append(row)
+    for features, keys in alike.items():
+        encoded = [_encoded(*rows[key]) for key in keys]
+        newer_rows.write(client, loader.names(view, features), keys, encoded)
+
+
+def _encoded(moment: datetime, values: Mapping[str, Any]) -> bytes:
+    time = Timestamp()
+    time.FromDatetime(moment)
+    made = (value.SerializeToString() for value in values.values())
+    return newer_rows.packed([time.SerializeToString(), *made])
 
 
 def _refuse_live(table: Any) -> None:

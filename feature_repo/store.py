@@ -116,24 +116,24 @@ def materialize(
     from feature_repo.online_store import rows_written
 
     store, counts = open_store(), dict.fromkeys(views, 0)
-    for view in views:
+    span = _utc(start) - timedelta(days=OVERLAP_DAYS), _utc(end)
+    try:
+        for view in views:
 
-        def count(rows: int, view: str = view) -> None:
-            counts[view] += rows
-            if progress is not None:
-                progress(view, counts[view])
+            def count(rows: int, view: str = view) -> None:
+                counts[view] += rows
+                if progress is not None:
+                    progress(view, counts[view])
 
-        if progress is not None:
-            progress(view, 0)
-        token = rows_written.set(count)
-        try:
-            with quiet():
-                store.materialize(
-                    _utc(start) - timedelta(days=OVERLAP_DAYS), _utc(end), feature_views=[view]
-                )
-        finally:
-            rows_written.reset(token)
-            close_offline()
+            count(0)
+            token = rows_written.set(count)
+            try:
+                with quiet():
+                    store.materialize(*span, feature_views=[view])
+            finally:
+                rows_written.reset(token)
+    finally:
+        close_offline()
     return counts
 
 

@@ -99,7 +99,9 @@ def applied_per_s(client: Client, tell: Tell) -> float:
 
 
 def measure(
-    what: Literal["service", "updates", "soak", "lateness", "train", "audiences"],
+    what: Literal[
+        "service", "updates", "soak", "lateness", "train", "materialize", "offline", "audiences"
+    ],
     *,
     model: Path | None = None,
     data: Path | None = None,
@@ -113,10 +115,11 @@ def measure(
     what
         ``service``: latencies and throughput without a model. ``updates``: see
         `services.bench_updates`. ``soak``: see `services.soak`. ``lateness``: see
-        `services.lateness`. ``train``: see `training.compare.speed`. ``audiences``: see
-        `services.bench_audiences`.
+        `services.lateness`. ``train``: see `training.compare.speed`. ``materialize``,
+        ``offline`` and ``audiences``: see `services.bench_materialize`,
+        `services.bench_offline` and `services.bench_audiences`.
     model
-        Model directory, for all but ``service``.
+        Model directory, for ``updates``, ``soak`` and ``lateness``.
     data
         State folder with an archive, for ``updates``, ``lateness`` and ``audiences``; for ``train`` a table of
         events as `portrait compare events` takes it. Only read.
@@ -144,6 +147,16 @@ def measure(
             with step("measure training") as tell:
                 shop = speed.films() if data is None else events(data)
                 return speed.measure(shop, seconds=20.0, workers=2, tell=tell)
+        if what == "materialize":
+            from services.bench_materialize import measure_materialize
+
+            with step("measure materialize") as tell:
+                return measure_materialize(tell=tell)
+        if what == "offline":
+            from services.bench_offline import measure_offline
+
+            with step("measure the point-in-time join") as tell:
+                return measure_offline(tell=tell)
         if what == "soak":
             from services.soak import soak
 

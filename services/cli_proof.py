@@ -12,10 +12,13 @@ from services.progress import console
 @app.command()
 def bench(
     what: Annotated[
-        Literal["service", "updates", "soak", "lateness", "train", "audiences"],
+        Literal[
+            "service", "updates", "soak", "lateness", "train", "materialize", "offline", "audiences"
+        ],
         typer.Argument(
             help="service: latency over HTTP; updates: the update path; soak: for long; "
             "lateness: what late events do to profiles; train: the training loop; "
+            "materialize: features into the store; offline: the point-in-time join; "
             "audiences: counting whom a rule describes"
         ),
     ] = "service",
@@ -37,7 +40,8 @@ def bench(
 
     Examples: `portrait bench service --json` · `portrait bench updates --json` ·
     `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json` ·
-    `portrait bench train --data ratings.parquet --json` · `portrait bench audiences --json`
+    `portrait bench train --data ratings.parquet --json` · `portrait bench materialize --json` ·
+    `portrait bench offline --json` · `portrait bench audiences --json`
     """
     from services.bench import measure, table
 

@@ -3,11 +3,13 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
+from urllib.parse import quote
 
 import httpx2
 import orjson
 from tenacity import (
+    RetryCallState,
     Retrying,
     retry_if_exception_type,
     stop_after_attempt,
@@ -15,9 +17,22 @@ from tenacity import (
 )
 
 from feature_repo.errors import PortraitError
+from services.client_types import (
+    Accepted,
+    EventPage,
+    EventsTaken,
+    ItemsTaken,
+    Models,
+    Ready,
+    Recommendations,
+    Similar,
+)
 
 ATTEMPTS: Final = 6
+LONGEST_WAIT_S: Final = 60.0
+"""Longest time that an answer's Retry-After is followed."""
 _TRANSIENT: Final = frozenset({429, 502, 503, 504})
+_JITTER: Final = wait_exponential_jitter(initial=0.1, max=2)
 
 
 class ApiError(PortraitError):
@@ -38,13 +53,23 @@ class ApiError(PortraitError):
 
 
 class TransientApiError(ApiError):
-    """A problem that may pass by itself; retried."""
+    """A problem that may pass by itself; retried.
+
+    Attributes
+    ----------
+    retry_after_s
+        How long the service asked to wait, seconds; 0 if it did not.
+    """
+
+    retry_after_s = 0.0
 
 
 class Client:
     """Talks to one service; repeats what may be repeated.
 
-    Events carry ids (made here when missing), so a repeated post changes nothing twice.
+    Events carry ids (made here when missing), so a repeated post changes nothing twice; the
+    other calls say how things are to be, not what to change. What may pass by itself (no
+    connection, 429, 502, 503, 504) is tried again, after what ``Retry-After`` says.
 
     Parameters
     ----------
@@ -93,21 +118,29 @@ class Client:
         """Say whether events are taken and applied."""
         return bool(self.http.get("/health/ready").status_code == 200)
 
-    def post_event(self, event: Mapping[str, Any], *, return_profile: bool = False) -> Any:
+    def readiness(self) -> Ready:
+        """Return each check of readiness, also when one fails."""
+        return cast("Ready", orjson.loads(self.http.get("/health/ready").content))
+
+    def models(self) -> Models:
+        """Return the models on disk and which one is in use."""
+        return cast("Models", self._call("GET", "/v1/models"))
+
+    def post_event(self, event: Mapping[str, Any], *, return_profile: bool = False) -> Accepted:
         """Post one event; with ``return_profile`` wait for its effect and return the profile."""
         body = {"id": uuid.uuid4().hex, **event}
         params = {"return": "profile"} if return_profile else {}
-        return self._call("POST", "/v1/events", body, params)
+        return cast("Accepted", self._call("POST", "/v1/events", body, params))
 
-    def post_batch(self, events: Sequence[Mapping[str, Any]]) -> Any:
+    def post_batch(self, events: Sequence[Mapping[str, Any]]) -> EventsTaken:
         """Post up to 1,000 events; returns the counts, also when some or all were refused."""
         body = [e if "id" in e else {"id": uuid.uuid4().hex, **e} for e in events]
-        return self._call("POST", "/v1/events/batch", body, accept=(422,))
+        return cast("EventsTaken", self._batch("/v1/events/batch", body))
 
     def profile(self, user_id: str, *, view: str = "full", after: str | None = None) -> Any:
         """Return a user's profile, not older than the receipt ``after``."""
         params = _given(view=view, after=after)
-        return self._call("GET", f"/v1/users/{user_id}/profile", params=params)
+        return self._call("GET", f"/v1/users/{_named(user_id)}/profile", params=params)
 
     def events(
         self,
@@ -117,10 +150,11 @@ class Client:
         cursor: str | None = None,
         type: str | None = None,  # noqa: A002 - the API's word
         after: str | None = None,
-    ) -> Any:
+    ) -> EventPage:
         """Return a page of a user's events, newest first."""
         params = _given(limit=limit, cursor=cursor, type=type, after=after)
-        return self._call("GET", f"/v1/users/{user_id}/events", params=params)
+        found = self._call("GET", f"/v1/users/{_named(user_id)}/events", params=params)
+        return cast("EventPage", found)
 
     def recommendations(
         self,
@@ -131,7 +165,7 @@ class Client:
         exclude: Sequence[str] = (),
         category: str | None = None,
         explain: bool = False,
-    ) -> Any:
+    ) -> Recommendations:
         """Return recommendations for a user."""
         params = _given(
             n=n,
@@ -140,27 +174,50 @@ class Client:
             category=category,
             explain="true" if explain else None,
         )
-        return self._call("GET", f"/v1/users/{user_id}/recommendations", params=params)
+        found = self._call("GET", f"/v1/users/{_named(user_id)}/recommendations", params=params)
+        return cast("Recommendations", found)
 
-    def rank(self, user_id: str, items: Sequence[str]) -> Any:
+    def recommend_session(
+        self,
+        events: Sequence[Mapping[str, Any]],
+        *,
+        n: int = 10,
+        exclude: Sequence[str] = (),
+        category: str | None = None,
+        explain: bool = False,
+    ) -> Recommendations:
+        """Return recommendations for a session of an anonymous visitor; nothing is stored."""
+        body = _given(
+            events=list(events), n=n, exclude=list(exclude), category=category, explain=explain
+        )
+        return cast("Recommendations", self._call("POST", "/v1/recommendations", body))
+
+    def rank(self, user_id: str, items: Sequence[str], *, explain: bool = False) -> Recommendations:
         """Return ``items`` in the user's order."""
-        return self._call("POST", "/v1/rank", {"user_id": user_id, "items": list(items)})
+        body = {"user_id": user_id, "items": list(items), "explain": explain}
+        return cast("Recommendations", self._call("POST", "/v1/rank", body))
 
     def item(self, item_id: str) -> Any:
         """Return an item of the catalogue."""
-        return self._call("GET", f"/v1/items/{item_id}")
+        return self._call("GET", f"/v1/items/{_named(item_id)}")
 
     def put_item(self, item: Mapping[str, Any]) -> Any:
         """Create or replace an item."""
-        return self._call("PUT", f"/v1/items/{item['item_id']}", dict(item))
+        return self._call("PUT", f"/v1/items/{_named(item['item_id'])}", dict(item))
 
-    def put_items(self, items: Sequence[Mapping[str, Any]]) -> Any:
-        """Create or replace up to 1,000 items."""
-        return self._call("POST", "/v1/items/batch", list(items), accept=(422,))
+    def put_items(self, items: Sequence[Mapping[str, Any]]) -> ItemsTaken:
+        """Create or replace up to 1,000 items; returns the counts, also when some were refused."""
+        return cast("ItemsTaken", self._batch("/v1/items/batch", list(items)))
 
-    def similar(self, item_id: str, *, n: int = 10) -> Any:
+    def delete_item(self, item_id: str) -> bool:
+        """Remove an item; False if there was none (or an earlier try removed it)."""
+        path = f"/v1/items/{_named(item_id)}"
+        return bool(self._send("DELETE", path, None, {}, accept=(404,)).status_code == 204)
+
+    def similar(self, item_id: str, *, n: int = 10) -> Similar:
         """Return similar items."""
-        return self._call("GET", f"/v1/items/{item_id}/similar", params={"n": n})
+        path = f"/v1/items/{_named(item_id)}/similar"
+        return cast("Similar", self._call("GET", path, params={"n": n}))
 
     def applied(self) -> int:
         """Return how many events the service has applied since its store was made."""
@@ -169,13 +226,21 @@ class Client:
                 return int(float(line.split()[1]))
         return 0
 
-    def wait_applied(self, receipt: str) -> None:
-        """Return once everything up to ``receipt`` is applied; each part is waited for."""
-        self._call("GET", "/v1/receipts", params={"after": receipt})
+    def wait_applied(self, receipt: str | None) -> None:
+        """Return once everything up to ``receipt`` is applied; at once if nothing was taken."""
+        if receipt is not None:
+            self._call("GET", "/v1/receipts", params={"after": receipt})
 
     def metrics(self) -> str:
         """Return the numbers of the service in Prometheus form."""
         return str(self._send("GET", "/metrics", None, {}).text)
+
+    def _batch(self, path: str, body: Sequence[Mapping[str, Any]]) -> Any:
+        response = self._send("POST", path, body, {}, accept=(422,))
+        found = orjson.loads(response.content)
+        if "received" not in found:  # not a batch of which nothing was taken: no batch at all
+            raise _error(response)
+        return found
 
     def _call(
         self,
@@ -200,7 +265,7 @@ class Client:
         headers = {} if body is None else {"content-type": "application/json"}
         for attempt in Retrying(
             stop=stop_after_attempt(self._attempts),
-            wait=wait_exponential_jitter(initial=0.1, max=2),
+            wait=_pause_s,
             retry=retry_if_exception_type((TransientApiError, httpx2.TransportError)),
             reraise=True,
         ):
@@ -219,7 +284,23 @@ def _error(response: Any) -> ApiError:
     except orjson.JSONDecodeError:
         problem = {}
     kind = TransientApiError if response.status_code in _TRANSIENT else ApiError
-    return kind(response.status_code, problem if isinstance(problem, dict) else {})
+    error = kind(response.status_code, problem if isinstance(problem, dict) else {})
+    if isinstance(error, TransientApiError):
+        asked = response.headers.get("retry-after", "")
+        error.retry_after_s = float(asked) if asked.isdecimal() else 0.0
+    return error
+
+
+def _pause_s(state: RetryCallState) -> float:
+    """Return how long to wait before the next try: as long as asked, and a little more."""
+    error = None if state.outcome is None else state.outcome.exception()
+    asked_s = error.retry_after_s if isinstance(error, TransientApiError) else 0.0
+    return min(asked_s, LONGEST_WAIT_S) + _JITTER(state)
+
+
+def _named(name: str) -> str:
+    """Return an id as one segment of a path."""
+    return quote(name, safe="")
 
 
 def _given(**params: Any) -> dict[str, Any]:

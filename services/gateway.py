@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,8 +13,11 @@ from starlette.responses import Response
 
 from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
-from services import audiences, heap, ingest, items, operations, profiles, recommendations
-from services.middleware import Frame, Metrics
+from services import (
+    audiences, heap, ingest, items, operations, profiles, recommendations, slashes,
+)  # fmt: skip
+from services.middleware import OPEN, Frame, Metrics
+from services.openapi import describe
 from services.problems import Problem, ProblemError, page
 from services.settings import Settings
 from services.state import GatewayState
@@ -68,8 +71,12 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.metrics = metrics
-    for module in (ingest, profiles, recommendations, items, audiences, operations):
-        app.include_router(module.router)
+    routers = [
+        m.router for m in (ingest, profiles, recommendations, items, audiences, operations)
+    ]
+    slashes.read()
+    for router in routers:
+        app.include_router(router)
     app.add_api_route(
         "/problems/{name}", _problem_page, include_in_schema=False, response_class=HTMLResponse
     )
@@ -82,7 +89,7 @@ def create_app(
         timeout_s=settings.body_timeout_s + settings.wait_ms / 1000 + ANSWER_TIMEOUT_S,
     )
     _handle_errors(app)
-    _document(app)
+    describe(app, routers, OPEN)
     return app
 
 
@@ -95,7 +102,9 @@ async def _problem_page(name: str) -> Response:
 
 def _handle_errors(app: FastAPI) -> None:
     def answer(request: Request, problem: Problem, status: int | None = None) -> Response:
-        return problem.response(request.url.path, request.state.request_id, status)
+        return problem.response(
+            slashes.shown(request.scope["path"]), request.state.request_id, status
+        )
 
     @app.exception_handler(ProblemError)
     async def _problem(request: Request, error: ProblemError) -> Response:
@@ -120,55 +129,3 @@ def _handle_errors(app: FastAPI) -> None:
         response = answer(request, problem, error.status_code)
         response.headers.update(error.headers or {})
         return response
-
-
-def _document(app: FastAPI) -> None:
-    """Add what FastAPI cannot see: the key, and that errors are problems."""
-    original = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = original()
-            components = schema.setdefault("components", {})
-            components["securitySchemes"] = {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            }
-            components.setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
-            schema["security"] = [{"bearer": []}, {"header": []}]
-            for path, operations_ in schema["paths"].items():
-                for operation in operations_.values():
-                    if path.startswith("/health/"):
-                        operation["security"] = []
-                    operation["responses"].pop("422", None)
-                    operation["responses"]["default"] = PROBLEM_RESPONSE
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-PROBLEM_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "instance", "request_id"],
-    "properties": {
-        "type": {"type": "string", "format": "uri-reference"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "instance": {"type": "string"},
-        "request_id": {"type": "string"},
-        "hint": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
-            },
-        },
-    },
-}
-PROBLEM_RESPONSE: dict[str, Any] = {
-    "description": "A problem (RFC 9457)",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-}

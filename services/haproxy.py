@@ -31,13 +31,18 @@ HEADER_TIMEOUT_S: Final = 10
 IDLE_TIMEOUT_S: Final = 75
 """How long a connection is kept for its next request."""
 _PROBLEMS: Final = {
-    413: ("too-large", "Too large", "the body is over 5 MB"),
-    431: ("headers-too-large", "Request header fields too large", "the head is over 16 KB"),
-    502: ("unavailable", "No gateway answers", "the gateway went away: repeat the request"),
-    503: ("unavailable", "No gateway answers", "no gateway is up: repeat the request"),
-    504: ("unavailable", "No gateway answers", "the gateway is silent: repeat the request"),
-}
-"""What HAProxy answers by itself: problem type, title and detail (no quotes in them).
+    413: ("too-large", "Too large", "the body is over 5 MB", "send less"),
+    431: (
+        "headers-too-large", "Request header fields too large", "the head is over 16 KB",
+        "send less",
+    ),
+    502: (
+        "unavailable", "No gateway answers", "the gateway went away", "repeat the request",
+    ),
+    503: ("unavailable", "No gateway answers", "no gateway is up", "repeat the request"),
+    504: ("unavailable", "No gateway answers", "the gateway is silent", "repeat the request"),
+}  # fmt: skip
+"""What HAProxy answers by itself: problem type, title, detail, hint (no quotes in them).
 
 Of a head that never ends or is over its buffer it says 408 or 400 in words of its own."""
 _PR_SET_PDEATHSIG: Final = 1
@@ -64,6 +69,9 @@ def mended(config: str) -> str:
         f"    timeout http-keep-alive {IDLE_TIMEOUT_S}s\n"
         "    http-request del-header x-request-id "
         "if !{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._:-]{1,128}$ }\n"
+        "    http-request set-var(txn.id) req.hdr(x-request-id)\n"
+        "    http-request set-var(txn.id) uuid() if !{ var(txn.id) -m len gt 0 }\n"
+        "    http-request set-var(txn.path) path,json(utf8s)\n"
         f"    http-request return status 413 {_problem(413)} "
         f"if {{ req.hdr_val(content-length) gt {MAX_CONTENT_LENGTH} }}\n"
         f"    http-request return status 431 {_problem(431)} "
@@ -83,11 +91,12 @@ def _own_answer(match: re.Match[str]) -> str:
 
 
 def _problem(status: int) -> str:
-    name, title, detail = _PROBLEMS[status]
+    name, title, detail, hint = _PROBLEMS[status]
     return (
-        "content-type application/problem+json string "
+        "content-type application/problem+json lf-string "
         f'\'{{"type":"/problems/{name}","title":"{title}","status":{status},'
-        f'"detail":"{detail}"}}\''
+        f'"detail":"{detail}","instance":"%[var(txn.path)]","request_id":"%[var(txn.id)]",'
+        f'"hint":"{hint}"}}\' hdr x-request-id %[var(txn.id)] hdr server-timing proxy'
     )
 
 

@@ -24,8 +24,10 @@ from feature_repo.events import (
     to_record,
 )
 from services import body
+from services.answer_schemas import EVENT, EVENT_BATCH
 from services.answers import answer, gateway
 from services.middleware import Metrics
+from services.openapi import EVENT_EXAMPLE, batch_of, body_of
 from services.problems import ProblemError
 from services.profiles import current
 from services.receipt import Appended, merged
@@ -35,17 +37,6 @@ router = APIRouter(prefix="/v1/events", tags=["events"])
 
 ERASED: Final = "this person asked to be forgotten: no event of theirs is taken"
 _YIELD_EVERY: Final = 100  # events between which other requests get their turn
-_REF: Final = Event.model_json_schema()
-_ONE: Final = {"requestBody": {"required": True, "content": {"application/json": {"schema": _REF}}}}
-_MANY: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"type": "array", "items": _REF, "maxItems": 1000}},
-            "application/x-ndjson": {"schema": {"type": "string"}},
-        },
-    }
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +60,7 @@ class Refused:
         }
 
 
-@router.post("", status_code=202, openapi_extra=_ONE)
+@router.post("", status_code=202, responses=EVENT, openapi_extra=body_of(Event, EVENT_EXAMPLE))
 async def post_event(
     request: Request,
     returning: Annotated[
@@ -98,7 +89,9 @@ async def post_event(
     return answer(reply)
 
 
-@router.post("/batch", status_code=202, openapi_extra=_MANY)
+@router.post(
+    "/batch", status_code=202, responses=EVENT_BATCH, openapi_extra=batch_of(Event, EVENT_EXAMPLE)
+)
 async def post_batch(request: Request) -> Response:
     """Take up to 1,000 events, each by itself: 202 all, 207 some, 422 none."""
     state = gateway(request)

@@ -1,6 +1,6 @@
 """Routes of the catalogue: single items, batches, and what is similar."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import ValidationError
@@ -9,30 +9,17 @@ from starlette.responses import Response
 from feature_repo.catalogue import Item
 from feature_repo.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, iso, problems
 from services import body
+from services.answer_schemas import ITEM, ITEM_BATCH, ITEM_PUT, SIMILAR
 from services.answers import answer, gateway
+from services.openapi import ITEM_EXAMPLE, batch_of, body_of
 from services.problems import ProblemError
 
 router = APIRouter(prefix="/v1/items", tags=["items"])
 
 ItemId = Annotated[str, Path(min_length=1, max_length=128)]
-_BODY: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": Item.model_json_schema()}},
-    }
-}
-_BATCH_BODY: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"type": "array", "items": Item.model_json_schema()}},
-            "application/x-ndjson": {"schema": {"type": "string"}},
-        },
-    }
-}
 
 
-@router.put("/{item_id}", openapi_extra=_BODY)
+@router.put("/{item_id}", responses=ITEM_PUT, openapi_extra=body_of(Item, ITEM_EXAMPLE))
 async def put_item(request: Request, item_id: ItemId) -> Response:
     """Create an item (201) or replace it (200)."""
     state = gateway(request)
@@ -52,7 +39,7 @@ async def put_item(request: Request, item_id: ItemId) -> Response:
     return answer(_shown(item), 201 if known is None else 200)
 
 
-@router.get("/{item_id}")
+@router.get("/{item_id}", responses=ITEM)
 async def get_item(request: Request, item_id: ItemId) -> Response:
     """Return an item."""
     state = gateway(request)
@@ -71,7 +58,7 @@ async def delete_item(request: Request, item_id: ItemId) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/batch", openapi_extra=_BATCH_BODY)
+@router.post("/batch", responses=ITEM_BATCH, openapi_extra=batch_of(Item, ITEM_EXAMPLE))
 async def post_items(request: Request) -> Response:
     """Create or replace up to 1,000 items, each by itself: 200 all, 207 some, 422 none."""
     state = gateway(request)
@@ -97,7 +84,7 @@ async def post_items(request: Request) -> Response:
     return answer(reply, 200 if not errors else 207 if taken else 422)
 
 
-@router.get("/{item_id}/similar")
+@router.get("/{item_id}/similar", responses=SIMILAR)
 async def get_similar(
     request: Request, item_id: ItemId, n: Annotated[int, Query(ge=1, le=500)] = 10
 ) -> Response:

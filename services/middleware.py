@@ -4,6 +4,7 @@ Plain ASGI (no BaseHTTPMiddleware: it costs 0.1 ms and breaks cancellation).
 """
 
 import asyncio
+import math
 import re
 import time
 import uuid
@@ -14,12 +15,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services import limits
-from services.api_keys import KeyRing
+from services import limits, slashes
+from services.api_keys import KeyRing, digest
 from services.problems import Problem
+from services.rate_limits import RateLimits
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_OPEN: Final = ("/health/", "/problems/", "/docs", "/openapi.json", "/redoc", "/favicon.ico")
+OPEN: Final = ("/health/", "/problems/", "/docs", "/openapi.json", "/redoc", "/favicon.ico")
+"""Beginnings of the paths that need no key."""
 _CONTROL: Final = frozenset(
     {b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"x-session-id",
      b"serve-multiplexed-model-id", b"serve_multiplexed_model_id"}
@@ -105,6 +108,8 @@ class Frame:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope = dict(scope)  # the server's own stays as it is
+        slashes.keep(scope)
         scope["headers"] = [(k, v) for k, v in scope["headers"] if k not in _CONTROL]
         scope.setdefault("state", {})["request_id"] = request_id
 
@@ -112,16 +117,19 @@ class Frame:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
+                answered = MutableHeaders(scope=message)
                 if self._tags:
-                    MutableHeaders(scope=message)["x-request-id"] = request_id
+                    answered["x-request-id"] = request_id
+                spent_ms = (time.perf_counter() - started_s) * 1000
+                answered["server-timing"] = f"app;dur={spent_ms:.2f}"
                 if status in limits.CLOSING:
-                    MutableHeaders(scope=message)["connection"] = "close"
+                    answered["connection"] = "close"
             await send(message)
 
         async def refuse(problem: Problem) -> None:
             if begun:  # half an answer cannot be mended: the server breaks the connection
                 raise RuntimeError("the request failed after its answer had begun")
-            await problem.response(scope["path"], request_id)(scope, receive, tagged)
+            await problem.response(slashes.shown(scope["path"]), request_id)(scope, receive, tagged)
 
         try:
             # The bound cancels the handler, never an append: that has a task of its own.
@@ -134,7 +142,9 @@ class Frame:
                     await self._app(scope, bounded, tagged)
         except Exception as error:  # noqa: BLE001 - the last resort: an answer, the cause in the log
             if isinstance(error, TimeoutError) and bound.expired():
-                _log.warning("request_overtime", request_id=request_id, path=scope["path"])
+                _log.warning(
+                    "request_overtime", request_id=request_id, path=slashes.shown(scope["path"])
+                )
                 detail = f"there was no answer within {self._timeout_s:g} s"
                 await refuse(Problem("overtime", detail, headers={"retry-after": "1"}))
             else:
@@ -148,16 +158,24 @@ class Frame:
             )
 
     async def _admit(self, scope: Scope, headers: Headers) -> Problem | None:
-        if scope["path"].startswith(_OPEN):
+        if scope["path"].startswith(OPEN):
             return None
         keys: KeyRing = self._state.gateway.keys
+        rates: RateLimits = self._state.gateway.rates
         bearer = headers.get("authorization", "")
         key = bearer[7:].strip() if bearer[:7].lower() == "bearer " else headers.get("x-api-key")
         caller = await keys.caller(key) if key else None
-        if caller is None:
+        if not key or caller is None:
             detail = "the API key is not known" if key else "the request carries no API key"
             return Problem("unauthorized", detail, headers={"www-authenticate": "Bearer"})
         scope["state"]["caller"] = caller
+        wait_s = await rates.wait_s(digest(key))
+        if wait_s > 0:
+            return Problem(
+                "rate-limited",
+                f"this key may make {rates.per_min} requests a minute",
+                headers={"retry-after": str(math.ceil(wait_s))},
+            )
         needed = "write" if scope["path"].startswith("/v1/events") else "server"
         # Returning the profile makes a write request a read.
         if needed == "write" and b"return=profile" in scope["query_string"]:

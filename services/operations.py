@@ -7,8 +7,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from prometheus_client import generate_latest
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
+from services.answer_schemas import LIVE, METRICS, MODELS, READY
 from services.answers import answer, gateway
 from services.health import Health
 from services.models import chosen
@@ -22,13 +23,13 @@ NEARLY_FULL: Final = 0.9
 """The service is not ready once a partition's log holds this share of its limit."""
 
 
-@router.get("/health/live")
+@router.get("/health/live", responses=LIVE)
 async def live() -> Response:
     """Say that the process answers."""
     return answer({"status": "ok"})
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", responses=READY)
 async def ready(request: Request) -> Response:
     """Say whether events are taken and applied: 200, or 503 with what is missing."""
     state = gateway(request)
@@ -74,7 +75,7 @@ def readiness(health: Health, lag_limit: int, *, draining: bool) -> dict[str, di
     }
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse, responses=METRICS)
 async def metrics(request: Request) -> Response:
     """Return this replica's numbers and the log's, in Prometheus form."""
     text = generate_latest(request.app.state.metrics.registry).decode()
@@ -117,7 +118,7 @@ async def wait_for_receipt(
     return Response(status_code=204)
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=MODELS)
 async def models(request: Request) -> Response:
     """Return the models on disk and which one is in use."""
     state = gateway(request)

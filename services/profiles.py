@@ -11,9 +11,11 @@ from starlette.responses import Response
 from feature_repo import views
 from feature_repo.events import record_to_api
 from feature_repo.live_row import LiveState
+from services.answer_schemas import EVENTS
 from services.answers import answer, gateway
 from services.event_history import Position, read_events
 from services.problems import ProblemError
+from services.profile_schemas import PROFILE
 from services.state import GatewayState
 
 router = APIRouter(prefix="/v1/users", tags=["users"])
@@ -29,7 +31,7 @@ _MAX_ADMIN_LIMIT: Final = 100_000
 _log = structlog.get_logger(__name__)
 
 
-@router.get("/{user_id}/profile")
+@router.get("/{user_id}/profile", responses=PROFILE)
 async def get_profile(
     request: Request, user_id: UserId, view: View = "full", after: After = None
 ) -> Response:
@@ -106,7 +108,7 @@ def _learned(
     )
 
 
-@router.get("/{user_id}/events")
+@router.get("/{user_id}/events", responses=EVENTS)
 async def get_events(
     request: Request,
     user_id: UserId,

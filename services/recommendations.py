@@ -13,6 +13,7 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.event_fields import Id
 from feature_repo.events import Event, EventItem, to_record
 from feature_repo.live_row import LiveState
+from services.answer_schemas import RECOMMENDED
 from services.answers import answer, gateway
 from services.profiles import After, UserId
 from services.recommender import Ranking, Shopper, Wish
@@ -65,7 +66,7 @@ class RankRequest(BaseModel):
     explain: bool = False
 
 
-@router.get("/users/{user_id}/recommendations")
+@router.get("/users/{user_id}/recommendations", responses=RECOMMENDED)
 async def get_recommendations(
     request: Request,
     user_id: UserId,
@@ -83,7 +84,7 @@ async def get_recommendations(
     return _answer(request, user_id, shopper, wish, now_ms, degraded=degraded)
 
 
-@router.post("/recommendations")
+@router.post("/recommendations", responses=RECOMMENDED)
 async def post_recommendations(request: Request, session: Session) -> Response:
     """Recommend to a session that is sent along; nothing is stored."""
     state = gateway(request)
@@ -92,7 +93,7 @@ async def post_recommendations(request: Request, session: Session) -> Response:
     return _answer(request, None, _of_session(state, session), wish, now_ms, degraded=False)
 
 
-@router.post("/rank")
+@router.post("/rank", responses=RECOMMENDED)
 async def rank(request: Request, body: RankRequest) -> Response:
     """Score the given items for a user and return them in order."""
     state = gateway(request)

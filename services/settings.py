@@ -44,6 +44,9 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest time in which a request's body must arrive, seconds",
     )
+    rate_limit_per_min: int = Field(
+        default=0, ge=0, description="Requests a minute that an API key may make; 0: no limit"
+    )
     replay_clock: bool = Field(default=False, description="Take each event's time as now")
     model: Path | None = Field(
         default=None, description="Model directory; absent: the newest below home/models, if any"

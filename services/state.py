@@ -25,6 +25,7 @@ from services.health import Probe
 from services.log import Appender
 from services.models import load_model
 from services.problems import ProblemError
+from services.rate_limits import RateLimits
 from services.receipt import Receipt
 from services.recommender import POPULAR_POOL, Recommender
 from services.settings import Settings
@@ -68,6 +69,7 @@ class GatewayState:
         self.clock = ServiceClock(replay=settings.replay_clock)
         self.store: Any = connect_async(url)
         self.keys = KeyRing(self.store, admin_digest)
+        self.rates = RateLimits(self.store, settings.rate_limit_per_min)
         self.catalogue = Catalogue(self.store)
         self.appender = Appender(
             self.store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas

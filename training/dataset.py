@@ -20,7 +20,7 @@ from feature_repo.archive import Archive, write_part
 from feature_repo.errors import NotFoundError, PointInTimeError
 
 HORIZONS_DAYS: Final = (7, 28)
-PIECE_ROWS: Final = 25_000
+PIECE_ROWS: Final = 200_000
 """Positions joined at a time."""
 LABELS: Final = (*(f"purchase_{days}d" for days in HORIZONS_DAYS), "days_to_next_purchase")
 
@@ -124,8 +124,7 @@ def point_in_time(
 
     marked = entities.reset_index(drop=True)
     marked["_position"] = range(len(marked))
-    # The join holds every earlier row of a user before it keeps the newest: in pieces, so that
-    # a year of a shop fits into memory.
+    # In pieces, so that progress can be told and the join's working set stays bounded.
     pieces: list[pd.DataFrame] = []
     with _store(home) as store:
         wanted = store.get_feature_service(service)

@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -38,14 +39,18 @@ def purchase(user: str, item: str, **more: Any) -> dict[str, Any]:
     return {**view(user, item), "type": "purchase", "order_id": "o-" + item, **more}
 
 
-def refused(client: Client, method: str, path: str, **request: Any) -> dict[str, Any]:
+def refused(
+    client: Client, method: str, path: str, *, escaped: bool = False, **request: Any
+) -> dict[str, Any]:
     """Send what must be refused and return the checked problem."""
     response = client.http.request(method, path, **request)
     problem: dict[str, Any] = orjson.loads(response.content)
     assert response.headers["content-type"] == "application/problem+json"
     assert problem["status"] == response.status_code
     assert problem["request_id"] == response.headers["x-request-id"]
-    assert problem["instance"] == path.split("?", maxsplit=1)[0]
+    assert response.headers["server-timing"].startswith("app;dur=")
+    assert problem["hint"]
+    assert escaped or problem["instance"] == path.split("?", maxsplit=1)[0]
     assert client.http.get(problem["type"]).status_code == 200
     return problem
 
@@ -277,6 +282,18 @@ def test_the_catalogue(client: Client, user: str) -> None:
     assert refused(client, "GET", f"/v1/items/{item['item_id']}")["status"] == 404
     bad = client.put_items([{"item_id": "x", "price": -1}])
     assert (bad["accepted"], bad["errors"][0]["pointer"]) == (0, "/price")
+
+
+@pytest.mark.parametrize("name", ["a/b", "/", "100%2F", "ü/%", "a/profile", "a b?c#d"])
+def test_ids_may_hold_any_sign(client: Client, name: str) -> None:
+    client.put_item({"item_id": name, "category": "signs"})
+    assert client.item(name)["item_id"] == name
+    client.post_event(view(name, name), return_profile=True)
+    assert client.profile(name)["user_id"] == name
+    assert len(client.events(name)["events"]) == 1
+    assert client.delete_item(name)
+    escaped = quote(name, safe="")
+    assert refused(client, "GET", f"/v1/nowhere/{escaped}", escaped=True)["status"] == 404
 
 
 def test_similar_items_share_the_shelf(client: Client, user: str) -> None:

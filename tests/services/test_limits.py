@@ -325,13 +325,25 @@ def test_behind_haproxy_the_bounds_are_the_same(front: int) -> None:
         408: [head("/v1/events", content_length=60, connection="close"), b'{"type":'],
     }
     for status, parts in cases.items():
-        assert problem(talk(front, *parts, until_closed=False))["status"] == status
+        assert answered(talk(front, *parts, until_closed=False))["status"] == status
+
+
+def answered(answer: bytes) -> dict[str, Any]:
+    """Return the problem of a raw answer that also has what every answer has."""
+    found, head_ = problem(answer), answer.lower().partition(b"\r\n\r\n")[0]
+    assert found["instance"] in {"/v1/models", "/v1/rank", "/v1/events", '/nobody/\\"x'}
+    assert b"x-request-id: %s\r\n" % found["request_id"].lower().encode() in head_ + b"\r\n"
+    assert b"server-timing: " in head_
+    assert found["hint"]
+    return found
 
 
 def test_without_a_gateway_haproxy_answers_a_problem_with_retry_after(front: int) -> None:
-    answer = talk(front, head("/nobody", method="GET", connection="close"))
-    assert problem(answer)["status"] == 503
+    answer = talk(front, head('/nobody/\\"x', method="GET", connection="close"))
+    assert answered(answer)["status"] == 503
     assert b"retry-after: 1" in answer.lower()
+    given = head('/nobody/\\"x', method="GET", connection="close", x_request_id="mine-7")
+    assert answered(talk(front, given))["request_id"] == "mine-7"
 
 
 def test_partitions_of_test_users_are_entities() -> None:

@@ -1,0 +1,116 @@
+"""What the client returns: the answers of the HTTP API as typed dictionaries.
+
+The same names as in `services.answer_schemas`, which describes them to others; a test holds
+the two together. Profiles stay plain dictionaries: their members depend on the view.
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+
+class Accepted(TypedDict):
+    """An event is in the log; with its profile where that was asked."""
+
+    id: str
+    status: Literal["accepted", "duplicate"]
+    receipt: str
+    profile: NotRequired[dict[str, Any]]
+
+
+class EventRefused(TypedDict):
+    """Why one event of a batch was not taken."""
+
+    index: int
+    id: str | None
+    type: str
+    pointer: str
+    detail: str
+
+
+class EventsTaken(TypedDict):
+    """What became of a batch; no receipt if nothing was taken."""
+
+    received: int
+    accepted: int
+    duplicates: int
+    rejected: int
+    receipt: str | None
+    errors: list[EventRefused]
+
+
+class EventPage(TypedDict):
+    """Some events of a user, newest first."""
+
+    events: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class Recommended(TypedDict):
+    """An item, its score and place, and why where that was asked."""
+
+    item_id: str
+    score: float
+    rank: int
+    reasons: NotRequired[list[dict[str, Any]]]
+
+
+class Recommendations(TypedDict):
+    """Items in order."""
+
+    recommendation_id: str
+    user_id: str | None
+    items: list[Recommended]
+    model: str | None
+    personalized: bool
+    degraded: bool
+    reason: str
+
+
+class ItemRefused(TypedDict):
+    """Why one item of a batch was not taken."""
+
+    index: int
+    type: str
+    pointer: str
+    detail: str
+
+
+class ItemsTaken(TypedDict):
+    """What became of a batch of items."""
+
+    received: int
+    accepted: int
+    rejected: int
+    errors: list[ItemRefused]
+
+
+class SimilarItem(TypedDict):
+    """An item and how like it is."""
+
+    item_id: str
+    score: float
+    rank: int
+
+
+class Similar(TypedDict):
+    """The items most like one."""
+
+    item_id: str
+    method: str
+    model: str | None
+    items: list[SimilarItem]
+
+
+class Ready(TypedDict):
+    """Whether events are taken and applied, check by check."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, dict[str, Any]]
+    model: str | None
+    uptime_s: float
+
+
+class Models(TypedDict):
+    """The models on disk and which one is in use."""
+
+    models: list[dict[str, Any]]
+    in_use: str | None

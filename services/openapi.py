@@ -1,0 +1,189 @@
+"""The API's description: what FastAPI cannot see by itself is added here.
+
+Keys, bodies that handlers read for themselves, headers of every answer, and that every error
+is a problem. What answers look like is said in `answer_schemas`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from pydantic.json_schema import models_json_schema
+
+from feature_repo.catalogue import Item
+from feature_repo.events import Event, EventItem
+from services.problems import TYPES
+
+_REF: Final = "#/components/schemas/{model}"
+_NDJSON: Final = "application/x-ndjson"
+
+EVENT_EXAMPLE: Final = {
+    "type": "view_item", "user_id": "123", "id": "e-1",
+    "items": [{"item_id": "A", "price": 3.5, "category": "Grocery/Coffee"}],
+}  # fmt: skip
+ITEM_EXAMPLE: Final = {
+    "item_id": "A", "title": "Fine Coffee", "category": "Grocery/Coffee", "price": 3.5
+}  # fmt: skip
+
+_EXAMPLES: Final[dict[str, Any]] = {
+    "Session": {"events": [{"type": "view_item", "items": [{"item_id": "A"}]}], "n": 5},
+    "RankRequest": {"user_id": "123", "items": ["A", "B"]},
+}
+"""Of bodies that FastAPI reads by itself, by the name of their schema."""
+
+PROBLEM_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "instance", "request_id", "hint"],
+    "additionalProperties": False,
+    "properties": {
+        "type": {"enum": [f"/problems/{name}" for name in TYPES]},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+        "request_id": {"type": "string"},
+        "hint": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["pointer", "detail"],
+                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+            },
+        },
+    },
+}
+PROBLEM_EXAMPLE: Final = {
+    "type": "/problems/invalid", "title": TYPES["invalid"].title, "status": 422,
+    "detail": "items is required for view_item", "instance": "/v1/events",
+    "request_id": "5f1c9e3a", "hint": TYPES["invalid"].mend,
+    "errors": [{"pointer": "", "detail": "items is required for view_item"}],
+}  # fmt: skip
+_PROBLEM: Final = {
+    "application/problem+json": {
+        "schema": {"$ref": _REF.format(model="Problem")}, "example": PROBLEM_EXAMPLE
+    }
+}  # fmt: skip
+_EVERY_ANSWER: Final = {
+    "x-request-id": {
+        "description": "The request's id: the one that was sent, else one that was made",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "server-timing": {
+        "description": "Milliseconds until the answer began: `app;dur=1.25`",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+}
+_RETRY_AFTER: Final = {
+    "retry-after": {"description": "Seconds, with 429 and 503", "schema": {"type": "integer"}}
+}
+
+
+def body_of(model: type[Any], example: Any) -> dict[str, Any]:
+    """Return the description of a body that holds one object."""
+    schema = {"$ref": _REF.format(model=model.__name__)}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": example}},
+        }
+    }
+
+
+def batch_of(model: type[Any], example: Any) -> dict[str, Any]:
+    """Return the description of a body that holds up to 1,000 objects, as JSON or NDJSON."""
+    schema = {
+        "type": "array", "items": {"$ref": _REF.format(model=model.__name__)}, "minItems": 1,
+        "maxItems": 1000,
+    }  # fmt: skip
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": schema, "example": [example]},
+                _NDJSON: {
+                    "schema": {"type": "string", "description": "One object a line"},
+                    "example": '{"item_id":"A"}' if model is Item else
+                    '{"type":"login","user_id":"123","id":"e-2"}',
+                },
+            },
+        }
+    }  # fmt: skip
+
+
+def describe(app: FastAPI, routers: Sequence[APIRouter], open_paths: Sequence[str]) -> None:
+    """Make ``app`` describe itself with what is said here.
+
+    Parameters
+    ----------
+    routers
+        Those that ``app`` includes.
+    open_paths
+        Beginnings of the paths that need no key.
+    """
+    original = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _completed(original(), open_paths)
+            for route in (route for router in routers for route in router.routes):
+                if isinstance(route, APIRoute):
+                    _give_examples(app.openapi_schema["paths"][route.path_format], route)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _completed(schema: dict[str, Any], open_paths: Sequence[str]) -> dict[str, Any]:
+    components = schema.setdefault("components", {})
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    schema["security"] = [{"bearer": []}, {"header": []}]
+    schemas = components.setdefault("schemas", {})
+    _, read = models_json_schema(
+        [(model, "validation") for model in (Event, EventItem, Item)], ref_template=_REF
+    )
+    schemas |= {name: _without_doctest(made) for name, made in read["$defs"].items()}
+    schemas["Problem"] = PROBLEM_SCHEMA
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            if path.startswith(tuple(open_paths)):
+                operation["security"] = []
+            _complete(operation["responses"])
+            for body in operation.get("requestBody", {}).get("content", {}).values():
+                name = body["schema"].get("$ref", "").rpartition("/")[2]
+                if name in _EXAMPLES:
+                    body["example"] = _EXAMPLES[name]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    return schema
+
+
+def _give_examples(path: dict[str, Any], route: APIRoute) -> None:
+    """Put the examples of answers in: FastAPI leaves out what is null in them."""
+    for method in route.methods or ():
+        for status, answer in route.responses.items():
+            shown = path[method.lower()]["responses"][str(status)]
+            for kind, one in answer.get("content", {}).items():
+                shown["content"][kind] |= one
+
+
+def _complete(responses: dict[str, Any]) -> None:
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]
+    for answer in responses.values():
+        answer["headers"] = answer.get("headers", {}) | _EVERY_ANSWER
+    problem = {"description": "A problem (RFC 9457)", "content": _PROBLEM}
+    responses["default"] = problem | {"headers": _EVERY_ANSWER | _RETRY_AFTER}
+    if "422" in responses:  # a batch of which nothing was taken, or no batch at all
+        responses["422"]["content"] |= _PROBLEM
+
+
+def _without_doctest(schema: dict[str, Any]) -> dict[str, Any]:
+    text = schema.get("description", "").partition("\n\nExamples\n")[0]
+    return schema | ({"description": text} if text else {})

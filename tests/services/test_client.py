@@ -1,0 +1,150 @@
+"""The client: every endpoint, in types, and what it tries again."""
+
+import itertools
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+from gateway_thread import Api
+
+from services import answer_schemas, client_types
+from services.client import LONGEST_WAIT_S, ApiError, Client, TransientApiError
+from services.gateway import create_app
+from services.settings import Settings
+
+
+@pytest.fixture
+def client(api: Api) -> Iterator[Client]:
+    with api.client() as client:
+        yield client
+
+
+CALLS: list[tuple[str, Callable[[Client], Any]]] = [
+    ("POST /v1/events", lambda c: c.post_event({"type": "login", "user_id": "a b"})),
+    ("POST /v1/events/batch", lambda c: c.post_batch([{"type": "login", "user_id": "a b"}])),
+    ("GET /v1/users/{user_id}/profile", lambda c: c.profile("a b")),
+    ("GET /v1/users/{user_id}/events", lambda c: c.events("a b")),
+    ("GET /v1/users/{user_id}/recommendations", lambda c: c.recommendations("a b")),
+    ("POST /v1/recommendations", lambda c: c.recommend_session([{"items": [{"item_id": "?"}]}])),
+    ("POST /v1/rank", lambda c: c.rank("a b", ["?", "B"])),
+    ("PUT /v1/items/{item_id}", lambda c: c.put_item({"item_id": "?", "category": "x/y"})),
+    ("POST /v1/items/batch", lambda c: c.put_items([{"item_id": "B", "category": "x/y"}])),
+    ("GET /v1/items/{item_id}", lambda c: c.item("?")),
+    ("GET /v1/items/{item_id}/similar", lambda c: c.similar("?")),
+    ("DELETE /v1/items/{item_id}", lambda c: c.delete_item("?")),
+    ("GET /health/live", lambda c: c.live()),
+    ("GET /health/ready", lambda c: c.readiness()),
+    ("GET /metrics", lambda c: c.metrics()),
+    ("GET /v1/receipts", lambda c: c.wait_applied("p001-0-0")),
+    ("GET /v1/models", lambda c: c.models()),
+]
+
+
+def test_every_endpoint_has_a_method(client: Client) -> None:
+    client.wait_applied(client.post_event({"type": "login", "user_id": "a b"})["receipt"])
+    sent: list[httpx2.Request] = []
+    client.http.event_hooks = {"request": [sent.append]}
+    for name, call in CALLS:
+        call(client)
+        method, _, template = name.partition(" ")
+        path = template.replace("{user_id}", "a%20b").replace("{item_id}", "%3F")
+        assert (sent[-1].method, sent[-1].url.raw_path.partition(b"?")[0].decode()) == (
+            method,
+            path,
+        )
+    assert len(sent) == len(CALLS)
+    app = create_app(Settings(redis_url="redis://127.0.0.1:1"), "redis://127.0.0.1:1", None)
+    served = {
+        f"{method.upper()} {path}" for path, found in app.openapi()["paths"].items()
+        for method in found
+    }  # fmt: skip
+    assert served == {name for name, _ in CALLS}
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, each in vars(client_types).items() if typing.is_typeddict(each)]
+)
+def test_types_are_those_that_the_api_describes(name: str) -> None:
+    mine, said = getattr(client_types, name), getattr(answer_schemas, name)
+    expected = set(said.model_fields) | ({"profile"} if name == "Accepted" else set())
+    assert set(typing.get_type_hints(mine)) == expected
+
+
+def test_a_deleted_item_is_told_from_one_that_never_was(client: Client) -> None:
+    client.put_item({"item_id": "once"})
+    assert client.delete_item("once") is True
+    assert client.delete_item("once") is False
+
+
+def test_a_refused_batch_is_counted_and_what_is_no_batch_raises(client: Client) -> None:
+    assert client.post_batch([{"type": "purchase", "id": "x"}])["rejected"] == 1
+    with pytest.raises(ApiError, match="empty"):
+        client.post_batch([])
+
+
+# --- what is tried again
+
+
+def answering(*answers: Any, attempts: int = 6) -> tuple[Client, list[httpx2.Request]]:
+    """Return a client whose service gives these answers one after another."""
+    seen: list[httpx2.Request] = []
+    left = iter(answers)
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        answer = next(left)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    made = Client("http://service", "key", attempts=attempts)
+    made.http = httpx2.Client(base_url="http://service", transport=httpx2.MockTransport(handle))
+    return made, seen
+
+
+def problem(status: int, **headers: str) -> httpx2.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx2.Response(status, json={"detail": "later"}, headers=named)
+
+
+TAKEN = httpx2.Response(202, json={"id": "e", "status": "accepted", "receipt": "p001-1-0"})
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waited: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", waited.append)
+    return waited
+
+
+def test_an_event_is_repeated_with_the_id_it_had(pauses: list[float]) -> None:
+    client, seen = answering(httpx2.ConnectError("gone"), problem(503), problem(429), TAKEN)
+    assert client.post_event({"type": "login", "user_id": "u"})["status"] == "accepted"
+    ids = {orjson.loads(request.content)["id"] for request in seen}
+    assert (len(seen), len(ids), len(pauses)) == (4, 1, 3)
+
+
+def test_retry_after_is_waited_for_within_reason(pauses: list[float]) -> None:
+    client, _ = answering(problem(429, retry_after="7"), problem(503, retry_after="9999"), TAKEN)
+    client.post_event({"type": "login", "user_id": "u"})
+    assert 7 <= pauses[0] < 9.1
+    assert LONGEST_WAIT_S <= pauses[1] < LONGEST_WAIT_S + 2.1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413, 422, 500])
+def test_what_does_not_pass_is_not_repeated(pauses: list[float], status: int) -> None:
+    client, seen = answering(problem(status))
+    with pytest.raises(ApiError, match="later") as caught:
+        client.post_event({"type": "login", "user_id": "u"})
+    assert not isinstance(caught.value, TransientApiError)
+    assert (caught.value.status, len(seen)) == (status, 1)
+
+
+def test_after_the_last_try_the_problem_is_raised(pauses: list[float]) -> None:
+    client, seen = answering(*itertools.repeat(problem(503), 3), attempts=3)
+    with pytest.raises(TransientApiError):
+        client.item("A")
+    assert len(seen) == 3
