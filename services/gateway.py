@@ -51,7 +51,9 @@ def create_app(
         from services.logs import configure
 
         configure(settings.log_level)
-        app.state.gateway = GatewayState(settings, url, admin_digest, drain_file)
+        app.state.gateway = GatewayState(
+            settings, url, admin_digest, drain_file, impressions=metrics.impressions
+        )
         await app.state.gateway.start()
         if behind_serve:  # then the process is ours alone
             heap.settle()

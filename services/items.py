@@ -48,7 +48,7 @@ async def put_item(request: Request, item_id: ItemId) -> Response:
         found = problems(error)
         raise ProblemError("invalid", found[0]["detail"], errors=found) from None
     known = await state.bounded(state.catalogue.get(item_id))
-    await state.bounded(state.catalogue.put([item]))
+    await state.bounded(state.catalogue.put([item], state.clock.now_ms()))
     return answer(_shown(item), 201 if known is None else 200)
 
 
@@ -87,7 +87,7 @@ async def post_items(request: Request) -> Response:
         except ValidationError as error:
             errors.append({"index": index, "type": "/problems/invalid", **problems(error)[0]})
     if taken:
-        await state.bounded(state.catalogue.put(taken), 5.0)
+        await state.bounded(state.catalogue.put(taken, state.clock.now_ms()), 5.0)
     reply = {
         "received": len(documents),
         "accepted": len(taken),

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -20,16 +21,20 @@ from services.applied import Applied
 from services.catalogue import CHANGED, Catalogue
 from services.clock import ServiceClock
 from services.health import Probe
+from services.impressions import Counted, Impressions
 from services.log import Appender
-from services.models import load_model
+from services.models import chosen, load_model
 from services.problems import ProblemError
 from services.receipt import Receipt
-from services.recommender import POPULAR_POOL, Recommender
+from services.recommend import rule_book
+from services.recommend.recommender import Recommender
 from services.settings import Settings
 from services.tasks import end
 from services.user_features import UserFeatures
 
 _POPULAR_EVERY_S: Final = 2.0
+POPULAR_POOL: Final = 2000
+"""Items whose popularity and trend a gateway knows."""
 STORE_BOUND_S: Final = 0.9
 """No request waits longer than this for a store that is away."""
 
@@ -50,6 +55,13 @@ class GatewayState:
         See `services.api_keys.KeyRing`.
     drain_file
         While this file exists, the service is about to end; None outside ``portrait serve``.
+    impressions
+        Counts what was shown; see `services.impressions`.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the file of rules is wrong.
     """
 
     def __init__(
@@ -58,8 +70,11 @@ class GatewayState:
         url: str,
         admin_digest: str | None,
         drain_file: Path | None = None,
+        *,
+        impressions: Counted,
     ) -> None:
         self.settings = settings
+        self.rules = rule_book.load(settings.rules)
         self._url = url
         self._drain_file = drain_file
         self.tenant = Tenant.load(settings.home, settings.partitions)
@@ -70,6 +85,7 @@ class GatewayState:
         self.appender = Appender(
             self.store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas
         )
+        self.impressions = Impressions(self.appender, impressions)
         self.applied = Applied(
             self.store,
             connect_async(url, timeout_s=15.0),
@@ -81,6 +97,7 @@ class GatewayState:
         self.model: Any = None
         self.scorer: Any = None
         self.transition: Any = None
+        self.model_refused = False
         self.recommender = Recommender(self.catalogue)
         self.started_s = time.monotonic()
         self._popular_task: asyncio.Task[None] | None = None
@@ -89,22 +106,27 @@ class GatewayState:
         """Load the model and the catalogue, open Feast, begin to listen."""
         self.settings.export(self._url)
         self.model = load_model(self.settings)
+        self.model_refused = self.model is None and chosen(self.settings) is not None
         if self.model is not None:
+            from training.related import related
             from training.scoring import Scorer
             from training.transition import LearnedTransition
 
             self.transition = LearnedTransition(self.model)
             self.scorer = Scorer(self.model)
             self.recommender = Recommender(
-                self.catalogue, self.scorer, self.model.vocabulary.items, self.model.version
-            )
+                self.catalogue, self.scorer, self.model.vocabulary.items, self.model.version,
+                partial(related, self.model),
+            )  # fmt: skip
         self.features.open()
         await self.catalogue.start()
         self.applied.start()
+        self.impressions.start()
         self._popular_task = asyncio.create_task(self._follow_popular())
 
     async def stop(self) -> None:
         """Close what `start` opened."""
+        await self.impressions.stop()
         await end(self._popular_task)
         await self.applied.stop()
         await self.catalogue.stop()
@@ -201,10 +223,15 @@ class GatewayState:
     async def _follow_popular(self) -> None:
         while True:
             try:
-                top = await self.store.zrevrange(
-                    popularity.KEY, 0, POPULAR_POOL - 1, withscores=True
-                )
-                self.recommender.set_popular((item.decode(), score) for item, score in top)
+                popular, trending = [
+                    await self.store.zrevrange(key, 0, POPULAR_POOL - 1, withscores=True)
+                    for key in (popularity.KEY, popularity.TREND_KEY)
+                ]
+                self.recommender.set_popular(_decoded(popular), _decoded(trending))
             except (redis.RedisError, OSError) as error:
                 _log.warning("popularity_unread", error=type(error).__name__)
             await asyncio.sleep(_POPULAR_EVERY_S)
+
+
+def _decoded(pairs: list[tuple[bytes, float]]) -> list[tuple[str, float]]:
+    return [(item.decode(), score) for item, score in pairs]

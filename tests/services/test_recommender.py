@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from services.catalogue import Catalogue, Entry
-from services.recommender import Recommender, Shopper, Wish
+from services.recommend.recommender import Recommender, Wish
+from services.recommend.shopper import Shopper
 
 NOW = 1_700_000_000_000
 

@@ -1,0 +1,133 @@
+"""Who asks: a user's row, or a session that is sent along, as recommendations see it.
+
+Belongs here: reading what is known of a user, and saying why it may be less than usual. Not
+here: what follows from it (`services.recommend`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from feature_repo import explicit
+from feature_repo.errors import ModelMismatchError, StoreUnavailableError
+from feature_repo.events import Event, EventItem, EventRecord, to_record
+from feature_repo.live_row import LiveState
+from services.recommend.shopper import Shopper
+from services.state import GatewayState
+
+SERVICE = "ranking_v1"
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A user at a moment.
+
+    Attributes
+    ----------
+    shopper
+        What is known.
+    now_ms
+        The moment to rank at, epoch milliseconds.
+    lacking
+        Why less is known than could be, None if nothing lacks: ``store_unavailable``,
+        ``model_unavailable`` or ``features_unavailable``.
+    entity
+        Entity id of the user; None for a session without one.
+    """
+
+    shopper: Shopper
+    now_ms: int
+    lacking: str | None = None
+    entity: str | None = None
+
+
+async def of_user(
+    state: GatewayState,
+    user_id: str,
+    after: str | None = None,
+    session: Sequence[tuple[str, Sequence[EventItem]]] = (),
+) -> Asked:
+    """Return what is known of a user, with a session's events on top of it.
+
+    Parameters
+    ----------
+    session
+        Type and items of events that are not stored.
+    """
+    try:
+        entity, row, features = await state.find_whole(user_id, after, _service(state))
+    except StoreUnavailableError as error:
+        _log.warning("recommending_without_store", error=str(error))
+        given = of_session(state, session)
+        return Asked(given.shopper, given.now_ms, "store_unavailable")
+    if row is None:
+        given = of_session(state, session)
+        return Asked(given.shopper, given.now_ms, _model_lacking(state, None), entity)
+    now_ms = state.clock.now_ms(row.time_ms)
+    profile, learned = state.profile(row), state.learned(row)
+    if session:
+        learned = _go_on(state, profile, learned, _records(state, session, now_ms))
+    lacking = _model_lacking(state, row)
+    if lacking is None and learned is not None and features is None and _service(state):
+        lacking = "features_unavailable"
+    shopper = Shopper(learned, user_features=features, profile=profile, now_s=now_ms // 1000)
+    return Asked(shopper, now_ms, lacking, entity)
+
+
+def of_session(state: GatewayState, session: Sequence[tuple[str, Sequence[EventItem]]]) -> Asked:
+    """Return what a session alone says."""
+    now_ms = state.clock.now_ms()
+    profile = explicit.new()
+    learned = _go_on(state, profile, None, _records(state, session, now_ms))
+    shopper = Shopper(learned, profile=profile, now_s=now_ms // 1000)
+    return Asked(shopper, now_ms, _model_lacking(state, None))
+
+
+def _service(state: GatewayState) -> str | None:
+    """Return the feature service that the model asks for; None if it asks for no feature."""
+    return SERVICE if state.model is not None and state.model.user_features.names else None
+
+
+def _model_lacking(state: GatewayState, row: LiveState | None) -> str | None:
+    if state.model is None:
+        wanted = state.model_refused or (row is not None and row.model != "")
+        return "model_unavailable" if wanted else None
+    other = row is not None and row.model not in ("", state.model.version)
+    return "model_unavailable" if other else None
+
+
+def _records(
+    state: GatewayState, session: Sequence[tuple[str, Sequence[EventItem]]], now_ms: int
+) -> list[EventRecord]:
+    records = []
+    for kind, items in session:
+        order = "session" if kind in {"purchase", "refund"} else None
+        whole = Event.model_construct(
+            type=kind, anonymous_id="session", items=list(items), time=now_ms, order_id=order
+        )
+        record = to_record(whole, state.tenant, now_ms)
+        state.catalogue.enrich(record)
+        records.append(record)
+    return records
+
+
+def _go_on(
+    state: GatewayState,
+    profile: explicit.ExplicitProfile,
+    learned: bytes | None,
+    records: Sequence[EventRecord],
+) -> bytes | None:
+    """Apply a session's events to ``profile`` and return the learned state after them."""
+    for record in records:
+        explicit.apply(profile, record)
+    if state.model is None or not records:
+        return learned
+    try:
+        after: bytes = state.transition.replay([list(records)], [learned])[0]
+    except ModelMismatchError as error:
+        _log.error("session_unread", error=str(error))
+        return learned
+    return after
