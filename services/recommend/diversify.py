@@ -25,7 +25,9 @@ def best(scores: Floats, n: int) -> Rows:
     n = min(n, int(np.isfinite(scores).sum()))
     if n <= 0:
         return np.zeros(0, np.int64)
-    found = np.argpartition(-scores, n - 1)[:n]
+    least = np.partition(scores, len(scores) - n)[len(scores) - n]
+    above = np.flatnonzero(scores > least)
+    found = np.concatenate([above, np.flatnonzero(scores == least)[: n - len(above)]])
     out: Rows = found[np.lexsort((found, -scores[found]))]
     return out
 

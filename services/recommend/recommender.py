@@ -28,6 +28,9 @@ from services.recommend.shopper import Shopper
 Floats = npt.NDArray[np.floating[Any]]
 STAGES: Final = ("candidates", "score", "rules", "diversify", "explain")
 
+_AMOUNT: Final = 0.01
+"""What an item that nobody touched counts where a factor must show: without a model, no logits."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -210,15 +213,16 @@ class Recommender:
         """Return the scores under the rules; rules give way until something is left."""
         values = _masked(scores.values, allowed(self._items, rules, shopper, now_ms))
         if rules.fallback and not np.isfinite(values).any():
+            tried = list[str]()
             for name, wider in relaxed(rules):
-                ranking.relaxed.append(name)
+                tried.append(name)
                 values = _masked(scores.values, allowed(self._items, wider, shopper, now_ms))
-                rules = wider
                 if np.isfinite(values).any():
+                    ranking.relaxed, rules = tried, wider
                     break
         amount = boosts(self._items, rules)
         if amount is not None:
-            values = values + amount if scores.logits else values * np.exp(amount)
+            values = values + amount if scores.logits else (values + _AMOUNT) * np.exp(amount)
         return values, rules
 
     def _choose(

@@ -125,7 +125,9 @@ NO_RULES: Final = Rules()
 
 
 def _wider(rules: Rules) -> Rules:
-    tops = list(dict.fromkeys(name.split("/")[0] for name in rules.category.within or ()))
+    if rules.category.within is None:
+        return rules
+    tops = list(dict.fromkeys(name.split("/")[0] for name in rules.category.within))
     return rules.model_copy(update={"category": rules.category.model_copy(update={"within": tops})})
 
 
