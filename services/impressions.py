@@ -79,6 +79,7 @@ class Impressions:
         self._appender = appender
         self._counter = counter
         self._waiting = asyncio.Queue[Shown](MOST_WAITING)
+        self._under_way = list[Shown]()
         self._task: asyncio.Task[None] | None = None
         for outcome in ("logged", "lost", "erased"):
             counter.labels(outcome)  # shown as 0 before the first
@@ -93,7 +94,9 @@ class Impressions:
             async with asyncio.timeout(_LAST_S):
                 await self._waiting.join()
         except TimeoutError:
-            self._counter.labels("lost").inc(self._waiting.qsize())
+            while not self._waiting.empty():
+                self._lose([self._waiting.get_nowait()])
+            self._lose(self._under_way)
         await end(self._task)
 
     def note(self, shown: Shown) -> None:
@@ -101,14 +104,19 @@ class Impressions:
         try:
             self._waiting.put_nowait(shown)
         except asyncio.QueueFull:
-            self._counter.labels("lost").inc()
+            self._lose([shown])
+
+    def _lose(self, lost: Sequence[Shown]) -> None:
+        self._counter.labels("lost").inc(sum(len(records(shown)) for shown in lost))
 
     async def _send(self) -> None:
         while True:
             group = [await self._waiting.get()]
             while len(group) < _GROUP and not self._waiting.empty():
                 group.append(self._waiting.get_nowait())
+            self._under_way = group
             await self._append([record for shown in group for record in records(shown)])
+            self._under_way = []
             for _ in group:
                 self._waiting.task_done()
 

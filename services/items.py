@@ -110,7 +110,7 @@ async def get_similar(
         {
             "item_id": item_id,
             "method": method,
-            "model": state.recommender.version if method == "embedding" else None,
+            "model": state.recommender.version if method != "category" else None,
             "items": [
                 {"item_id": other, "score": round(score, 6), "rank": rank}
                 for rank, (other, score) in enumerate(found, start=1)

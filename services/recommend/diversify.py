@@ -6,13 +6,13 @@ relevance r scaled to 0–1 over the pool and likeness s, the next item is the o
 Belongs here: choosing among rows. Not here: which may be chosen (`rules`), chance (`explore`).
 """
 
-from collections import Counter
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from services.recommend.assortment import Assortment, Rows
+from services.recommend.caps import Caps
 from services.recommend.rules import Rules
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -61,34 +61,20 @@ def _greedy(
     items: Assortment, scores: Floats, n: int, rules: Rules, vectors: Floats | None, size: int
 ) -> Rows:
     pool = best(scores, size)
-    open_, likest = np.ones(len(pool), bool), np.full(len(pool), -1.0)
+    likest, caps = np.full(len(pool), -1.0), Caps(items, pool, rules.cap)
     relevance = scores[pool].astype(np.float64)
     span = relevance[0] - relevance[-1] if len(pool) else 0.0
     relevance = (relevance - relevance[-1:]) / span if span > 0 else np.ones(len(pool))
-    shelves, brands = _shelves(items, pool, rules.cap.depth), items.brand[pool]
-    counted, chosen, strength = Counter[tuple[str, Any]](), list[int](), rules.diversity
-    while len(chosen) < n and open_.any():
+    chosen, strength = list[int](), rules.diversity
+    while len(chosen) < n and caps.open.any():
         value = relevance if not chosen else (1 - strength) * relevance - strength * likest
-        at = int(np.argmax(np.where(open_, value, -np.inf)))
+        at = int(np.argmax(np.where(caps.open, value, -np.inf)))
         chosen.append(at)
-        open_[at] = False
-        for kind, column, cap in (
-            ("brand", brands, rules.cap.brand), ("category", shelves, rules.cap.category),
-        ):  # fmt: skip
-            key = (kind, column[at])
-            counted[key] += 1
-            if cap is not None and column[at] and counted[key] >= cap:
-                open_ &= column != column[at]
+        caps.take(at)
         if strength > 0:
             likest = np.maximum(likest, _likeness(items, pool, at, vectors))
     out: Rows = pool[chosen] if chosen else pool[:0]
     return out
-
-
-def _shelves(items: Assortment, pool: Rows, depth: int) -> Any:
-    """Return each pool item's category cut to ``depth`` levels; empty: none."""
-    names = items.categories.of
-    return np.array(["/".join(names[c].split("/")[:depth]) for c in items.category[pool]], object)
 
 
 def _likeness(items: Assortment, pool: Rows, at: int, vectors: Floats | None) -> Floats:

@@ -234,7 +234,7 @@ class Recommender:
         rows = diversify(self._items, values, wish.n, rules, vectors, new)
         chances: list[float] | None = None
         if rules.explore is not None and rules.explore.share > 0 and len(rows):
-            rows, chances = explore(rows, values, rules.explore, wish.seed)
+            rows, chances = explore(self._items, rows, values, rules, wish.seed)
         _fill(ranking, [(self._items.ids[row], float(values[row])) for row in rows])
         for entry, chance in zip(ranking.items, chances or (), strict=False):
             entry["propensity"] = round(chance, 9)

@@ -114,13 +114,13 @@ def test_new_items_take_the_last_places_until_there_are_enough() -> None:
 
 
 def test_propensities_are_the_chances_of_what_is_shown() -> None:
-    scores, rule = -np.arange(float(SIZE)), Explore(share=0.5, pool=4)
+    scores, rules = -np.arange(float(SIZE)), Rules(explore=Explore(share=0.5, pool=4))
     chosen = best(scores, 2)
     first, pairs, claimed = Counter[int](), Counter[tuple[int, ...]](), dict[int, set[float]]()
     told = dict[tuple[int, ...], float]()
     rounds = 20_000
     for n in range(rounds):
-        rows, chances = explore(chosen, scores, rule, f"seed {n}")
+        rows, chances = explore(ITEMS, chosen, scores, rules, f"seed {n}")
         shown = tuple(rows.tolist())
         first[shown[0]] += 1
         pairs[shown] += 1
@@ -137,8 +137,20 @@ def test_propensities_are_the_chances_of_what_is_shown() -> None:
 def test_a_draw_follows_from_the_id_and_never_shows_what_is_not_allowed() -> None:
     scores = -np.arange(float(SIZE))
     scores[3:] = -np.inf
-    chosen, rule = best(scores, 3), Explore(share=1.0, pool=50)
-    one, again = (explore(chosen, scores, rule, "same") for _ in range(2))
+    chosen, rules = best(scores, 3), Rules(explore=Explore(share=1.0, pool=50))
+    one, again = (explore(ITEMS, chosen, scores, rules, "same") for _ in range(2))
     assert one[0].tolist() == again[0].tolist()
     assert sorted(one[0].tolist()) == [0, 1, 2]
     assert one[1] == pytest.approx([1 / 3, 1 / 2, 1])
+
+
+@given(st.integers(0, 10_000))
+def test_chance_keeps_the_caps(seed: int) -> None:
+    scores = -np.arange(float(SIZE))
+    rules = Rules.model_validate(
+        {"cap": {"category": 1, "depth": 2}, "explore": {"share": 0.5, "pool": 30}}
+    )
+    chosen = diversify(ITEMS, scores, 6, rules, None, NONE)
+    rows, chances = explore(ITEMS, chosen, scores, rules, str(seed))
+    shelves = {ITEMS.categories.of[ITEMS.category[row]].rpartition("/")[0] for row in rows}
+    assert len(shelves) == len(rows) == len(chances) == 6
