@@ -22,7 +22,7 @@ WARM_UP = 30
 REQUESTS = 500
 BATCH_EVENTS = 500
 BATCHES = 40
-_JSON_ONLY = frozenset({"details", "trends"})
+_JSON_ONLY = frozenset({"details", "trends", "sizes"})
 
 Tell = Callable[[int, int, str], None]
 
@@ -99,7 +99,7 @@ def applied_per_s(client: Client, tell: Tell) -> float:
 
 
 def measure(
-    what: Literal["service", "updates", "soak", "lateness", "train"],
+    what: Literal["service", "updates", "recommend", "soak", "lateness", "train"],
     *,
     model: Path | None = None,
     data: Path | None = None,
@@ -112,7 +112,8 @@ def measure(
     ----------
     what
         ``service``: latencies and throughput without a model. ``updates``: see
-        `services.bench_updates`. ``soak``: see `services.soak`. ``lateness``: see
+        `services.bench_updates`. ``recommend``: see `services.bench_recommend`. ``soak``: see
+        `services.soak`. ``lateness``: see
         `services.lateness`. ``train``: see `training.compare.speed`.
     model
         Model directory, for all but ``service``.
@@ -131,6 +132,11 @@ def measure(
 
             with step("measure updates") as tell:
                 return measure_updates(model=model, data=data, tell=tell)
+        if what == "recommend":
+            from services.bench_recommend import measure_recommend
+
+            with step("measure recommendations") as tell:
+                return measure_recommend(tell)
         if what == "train":
             from training.compare import speed
             from training.compare.datasets import events

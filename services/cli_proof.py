@@ -12,9 +12,10 @@ from services.progress import console
 @app.command()
 def bench(
     what: Annotated[
-        Literal["service", "updates", "soak", "lateness", "train"],
+        Literal["service", "updates", "recommend", "soak", "lateness", "train"],
         typer.Argument(
-            help="service: latency over HTTP; updates: the update path; soak: for long; "
+            help="service: latency over HTTP; updates: the update path; "
+            "recommend: recommendations of small and large shops; soak: for long; "
             "lateness: what late events do to profiles; train: the training loop"
         ),
     ] = "service",
@@ -35,6 +36,7 @@ def bench(
     """Measure a service started for the purpose, in a folder of its own.
 
     Examples: `portrait bench service --json` · `portrait bench updates --json` ·
+    `portrait bench recommend --json` ·
     `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json` ·
     `portrait bench train --data ratings.parquet --json`
     """
