@@ -2,29 +2,23 @@
 
 import time
 import uuid
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Query, Request
-from pydantic import ValidationError
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from feature_repo.events import now_ms as wall_ms
-from feature_repo.events import problems
 from services.answers import answer, gateway
 from services.impressions import Shown
-from services.problems import ProblemError
-from services.profiles import After, UserId
+from services.profiles import UserId
 from services.recommend.recommender import Wish
 from services.recommend.respond import respond, source, timing
-from services.recommend.rules import Rules
 from services.recommendation_requests import (
-    Count,
-    Demands,
-    Exclude,
-    Placement,
+    ASKING_PARAMETERS,
     RankItem,
     RankRequest,
     Session,
+    asking,
 )
 from services.shoppers import Asked, of_session, of_user
 from services.state import GatewayState
@@ -32,26 +26,18 @@ from services.state import GatewayState
 router = APIRouter(prefix="/v1", tags=["recommendations"])
 
 
-@router.get("/users/{user_id}/recommendations")
-async def get_recommendations(
-    request: Request,
-    user_id: UserId,
-    demands: Annotated[Demands, Depends()],
-    n: Count = 10,
-    after: After = None,
-    exclude: Exclude = None,
-    category: Annotated[str | None, Query(max_length=256)] = None,
-    placement: Placement = None,
-    explain: bool = False,
-) -> Response:
+@router.get("/users/{user_id}/recommendations", openapi_extra=ASKING_PARAMETERS)
+async def get_recommendations(request: Request, user_id: UserId) -> Response:
     """Recommend to a user; an unknown one gets what is popular."""
     started_s = time.perf_counter()
-    state = gateway(request)
-    rules = state.rules.rules(placement, _given(demands))
-    excluded = [name for name in (exclude or "").split(",") if name]
-    asked = await of_user(state, user_id, after)
-    wish = Wish(n, excluded, category, explain, rules=rules, seed=uuid.uuid4().hex)
-    return _answer(request, user_id, asked, wish, placement, started_s)
+    state, given = gateway(request), asking(request.query_params)
+    rules = state.rules.rules(given.placement, given.rules())
+    asked = await of_user(state, user_id, given.after)
+    wish = Wish(
+        given.n, given.excluded(), given.category, given.explain, rules=rules,
+        seed=uuid.uuid4().hex,
+    )  # fmt: skip
+    return _answer(request, user_id, asked, wish, given.placement, started_s)
 
 
 @router.post("/recommendations")
@@ -81,16 +67,6 @@ async def rank(request: Request, body: RankRequest) -> Response:
     items = list(dict.fromkeys(names))
     wish = Wish(n=len(items), explain=body.explain, only=items, seed=uuid.uuid4().hex)
     return _answer(request, body.user_id, asked, wish, None, started_s)
-
-
-def _given(demands: Demands) -> Rules | None:
-    try:
-        return demands.rules()
-    except ValidationError as error:
-        found = problems(error)
-        raise ProblemError("invalid", found[0]["detail"], errors=[
-            {"pointer": "/query/min_price", "detail": found[0]["detail"]}
-        ]) from None  # fmt: skip
 
 
 def _answer(
