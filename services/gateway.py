@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
-from services import heap, ingest, items, operations, profiles, recommendations
+from services import explanations, heap, ingest, items, operations, profiles, recommendations
 from services.middleware import Frame, Metrics
 from services.problems import Problem, ProblemError, page
 from services.settings import Settings
@@ -70,7 +70,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.metrics = metrics
-    for module in (ingest, profiles, recommendations, items, operations):
+    for module in (ingest, profiles, recommendations, explanations, items, operations):
         app.include_router(module.router)
     app.add_api_route(
         "/problems/{name}", _problem_page, include_in_schema=False, response_class=HTMLResponse

@@ -2,13 +2,16 @@
 
 import time
 import uuid
-from typing import Any
+from typing import Any, Final
 
+import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import now_ms as wall_ms
 from services.answers import answer, gateway
+from services.contributions import contributions, shown
 from services.impressions import Shown
 from services.profiles import UserId
 from services.recommend.recommender import Wish
@@ -25,6 +28,12 @@ from services.state import GatewayState
 
 router = APIRouter(prefix="/v1", tags=["recommendations"])
 
+_LAST_EVENTS: Final = 20
+"""Events that `explain` looks at; an explanation of one item looks at more."""
+_MOST_EVENTS: Final = 3
+
+_log = structlog.get_logger(__name__)
+
 
 @router.get("/users/{user_id}/recommendations", openapi_extra=ASKING_PARAMETERS)
 async def get_recommendations(request: Request, user_id: UserId) -> Response:
@@ -37,7 +46,7 @@ async def get_recommendations(request: Request, user_id: UserId) -> Response:
         given.n, given.excluded(), given.category, given.explain, rules=rules,
         seed=uuid.uuid4().hex,
     )  # fmt: skip
-    return _answer(request, user_id, asked, wish, given.placement, started_s)
+    return await _answer(request, user_id, asked, wish, given.placement, started_s)
 
 
 @router.post("/recommendations")
@@ -55,7 +64,7 @@ async def post_recommendations(request: Request, session: Session) -> Response:
         session.n, session.exclude, session.category, session.explain, rules=rules,
         seed=uuid.uuid4().hex,
     )  # fmt: skip
-    return _answer(request, session.user_id, asked, wish, session.placement, started_s)
+    return await _answer(request, session.user_id, asked, wish, session.placement, started_s)
 
 
 @router.post("/rank")
@@ -66,10 +75,10 @@ async def rank(request: Request, body: RankRequest) -> Response:
     asked = await of_user(gateway(request), body.user_id)
     items = list(dict.fromkeys(names))
     wish = Wish(n=len(items), explain=body.explain, only=items, seed=uuid.uuid4().hex)
-    return _answer(request, body.user_id, asked, wish, None, started_s)
+    return await _answer(request, body.user_id, asked, wish, None, started_s)
 
 
-def _answer(
+async def _answer(
     request: Request,
     user_id: str | None,
     asked: Asked,
@@ -82,10 +91,33 @@ def _answer(
     ranking = state.recommender.rank(asked.shopper, wish, asked.now_ms)
     lacking = asked.lacking or ("model_failed" if ranking.failed else None)
     request.app.state.metrics.recommendations.labels(source(ranking, lacking)).inc()
+    if wish.explain:
+        await _contribute(state, asked, ranking.items)
     reply = respond(ranking, wish.seed, user_id, lacking, placement)
     if placement is not None or (state.settings.impressions and wish.only is None):
         _note(state, user_id, asked, wish, placement, ranking.items)
     return answer(reply, headers={"server-timing": timing(ranking, read_ms)})
+
+
+async def _contribute(state: GatewayState, asked: Asked, items: list[dict[str, Any]]) -> None:
+    """Add to each item the events that moved its score most; none if the log cannot be read."""
+    for entry in items:
+        entry["contributions"] = []
+    if not asked.stored or not items:
+        return
+    try:
+        names = [entry["item_id"] for entry in items]
+        found = await contributions(state, asked, names, _LAST_EVENTS)
+    except StoreUnavailableError as error:
+        _log.warning("explaining_without_history", error=str(error))
+        return
+    places = {item: n for n, item in enumerate(found.items)}
+    for entry in items:
+        place = places.get(entry["item_id"])
+        if place is not None:
+            entry["contributions"] = shown(
+                found, place, state.catalogue.title, asked.now_ms, _MOST_EVENTS
+            )
 
 
 def _note(

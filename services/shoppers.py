@@ -36,12 +36,15 @@ class Asked:
         ``model_unavailable`` or ``features_unavailable``.
     entity
         Entity id of the user; None for a session without one.
+    stored
+        Whether the user has a row.
     """
 
     shopper: Shopper
     now_ms: int
     lacking: str | None = None
     entity: str | None = None
+    stored: bool = False
 
 
 async def of_user(
@@ -74,7 +77,7 @@ async def of_user(
     if lacking is None and learned is not None and features is None and _service(state):
         lacking = "features_unavailable"
     shopper = Shopper(learned, user_features=features, profile=profile, now_s=now_ms // 1000)
-    return Asked(shopper, now_ms, lacking, entity)
+    return Asked(shopper, now_ms, lacking, entity, stored=True)
 
 
 def of_session(state: GatewayState, session: Sequence[tuple[str, Sequence[EventItem]]]) -> Asked:

@@ -21,7 +21,7 @@ from services.recommend.explain import reasons
 from services.recommend.explore import explore
 from services.recommend.popular import Pairs, Popular
 from services.recommend.rules import NO_RULES, Among, Rules, allowed, boosts, relaxed
-from services.recommend.score import ModelScorer, Scores
+from services.recommend.score import Facts, ModelScorer, Scores
 from services.recommend.shelf import Neighbours, nearness
 from services.recommend.shopper import Shopper
 
@@ -145,6 +145,21 @@ class Recommender:
         self._explain(ranking, shopper, wish, new)
         watch.lap(ranking, "explain")
         return ranking
+
+    def facts(self, wanted: Sequence[str]) -> list[Facts]:
+        """Return what the score without a model reads of some items."""
+        items, found = self._items, list[Facts]()
+        items.refresh()
+        popular = self._popular.column()
+        for item in wanted:
+            row = items.row.get(item)
+            if row is None:
+                found.append(Facts(item))
+                continue
+            category, brand = items.category[row], items.brand[row]
+            names = items.categories.of[category], items.brands.of[brand]
+            found.append(Facts(item, *names, float(popular[row])))
+        return found
 
     def similar(self, item_id: str, n: int, now_ms: int) -> tuple[str, list[tuple[str, float]]]:
         """Return how similarity was judged and the items most similar to ``item_id``."""

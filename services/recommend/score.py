@@ -71,6 +71,28 @@ def by_model(
     return Scores(values, logits=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the score without a model reads of an item; empty: none."""
+
+    item_id: str
+    category: str = ""
+    brand: str = ""
+    popularity: float = 0.0
+
+
+def of_item(facts: Facts, shopper: Shopper) -> float:
+    """Return what `by_profile` gives one item, without looking at any other."""
+    weights = {(i["kind"], str(i["key"])): float(i["weight"]) for i in shopper.interests}
+    heaviest = max(weights.values(), default=0.0) or 1.0
+    department = weights.get(("category", facts.category.split("/")[0]), 0.0) / 3
+    shelf = weights.get(("category", facts.category), department) if facts.category else 0.0
+    brand = weights.get(("brand", facts.brand), 0.0) if facts.brand else 0.0
+    own = _ITEM_BOOST * weights.get(("item", facts.item_id), 0.0)
+    boost = own + _CATEGORY_BOOST * shelf + _BRAND_BOOST * brand
+    return facts.popularity + boost / heaviest
+
+
 def by_profile(items: Assortment, popular: Floats, shopper: Shopper) -> Scores:
     """Return popularity plus what the interests add; popularity alone for an unknown user.
 
