@@ -39,7 +39,10 @@ def shop(size: int = 60) -> Catalogue:
 
 CATALOGUE = shop()
 SHOPPER = Shopper(
-    interests=(), purchased=["i01", "i02", "i09", "i17"], seen=["i01", "i03"], refused=["i05"]
+    interests=(),
+    purchased=["i01", "i02", "i03", "i13", "i17"],
+    seen=["i01", "i03"],
+    refused=["i05"],
 )
 
 
