@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 TOLERANCE: Final = 1e-4
 """Largest difference to torch, in scores of the size of ten."""
+_LINEAR: Final = np.float32(20)  # torch's softplus is the identity from here on
 
 
 class CompiledScores:
@@ -36,6 +37,10 @@ class CompiledScores:
         self._pair = None if network.pair is None else _pair_weights(model)
         self._items = np.ascontiguousarray(network.item_vectors().numpy())
         self._bias = network.bias.detach().numpy()
+        mixing = network.mixing
+        if mixing is not None:
+            alpha, beta = mixing.weights.detach().numpy().T
+            self._mixing = alpha, beta, float(mixing.range[0]), float(mixing.range[1])
         self._channels = [
             np.array([m for m, channel in enumerate(CHANNELS) if channel.rows == kind])
             for kind in KINDS
@@ -78,7 +83,7 @@ class CompiledScores:
         memory, mixing = self._model.memory, self._model.network.mixing
         if memory is None or mixing is None:
             return scores
-        weight = mixing.at(torch.from_numpy(summary[:1]))[0].numpy()
+        weight = self._weights(float(summary[0]))
         scores *= weight[0]
         for kind, channels in zip(KINDS, self._channels, strict=True):
             table = memory.tables[kind]
@@ -87,6 +92,13 @@ class CompiledScores:
             )
         scores += weight[1 + len(CHANNELS) :] @ memory.popularity
         return scores
+
+    def _weights(self, log_events: float) -> Floats:
+        """Return `training.mixing.Mixing.at` of one shopper, shape (M + 1,)."""
+        alpha, beta, low, high = self._mixing
+        x = alpha + beta * np.float32(min(max(log_events, low), high))
+        out: Floats = np.where(x > _LINEAR, x, np.log1p(np.exp(np.minimum(x, _LINEAR))))
+        return out
 
     def _agrees(self) -> bool:
         """Compare with torch on made-up shoppers."""

@@ -35,6 +35,11 @@ class Among(_Rule):
     within: Annotated[list[Category] | None, Field(alias="in", max_length=1000)] = None
     out: Annotated[list[Category], Field(max_length=1000)] = []
 
+    @property
+    def active(self) -> bool:
+        """Whether the rule asks for anything."""
+        return self.within is not None or bool(self.out)
+
 
 class Range(_Rule):
     """Bounds of a price, both included; an item without a price is in no range."""
@@ -79,6 +84,11 @@ class Repeat(_Rule):
 
     allowed: bool = True
     categories: Annotated[dict[Category, bool], Field(max_length=1000)] = {}
+
+    @property
+    def active(self) -> bool:
+        """Whether the rule asks for anything."""
+        return not self.allowed or bool(self.categories)
 
 
 class Explore(_Rule):
@@ -168,9 +178,9 @@ def allowed(items: Assortment, rules: Rules, shopper: Shopper, now_ms: int) -> M
     if len(banned):
         mask = mask.copy()
         mask[banned] = False
-    if rules.category != Among():
+    if rules.category.active:
         mask = mask & _chosen(items, rules.category)[items.category]
-    if rules.brand != Among():
+    if rules.brand.active:
         mask = mask & _brands(items, rules.brand)[items.brand]
     if rules.price is not None:
         low, high = rules.price.min, rules.price.max
@@ -207,7 +217,7 @@ def _banned(items: Assortment, rules: Rules, shopper: Shopper) -> Iterator[str]:
         yield from shopper.purchased
     if "seen" in rules.exclude:
         yield from shopper.seen
-    if rules.repeat != Repeat():
+    if rules.repeat.active:
         yield from (item for item in shopper.purchased if not _may_repeat(items, rules, item))
 
 

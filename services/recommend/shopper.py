@@ -74,7 +74,5 @@ class Shopper:
         """Whether there is anything to personalise by."""
         if self._profile is None:
             return self.learned is not None or bool(self.interests)
-        return bool(self.refused) or any(
-            len(table.entries()) > 0
-            for table in (self._profile.items, self._profile.categories, self._profile.brands)
-        )
+        tables = (self._profile.items, self._profile.categories, self._profile.brands)
+        return any(map(len, tables)) or bool(self.refused)
