@@ -35,8 +35,8 @@ class CompiledScores:
         self._hidden = network.encoder.hidden
         self._vector = _vector_weights(network)
         self._pair = None if network.pair is None else _pair_weights(model)
-        self._items = np.ascontiguousarray(network.item_vectors().numpy())
-        self._bias = network.bias.detach().numpy()
+        self._items = network.item_vectors().detach()
+        self._bias = network.bias.detach()
         mixing = network.mixing
         if mixing is not None:
             alpha, beta = mixing.weights.detach().numpy().T
@@ -76,8 +76,8 @@ class CompiledScores:
         u = profile_vector(
             self._vector, floats, self._hidden, scalars, summary, features, now_ms, timed
         )
-        scores: Floats = self._items @ u
-        scores += self._bias
+        # By torch: it keeps to the number of threads it is told.
+        scores: Floats = torch.addmv(self._bias, self._items, torch.from_numpy(u)).numpy()
         if self._pair is not None and len(rows):
             add_pairs(scores, self._pair, u, rows, scalars, now_ms)
         memory, mixing = self._model.memory, self._model.network.mixing

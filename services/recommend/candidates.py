@@ -54,8 +54,7 @@ def beyond_vocabulary(
 
 def own_items(items: Assortment, shopper: Shopper) -> Rows:
     """Return the rows of the items in the shopper's interests."""
-    names = [str(each["key"]) for each in shopper.interests if each["kind"] == "item"]
-    rows = [items.place(name) for name in names]
+    rows = [items.place(name) for name in shopper.touched]
     return np.array([row for row in rows if row is not None], np.int64)
 
 
@@ -70,7 +69,7 @@ def sources(
 ) -> list[list[str]]:
     """Return for each row the sources that it is a candidate of, for explanations."""
     held = set(shopper.purchased)
-    own = {str(each["key"]) for each in shopper.interests if each["kind"] == "item"}
+    own = set(shopper.touched)
     fresh, hot = set(new.tolist()), set(trending[:TRENDING].tolist())
     found = []
     for row in rows:

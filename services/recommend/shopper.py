@@ -55,6 +55,13 @@ class Shopper:
         return [] if self._profile is None else derived.interests(self._profile, self._now_s)
 
     @cached_property
+    def touched(self) -> Collection[str]:
+        """Items in the interests."""
+        if self._profile is None:
+            return [str(each["key"]) for each in self.interests if each["kind"] == "item"]
+        return [str(key) for key in self._profile.items.entries()]
+
+    @cached_property
     def purchased(self) -> Collection[str]:
         """Items bought, first purchase first."""
         return () if self._profile is None else explicit.purchased_items(self._profile)
