@@ -86,13 +86,12 @@ async def contributions(
     history = [record for _, record in reversed(found[:MAX_HISTORY])]
     whole = len(found) <= MAX_HISTORY
     if asked.shopper.learned is not None:
-        return await asyncio.to_thread(_by_model, state, asked, history, items, last, whole)
-    facts = state.recommender.facts(items)
+        return await asyncio.to_thread(_by_model, asked, history, items, last, whole)
+    facts = asked.served.recommender.facts(items)
     return await asyncio.to_thread(_by_profile, asked, history, facts, last, whole)
 
 
 def _by_model(
-    state: GatewayState,
     asked: Asked,
     history: list[EventRecord],
     items: Sequence[str],
@@ -101,11 +100,12 @@ def _by_model(
 ) -> Contributions:
     from training.attribution import leave_one_out, memory_parts
 
-    model = state.model
+    served = asked.served
+    model = served.model
     known = [item for item in items if item in model.vocabulary.index]
     rows = [model.vocabulary.index[item] - 1 for item in known]
     found = leave_one_out(
-        state.scorer, state.transition, history, rows, now_ms=asked.now_ms, last=last,
+        served.scorer, served.transition, history, rows, now_ms=asked.now_ms, last=last,
         user_features=asked.shopper.user_features,
     )  # fmt: skip
     parts = [memory_parts(model, found.state, row) for row in rows]

@@ -9,6 +9,7 @@ from services.answers import answer, gateway
 from services.contributions import Contributions, contributions, shown
 from services.problems import ProblemError
 from services.profiles import After, UserId
+from services.serving import Serving
 from services.shoppers import of_user
 from services.state import GatewayState
 
@@ -38,7 +39,7 @@ async def get_explanation(
     found = await contributions(state, asked, [item], events)
     if not found.items:
         raise ProblemError("not-found", "the model in use does not score an item of this id")
-    return answer(_reply(state, user_id, found, asked.now_ms))
+    return answer(_reply(state, user_id, found, asked.now_ms, asked.served))
 
 
 def _item(target: str) -> str:
@@ -51,14 +52,16 @@ def _item(target: str) -> str:
     return item
 
 
-def _reply(state: GatewayState, user_id: str, found: Contributions, now_ms: int) -> dict[str, Any]:
+def _reply(
+    state: GatewayState, user_id: str, found: Contributions, now_ms: int, served: Serving
+) -> dict[str, Any]:
     title, by_model = state.catalogue.title, bool(found.memories)
     memories = found.memories[0] if by_model else {}
     return {
         "user_id": user_id,
         "target": {"kind": "item", "item_id": found.items[0], "title": title(found.items[0])},
         "score": round(float(found.scores[0]), 6),
-        "model": state.recommender.version if by_model else None,
+        "model": served.version if by_model else None,
         "method": found.method,
         "exact": found.exact,
         "events": {"looked_at": len(found.events), "of": found.of},

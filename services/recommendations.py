@@ -88,7 +88,7 @@ async def _answer(
 ) -> Response:
     state = gateway(request)
     read_ms = (time.perf_counter() - started_s) * 1000
-    ranking = state.recommender.rank(asked.shopper, wish, asked.now_ms)
+    ranking = asked.served.recommender.rank(asked.shopper, wish, asked.now_ms)
     lacking = asked.lacking or ("model_failed" if ranking.failed else None)
     request.app.state.metrics.recommendations.labels(source(ranking, lacking)).inc()
     if wish.explain:

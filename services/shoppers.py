@@ -5,7 +5,7 @@ here: what follows from it (`services.recommend`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -14,6 +14,7 @@ from feature_repo.errors import ModelMismatchError, StoreUnavailableError
 from feature_repo.events import Event, EventItem, EventRecord, to_record
 from feature_repo.live_row import LiveState
 from services.recommend.shopper import Shopper
+from services.serving import Serving
 from services.state import GatewayState
 
 SERVICE = "ranking_v1"
@@ -31,9 +32,11 @@ class Asked:
         What is known.
     now_ms
         The moment to rank at, epoch milliseconds.
+    served
+        The model that serves this user.
     lacking
         Why less is known than could be, None if nothing lacks: ``store_unavailable``,
-        ``model_unavailable`` or ``features_unavailable``.
+        ``catalogue_loading``, ``model_unavailable`` or ``features_unavailable``.
     entity
         Entity id of the user; None for a session without one.
     stored
@@ -42,6 +45,7 @@ class Asked:
 
     shopper: Shopper
     now_ms: int
+    served: Serving
     lacking: str | None = None
     entity: str | None = None
     stored: bool = False
@@ -65,41 +69,48 @@ async def of_user(
     except StoreUnavailableError as error:
         _log.warning("recommending_without_store", error=str(error))
         given = of_session(state, session)
-        return Asked(given.shopper, given.now_ms, "store_unavailable")
+        return replace(given, lacking="store_unavailable")
     if row is None:
         given = of_session(state, session)
-        return Asked(given.shopper, given.now_ms, _model_lacking(state, None), entity)
+        return replace(given, entity=entity)
     now_ms = state.clock.now_ms(row.time_ms)
-    profile, learned = state.profile(row), state.learned(row)
+    profile, (served, learned) = state.profile(row), state.served(row)
     if session:
-        learned = _go_on(state, profile, learned, _records(state, session, now_ms))
-    lacking = _model_lacking(state, row)
-    if lacking is None and learned is not None and features is None and _service(state):
+        learned = _go_on(served, profile, learned, _records(state, session, now_ms))
+    lacking = _lacking(state, row)
+    if lacking is None and learned is not None and features is None and _asks(served):
         lacking = "features_unavailable"
     shopper = Shopper(learned, user_features=features, profile=profile, now_s=now_ms // 1000)
-    return Asked(shopper, now_ms, lacking, entity, stored=True)
+    return Asked(shopper, now_ms, served, lacking, entity, stored=True)
 
 
 def of_session(state: GatewayState, session: Sequence[tuple[str, Sequence[EventItem]]]) -> Asked:
     """Return what a session alone says."""
     now_ms = state.clock.now_ms()
     profile = explicit.new()
-    learned = _go_on(state, profile, None, _records(state, session, now_ms))
+    served = state.models.newest
+    learned = _go_on(served, profile, None, _records(state, session, now_ms))
     shopper = Shopper(learned, profile=profile, now_s=now_ms // 1000)
-    return Asked(shopper, now_ms, _model_lacking(state, None))
+    return Asked(shopper, now_ms, served, _lacking(state, None))
 
 
 def _service(state: GatewayState) -> str | None:
-    """Return the feature service that the model asks for; None if it asks for no feature."""
-    return SERVICE if state.model is not None and state.model.user_features.names else None
+    """Return the feature service that a model may ask for; None if none asks for a feature."""
+    return SERVICE if state.models.ask_features else None
 
 
-def _model_lacking(state: GatewayState, row: LiveState | None) -> str | None:
-    if state.model is None:
-        wanted = state.model_refused or (row is not None and row.model != "")
-        return "model_unavailable" if wanted else None
-    other = row is not None and row.model not in ("", state.model.version)
-    return "model_unavailable" if other else None
+def _asks(served: Serving) -> bool:
+    return served.model is not None and bool(served.model.user_features.names)
+
+
+def _lacking(state: GatewayState, row: LiveState | None) -> str | None:
+    if not state.catalogue.loaded:
+        return "catalogue_loading"
+    if row is not None and row.model:
+        lacking = state.models.of(row.model) is None
+    else:
+        lacking = state.models.refused and state.model is None
+    return "model_unavailable" if lacking else None
 
 
 def _records(
@@ -118,7 +129,7 @@ def _records(
 
 
 def _go_on(
-    state: GatewayState,
+    served: Serving,
     profile: explicit.ExplicitProfile,
     learned: bytes | None,
     records: Sequence[EventRecord],
@@ -126,10 +137,10 @@ def _go_on(
     """Apply a session's events to ``profile`` and return the learned state after them."""
     for record in records:
         explicit.apply(profile, record)
-    if state.model is None or not records:
+    if served.model is None or not records:
         return learned
     try:
-        after: bytes = state.transition.replay([list(records)], [learned])[0]
+        after: bytes = served.transition.replay([list(records)], [learned])[0]
     except ModelMismatchError as error:
         _log.error("session_unread", error=str(error))
         return learned

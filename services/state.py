@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,11 +22,11 @@ from services.clock import ServiceClock
 from services.health import Probe
 from services.impressions import Counted, Impressions
 from services.log import Appender
-from services.models import chosen, load_model
 from services.problems import ProblemError
 from services.receipt import Receipt
 from services.recommend import rule_book
 from services.recommend.recommender import Recommender
+from services.serving import ServedModels, Serving
 from services.settings import Settings
 from services.tasks import end
 from services.user_features import UserFeatures
@@ -94,32 +93,18 @@ class GatewayState:
         )
         self.probe = Probe(self.store, self.tenant.partitions)
         self.features = UserFeatures()
-        self.model: Any = None
-        self.scorer: Any = None
-        self.transition: Any = None
-        self.model_refused = False
-        self.recommender = Recommender(self.catalogue)
+        self.models = ServedModels(settings, self.catalogue)
         self.started_s = time.monotonic()
         self._popular_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Load the model and the catalogue, open Feast, begin to listen."""
         self.settings.export(self._url)
-        self.model = load_model(self.settings)
-        self.model_refused = self.model is None and chosen(self.settings) is not None
-        if self.model is not None:
-            from training.related import related
-            from training.scoring import Scorer
-            from training.transition import LearnedTransition
-
-            self.transition = LearnedTransition(self.model)
-            self.scorer = Scorer(self.model)
-            self.recommender = Recommender(
-                self.catalogue, self.scorer, self.model.vocabulary.items, self.model.version,
-                partial(related, self.model),
-            )  # fmt: skip
+        self.models.load()
         self.features.open()
         await self.catalogue.start()
+        self.recommender.warm()
+        self.models.start()
         self.applied.start()
         self.impressions.start()
         self._popular_task = asyncio.create_task(self._follow_popular())
@@ -128,6 +113,7 @@ class GatewayState:
         """Close what `start` opened."""
         await self.impressions.stop()
         await end(self._popular_task)
+        await self.models.stop()
         await self.applied.stop()
         await self.catalogue.stop()
         await self.store.aclose()
@@ -210,11 +196,25 @@ class GatewayState:
         row, batch = await self.read(unknown, service)
         return (known if row is None else unknown), row, batch
 
-    def learned(self, row: LiveState | None) -> bytes | None:
-        """Return the row's encoder state if the model in use made it."""
-        if row is None or self.model is None or row.model != self.model.version:
-            return None
-        return row.learned or None
+    @property
+    def model(self) -> Any:
+        """The newest model; None without one."""
+        return self.models.newest.model
+
+    @property
+    def recommender(self) -> Recommender:
+        """The newest model's recommender, or the one that goes by profiles and popularity."""
+        return self.models.newest.recommender
+
+    def served(self, row: LiveState | None) -> tuple[Serving, bytes | None]:
+        """Return what serves a row, and the row's encoder state if that made it.
+
+        A row of a model that is not loaded is served by the newest, without a state.
+        """
+        found = None if row is None or not row.model else self.models.of(row.model)
+        if row is None or found is None or found.model is None:
+            return self.models.newest, None
+        return found, row.learned or None
 
     def profile(self, row: LiveState) -> explicit.ExplicitProfile:
         """Return the row's explicit profile."""
@@ -227,7 +227,7 @@ class GatewayState:
                     await self.store.zrevrange(key, 0, POPULAR_POOL - 1, withscores=True)
                     for key in (popularity.KEY, popularity.TREND_KEY)
                 ]
-                self.recommender.set_popular(_decoded(popular), _decoded(trending))
+                self.models.set_popular(_decoded(popular), _decoded(trending))
             except (redis.RedisError, OSError) as error:
                 _log.warning("popularity_unread", error=type(error).__name__)
             await asyncio.sleep(_POPULAR_EVERY_S)

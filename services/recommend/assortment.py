@@ -98,9 +98,9 @@ class Assortment:
         changed = self._catalogue.since(self._changes)
         if changed is None:
             self._build()
-        else:
-            for item in changed:
-                self._set(self._place(item), item)
+            return
+        for item in changed:
+            self._set(self._place(item), item)
         self._changes = self._catalogue.changes
         self.edits += 1
 
@@ -144,7 +144,7 @@ class Assortment:
         return np.where(start > 0, start, self.added_ms[row])
 
     def _build(self) -> None:
-        listed = self._catalogue.entries
+        changes, listed = self._catalogue.changes, self._catalogue.entries
         vocabulary = self.ids[: self.known]
         others = sorted(listed.keys() - set(vocabulary))
         unlisted = [item for item in self.ids[self.known :] if item not in listed]
@@ -157,7 +157,7 @@ class Assortment:
             column[: len(ids)] = given
         self._cut()
         self._unlisted = len(unlisted)
-        self._changes = self._catalogue.changes
+        self._changes = changes  # of before: what was edited meanwhile is taken up next
         self.edits += 1
 
     def _place(self, item: str) -> int:

@@ -122,6 +122,10 @@ class Recommender:
         """Version of the model in use."""
         return self._version if self._scorer is not None else None
 
+    def warm(self) -> None:
+        """Lay the items out, which the first answer would otherwise wait for."""
+        self._items.refresh()
+
     def set_popular(self, popular: Pairs, trending: Pairs = ()) -> None:
         """Take up new popularity and trend, best first."""
         self._popular.take(popular, trending)
