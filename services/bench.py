@@ -99,7 +99,7 @@ def applied_per_s(client: Client, tell: Tell) -> float:
 
 
 def measure(
-    what: Literal["service", "updates", "recommend", "soak", "lateness", "train"],
+    what: Literal["service", "updates", "recommend", "explain", "soak", "lateness", "train"],
     *,
     model: Path | None = None,
     data: Path | None = None,
@@ -112,14 +112,14 @@ def measure(
     ----------
     what
         ``service``: latencies and throughput without a model. ``updates``: see
-        `services.bench_updates`. ``recommend``: see `services.bench_recommend`. ``soak``: see
-        `services.soak`. ``lateness``: see
+        `services.bench_updates`. ``recommend``: see `services.bench_recommend`. ``explain``:
+        see `services.bench_explain`. ``soak``: see `services.soak`. ``lateness``: see
         `services.lateness`. ``train``: see `training.compare.speed`.
     model
         Model directory, for all but ``service``.
     data
-        State folder with an archive, for ``updates`` and ``lateness``; for ``train`` a table of
-        events as `portrait compare events` takes it. Only read.
+        State folder with an archive, for ``updates`` and ``lateness``; for ``train`` and
+        ``explain`` a table of events as `portrait compare events` takes it. Only read.
     minutes, plot
         Length of the soak, and the SVG file that it draws.
     """
@@ -137,6 +137,11 @@ def measure(
 
             with step("measure recommendations") as tell:
                 return measure_recommend(tell)
+        if what == "explain":
+            from services.bench_explain import measure_explain
+
+            with step("measure explanations") as tell:
+                return measure_explain(tell, model=model, data=data)
         if what == "train":
             from training.compare import speed
             from training.compare.datasets import events

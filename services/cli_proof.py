@@ -12,21 +12,22 @@ from services.progress import console
 @app.command()
 def bench(
     what: Annotated[
-        Literal["service", "updates", "recommend", "soak", "lateness", "train"],
+        Literal["service", "updates", "recommend", "explain", "soak", "lateness", "train"],
         typer.Argument(
             help="service: latency over HTTP; updates: the update path; "
-            "recommend: recommendations of small and large shops; soak: for long; "
+            "recommend: recommendations of small and large shops; "
+            "explain: whether explanations are faithful; soak: for long; "
             "lateness: what late events do to profiles; train: the training loop"
         ),
     ] = "service",
     model: Annotated[
-        Path | None, typer.Option(help="Model directory, for updates, soak, lateness")
+        Path | None, typer.Option(help="Model directory, for updates, explain, soak, lateness")
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="State folder with an archive, for updates, lateness; for train a table of "
-            "events. Only read"
+            help="State folder with an archive, for updates, lateness; for train, explain a table "
+            "of events. Only read"
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the soak")] = 20.0,

@@ -1,7 +1,5 @@
 """What moved a score: exact by definition, honest by deletion, gone with other weights."""
 
-import random
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +12,12 @@ from tests.training.shops import Shop, cyclic, event, shop
 from training.attribution import EventContributions, leave_one_out, memory_parts
 from training.config import ModelConfig, TrainConfig
 from training.encoder import FusedEncoder, pad
+from training.faithfulness import deletion, likeness_to_random, spearman
 from training.model_dir import Model, load
 from training.scoring import Scorer
 from training.sequences import encode
 from training.train import write_model
 from training.transition import LearnedTransition
-
-Attribute = Callable[..., EventContributions]
 
 
 def asked(model: Model) -> tuple[Scorer, LearnedTransition]:
@@ -81,27 +78,6 @@ def test_the_memories_parts_add_up_to_what_they_add(model: Model, histories: Sho
     assert memory_parts(model, None, 0) is None
 
 
-def deletion(model: Model, histories: Shop, attribute: Attribute) -> tuple[float, float]:
-    """Return how far the best item's score falls without its top 5 events, and without 5 others."""
-    scorer, transition = asked(model)
-    top, chance, draw = list[float](), list[float](), random.Random(0)
-    for _, history in histories[:30]:
-        now = now_of(history)
-        state = transition.replay([history])[0]
-        row = int(np.argmax(scorer.scores(state, now)))
-        found = attribute(scorer, transition, history, [row], now_ms=now, last=len(history))
-        order = np.argsort(-found.values[:, 0])
-
-        def fall(places: set[int], history: list[EventRecord] = history, row: int = row,
-                 now: int = now, whole: float = float(found.scores[0])) -> float:  # fmt: skip
-            left = [one for n, one in enumerate(history) if n not in places]
-            return whole - float(scorer.scores(transition.replay([left])[0], now)[row])
-
-        top.append(fall({found.events[k] for k in order[:5]}))
-        chance.append(np.mean([fall(set(draw.sample(found.events, 5))) for _ in range(5)]))
-    return float(np.mean(top)), float(np.mean(chance))
-
-
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory, histories: Shop) -> Path:
     """A model directory without memories: what the network alone has learned."""
@@ -117,42 +93,24 @@ def test_without_the_attributed_events_a_score_falls_twice_as_far(
     model: Model, network: Path, histories: Shop, which: str
 ) -> None:
     chosen = model if which == "memories" else load(network)
-    top, chance = deletion(chosen, histories, leave_one_out)
-    assert top > 0
-    assert top >= 2 * chance
+    some = [history for _, history in histories[:30]]
+    found = deletion(chosen, some, last=len(some[0]))
+    assert found.top.mean() > 0
+    assert found.top.mean() >= 2 * found.chance.mean()
 
     def backwards(*given: object, **named: object) -> EventContributions:
-        found = leave_one_out(*given, **named)  # type: ignore[arg-type]
-        return EventContributions(found.events, -found.values, found.scores, found.state)
+        right = leave_one_out(*given, **named)  # type: ignore[arg-type]
+        return EventContributions(right.events, -right.values, right.scores, right.state)
 
-    worst, _ = deletion(chosen, histories, backwards)  # the check can fail
-    assert worst < chance
+    wrong = deletion(chosen, some, last=len(some[0]), attribute=backwards)  # the check can fail
+    assert wrong.top.mean() < found.chance.mean()
 
 
 def test_other_weights_give_other_contributions(network: Path, histories: Shop) -> None:
     """Attributions that survive random weights explain the data, not the model (Adebayo, 2018)."""
-    model, alike = load(network), list[float]()
-    for seed in range(6):
-        other = load(network)
-        torch.manual_seed(seed)
-        for weight in other.network.parameters():
-            if weight.dim() > 1:
-                weight.data = torch.randn_like(weight) * weight.std()
-        for _, history in histories[:5]:
-            now = now_of(history)
-            state = LearnedTransition(model).replay([history])[0]
-            row = [int(np.argmax(Scorer(model).scores(state, now)))]
-            one, two = (
-                leave_one_out(*asked(each), history, row, now_ms=now, last=40).values[:, 0]
-                for each in (model, other)
-            )
-            alike.append(spearman(one, two))
-    assert np.mean(alike) < 0.5
-
-
-def spearman(one: np.ndarray, other: np.ndarray) -> float:
-    ranks = [np.argsort(np.argsort(values)) for values in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    some = [history for _, history in histories[:5]]
+    alike = likeness_to_random(load(network), load(network), some)
+    assert alike.mean() < 0.5
 
 
 def test_integrated_gradients_point_the_same_way(tmp_path_factory: pytest.TempPathFactory) -> None:
