@@ -49,7 +49,7 @@ class Deletion:
 
     @property
     def ratio(self) -> float | None:
-        """Mean fall without the top events over that without random ones; None if those raise it."""
+        """Fall without the top events over that without random ones; None if that is no fall."""
         chance = float(self.chance.mean())
         return float(self.top.mean()) / chance if chance > 0 else None
 
@@ -140,8 +140,9 @@ def spearman(one: Doubles, other: Doubles) -> float:
     >>> round(spearman(np.array([1.0, 5.0, 9.0]), np.array([2.0, 3.0, 8.0])), 6)
     1.0
     """
-    ranks = np.stack([np.argsort(np.argsort(values)) for values in (one, other)])
-    return float(np.corrcoef(ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(values)) for values in (one, other))
+    both = (first - first.mean()) @ (second - second.mean())
+    return float(both / (len(first) * first.std() * second.std()))
 
 
 def _best(
