@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from feature_repo.errors import InvalidSettingError
+from services.recommend import rule_book
 from services.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def build(args: Mapping[str, Any]) -> Any:
     Raises
     ------
     InvalidSettingError
-        If no store is named.
+        If no store is named, or the file of rules is wrong.
     """
     from ray import serve
 
@@ -54,8 +55,12 @@ def build(args: Mapping[str, Any]) -> Any:
         from services.api_keys import digest as digest_of
 
         digest = digest_of(settings.api_key.get_secret_value())
+    rule_book.load(settings.rules)  # wrong rules are refused before anything is deployed
     url = settings.redis_url
-    settings = settings.model_copy(update={"home": settings.home.resolve(), "api_key": None})
+    rules = None if settings.rules is None else settings.rules.resolve()
+    settings = settings.model_copy(
+        update={"home": settings.home.resolve(), "rules": rules, "api_key": None}
+    )
 
     # Ray evaluates this in each replica, so nothing of the app has to be pickled.
     def application() -> "FastAPI":

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.table import Table
 
@@ -22,7 +22,7 @@ WARM_UP = 30
 REQUESTS = 500
 BATCH_EVENTS = 500
 BATCHES = 40
-_JSON_ONLY = frozenset({"details", "trends"})
+_JSON_ONLY = frozenset({"details", "trends", "sizes"})
 
 Tell = Callable[[int, int, str], None]
 
@@ -98,80 +98,8 @@ def applied_per_s(client: Client, tell: Tell) -> float:
     return BATCHES * BATCH_EVENTS / (time.perf_counter() - started)
 
 
-def measure(
-    what: Literal[
-        "service", "updates", "soak", "lateness", "train", "materialize", "offline", "audiences"
-    ],
-    *,
-    model: Path | None = None,
-    data: Path | None = None,
-    minutes: float = 20.0,
-    plot: Path | None = None,
-) -> dict[str, Any]:
-    """Start what has to be measured in a folder of its own, measure it, and end it.
-
-    Parameters
-    ----------
-    what
-        ``service``: latencies and throughput without a model. ``updates``: see
-        `services.bench_updates`. ``soak``: see `services.soak`. ``lateness``: see
-        `services.lateness`. ``train``: see `training.compare.speed`. ``materialize``,
-        ``offline`` and ``audiences``: see `services.bench_materialize`,
-        `services.bench_offline` and `services.bench_audiences`.
-    model
-        Model directory, for ``updates``, ``soak`` and ``lateness``.
-    data
-        State folder with an archive, for ``updates``, ``lateness`` and ``audiences``; for ``train`` a table of
-        events as `portrait compare events` takes it. Only read.
-    minutes, plot
-        Length of the soak, and the SVG file that it draws.
-    """
-    from services.progress import step
-    from services.signals import Signals
-
-    with Signals():  # SIGTERM too ends servers and folders in order
-        if what == "updates":
-            from services.bench_updates import measure_updates
-
-            with step("measure updates") as tell:
-                return measure_updates(model=model, data=data, tell=tell)
-        if what == "audiences":
-            from services.bench_audiences import measure_audiences
-
-            with step("measure audiences") as tell:
-                return measure_audiences(data=data, tell=tell)
-        if what == "train":
-            from training.compare import speed
-            from training.compare.datasets import events
-
-            with step("measure training") as tell:
-                shop = speed.films() if data is None else events(data)
-                return speed.measure(shop, seconds=20.0, workers=2, tell=tell)
-        if what == "materialize":
-            from services.bench_materialize import measure_materialize
-
-            with step("measure materialize") as tell:
-                return measure_materialize(tell=tell)
-        if what == "offline":
-            from services.bench_offline import measure_offline
-
-            with step("measure the point-in-time join") as tell:
-                return measure_offline(tell=tell)
-        if what == "soak":
-            from services.soak import soak
-
-            with step(f"soak for {minutes:g} minutes") as tell:
-                return soak(minutes=minutes, model=model, plot=plot, tell=tell)
-        if what == "lateness":
-            from services.bench_model import archive_of
-            from services.lateness import measure_lateness
-
-            with step("measure lateness") as tell, tempfile.TemporaryDirectory() as folder:
-                return measure_lateness(archive_of(data, Path(folder), tell), tell, model)
-        return _measure_service()
-
-
-def _measure_service() -> dict[str, Any]:
+def measure_service() -> dict[str, Any]:
+    """Return latencies and throughput of a service without a model."""
     from services.progress import step
     from services.serve import running
 

@@ -45,6 +45,21 @@ class Connection:
         response = self._http.getresponse()
         return response.status, response.read()
 
+    def get(self, path: str) -> http.client.HTTPResponse:
+        """Return the whole answer to a GET, its body read; the headers are on it.
+
+        Raises
+        ------
+        ApiError
+            If the status is not 2xx.
+        """
+        self.begin("GET", path)
+        response = self._http.getresponse()
+        data = response.read()
+        if response.status >= 300:
+            raise ApiError(response.status, orjson.loads(data) if data[:1] == b"{" else {})
+        return response
+
     def call(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """Return the body of the answer.
 

@@ -2,11 +2,14 @@
 
 Belongs here: keeping the two alike. Writes go to the store, are announced, and every
 gateway takes the named items up; a version number tells one that missed an announcement.
+Beside the items the store keeps when an item was first put and which were deleted: a deleted
+item may live on in a model's vocabulary, and must not be offered.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +24,13 @@ from services.tasks import end
 
 KEY: Final = "portrait:catalogue"
 VERSION_KEY: Final = "portrait:catalogue:version"
+ADDED_KEY: Final = "portrait:catalogue:added"
+"""Hash of item id to epoch milliseconds of its first PUT; imported items are not in it."""
+REMOVED_KEY: Final = "portrait:catalogue:removed"
 CHANGED: Final = b"portrait:catalogue:changed"
 _CHECK_S: Final = 5.0
 _PAGE: Final = 2000
+_JOURNAL: Final = 10_000
 
 _log = structlog.get_logger(__name__)
 
@@ -67,8 +74,13 @@ class Catalogue:
         self._changed: asyncio.Queue[bytes] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._version = -1
+        self._journal = deque[tuple[int, str]](maxlen=_JOURNAL)
+        self._written = set[str]()
         self.entries: dict[str, Entry] = {}
+        self.removed = set[str]()
+        self.added_ms: dict[str, int] = {}
         self.changes = 0
+        self.loaded = False
 
     async def start(self) -> None:
         """Load the catalogue if the store answers, then follow it in the background."""
@@ -96,25 +108,46 @@ class Catalogue:
         body = await self._client.hget(KEY, item_id)
         return None if body is None else Item.model_validate_json(body)
 
-    async def put(self, items: Iterable[Item]) -> None:
-        """Store items and announce them; this gateway knows them on return."""
+    def since(self, changes: int) -> list[str] | None:
+        """Return the ids changed since `changes` had this value; None if not all are known."""
+        missing = self.changes - changes
+        if missing > len(self._journal):
+            return None
+        found = [each for each in self._journal if each[0] > changes]
+        return [item_id for _, item_id in found] if len(found) == missing else None
+
+    async def put(self, items: Iterable[Item], now_ms: int) -> None:
+        """Store items and announce them; this gateway knows them on return.
+
+        Parameters
+        ----------
+        now_ms
+            Kept as the time of the first put, epoch milliseconds.
+        """
         bodies = {i.item_id: orjson.dumps(i.model_dump(exclude_none=True)) for i in items}
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(KEY, mapping=bodies)
+            for item_id in bodies.keys() - self.entries.keys():
+                pipe.hsetnx(ADDED_KEY, item_id, now_ms)
+            pipe.srem(REMOVED_KEY, *bodies)
             self._announce(pipe, list(bodies))
             await pipe.execute()
+        self._written |= bodies.keys()
         for item_id, body in bodies.items():
-            self.entries[item_id] = _entry.decode(body)
-        self.changes += 1
+            if item_id not in self.entries:
+                self.added_ms.setdefault(item_id, now_ms)
+            self._take(item_id, body)
 
     async def delete(self, item_id: str) -> bool:
         """Remove an item and say whether it was there."""
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.hdel(KEY, item_id)
+            pipe.hdel(ADDED_KEY, item_id)
+            pipe.sadd(REMOVED_KEY, item_id)
             self._announce(pipe, [item_id])
             removed = (await pipe.execute())[0]
-        self.entries.pop(item_id, None)
-        self.changes += 1
+        self._written.add(item_id)
+        self._take(item_id, None)
         return bool(removed)
 
     def enrich(self, record: EventRecord) -> None:
@@ -156,24 +189,57 @@ class Catalogue:
             return
         if not ids:  # a bulk load: everything may have changed
             return
-        for item_id, body in zip(ids, await self._client.hmget(KEY, ids), strict=True):
-            if body is None:
-                self.entries.pop(item_id, None)
-            else:
-                self.entries[item_id] = _entry.decode(body)
+        self._written.clear()
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.hmget(KEY, ids)
+            pipe.hmget(ADDED_KEY, ids)
+            bodies, added = await pipe.execute()
+        for item_id, body, moment in zip(ids, bodies, added, strict=True):
+            if item_id in self._written:  # put or deleted here while the answer was on its way
+                continue
+            if moment is not None:
+                self.added_ms[item_id] = int(moment)
+            self._take(item_id, body)
         self._version += 1
+
+    def _take(self, item_id: str, body: bytes | None) -> None:
+        """Make an item what the store holds of it; None: deleted."""
+        if body is None:
+            self.entries.pop(item_id, None)
+            self.added_ms.pop(item_id, None)
+            self.removed.add(item_id)
+        else:
+            self.entries[item_id] = _entry.decode(body)
+            self.removed.discard(item_id)
         self.changes += 1
+        self._journal.append((self.changes, item_id))
 
     async def _load(self) -> None:
-        entries, cursor = dict[str, Entry](), 0
+        self._written.clear()
+        entries = {i: _entry.decode(body) async for i, body in self._scan(KEY)}
+        added = {i: int(moment) async for i, moment in self._scan(ADDED_KEY)}
+        removed = {each.decode() for each in await self._client.smembers(REMOVED_KEY)}
+        for item_id in self._written:  # what was written here since is newer than what was read
+            entry = self.entries.get(item_id)
+            if entry is None:
+                entries.pop(item_id, None)
+                removed.add(item_id)
+            else:
+                entries[item_id] = entry
+                removed.discard(item_id)
+                added.setdefault(item_id, self.added_ms.get(item_id, 0))
+        self.entries, self.added_ms, self.removed = entries, added, removed - entries.keys()
+        self.changes += 1  # without an entry in the journal: everything may have changed
+        self.loaded = True
+
+    async def _scan(self, key: str) -> AsyncIterator[tuple[str, bytes]]:
+        cursor = 0
         while True:
-            cursor, page = await self._client.hscan(KEY, cursor, count=_PAGE)
+            cursor, page = await self._client.hscan(key, cursor, count=_PAGE)
             for item_id, body in page.items():
-                entries[item_id.decode()] = _entry.decode(body)
+                yield item_id.decode(), body
             if cursor == 0:
-                break
-        self.entries = entries
-        self.changes += 1
+                return
 
 
 def load(client: Any, items: Mapping[str, bytes]) -> None:

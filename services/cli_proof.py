@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from services.bench_kinds import Bench, Given, measure
 from services.command import Json, app, print_json
 from services.progress import console
 
@@ -12,24 +13,24 @@ from services.progress import console
 @app.command()
 def bench(
     what: Annotated[
-        Literal[
-            "service", "updates", "soak", "lateness", "train", "materialize", "offline", "audiences"
-        ],
+        Bench,
         typer.Argument(
-            help="service: latency over HTTP; updates: the update path; soak: for long; "
+            help="service: latency over HTTP; updates: the update path; "
+            "recommend: recommendations of small and large shops; "
+            "explain: whether explanations are faithful; "
+            "audiences: counting whom a rule describes; soak: for long; "
             "lateness: what late events do to profiles; train: the training loop; "
-            "materialize: features into the store; offline: the point-in-time join; "
-            "audiences: counting whom a rule describes"
+            "materialize: features into the store; offline: the point-in-time join"
         ),
-    ] = "service",
+    ] = Bench.service,
     model: Annotated[
-        Path | None, typer.Option(help="Model directory, for updates, soak, lateness")
+        Path | None, typer.Option(help="Model directory, for updates, explain, soak, lateness")
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="State folder with an archive, for updates, lateness, audiences; for train a "
-            "table of events. Only read"
+            help="State folder with an archive, for updates, lateness, audiences; for train, "
+            "explain a table of events. Only read"
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the soak")] = 20.0,
@@ -39,13 +40,14 @@ def bench(
     """Measure a service started for the purpose, in a folder of its own.
 
     Examples: `portrait bench service --json` · `portrait bench updates --json` ·
+    `portrait bench recommend --json` ·
     `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json` ·
     `portrait bench train --data ratings.parquet --json` · `portrait bench materialize --json` ·
     `portrait bench offline --json` · `portrait bench audiences --json`
     """
-    from services.bench import measure, table
+    from services.bench import table
 
-    result = measure(what, model=model, data=data, minutes=minutes, plot=plot)
+    result = measure(what, Given(model, data, minutes, plot))
     console.print(table(result))
     if json:
         print_json(result)

@@ -14,8 +14,16 @@ from starlette.responses import Response
 from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
 from services import (
-    audiences, heap, ingest, items, operations, profiles, recommendations, slashes,
-)  # fmt: skip
+    audiences,
+    explanations,
+    heap,
+    ingest,
+    items,
+    operations,
+    profiles,
+    recommendations,
+    slashes,
+)
 from services.middleware import OPEN, Frame, Metrics
 from services.openapi import describe
 from services.problems import Problem, ProblemError, page
@@ -54,7 +62,9 @@ def create_app(
         from services.logs import configure
 
         configure(settings.log_level)
-        app.state.gateway = GatewayState(settings, url, admin_digest, drain_file)
+        app.state.gateway = GatewayState(
+            settings, url, admin_digest, drain_file, impressions=metrics.impressions
+        )
         await app.state.gateway.start()
         if behind_serve:  # then the process is ours alone
             heap.settle()
@@ -71,9 +81,10 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.metrics = metrics
-    routers = [
-        m.router for m in (ingest, profiles, recommendations, items, audiences, operations)
-    ]
+    modules = (
+        ingest, profiles, recommendations, explanations, items, audiences, operations,
+    )  # fmt: skip
+    routers = [module.router for module in modules]
     slashes.read()
     for router in routers:
         app.include_router(router)

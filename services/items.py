@@ -35,7 +35,7 @@ async def put_item(request: Request, item_id: ItemId) -> Response:
         found = problems(error)
         raise ProblemError("invalid", found[0]["detail"], errors=found) from None
     known = await state.bounded(state.catalogue.get(item_id))
-    await state.bounded(state.catalogue.put([item]))
+    await state.bounded(state.catalogue.put([item], state.clock.now_ms()))
     return answer(_shown(item), 201 if known is None else 200)
 
 
@@ -74,7 +74,7 @@ async def post_items(request: Request) -> Response:
         except ValidationError as error:
             errors.append({"index": index, "type": "/problems/invalid", **problems(error)[0]})
     if taken:
-        await state.bounded(state.catalogue.put(taken), 5.0)
+        await state.bounded(state.catalogue.put(taken, state.clock.now_ms()), 5.0)
     reply = {
         "received": len(documents),
         "accepted": len(taken),
@@ -97,7 +97,7 @@ async def get_similar(
         {
             "item_id": item_id,
             "method": method,
-            "model": state.recommender.version if method == "embedding" else None,
+            "model": state.recommender.version if method != "category" else None,
             "items": [
                 {"item_id": other, "score": round(score, 6), "rank": rank}
                 for rank, (other, score) in enumerate(found, start=1)

@@ -61,6 +61,10 @@ class Metrics:
             "portrait_recommendations_total", "Recommendations by source", ["source"],
             registry=self.registry,
         )  # fmt: skip
+        self.impressions = Counter(
+            "portrait_impressions_total", "Impressions to be logged by outcome", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
 
 
 class Frame:

@@ -16,6 +16,7 @@ from services.answers import answer, gateway
 from services.event_history import Position, read_events
 from services.problems import ProblemError
 from services.profile_schemas import PROFILE
+from services.serving import Serving
 from services.state import GatewayState
 
 router = APIRouter(prefix="/v1/users", tags=["users"])
@@ -40,7 +41,8 @@ async def get_profile(
     entity, row, batch = await state.find_whole(user_id, after, _service(state, view))
     if row is None:
         raise ProblemError("not-found", "no event of this user is known")
-    model = state.model.version if state.learned(row) is not None else ""
+    served, learned = state.served(row)
+    model = served.version if learned is not None else ""
     tag = f'W/"{row.version}-{view}-{state.catalogue.changes}-{model}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
     if tag in [each.strip() for each in request.headers.get("if-none-match", "").split(",")]:
@@ -78,32 +80,32 @@ def _shown(
     now_ms = state.clock.now_ms(row.time_ms)
     if view == "summary":
         return views.summary(profile, user_id=user_id, now_ms=now_ms, title=title, batch=batch)
-    learned = state.learned(row)
+    served, learned = state.served(row)
     return views.full(
         profile,
         user_id=user_id,
         now_ms=now_ms,
         title=title,
         batch=batch,
-        learned=None if learned is None else _learned(state, entity, learned, batch, now_ms),
+        learned=None if learned is None else _learned(served, entity, learned, batch, now_ms),
     )
 
 
 def _learned(
-    state: GatewayState,
+    served: Serving,
     entity: str,
     learned: bytes,
     features: dict[str, Any] | None,
     now_ms: int,
 ) -> views.LearnedSummary | None:
     try:
-        chances = state.scorer.chances(learned, now_ms, features)
+        chances = served.scorer.chances(learned, now_ms, features)
     except Exception as error:  # noqa: BLE001 - a profile is worth more than its propensity
         _log.warning("propensity_failed", entity=entity, error=type(error).__name__)
         return None
     return views.LearnedSummary(
-        model=state.model.version,
-        dim=state.scorer.dim,
+        model=served.version,
+        dim=served.scorer.dim,
         propensities=chances,
     )
 

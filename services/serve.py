@@ -30,6 +30,7 @@ from services.embedded import connect, die_with
 from services.haproxy import drain
 from services.logs import configure, hush_feast
 from services.ray_runtime import environment, start_application, start_ray, stop_ray
+from services.recommend import rule_book
 from services.settings import Settings
 from services.signals import Signals
 
@@ -95,8 +96,9 @@ def check(settings: Settings) -> None:
     Raises
     ------
     InvalidSettingError
-        See `serve_forever`.
+        See `serve_forever`; also if the file of rules is wrong.
     """
+    rule_book.load(settings.rules)
     if settings.api_key is None and not _is_loopback(settings.host):
         raise InvalidSettingError(
             f"host {settings.host} can be reached from other machines: set PORTRAIT_API_KEY first"

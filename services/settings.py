@@ -54,6 +54,13 @@ class Settings(BaseSettings):
     archive_every_s: float = Field(
         default=10.0, gt=0, description="How often the log is copied to the archive, seconds"
     )
+    rules: Path | None = Field(
+        default=None, description="YAML file of rules by placement; see docs/recommendations.md"
+    )
+    impressions: bool = Field(
+        default=False,
+        description="Log every answer's items as view_item_list, not only those with a placement",
+    )
     wait_ms: int = Field(
         default=5000, ge=0, description="Longest wait for after= and return=profile, milliseconds"
     )

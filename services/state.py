@@ -22,17 +22,21 @@ from services.audience_index import AudienceIndex
 from services.catalogue import CHANGED, Catalogue
 from services.clock import ServiceClock
 from services.health import Probe
+from services.impressions import Counted, Impressions
 from services.log import Appender
-from services.models import load_model
 from services.problems import ProblemError
 from services.rate_limits import RateLimits
 from services.receipt import Receipt
-from services.recommender import POPULAR_POOL, Recommender
+from services.recommend import rule_book
+from services.recommend.recommender import Recommender
+from services.serving import ServedModels, Serving
 from services.settings import Settings
 from services.tasks import end
 from services.user_features import UserFeatures
 
 _POPULAR_EVERY_S: Final = 2.0
+POPULAR_POOL: Final = 2000
+"""Items whose popularity and trend a gateway knows."""
 STORE_BOUND_S: Final = 0.9
 """No request waits longer than this for a store that is away."""
 
@@ -53,6 +57,13 @@ class GatewayState:
         See `services.api_keys.KeyRing`.
     drain_file
         While this file exists, the service is about to end; None outside ``portrait serve``.
+    impressions
+        Counts what was shown; see `services.impressions`.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the file of rules is wrong.
     """
 
     def __init__(
@@ -61,8 +72,11 @@ class GatewayState:
         url: str,
         admin_digest: str | None,
         drain_file: Path | None = None,
+        *,
+        impressions: Counted,
     ) -> None:
         self.settings = settings
+        self.rules = rule_book.load(settings.rules)
         self._url = url
         self._drain_file = drain_file
         self.tenant = Tenant.load(settings.home, settings.partitions)
@@ -74,6 +88,7 @@ class GatewayState:
         self.appender = Appender(
             self.store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas
         )
+        self.impressions = Impressions(self.appender, impressions)
         self.applied = Applied(
             self.store,
             connect_async(url, timeout_s=15.0),
@@ -84,34 +99,27 @@ class GatewayState:
         self.features = UserFeatures()
         self.audiences = Definitions(self.store, self.tenant)
         self.audience_index = AudienceIndex(settings.home)
-        self.model: Any = None
-        self.scorer: Any = None
-        self.transition: Any = None
-        self.recommender = Recommender(self.catalogue)
+        self.models = ServedModels(settings, self.catalogue)
         self.started_s = time.monotonic()
         self._popular_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Load the model and the catalogue, open Feast, begin to listen."""
         self.settings.export(self._url)
-        self.model = load_model(self.settings)
-        if self.model is not None:
-            from training.scoring import Scorer
-            from training.transition import LearnedTransition
-
-            self.transition = LearnedTransition(self.model)
-            self.scorer = Scorer(self.model)
-            self.recommender = Recommender(
-                self.catalogue, self.scorer, self.model.vocabulary.items, self.model.version
-            )
+        self.models.load()
         self.features.open()
         await self.catalogue.start()
+        self.recommender.warm()
+        self.models.start()
         self.applied.start()
+        self.impressions.start()
         self._popular_task = asyncio.create_task(self._follow_popular())
 
     async def stop(self) -> None:
         """Close what `start` opened."""
+        await self.impressions.stop()
         await end(self._popular_task)
+        await self.models.stop()
         await self.applied.stop()
         await self.audience_index.stop()
         await self.catalogue.stop()
@@ -195,11 +203,25 @@ class GatewayState:
         row, batch = await self.read(unknown, service)
         return (known if row is None else unknown), row, batch
 
-    def learned(self, row: LiveState | None) -> bytes | None:
-        """Return the row's encoder state if the model in use made it."""
-        if row is None or self.model is None or row.model != self.model.version:
-            return None
-        return row.learned or None
+    @property
+    def model(self) -> Any:
+        """The newest model; None without one."""
+        return self.models.newest.model
+
+    @property
+    def recommender(self) -> Recommender:
+        """The newest model's recommender, or the one that goes by profiles and popularity."""
+        return self.models.newest.recommender
+
+    def served(self, row: LiveState | None) -> tuple[Serving, bytes | None]:
+        """Return what serves a row, and the row's encoder state if that made it.
+
+        A row of a model that is not loaded is served by the newest, without a state.
+        """
+        found = None if row is None or not row.model else self.models.of(row.model)
+        if row is None or found is None or found.model is None:
+            return self.models.newest, None
+        return found, row.learned or None
 
     def profile(self, row: LiveState) -> explicit.ExplicitProfile:
         """Return the row's explicit profile."""
@@ -208,10 +230,15 @@ class GatewayState:
     async def _follow_popular(self) -> None:
         while True:
             try:
-                top = await self.store.zrevrange(
-                    popularity.KEY, 0, POPULAR_POOL - 1, withscores=True
-                )
-                self.recommender.set_popular((item.decode(), score) for item, score in top)
+                popular, trending = [
+                    await self.store.zrevrange(key, 0, POPULAR_POOL - 1, withscores=True)
+                    for key in (popularity.KEY, popularity.TREND_KEY)
+                ]
+                self.models.set_popular(_decoded(popular), _decoded(trending))
             except (redis.RedisError, OSError) as error:
                 _log.warning("popularity_unread", error=type(error).__name__)
             await asyncio.sleep(_POPULAR_EVERY_S)
+
+
+def _decoded(pairs: list[tuple[bytes, float]]) -> list[tuple[str, float]]:
+    return [(item.decode(), score) for item, score in pairs]

@@ -8,7 +8,7 @@ Popularity is gathered and written once a second.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -51,7 +51,9 @@ class Tally:
         self._client = client
         self._apart = isinstance(client, redis.RedisCluster)
         self._counts: dict[str, int] = defaultdict(int)
-        self._gained: dict[str, float] = defaultdict(float)
+        self._gained: dict[str, dict[str, float]] = {
+            key: defaultdict(float) for key in popularity.SETS
+        }
         self._next_s = 0.0
         self._patience = patience
 
@@ -92,29 +94,35 @@ class Tally:
             self._patience.answered(node)
             self._counts.clear()
 
-    def applied(self, events: Iterable[EventRecord]) -> None:
-        """Count what events make popular."""
-        for item, amount in popularity.amounts(events).items():
-            self._gained[item] += amount
+    def applied(self, events: Sequence[EventRecord]) -> None:
+        """Count what events make popular, and trending."""
+        for key, half_life_ms in popularity.SETS.items():
+            gained = self._gained[key]
+            for item, amount in popularity.amounts(events, half_life_ms).items():
+                gained[item] += amount
 
     def flush(self, *, now: bool = False) -> None:
         """Write the popularity if it is time, or ``now``."""
-        clock = time.monotonic()
-        node = node_of(self._client, popularity.KEY)
-        if not self._gained or not self._patience.allows(node):
+        clock, waiting = time.monotonic(), len(self._gained[popularity.KEY])
+        if not waiting or (not now and clock < self._next_s and waiting < _ITEMS):
             return
-        if not now and clock < self._next_s and len(self._gained) < _ITEMS:
+        nodes = {key: node_of(self._client, key) for key in self._gained}
+        if not all(self._patience.allows(node) for node in nodes.values()):
             return
         self._next_s = clock + FLUSH_S
+        for key, gained in self._gained.items():
+            self._gain(key, nodes[key], gained)
+            gained.clear()
+
+    def _gain(self, key: str, node: str, gained: dict[str, float]) -> None:
         try:
-            gained = iter(self._gained.items())
-            while chunk := [each for item, gain in islice(gained, _CHUNK) for each in (gain, item)]:
-                _GAIN(self._client, [popularity.KEY], chunk)
+            pairs = iter(gained.items())
+            while chunk := [each for item, gain in islice(pairs, _CHUNK) for each in (gain, item)]:
+                _GAIN(self._client, [key], chunk)
         except (redis.RedisError, RedisClusterException, OSError) as error:
             self._failed(node, error)
         else:
             self._patience.answered(node)
-        self._gained.clear()
 
     def _failed(self, node: str, error: Exception) -> None:
         self._patience.failed(node)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from training.compiled_scores import CompiledScores
 from training.model_dir import Model
 from training.network import Requests, make_requests
 from training.pair import Pairs, make_pairs
@@ -31,6 +32,12 @@ class Scorer:
         self.model = model
         self._layout = Layout.of(model)
         self._calibrated = model.network.calibrated()
+        self._compiled = CompiledScores.of(model)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether single requests are scored by compiled code instead of torch."""
+        return self._compiled is not None
 
     @property
     def dim(self) -> int:
@@ -62,6 +69,8 @@ class Scorer:
         parts = self._read(state)
         if parts is None:
             return self.model.vocabulary.log_popularity
+        if self._compiled is not None:
+            return self._one(self._compiled, parts, now_ms, user_features)
         with torch.inference_mode():
             u, requests, now = self._vector(parts, now_ms, user_features)
             pairs, memory = self._held(parts, now)
@@ -100,6 +109,21 @@ class Scorer:
         found = LearnedStates(1, self._layout)
         found.load([state])
         return found if found.tables.scalars[0, KNOWN] > 0 else None
+
+    def _one(
+        self,
+        compiled: CompiledScores,
+        state: LearnedStates,
+        now_ms: int | None,
+        user_features: Mapping[str, Any] | None,
+    ) -> Floats:
+        scalars = state.tables.scalars[0]
+        return compiled.scores(
+            scalars, state.floats[0], state.tables.taken(0),
+            float(scalars[LAST_MS]) if now_ms is None else float(now_ms),
+            timed=now_ms is not None,
+            features=self.model.user_features.row(user_features)[0],
+        )  # fmt: skip
 
     def _held(self, state: LearnedStates, now: Doubles) -> tuple[Pairs | None, Tensor | None]:
         """Return what the pair head and the memories read of the items held."""

@@ -8,12 +8,11 @@ from typing import Any
 
 import uvicorn
 
-from services import api_keys
+from services import api_keys, models
 from services.client import Client
 from services.embedded import free_port
 from services.gateway import create_app
 from services.settings import Settings
-from services.transition import Transition
 from services.updater import UpdaterLoop
 
 ADMIN_KEY = "test-admin"
@@ -57,7 +56,7 @@ class Api:
             threading.Event().wait(0.01)
 
     def start_updater(self) -> None:
-        self._loop = UpdaterLoop(self.settings, self.url, Transition(None))
+        self._loop = UpdaterLoop(self.settings, self.url, models.transition(self.settings))
         self._worker = threading.Thread(target=self._loop.run, daemon=True)
         self._worker.start()
 

@@ -1,12 +1,18 @@
 """Choosing, filtering and explaining items, without any store."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import small_model
 
 from services.catalogue import Catalogue, Entry
-from services.recommender import Recommender, Shopper, Wish
+from services.recommend.recommender import Recommender, Wish
+from services.recommend.rules import Rules
+from services.recommend.shopper import Shopper
+from training.scoring import Scorer
+from training.transition import LearnedTransition
 
 NOW = 1_700_000_000_000
 
@@ -73,3 +79,112 @@ def test_without_a_state_popularity_counts(by_model: Recommender) -> None:
 def test_similar_items_by_embedding_leave_the_item_out(by_model: Recommender) -> None:
     method, found = by_model.similar("i0", 2, NOW)
     assert (method, [item for item, _ in found]) == ("embedding", ["i1", "i4"])
+
+
+def test_the_models_ranking_is_the_models_own(tmp_path: Path) -> None:
+    model = small_model.make(tmp_path)
+    scorer, transition = Scorer(model), LearnedTransition(model)
+    catalogue = Catalogue(client=None)
+    for item in small_model.ITEMS:
+        catalogue.entries[item] = Entry(item, category=small_model.category(item))
+    recommender = Recommender(catalogue, scorer, model.vocabulary.items, model.version)
+    for length in (1, 5, 12):
+        state = transition.replay([small_model.HISTORY[:length]])[0]
+        scores = scorer.scores(state, NOW)
+        order = sorted(range(len(scores)), key=lambda row: (-scores[row], row))
+        for n in (1, 10, 40, 100):
+            ranking = recommender.rank(Shopper(state), Wish(n), NOW)
+            assert [i["item_id"] for i in ranking.items] == [
+                small_model.ITEMS[row] for row in order[:n]
+            ]
+            shown = [i["score"] for i in ranking.items]
+            assert shown == [round(float(scores[row]), 6) for row in order[:n]]
+    # Items that the model does not know change nothing about the others' order.
+    catalogue.entries["other"] = Entry("other", category="D0/S0")
+    catalogue.added_ms["other"] = NOW
+    catalogue.changes += 1
+    found = [i["item_id"] for i in recommender.rank(Shopper(state), Wish(100), NOW).items]
+    assert "other" in found
+    found.remove("other")
+    assert found == [small_model.ITEMS[row] for row in order]
+
+
+def test_a_new_item_is_worth_what_its_neighbours_are(
+    by_model: Recommender, catalogue: Catalogue
+) -> None:
+    catalogue.entries["new"] = Entry("new", category="c1/d", brand="b")
+    catalogue.added_ms["new"] = NOW
+    catalogue.entries["old"] = Entry("old", category="c1/d", brand="b")  # imported, no events
+    catalogue.changes += 1
+    ranking = by_model.rank(Shopper(learned=b"x"), Wish(10, explain=True), NOW)
+    entry = next(i for i in ranking.items if i["item_id"] == "new")
+    # Same category and brand: i1 and i3, weight .9 each; same brand alone: i0, i2, i4, .2 each.
+    assert entry["score"] == pytest.approx((0.9 * (1 + 3) + 0.2 * (0 + 2 + 4)) / 2.4, abs=1e-6)
+    assert entry["sources"] == ["new"]
+    assert ids(by_model, Shopper(learned=b"x"), n=10) == ["i4", "i3", "i2", "new", "i1", "i0"]
+    assert ids(by_model, Shopper(learned=b"x"), only=["i0", "old", "i4"]) == ["i4", "old", "i0"]
+    # An edit of the shelf counts at once.
+    catalogue.entries["new"] = Entry("new", category="c0/d")
+    catalogue.changes += 1
+    ranking = by_model.rank(Shopper(learned=b"x"), Wish(10), NOW)
+    entry = next(i for i in ranking.items if i["item_id"] == "new")
+    assert entry["score"] == pytest.approx((0 + 2 + 4) / 3)
+    # After a month it is not new any more.
+    later = NOW + 31 * 86_400_000
+    assert "new" not in {i["item_id"] for i in by_model.rank(Shopper(b"x"), Wish(10), later).items}
+
+
+def test_a_placement_can_want_new_items(by_model: Recommender, catalogue: Catalogue) -> None:
+    catalogue.entries["new"] = Entry("new", category="c0/d")
+    catalogue.added_ms["new"] = NOW
+    catalogue.changes += 1
+    wanted = Wish(2, rules=Rules(new_items=1))
+    found = by_model.rank(Shopper(learned=b"x"), wanted, NOW).items
+    assert [i["item_id"] for i in found] == ["i4", "new"]
+
+
+def test_what_the_catalogue_deleted_is_not_offered(
+    by_model: Recommender, catalogue: Catalogue
+) -> None:
+    catalogue.entries.pop("i4")
+    catalogue.removed.add("i4")
+    catalogue.changes += 1
+    assert ids(by_model, Shopper(learned=b"x"), n=2) == ["i3", "i2"]
+
+
+def test_a_model_that_fails_is_answered_without(catalogue: Catalogue) -> None:
+    class Broken(Fixed):
+        def scores(self, state: bytes | None, now_ms: int, user_features: Any) -> Any:
+            raise RuntimeError
+
+    recommender = Recommender(catalogue, Broken(), [f"i{n}" for n in range(5)], "broken-1")
+    recommender.set_popular([("i2", 4.0), ("i0", 2.0)])
+    ranking = recommender.rank(Shopper(learned=b"x"), Wish(2), NOW)
+    assert [i["item_id"] for i in ranking.items] == ["i2", "i0"]
+    assert (ranking.failed, ranking.model) == (True, None)
+
+
+def test_trends_count_beside_popularity(by_model: Recommender) -> None:
+    by_model.set_popular([("i2", 4.0), ("i0", 3.0)], [("i0", 5.0), ("beyond", 4.0)])
+    found = by_model.rank(Shopper(), Wish(5, explain=True), NOW).items
+    assert [i["item_id"] for i in found[:3]] == ["i0", "i2", "beyond"]
+    assert found[0]["sources"] == ["trending"]
+    # What is trending is a candidate though the model does not know it.
+    assert "beyond" in ids(by_model, Shopper(learned=b"x"), n=10)
+
+
+def test_similar_items_count_what_goes_together(catalogue: Catalogue) -> None:
+    def together(row: int) -> Any:
+        return np.array([0, 0, 0, 2.0, 1.0])
+
+    recommender = Recommender(catalogue, Fixed(), [f"i{n}" for n in range(5)], "f-1", together)
+    method, found = recommender.similar("i0", 4, NOW)
+    assert method == "embedding+co_occurrence"
+    cosine = {"i1": 0.9 / np.hypot(0.9, 0.1), "i2": 0.0, "i3": -1.0, "i4": np.sqrt(0.5)}
+    added = {"i1": 0.0, "i2": 0.0, "i3": 1.0, "i4": 0.5}
+    assert dict(found) == pytest.approx({i: (cosine[i] + added[i]) / 2 for i in cosine}, abs=1e-6)
+    catalogue.entries["new"] = Entry("new", category="c0/d")
+    catalogue.changes += 1
+    method, found = recommender.similar("new", 2, NOW)
+    assert (method, {item for item, _ in found}) == ("category", {"i0", "i2"})
+    assert recommender.similar("unheard-of", 2, NOW) == ("category", [])

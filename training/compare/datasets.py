@@ -69,6 +69,17 @@ def events(path: Path) -> Shop:
     return Shop(path.stem, found, by_time(found) if timed else leave_last(found), support=None)
 
 
+def histories_in(path: Path) -> list[History]:
+    """Return the histories of any table of events, not split.
+
+    Raises
+    ------
+    InvalidInputError
+        As `events`.
+    """
+    return histories_of(_read(path))[0]
+
+
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InvalidInputError(f"{path} is not there: pass the table with --data")

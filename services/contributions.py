@@ -1,0 +1,192 @@
+"""Which past events moved the scores of some items: whose they are, and by which half.
+
+With a learned state the model is asked with each event left out; without one the explicit
+profile is folded again without it. Belongs here: reading the history and putting the two
+alike. Not here: the arithmetic (`training.attribution`), words (`narrative`).
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo import explicit
+from feature_repo.events import EventRecord
+from services.event_history import read_events
+from services.recommend.score import Facts, of_item
+from services.recommend.shopper import Shopper
+from services.shoppers import Asked
+from services.state import GatewayState
+
+MAX_HISTORY: Final = 5_000
+"""Events of a user that are read; with more, the oldest are left out and the answer says so."""
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What events contributed to the scores of R items.
+
+    Attributes
+    ----------
+    method
+        ``leave_one_event_out`` of the model, or ``leave_one_event_out_of_profile``.
+    items
+        The items that have a score, R of them.
+    events
+        Events looked at, oldest first.
+    values
+        Shape (K, R).
+    scores
+        Shape (R,).
+    of
+        Events in the whole history.
+    exact
+        Whether the replayed history gives the very state that the row holds.
+    memories
+        Of each item, the memories' part by held item; empty without.
+    popularity
+        Of each item, what sells lately adds by the memories.
+    """
+
+    method: str
+    items: list[str]
+    events: list[EventRecord]
+    values: Doubles
+    scores: Doubles
+    of: int
+    exact: bool
+    memories: list[dict[str, float]] = field(default_factory=list)
+    popularity: list[float] = field(default_factory=list)
+
+
+async def contributions(
+    state: GatewayState, asked: Asked, items: Sequence[str], last: int
+) -> Contributions:
+    """Return what the last events of a user contributed to the scores of items.
+
+    Parameters
+    ----------
+    items
+        Item ids; those that have no score are left out.
+    last
+        Events looked at; the time taken grows with its square.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the log cannot be read.
+    """
+    assert asked.entity is not None
+    found = await read_events(state, asked.entity, None, None, MAX_HISTORY + 1)
+    history = [record for _, record in reversed(found[:MAX_HISTORY])]
+    whole = len(found) <= MAX_HISTORY
+    if asked.shopper.learned is not None:
+        return await asyncio.to_thread(_by_model, asked, history, items, last, whole)
+    facts = asked.served.recommender.facts(items)
+    return await asyncio.to_thread(_by_profile, asked, history, facts, last, whole)
+
+
+def _by_model(
+    asked: Asked,
+    history: list[EventRecord],
+    items: Sequence[str],
+    last: int,
+    whole: bool,
+) -> Contributions:
+    from training.attribution import leave_one_out, memory_parts
+
+    served = asked.served
+    model = served.model
+    known = [item for item in items if item in model.vocabulary.index]
+    rows = [model.vocabulary.index[item] - 1 for item in known]
+    found = leave_one_out(
+        served.scorer, served.transition, history, rows, now_ms=asked.now_ms, last=last,
+        user_features=asked.shopper.user_features,
+    )  # fmt: skip
+    parts = [memory_parts(model, found.state, row) for row in rows]
+    names = model.vocabulary.items
+    return Contributions(
+        method="leave_one_event_out",
+        items=known,
+        events=[history[n] for n in found.events],
+        values=found.values,
+        scores=found.scores,
+        of=len(history),
+        exact=whole and found.state == asked.shopper.learned,
+        memories=[
+            {} if part is None else
+            {names[held]: float(v) for held, v in zip(part.held, part.values, strict=True)}
+            for part in parts
+        ],
+        popularity=[0.0 if part is None else part.popularity for part in parts],
+    )  # fmt: skip
+
+
+def _by_profile(
+    asked: Asked,
+    history: list[EventRecord],
+    facts: list[Facts],
+    last: int,
+    whole: bool,
+) -> Contributions:
+    behaviour = [n for n, e in enumerate(history) if e.items and explicit.is_behaviour(e.type)]
+    looked = behaviour[-last:]
+    first = looked[0] if looked else len(history)
+    before = explicit.encode(explicit.fold(history[:first]))
+
+    def scores(events: list[EventRecord]) -> Doubles:
+        profile = explicit.fold(events, explicit.decode(before))
+        shopper = Shopper(profile=profile, now_s=asked.now_ms // 1000)
+        return np.array([of_item(each, shopper) for each in facts])
+
+    full = scores(history[first:])
+    left_out = [
+        scores([event for k, event in enumerate(history[first:], first) if k != n]) for n in looked
+    ]
+    values = np.array([full - each for each in left_out]).reshape(len(looked), len(facts))
+    return Contributions(
+        method="leave_one_event_out_of_profile",
+        items=[each.item_id for each in facts],
+        events=[history[n] for n in looked],
+        values=values,
+        scores=full,
+        of=len(history),
+        exact=whole,
+    )
+
+
+def shown(
+    found: Contributions, item: int, title: Callable[[str], str], now_ms: int, most: int
+) -> list[dict[str, Any]]:
+    """Return the contributions to one item, the largest first, those of nothing left out.
+
+    Parameters
+    ----------
+    item
+        Place in ``found.items``.
+    most
+        Contributions shown.
+    """
+    from feature_repo.events import iso
+    from services.narrative import sentence
+
+    about = found.items[item]
+    column = found.values[:, item]
+    order = [n for n in np.argsort(-np.abs(column), kind="stable") if column[n] != 0][:most]
+    return [
+        {
+            "event_id": event.id,
+            "type": event.type,
+            "time": iso(event.time_ms),
+            "items": [line.item_id for line in event.items],
+            "contribution": round(float(column[n]), 6),
+            "sentence": sentence(event, title, now_ms, about=[about]),
+        }
+        for n in order
+        for event in [found.events[n]]
+    ]

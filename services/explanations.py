@@ -1,0 +1,75 @@
+"""Route that explains a score: which past events moved it, signed, and in words."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from services.answers import answer, gateway
+from services.contributions import Contributions, contributions, shown
+from services.problems import ProblemError
+from services.profiles import After, UserId
+from services.serving import Serving
+from services.shoppers import of_user
+from services.state import GatewayState
+
+router = APIRouter(prefix="/v1/users", tags=["recommendations"])
+
+_KIND = "item:"
+
+
+@router.get("/{user_id}/explanations")
+async def get_explanation(
+    request: Request,
+    user_id: UserId,
+    target: Annotated[str, Query(max_length=140, description="`item:` and an item id")],
+    events: Annotated[int, Query(ge=1, le=300, description="Events looked at, the newest")] = 100,
+    after: After = None,
+) -> Response:
+    """Say which past events moved the score of an item for a user, each left out by itself."""
+    item = _item(target)
+    state = gateway(request)
+    asked = await of_user(state, user_id, after)
+    if asked.lacking == "store_unavailable":
+        raise ProblemError(
+            "unavailable", "the online store does not answer: retry", headers={"retry-after": "1"}
+        )
+    if asked.entity is None or not asked.stored:
+        raise ProblemError("not-found", "no event of this user is known")
+    found = await contributions(state, asked, [item], events)
+    if not found.items:
+        raise ProblemError("not-found", "the model in use does not score an item of this id")
+    return answer(_reply(state, user_id, found, asked.now_ms, asked.served))
+
+
+def _item(target: str) -> str:
+    item = target.removeprefix(_KIND)
+    if item == target or not 1 <= len(item) <= 128:
+        detail = "target is `item:` and an item id of 1 to 128 characters"
+        raise ProblemError(
+            "invalid", detail, errors=[{"pointer": "/query/target", "detail": detail}]
+        )
+    return item
+
+
+def _reply(
+    state: GatewayState, user_id: str, found: Contributions, now_ms: int, served: Serving
+) -> dict[str, Any]:
+    title, by_model = state.catalogue.title, bool(found.memories)
+    memories = found.memories[0] if by_model else {}
+    return {
+        "user_id": user_id,
+        "target": {"kind": "item", "item_id": found.items[0], "title": title(found.items[0])},
+        "score": round(float(found.scores[0]), 6),
+        "model": served.version if by_model else None,
+        "method": found.method,
+        "exact": found.exact,
+        "events": {"looked_at": len(found.events), "of": found.of},
+        "contributions": shown(found, 0, title, now_ms, len(found.events)),
+        "memories": [
+            {"item_id": held, "title": title(held), "contribution": round(value, 6)}
+            for held, value in sorted(memories.items(), key=lambda pair: -abs(pair[1]))
+            if value != 0
+        ],
+        "popularity": round(found.popularity[0], 6) if by_model else None,
+    }

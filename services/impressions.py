@@ -1,0 +1,163 @@
+"""Impressions: what was recommended goes into the log, so that what follows can be attributed.
+
+An answer's items become a ``view_item_list`` event of the user with the answer's
+``recommendation_id`` and placement, appended after the answer was sent. What cannot be
+appended in time is counted as lost; an answer never waits for it. Belongs here: the queue
+and its sender. Not here: what was shown (`services.recommend`).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+import structlog
+
+from feature_repo.errors import StoreUnavailableError
+from feature_repo.events import MAX_ITEMS, EventRecord, ItemRecord
+from services.tasks import end
+
+TYPE: Final = "view_item_list"
+SOURCE: Final = "portrait"
+MOST_WAITING: Final = 10_000
+"""Impressions that may wait to be appended; more are lost."""
+ATTEMPTS: Final = 3
+_GROUP: Final = 200
+_PAUSE_S: Final = 0.5
+_LAST_S: Final = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Counted(Protocol):
+    """What is needed of a Prometheus counter with the label ``outcome``."""
+
+    def labels(self, outcome: str) -> Any:
+        """Return the counter of an outcome."""
+        ...
+
+
+class Appending(Protocol):
+    """What is needed of `services.append.Appender`."""
+
+    async def append(self, records: Sequence[EventRecord]) -> Any:
+        """Append events."""
+        ...
+
+
+class Shown(NamedTuple):
+    """One answer, as it was shown.
+
+    Attributes
+    ----------
+    entity, anonymous
+        Who saw it.
+    items
+        Entries of the answer: ``item_id``, ``rank``, and ``propensity`` where chance took part.
+    """
+
+    entity: str
+    anonymous: bool
+    recommendation_id: str
+    placement: str | None
+    items: Sequence[dict[str, Any]]
+    time_ms: int
+    received_ms: int
+
+
+class Impressions:
+    """Appends what was shown, in the background.
+
+    Parameters
+    ----------
+    appender
+        The gateway's own.
+    counter
+        Counts impressions, by event, as ``logged``, ``lost`` or ``erased``.
+    """
+
+    def __init__(self, appender: Appending, counter: Counted) -> None:
+        self._appender = appender
+        self._counter = counter
+        self._waiting = asyncio.Queue[Shown](MOST_WAITING)
+        self._under_way = list[Shown]()
+        self._task: asyncio.Task[None] | None = None
+        for outcome in ("logged", "lost", "erased"):
+            counter.labels(outcome)  # shown as 0 before the first
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._task = asyncio.create_task(self._send())
+
+    async def stop(self) -> None:
+        """Send what waits, for two seconds at most, and end."""
+        try:
+            async with asyncio.timeout(_LAST_S):
+                await self._waiting.join()
+        except TimeoutError:
+            while not self._waiting.empty():
+                self._lose([self._waiting.get_nowait()])
+            self._lose(self._under_way)
+        await end(self._task)
+
+    def note(self, shown: Shown) -> None:
+        """Take one answer; never waits."""
+        try:
+            self._waiting.put_nowait(shown)
+        except asyncio.QueueFull:
+            self._lose([shown])
+
+    def _lose(self, lost: Sequence[Shown]) -> None:
+        self._counter.labels("lost").inc(sum(len(records(shown)) for shown in lost))
+
+    async def _send(self) -> None:
+        while True:
+            group = [await self._waiting.get()]
+            while len(group) < _GROUP and not self._waiting.empty():
+                group.append(self._waiting.get_nowait())
+            self._under_way = group
+            await self._append([record for shown in group for record in records(shown)])
+            self._under_way = []
+            for _ in group:
+                self._waiting.task_done()
+
+    async def _append(self, events: list[EventRecord]) -> None:
+        for attempt in range(ATTEMPTS):
+            try:
+                done = await self._appender.append(events)
+            except StoreUnavailableError as error:
+                _log.warning("impressions_put_off", events=len(events), error=str(error))
+                if attempt + 1 < ATTEMPTS:
+                    await asyncio.sleep(_PAUSE_S)
+            except Exception as error:  # noqa: BLE001 - the next impressions must still be sent
+                _log.error("impressions_failed", events=len(events), exc_info=error)
+                break
+            else:
+                erased = sum(one.status == "erased" for one in done)
+                self._counter.labels("logged").inc(len(done) - erased)
+                self._counter.labels("erased").inc(erased)
+                return
+        self._counter.labels("lost").inc(len(events))
+
+
+def records(shown: Shown) -> list[EventRecord]:
+    """Return the events of one answer: one, or more if it has over 200 items."""
+    found = []
+    for part, start in enumerate(range(0, len(shown.items), MAX_ITEMS)):
+        some = shown.items[start : start + MAX_ITEMS]
+        chances = [each["propensity"] for each in some if "propensity" in each]
+        found.append(
+            EventRecord(
+                id=f"{shown.recommendation_id}.{part}",
+                type=TYPE,
+                user=shown.entity,
+                anonymous=shown.anonymous,
+                time_ms=shown.time_ms,
+                received_ms=shown.received_ms,
+                source=SOURCE,
+                items=[ItemRecord(each["item_id"], position=each["rank"]) for each in some],
+                recommendation_id=shown.recommendation_id,
+                placement=shown.placement,
+                properties={"propensities": chances} if chances else None,
+            )
+        )
+    return found

@@ -1,0 +1,201 @@
+"""All items that can be recommended, as columns, so that a rule is a few vector operations.
+
+Rows are the model's vocabulary first, in its order, then the catalogue's other items, then
+items known from events alone. An edit of the catalogue changes its row in place; everything
+is built anew only when the catalogue was loaded in bulk. Belongs here: what an item *is*.
+Not here: who should see it.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.catalogue import Catalogue, Entry
+
+Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+
+MAX_UNLISTED: Final = 100_000
+"""Items known from events alone that are kept, beside vocabulary and catalogue."""
+UNKNOWN_MS: Final = -1
+_COLUMNS: Final = (
+    ("fit", np.bool_, False), ("in_stock", np.bool_, True), ("from_ms", np.int64, 0),
+    ("added_ms", np.int64, UNKNOWN_MS), ("price", np.float64, np.nan),
+    ("category", np.int64, 0), ("brand", np.int64, 0),
+)  # fmt: skip
+_EMPTY: Final = tuple(empty for _, _, empty in _COLUMNS)
+
+
+class Names:
+    """Names and their numbers; 0 is "none"."""
+
+    def __init__(self) -> None:
+        self.of: list[str] = [""]
+        self._numbers = {"": 0}
+
+    def number(self, name: str | None) -> int:
+        """Return the number of a name; a new name gets the next one."""
+        key = name or ""
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = len(self.of)
+            self.of.append(key)
+        return found
+
+    def known(self, name: str) -> int:
+        """Return the number of a name, 0 if it has none."""
+        return self._numbers.get(name, 0)
+
+
+class Assortment:
+    """Items as columns; empty until the first `refresh`.
+
+    Parameters
+    ----------
+    catalogue
+        Followed: `refresh` takes its edits up.
+    vocabulary
+        Item ids of the model in score order; they are the first rows.
+
+    Attributes
+    ----------
+    ids
+        Item id of each row.
+    categories, brands
+        Names by the numbers in the columns ``category`` and ``brand``.
+    fit, in_stock, from_ms, added_ms, price, category, brand
+        Columns: whether it may be shown at all; in stock; available from and first put (epoch
+        ms); price (NaN unknown); numbers of names.
+    """
+
+    fit: Mask
+    in_stock: Mask
+    from_ms: Rows
+    added_ms: Rows
+    price: npt.NDArray[np.float64]
+    category: Rows
+    brand: Rows
+
+    def __init__(self, catalogue: Catalogue, vocabulary: Sequence[str] = ()) -> None:
+        self._catalogue = catalogue
+        self.known = len(vocabulary)
+        self.ids = list(vocabulary)
+        self.row = {item: n for n, item in enumerate(self.ids)}
+        self.edits = 0
+        self._changes = -1
+        self._unlisted = 0
+        self._offered: tuple[int, int, Mask] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def refresh(self) -> None:
+        """Take up what changed in the catalogue since the last time."""
+        if self._catalogue.changes == self._changes:
+            return
+        changed = self._catalogue.since(self._changes)
+        if changed is None:
+            self._build()
+            return
+        for item in changed:
+            self._set(self._place(item), item)
+        self._changes = self._catalogue.changes
+        self.edits += 1
+
+    def place(self, item: str) -> int | None:
+        """Return the row of an item, made if there is room; None otherwise."""
+        row = self.row.get(item)
+        if row is None and self._unlisted < MAX_UNLISTED:
+            self._unlisted += 1
+            row = self._place(item)
+            self._set(row, item)
+            self.edits += 1
+        return row
+
+    def rows(self, items: Iterable[str]) -> Rows:
+        """Return the rows of the items that have one."""
+        row = self.row
+        return np.array([row[item] for item in items if item in row], np.int64)
+
+    def offered(self, now_ms: int, *, in_stock: bool = True) -> Mask:
+        """Return which items may be recommended at ``now_ms``, to the minute; not to be changed."""
+        if not in_stock:
+            mask: Mask = self.fit & (self.from_ms <= now_ms)
+            return mask
+        minute = now_ms // 60_000
+        if self._offered is None or self._offered[:2] != (self.edits, minute):
+            mask = self.fit & self.in_stock & (self.from_ms <= now_ms)
+            self._offered = (self.edits, minute, mask)
+        return self._offered[2]
+
+    def within(self, category: str) -> Mask:
+        """Return which categories (by number) are this one or below it."""
+        below = category + "/"
+        return np.fromiter(
+            (name == category or name.startswith(below) for name in self.categories.of),
+            bool, len(self.categories.of),
+        )  # fmt: skip
+
+    def since_ms(self, row: int | Rows) -> Any:
+        """Return when items came: available from, else first put; `UNKNOWN_MS` if neither."""
+        start = self.from_ms[row]
+        return np.where(start > 0, start, self.added_ms[row])
+
+    def _build(self) -> None:
+        changes, listed = self._catalogue.changes, self._catalogue.entries
+        vocabulary = self.ids[: self.known]
+        others = sorted(listed.keys() - set(vocabulary))
+        unlisted = [item for item in self.ids[self.known :] if item not in listed]
+        ids = [*vocabulary, *others, *unlisted]
+        self.categories, self.brands = Names(), Names()
+        self.ids, self.row = ids, {item: n for n, item in enumerate(ids)}
+        self._whole = self._columns(len(ids))
+        values = list(zip(*(self._values(item) for item in ids), strict=True))
+        for column, given in zip(self._whole, values, strict=False):
+            column[: len(ids)] = given
+        self._cut()
+        self._unlisted = len(unlisted)
+        self._changes = changes  # of before: what was edited meanwhile is taken up next
+        self.edits += 1
+
+    def _place(self, item: str) -> int:
+        row = self.row.get(item)
+        if row is None:
+            row = self.row[item] = len(self.ids)
+            self.ids.append(item)
+            if row >= len(self._whole[0]):
+                before, self._whole = self._whole, self._columns(row + 1)
+                for column, kept in zip(self._whole, before, strict=True):
+                    column[: len(kept)] = kept
+            self._cut()
+        return row
+
+    def _columns(self, rows: int) -> list[npt.NDArray[Any]]:
+        """Return empty columns with room for ``rows`` and a quarter more."""
+        size = rows + rows // 4 + 64
+        return [np.full(size, empty, kind) for _, kind, empty in _COLUMNS]
+
+    def _cut(self) -> None:
+        for (name, _, _), column in zip(_COLUMNS, self._whole, strict=True):
+            setattr(self, name, column[: len(self.ids)])
+
+    def _set(self, row: int, item: str) -> None:
+        for column, value in zip(self._whole, self._values(item), strict=True):
+            column[row] = value
+
+    def _values(self, item: str) -> tuple[Any, ...]:
+        entry: Entry | None = self._catalogue.entries.get(item)
+        if entry is None:
+            # Without a catalogue everything may be shown; what was deleted from one may not.
+            return item not in self._catalogue.removed, *_EMPTY[1:]
+        return (
+            entry.is_merchandise,
+            entry.in_stock,
+            entry.available_from or 0,
+            self._catalogue.added_ms.get(item, UNKNOWN_MS),
+            np.nan if entry.price is None else entry.price,
+            self.categories.number(entry.category),
+            self.brands.number(entry.brand),
+        )

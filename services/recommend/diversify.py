@@ -1,0 +1,111 @@
+"""Which of the allowed items make the list: the best, within caps, unlike each other.
+
+Greedy by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): with strength d,
+relevance r scaled to 0–1 over the pool and likeness s, the next item is the one of greatest
+``(1 − d) · r − d · max s(chosen)``. Without demands the best n stay exactly as they are.
+Belongs here: choosing among rows. Not here: which may be chosen (`rules`), chance (`explore`).
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.recommend.assortment import Assortment, Rows
+from services.recommend.caps import Caps
+from services.recommend.rules import Rules
+
+Floats = npt.NDArray[np.floating[Any]]
+POOL: Final = 200
+"""Fewest items that diversity chooses among; five times the list's length, if that is more."""
+
+
+def best(scores: Floats, n: int) -> Rows:
+    """Return the rows of the ``n`` greatest finite scores, best first, equals by row."""
+    n = min(n, int(np.isfinite(scores).sum()))
+    if n <= 0:
+        return np.zeros(0, np.int64)
+    least = np.partition(scores, len(scores) - n)[len(scores) - n]
+    above = np.flatnonzero(scores > least)
+    found = np.concatenate([above, np.flatnonzero(scores == least)[: n - len(above)]])
+    out: Rows = found[np.lexsort((found, -scores[found]))]
+    return out
+
+
+def diversify(
+    items: Assortment, scores: Floats, n: int, rules: Rules, vectors: Floats | None, new: Rows
+) -> Rows:
+    """Return the rows of the list, best first.
+
+    Parameters
+    ----------
+    scores
+        −∞ where a row may not be chosen, shape (M,).
+    vectors
+        Embeddings of the vocabulary, shape (V, D); None: items are alike by category and brand.
+    new
+        Rows that `Rules.new_items` counts.
+    """
+    capped = rules.cap.brand is not None or rules.cap.category is not None
+    if not capped and rules.diversity == 0:
+        chosen = best(scores, n)
+    else:
+        size = max(POOL, 5 * n)
+        chosen = _greedy(items, scores, n, rules, vectors, size)
+        if capped and len(chosen) < n and np.isfinite(scores).sum() > size:
+            chosen = _greedy(items, scores, n, rules, vectors, len(scores))
+    return _with_new(scores, chosen, rules.new_items, new)
+
+
+def _greedy(
+    items: Assortment, scores: Floats, n: int, rules: Rules, vectors: Floats | None, size: int
+) -> Rows:
+    pool = best(scores, size)
+    likest, caps = np.full(len(pool), -1.0), Caps(items, pool, rules.cap)
+    relevance = scores[pool].astype(np.float64)
+    span = relevance[0] - relevance[-1] if len(pool) else 0.0
+    relevance = (relevance - relevance[-1:]) / span if span > 0 else np.ones(len(pool))
+    chosen, strength = list[int](), rules.diversity
+    while len(chosen) < n and caps.open.any():
+        value = relevance if not chosen else (1 - strength) * relevance - strength * likest
+        at = int(np.argmax(np.where(caps.open, value, -np.inf)))
+        chosen.append(at)
+        caps.take(at)
+        if strength > 0:
+            likest = np.maximum(likest, _likeness(items, pool, at, vectors))
+    out: Rows = pool[chosen] if chosen else pool[:0]
+    return out
+
+
+def _likeness(items: Assortment, pool: Rows, at: int, vectors: Floats | None) -> Floats:
+    """Return how alike the pool's items are to one of it, −1 to 1."""
+    shelf = items.category[pool]
+    same = 0.5 * ((shelf == shelf[at]) & (shelf > 0))
+    brand = items.brand[pool]
+    same = same + 0.5 * ((brand == brand[at]) & (brand > 0))
+    out: Floats = same
+    if vectors is None or pool[at] >= items.known:
+        return out
+    known = pool < items.known
+    one = vectors[pool[at]]
+    some = vectors[pool[known]]
+    norms = np.linalg.norm(some, axis=1) * np.linalg.norm(one) + 1e-9
+    out[known] = (some @ one) / norms
+    return out
+
+
+def _with_new(scores: Floats, chosen: Rows, wanted: int, new: Rows) -> Rows:
+    """Put new items in the last places until ``wanted`` are in the list."""
+    if not wanted or not len(new):
+        return chosen
+    fresh = set(new.tolist())
+    there = [row for row in chosen.tolist() if row in fresh]
+    ranked = sorted((r for r in fresh - set(there) if np.isfinite(scores[r])),
+                    key=lambda row: (-scores[row], row))  # fmt: skip
+    added = ranked[: max(0, min(wanted, len(chosen)) - len(there))]
+    if not added:
+        return chosen
+    others = [row for row in chosen.tolist() if row not in fresh]
+    dropped = set(others[len(others) - len(added) :])
+    kept = [row for row in chosen.tolist() if row not in dropped]
+    return np.array([*kept, *added], np.int64)

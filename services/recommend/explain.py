@@ -1,0 +1,45 @@
+"""Reasons: why an item is in the list, from what the shopper did and what the shop sells."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from services.recommend.assortment import Assortment
+from services.recommend.shopper import Shopper
+
+Reasons = list[dict[str, Any]]
+
+
+def reasons(
+    items: Assortment, popular: Mapping[str, float], shopper: Shopper
+) -> Callable[[str], Reasons]:
+    """Return a function that gives the reasons for an item, the strongest first."""
+    interests = {(i["kind"], str(i["key"])): i for i in shopper.interests}
+
+    def of(item: str) -> Reasons:
+        found = Reasons()
+        own = interests.get(("item", item))
+        evidence = _evidence(own)
+        if item in shopper.purchased or evidence.get("purchase"):
+            found.append({"code": "bought_before", "evidence": evidence})
+        elif own is not None:
+            found.append({"code": "looked_at", "evidence": evidence})
+        row = items.row.get(item)
+        category = "" if row is None else items.categories.of[items.category[row]]
+        brand = "" if row is None else items.brands.of[items.brand[row]]
+        for kind, key in (
+            ("category", category), ("category", category.split("/")[0]), ("brand", brand),
+        ):  # fmt: skip
+            interest = interests.get((kind, key)) if key else None
+            if interest is not None:
+                code = f"interest_{kind}"
+                found.append({"code": code, "key": key, "evidence": _evidence(interest)})
+                break
+        if not found:
+            found.append({"code": "popular" if item in popular else "catalogue"})
+        return found
+
+    return of
+
+
+def _evidence(interest: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {} if interest is None else dict(interest.get("evidence") or {})

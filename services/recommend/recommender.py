@@ -1,0 +1,307 @@
+"""The stages in order: candidates, score, rules, diversify, explain.
+
+Belongs here: which items, in which order, and why, from memory alone. Where a user's state
+comes from and how the answer is sent are the routes' work.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from services.catalogue import Catalogue
+from services.recommend import candidates, score
+from services.recommend.assortment import Assortment, Rows
+from services.recommend.diversify import best, diversify
+from services.recommend.explain import reasons
+from services.recommend.explore import explore
+from services.recommend.popular import Pairs, Popular
+from services.recommend.rules import NO_RULES, Among, Rules, allowed, boosts, relaxed
+from services.recommend.score import Facts, ModelScorer, Scores
+from services.recommend.shelf import Neighbours, nearness
+from services.recommend.shopper import Shopper
+
+Floats = npt.NDArray[np.floating[Any]]
+STAGES: Final = ("candidates", "score", "rules", "diversify", "explain")
+
+_AMOUNT: Final = 0.01
+"""What an item that nobody touched counts where a factor must show: without a model, no logits."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a request asks for."""
+
+    n: int = 10
+    excluded: Collection[str] = ()
+    category: str | None = None
+    explain: bool = False
+    only: Sequence[str] | None = None
+    """Rank exactly these items instead of choosing."""
+    rules: Rules = NO_RULES
+    seed: str = ""
+    """Decides what exploration draws: the recommendation's id."""
+
+    def demands(self) -> Rules:
+        """Return all rules of the request as one."""
+        update: dict[str, Any] = {}
+        if self.excluded:
+            update["exclude"] = [*self.rules.exclude, *self.excluded]
+        if self.category is not None:
+            update["category"] = Among(within=[self.category], out=self.rules.category.out)
+        return self.rules.model_copy(update=update) if update else self.rules
+
+
+@dataclass(slots=True)
+class Ranking:
+    """Items best first, and how they came about.
+
+    Attributes
+    ----------
+    items
+        Entries of the answer.
+    model
+        Version of the model that scored, None without.
+    personalized
+        Whether anything about the user counted.
+    relaxed
+        Rules that gave way because nothing was left, in order.
+    failed
+        Whether the model was asked and failed.
+    stage_ms
+        Time of each of `STAGES`, milliseconds.
+    """
+
+    items: list[dict[str, Any]] = field(default_factory=list)
+    model: str | None = None
+    personalized: bool = False
+    relaxed: list[str] = field(default_factory=list)
+    failed: bool = False
+    stage_ms: dict[str, float] = field(default_factory=dict)
+
+
+class Recommender:
+    """Ranks items for a shopper.
+
+    Parameters
+    ----------
+    catalogue
+        Items on offer, categories, titles.
+    scorer, vocabulary, version
+        The model's scorer, its item ids in score order and its version; None without a model.
+    related
+        Gives how often items go along with one of the vocabulary, by row, where the model
+        remembers that; None where it does not.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        scorer: ModelScorer | None = None,
+        vocabulary: Sequence[str] = (),
+        version: str | None = None,
+        related: Callable[[int], Floats | None] = lambda row: None,
+    ) -> None:
+        self._scorer = scorer
+        self._version = version
+        self._related = related
+        self._items = Assortment(catalogue, vocabulary)
+        self._popular = Popular(self._items)
+        self._newcomers = candidates.Newcomers(self._items)
+        self._neighbours = Neighbours(self._items)
+        self._embeddings: tuple[Floats, Floats] | None = None
+
+    @property
+    def version(self) -> str | None:
+        """Version of the model in use."""
+        return self._version if self._scorer is not None else None
+
+    def warm(self) -> None:
+        """Lay the items out, which the first answer would otherwise wait for."""
+        self._items.refresh()
+
+    def set_popular(self, popular: Pairs, trending: Pairs = ()) -> None:
+        """Take up new popularity and trend, best first."""
+        self._popular.take(popular, trending)
+
+    def rank(self, shopper: Shopper, wish: Wish, now_ms: int) -> Ranking:
+        """Return the best items for ``shopper``, or `Wish.only` in the shopper's order."""
+        self._items.refresh()
+        ranking, watch = Ranking(personalized=shopper.known), _Watch()
+        beyond, new = self._candidates(shopper, wish, now_ms)
+        watch.lap(ranking, "candidates")
+        scores = self._score(ranking, beyond, shopper, now_ms)
+        watch.lap(ranking, "score")
+        if wish.only is not None:
+            _fill(ranking, _ordered(self._items, scores, wish.only))
+        else:
+            rules = wish.demands()
+            values, rules = self._allowed(ranking, scores, rules, shopper, now_ms)
+            watch.lap(ranking, "rules")
+            self._choose(ranking, values, rules, new, wish)
+            watch.lap(ranking, "diversify")
+        self._explain(ranking, shopper, wish, new)
+        watch.lap(ranking, "explain")
+        return ranking
+
+    def facts(self, wanted: Sequence[str]) -> list[Facts]:
+        """Return what the score without a model reads of some items."""
+        items, found = self._items, list[Facts]()
+        items.refresh()
+        popular = self._popular.column()
+        for item in wanted:
+            row = items.row.get(item)
+            if row is None:
+                found.append(Facts(item))
+                continue
+            category, brand = items.category[row], items.brand[row]
+            names = items.categories.of[category], items.brands.of[brand]
+            found.append(Facts(item, *names, float(popular[row])))
+        return found
+
+    def similar(self, item_id: str, n: int, now_ms: int) -> tuple[str, list[tuple[str, float]]]:
+        """Return how similarity was judged and the items most similar to ``item_id``."""
+        self._items.refresh()
+        items, row = self._items, self._items.row.get(item_id)
+        offered = items.offered(now_ms)
+        if row is None:
+            return "category", []
+        if self._scorer is not None and row < items.known:
+            method, values = self._alike(row)
+            values = np.where(offered[: items.known], values, -np.inf)
+        else:
+            method, near = "category", nearness(items, row)
+            values = np.where(offered & (near > 0), near, -np.inf)
+            values = values + 0.001 * self._popular.column()
+        values[row] = -np.inf
+        return method, [(items.ids[i], float(values[i])) for i in best(values, n)]
+
+    def _alike(self, row: int) -> tuple[str, Floats]:
+        vectors, norms = self._vectors()
+        cosine = vectors @ vectors[row] / (norms * norms[row])
+        together = self._related(row)
+        if together is None or not together.any():
+            return "embedding", cosine
+        return "embedding+co_occurrence", (cosine + together / together.max()) / 2
+
+    def _vectors(self) -> tuple[Floats, Floats]:
+        if self._embeddings is None:
+            assert self._scorer is not None
+            vectors = np.asarray(self._scorer.item_embeddings())
+            self._embeddings = vectors, np.linalg.norm(vectors, axis=1) + 1e-9
+        return self._embeddings
+
+    def _candidates(self, shopper: Shopper, wish: Wish, now_ms: int) -> tuple[Rows, Rows]:
+        """Return the candidates beyond the vocabulary, and the new items."""
+        items, new = self._items, self._newcomers.rows(now_ms)
+        if wish.only is not None:
+            rows = items.rows(wish.only)
+            return rows[rows >= items.known], new
+        if self._scorer is None or shopper.learned is None:
+            candidates.own_items(items, shopper)
+            return new[:0], new
+        if len(items) == items.known:
+            return new[:0], new
+        trending = self._popular.trending()
+        beyond = candidates.beyond_vocabulary(items, self._newcomers, trending, shopper, now_ms)
+        return beyond, new
+
+    def _score(self, ranking: Ranking, beyond: Rows, shopper: Shopper, now_ms: int) -> Scores:
+        if self._scorer is not None and shopper.learned is not None:
+            try:
+                scores = score.by_model(
+                    self._items, self._scorer, self._neighbours, beyond, shopper, now_ms
+                )
+            except Exception as error:  # noqa: BLE001 - an answer without the model is one, too
+                _log.error("model_failed", error=type(error).__name__)
+                ranking.failed = True
+            else:
+                ranking.model = self._version
+                return scores
+        return score.by_profile(self._items, self._popular.column(), shopper)
+
+    def _allowed(
+        self, ranking: Ranking, scores: Scores, rules: Rules, shopper: Shopper, now_ms: int
+    ) -> tuple[Floats, Rules]:
+        """Return the scores under the rules; rules give way until something is left."""
+        values = _masked(scores.values, allowed(self._items, rules, shopper, now_ms))
+        if rules.fallback and not np.isfinite(values).any():
+            tried = list[str]()
+            for name, wider in relaxed(rules):
+                tried.append(name)
+                values = _masked(scores.values, allowed(self._items, wider, shopper, now_ms))
+                if np.isfinite(values).any():
+                    ranking.relaxed, rules = tried, wider
+                    break
+        amount = boosts(self._items, rules)
+        if amount is not None:
+            values = values + amount if scores.logits else (values + _AMOUNT) * np.exp(amount)
+        return values, rules
+
+    def _choose(
+        self, ranking: Ranking, values: Floats, rules: Rules, new: Rows, wish: Wish
+    ) -> None:
+        vectors = None
+        if rules.diversity > 0 and self._scorer is not None:
+            vectors = self._vectors()[0]
+        rows = diversify(self._items, values, wish.n, rules, vectors, new)
+        chances: list[float] | None = None
+        if rules.explore is not None and rules.explore.share > 0 and len(rows):
+            rows, chances = explore(self._items, rows, values, rules, wish.seed)
+        _fill(ranking, [(self._items.ids[row], float(values[row])) for row in rows])
+        for entry, chance in zip(ranking.items, chances or (), strict=False):
+            entry["propensity"] = round(chance, 9)
+
+    def _explain(self, ranking: Ranking, shopper: Shopper, wish: Wish, new: Rows) -> None:
+        if not wish.explain:
+            return
+        why = reasons(self._items, self._popular.scores, shopper)
+        rows = [self._items.row.get(entry["item_id"], -1) for entry in ranking.items]
+        found = candidates.sources(
+            self._items, rows, shopper, new=new, trending=self._popular.trending(),
+            modelled=ranking.model is not None,
+        )  # fmt: skip
+        for entry, sources in zip(ranking.items, found, strict=True):
+            entry["reasons"] = why(entry["item_id"])
+            entry["sources"] = sources
+
+
+class _Watch:
+    """Times stages, one after another."""
+
+    def __init__(self) -> None:
+        self._from_s = time.perf_counter()
+
+    def lap(self, ranking: Ranking, stage: str) -> None:
+        now_s = time.perf_counter()
+        ranking.stage_ms[stage] = (now_s - self._from_s) * 1000
+        self._from_s = now_s
+
+
+def _masked(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
+    return np.where(mask, values, -np.inf)
+
+
+def _fill(ranking: Ranking, scored: Sequence[tuple[str, float]]) -> None:
+    ranking.items = [
+        {"item_id": item, "score": round(value, 6), "rank": rank, "reasons": []}
+        for rank, (item, value) in enumerate(scored, start=1)
+    ]
+
+
+def _ordered(items: Assortment, scores: Scores, only: Sequence[str]) -> list[tuple[str, float]]:
+    """Return the items by score; those without one come last, as they were given."""
+    finite = scores.values[np.isfinite(scores.values)]
+    lowest = float(finite.min()) - 1.0 if len(finite) and scores.logits else 0.0
+    found = []
+    for item in only:
+        row = items.row.get(item, -1)
+        value = float(scores.values[row]) if row >= 0 else lowest
+        found.append((item, value if np.isfinite(value) else lowest))
+    return sorted(found, key=lambda pair: -pair[1])

@@ -1,0 +1,249 @@
+"""Rules: what a placement or a request demands of the items, and in which order demands give way.
+
+Belongs here: the rules' form and their effect on rows. Not here: files of rules (`rule_book`),
+caps and diversity among chosen items (`diversify`).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Annotated, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from feature_repo.event_fields import Category, Id, Text
+from services.recommend.assortment import UNKNOWN_MS, Assortment, Mask
+from services.recommend.shopper import Shopper
+
+DAY_MS: Final = 86_400_000
+GROUPS: Final = ("purchased", "seen")
+"""Words of ``exclude`` that stand for items of the user's own."""
+
+Floats = npt.NDArray[np.floating]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Among(_Rule):
+    """Names that are wanted (``in``; absent: all) and not wanted (``out``)."""
+
+    within: Annotated[list[Category] | None, Field(alias="in", max_length=1000)] = None
+    out: Annotated[list[Category], Field(max_length=1000)] = []
+
+    @property
+    def active(self) -> bool:
+        """Whether the rule asks for anything."""
+        return self.within is not None or bool(self.out)
+
+
+class Range(_Rule):
+    """Bounds of a price, both included; an item without a price is in no range."""
+
+    min: _Money | None = None
+    max: _Money | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("min or max is required")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is over max {self.max:g}")
+        return self
+
+
+class Boost(_Rule):
+    """Raises (``factor`` over 1) or buries (under 1) items of an id, a category or a brand."""
+
+    item_id: Id | None = None
+    category: Category | None = None
+    brand: Text | None = None
+    factor: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(each is not None for each in (self.item_id, self.category, self.brand)) != 1:
+            raise ValueError("exactly one of item_id, category, brand is required")
+        return self
+
+
+class Cap(_Rule):
+    """Most items of one brand, and of one category cut to ``depth`` levels."""
+
+    brand: Annotated[int, Field(ge=1, le=500)] | None = None
+    category: Annotated[int, Field(ge=1, le=500)] | None = None
+    depth: Annotated[int, Field(ge=1, le=10)] = 2
+
+
+class Repeat(_Rule):
+    """Whether what was bought may come again; the nearest category named decides."""
+
+    allowed: bool = True
+    categories: Annotated[dict[Category, bool], Field(max_length=1000)] = {}
+
+    @property
+    def active(self) -> bool:
+        """Whether the rule asks for anything."""
+        return not self.allowed or bool(self.categories)
+
+
+class Explore(_Rule):
+    """Share of places given to a random one of the best ``pool`` items."""
+
+    share: _Share
+    pool: Annotated[int, Field(ge=2, le=1000)] = 100
+
+
+class Rules(_Rule):
+    """Everything that can be demanded; see docs/recommendations.md.
+
+    Examples
+    --------
+    >>> Rules.model_validate({"price": {"max": 5}, "diversity": 0.3}).price.max
+    5.0
+    """
+
+    exclude: Annotated[list[Id], Field(max_length=1000)] = []
+    category: Among = Among()
+    brand: Among = Among()
+    price: Range | None = None
+    in_stock: bool = True
+    max_age_days: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
+    boost: Annotated[list[Boost], Field(max_length=100)] = []
+    cap: Cap = Cap()
+    repeat: Repeat = Repeat()
+    diversity: _Share = 0.0
+    explore: Explore | None = None
+    new_items: Annotated[int, Field(ge=0, le=500)] = 0
+    fallback: bool = True
+
+    def under(self, nearer: "Rules") -> "Rules":
+        """Return these rules where ``nearer`` sets none; ``exclude`` adds up."""
+        if not nearer.model_fields_set:
+            return self
+        given = {name: getattr(nearer, name) for name in nearer.model_fields_set}
+        if "exclude" in given:
+            given["exclude"] = [*self.exclude, *nearer.exclude]
+        return self.model_copy(update=given)
+
+
+NO_RULES: Final = Rules()
+
+
+def _wider(rules: Rules) -> Rules:
+    if rules.category.within is None:
+        return rules
+    tops = list(dict.fromkeys(name.split("/")[0] for name in rules.category.within))
+    return rules.model_copy(update={"category": rules.category.model_copy(update={"within": tops})})
+
+
+def _without(rules: Rules, *words: str) -> Rules:
+    kept = [each for each in rules.exclude if each not in words]
+    return rules.model_copy(update={"exclude": kept})
+
+
+STEPS: Final[tuple[tuple[str, Callable[[Rules], Rules]], ...]] = (
+    ("max_age_days", lambda rules: rules.model_copy(update={"max_age_days": None})),
+    ("price", lambda rules: rules.model_copy(update={"price": None})),
+    ("brand.in", lambda rules: rules.model_copy(
+        update={"brand": rules.brand.model_copy(update={"within": None})})),
+    ("category.in: department", _wider),
+    ("category.in", lambda rules: rules.model_copy(
+        update={"category": rules.category.model_copy(update={"within": None})})),
+    ("repeat", lambda rules: rules.model_copy(update={"repeat": Repeat()})),
+    ("exclude: seen", lambda rules: _without(rules, "seen")),
+    ("exclude: purchased", lambda rules: _without(rules, "purchased")),
+)  # fmt: skip
+"""How rules give way, one after another, when nothing is left. The others never do: item ids
+of ``exclude``, ``category.out``, ``brand.out``, ``in_stock``, and what the user refused."""
+
+
+def relaxed(rules: Rules) -> Iterator[tuple[str, Rules]]:
+    """Yield each step's name with the rules after it; steps that change nothing are left out."""
+    for name, step in STEPS:
+        wider = step(rules)
+        if wider != rules:
+            yield name, wider
+        rules = wider
+
+
+def allowed(items: Assortment, rules: Rules, shopper: Shopper, now_ms: int) -> Mask:
+    """Return which rows may be answered, shape (M,); may be shared: not to be changed."""
+    mask = items.offered(now_ms, in_stock=rules.in_stock)
+    banned = items.rows(_banned(items, rules, shopper))
+    if len(banned):
+        mask = mask.copy()
+        mask[banned] = False
+    if rules.category.active:
+        mask = mask & _chosen(items, rules.category)[items.category]
+    if rules.brand.active:
+        mask = mask & _brands(items, rules.brand)[items.brand]
+    if rules.price is not None:
+        low, high = rules.price.min, rules.price.max
+        mask = mask & (items.price >= (low or 0.0))
+        mask = mask if high is None else mask & (items.price <= high)
+    if rules.max_age_days is not None:
+        since = items.since_ms(np.arange(len(items)))
+        mask = mask & (since != UNKNOWN_MS) & (since >= now_ms - rules.max_age_days * DAY_MS)
+    return mask
+
+
+def boosts(items: Assortment, rules: Rules) -> Floats | None:
+    """Return ``ln(factor)`` of each row, added up over the boosts; None without any."""
+    if not rules.boost:
+        return None
+    total = np.zeros(len(items))
+    for boost in rules.boost:
+        amount = math.log(boost.factor)
+        if boost.item_id is not None:
+            row = items.row.get(boost.item_id)
+            if row is not None:
+                total[row] += amount
+        elif boost.category is not None:
+            total[items.within(boost.category)[items.category]] += amount
+        elif (number := items.brands.known(boost.brand or "")) > 0:
+            total[items.brand == number] += amount
+    return total
+
+
+def _banned(items: Assortment, rules: Rules, shopper: Shopper) -> Iterator[str]:
+    yield from shopper.refused
+    yield from (each for each in rules.exclude if each not in GROUPS)
+    if "purchased" in rules.exclude:
+        yield from shopper.purchased
+    if "seen" in rules.exclude:
+        yield from shopper.seen
+    if rules.repeat.active:
+        yield from (item for item in shopper.purchased if not _may_repeat(items, rules, item))
+
+
+def _may_repeat(items: Assortment, rules: Rules, item: str) -> bool:
+    row = items.row.get(item)
+    path = "" if row is None else items.categories.of[items.category[row]]
+    while path:
+        if path in rules.repeat.categories:
+            return rules.repeat.categories[path]
+        path = path.rpartition("/")[0]
+    return rules.repeat.allowed
+
+
+def _chosen(items: Assortment, rule: Among) -> Mask:
+    """Return which categories, by number, the rule lets through."""
+    size = len(items.categories.of)
+    chosen = np.full(size, rule.within is None)
+    for name in rule.within or ():
+        chosen |= items.within(name)
+    for name in rule.out:
+        chosen &= ~items.within(name)
+    return chosen
+
+
+def _brands(items: Assortment, rule: Among) -> Mask:
+    chosen = np.full(len(items.brands.of), rule.within is None)
+    chosen[[n for name in rule.within or () if (n := items.brands.known(name))]] = True
+    chosen[[n for name in rule.out if (n := items.brands.known(name))]] = False
+    return chosen

@@ -1,0 +1,120 @@
+"""Scores: what each candidate is worth to a shopper, by the model or without one.
+
+With a model the score is the model's own, for every item of its vocabulary; an item that it
+does not know gets the weighted mean of its neighbours' on the shelf. Without one, an item
+counts by what sells lately, raised where the explicit profile shows interest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from services.recommend.assortment import Assortment, Rows
+from services.recommend.shelf import Neighbours
+from services.recommend.shopper import Shopper
+
+Floats = npt.NDArray[np.floating[Any]]
+_ITEM_BOOST: Final = 2.0
+_CATEGORY_BOOST: Final = 1.5
+_BRAND_BOOST: Final = 0.5
+
+
+class ModelScorer(Protocol):
+    """What is needed of `training.scoring.Scorer`."""
+
+    def scores(
+        self, state: bytes | None, now_ms: int, user_features: Mapping[str, float] | None
+    ) -> Floats:
+        """Return a score for every item of the vocabulary."""
+        ...
+
+    def item_embeddings(self) -> Floats:
+        """Return one row an item of the vocabulary."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of all rows, −∞ for those that are no candidates.
+
+    Attributes
+    ----------
+    values
+        Shape (M,).
+    logits
+        Whether the values are logits, of which a factor is a summand; else amounts.
+    """
+
+    values: Floats
+    logits: bool
+
+
+def by_model(
+    items: Assortment,
+    scorer: ModelScorer,
+    neighbours: Neighbours,
+    beyond: Rows,
+    shopper: Shopper,
+    now_ms: int,
+) -> Scores:
+    """Return the model's scores, and estimates for the rows ``beyond`` its vocabulary."""
+    known = np.asarray(scorer.scores(shopper.learned, now_ms, shopper.user_features))
+    if len(known) == len(items):
+        return Scores(known, logits=True)
+    values = np.full(len(items), -np.inf, known.dtype)
+    values[: items.known] = known
+    if len(beyond):
+        values[beyond] = neighbours.mean(beyond, known, float(known.min(initial=0.0)))
+    return Scores(values, logits=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the score without a model reads of an item; empty: none."""
+
+    item_id: str
+    category: str = ""
+    brand: str = ""
+    popularity: float = 0.0
+
+
+def of_item(facts: Facts, shopper: Shopper) -> float:
+    """Return what `by_profile` gives one item, without looking at any other."""
+    weights = {(i["kind"], str(i["key"])): float(i["weight"]) for i in shopper.interests}
+    heaviest = max(weights.values(), default=0.0) or 1.0
+    department = weights.get(("category", facts.category.split("/")[0]), 0.0) / 3
+    shelf = weights.get(("category", facts.category), department) if facts.category else 0.0
+    brand = weights.get(("brand", facts.brand), 0.0) if facts.brand else 0.0
+    own = _ITEM_BOOST * weights.get(("item", facts.item_id), 0.0)
+    boost = own + _CATEGORY_BOOST * shelf + _BRAND_BOOST * brand
+    return facts.popularity + boost / heaviest
+
+
+def by_profile(items: Assortment, popular: Floats, shopper: Shopper) -> Scores:
+    """Return popularity plus what the interests add; popularity alone for an unknown user.
+
+    ``(2 · item + 1.5 · category + 0.5 · brand) / heaviest``, of the interests' weights; the
+    department alone counts a third.
+    """
+    weights = {(i["kind"], str(i["key"])): float(i["weight"]) for i in shopper.interests}
+    if not weights:
+        return Scores(popular, logits=False)
+    shelf, brand = np.zeros(len(items.categories.of)), np.zeros(len(items.brands.of))
+    values = popular.astype(np.float64)
+    heaviest = max(weights.values()) or 1.0
+    for (kind, key), weight in weights.items():
+        if kind == "category" and "/" not in key:
+            shelf[items.within(key)] = weight / 3
+    for (kind, key), weight in weights.items():
+        if kind == "category" and (number := items.categories.known(key)):
+            shelf[number] = weight
+        elif kind == "brand" and (number := items.brands.known(key)):
+            brand[number] = weight
+        elif kind == "item" and (row := items.row.get(key)) is not None:
+            values[row] += _ITEM_BOOST * weight / heaviest
+    values = values + (_CATEGORY_BOOST * shelf[items.category]) / heaviest
+    values += (_BRAND_BOOST * brand[items.brand]) / heaviest
+    return Scores(values, logits=False)

@@ -1,0 +1,261 @@
+"""The score of one request in compiled code: what `training.network` writes as torch modules.
+
+A single request is too small for torch: thirty operations on vectors of 64 numbers cost more
+to call than to compute. Belongs here: the innermost loops, over arrays. Not here: whose
+arrays, and whether they give what torch gives (`compiled_scores`).
+"""
+
+import math
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from training.memory import CHANNELS, EPSILON
+from training.recurrence import sigmoid
+from training.repeat_step import DAY_MS, DAY_SCALES, EVENTS, KNOWN, LAST_MS, POWERS
+from training.sequences import GAP_BUCKETS
+
+Floats = npt.NDArray[np.float32]
+_ROOT_HALF: Final = math.sqrt(0.5)
+_EPSILON: Final = 1e-5  # of nn.LayerNorm
+_PRIOR_GAPS: Final = 2.0
+_NOTHING: Final = 1e-7  # a faded row that `training.memory` leaves out
+_FADING: Final = np.power(
+    np.array([c.per_event for c in CHANNELS])[:, None], np.arange(2048)[None, :]
+).astype(np.float32)
+_LOG: Final = np.array([c.log for c in CHANNELS])
+
+
+class VectorWeights(NamedTuple):
+    """What makes u of a state: weights by input, shapes (inputs, outputs), and biases."""
+
+    encoder: bool
+    project: Floats
+    project_bias: Floats
+    gate: Floats
+    gate_bias: Floats
+    fused_norm: Floats
+    fused_bias: Floats
+    out: Floats
+    out_bias: Floats
+    statistics: Floats
+    statistics_bias: Floats
+    features: Floats
+    gap: Floats
+    hour: Floats
+    weekday: Floats
+    time_norm: Floats
+    time_bias: Floats
+    norm: Floats
+    norm_bias: Floats
+
+
+class PairWeights(NamedTuple):
+    """Of `training.pair.PairHead`, weights by input, and the median gaps of items in days."""
+
+    item: Floats
+    user: Floats
+    user_bias: Floats
+    first: Floats
+    first_bias: Floats
+    second: Floats
+    second_bias: Floats
+    linear: Floats
+    linear_bias: Floats
+    mix: Floats
+    repurchase: Floats
+    median_gap_days: Floats
+
+
+@njit
+def _linear(out: Any, x: Any, weight: Any) -> None:
+    """Add x · weight to out."""
+    for i in range(len(x)):
+        value, row = x[i], weight[i]
+        for n in range(len(out)):
+            out[n] += value * row[n]
+
+
+@njit
+def _layer_norm(x: Any, weight: Any, bias: Any) -> None:
+    mean, square = 0.0, 0.0
+    for n in range(len(x)):
+        mean += x[n]
+    mean /= len(x)
+    for n in range(len(x)):
+        square += (x[n] - mean) ** 2
+    scale = 1.0 / math.sqrt(square / len(x) + _EPSILON)
+    for n in range(len(x)):
+        x[n] = np.float32((x[n] - mean) * scale) * weight[n] + bias[n]
+
+
+@njit
+def _gap_bucket(scalars: Any, now_ms: float) -> int:
+    """Return `training.sequences.gap_bucket` of the time since the last event."""
+    if scalars[KNOWN] <= 0:
+        return 0
+    seconds, bucket = int(max(0.0, now_ms - scalars[LAST_MS])) // 1000 + 1, 1
+    while seconds > 1:
+        seconds >>= 1
+        bucket += 1
+    return min(GAP_BUCKETS - 1, bucket)
+
+
+@njit(cache=True)
+def profile_vector(
+    w: Any, floats: Any, hidden: int, scalars: Any, summary: Any, features: Any, now_ms: float,
+    timed: bool,
+) -> Any:  # fmt: skip
+    """Return u, shape (D,); see `training.network.PortraitNetwork.vector`.
+
+    Parameters
+    ----------
+    w
+        `VectorWeights`.
+    floats, scalars
+        Of the state: what the encoder carries, h, c; the repeat table's scalars.
+    summary, features
+        `training.network.statistics` and the standardised user features of the shopper.
+    """
+    size = len(w.norm)
+    u = w.statistics_bias.copy()
+    if w.encoder:
+        carried = len(floats) - 2 * hidden
+        both = np.empty(2 * size, np.float32)
+        both[:size] = w.project_bias
+        _linear(both[:size], floats[carried : carried + hidden], w.project)
+        both[size:] = floats[carried - size : carried]
+        gates = w.gate_bias.copy()
+        _linear(gates, both, w.gate)
+        sigmoid(gates, np.float32(1), np.empty(2 * size, np.float32))
+        z = np.empty(size, np.float32)
+        for n in range(size):
+            z[n] = gates[n] * both[n] + gates[size + n] * both[size + n]
+        _layer_norm(z, w.fused_norm, w.fused_bias)
+        u += w.out_bias
+        _linear(u, z, w.out)
+    _linear(u, summary, w.statistics)
+    _linear(u, features, w.features)
+    if timed:
+        hours = int(now_ms) // 3_600_000
+        times = w.gap[_gap_bucket(scalars, now_ms)] + w.hour[hours % 24]
+        times = times + w.weekday[(hours // 24 + 3) % 7]
+        _layer_norm(times, w.time_norm, w.time_bias)
+        u += times
+    _layer_norm(u, w.norm, w.norm_bias)
+    return u
+
+
+@njit
+def _pair_features(f: Any, row: Any, scalars: Any, now_ms: float, median: float) -> None:
+    """Put `training.pair.FEATURES` of one held item into f."""
+    since = min(POWERS.shape[1] - 1, max(0, int(scalars[EVENTS]) - row.last_event))
+    whole_since = int(scalars[EVENTS]) - row.last_event
+    elapsed = max(now_ms - row.last_s * 1000.0, 0.0)
+    days = elapsed / DAY_MS
+    count = row.counts[0]
+    times = max(count - 1.0, 0.0)
+    span = max(row.last_s / 86_400 - row.first_day - 0.5, 0.0) * row.again
+    gap = span / max(times, 1.0)
+    shrunk = (gap * times + median * _PRIOR_GAPS) / (times + _PRIOR_GAPS)
+    f[0] = math.log1p(count)
+    for n in range(1, 4):
+        f[n] = math.log1p(row.counts[n] * POWERS[n, since])
+    f[4] = math.sqrt(count / max(scalars[EVENTS], 1.0))
+    f[5] = math.log1p(whole_since)
+    f[6] = math.log1p(days)
+    f[7] = math.log1p(gap)
+    f[8] = row.again
+    f[9] = math.log((days + 0.5) / (shrunk + 0.5))
+    f[10] = math.log((days + 0.5) / (median + 0.5))
+    f[11] = math.log1p(row.counts[4] * math.exp(-days / DAY_SCALES[0]))
+    f[12] = math.log1p(row.counts[5] * math.exp(-days / DAY_SCALES[1]))
+    f[13] = 1.0 if whole_since == 0 else 0.0
+
+
+@njit(cache=True)
+def add_pairs(logits: Any, w: Any, u: Any, rows: Any, scalars: Any, now_ms: float) -> None:
+    """Add what held items are worth to their logits; see `training.pair.PairHead`."""
+    width, small = len(w.linear), w.item.shape[1]
+    own = w.user_bias.copy()
+    _linear(own, u, w.user)
+    slope = w.linear.copy()
+    _linear(slope, u, w.mix)
+    inputs = np.empty(width + 2 * small, np.float32)
+    inputs[width + small :] = own
+    hidden = np.empty(len(w.first_bias), np.float32)
+    now = max(now_ms, scalars[LAST_MS])
+    for r in range(len(rows)):
+        row = rows[r]
+        f = inputs[:width]
+        _pair_features(f, row, scalars, now, w.median_gap_days[row.item - 1])
+        inputs[width : width + small] = w.item[row.item]
+        hidden[:] = w.first_bias
+        _linear(hidden, inputs, w.first)
+        value = w.second_bias[0] + w.linear_bias[0] + w.repurchase[row.item, 0]
+        for n in range(width):
+            value += slope[n] * f[n]
+        for n in range(len(hidden)):
+            a = hidden[n]
+            value += w.second[n] * np.float32(0.5 * a * (1.0 + math.erf(a * _ROOT_HALF)))
+        logits[row.item - 1] += value
+
+
+@njit
+def _faded(channel: int, row: Any, scalars: Any) -> Any:
+    """Return what is left of a held item's row in a channel."""
+    since = min(_FADING.shape[1] - 1, max(0, int(scalars[EVENTS]) - row.last_event))
+    left = _FADING[channel, since]
+    return left if left > _NOTHING else np.float32(0)
+
+
+@njit
+def _add_logarithm(
+    scores: Any, total: Any, channel: int, weight: Any, rows: Any, scalars: Any, indptr: Any,
+    column: Any, value: Any,
+) -> None:  # fmt: skip
+    """Add a channel that takes the logarithm; ``total`` is zero before and after."""
+    for r in range(len(rows)):
+        left = _faded(channel, rows[r], scalars)
+        if left > 0:
+            for k in range(indptr[rows[r].item - 1], indptr[rows[r].item]):
+                total[column[k]] += left * value[k]
+    for r in range(len(rows)):
+        for k in range(indptr[rows[r].item - 1], indptr[rows[r].item]):
+            at = column[k]
+            if total[at] > 0:
+                scores[at] += weight * np.float32(math.log(total[at] / EPSILON + 1.0))
+            total[at] = 0
+
+
+@njit(cache=True)
+def add_rows(
+    scores: Any, channels: Any, weight: Any, rows: Any, scalars: Any, indptr: Any, column: Any,
+    value: Any,
+) -> None:  # fmt: skip
+    """Add the channels of one kind of the memories' rows to the scores.
+
+    Parameters
+    ----------
+    channels, weight
+        Places in `training.memory.CHANNELS`, and the weight of each of all channels.
+    indptr, column, value
+        `training.memory.Table`.
+    """
+    plain = np.zeros(len(rows), np.float32)
+    for m in channels:
+        if not _LOG[m]:
+            for r in range(len(rows)):
+                plain[r] += weight[m] * _faded(m, rows[r], scalars)
+    for r in range(len(rows)):
+        if plain[r] != 0:
+            for k in range(indptr[rows[r].item - 1], indptr[rows[r].item]):
+                scores[column[k]] += plain[r] * value[k]
+    total = np.zeros(len(scores), np.float32)
+    for m in channels:
+        if _LOG[m]:
+            _add_logarithm(
+                scores, total, m, weight[m], rows, scalars, indptr, column, value
+            )  # fmt: skip
