@@ -118,8 +118,8 @@ def measure(
     model
         Model directory, for all but ``service``.
     data
-        State folder with an archive, for ``updates``, ``lateness`` and ``audiences``; for ``train`` a table of
-        events as `portrait compare events` takes it. Only read.
+        State folder with an archive, for ``updates``, ``lateness`` and ``audiences``; for
+        ``train`` a table of events as `portrait compare events` takes it. Only read.
     minutes, plot
         Length of the soak, and the SVG file that it draws.
     """

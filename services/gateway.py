@@ -13,7 +13,16 @@ from starlette.responses import Response
 
 from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
-from services import audiences, heap, ingest, items, operations, profiles, recommendations
+from services import (
+    audience_questions,
+    audiences,
+    heap,
+    ingest,
+    items,
+    operations,
+    profiles,
+    recommendations,
+)
 from services.middleware import Frame, Metrics
 from services.problems import Problem, ProblemError, page
 from services.settings import Settings
@@ -68,7 +77,15 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.metrics = metrics
-    for module in (ingest, profiles, recommendations, items, audiences, operations):
+    for module in (
+        ingest,
+        profiles,
+        recommendations,
+        items,
+        audience_questions,
+        audiences,
+        operations,
+    ):
         app.include_router(module.router)
     app.add_api_route(
         "/problems/{name}", _problem_page, include_in_schema=False, response_class=HTMLResponse
