@@ -12,6 +12,7 @@ import orjson
 
 from feature_repo.audiences import language
 from feature_repo.audiences.ready import PREFIX, ready
+from feature_repo.audiences.references import check_references, references
 from feature_repo.audiences.rules import Definition
 from feature_repo.entity import Tenant
 from feature_repo.errors import ConflictError, InvalidRuleError, NotFoundError
@@ -109,7 +110,7 @@ class Definitions:
             version, known = await self._read()
             if name not in known:
                 raise NotFoundError(f"no audience is named {name}")
-            users = [n for n, each in known.items() if name in language.references(each.definition)]
+            users = [n for n, each in known.items() if name in references(each.definition)]
             if users:
                 raise ConflictError(f"{users[0]} rests on {name}: change that first")
             if await self._change(version, name, b""):
@@ -133,11 +134,11 @@ def check(name: str, definition: Definition, stored: Mapping[str, Definition]) -
     ------
     InvalidRuleError
     """
-    for other, place in language.references(definition).items():
+    for other, place in references(definition).items():
         if other.startswith(f"{PREFIX}interest-"):
             detail = f"{other} may be gone some day: put its rule here instead"
             raise InvalidRuleError([{"pointer": place, "detail": detail}])
-    language.check_references(name, definition, {**stored, **ready()})
+    check_references(name, definition, {**stored, **ready()})
 
 
 def decode_all(stored: Mapping[bytes, bytes]) -> dict[str, Audience]:

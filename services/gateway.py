@@ -14,6 +14,7 @@ from starlette.responses import Response
 from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
 from services import (
+    audience_questions,
     audiences,
     explanations,
     heap,
@@ -82,7 +83,8 @@ def create_app(
     )
     app.state.metrics = metrics
     modules = (
-        ingest, profiles, recommendations, explanations, items, audiences, operations,
+        ingest, profiles, recommendations, explanations, items, audience_questions, audiences,
+        operations,
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()

@@ -81,7 +81,8 @@ class Index:
         row = self.rows("SELECT count(*), coalesce(max(time_ms), 0) FROM events", {})[0]
         self.num_events, self.newest_ms = int(row[0]), int(row[1])
         self.num_users = int(self.rows("SELECT count(*) FROM facts", {})[0][0])
-        self._until_ms = max(self.newest_ms, *(r[0] for r in self.rows(tables.NEWEST, {})))
+        later = [int(moment[0]) for moment in self.rows(tables.NEWEST, {})]
+        self._until_ms = max(self.newest_ms, *later)
         self.built_s = time.monotonic() - started_s
 
     def __enter__(self) -> Self:

@@ -4,7 +4,6 @@ Belongs here: reading, bounds on the whole document, JSON pointers, the JSON Sch
 a rule may not rest on. The nodes themselves are `rules`'.
 """
 
-from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -13,7 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from feature_repo.audiences import rules
 from feature_repo.audiences.traits import OVERDUE
-from feature_repo.audiences.values import Node
 from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidRuleError
 from feature_repo.events import pointer
@@ -130,69 +128,6 @@ def pseudonymous(definition: rules.Definition, tenant: Tenant) -> rules.Definiti
         return [turned(each) for each in value] if isinstance(value, list) else value
 
     return rules.Definition.model_validate(turned(shown(definition)))
-
-
-def nodes(definition: rules.Definition) -> Iterator[tuple[str, Node]]:
-    """Yield every node of the rule and of the exclusions with its JSON pointer, parents first."""
-    yield from _below(definition.rule, "/rule")
-    for index, node in enumerate(definition.exclude):
-        yield from _below(node, f"/exclude/{index}")
-
-
-def references(definition: rules.Definition) -> dict[str, str]:
-    """Return the other audiences that it names, each with the pointer of its first mention."""
-    found = dict[str, str]()
-    for place, node in nodes(definition):
-        if isinstance(node, rules.InAudience):
-            found.setdefault(node.audience, f"{place}/audience")
-    return found
-
-
-def check_references(
-    name: str, definition: rules.Definition, known: Mapping[str, rules.Definition]
-) -> None:
-    """Refuse names of unknown audiences, and rings of audiences that name each other.
-
-    Parameters
-    ----------
-    name
-        Under which the definition is to be known.
-    known
-        All other definitions.
-
-    Raises
-    ------
-    InvalidRuleError
-    """
-    for other, place in references(definition).items():
-        if other != name and other not in known:
-            detail = f"no audience is named {other}"
-        elif name in _reached(other, {**known, name: definition}):
-            detail = f"{other} in turn rests on {name}: audiences cannot rest on each other"
-        else:
-            continue
-        raise InvalidRuleError([{"pointer": place, "detail": detail}])
-
-
-def _reached(start: str, known: Mapping[str, rules.Definition]) -> set[str]:
-    found, open_names = set[str](), [start]
-    while open_names:
-        name = open_names.pop()
-        if name not in found:
-            found.add(name)
-            if name in known:
-                open_names += references(known[name])
-    return found
-
-
-def _below(node: Any, place: str) -> Iterator[tuple[str, Node]]:
-    yield place, node
-    if isinstance(node, rules.All | rules.AnyOf):
-        key = "all" if isinstance(node, rules.All) else "any"
-        for index, child in enumerate(getattr(node, key)):
-            yield from _below(child, f"{place}/{key}/{index}")
-    elif isinstance(node, rules.Not):
-        yield from _below(node.not_, f"{place}/not")
 
 
 def _rests_on_overdue(node: Any, *, negated: bool = False) -> bool:

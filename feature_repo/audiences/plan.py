@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from feature_repo.audiences import rules
-from feature_repo.audiences.language import nodes
+from feature_repo.audiences.leaves import EventTest
+from feature_repo.audiences.references import nodes
 from feature_repo.audiences.values import Node
 from feature_repo.events import CANONICAL_TYPES
 
@@ -82,7 +83,7 @@ def _reasons(node: Node) -> Iterator[tuple[str, str]]:
             yield "event", why
 
 
-def _event_reason(test: rules.EventTest) -> str | None:
+def _event_reason(test: EventTest) -> str | None:
     if not test.where.asks_nothing():
         return "a profile does not keep the fields of past events"
     if test.within is not None or test.between is not None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feature_repo.audiences import rules
+from feature_repo.audiences import leaves, rules
 from feature_repo.audiences.live import User, trait_value
 from feature_repo.audiences.values import duration_ms, moment_ms
 from feature_repo.compact import pack_money
@@ -74,7 +74,7 @@ class Shop:
                 return self.trait(node.trait, user)
         raise AssertionError(node)
 
-    def event(self, test: rules.EventTest, user: str) -> bool:
+    def event(self, test: leaves.EventTest, user: str) -> bool:
         found = [e for e in self.histories[user] if matches(test, e)]
         if test.within is not None:
             found = [e for e in found if e.time_ms > self.now_ms - duration_ms(test.within)]
@@ -100,7 +100,7 @@ class Shop:
                 return bounds.hold(max(0, self.now_ms // 1000 - at) / 86_400)
         return len(found) >= 1 if test.count is None else test.count.hold(len(found))
 
-    def sequence(self, test: rules.SequenceTest, user: str) -> bool:
+    def sequence(self, test: leaves.SequenceTest, user: str) -> bool:
         log = self.histories[user]
         longest = math.inf if test.within is None else duration_ms(test.within)
         since = -math.inf
@@ -115,7 +115,7 @@ class Shop:
             for b in log if matches(test.then, b)
         )  # fmt: skip
 
-    def score(self, test: rules.ScoreTest, user: str) -> bool:
+    def score(self, test: leaves.ScoreTest, user: str) -> bool:
         scores = self.scores[test.name]
         if test.gte is not None:
             return scores.get(user, -math.inf) >= test.gte
@@ -123,7 +123,7 @@ class Shop:
         best = sorted(scores, key=lambda each: (-scores[each], each))
         return user in best[: math.ceil(len(best) * test.top / 100)]
 
-    def trait(self, test: rules.TraitTest, user: str) -> bool:
+    def trait(self, test: leaves.TraitTest, user: str) -> bool:
         trait = test.trait()
         if trait.view is None:
             value = trait_value(test.name, User(user, self.profiles[user], self.now_ms // 1000))
@@ -138,7 +138,7 @@ class Shop:
         return (test.eq is None or value == test.eq) and (test.in_ is None or value in test.in_)
 
 
-def matches(step: rules.Step, event: EventRecord) -> bool:
+def matches(step: leaves.Step, event: EventRecord) -> bool:
     where = step.where
     return (
         event.type == step.type
@@ -148,7 +148,7 @@ def matches(step: rules.Step, event: EventRecord) -> bool:
     )
 
 
-def line_matches(where: rules.Where, line: ItemRecord) -> bool:
+def line_matches(where: leaves.Where, line: ItemRecord) -> bool:
     for name, texts in where.texts(lines=True).items():
         value = getattr(line, name)
         if name == "category":

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 import yaml
 
-from feature_repo.audiences import language
+from feature_repo.audiences import language, references
 from feature_repo.audiences.plan import plan
 from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidRuleError
@@ -149,12 +149,23 @@ def test_references_must_exist_and_make_no_ring() -> None:
     one = language.read(audience({"audience": "two"}))
     two = language.read(audience({"any": [BOUGHT, {"not": {"audience": "one"}}]}))
     with pytest.raises(InvalidRuleError, match="no audience is named two"):
-        language.check_references("one", one, {})
+        references.check_references("one", one, {})
     with pytest.raises(InvalidRuleError, match="/rule/any/1/not/audience: one in turn"):
-        language.check_references("two", two, {"one": one})
+        references.check_references("two", two, {"one": one})
     with pytest.raises(InvalidRuleError, match="in turn"):
-        language.check_references("two", one, {})
-    language.check_references("one", one, {"two": language.read(audience(BOUGHT))})
+        references.check_references("two", one, {})
+    references.check_references("one", one, {"two": language.read(audience(BOUGHT))})
+
+
+def test_audiences_that_name_each_other_over_and_over_are_too_large() -> None:
+    known = {"a0": language.read(audience({"all": [BOUGHT] * 40}))}
+    for number in range(1, 6):
+        body = audience({"all": [{"audience": f"a{number - 1}"}] * 3})
+        known[f"a{number}"] = language.read(body)
+    references.check_references("a3", known.pop("a3"), {n: known[n] for n in ("a0", "a1", "a2")})
+    known["a3"] = language.read(audience({"all": [{"audience": "a2"}] * 3}))
+    with pytest.raises(InvalidRuleError, match="nodes: at most"):
+        references.check_references("a5", known.pop("a5"), known)
 
 
 def test_user_ids_are_stored_as_pseudonyms() -> None:

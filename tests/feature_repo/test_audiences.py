@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from feature_repo import score
-from feature_repo.audiences import language, live, plan, ready
+from feature_repo.audiences import language, live, plan, ready, references
 from feature_repo.audiences.compiler import compile_definition
 from feature_repo.audiences.index import Index
 from feature_repo.audiences.rules import Definition
@@ -59,7 +59,7 @@ def drawn(bodies: list[dict[str, Any]], other: dict[str, Any]) -> tuple[list[Def
         with contextlib.suppress(InvalidRuleError):
             made.append(language.read(body))
     assert len(made) > len(bodies) // 2
-    assume("other" not in language.references(made[0]))
+    assume("other" not in references.references(made[0]))
     return made[1:], {"other": made[0]}
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -50,7 +51,7 @@ def test_entered_and_left_add_up_to_who_is_a_member(
     rows = dict[str, LiveState | None]()
     inside = set[tuple[str, str]]()
     edges = sorted({0, len(log), *(min(cut, len(log)) for cut in cuts)})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         batch = log[start:end]
         before = {event.user: rows.get(event.user) for event in batch}
         after, _ = transition.apply(before, batch)
