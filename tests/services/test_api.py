@@ -322,6 +322,7 @@ def test_operations(client: Client) -> None:
         "/v1/events", "/v1/events/batch", "/v1/users/{user_id}/profile",
         "/v1/users/{user_id}/events",
         "/v1/users/{user_id}/recommendations", "/v1/recommendations", "/v1/rank",
+        "/v1/users/{user_id}/explanations",
         "/v1/items/{item_id}", "/v1/items/batch", "/v1/items/{item_id}/similar", "/health/live",
         "/health/ready", "/metrics", "/v1/models",
     }  # fmt: skip
