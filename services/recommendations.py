@@ -15,8 +15,8 @@ from services.answers import answer, gateway
 from services.contributions import contributions, shown
 from services.impressions import Shown
 from services.profiles import UserId
-from services.recommend.recommender import Wish
 from services.recommend.respond import respond, source, timing
+from services.recommend.wish import Wish
 from services.recommendation_requests import (
     ASKING_PARAMETERS,
     RankItem,

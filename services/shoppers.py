@@ -69,14 +69,16 @@ async def of_user(
     except StoreUnavailableError as error:
         _log.warning("recommending_without_store", error=str(error))
         given = of_session(state, session)
-        return replace(given, lacking="store_unavailable")
+        return replace(given, lacking="store_unavailable", entity=state.tenant.entity(user_id))
     if row is None:
         given = of_session(state, session)
         return replace(given, entity=entity)
     now_ms = state.clock.now_ms(row.time_ms)
     profile, (served, learned) = state.profile(row), state.served(row)
     if session:
-        learned = _go_on(served, profile, learned, _records(state, session, now_ms))
+        records = _records(state, session, now_ms)
+        # Without a state of the whole history there is none of the session alone either.
+        learned = _go_on(served if learned else None, profile, learned, records)
     lacking = _lacking(state, row)
     if lacking is None and learned is not None and features is None and _asks(served):
         lacking = "features_unavailable"
@@ -89,7 +91,8 @@ def of_session(state: GatewayState, session: Sequence[tuple[str, Sequence[EventI
     now_ms = state.clock.now_ms()
     profile = explicit.new()
     served = state.models.newest
-    learned = _go_on(served, profile, None, _records(state, session, now_ms))
+    records = _records(state, session, now_ms)
+    learned = _go_on(served if records else None, profile, None, records)
     shopper = Shopper(learned, profile=profile, now_s=now_ms // 1000)
     return Asked(shopper, now_ms, served, _lacking(state, None))
 
@@ -129,15 +132,21 @@ def _records(
 
 
 def _go_on(
-    served: Serving,
+    served: Serving | None,
     profile: explicit.ExplicitProfile,
     learned: bytes | None,
     records: Sequence[EventRecord],
 ) -> bytes | None:
-    """Apply a session's events to ``profile`` and return the learned state after them."""
+    """Apply a session's events to ``profile`` and return the learned state after them.
+
+    Parameters
+    ----------
+    served
+        Moves the learned state; None leaves it as it is.
+    """
     for record in records:
         explicit.apply(profile, record)
-    if served.model is None or not records:
+    if served is None or served.model is None:
         return learned
     try:
         after: bytes = served.transition.replay([list(records)], [learned])[0]

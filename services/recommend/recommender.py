@@ -4,9 +4,7 @@ Belongs here: which items, in which order, and why, from memory alone. Where a u
 comes from and how the answer is sent are the routes' work.
 """
 
-import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -20,70 +18,20 @@ from services.recommend.diversify import best, diversify
 from services.recommend.explain import reasons
 from services.recommend.explore import explore
 from services.recommend.popular import Pairs, Popular
-from services.recommend.rules import NO_RULES, Among, Rules, allowed, boosts, relaxed
+from services.recommend.ranking import Ranking, Watch
+from services.recommend.relax import relaxed
+from services.recommend.rules import Rules, allowed, boosts
 from services.recommend.score import Facts, ModelScorer, Scores
 from services.recommend.shelf import Neighbours, nearness
 from services.recommend.shopper import Shopper
+from services.recommend.wish import Wish
 
 Floats = npt.NDArray[np.floating[Any]]
-STAGES: Final = ("candidates", "score", "rules", "diversify", "explain")
 
 _AMOUNT: Final = 0.01
 """What an item that nobody touched counts where a factor must show: without a model, no logits."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a request asks for."""
-
-    n: int = 10
-    excluded: Collection[str] = ()
-    category: str | None = None
-    explain: bool = False
-    only: Sequence[str] | None = None
-    """Rank exactly these items instead of choosing."""
-    rules: Rules = NO_RULES
-    seed: str = ""
-    """Decides what exploration draws: the recommendation's id."""
-
-    def demands(self) -> Rules:
-        """Return all rules of the request as one."""
-        update: dict[str, Any] = {}
-        if self.excluded:
-            update["exclude"] = [*self.rules.exclude, *self.excluded]
-        if self.category is not None:
-            update["category"] = Among(within=[self.category], out=self.rules.category.out)
-        return self.rules.model_copy(update=update) if update else self.rules
-
-
-@dataclass(slots=True)
-class Ranking:
-    """Items best first, and how they came about.
-
-    Attributes
-    ----------
-    items
-        Entries of the answer.
-    model
-        Version of the model that scored, None without.
-    personalized
-        Whether anything about the user counted.
-    relaxed
-        Rules that gave way because nothing was left, in order.
-    failed
-        Whether the model was asked and failed.
-    stage_ms
-        Time of each of `STAGES`, milliseconds.
-    """
-
-    items: list[dict[str, Any]] = field(default_factory=list)
-    model: str | None = None
-    personalized: bool = False
-    relaxed: list[str] = field(default_factory=list)
-    failed: bool = False
-    stage_ms: dict[str, float] = field(default_factory=dict)
 
 
 class Recommender:
@@ -133,13 +81,13 @@ class Recommender:
     def rank(self, shopper: Shopper, wish: Wish, now_ms: int) -> Ranking:
         """Return the best items for ``shopper``, or `Wish.only` in the shopper's order."""
         self._items.refresh()
-        ranking, watch = Ranking(personalized=shopper.known), _Watch()
+        ranking, watch = Ranking(personalized=shopper.known), Watch()
         beyond, new = self._candidates(shopper, wish, now_ms)
         watch.lap(ranking, "candidates")
         scores = self._score(ranking, beyond, shopper, now_ms)
         watch.lap(ranking, "score")
         if wish.only is not None:
-            _fill(ranking, _ordered(self._items, scores, wish.only))
+            ranking.fill(_ordered(self._items, scores, wish.only))
         else:
             rules = wish.demands()
             values, rules = self._allowed(ranking, scores, rules, shopper, now_ms)
@@ -254,7 +202,7 @@ class Recommender:
         chances: list[float] | None = None
         if rules.explore is not None and rules.explore.share > 0 and len(rows):
             rows, chances = explore(self._items, rows, values, rules, wish.seed)
-        _fill(ranking, [(self._items.ids[row], float(values[row])) for row in rows])
+        ranking.fill([(self._items.ids[row], float(values[row])) for row in rows])
         for entry, chance in zip(ranking.items, chances or (), strict=False):
             entry["propensity"] = round(chance, 9)
 
@@ -272,27 +220,8 @@ class Recommender:
             entry["sources"] = sources
 
 
-class _Watch:
-    """Times stages, one after another."""
-
-    def __init__(self) -> None:
-        self._from_s = time.perf_counter()
-
-    def lap(self, ranking: Ranking, stage: str) -> None:
-        now_s = time.perf_counter()
-        ranking.stage_ms[stage] = (now_s - self._from_s) * 1000
-        self._from_s = now_s
-
-
 def _masked(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
     return np.where(mask, values, -np.inf)
-
-
-def _fill(ranking: Ranking, scored: Sequence[tuple[str, float]]) -> None:
-    ranking.items = [
-        {"item_id": item, "score": round(value, 6), "rank": rank, "reasons": []}
-        for rank, (item, value) in enumerate(scored, start=1)
-    ]
 
 
 def _ordered(items: Assortment, scores: Scores, only: Sequence[str]) -> list[tuple[str, float]]:

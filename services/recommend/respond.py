@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.recommend.recommender import Ranking
+from services.recommend.ranking import Ranking
 
 
 def source(ranking: Ranking, lacking: str | None) -> str:

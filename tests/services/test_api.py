@@ -11,6 +11,7 @@ import orjson
 import pytest
 import redis
 from gateway_thread import ADMIN_KEY, Api
+from store_nodes import wait_until
 
 from services import api_keys
 from services.client import Client
@@ -339,6 +340,7 @@ def test_operations(client: Client) -> None:
         "/v1/events", "/v1/events/batch", "/v1/users/{user_id}/profile",
         "/v1/users/{user_id}/events",
         "/v1/users/{user_id}/recommendations", "/v1/recommendations", "/v1/rank",
+        "/v1/users/{user_id}/explanations",
         "/v1/items/{item_id}", "/v1/items/batch", "/v1/items/{item_id}/similar", "/health/live",
         "/health/ready", "/metrics", "/v1/models",
     }  # fmt: skip
@@ -358,8 +360,9 @@ def test_with_the_store_away_ingest_refuses_and_recommendations_degrade(
     api = Api(Settings(home=home, redis_url=store.url), store.url)
     try:
         api.start()
-        store.stop()
         with api.client() as client:
+            client.put_item({"item_id": "A"})
+            store.stop()
             started = time.monotonic()
             problem = post(client, view("u"))
             assert (problem["status"], problem["type"]) == (503, "/problems/unavailable")
@@ -369,6 +372,9 @@ def test_with_the_store_away_ingest_refuses_and_recommendations_degrade(
             assert orjson.loads(response.content)["degraded"] is True
             assert client.http.get("/health/live").status_code == 200
             assert client.http.get("/health/ready").status_code == 503
+            client.http.get("/v1/users/u/recommendations?placement=home")
+            lost = 'portrait_impressions_total{outcome="lost"} 1.0'
+            wait_until(lambda: lost in client.metrics(), "the loss to be counted")
     finally:
         api.stop()
         store.stop()

@@ -18,9 +18,10 @@ from feature_repo.events import EventRecord, ItemRecord
 from services.catalogue import Catalogue, Entry
 from services.client import Client
 from services.narrative import sentence
-from services.recommend.recommender import Recommender, Wish
+from services.recommend.recommender import Recommender
 from services.recommend.score import of_item
 from services.recommend.shopper import Shopper
+from services.recommend.wish import Wish
 from training.model_dir import Model, load
 from training.scoring import Scorer
 from training.transition import LearnedTransition

@@ -8,9 +8,10 @@ import pytest
 import small_model
 
 from services.catalogue import Catalogue, Entry
-from services.recommend.recommender import Recommender, Wish
+from services.recommend.recommender import Recommender
 from services.recommend.rules import Rules
 from services.recommend.shopper import Shopper
+from services.recommend.wish import Wish
 from training.scoring import Scorer
 from training.transition import LearnedTransition
 

@@ -14,9 +14,11 @@ from feature_repo.errors import InvalidSettingError
 from services.catalogue import Catalogue, Entry
 from services.recommend import rule_book
 from services.recommend.assortment import Assortment
-from services.recommend.recommender import Recommender, Wish
-from services.recommend.rules import DAY_MS, STEPS, Rules, allowed, boosts, relaxed
+from services.recommend.recommender import Recommender
+from services.recommend.relax import STEPS, relaxed
+from services.recommend.rules import DAY_MS, Rules, allowed, boosts
 from services.recommend.shopper import Shopper
+from services.recommend.wish import Wish
 
 NOW = 1_700_000_000_000
 PATHS = ("A", "A/x", "A/x/1", "A/y", "B", "B/x", "AB/x", None)

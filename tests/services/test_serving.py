@@ -94,6 +94,10 @@ def test_a_row_of_a_model_that_is_gone_degrades_until_it_is_back(
         wait_until(lambda: client.http.get("/v1/models").json()["in_use"] is not None, "a model")
         event = {"type": "view_item", "user_id": "u", "items": [{"item_id": "i01"}]}
         client.post_event(event, return_profile=True)
+        pretend(store, api, "")  # made without a model: a session alone is not the whole history
+        session = {"user_id": "u", "events": [{"items": [{"item_id": "i02"}]}]}
+        cold = orjson.loads(client.http.post("/v1/recommendations", json=session).content)
+        assert (cold["model"], cold["reason"]) == (None, "explicit_profile")
         pretend(store, api, str(version_of(gone)))
         poorer = answer(client, "u")
         assert (poorer["degraded"], poorer["reason"]) == (True, "model_unavailable")

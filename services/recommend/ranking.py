@@ -1,0 +1,56 @@
+"""What comes of a request: items best first, and how they came about."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+STAGES: Final = ("candidates", "score", "rules", "diversify", "explain")
+
+
+@dataclass(slots=True)
+class Ranking:
+    """Items best first, and how they came about.
+
+    Attributes
+    ----------
+    items
+        Entries of the answer.
+    model
+        Version of the model that scored, None without.
+    personalized
+        Whether anything about the user counted.
+    relaxed
+        Rules that gave way because nothing was left, in order.
+    failed
+        Whether the model was asked and failed.
+    stage_ms
+        Time of each of `STAGES`, milliseconds.
+    """
+
+    items: list[dict[str, Any]] = field(default_factory=list)
+    model: str | None = None
+    personalized: bool = False
+    relaxed: list[str] = field(default_factory=list)
+    failed: bool = False
+    stage_ms: dict[str, float] = field(default_factory=dict)
+
+    def fill(self, scored: Sequence[tuple[str, float]]) -> None:
+        """Take items and scores, best first."""
+        self.items = [
+            {"item_id": item, "score": round(value, 6), "rank": rank, "reasons": []}
+            for rank, (item, value) in enumerate(scored, start=1)
+        ]
+
+
+class Watch:
+    """Times stages, one after another."""
+
+    def __init__(self) -> None:
+        self._from_s = time.perf_counter()
+
+    def lap(self, ranking: Ranking, stage: str) -> None:
+        """Note what the stage that ends took."""
+        now_s = time.perf_counter()
+        ranking.stage_ms[stage] = (now_s - self._from_s) * 1000
+        self._from_s = now_s
