@@ -218,18 +218,57 @@ class Recommendations(BaseModel):
     user_id: str | None
     items: list[Recommended]
     model: str | None
+    placement: str | None
     personalized: bool
     degraded: bool
     reason: str
+    relaxed: list[Any]
 
 
+class Contribution(Answer):
+    """A past event, and what the score would lack without it."""
+
+    event_id: str
+    type: str
+    time: str
+    items: list[str]
+    contribution: float
+    sentence: str
+
+
+class Explanation(BaseModel):
+    """What moved the score of an item for a user."""
+
+    user_id: str
+    target: dict[str, Any]
+    score: float
+    model: str | None
+    method: str
+    exact: bool
+    events: dict[str, Count]
+    contributions: list[Contribution]
+    memories: list[dict[str, Any]]
+    popularity: float | None
+
+
+EXPLAINED: dict[int | str, Any] = {
+    200: said(Explanation, "What moved the score, the most first", {
+        "user_id": "123", "target": {"kind": "item", "item_id": "B", "title": None},
+        "score": 1.5, "model": None, "method": "leave_one_event_out_of_profile", "exact": True,
+        "events": {"looked_at": 1, "of": 1},
+        "contributions": [
+            {"event_id": "e-1", "type": "view_item", "time": EXAMPLE_TIME, "items": ["A"],
+             "contribution": 0.4, "sentence": "viewed A on 1 Nov"}],
+        "memories": [], "popularity": None})
+}  # fmt: skip
 RECOMMENDED: dict[int | str, Any] = {
     200: said(Recommendations, "Items in order", {
         "recommendation_id": "cfa118cde5ff48a09b2a72749751ae66", "user_id": "123",
         "items": [{"item_id": "B", "score": 1.5, "rank": 1, "reasons": [
             {"code": "interest_category", "key": "Grocery/Coffee",
              "evidence": {"view": 1, "cart": 1, "purchase": 1}}]}],
-        "model": None, "personalized": True, "degraded": False, "reason": "explicit_profile"})
+        "model": None, "placement": None, "personalized": True, "degraded": False,
+        "reason": "explicit_profile", "relaxed": []})
 }  # fmt: skip
 
 

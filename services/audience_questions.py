@@ -11,10 +11,11 @@ from starlette.responses import Response, StreamingResponse
 
 from feature_repo.audiences import language
 from feature_repo.entity import ENTITY_ID_LENGTH
+from services import audience_schemas as said
 from services.answers import answer, gateway
 from services.audience_answers import MAX_PAGE, Answers
 from services.audience_definitions import check
-from services.audience_requests import BODY, AsOf, Name, all_known, moment_of, read_document
+from services.audience_requests import AsOf, Name, all_known, moment_of, read_document
 from services.audience_stream import STREAM_ID, newest, stream
 from services.problems import ProblemError
 from services.state import GatewayState
@@ -24,7 +25,7 @@ router = APIRouter(prefix="/v1/audiences", tags=["audiences"])
 _T = TypeVar("_T")
 
 
-@router.post("/preview", openapi_extra=BODY)
+@router.post("/preview", responses=said.PREVIEW, openapi_extra=said.body())
 async def preview(request: Request, as_of: AsOf = None) -> Response:
     """Return how many members a definition would have, storing nothing."""
     state = gateway(request)
@@ -36,7 +37,7 @@ async def preview(request: Request, as_of: AsOf = None) -> Response:
     return answer(await _asked(state, as_of, lambda answers: answers.preview(definition)))
 
 
-@router.get("/overlap")
+@router.get("/overlap", responses=said.OVERLAP)
 async def get_overlap(
     request: Request,
     names: Annotated[str, Query(max_length=1000, description="2 to 10 names, comma-separated")],
@@ -47,7 +48,7 @@ async def get_overlap(
     return answer(await _asked(gateway(request), as_of, lambda answers: answers.overlap(chosen)))
 
 
-@router.get("/changes")
+@router.get("/changes", responses=said.CHANGES, response_class=StreamingResponse)
 async def get_changes(
     request: Request,
     names: Annotated[
@@ -70,7 +71,7 @@ async def get_changes(
             errors=[{"pointer": "/query/after", "detail": "pass the id of the last event seen"}],
         )  # fmt: skip
     wanted = None if names is None else frozenset(name.strip() for name in names.split(","))
-    begin: str = start or await state.bounded(newest(state.store))
+    begin = start or str(await state.bounded(newest(state.store)))
     return StreamingResponse(
         stream(state.store, begin, wanted, request.is_disconnected),
         media_type="text/event-stream",
@@ -78,14 +79,14 @@ async def get_changes(
     )
 
 
-@router.get("/{name}/preview")
+@router.get("/{name}/preview", responses=said.PREVIEW)
 async def preview_stored(request: Request, name: Name, as_of: AsOf = None) -> Response:
     """Return how many members an audience has."""
     state = gateway(request)
     return answer(await _asked(state, as_of, lambda answers: answers.preview_of(name)))
 
 
-@router.get("/{name}/members")
+@router.get("/{name}/members", responses=said.MEMBERS)
 async def get_members(
     request: Request,
     name: Name,
@@ -100,7 +101,7 @@ async def get_members(
     return answer({"members": page[:limit], "next_cursor": page[limit - 1] if more else None})
 
 
-@router.get("/{name}/export")
+@router.get("/{name}/export", responses=said.EXPORT, response_class=StreamingResponse)
 async def export(request: Request, name: Name, as_of: AsOf = None) -> Response:
     """Return all members of an audience as CSV, one column ``user``."""
     state = gateway(request)

@@ -22,15 +22,6 @@ AsOf = Annotated[
     str | None,
     Query(max_length=40, description="A day or an RFC 3339 time: members as they were; else now"),
 ]
-BODY: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": "/v1/audiences/schema"}},
-            "application/yaml": {"schema": {"type": "string"}},
-        },
-    }
-}
 
 
 async def read_document(request: Request) -> dict[str, Any]:

@@ -11,15 +11,16 @@ from feature_repo.audiences.rules import Definition
 from feature_repo.audiences.traits import TRAITS
 from feature_repo.errors import InvalidRuleError
 from feature_repo.events import iso
+from services import audience_schemas as said
 from services.answers import answer, gateway
 from services.audience_definitions import Audience
-from services.audience_requests import BODY, Name, all_known, named, read_document
+from services.audience_requests import Name, all_known, named, read_document
 from services.state import GatewayState
 
 router = APIRouter(prefix="/v1/audiences", tags=["audiences"])
 
 
-@router.get("")
+@router.get("", responses=said.LIST)
 async def list_audiences(request: Request) -> Response:
     """Return all audiences, the shop's own and the ready ones, without their rules."""
     state = gateway(request)
@@ -30,7 +31,7 @@ async def list_audiences(request: Request) -> Response:
     return answer({"audiences": own + given})
 
 
-@router.post("", openapi_extra=BODY)
+@router.post("", status_code=201, responses=said.CREATED, openapi_extra=said.body(named=True))
 async def post_audience(request: Request) -> Response:
     """Create an audience whose ``name`` is in the body: 201, or 409 if the name is taken."""
     document = await read_document(request)
@@ -41,13 +42,13 @@ async def post_audience(request: Request) -> Response:
     return await _put(gateway(request), name, language.read(document), only_new=True)
 
 
-@router.get("/schema")
+@router.get("/schema", responses=said.SCHEMA)
 async def get_schema() -> Response:
     """Return the JSON Schema of a definition."""
     return answer(language.schema())
 
 
-@router.get("/traits")
+@router.get("/traits", responses=said.TRAITS)
 async def get_traits() -> Response:
     """Return the traits that rules may name, each with its kind, and whether it is real-time."""
     return answer(
@@ -61,7 +62,7 @@ async def get_traits() -> Response:
     )  # fmt: skip
 
 
-@router.put("/{name}", openapi_extra=BODY)
+@router.put("/{name}", responses=said.PUT, openapi_extra=said.body())
 async def put_audience(request: Request, name: Name) -> Response:
     """Create an audience (201) or replace it (200)."""
     document = await read_document(request)
@@ -71,7 +72,7 @@ async def put_audience(request: Request, name: Name) -> Response:
     return await _put(gateway(request), name, language.read(document))
 
 
-@router.get("/{name}")
+@router.get("/{name}", responses=said.SHOWN)
 async def get_audience(request: Request, name: Name) -> Response:
     """Return an audience with its rule, and how it is kept up."""
     stored, known = await all_known(gateway(request))

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from services.answer_schemas import EXPLAINED
 from services.answers import answer, gateway
 from services.contributions import Contributions, contributions, shown
 from services.problems import ProblemError
@@ -18,7 +19,7 @@ router = APIRouter(prefix="/v1/users", tags=["recommendations"])
 _KIND = "item:"
 
 
-@router.get("/{user_id}/explanations")
+@router.get("/{user_id}/explanations", responses=EXPLAINED)
 async def get_explanation(
     request: Request,
     user_id: UserId,

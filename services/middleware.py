@@ -124,8 +124,9 @@ class Frame:
                 answered = MutableHeaders(scope=message)
                 if self._tags:
                     answered["x-request-id"] = request_id
-                spent_ms = (time.perf_counter() - started_s) * 1000
-                answered["server-timing"] = f"app;dur={spent_ms:.2f}"
+                spent = f"app;dur={(time.perf_counter() - started_s) * 1000:.2f}"
+                parts = answered.get("server-timing")  # a route's own stages
+                answered["server-timing"] = f"{parts}, {spent}" if parts else spent
                 if status in limits.CLOSING:
                     answered["connection"] = "close"
             await send(message)

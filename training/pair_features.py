@@ -20,6 +20,36 @@ FEATURES: Final = (
 _PRIOR_GAPS: Final = 2.0
 
 
+@njit
+def write_one(to: Any, row: Any, scalars: Any, now_ms: float, median_gap_days: Any) -> None:
+    """Write `FEATURES` of one row to ``to``, float32 of shape (14,); see `fill`."""
+    events = scalars[EVENTS]
+    since = int(events) - row.last_event
+    elapsed_ms = max(0.0, max(now_ms, scalars[LAST_MS]) - row.last_s * 1000.0)
+    days = elapsed_ms / DAY_MS
+    passed = min(POWERS.shape[1] - 1, max(0, since))
+    count = row.counts[0]
+    # The first touch is known by its day only.
+    span = max(row.last_s / 86_400 - row.first_day - 0.5, 0.0) * row.again
+    times = max(count - 1.0, 0.0)
+    gap = span / max(times, 1.0)
+    median = median_gap_days[row.item - 1]
+    shrunk = (gap * times + median * _PRIOR_GAPS) / (times + _PRIOR_GAPS)
+    to[0] = math.log1p(count)
+    for n in range(1, 4):
+        to[n] = math.log1p(row.counts[n] * POWERS[n, passed])
+    to[4] = math.sqrt(count / max(events, 1.0))
+    to[5] = math.log1p(since)
+    to[6] = math.log1p(days)
+    to[7] = math.log1p(gap)
+    to[8] = np.float32(row.again)
+    to[9] = math.log((days + 0.5) / (shrunk + 0.5))
+    to[10] = math.log((days + 0.5) / (median + 0.5))
+    for n in range(2):
+        to[11 + n] = math.log1p(row.counts[4 + n] * math.exp(-days / DAY_SCALES[n]))
+    to[13] = np.float32(since == 0)
+
+
 @njit(cache=True, nogil=True)
 def fill(out: Any, owner: Any, rows: Any, scalars: Any, now_ms: Any, median_gap_days: Any) -> None:
     """Write `FEATURES` of every row to ``out``, float32 of shape (R, 14).
@@ -34,30 +64,5 @@ def fill(out: Any, owner: Any, rows: Any, scalars: Any, now_ms: Any, median_gap_
         Of the vocabulary, shape (N,).
     """
     for r in range(len(owner)):
-        row, of = rows[r], owner[r]
-        events = scalars[of, EVENTS]
-        since = int(events) - row.last_event
-        elapsed_ms = max(0.0, max(now_ms[of], scalars[of, LAST_MS]) - row.last_s * 1000.0)
-        days = elapsed_ms / DAY_MS
-        passed = min(POWERS.shape[1] - 1, max(0, since))
-        count = row.counts[0]
-        # The first touch is known by its day only.
-        span = max(row.last_s / 86_400 - row.first_day - 0.5, 0.0) * row.again
-        times = max(count - 1.0, 0.0)
-        gap = span / max(times, 1.0)
-        median = median_gap_days[row.item - 1]
-        shrunk = (gap * times + median * _PRIOR_GAPS) / (times + _PRIOR_GAPS)
-        to = out[r]
-        to[0] = math.log1p(count)
-        for n in range(1, 4):
-            to[n] = math.log1p(row.counts[n] * POWERS[n, passed])
-        to[4] = math.sqrt(count / max(events, 1.0))
-        to[5] = math.log1p(since)
-        to[6] = math.log1p(days)
-        to[7] = math.log1p(gap)
-        to[8] = np.float32(row.again)
-        to[9] = math.log((days + 0.5) / (shrunk + 0.5))
-        to[10] = math.log((days + 0.5) / (median + 0.5))
-        for n in range(2):
-            to[11 + n] = math.log1p(row.counts[4 + n] * math.exp(-days / DAY_SCALES[n]))
-        to[13] = np.float32(since == 0)
+        of = owner[r]
+        write_one(out[r], rows[r], scalars[of], now_ms[of], median_gap_days)

@@ -13,14 +13,14 @@ import numpy.typing as npt
 from numba import njit
 
 from training.memory import CHANNELS, EPSILON
+from training.pair_features import write_one
 from training.recurrence import sigmoid
-from training.repeat_step import DAY_MS, DAY_SCALES, EVENTS, KNOWN, LAST_MS, POWERS
+from training.repeat_step import EVENTS, KNOWN, LAST_MS
 from training.sequences import GAP_BUCKETS
 
 Floats = npt.NDArray[np.float32]
 _ROOT_HALF: Final = math.sqrt(0.5)
 _EPSILON: Final = 1e-5  # of nn.LayerNorm
-_PRIOR_GAPS: Final = 2.0
 _NOTHING: Final = 1e-7  # a faded row that `training.memory` leaves out
 _FADING: Final = np.power(
     np.array([c.per_event for c in CHANNELS])[:, None], np.arange(2048)[None, :]
@@ -148,33 +148,6 @@ def profile_vector(
     return u
 
 
-@njit
-def _pair_features(f: Any, row: Any, scalars: Any, now_ms: float, median: float) -> None:
-    """Put `training.pair.FEATURES` of one held item into f."""
-    since = min(POWERS.shape[1] - 1, max(0, int(scalars[EVENTS]) - row.last_event))
-    whole_since = int(scalars[EVENTS]) - row.last_event
-    elapsed = max(now_ms - row.last_s * 1000.0, 0.0)
-    days = elapsed / DAY_MS
-    count = row.counts[0]
-    times = max(count - 1.0, 0.0)
-    span = max(row.last_s / 86_400 - row.first_day - 0.5, 0.0) * row.again
-    gap = span / max(times, 1.0)
-    shrunk = (gap * times + median * _PRIOR_GAPS) / (times + _PRIOR_GAPS)
-    f[0] = math.log1p(count)
-    for n in range(1, 4):
-        f[n] = math.log1p(row.counts[n] * POWERS[n, since])
-    f[4] = math.sqrt(count / max(scalars[EVENTS], 1.0))
-    f[5] = math.log1p(whole_since)
-    f[6] = math.log1p(days)
-    f[7] = math.log1p(gap)
-    f[8] = row.again
-    f[9] = math.log((days + 0.5) / (shrunk + 0.5))
-    f[10] = math.log((days + 0.5) / (median + 0.5))
-    f[11] = math.log1p(row.counts[4] * math.exp(-days / DAY_SCALES[0]))
-    f[12] = math.log1p(row.counts[5] * math.exp(-days / DAY_SCALES[1]))
-    f[13] = 1.0 if whole_since == 0 else 0.0
-
-
 @njit(cache=True)
 def add_pairs(logits: Any, w: Any, u: Any, rows: Any, scalars: Any, now_ms: float) -> None:
     """Add what held items are worth to their logits; see `training.pair.PairHead`."""
@@ -190,7 +163,7 @@ def add_pairs(logits: Any, w: Any, u: Any, rows: Any, scalars: Any, now_ms: floa
     for r in range(len(rows)):
         row = rows[r]
         f = inputs[:width]
-        _pair_features(f, row, scalars, now, w.median_gap_days[row.item - 1])
+        write_one(f, row, scalars, now, w.median_gap_days)
         inputs[width : width + small] = w.item[row.item]
         hidden[:] = w.first_bias
         _linear(hidden, inputs, w.first)

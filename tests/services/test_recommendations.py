@@ -113,7 +113,7 @@ def test_without_rules_the_answer_is_the_models_ranking(
     assert ids(answer) == [ITEMS[n] for n in order]
     timed = client.http.get(f"/v1/users/{user}/recommendations").headers["server-timing"]
     assert [part.split(";")[0] for part in timed.split(", ")] == [
-        "read", "candidates", "score", "rules", "diversify", "explain",
+        "read", "candidates", "score", "rules", "diversify", "explain", "app",
     ]  # fmt: skip
 
 

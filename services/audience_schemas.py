@@ -1,0 +1,189 @@
+"""What the answers of audiences look like, for the API's description; see `answer_schemas`."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from services.answer_schemas import Answer, Count, said
+from services.profile_schemas import EXAMPLE_TIME
+
+ENTITY: Final = "{p014}mfzwizltoq2gk3tbnzxxezltfo"
+RULE: Final = {"event": {"type": "purchase", "count": {"gte": 3}, "within": "28d"}}
+DEFINITION: Final = {"title": "Regulars", "rule": RULE, "consent": ["email"]}
+
+Mode = Literal["realtime", "batch"]
+
+
+class PlanShown(Answer):
+    """How an audience is kept up."""
+
+    mode: Mode
+    reasons: list[dict[str, str]]
+    time_passes: bool
+
+
+class AudienceHead(Answer):
+    """An audience without its rule; times are null where it is a ready one."""
+
+    name: str
+    title: str
+    ready: bool
+    mode: Mode
+    consent: list[str]
+    contactable: bool
+    created_at: str | None
+    updated_at: str | None
+
+
+class AudienceShown(AudienceHead):
+    """An audience."""
+
+    description: str = ""
+    rule: dict[str, Any]
+    exclude: Annotated[list[dict[str, Any]], Field(default_factory=list)]
+    plan: PlanShown
+
+
+class AudienceList(Answer):
+    """All audiences, the shop's own first."""
+
+    audiences: list[AudienceHead]
+
+
+class AudienceTrait(Answer):
+    """A trait that rules may name."""
+
+    name: str
+    kind: str
+    meaning: str
+    values: list[Any]
+    realtime: bool
+
+
+class AudienceTraits(Answer):
+    """All traits."""
+
+    traits: list[AudienceTrait]
+
+
+class AskedOf(Answer):
+    """The events that an answer goes by."""
+
+    events: Count
+    newest_event: str | None
+
+
+class Preview(Answer):
+    """How many members, of how many users, and how soon that was found."""
+
+    count: Count
+    users: Count
+    took_ms: Annotated[float, Field(ge=0)]
+    as_of: str
+    contactable: bool
+    plan: PlanShown
+    data: AskedOf
+
+
+class Members(Answer):
+    """A page of members, sorted."""
+
+    members: list[str]
+    next_cursor: str | None
+
+
+class OverlapPair(Answer):
+    """What two audiences share."""
+
+    a: str
+    b: str
+    both: Count
+    either: Count
+    jaccard: Annotated[float, Field(ge=0, le=1)] | None
+
+
+class Overlap(Answer):
+    """Sizes, and what every two share."""
+
+    as_of: str
+    counts: dict[str, Count]
+    pairs: list[OverlapPair]
+
+
+_PLAN: Final = {"mode": "realtime", "reasons": [], "time_passes": True}
+_HEAD: Final = {
+    "name": "regulars", "title": "Regulars", "ready": False, "mode": "realtime",
+    "consent": ["email"], "contactable": True, "created_at": EXAMPLE_TIME,
+    "updated_at": EXAMPLE_TIME,
+}  # fmt: skip
+_SHOWN: Final = _HEAD | {"description": "", "rule": RULE, "exclude": [], "plan": _PLAN}
+_PREVIEW: Final = {
+    "count": 31, "users": 2469, "took_ms": 4.2, "as_of": EXAMPLE_TIME, "contactable": True,
+    "plan": _PLAN, "data": {"events": 143806, "newest_event": EXAMPLE_TIME},
+}  # fmt: skip
+
+LIST: Final[dict[int | str, Any]] = {
+    200: said(AudienceList, "All audiences", {"audiences": [_HEAD]})
+}
+SHOWN: Final[dict[int | str, Any]] = {200: said(AudienceShown, "The audience", _SHOWN)}
+CREATED: Final[dict[int | str, Any]] = {201: said(AudienceShown, "Created", _SHOWN)}
+PUT: Final[dict[int | str, Any]] = {**CREATED, 200: said(AudienceShown, "Replaced", _SHOWN)}
+SCHEMA: Final[dict[int | str, Any]] = {
+    200: said(dict[str, Any], "JSON Schema of a definition", {"title": "Definition"})
+}
+TRAITS: Final[dict[int | str, Any]] = {
+    200: said(AudienceTraits, "Traits", {"traits": [
+        {"name": "lifecycle", "kind": "text", "meaning": "Stage of the life cycle",
+         "values": ["active"], "realtime": True}]})
+}  # fmt: skip
+PREVIEW: Final[dict[int | str, Any]] = {200: said(Preview, "How many", _PREVIEW)}
+MEMBERS: Final[dict[int | str, Any]] = {
+    200: said(Members, "A page of entity ids", {"members": [ENTITY], "next_cursor": None})
+}
+EXPORT: Final[dict[int | str, Any]] = {
+    200: {"description": "Entity ids, one a line below `user`",
+          "content": {"text/csv": {"schema": {"type": "string"},
+                                   "example": f"user\r\n{ENTITY}\r\n"}}}
+}  # fmt: skip
+OVERLAP: Final[dict[int | str, Any]] = {
+    200: said(Overlap, "Sizes and what is shared", {
+        "as_of": EXAMPLE_TIME, "counts": {"a": 10, "b": 4},
+        "pairs": [{"a": "a", "b": "b", "both": 2, "either": 12, "jaccard": 0.166667}]})
+}  # fmt: skip
+CHANGES: Final[dict[int | str, Any]] = {
+    200: {"description": "Server-sent events `entered` and `left`",
+          "content": {"text/event-stream": {
+              "schema": {"type": "string"},
+              "example": 'retry: 1000\n\nid: 1795737846570-0\nevent: entered\ndata: '
+              '{"audience":"regulars","user":"' + ENTITY + '","at":"' + EXAMPLE_TIME
+              + '","version":7}\n\n'}}}
+}  # fmt: skip
+
+
+def body(*, named: bool = False) -> dict[str, Any]:
+    """Return the description of a body that holds a definition, ``named`` in it or not."""
+    example = {"name": "regulars", **DEFINITION} if named else DEFINITION
+    schema: dict[str, Any] = {
+        "type": "object",
+        "description": "Whole schema: `GET /v1/audiences/schema`",
+        "required": [*(["name"] if named else []), "rule", "consent"],
+        "properties": {
+            "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
+            "title": {"type": "string", "maxLength": 200},
+            "description": {"type": "string", "maxLength": 2000},
+            "rule": {"type": "object"},
+            "consent": {"type": "array", "items": {"type": "string"}, "maxItems": 32},
+            "exclude": {"type": "array", "items": {"type": "object"}},
+        },
+    }
+    yaml = "rule: {event: {type: purchase, count: {gte: 3}, within: 28d}}\nconsent: [email]\n"
+    yaml = f"name: regulars\n{yaml}" if named else yaml
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": schema, "example": example},
+                "application/yaml": {"schema": {"type": "string"}, "example": yaml},
+            },
+        }
+    }
