@@ -135,8 +135,9 @@ def _single(client: Client, users: Sequence[str], requests: int) -> dict[str, li
 
 
 def _stages(header: str) -> list[tuple[str, float]]:
+    """Return the milliseconds of each stage; ``app``, the whole of it, is no stage."""
     parts = [part.split(";dur=") for part in header.split(", ") if ";dur=" in part]
-    return [(name, float(value)) for name, value in parts]
+    return [(name, float(value)) for name, value in parts if name != "app"]
 
 
 def _rps(client: Client, users: Sequence[str], clients: int, seconds: float) -> float:

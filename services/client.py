@@ -17,6 +17,7 @@ from tenacity import (
 )
 
 from feature_repo.errors import PortraitError
+from services.client_audiences import AudienceCalls
 from services.client_types import (
     Accepted,
     EventPage,
@@ -94,6 +95,7 @@ class Client:
             headers={"authorization": f"Bearer {api_key}"},
         )
         self._attempts = attempts
+        self.audiences = AudienceCalls(self._send)
 
     def __enter__(self) -> Self:
         return self
@@ -164,6 +166,7 @@ class Client:
         after: str | None = None,
         exclude: Sequence[str] = (),
         category: str | None = None,
+        placement: str | None = None,
         explain: bool = False,
     ) -> Recommendations:
         """Return recommendations for a user."""
@@ -172,10 +175,16 @@ class Client:
             after=after,
             exclude=",".join(exclude) or None,
             category=category,
+            placement=placement,
             explain="true" if explain else None,
         )
         found = self._call("GET", f"/v1/users/{_named(user_id)}/recommendations", params=params)
         return cast("Recommendations", found)
+
+    def explanation(self, user_id: str, item_id: str, *, events: int = 100) -> Any:
+        """Return which of a user's last events moved an item's score."""
+        params = {"target": f"item:{item_id}", "events": events}
+        return self._call("GET", f"/v1/users/{_named(user_id)}/explanations", params=params)
 
     def recommend_session(
         self,

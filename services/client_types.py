@@ -60,9 +60,11 @@ class Recommendations(TypedDict):
     user_id: str | None
     items: list[Recommended]
     model: str | None
+    placement: str | None
     personalized: bool
     degraded: bool
     reason: str
+    relaxed: list[Any]
 
 
 class ItemRefused(TypedDict):
