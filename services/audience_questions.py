@@ -70,7 +70,7 @@ async def get_changes(
             errors=[{"pointer": "/query/after", "detail": "pass the id of the last event seen"}],
         )  # fmt: skip
     wanted = None if names is None else frozenset(name.strip() for name in names.split(","))
-    begin: str = start if start else await state.bounded(newest(state.store))
+    begin: str = start or await state.bounded(newest(state.store))
     return StreamingResponse(
         stream(state.store, begin, wanted, request.is_disconnected),
         media_type="text/event-stream",
