@@ -26,7 +26,13 @@ BODY: Final = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"$ref": "/v1/audiences/schema"}},
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["rule", "consent"],
+                    "description": "GET /v1/audiences/schema says all of it",
+                }
+            },
             "application/yaml": {"schema": {"type": "string"}},
         },
     }
