@@ -64,16 +64,17 @@ async def get_changes(
     name the last event they saw.
     """
     state = gateway(request)
-    start = request.headers.get("last-event-id") or after
-    if start and not STREAM_ID.fullmatch(start):
+    start: str | None = request.headers.get("last-event-id") or after
+    if start is not None and not STREAM_ID.fullmatch(start):
         raise ProblemError(
             "invalid", "after is not the id of an event",
             errors=[{"pointer": "/query/after", "detail": "pass the id of the last event seen"}],
         )  # fmt: skip
     wanted = None if names is None else frozenset(name.strip() for name in names.split(","))
-    begin = start or str(await state.bounded(newest(state.store)))
+    if start is None:
+        start = await state.bounded(newest(state.store))
     return StreamingResponse(
-        stream(state.store, begin, wanted, request.is_disconnected),
+        stream(state.store, start, wanted, request.is_disconnected),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )

@@ -2,8 +2,8 @@
 
 After each commit the updater evaluates the real-time audiences for the users it changed: on
 the profile before, as of its last event, and on the one after. What differs goes to a bounded
-stream. A crash may lose the last few, never repeat or invent one; who is a member now is
-asked of ``/v1/audiences/{name}/members``. Belongs here: comparing and telling. Who is a member
+stream. A crash or a broken connection may lose or repeat the last few; who is a member now
+is asked of ``/v1/audiences/{name}/members``. Belongs here: comparing and telling. Who is a member
 is for `feature_repo.audiences.live` to say.
 """
 

@@ -194,6 +194,24 @@ def export(
     console.print(f"{len(rows) - 1:,} members in {out}", markup=False)
 
 
+@audience.command("score")
+def score(as_of: AsOf = None, home: Home = None, json: Json = False) -> None:
+    """Ask the model for every user's chances, for rules on `purchase_7d` and `lapse_28d`.
+
+    Example: `portrait audience score`
+    """
+    from services.audience_chances import refresh_chances
+    from services.workflow import stores
+
+    settings = settings_with(home=home)
+    at_ms = now_ms() if as_of is None else round(moment(as_of).timestamp() * 1000)
+    with stores(settings) as url, step("score every user") as tell:
+        count = refresh_chances(settings, url, now_ms=at_ms, tell=tell)
+        tell.note = f"{count:,} chances"
+    if json:
+        print_json({"chances": count})
+
+
 @audience.command("schema")
 def schema() -> None:
     """Print the JSON Schema of a definition.

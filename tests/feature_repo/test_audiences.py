@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
@@ -122,13 +123,20 @@ def test_all_conditions_on_lines_hold_on_one_line(tmp_path: Path) -> None:
     assert members(tmp_path / "b", log, {"rule": {"event": rule}}) == {BUYER}
 
 
-def test_a_category_holds_those_below_it_and_no_neighbour(tmp_path: Path) -> None:
+@pytest.mark.parametrize("category", ["Food", ["Food", "Nowhere"]])
+def test_a_category_holds_those_below_it_and_no_neighbour(tmp_path: Path, category: Any) -> None:
     log = [
         event("view_item", BUYER, 1, items=[ItemRecord("A", category="Food/Tea")]),
         event("view_item", LOOKER, 1, items=[ItemRecord("B", category="Food-like/Tea")]),
     ]
-    rule = {"event": {"type": "view_item", "where": {"category": "Food"}}}
+    rule = {"event": {"type": "view_item", "where": {"category": category}}}
     assert members(tmp_path, log, {"rule": rule}) == {BUYER}
+
+
+def test_few_or_no_events_are_counted_too(tmp_path: Path) -> None:
+    log = [event("view_item", BUYER, 1), event("view_item", BUYER, 2), event("login", LOOKER, 1)]
+    rule = {"event": {"type": "view_item", "count": {"lt": 2}}}
+    assert members(tmp_path, log, {"rule": rule}) == {LOOKER}
 
 
 def test_consent_is_asked_of_everyone_whatever_the_rule(tmp_path: Path) -> None:
