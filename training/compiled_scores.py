@@ -36,7 +36,8 @@ class CompiledScores:
         self._vector = _vector_weights(network)
         self._pair = None if network.pair is None else _pair_weights(model)
         self._items = network.item_vectors().detach()
-        self._bias = network.bias.detach()
+        with torch.inference_mode():
+            self._bias = network.logits(torch.zeros(1, network.config.dim), None)[0]
         mixing = network.mixing
         if mixing is not None:
             alpha, beta = mixing.weights.detach().numpy().T

@@ -77,7 +77,7 @@ class Mixing(nn.Module):
         return out
 
     def at(self, log_events_P: Tensor) -> Tensor:
-        """Return the weight of the logits, then of each channel, shape (P, M + 1)."""
+        """Return the weights of the network and of each channel, shape (P, M + 1)."""
         alpha, beta = self.weights.unbind(dim=1)
         within = log_events_P.clamp(self.range[0], self.range[1])
         return F.softplus(alpha + beta * within[:, None])
