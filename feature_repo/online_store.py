@@ -41,8 +41,10 @@ _BULK_TIMEOUT_S: Final = 10.0
 """Longest wait for one answer while a table is written: a disk that is written to may hold the
 server for a second or two, and nobody waits for a table's rows but its writer."""
 
-rows_written: ContextVar[Callable[[int], None] | None] = ContextVar("rows_written", default=None)
-"""Told the number of rows after every batch written in this context; for progress."""
+Written = Callable[[int, int], None]
+rows_written: ContextVar[Written | None] = ContextVar("rows_written", default=None)
+"""Told, after every batch written in this context, its rows and those there are in all (0: not
+known); for progress."""
 
 
 class PortraitOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc]
@@ -107,7 +109,7 @@ class PortraitOnlineStore(RedisOnlineStore):  # type: ignore[misc]
             _write_newer(client, table.name, newest)
         done = rows_written.get()
         if done is not None:
-            done(len(newest))
+            done(len(newest), 0)
         if progress is not None:
             progress(len(data))
 
@@ -139,7 +141,7 @@ class PortraitOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         try:
             for count in newer_rows.write_all(client, names, made):
                 if done is not None:
-                    done(count)
+                    done(count, len(rows))
         finally:
             client.close()
 

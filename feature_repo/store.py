@@ -22,8 +22,8 @@ FOLDER: Final = Path(__file__).parent
 OVERLAP_DAYS: Final = 8
 """How far each materialize reaches back: a weekly row and the 72 h in which events come late."""
 
-Progress = Callable[[str, int], None]
-"""Called with a view's name and the rows loaded so far."""
+Progress = Callable[[str, int, int], None]
+"""Called with a view's name, the rows loaded so far and those there are (0: not known yet)."""
 
 
 def open_store() -> Any:
@@ -94,7 +94,7 @@ def materialize(
     start, end
         Span of snapshot times, both included.
     progress
-        Told the view and its rows so far, after every written batch.
+        Told the view, its rows so far and in all, after every written batch.
     views
         Names of batch views; the live view cannot be loaded.
 
@@ -120,12 +120,12 @@ def materialize(
     try:
         for view in views:
 
-            def count(rows: int, view: str = view) -> None:
+            def count(rows: int, total: int, view: str = view) -> None:
                 counts[view] += rows
                 if progress is not None:
-                    progress(view, counts[view])
+                    progress(view, counts[view], total)
 
-            count(0)
+            count(0, 0)
             token = rows_written.set(count)
             try:
                 with quiet():

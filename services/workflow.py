@@ -110,7 +110,7 @@ def load_features(start: datetime, end: datetime, tell: Tell) -> dict[str, int]:
     from feature_repo import store as feast_store
 
     return feast_store.materialize(
-        start, end, progress=lambda view, rows: tell(rows, 0, f"rows of {view}")
+        start, end, progress=lambda view, rows, total: tell(rows, total, f"rows of {view}")
     )
 
 

@@ -112,9 +112,15 @@ def test_the_live_view_cannot_be_materialized(home: Path) -> None:
 
 def test_progress_counts_rows(home: Path) -> None:
     told: list[tuple[str, int]] = []
-    counts = store.materialize(shop_log.START, AS_OF, lambda view, rows: told.append((view, rows)))
+    totals: dict[str, int] = {}
+
+    def tell(view: str, rows: int, total: int) -> None:
+        told.append((view, rows))
+        totals[view] = total
+
+    counts = store.materialize(shop_log.START, AS_OF, tell)
     assert {view for view, _ in told} == set(BATCH_VIEWS)
-    assert dict(told) == counts
+    assert dict(told) == totals == counts
 
 
 def test_apply_again_changes_nothing_that_readers_see(home: Path) -> None:

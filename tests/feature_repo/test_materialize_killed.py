@@ -21,7 +21,7 @@ from feature_repo import store
 from tests.feature_repo import shop_log
 from tests.feature_repo.test_materialize import AS_OF
 
-def told(view, rows):
+def told(view, rows, total):
     if rows:
         os.kill(os.getpid(), signal.SIGKILL)
 
