@@ -96,6 +96,7 @@ def _learned(
 ) -> views.LearnedSummary | None:
     try:
         chances = state.scorer.chances(learned, now_ms, features)
+        following = state.scorer.next_categories(learned, now_ms, features)
     except Exception as error:  # noqa: BLE001 - a profile is worth more than its propensity
         _log.warning("propensity_failed", entity=entity, error=type(error).__name__)
         return None
@@ -103,6 +104,8 @@ def _learned(
         model=state.model.version,
         dim=state.scorer.dim,
         propensities=chances,
+        next_categories=None if following is None else following.chances,
+        next_categories_calibrated=following is not None and following.calibrated,
     )
 
 

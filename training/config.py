@@ -115,4 +115,5 @@ class TrainConfig:
     warm_up: int = 100
     request_time: float = 0.5
     outcome_weight: float = 0.3
+    category_weight: float = 0.3
     validation_users: int = 1500
