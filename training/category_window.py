@@ -65,7 +65,9 @@ def ask(network: PortraitNetwork, maker: ExampleMaker, rows: Ints) -> Iterator[C
             example = maker.make(some, nothing, mine, lengths[some], held_at_moments=True)
             flat = network.unroll(example.events).flatten(0, 1)
             u = network.vector(flat[example.moment_place], example.moments)
-            yield CategoryAnswers(head(u, example.moment_pairs), example.bought, mine)
+            assert example.interests is not None
+            logits = head(u, example.moment_pairs, example.interests)
+        yield CategoryAnswers(logits, example.bought, mine)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 from training.batches import Targets, event_inputs, fold, join, make_targets, pairs_at
 from training.config import ModelConfig, TrainConfig
 from training.encoder import EventInputs
+from training.interests import InterestReader, Interests
 from training.memory import Memory
 from training.network import Requests, make_requests
 from training.next_category import NEXT_DAYS, bought_within
@@ -56,9 +57,9 @@ class Example:
         memory has shape (P, M, N), or is None without one.
     moment_place, moments, labels
         Requests for outcomes in the same form, with answers of shape (M, K); NaN: not known.
-    moment_pairs, bought, ended
-        What is held at those requests, where it was asked for; the categories bought within
-        `NEXT_DAYS` of them, and whether those days lie within what was asked for, shape (M,).
+    moment_pairs, interests, bought, ended
+        What is held and listed at those requests, where it was asked for; the categories bought
+        within `NEXT_DAYS` of them, and whether those days lie in what was asked for, shape (M,).
     users, answers
         Row among all users, and flat index of the answer, of each basket request. Shape (P,).
     moment_rows
@@ -75,6 +76,7 @@ class Example:
     moments: Requests
     labels: Tensor
     moment_pairs: Pairs | None
+    interests: Interests | None
     bought: Targets
     ended: Tensor
     users: Ints
@@ -117,6 +119,7 @@ class ExampleMaker:
         histories = prepared.histories
         self.next = next_targets(histories)
         self.train_length = histories.before(prepared.train_until_ms)
+        self._interests = InterestReader(histories, len(prepared.vocabulary.categories))
         self._labels = self.labels(-(2**62), prepared.train_until_ms)
         self._moment_train = np.asarray(~np.isnan(self._labels).all(axis=1))
         self._moment_start = np.searchsorted(
@@ -273,6 +276,9 @@ class ExampleMaker:
             moment_pairs=pairs_at(others[0], at.astype(np.float64), every, gaps)
             if others
             else None,
+            interests=(
+                self._interests.at(asked_moments.user[moments], at) if held_at_moments else None
+            ),
             bought=bought_within(prepared.histories, asked_moments.user[moments], at),
             ended=torch.from_numpy((at >= since) & (at + NEXT_DAYS * DAY_MS <= until)),
             users=user,

@@ -105,9 +105,9 @@ class _TrainStep(nn.Module):
 
     def _category_loss(self, asked: torch.Tensor, example: Example) -> torch.Tensor:
         head = self.network.next_category
-        if head is None:
+        if head is None or example.interests is None:
             return asked.new_zeros(())
-        logits = head(asked, example.moment_pairs)
+        logits = head(asked, example.moment_pairs, example.interests)
         return self.config.category_weight * category_loss(logits, example.bought, example.ended)
 
 

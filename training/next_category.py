@@ -1,13 +1,16 @@
 """The next-category head: what categories a shopper buys from within the next 14 days.
 
 For a profile vector u and category k, with X_γ,k the decayed counts (γ of `COLUMNS`) of the held
-items of that category, and r_k how often it is bought within 14 days by all::
+items of that category, s_k its share among the interests that the feature service lists, and r_k
+how often it is bought within 14 days by all::
 
-    logit_k = u·C_k + b_k + Σ_γ (w_γ(u) + v_γ,k) · log(1 + X_γ,k / (a_γ · r_k))
+    f_k     = [log(1 + X_γ,k / (a_γ · r_k)) for each γ;  k is listed;  log(s_k / r_k) if it is]
+    logit_k = u·C_k + b_k + (w(u) + v_k)·f_k
     p_k     = σ(α · logit_k + β)
 
-A count stands against what all buy: ``log(X + a·r)`` is the logarithm of a count shrunk to
-popularity. It reads the repeat table, so it keeps nothing of its own in a shopper's state.
+Counts stand against what all buy: ``log(X + a·r)`` is the logarithm of a count shrunk to
+popularity. The head keeps nothing of its own in a shopper's state: the counts are the repeat
+table's, of known items only; the interests are the feature service's, of all that is bought.
 α and β are 1 and 0 in training; `training.calibration` sets them afterwards. What the answers
 were is here too (`bought_within`); how they are measured is `training.category_window`'s.
 
@@ -24,6 +27,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from feature_repo.full_view import NEXT_CATEGORY_DAYS
 from training.batches import Targets
+from training.interests import Interests
 from training.pair import Pairs
 from training.pair_features import FEATURES
 from training.sequences import Histories, Ints, ranges
@@ -51,11 +55,11 @@ class CategoryHead(nn.Module):
 
     def __init__(self, items: int, categories: int, dim: int) -> None:
         super().__init__()
-        gammas = len(COLUMNS)
+        gammas, inputs = len(COLUMNS), len(COLUMNS) + 2
         self.categories = categories
         self.vectors = nn.Linear(dim, categories)
-        self.mix = nn.Linear(dim, gammas)
-        self.own = nn.Parameter(torch.zeros(categories, gammas))
+        self.mix = nn.Linear(dim, inputs)
+        self.own = nn.Parameter(torch.zeros(categories, inputs))
         self.log_shrunk = nn.Parameter(torch.full((gammas,), float(np.log(_SHRUNK))))
         self.rate = nn.Parameter(torch.full((categories,), 0.05), requires_grad=False)
         self.calibration = nn.Parameter(torch.tensor([1.0, 0.0]), requires_grad=False)
@@ -64,7 +68,7 @@ class CategoryHead(nn.Module):
         with torch.no_grad():
             self.vectors.weight.mul_(0.1)
             self.mix.weight.zero_()
-            self.mix.bias.fill_(1.0 / gammas)
+            self.mix.bias.copy_(torch.tensor([*[0.5 / gammas] * gammas, 0.0, 0.5]))
             self.start_from(np.full(categories, 0.05, np.float32))
 
     def know(self, vocabulary: Vocabulary) -> None:
@@ -77,14 +81,21 @@ class CategoryHead(nn.Module):
             self.rate.copy_(torch.from_numpy(rate_K).clamp(_RARE, 1 - _RARE))
             self.vectors.bias.copy_(torch.special.logit(self.rate))
 
-    def forward(self, u_MD: Tensor, pairs: Pairs | None) -> Tensor:
+    def forward(self, u_MD: Tensor, pairs: Pairs | None, interests: Interests) -> Tensor:
         """Return the logits, calibrated where that was fitted, shape (M, K)."""
-        logits = self.vectors(u_MD)
-        if pairs is not None and len(pairs.owner):
-            counts = self._counts(len(u_MD), pairs)
-            against = self.log_shrunk.exp() * self.rate[:, None]
-            weight = self.mix(u_MD)[:, None, :] + self.own
-            logits = logits + (weight * torch.log1p(counts / against)).sum(dim=2)
+        rate = self.rate[:, None]
+        none = u_MD.new_zeros(len(u_MD), self.categories, len(COLUMNS))
+        counts = none if pairs is None else self._counts(len(u_MD), pairs)
+        share = interests.share.new_zeros(len(u_MD), self.categories + 1)
+        share = share.scatter(1, interests.category, interests.share)[:, 1:, None]
+        known = share > 0
+        inputs = [
+            torch.log1p(counts / (self.log_shrunk.exp() * rate)),
+            known.float(),
+            torch.where(known, torch.log(share.clamp(min=_RARE) / rate), 0.0),
+        ]
+        weight = self.mix(u_MD)[:, None, :] + self.own
+        logits = self.vectors(u_MD) + (weight * torch.cat(inputs, dim=2)).sum(dim=2)
         out: Tensor = logits.float() * self.calibration[0] + self.calibration[1]
         return out
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from training.interests import listed
 from training.model_dir import Model
 from training.network import Requests, make_requests
 from training.pair import Pairs, make_pairs
@@ -123,7 +124,8 @@ class Scorer:
             u, _, now = self._vector(parts, now_ms, user_features)
             held = parts.tables.snapshot(np.zeros(1, np.int64))
             pairs = make_pairs(held, now, self.model.vocabulary.median_gap_days)
-            chances = torch.sigmoid(head(u, pairs))[0]
+            interests = listed(user_features, self.model.vocabulary.category_index)
+            chances = torch.sigmoid(head(u, pairs, interests))[0]
             best = torch.sort(chances, descending=True, stable=True).indices[:most]
         names = self.model.vocabulary.categories
         return NextCategories(
