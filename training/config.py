@@ -100,6 +100,8 @@ class TrainConfig:
         Decay of the running average of weights that is validated and kept.
     request_time
         Share of positions that see the time at which the recommendation is asked for.
+    outcome_weight, category_weight
+        Weights of the losses of outcomes and of the next category beside the basket's.
     """
 
     epochs: int = 8

@@ -66,7 +66,7 @@ def test_what_is_bought_within_fourteen_days(log: list[EventRecord], days: int) 
 
 
 @given(log=shop_log.events())
-@settings(few, max_examples=5)
+@settings(few, max_examples=4)
 def test_interests_are_those_of_the_feature_service(log: list[EventRecord]) -> None:
     found, names, _ = encoded(log)
     reader = InterestReader(found, len(names) - 1)
@@ -152,9 +152,10 @@ def by_letters(made: Shop) -> Shop:
 
 
 def test_a_predictable_shop_is_learned_and_its_chances_are_calibrated(tmp_path: Path) -> None:
-    histories = by_letters(shop(favourites, users=120, events=60))
+    histories = by_letters(shop(favourites, users=80, events=60))
     made = prepare(histories, cut_off_ms=end_ms(60), support=5)
     made.write(tmp_path)
+    torch.set_num_threads(1)
     run = Fit(tmp_path, SMALL, TrainConfig(epochs=4, patience=4, warm_up=10), Alone())
     run.run(resume=False)
     network = run.network
