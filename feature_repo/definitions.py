@@ -88,8 +88,12 @@ training_v1 = FeatureService(
 )
 ranking_v1 = FeatureService(
     name="ranking_v1",
-    features=[*_numeric, live_state],
-    description="The same features and the live state, for one request",
+    features=[
+        *_numeric[:-1],
+        profile[[*scalars(profile.name), "interest_categories", "interest_category_weights"]],
+        live_state,
+    ],
+    description="The same features, the categories of interest and the live state, for one request",
 )
 ranking_items_v1 = FeatureService(
     name="ranking_items_v1", features=[item_view], description="The items' side of ranking"

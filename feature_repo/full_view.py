@@ -3,7 +3,7 @@
 Belongs here: the shape of that answer. Not here: the figures in it (`derived`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from feature_repo.explicit import SCHEMA, ExplicitProfile
 from feature_repo.seed_view import default_title
 
 FEATURE_SERVICE: Final = "profile_v1"
+NEXT_CATEGORY_DAYS: Final = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,17 @@ class LearnedSummary:
         Length of the user embedding.
     propensities
         ``{name: (p, calibrated)}``: a probability and whether it was calibrated.
+    next_categories
+        Category and chance of a purchase within 14 days, likeliest first; None: the model has none.
+    next_categories_calibrated
+        Whether those chances were calibrated.
     """
 
     model: str
     dim: int
     propensities: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
+    next_categories: Sequence[tuple[str, float]] | None = None
+    next_categories_calibrated: bool = False
 
 
 def full(
@@ -95,6 +102,7 @@ def full(
         "habits": derived.habits(profile, now),
         "cycles": derived.cycles(profile, now),
         "propensities": _propensities(learned),
+        "next_categories": _next_categories(learned, now_ms),
         "segments": _segments(lifecycle, rfm),
         "recent": _recent(profile, title),
         "embedding": None if learned is None else {"dim": learned.dim, "model": model},
@@ -143,6 +151,18 @@ def _propensities(learned: LearnedSummary | None) -> dict[str, Any]:
     return {
         name: {"p": round(p, 6), "calibrated": calibrated, "model": learned.model}
         for name, (p, calibrated) in learned.propensities.items()
+    }
+
+
+def _next_categories(learned: LearnedSummary | None, now_ms: int) -> dict[str, Any] | None:
+    if learned is None or learned.next_categories is None:
+        return None
+    return {
+        "within_days": NEXT_CATEGORY_DAYS,
+        "categories": [{"category": name, "p": round(p, 6)} for name, p in learned.next_categories],
+        "calibrated": learned.next_categories_calibrated,
+        "model": learned.model,
+        "as_of": iso(now_ms),
     }
 
 

@@ -17,6 +17,7 @@ class Study(StrEnum):
     """What is measured instead of the peers."""
 
     ablation = "ablation"
+    category = "category"
     freshness = "freshness"
     updating = "updating"
 
@@ -57,8 +58,9 @@ def compare(
     study: Annotated[
         Study | None,
         typer.Option(
-            help="Instead of the peers: what each part of the model is worth, what a late profile "
-            "costs, or rules, clusters and the learned state as ways to update a profile"
+            help="Instead of the peers: what each part of the model is worth, what is bought from "
+            "which category next, what a late profile costs, or rules, clusters and the learned "
+            "state as ways to update a profile"
         ),
     ] = None,
     schedule: Annotated[
@@ -128,10 +130,11 @@ def compare(
 
 
 def _study(study: Study) -> Callable[..., dict[str, Any]]:
-    from training.compare import ablation, freshness, updating
+    from training.compare import ablation, category, freshness, updating
 
     return {
         Study.ablation: ablation.ablate,
+        Study.category: category.category,
         Study.freshness: freshness.freshness,
         Study.updating: updating.updating,
     }[study]

@@ -100,6 +100,7 @@ def _learned(
 ) -> views.LearnedSummary | None:
     try:
         chances = served.scorer.chances(learned, now_ms, features)
+        following = served.scorer.next_categories(learned, now_ms, features)
     except Exception as error:  # noqa: BLE001 - a profile is worth more than its propensity
         _log.warning("propensity_failed", entity=entity, error=type(error).__name__)
         return None
@@ -107,6 +108,8 @@ def _learned(
         model=served.version,
         dim=served.scorer.dim,
         propensities=chances,
+        next_categories=None if following is None else following.chances,
+        next_categories_calibrated=following is not None and following.calibrated,
     )
 
 

@@ -1,14 +1,17 @@
 """Calibration of the outcomes' chances on labels that training has not seen.
 
 Platt's: ``p = σ(α·logit + β)`` by maximum likelihood (Platt, "Probabilistic Outputs for Support
-Vector Machines", 1999, without his smoothing). Two numbers an outcome, kept in the network.
+Vector Machines", 1999, without his smoothing). Two numbers an outcome, and two for all next
+categories together, kept in the network.
 """
 
 from typing import Any, Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from training.category_window import ask, moments_inside
 from training.config import TrainConfig
 from training.examples import ExampleMaker
 from training.network import PortraitNetwork
@@ -17,6 +20,9 @@ from training.prepared import Prepared
 
 FEWEST: Final = 50
 """Labels of either kind that are needed, else an outcome stays as it is."""
+NEXT_CATEGORY: Final = "next_category_14d"
+MAX_LABELS: Final = 500_000
+"""Most chances of categories that are laid together."""
 
 
 def calibrate(network: PortraitNetwork, prepared: Prepared) -> dict[str, dict[str, float]]:
@@ -25,7 +31,8 @@ def calibrate(network: PortraitNetwork, prepared: Prepared) -> dict[str, dict[st
     Returns
     -------
     dict
-        By calibrated outcome: ``moments``, ``log_loss_before`` and ``log_loss_after``.
+        By calibrated outcome, `NEXT_CATEGORY` among them: ``moments``, ``log_loss_before`` and
+        ``log_loss_after``.
     """
     maker = ExampleMaker(prepared, network.config, TrainConfig())
     users = np.arange(len(prepared.histories.users))
@@ -34,20 +41,37 @@ def calibrate(network: PortraitNetwork, prepared: Prepared) -> dict[str, dict[st
     told = {}
     for k, name in enumerate(network.outcomes):
         labels, chances = scored.known(k)
-        if min(int(labels.sum()), int((1 - labels).sum())) < FEWEST:
-            continue
         logits = torch.special.logit(torch.from_numpy(chances).double(), eps=1e-6).numpy()
-        scale, shift = platt(logits, labels)
-        if scale <= 0:  # the order would turn round: what was learned does not hold here
-            continue
-        with torch.no_grad():
-            network.calibration[k] = torch.tensor([scale, shift])
-        told[name] = {
-            "moments": float(len(labels)),
-            "log_loss_before": log_loss(labels, logits),
-            "log_loss_after": log_loss(labels, scale * logits + shift),
-        }
+        found = _set(network.calibration[k], logits, labels)
+        if found is not None:
+            told[name] = {"moments": float(len(labels)), **found}
+    head = network.next_category
+    if head is not None:
+        rows = moments_inside(maker, *bounds)
+        rows = rows[:: max(1, -(-len(rows) * head.categories // MAX_LABELS))]
+        answers = list(ask(network, maker, rows))
+        if answers:
+            logits = torch.cat([each.logits.flatten() for each in answers]).double().numpy()
+            labels = torch.cat([each.labels().flatten() for each in answers]).numpy()
+            found = _set(head.calibration, logits, labels)
+            if found is not None:
+                told[NEXT_CATEGORY] = {"moments": float(len(rows)), **found}
     return told
+
+
+def _set(calibration: Tensor, logits: Any, labels: Any) -> dict[str, float] | None:
+    """Write Platt's two numbers, and return what they do; None: too few labels, left alone."""
+    if min(int(labels.sum()), int((1 - labels).sum())) < FEWEST:
+        return None
+    scale, shift = platt(logits, labels)
+    if scale <= 0:  # the order would turn round: what was learned does not hold here
+        return None
+    with torch.no_grad():
+        calibration.copy_(torch.tensor([scale, shift]))
+    return {
+        "log_loss_before": log_loss(labels, logits),
+        "log_loss_after": log_loss(labels, scale * logits + shift),
+    }
 
 
 def platt(logits: Any, labels: Any) -> tuple[float, float]:

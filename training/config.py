@@ -100,6 +100,8 @@ class TrainConfig:
         Decay of the running average of weights that is validated and kept.
     request_time
         Share of positions that see the time at which the recommendation is asked for.
+    outcome_weight, category_weight
+        Weights of the losses of outcomes and of the next category beside the basket's.
     """
 
     epochs: int = 8
@@ -115,4 +117,5 @@ class TrainConfig:
     warm_up: int = 100
     request_time: float = 0.5
     outcome_weight: float = 0.3
+    category_weight: float = 0.3
     validation_users: int = 1500

@@ -4,6 +4,7 @@ Next basket: every target event of the period with an event before it is predict
 applied; full ranking over the vocabulary; items outside it are dropped for all alike.
 Outcomes: every shopper on every Monday 00:00 UTC whose days ahead end in the period; a Monday
 may lie before it, never its answer.
+Next category: every shopper on every Monday that lies in the period with its 14 days.
 """
 
 import argparse
@@ -27,6 +28,8 @@ from training.baselines import (
     tune_decay,
     window,
 )
+from training.category_evaluation import against_baselines
+from training.category_window import measured, moments_inside
 from training.config import TrainConfig
 from training.devices import one_thread
 from training.examples import ExampleMaker
@@ -71,7 +74,8 @@ def evaluate(
     dict
         ``next_basket`` (per method `training.metrics.NAMES` and ``ci``), ``difference`` (model −
         decayed frequency, paired), ``outcomes`` (by name of `training.prepared.OUTCOMES`, the
-        model and logistic regression) and ``test``.
+        model and logistic regression), ``next_category`` (None without such a head; see
+        `training.category_evaluation`) and ``test``.
 
     Raises
     ------
@@ -88,6 +92,7 @@ def evaluate(
         return {
             **_next_basket(model, prepared, bounds, timed),
             "outcomes": _outcomes(model, prepared, timed),
+            "next_category": _next_category(model, prepared, bounds),
         }
 
 
@@ -209,6 +214,24 @@ def _outcomes(model: Model, prepared: Prepared, scored: Scored) -> dict[str, Any
             "calibrated": model.network.calibrated()[k],
         }  # fmt: skip
     return found
+
+
+def _next_category(
+    model: Model, prepared: Prepared, bounds: tuple[int, int]
+) -> dict[str, Any] | None:
+    head = model.network.next_category
+    maker = ExampleMaker(prepared, model.config, TrainConfig())
+    rows = moments_inside(maker, *bounds)
+    if head is None or not len(rows):
+        return None
+    found = measured(model.network, maker, rows)
+    if np.isnan(found.metrics).all():
+        return None
+    return {
+        **against_baselines(found.metrics, maker, rows, fitted_until_ms=prepared.until_ms),
+        "calibrated": head.calibrated(),
+        "calibration_error": found.calibration_error(),
+    }
 
 
 def _quality(labels: Any, chances: Any, users: Any) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from torch import Tensor
 from training.batches import Targets, event_inputs, fold, join, make_targets, pairs_at
 from training.config import ModelConfig, TrainConfig
 from training.encoder import EventInputs
+from training.interests import InterestReader, Interests
 from training.memory import Memory
 from training.network import Requests, make_requests
+from training.next_category import NEXT_DAYS, bought_within
 from training.pair import Pairs
 from training.prepared import OUTCOMES, Prepared
-from training.repeat import RepeatTables
+from training.repeat import RepeatTables, Rows
 from training.sequences import Histories, Ints
 from training.vocabulary import DAY_MS
 
@@ -55,6 +57,9 @@ class Example:
         memory has shape (P, M, N), or is None without one.
     moment_place, moments, labels
         Requests for outcomes in the same form, with answers of shape (M, K); NaN: not known.
+    moment_pairs, interests, bought, ended
+        What is held and listed at those requests, where it was asked for; the categories bought
+        within `NEXT_DAYS` of them, and whether those days lie in what was asked for, shape (M,).
     users, answers
         Row among all users, and flat index of the answer, of each basket request. Shape (P,).
     moment_rows
@@ -70,6 +75,10 @@ class Example:
     moment_place: Tensor
     moments: Requests
     labels: Tensor
+    moment_pairs: Pairs | None
+    interests: Interests | None
+    bought: Targets
+    ended: Tensor
     users: Ints
     answers: Ints
     moment_rows: Ints
@@ -110,6 +119,7 @@ class ExampleMaker:
         histories = prepared.histories
         self.next = next_targets(histories)
         self.train_length = histories.before(prepared.train_until_ms)
+        self._interests = InterestReader(histories, len(prepared.vocabulary.categories))
         self._labels = self.labels(-(2**62), prepared.train_until_ms)
         self._moment_train = np.asarray(~np.isnan(self._labels).all(axis=1))
         self._moment_start = np.searchsorted(
@@ -160,7 +170,10 @@ class ExampleMaker:
             moments.append(_draw(generator, weeks, self.config.moments))
         events = np.concatenate(event)
         asked = Asked(np.concatenate(own), events, self.next[events], np.concatenate(timed))
-        return self.make(users, asked, np.concatenate(moments), self.train_length[users])
+        return self.make(
+            users, asked, np.concatenate(moments), self.train_length[users],
+            held_at_moments=self.model.recipe != "stacked",
+        )  # fmt: skip
 
     def evaluation(self, users: Ints, since_ms: int, until_ms: int, *, timed: bool) -> Example:
         """Return requests right before every target event of ``users`` in a window.
@@ -187,6 +200,23 @@ class ExampleMaker:
         )
         return self.make(users, asked, rows, self.prepared.histories.lengths()[users], labels)
 
+    def _fold(
+        self, histories: Histories, looks: list[tuple[Ints, Ints]]
+    ) -> tuple[list[Rows | None], npt.NDArray[np.float64]]:
+        """Fold histories once; return what is held at each group of (user, event), and scalars."""
+        tables = RepeatTables(len(histories.users), self.model.capacity)
+        users = np.concatenate([user for user, _ in looks])
+        events = np.concatenate([event for _, event in looks])
+        order = np.argsort(events, kind="stable")
+        snapshots, scalars = fold(histories, tables, users[order], events[order])
+        if not snapshots:
+            return [None] * len(looks), scalars
+        held, place = join(snapshots), np.argsort(order, kind="stable")
+        if len(looks) == 1:
+            return [held], scalars
+        ends = np.cumsum([len(user) for user, _ in looks])
+        return [_among(held, part) for part in np.split(place, ends[:-1])], scalars
+
     def make(
         self,
         users: Ints,
@@ -194,12 +224,16 @@ class ExampleMaker:
         moments: Ints,
         lengths: Ints,
         labels: Floats | None = None,
+        *,
+        bounds_ms: tuple[int, int] | None = None,
+        held_at_moments: bool = False,
     ) -> Example:
         """Put a batch together from the first ``lengths`` events of each of ``users``.
 
-        ``labels`` of all moments; the training period's by default.
+        ``labels`` of all moments, and the ``bounds_ms`` that those of `Example.ended` and their
+        days lie in; the training period's by default.
         """
-        prepared, model = self.prepared, self.model
+        prepared = self.prepared
         histories = prepared.histories.select(users, lengths)
         row = np.full(len(prepared.histories.users), -1, np.int64)
         row[users] = np.arange(len(users))
@@ -207,21 +241,24 @@ class ExampleMaker:
         order = np.lexsort((row[asked.user], time))
         user, event, answer = asked.user[order], asked.event[order], asked.answer[order]
         time, timed = time[order], asked.timed[order]
-        tables = RepeatTables(len(users), model.capacity)
-        snapshots, scalars = fold(histories, tables, row[user], time)
-        now = prepared.histories.time_ms[answer].astype(np.float64)
-        held = join(snapshots) if snapshots else None
-        features = prepared.features[np.where(timed, answer, event)]
-        width = max(1, int(lengths.max(initial=0)))
         asked_moments = prepared.moments
         who, last = row[asked_moments.user[moments]], asked_moments.event[moments]
+        at = asked_moments.time_ms[moments]
+        looks = [(row[user], time), *([(who, last)] if held_at_moments else [])]
+        (held, *others), scalars = self._fold(histories, looks)
+        now = prepared.histories.time_ms[answer].astype(np.float64)
+        features = prepared.features[np.where(timed, answer, event)]
+        width = max(1, int(lengths.max(initial=0)))
+        every = np.ones(len(moments), np.bool_)
+        since, until = bounds_ms or (-(2**62), prepared.train_until_ms)
+        gaps = prepared.vocabulary.median_gap_days
         return Example(
             events=event_inputs(histories),
             place=torch.from_numpy(row[user] * width + time),
             requests=make_requests(
                 scalars[histories.starts[row[user]] + time], now, timed, features
             ),
-            pairs=pairs_at(held, now, timed, prepared.vocabulary.median_gap_days),
+            pairs=pairs_at(held, now, timed, gaps),
             memory=(
                 None
                 if held is None or self.memory is None
@@ -231,15 +268,32 @@ class ExampleMaker:
             moment_place=torch.from_numpy(who * width + last),
             moments=make_requests(
                 scalars[histories.starts[who] + last],
-                asked_moments.time_ms[moments].astype(np.float64),
-                np.ones(len(moments), np.bool_),
+                at.astype(np.float64),
+                every,
                 asked_moments.features[moments],
             ),
             labels=torch.from_numpy((self._labels if labels is None else labels)[moments]),
+            moment_pairs=pairs_at(others[0], at.astype(np.float64), every, gaps)
+            if others
+            else None,
+            interests=(
+                self._interests.at(asked_moments.user[moments], at) if held_at_moments else None
+            ),
+            bought=bought_within(prepared.histories, asked_moments.user[moments], at),
+            ended=torch.from_numpy((at >= since) & (at + NEXT_DAYS * DAY_MS <= until)),
             users=user,
             answers=answer,
             moment_rows=moments,
         )
+
+
+def _among(held: Rows, chosen: Ints) -> Rows:
+    """Return the tables ``chosen``, distinct, in their order."""
+    place = np.full(len(held.scalars), -1, np.int64)
+    place[chosen] = np.arange(len(chosen))
+    owner = place[held.owner]
+    kept = owner >= 0
+    return Rows(owner[kept], held.rows[kept], held.scalars[chosen])
 
 
 def _draw(generator: np.random.Generator, possible: Ints, most: int) -> Ints:

@@ -28,10 +28,12 @@ from training.devices import autocast, move
 from training.examples import Example, ExampleMaker
 from training.losses import basket_loss, outcome_loss
 from training.network import PortraitNetwork
+from training.next_category import NEXT_DAYS, category_loss, rates
 from training.predict import auc, score_window
 from training.prepared import Prepared
 from training.sampled import NEGATIVES, draw
 from training.sequences import Ints
+from training.vocabulary import DAY_MS
 
 MAKERS = 8
 """Most processes that make examples for one GPU."""
@@ -82,11 +84,11 @@ class _TrainStep(nn.Module):
     """Loss of one batch, so that data-parallel wrapping sees a single forward."""
 
     def __init__(
-        self, network: PortraitNetwork, outcome_weight: float, share_N: torch.Tensor | None
+        self, network: PortraitNetwork, config: TrainConfig, share_N: torch.Tensor | None
     ) -> None:
         super().__init__()
         self.network = network
-        self.outcome_weight = outcome_weight
+        self.config = config
         self.share = share_N  # of lines by item, where the softmax is sampled
 
     def forward(self, example: Example) -> torch.Tensor:
@@ -106,7 +108,14 @@ class _TrainStep(nn.Module):
             logits = network.logits_of(found.items, u, example.pairs)
             logits = found.corrected(logits, example.targets)
             basket = basket_loss(logits, found.places(example.targets))
-        return basket + self.outcome_weight * loss
+        return basket + self.config.outcome_weight * loss + self._category_loss(asked, example)
+
+    def _category_loss(self, asked: torch.Tensor, example: Example) -> torch.Tensor:
+        head = self.network.next_category
+        if head is None or example.interests is None:
+            return asked.new_zeros(())
+        logits = head(asked, example.moment_pairs, example.interests)
+        return self.config.category_weight * category_loss(logits, example.bought, example.ended)
 
 
 class _Made(Dataset[Example]):
@@ -160,7 +169,7 @@ class Fit:
         if alter is not None:
             alter(self.network)
         self.network.to(session.device)
-        self.step = session.wrap(_TrainStep(self.network, config.outcome_weight, self._share()))
+        self.step = session.wrap(_TrainStep(self.network, config, self._share()))
         self.optimizer = self._optimizer()
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.best = self.average
@@ -328,6 +337,14 @@ def new_network(prepared: Prepared, model: ModelConfig) -> PortraitNetwork:
         model, len(vocabulary.items), len(vocabulary.categories), len(prepared.user_features.names)
     )
     network.start_from(vocabulary)
+    if network.next_category is not None:
+        moments = prepared.moments
+        seen = moments.time_ms + NEXT_DAYS * DAY_MS <= prepared.train_until_ms
+        found = rates(
+            prepared.histories, moments.user[seen], moments.time_ms[seen],
+            len(vocabulary.categories),
+        )  # fmt: skip
+        network.next_category.start_from(found)
     return network
 
 

@@ -36,7 +36,7 @@ from training.sequences import CONSUMED, NUMERIC
 from training.user_features import UserFeatures
 from training.vocabulary import Vocabulary
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 _MEMORY: Final = "memory.safetensors"
 _INPUTS: Final = {"events": list(CONSUMED), "numeric": list(NUMERIC), "pair": list(FEATURES)}
 
@@ -155,6 +155,7 @@ def load(path: Path) -> Model:
     network = PortraitNetwork(
         config, len(vocabulary.items), len(vocabulary.categories), len(user_features.names)
     )
+    network.start_from(vocabulary)
     try:
         network.load_state_dict(load_tensors(files["weights.safetensors"]))
     except (RuntimeError, SafetensorError) as error:

@@ -6,6 +6,8 @@ A request asks at a moment about a shopper whose last event is known::
     score_i = u·O_i + b_i + [i held]·pair_i(u)      next basket
     p_k = σ(α_k · MLP(u)_k + β_k)                    purchase within 7 days, lapse within 28
 
+and the next categories (`training.next_category`).
+
 ``b`` starts at the centred log popularity. α and β are 1 and 0 in training; `training.calibration`
 sets them afterwards. ``stacked`` has the sigmoid of one Dense layer only, purchase; its item scores
 are the popularity.
@@ -24,6 +26,7 @@ from torch.nn import functional as F  # noqa: N812
 from training.config import ModelConfig
 from training.encoder import EventInputs, FusedEncoder, Temporal
 from training.mixing import Mixing
+from training.next_category import CategoryHead
 from training.pair import PairHead, Pairs
 from training.prepared import OUTCOMES
 from training.repeat import (
@@ -139,6 +142,7 @@ class PortraitNetwork(nn.Module):
         self.encoder: FusedEncoder | StackedEncoder
         self.bias = nn.Parameter(torch.zeros(items))
         self.mixing: Mixing | None = None
+        self.next_category: CategoryHead | None = None
         self._vectors: Tensor | None = None
         self.outcomes = tuple(OUTCOMES)[: 1 if config.recipe == "stacked" else None]
         self.calibration = nn.Parameter(torch.zeros(len(self.outcomes), 2), requires_grad=False)
@@ -161,11 +165,15 @@ class PortraitNetwork(nn.Module):
         self.head = nn.Sequential(nn.Linear(dim, 32), nn.GELU(), nn.Linear(32, len(self.outcomes)))
         if self.features is not None:
             nn.init.zeros_(self.features.weight)
+        if categories > 1:
+            self.next_category = CategoryHead(items, categories, dim)
 
     def start_from(self, vocabulary: Vocabulary) -> None:
-        """Set the item biases to the vocabulary's popularity."""
+        """Set the item biases to the vocabulary's popularity; take over the items' categories."""
         with torch.no_grad():
             self.bias.copy_(torch.from_numpy(vocabulary.log_popularity))
+        if self.next_category is not None:
+            self.next_category.know(vocabulary)
 
     def unroll(self, inputs: EventInputs) -> Tensor:
         """Encode whole histories; see the encoder."""

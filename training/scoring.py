@@ -1,6 +1,7 @@
 """Scores from a learned state: what the recommender asks of a model."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from training.compiled_scores import CompiledScores
+from training.interests import listed
 from training.model_dir import Model
 from training.network import Requests, make_requests
 from training.pair import Pairs, make_pairs
@@ -17,6 +19,14 @@ from training.state import Layout, LearnedStates
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NextCategories:
+    """Categories, likeliest first, with the chance of a purchase within `NEXT_DAYS`."""
+
+    chances: tuple[tuple[str, float], ...]
+    calibrated: bool
 
 
 class Scorer:
@@ -102,6 +112,34 @@ class Scorer:
             u, _, _ = self._vector(parts, now_ms, user_features)
             found = torch.sigmoid(network.outcome_logits(u))[0].tolist()
         return dict(zip(network.outcomes, zip(found, self._calibrated, strict=True), strict=True))
+
+    def next_categories(
+        self,
+        state: bytes | None,
+        now_ms: int | None,
+        user_features: Mapping[str, Any] | None = None,
+        *,
+        most: int = 10,
+    ) -> NextCategories | None:
+        """Return the categories likeliest to be bought from within 14 days of ``now_ms``.
+
+        None without events, or where the model has no such head (`stacked`, or a shop without
+        categories).
+        """
+        head, parts = self.model.network.next_category, self._read(state)
+        if head is None or parts is None:
+            return None
+        with torch.inference_mode():
+            u, _, now = self._vector(parts, now_ms, user_features)
+            held = parts.tables.snapshot(np.zeros(1, np.int64))
+            pairs = make_pairs(held, now, self.model.vocabulary.median_gap_days)
+            interests = listed(user_features, self.model.vocabulary.category_index)
+            chances = torch.sigmoid(head(u, pairs, interests))[0]
+            best = torch.sort(chances, descending=True, stable=True).indices[:most]
+        names = self.model.vocabulary.categories
+        return NextCategories(
+            tuple((names[k], float(chances[k])) for k in best.tolist()), head.calibrated()
+        )
 
     def _read(self, state: bytes | None) -> LearnedStates | None:
         if state is None:

@@ -39,7 +39,7 @@ def test_feature_names_are_unique_and_all_three_kinds_are_there() -> None:
     assert {"temporal", "categorical", "numeric"} <= {f.kind for f in everything}
 
 
-def test_ranking_is_training_and_the_live_state(objects: dict[str, object]) -> None:
+def test_ranking_is_training_the_interests_and_the_live_state(objects: dict[str, object]) -> None:
     services = {o.name: o for o in objects.values() if isinstance(o, FeatureService)}
     assert {"training_v1", "ranking_v1", "profile_v1"} <= set(services)
 
@@ -51,7 +51,8 @@ def test_ranking_is_training_and_the_live_state(objects: dict[str, object]) -> N
         ]
 
     live = [f.name for f in features.VIEWS["live_state"]]
-    assert names("ranking_v1") == names("training_v1") + live
+    interests = ["interest_categories", "interest_category_weights"]
+    assert names("ranking_v1") == names("training_v1") + interests + live
 
 
 def test_the_page_is_the_list() -> None:

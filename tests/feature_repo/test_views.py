@@ -16,6 +16,7 @@ NOW_MS = (START_S + DAY_S) * 1000
 FULL_KEYS = [
     "user_id", "version", "updated_at", "event_count", "identity", "consent", "lifecycle",
     "rfm", "session", "interests", "affinities", "habits", "cycles", "propensities",
+    "next_categories",
     "segments", "recent", "embedding", "provenance",
 ]  # fmt: skip
 
@@ -113,7 +114,9 @@ def test_full_reads_windows_batch_and_model() -> None:
             "rfm_frequency_quintile": 4.0,
             "rfm_monetary_quintile": float("nan"),
         },
-        learned=views.LearnedSummary("m1", 64, {"purchase_7d": (0.25, True)}),
+        learned=views.LearnedSummary(
+            "m1", 64, {"purchase_7d": (0.25, True)}, [("Grocery/Tea", 0.5), ("Toys/Dolls", 0.1)]
+        ),
     )
     rfm = full["rfm"]
     assert rfm["recency_days"] == 10.0
@@ -128,6 +131,13 @@ def test_full_reads_windows_batch_and_model() -> None:
     assert full["habits"]["peak"]["hour"] == START_S % DAY_S // 3600
     assert full["affinities"]["channel"]["shares"] == {"web": 1.0}
     assert full["propensities"] == {"purchase_7d": {"p": 0.25, "calibrated": True, "model": "m1"}}
+    assert full["next_categories"] == {
+        "within_days": 14,
+        "categories": [{"category": "Grocery/Tea", "p": 0.5}, {"category": "Toys/Dolls", "p": 0.1}],
+        "calibrated": False,
+        "model": "m1",
+        "as_of": full["provenance"]["as_of"],
+    }
     assert full["embedding"] == {"dim": 64, "model": "m1"}
 
 

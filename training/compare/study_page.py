@@ -84,6 +84,25 @@ def _updating(result: Mapping[str, Any], folder: Path) -> str:
     return f"{_fitted(result)}{table}\n{picture}\n"
 
 
+def _category(result: Mapping[str, Any], folder: Path) -> str:
+    del folder
+    gap = result["difference"]["ndcg@10"]
+    low, high = gap["ci"]
+    table = _table(
+        ["", "NDCG@10", "recall@10", "HR@10", "MRR"],
+        [
+            [name, *(f"{row[metric]:.4f}" for metric in ("ndcg@10", "recall@10", "hr@10", "mrr"))]
+            for name, row in result["rows"].items()
+        ],
+    )
+    return (
+        f"{_fitted(result)}{result['moments']:,} moments of {result['users']:,} users, "
+        f"{result['categories']:,} categories; shrink {result['shrink']:g}; by seed "
+        f"{', '.join(f'{value:.4f}' for value in result['by_seed'])}.\n\n{table}\n"
+        f"Model − counts: NDCG@10 {gap['mean']:+.4f} [{low:+.4f}, {high:+.4f}].\n"
+    )
+
+
 def _draw(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -103,6 +122,16 @@ def _draw(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
 
 
 STUDIES: Final[Mapping[str, tuple[str, Part]]] = {
+    "category": (
+        """## The next category
+`portrait compare DATASET --study category`: which categories (two levels) a shopper buys from
+within the next 14 days, asked on every Monday of the test period whose 14 days end in it; moments
+with a purchase. Counts: distinct baskets by category over the whole history, halved every 112 days,
+plus popularity times a number of baskets (tuned on the validation period). The model's head reads
+the bounded learned state and the ten categories that the feature service lists.
+""",
+        _category,
+    ),
     "ablation": (
         """## What each part is worth
 `portrait compare DATASET --study ablation`: the same fit with one part left out or changed.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from tests.training.shops import cyclic, habits, shop
 from training.baselines import Window
 from training.compare import ablation, own
 from training.compare.adaptation import _followed, planted, step_costs
+from training.compare.category import category
 from training.compare.datasets import by_time
 from training.compare.freshness import AGES_MS, freshness
 from training.compare.measure import measure
 from training.compare.odd import Odd, jump
 from training.compare.shop import Shop
 from training.compare.study import Study
+from training.compare.study_page import STUDIES
 from training.compare.updating import updating
 from training.compare.ways import Catalogue, Rules, Ways, by_category
 from training.config import ModelConfig, TrainConfig
@@ -179,3 +182,16 @@ def test_the_three_ways_learn_the_planted_interest(
     costs = step_costs(made, ways)
     assert set(costs) == set(ways)
     assert all(cost > 0 for cost in costs.values())
+
+
+def test_the_next_category_stands_beside_its_baselines(study: Quick, ring: own.Answers) -> None:
+    found = shop(habits, users=60, events=120)
+    made = Shop("habits", found, by_time(found), support=1)
+    result = category(study(made))
+    assert list(result["rows"]) == ["model", "counts_112_days", "popularity"]
+    assert result["by_seed"][0] == pytest.approx(result["rows"]["model"]["ndcg@10"])
+    assert STUDIES["category"][1](result, Path()).count("| counts_112_days |") == 1
+    untimed = ring.shop.of(ring.shop.histories)
+    untimed.split = replace(untimed.split, by_time=False)
+    with pytest.raises(InvalidInputError, match="ring has no times"):
+        category(study(untimed))
