@@ -41,8 +41,8 @@ def category(study: Study) -> dict[str, Any]:
     whole = replace(shop.whole, moments=moments)
     parts = []
     for n, seed in enumerate(study.seeds):
-        study.tell(n, len(study.seeds), f"fit, seed {seed}")
-        network = study.fit(seed).network
+        tell = study.at(n, len(study.seeds), f"fit, seed {seed}")
+        network = study.fit(seed, tell).network
         maker = ExampleMaker(whole, network.config, TrainConfig())
         rows = moments_inside(maker, split.cut_off_ms, split.until_ms)
         found = measured(network, maker, rows).metrics
