@@ -4,14 +4,14 @@ For a profile vector u and category k, with X_γ,k the decayed counts (γ of `CO
 items of that category, s_k its share among the interests that the feature service lists, and r_k
 how often it is bought within 14 days by all::
 
-    f_k     = [log(1 + X_γ,k / (a_γ · r_k)) for each γ;  log(1 + s_k / (a_s · r_k))]
-    logit_k = l(u) + b_k + (w(u) + v_k)·f_k
-    p_k     = σ(α · logit_k + β)
+    z_k     = logit(r_k) + log(1 + s_k / (.1 · r_k)) + .1 / 3 · Σ_γ log(1 + X_γ,k / (30 · r_k))
+    p_k     = σ(α · (l(u) + softplus(m(u)) · z_k) + β)
 
-Counts stand against what all buy: ``log(X + a·r)`` is the logarithm of a count shrunk to
-popularity. The head keeps nothing of its own in a shopper's state: the counts are the repeat
-table's, of known items only; the interests are the feature service's, of all that is bought. A
-term u·C_k was measured and lowers the ranking (docs/model.md).
+Shares stand against what all buy: ``log(s + a·r)`` is the logarithm of a share shrunk to
+popularity. The order within a shopper is that of z, which is not learned: every way to learn it
+that was measured ranks worse (docs/model.md). Learned is how likely each is: l and m, linear in u.
+The head keeps nothing of its own in a shopper's state: the counts are the repeat table's, of known
+items only; the interests are the feature service's, of all that is bought.
 α and β are 1 and 0 in training; `training.calibration` sets them afterwards. What the answers
 were is here too (`bought_within`); how they are measured is `training.category_window`'s.
 
@@ -39,6 +39,8 @@ COLUMNS: Final = tuple(FEATURES.index(n) for n in ("log_count", "log_days_30", "
 """Logarithms of the counts that are added up by category."""
 _SHRUNK: Final = 30.0
 _SHRUNK_SHARE: Final = 0.1
+_HELD: Final = 0.1
+_ONE: Final = 0.5413  # softplus of it is 1
 _LISTED: Final = 1.5  # what the listed ones begin above the others, about
 _RARE: Final = 1e-4
 
@@ -58,24 +60,15 @@ class CategoryHead(nn.Module):
 
     def __init__(self, items: int, categories: int, dim: int) -> None:
         super().__init__()
-        gammas, inputs = len(COLUMNS), len(COLUMNS) + 1
         self.categories = categories
-        self.level = nn.Linear(dim, 1, bias=False)
-        self.bias = nn.Parameter(torch.zeros(categories))
-        self.mix = nn.Linear(dim, inputs)
-        self.own = nn.Parameter(torch.zeros(categories, inputs))
-        self.log_shrunk = nn.Parameter(
-            torch.log(torch.tensor([*[_SHRUNK] * gammas, _SHRUNK_SHARE]))
-        )
+        self.chance = nn.Linear(dim, 2)
         self.rate = nn.Parameter(torch.full((categories,), 0.05), requires_grad=False)
         self.calibration = nn.Parameter(torch.tensor([1.0, 0.0]), requires_grad=False)
         # Of the vocabulary, so not kept twice.
         self.register_buffer("of_item", torch.zeros(items, dtype=torch.long), persistent=False)
         with torch.no_grad():
-            self.level.weight.zero_()
-            self.mix.weight.zero_()
-            self.mix.bias.copy_(torch.tensor([*[0.1 / gammas] * gammas, 1.0]))
-            self.start_from(np.full(categories, 0.05, np.float32))
+            self.chance.weight.zero_()
+            self.chance.bias.copy_(torch.tensor([-_LISTED, _ONE]))
 
     def know(self, vocabulary: Vocabulary) -> None:
         """Read which category each item is of."""
@@ -85,7 +78,6 @@ class CategoryHead(nn.Module):
         """Begin at how often each category is bought within 14 days, by all."""
         with torch.no_grad():
             self.rate.copy_(torch.from_numpy(rate_K).clamp(_RARE, 1 - _RARE))
-            self.bias.copy_(torch.special.logit(self.rate) - _LISTED)
 
     def forward(self, u_MD: Tensor, pairs: Pairs | None, interests: Interests) -> Tensor:
         """Return the logits, calibrated where that was fitted, shape (M, K)."""
@@ -94,10 +86,11 @@ class CategoryHead(nn.Module):
         counts = none if pairs is None else self._counts(len(u_MD), pairs)
         share = interests.share.new_zeros(len(u_MD), self.categories + 1)
         share = share.scatter(1, interests.category, interests.share)[:, 1:, None]
-        inputs = torch.log1p(torch.cat([counts, share], dim=2) / (self.log_shrunk.exp() * rate))
-        weight = self.mix(u_MD)[:, None, :] + self.own
-        logits = self.level(u_MD) + self.bias + (weight * inputs).sum(dim=2)
-        out: Tensor = logits.float() * self.calibration[0] + self.calibration[1]
+        z = torch.special.logit(self.rate) + torch.log1p(share / (_SHRUNK_SHARE * rate))[:, :, 0]
+        z = z + _HELD * torch.log1p(counts / (_SHRUNK * rate)).mean(dim=2)
+        level, spread = self.chance(u_MD).float().unbind(dim=1)
+        logits = level[:, None] + F.softplus(spread)[:, None] * z
+        out: Tensor = logits * self.calibration[0] + self.calibration[1]
         return out
 
     def _counts(self, moments: int, pairs: Pairs) -> Tensor:
