@@ -7,10 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from training import sampled
 from training.batches import Targets, event_inputs, fold, join, make_targets, pairs_at
 from training.config import ModelConfig, TrainConfig
 from training.encoder import EventInputs
-from training.memory import Memory
+from training.memory import Memory, Touched
 from training.network import Requests, make_requests
 from training.pair import Pairs
 from training.prepared import OUTCOMES, Prepared
@@ -52,7 +53,7 @@ class Example:
         Inputs of all events.
     place, requests, pairs, memory, targets
         Basket requests: row of the last event in ``(B·T)`` order, shape (P,), and the rest;
-        memory has shape (P, M, N), or is None without one.
+        memory has shape (P, M, N), or is None without one; of many items, what is touched.
     moment_place, moments, labels
         Requests for outcomes in the same form, with answers of shape (M, K); NaN: not known.
     users, answers
@@ -65,7 +66,7 @@ class Example:
     place: Tensor
     requests: Requests
     pairs: Pairs | None
-    memory: Tensor | None
+    memory: Tensor | Touched | None
     targets: Targets
     moment_place: Tensor
     moments: Requests
@@ -225,6 +226,8 @@ class ExampleMaker:
             memory=(
                 None
                 if held is None or self.memory is None
+                else self.memory.touched(held)
+                if len(prepared.vocabulary.items) > sampled.FULL_ITEMS
                 else torch.from_numpy(self.memory.read(held))
             ),
             targets=make_targets(prepared.histories, answer),

@@ -70,13 +70,14 @@ class Mixing(nn.Module):
 
     def forward(self, base_PN: Tensor, memory_PMN: Tensor, log_events_P: Tensor) -> Tensor:
         """Return the scores, shape (P, N)."""
-        weight = self._at(log_events_P)
+        weight = self.at(log_events_P)
         out: Tensor = weight[:, :1] * base_PN + torch.einsum(
             "pm,pmn->pn", weight[:, 1:], memory_PMN
         )
         return out
 
-    def _at(self, log_events_P: Tensor) -> Tensor:
+    def at(self, log_events_P: Tensor) -> Tensor:
+        """Return the weights of the network and of each channel, shape (P, M + 1)."""
         alpha, beta = self.weights.unbind(dim=1)
         within = log_events_P.clamp(self.range[0], self.range[1])
         return F.softplus(alpha + beta * within[:, None])
@@ -107,7 +108,7 @@ class Mixing(nn.Module):
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            added = self._at(log_events)[:, 1:] * size
+            added = self.at(log_events)[:, 1:] * size
             value = mean(mixed) + RIDGE * added.square().sum(dim=1).mean()
             value.backward()  # type: ignore[no-untyped-call]
             return value
