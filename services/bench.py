@@ -105,6 +105,7 @@ def measure(
     data: Path | None = None,
     minutes: float = 20.0,
     plot: Path | None = None,
+    items: int | None = None,
 ) -> dict[str, Any]:
     """Start what has to be measured in a folder of its own, measure it, and end it.
 
@@ -121,6 +122,8 @@ def measure(
         events as `portrait compare events` takes it. Only read.
     minutes, plot
         Length of the soak, and the SVG file that it draws.
+    items
+        For ``train``, size of a made-up catalogue instead: see `training.compare.large`.
     """
     from services.progress import step
     from services.signals import Signals
@@ -132,10 +135,12 @@ def measure(
             with step("measure updates") as tell:
                 return measure_updates(model=model, data=data, tell=tell)
         if what == "train":
-            from training.compare import speed
+            from training.compare import large, speed
             from training.compare.datasets import events
 
             with step("measure training") as tell:
+                if items is not None:
+                    return large.measure(items, tell=tell)
                 shop = speed.films() if data is None else events(data)
                 return speed.measure(shop, seconds=20.0, workers=2, tell=tell)
         if what == "soak":

@@ -102,6 +102,22 @@ def neighbour_ridge(x: Any, ridge: float, *, neighbours: int = 150) -> Any:
     return sp.csr_matrix((value, near.indices, near.indptr), gram.shape).T.tocsr()
 
 
+@njit
+def _fill(
+    row: Any, first: int, last: int, indices: Any, data: Any, chosen: Any, place: Any
+) -> None:
+    """Put one row's entries at the chosen columns in place."""
+    if last - first < 16 * len(chosen):
+        for k in range(first, last):
+            if place[indices[k]] >= 0:
+                row[place[indices[k]]] = data[k]
+        return
+    for b in range(len(chosen)):  # a popular item's row is long: look the few up
+        k = first + np.searchsorted(indices[first:last], chosen[b])
+        if k < last and indices[k] == chosen[b]:
+            row[b] = data[k]
+
+
 @njit(cache=True, nogil=True)
 def _solve(
     indptr: Any, indices: Any, data: Any, near_indptr: Any, near_indices: Any, ridge: float,
@@ -118,16 +134,7 @@ def _solve(
             place[chosen[a]] = a
         block, right = np.zeros((len(chosen), len(chosen))), np.zeros(len(chosen))
         for a in range(len(chosen)):
-            first, last = indptr[chosen[a]], indptr[chosen[a] + 1]
-            if last - first < 16 * len(chosen):
-                for k in range(first, last):
-                    if place[indices[k]] >= 0:
-                        block[a, place[indices[k]]] = data[k]
-            else:  # a popular item's row is long: look the few up
-                for b in range(len(chosen)):
-                    k = first + np.searchsorted(indices[first:last], chosen[b])
-                    if k < last and indices[k] == chosen[b]:
-                        block[a, b] = data[k]
+            _fill(block[a], indptr[chosen[a]], indptr[chosen[a] + 1], indices, data, chosen, place)
             block[a, a] += ridge
         for k in range(indptr[j], indptr[j + 1]):
             if place[indices[k]] >= 0:

@@ -1,7 +1,7 @@
 """What a very large catalogue costs: training, keeping and asking a model of up to a million items.
 
-Made-up shoppers of `EVENTS` purchases each. Half of the purchases go through the whole catalogue, so
-that every item is sold; the others follow a power law within the shopper's own part of it.
+Made-up shoppers of `EVENTS` purchases each. Half of the purchases go through the whole catalogue,
+the others follow a power law within the shopper's own part of it.
 """
 
 import resource
