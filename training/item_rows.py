@@ -154,7 +154,7 @@ def fewer(x: Any, most: int) -> Any:
     --------
     >>> x = sp.csr_matrix(np.array([[1, 1, 1, 1], [1, 0, 1, 0]], np.float32))
     >>> fewer(x, 13).toarray().astype(int).tolist(), fewer(x, 20) is x
-    ([[0, 1, 1, 1], [1, 0, 1, 0]], True)
+    ([[1, 1, 0, 1], [1, 0, 1, 0]], True)
     """
     sizes = np.diff(x.indptr).astype(np.int64)
     if int((sizes**2).sum()) <= most:
