@@ -43,12 +43,15 @@ class Given:
         events as `portrait compare events` takes it, for ``train`` and ``explain``. Only read.
     minutes, plot
         Length of the soak, and the SVG file that it draws.
+    items
+        For ``train``, size of a made-up catalogue instead: see `training.compare.large`.
     """
 
     model: Path | None = None
     data: Path | None = None
     minutes: float = 20.0
     plot: Path | None = None
+    items: int | None = None
 
 
 def measure(what: Bench, given: Given) -> dict[str, Any]:
@@ -109,10 +112,12 @@ def _lateness(given: Given) -> dict[str, Any]:
 
 
 def _train(given: Given) -> dict[str, Any]:
-    from training.compare import speed
+    from training.compare import large, speed
     from training.compare.datasets import events
 
     with step("measure training") as tell:
+        if given.items is not None:
+            return large.measure(given.items, tell=tell)
         shop = speed.films() if given.data is None else events(given.data)
         return speed.measure(shop, seconds=20.0, workers=2, tell=tell)
 

@@ -35,6 +35,10 @@ def bench(
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the soak")] = 20.0,
     plot: Annotated[Path | None, typer.Option(help="SVG file that the soak draws")] = None,
+    items: Annotated[
+        int | None,
+        typer.Option(min=1000, max=1_000_000, help="For train: a made-up catalogue of so many"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure a service started for the purpose, in a folder of its own.
@@ -42,12 +46,16 @@ def bench(
     Examples: `portrait bench service --json` · `portrait bench updates --json` ·
     `portrait bench recommend --json` ·
     `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json` ·
-    `portrait bench train --data ratings.parquet --json` · `portrait bench materialize --json` ·
+    `portrait bench train --data ratings.parquet --json` ·
+    `portrait bench train --items 1000000 --json` · `portrait bench materialize --json` ·
     `portrait bench offline --json` · `portrait bench audiences --json`
     """
+    from feature_repo.errors import InvalidInputError
     from services.bench import table
 
-    result = measure(what, Given(model, data, minutes, plot))
+    if items is not None and (what is not Bench.train or data is not None):
+        raise InvalidInputError("--items is for `bench train` without --data: leave one out")
+    result = measure(what, Given(model, data, minutes, plot, items))
     console.print(table(result))
     if json:
         print_json(result)

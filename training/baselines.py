@@ -13,7 +13,7 @@ import torch
 
 from training.batches import make_targets
 from training.examples import next_targets
-from training.metrics import ranking_metrics
+from training.metrics import metrics_of
 from training.sequences import Histories, Ints, ranges
 from training.vocabulary import DAY_MS
 
@@ -72,20 +72,59 @@ def decayed_frequency(
     ``score_i = Σ_baskets γ^age · [i in basket]``, ties broken by popularity; every basket is
     predicted and then counted. The full history counts: no capacity.
     """
-    items = len(popularity)
     floor = _POPULARITY_SHARE * popularity / max(float(popularity.max(initial=0.0)), 1e-9)
+    fixed = _Fixed(floor)
     out = np.zeros((len(wanted.event), 4), np.float64)
     for user in np.unique(wanted.user):
         places = np.flatnonzero(wanted.user == user)
-        rows = _user_scores(histories, int(user), wanted.event[places], decay, items)
+        raised = _user_scores(histories, int(user), wanted.event[places], decay, floor)
         targets = make_targets(histories, wanted.event[places])
-        out[places] = ranking_metrics(torch.from_numpy(rows + floor), targets)
+        rank = [
+            fixed.rank(j, *raised[p])
+            for p, j in zip(targets.owner.tolist(), targets.item.tolist(), strict=True)
+        ]
+        out[places] = metrics_of(torch.tensor(rank, dtype=torch.float64), targets)
     return out
 
 
+class _Fixed:
+    """A ranking of all items that is the same for everybody, but for a few raised ones.
+
+    Parameters
+    ----------
+    scores
+        Shape (N,); of equals the lower row stands first.
+    """
+
+    def __init__(self, scores: Floats) -> None:
+        self._scores = scores
+        self._order = np.argsort(-scores, kind="stable")
+        self._falling = -scores[self._order]
+
+    def places(self) -> Ints:
+        """Return the place from 1 of every item, shape (N,)."""
+        out = np.empty(len(self._order), np.int64)
+        out[self._order] = np.arange(1, len(out) + 1)
+        return out
+
+    def rank(self, item: int, raised: Ints, scores: Floats) -> int:
+        """Return an item's place from 1 where the items ``raised`` have other ``scores``."""
+        own = np.flatnonzero(raised == item)
+        score = scores[own[0]] if len(own) else self._scores[item]
+        left, right = (
+            int(np.searchsorted(self._falling, -score, side)) for side in ("left", "right")
+        )
+        before = left + int(np.searchsorted(self._order[left:right], item))
+        was = self._scores[raised]
+        gone = (was > score) | ((was == score) & (raised < item))
+        come = (scores > score) | ((scores == score) & (raised < item))
+        return before - int(gone.sum()) + int(come.sum()) + 1
+
+
 def _user_scores(
-    histories: Histories, user: int, answers: Ints, decay: Decay, items: int
-) -> Floats:
+    histories: Histories, user: int, answers: Ints, decay: Decay, floor: Floats
+) -> list[tuple[Ints, Floats]]:
+    """Return the items (from 0) that a user had at each answer, and their scores."""
     start = int(histories.starts[user])
     stop = int(answers[-1])
     event = np.arange(start, stop)
@@ -94,16 +133,19 @@ def _user_scores(
     item = histories.item[ranges(histories.lines[event], sizes)]
     owner = np.repeat(np.arange(len(event)), sizes)
     weight = np.repeat(histories.weight[event], sizes)
-    scores = np.zeros((len(answers), items), np.float32)
-    for row, answer in enumerate(answers):
+    found = list[tuple[Ints, Floats]]()
+    for answer in answers:
         n = int(answer) - start
         lines = owner < n
         since = counted[n - 1] - counted[owner[lines]]
         now = histories.time_ms[answer - 1]
         days = (now - histories.time_ms[start + owner[lines]]) / DAY_MS
         faded = weight[lines] * decay.per_event**since * 0.5 ** (days / decay.half_life_days)
-        scores[row] = np.bincount(item[lines], faded, minlength=items + 1)[1:]
-    return scores
+        row, place = np.unique(item[lines], return_inverse=True)
+        count = np.bincount(place, faded, minlength=len(row)).astype(np.float32)
+        had = row > 0
+        found.append((row[had] - 1, count[had] + floor[row[had] - 1]))
+    return found
 
 
 def tune_decay(
@@ -121,12 +163,9 @@ def tune_decay(
 
 def popularity_metrics(histories: Histories, wanted: Window, popularity: Floats) -> Doubles:
     """Return the metrics of one fixed ranking at ``wanted``, shape (P, 4)."""
-    parts = list[Doubles]()
-    for begin in range(0, len(wanted.event), 512):
-        event = wanted.event[begin : begin + 512]
-        scores = torch.from_numpy(popularity).expand(len(event), -1)
-        parts.append(ranking_metrics(scores, make_targets(histories, event)))
-    return np.concatenate(parts) if parts else np.zeros((0, 4))
+    targets = make_targets(histories, wanted.event)
+    rank = _Fixed(popularity).places()[targets.item.numpy()]
+    return metrics_of(torch.from_numpy(rank).double(), targets)
 
 
 def logistic_regression(

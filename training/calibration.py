@@ -37,7 +37,7 @@ def calibrate(network: PortraitNetwork, prepared: Prepared) -> dict[str, dict[st
     maker = ExampleMaker(prepared, network.config, TrainConfig())
     users = np.arange(len(prepared.histories.users))
     bounds = prepared.train_until_ms, prepared.until_ms
-    scored = score_window(network, maker, users, bounds, timed=True)
+    scored = score_window(network, maker, users, bounds, timed=True, ranked=False)
     told = {}
     for k, name in enumerate(network.outcomes):
         labels, chances = scored.known(k)

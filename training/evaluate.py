@@ -20,6 +20,7 @@ import orjson
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.events import iso
+from training import sampled
 from training.baselines import (
     Window,
     decayed_frequency,
@@ -39,10 +40,12 @@ from training.model_dir import Model, load
 from training.predict import Scored, auc, score_window
 from training.prepare import History, PointInTime, feast_join, milliseconds, read_histories
 from training.prepared import VALIDATION_DAYS, Prepared, weekly_moments
-from training.sequences import encode
+from training.sequences import Ints, encode
 from training.vocabulary import DAY_MS
 
 RECENT_DAYS = 28.0
+MOST_USERS = 5000
+"""Most users evaluated where there are more than `training.sampled.FULL_ITEMS` items."""
 
 
 def evaluate(
@@ -88,9 +91,10 @@ def evaluate(
     join = feast_join(home) if features and model.user_features.names else None
     prepared = _prepared(model, events, bounds, join)
     with one_thread():
-        timed = _score(model, prepared, bounds, timed=True)
+        users = _users(prepared)
+        timed = _score(model, prepared, bounds, users, timed=True)
         return {
-            **_next_basket(model, prepared, bounds, timed),
+            **_next_basket(model, prepared, bounds, users, timed),
             "outcomes": _outcomes(model, prepared, timed),
             "next_category": _next_category(model, prepared, bounds),
         }
@@ -120,17 +124,25 @@ def _prepared(
     )  # fmt: skip
 
 
-def _score(model: Model, prepared: Prepared, bounds: tuple[int, int], *, timed: bool) -> Scored:
-    maker = ExampleMaker(prepared, model.config, TrainConfig(), model.memory)
+def _users(prepared: Prepared) -> Ints:
+    """Return the users evaluated: all, or with very many items an evenly spread part of many."""
     users = np.arange(len(prepared.histories.users))
+    many = len(prepared.vocabulary.items) > sampled.FULL_ITEMS
+    return users[:: max(1, -(-len(users) // MOST_USERS))] if many else users
+
+
+def _score(
+    model: Model, prepared: Prepared, bounds: tuple[int, int], users: Ints, *, timed: bool
+) -> Scored:
+    maker = ExampleMaker(prepared, model.config, TrainConfig(), model.memory)
     return score_window(model.network, maker, users, bounds, timed=timed)
 
 
 def _next_basket(
-    model: Model, prepared: Prepared, bounds: tuple[int, int], at_time: Scored
+    model: Model, prepared: Prepared, bounds: tuple[int, int], users: Ints, at_time: Scored
 ) -> dict[str, Any]:
     histories, items = prepared.histories, len(model.vocabulary.items)
-    wanted = window(histories, *bounds)
+    wanted = _of(window(histories, *bounds), users)
     if not len(wanted.event):
         raise InvalidInputError(
             f"no basket to predict between {iso(bounds[0])} and {iso(bounds[1])}: "
@@ -141,7 +153,7 @@ def _next_basket(
     tuning = window(histories, prepared.train_until_ms, prepared.until_ms)
     decay = tune_decay(histories, tuning, popular)
     frequency = decayed_frequency(histories, wanted, decay, popular)
-    own = _aligned(_score(model, prepared, bounds, timed=False), wanted)
+    own = _aligned(_score(model, prepared, bounds, users, timed=False), wanted)
     timed = _aligned(at_time, wanted)
     methods = {
         "model": own,
@@ -172,14 +184,21 @@ def _next_basket(
             "items": items,
             "lines": int(lines.sum()),
             "lines_outside_vocabulary": int(lines.sum() - known.sum()),
-            "baskets_without_known_item": _without(prepared, bounds) - len(wanted.event),
+            "baskets_without_known_item": _without(prepared, bounds, users) - len(wanted.event),
+            "one_user_in": -(-len(histories.users) // max(1, len(users))),
         },
     }
 
 
-def _without(prepared: Prepared, bounds: tuple[int, int]) -> int:
+def _of(found: Window, users: Ints) -> Window:
+    among = np.isin(found.user, users)
+    return Window(found.event[among], found.user[among])
+
+
+def _without(prepared: Prepared, bounds: tuple[int, int], users: Ints) -> int:
     histories = prepared.histories
     inside = (histories.time_ms >= bounds[0]) & (histories.time_ms < bounds[1])
+    inside &= np.repeat(np.isin(np.arange(len(histories.users)), users), histories.lengths())
     return int((histories.target & inside).sum())
 
 

@@ -7,11 +7,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from training import sampled
 from training.batches import Targets, event_inputs, fold, join, make_targets, pairs_at
 from training.config import ModelConfig, TrainConfig
 from training.encoder import EventInputs
 from training.interests import InterestReader, Interests
-from training.memory import Memory
+from training.memory import Memory, Touched
 from training.network import Requests, make_requests
 from training.next_category import NEXT_DAYS, bought_within
 from training.pair import Pairs
@@ -54,7 +55,7 @@ class Example:
         Inputs of all events.
     place, requests, pairs, memory, targets
         Basket requests: row of the last event in ``(B·T)`` order, shape (P,), and the rest;
-        memory has shape (P, M, N), or is None without one.
+        memory has shape (P, M, N), or is None without one; of many items, what is touched.
     moment_place, moments, labels
         Requests for outcomes in the same form, with answers of shape (M, K); NaN: not known.
     moment_pairs, interests, bought, ended
@@ -70,7 +71,7 @@ class Example:
     place: Tensor
     requests: Requests
     pairs: Pairs | None
-    memory: Tensor | None
+    memory: Tensor | Touched | None
     targets: Targets
     moment_place: Tensor
     moments: Requests
@@ -262,6 +263,8 @@ class ExampleMaker:
             memory=(
                 None
                 if held is None or self.memory is None
+                else self.memory.touched(held)
+                if len(prepared.vocabulary.items) > sampled.FULL_ITEMS
                 else torch.from_numpy(self.memory.read(held))
             ),
             targets=make_targets(prepared.histories, answer),

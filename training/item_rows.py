@@ -22,11 +22,16 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from numba import njit
 
-from training.sequences import Histories, Ints
+from training.sampled import FULL_ITEMS
+from training.sequences import Histories
 from training.vocabulary import DAY_MS
 
 Floats = npt.NDArray[np.float32]
 DISTANCE: Final = 10
+MAX_TOGETHER: Final = 50_000_000
+"""Most entries of XᵀX that rows of more than `training.sampled.FULL_ITEMS` items are made from."""
+FEW_NEIGHBOURS: Final = 50
+"""M for so many items: a regression on 150 takes ten times as long."""
 _ROW_SHRINK: Final = 5.0
 
 
@@ -86,6 +91,8 @@ def neighbour_ridge(x: Any, ridge: float, *, neighbours: int = 150) -> Any:
 
     Column j of B holds ``(G_SS + λI)⁻¹ G_Sj`` on the S nearest items of j by cosine.
     """
+    if x.shape[1] > FULL_ITEMS:
+        x, neighbours = fewer(x, MAX_TOGETHER), FEW_NEIGHBOURS
     gram = (x.T @ x).tocsr().astype(np.float64)
     gram.sort_indices()
     near = top(cosine(x, 10.0).T.tocsr(), neighbours)
@@ -93,6 +100,22 @@ def neighbour_ridge(x: Any, ridge: float, *, neighbours: int = 150) -> Any:
     _solve(gram.indptr, gram.indices, gram.data, near.indptr, near.indices, ridge, value)
     # Row j of `near` holds what column j of B needs.
     return sp.csr_matrix((value, near.indices, near.indptr), gram.shape).T.tocsr()
+
+
+@njit
+def _fill(
+    row: Any, first: int, last: int, indices: Any, data: Any, chosen: Any, place: Any
+) -> None:
+    """Put one row's entries at the chosen columns in place."""
+    if last - first < 16 * len(chosen):
+        for k in range(first, last):
+            if place[indices[k]] >= 0:
+                row[place[indices[k]]] = data[k]
+        return
+    for b in range(len(chosen)):  # a popular item's row is long: look the few up
+        k = first + np.searchsorted(indices[first:last], chosen[b])
+        if k < last and indices[k] == chosen[b]:
+            row[b] = data[k]
 
 
 @njit(cache=True, nogil=True)
@@ -111,9 +134,7 @@ def _solve(
             place[chosen[a]] = a
         block, right = np.zeros((len(chosen), len(chosen))), np.zeros(len(chosen))
         for a in range(len(chosen)):
-            for k in range(indptr[chosen[a]], indptr[chosen[a] + 1]):
-                if place[indices[k]] >= 0:
-                    block[a, place[indices[k]]] = data[k]
+            _fill(block[a], indptr[chosen[a]], indptr[chosen[a] + 1], indices, data, chosen, place)
             block[a, a] += ridge
         for k in range(indptr[j], indptr[j + 1]):
             if place[indices[k]] >= 0:
@@ -121,6 +142,37 @@ def _solve(
         value[begin:end] = np.linalg.solve(block, right).astype(np.float32)
         for a in range(len(chosen)):
             place[chosen[a]] = -1
+
+
+def fewer(x: Any, most: int) -> Any:
+    """Return X with fewer items of who has most, so that few items are had together.
+
+    Who has n items makes n² entries of XᵀX. Where those are more than ``most`` in all, nobody
+    keeps more than a common bound of items: those that fewest others have, for they say most.
+
+    Examples
+    --------
+    >>> x = sp.csr_matrix(np.array([[1, 1, 1, 1], [1, 0, 1, 0]], np.float32))
+    >>> fewer(x, 13).toarray().astype(int).tolist(), fewer(x, 20) is x
+    ([[1, 1, 0, 1], [1, 0, 1, 0]], True)
+    """
+    sizes = np.diff(x.indptr).astype(np.int64)
+    if int((sizes**2).sum()) <= most:
+        return x
+    low, high = 1, int(sizes.max())
+    while low < high:
+        middle = (low + high + 1) // 2
+        within = int((np.minimum(sizes, middle) ** 2).sum()) <= most
+        low, high = (middle, high) if within else (low, middle - 1)
+    popularity = np.asarray(x.sum(axis=0)).ravel()
+    kept = np.ones(len(x.data), np.bool_)
+    for row in np.flatnonzero(sizes > low):
+        part = slice(x.indptr[row], x.indptr[row + 1])
+        kept[part] = False
+        order = np.argsort(popularity[x.indices[part]], kind="stable")
+        kept[part][order[:low]] = True
+    indptr = np.concatenate([[0], np.cumsum(np.minimum(sizes, low))])
+    return sp.csr_matrix((x.data[kept], x.indices[kept], indptr), x.shape)
 
 
 def transitions(
@@ -151,16 +203,14 @@ def transitions(
 def top(rows: Any, keep: int) -> Any:
     """Return each row's ``keep`` entries of largest size, sparse with sorted columns."""
     rows = sp.csr_matrix(rows)
-    parts, indptr = list[Ints](), [0]
-    for begin, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
-        size = end - begin
-        chosen = np.arange(begin, end)
-        if size > keep:
-            chosen = begin + np.argpartition(-np.abs(rows.data[begin:end]), keep)[:keep]
-        chosen = chosen[np.argsort(rows.indices[chosen], kind="stable")]
-        parts.append(chosen)
-        indptr.append(indptr[-1] + len(chosen))
-    chosen = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-    return sp.csr_matrix(
-        (rows.data[chosen].astype(np.float32), rows.indices[chosen], indptr), rows.shape
-    )
+    kept = np.ones(len(rows.data), np.bool_)
+    for row in np.flatnonzero(np.diff(rows.indptr) > keep):
+        part = slice(rows.indptr[row], rows.indptr[row + 1])
+        kept[part] = False
+        kept[part][np.argpartition(-np.abs(rows.data[part]), keep)[:keep]] = True
+    sizes = np.minimum(np.diff(rows.indptr), keep)
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    value, column = rows.data[kept].astype(np.float32), rows.indices[kept]
+    out = sp.csr_matrix((value, column, indptr), rows.shape)
+    out.sort_indices()
+    return out

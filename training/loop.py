@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,7 +32,8 @@ from training.network import PortraitNetwork
 from training.next_category import NEXT_DAYS, category_loss, rates
 from training.predict import auc, score_window
 from training.prepared import Prepared
-from training.sampled import NEGATIVES, draw
+from training.row_updates import RowUpdates
+from training.sampled import NEGATIVES, Shares, draw
 from training.sequences import Ints
 from training.vocabulary import DAY_MS
 
@@ -84,12 +86,12 @@ class _TrainStep(nn.Module):
     """Loss of one batch, so that data-parallel wrapping sees a single forward."""
 
     def __init__(
-        self, network: PortraitNetwork, config: TrainConfig, share_N: torch.Tensor | None
+        self, network: PortraitNetwork, config: TrainConfig, shares: Shares | None
     ) -> None:
         super().__init__()
         self.network = network
         self.config = config
-        self.share = share_N  # of lines by item, where the softmax is sampled
+        self.shares = shares  # of lines by item, where the softmax is sampled
 
     def forward(self, example: Example) -> torch.Tensor:
         network = self.network
@@ -101,10 +103,10 @@ class _TrainStep(nn.Module):
         if network.config.recipe == "stacked":
             return loss
         u = network.vector(flat[example.place], example.requests)
-        if self.share is None:
+        if self.shares is None:
             basket = basket_loss(network.logits(u, example.pairs), example.targets)
         else:
-            found = draw(self.share, example.targets, NEGATIVES)
+            found = draw(self.shares, example.targets, NEGATIVES)
             logits = network.logits_of(found.items, u, example.pairs)
             logits = found.corrected(logits, example.targets)
             basket = basket_loss(logits, found.places(example.targets))
@@ -169,25 +171,46 @@ class Fit:
         if alter is not None:
             alter(self.network)
         self.network.to(session.device)
-        self.step = session.wrap(_TrainStep(self.network, config, self._share()))
-        self.optimizer = self._optimizer()
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.rows = self._row_updates()
+        self.step = session.wrap(_TrainStep(self.network, config, self._shares()))
+        self.optimizer = self._optimizer()
         self.best = self.average
         self.progress = Progress()
 
-    def _share(self) -> torch.Tensor | None:
+    def _shares(self) -> Shares | None:
         """Return each item's share of lines where there are too many for a full softmax."""
-        log_support = torch.from_numpy(self.prepared.vocabulary.log_support)
+        log_support = self.prepared.vocabulary.log_support
         if len(log_support) <= sampled.FULL_ITEMS:
             return None
-        return torch.softmax(log_support, 0).to(self.session.device)
+        return Shares.of(log_support, self.session.device)
+
+    def _row_updates(self) -> RowUpdates | None:
+        """Return what trains the item tables by rows, where there are many items."""
+        if self.network.items <= sampled.FULL_ITEMS or (
+            self.session.world > 1 and self.session.device.type == "cuda"
+        ):  # NCCL adds up no sparse gradients
+            return None
+        return RowUpdates(
+            self.network.item_tables(), self.average, betas=self._betas(),
+            weight_decay=0.0 if self.model.recipe == "stacked" else self.config.weight_decay,
+        )  # fmt: skip
+
+    def _betas(self) -> tuple[float, float]:
+        return (0.9, 0.999 if self.model.recipe == "stacked" else 0.98)
+
+    def _dense(self) -> list[nn.Parameter]:
+        """Return the weights that are trained whole."""
+        by_rows = self.rows.names if self.rows is not None else frozenset[str]()
+        named = self.network.named_parameters()
+        return [p for name, p in named if p.requires_grad and name not in by_rows]
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        wanted = [p for p in self.network.parameters() if p.requires_grad]
+        wanted = self._dense()
         if self.model.recipe == "stacked":
             return torch.optim.Adam(wanted, lr=1e-3)
         return torch.optim.AdamW(
-            wanted, lr=self.config.learning_rate, betas=(0.9, 0.98),
+            wanted, lr=self.config.learning_rate, betas=self._betas(),
             weight_decay=self.config.weight_decay,
         )  # fmt: skip
 
@@ -252,21 +275,44 @@ class Fit:
         example = move(example, self.session.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         with autocast(self.session.device):
             loss = self.step(example)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
         self.progress.step += 1
         keep = min(self.config.average, self.progress.step / (self.progress.step + 10))
+        if self.rows is None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        else:
+            self.rows.clip(self._dense(), 1.0)
+            self.rows.step(self.optimizer.param_groups[0]["lr"], keep)
+        self.optimizer.step()
         with torch.no_grad():
-            current = self.network.state_dict()
+            current = self._whole(self.network.state_dict())
             average = [self.average[name] for name in current]
             get_ema_multi_avg_fn(keep)(  # type: ignore[no-untyped-call]
                 average, list(current.values()), self.progress.step
             )
         return float(loss.detach()), len(example.answers)
+
+    def _whole(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return a state without the tables that are trained by rows."""
+        if self.rows is None:
+            return state
+        return {name: value for name, value in state.items() if name not in self.rows.names}
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Let the network have the averaged weights meanwhile."""
+        held = {k: v.clone() for k, v in self._whole(self.network.state_dict()).items()}
+        self.network.load_state_dict(self._whole(self.average), strict=self.rows is None)
+        if self.rows is not None:
+            self.rows.settle()
+            self.rows.swap()  # a copy of a large table would be one more in memory
+        yield
+        if self.rows is not None:
+            self.rows.swap()
+        self.network.load_state_dict(held, strict=self.rows is None)
 
     def _rate(self) -> float:
         if self.model.recipe == "stacked":
@@ -276,15 +322,13 @@ class Fit:
 
     def validate(self) -> float:
         """Return the averaged weights' NDCG@10 (``stacked``: AUC) on the validation window."""
-        held = {k: v.clone() for k, v in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average)
         prepared, session = self.prepared, self.session
         users = validation_users(prepared, self.config)[session.rank :: session.world]
-        scored = score_window(
-            self.network, self.maker, users,
-            (prepared.train_until_ms, prepared.until_ms), timed=False, device=session.device,
-        )  # fmt: skip
-        self.network.load_state_dict(held)
+        with self._averaged():
+            scored = score_window(
+                self.network, self.maker, users,
+                (prepared.train_until_ms, prepared.until_ms), timed=False, device=session.device,
+            )  # fmt: skip
         if self.model.recipe == "stacked":
             return self._mean(auc(*scored.known(0)), 1)
         gains = scored.metrics[:, 0]
@@ -313,6 +357,7 @@ class Fit:
                 "average": self.average,
                 "best": self.best,
                 "optimizer": self.optimizer.state_dict(),
+                "rows": None if self.rows is None else self.rows.state(),
                 "progress": asdict(self.progress),
             },
             temporary,
@@ -327,6 +372,8 @@ class Fit:
         self.network.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])
         self.average, self.best = kept["average"], kept["best"]
+        if self.rows is not None:
+            self.rows.load(kept["rows"], self.average)
         self.progress = Progress(**kept["progress"])
 
 

@@ -17,11 +17,13 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from numba import njit
+from torch import Tensor
 
 from training import item_rows
 from training.repeat import EVENTS, Rows
-from training.sequences import Histories
+from training.sequences import Histories, ranges
 
 Floats = npt.NDArray[np.float32]
 KEPT: Final = 200
@@ -76,6 +78,23 @@ class Table:
         # What rests in a model directory is half precision: be the same before and after.
         value = kept.data.astype(np.float16).astype(np.float32)
         return cls(kept.indptr.astype(np.int64), kept.indices.astype(np.int32), value)
+
+
+@dataclass(frozen=True)
+class Touched:
+    """What the rows of what is held say, where they say anything.
+
+    Attributes
+    ----------
+    owner, item
+        Request and item (from 0), each two once, sorted. Shape (R,).
+    value
+        φ of the channels with rows, shape (R, len(CHANNELS)).
+    """
+
+    owner: Tensor
+    item: Tensor
+    value: Tensor
 
 
 @dataclass(frozen=True)
@@ -150,6 +169,33 @@ class Memory:
                 out[:, m] = np.log(np.maximum(out[:, m], 0.0) / EPSILON + 1.0)
         out[:, len(CHANNELS) :] = self.popularity
         return out
+
+    def touched(self, held: Rows) -> Touched:
+        """Return φ of the channels with rows where it is not 0: `read` for very many items."""
+        items = self.popularity.shape[1]
+        since = held.scalars[held.owner, EVENTS].astype(np.int64) - held.rows["last_event"]
+        weight = _POWERS[:, np.clip(since, 0, _POWERS.shape[1] - 1)]
+        row = held.rows["item"].astype(np.int64) - 1
+        keys, found = dict[str, Any](), dict[str, Any]()
+        for kind, table in self.tables.items():
+            sizes = table.indptr[row + 1] - table.indptr[row]
+            line = ranges(table.indptr[row], sizes)
+            found[kind] = line, np.repeat(np.arange(len(row)), sizes)
+            keys[kind] = held.owner[found[kind][1]] * items + table.item[line]
+        key = np.unique(np.concatenate(list(keys.values())))
+        value = np.zeros((len(key), len(CHANNELS)), np.float32)
+        for kind, (line, which) in found.items():
+            place = np.searchsorted(key, keys[kind])
+            for m, channel in enumerate(CHANNELS):
+                if channel.rows == kind:
+                    faded = weight[m, which] * self.tables[kind].value[line]
+                    value[:, m] = np.bincount(place, faded, minlength=len(key))
+        for m, channel in enumerate(CHANNELS):
+            if channel.log:
+                value[:, m] = np.log(np.maximum(value[:, m], 0.0) / EPSILON + 1.0)
+        return Touched(
+            torch.from_numpy(key // items), torch.from_numpy(key % items), torch.from_numpy(value)
+        )
 
 
 def _popularity(histories: Histories, until_ms: int, items: int) -> Floats:

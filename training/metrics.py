@@ -27,8 +27,12 @@ def ranking_metrics(scores_PN: Tensor, targets: Targets) -> Doubles:
 
     Of equal scores the item with the lower row, the more frequent one, comes first.
     """
+    return metrics_of(_ranks(scores_PN.float(), targets), targets)
+
+
+def metrics_of(rank: Tensor, targets: Targets) -> Doubles:
+    """Return `NAMES` per request from the place (from 1) of each target, shape (L,)."""
     sizes = targets.sizes
-    rank = _ranks(scores_PN.float(), targets)
     hit = (rank <= DEPTH).double()
     zeros = torch.zeros(len(sizes), dtype=torch.float64)
     gain = zeros.index_add(0, targets.owner, hit / torch.log2(rank + 1.0))

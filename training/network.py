@@ -140,9 +140,10 @@ class PortraitNetwork(nn.Module):
         self.items = items
         dim = config.dim
         self.encoder: FusedEncoder | StackedEncoder
-        self.bias = nn.Parameter(torch.zeros(items))
+        self.bias = nn.Embedding(items, 1, _weight=torch.zeros(items, 1))
         self.mixing: Mixing | None = None
         self.next_category: CategoryHead | None = None
+        self.pair: PairHead | None = None
         self._vectors: Tensor | None = None
         self.outcomes = tuple(OUTCOMES)[: 1 if config.recipe == "stacked" else None]
         self.calibration = nn.Parameter(torch.zeros(len(self.outcomes), 2), requires_grad=False)
@@ -171,9 +172,26 @@ class PortraitNetwork(nn.Module):
     def start_from(self, vocabulary: Vocabulary) -> None:
         """Set the item biases to the vocabulary's popularity; take over the items' categories."""
         with torch.no_grad():
-            self.bias.copy_(torch.from_numpy(vocabulary.log_popularity))
+            self.biases.copy_(torch.from_numpy(vocabulary.log_popularity))
         if self.next_category is not None:
             self.next_category.know(vocabulary)
+
+    @property
+    def biases(self) -> Tensor:
+        """B of every item, shape (N,)."""
+        return self.bias.weight[:, 0]
+
+    def item_tables(self) -> dict[str, nn.Embedding | nn.EmbeddingBag]:
+        """Return the trained tables of one row an item, by their weight's name in the state."""
+        tables: dict[str, nn.Embedding | nn.EmbeddingBag] = {
+            "encoder.content.item.weight": self.encoder.content.item
+        }
+        if self.config.recipe != "stacked":
+            tables |= {"bias.weight": self.bias, "output.weight": self.output}
+        if self.pair is not None:
+            tables["pair.item.weight"] = self.pair.item
+            tables["pair.repurchase.weight"] = self.pair.repurchase
+        return tables
 
     def unroll(self, inputs: EventInputs) -> Tensor:
         """Encode whole histories; see the encoder."""
@@ -222,8 +240,8 @@ class PortraitNetwork(nn.Module):
     def logits(self, u_PD: Tensor, pairs: Pairs | None) -> Tensor:
         """Return the network's own logit of every item, shape (P, N)."""
         if self.config.recipe == "stacked":
-            return self.bias.expand(len(u_PD), -1)
-        logits: Tensor = torch.addmm(self.bias, u_PD, self.item_vectors().T)
+            return self.biases.expand(len(u_PD), -1)
+        logits: Tensor = torch.addmm(self.biases, u_PD, self.item_vectors().T)
         if self.pair is None or pairs is None or not len(pairs.owner):
             return logits
         bonus = self.pair(u_PD, pairs).to(logits.dtype)
@@ -231,9 +249,10 @@ class PortraitNetwork(nn.Module):
 
     def logits_of(self, items_C: Tensor, u_PD: Tensor, pairs: Pairs | None) -> Tensor:
         """Return the logits of some items (from 0, rising) only, shape (P, C)."""
-        inputs = self.encoder.content.item.weight
-        vectors = F.embedding(items_C, self.output.weight) + F.embedding(items_C + 1, inputs)
-        logits: Tensor = torch.addmm(self.bias[items_C], u_PD, vectors.T)
+        inputs = self.encoder.content.item
+        own = F.embedding(items_C + 1, inputs.weight, sparse=inputs.sparse)
+        vectors = self.output(items_C) + own
+        logits: Tensor = torch.addmm(self.bias(items_C)[:, 0], u_PD, vectors.T)
         if self.pair is None or pairs is None:
             return logits
         place = torch.searchsorted(items_C, pairs.item - 1).clamp(max=len(items_C) - 1)

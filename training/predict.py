@@ -7,11 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from training import sampled
 from training.devices import autocast, move
-from training.examples import ExampleMaker
-from training.metrics import ranking_metrics
+from training.examples import Example, ExampleMaker
+from training.memory import Touched
+from training.metrics import Doubles, metrics_of, ranking_metrics
 from training.network import PortraitNetwork
 from training.prepared import OUTCOMES
+from training.retrieval import Items, Queries, ranks
 from training.sequences import Ints
 
 USERS_PER_PASS = 64
@@ -65,6 +68,7 @@ def score_window(
     *,
     timed: bool,
     device: torch.device | None = None,
+    ranked: bool = True,
 ) -> Scored:
     """Predict every target event of ``users`` in a window, then apply it.
 
@@ -74,9 +78,14 @@ def score_window(
         ``since <= time < until``, epoch milliseconds.
     timed
         Whether the network is told the time of the request.
+    ranked
+        False leaves the basket metrics out (NaN), where only chances are wanted.
     """
     where = device or _CPU
     network.eval()
+    items = None
+    if network.items > sampled.FULL_ITEMS:
+        items = Items.of(network, maker.memory)
     parts = list[Scored]()
     ordered = users[np.argsort(maker.prepared.histories.lengths()[users], kind="stable")]
     with torch.no_grad(), autocast(where):
@@ -86,10 +95,11 @@ def score_window(
             flat = network.unroll(example.events).flatten(0, 1)
             asked = network.vector(flat[example.moment_place], example.moments)
             u = network.vector(flat[example.place], example.requests)
-            scores = network.scores(u, example.pairs, example.requests, example.memory)
             parts.append(
                 Scored(
-                    ranking_metrics(scores.float().cpu(), move(example.targets, _CPU)),
+                    _metrics(network, items, u, example)
+                    if ranked
+                    else np.full((len(u), 4), np.nan),
                     example.users,
                     example.answers,
                     torch.sigmoid(network.outcome_logits(asked).float()).cpu().numpy(),
@@ -102,3 +112,19 @@ def score_window(
         rows, chances = np.zeros(0, np.int64), np.zeros((0, len(OUTCOMES)), np.float32)
         return Scored(np.zeros((0, 4)), rows, rows, chances, chances, rows)
     return Scored(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
+
+
+def _metrics(
+    network: PortraitNetwork, items: Items | None, u: torch.Tensor, example: Example
+) -> Doubles:
+    """Return the basket metrics of an example, shape (P, 4); ``items`` where there are many."""
+    on_cpu = move(example.targets, _CPU)
+    if items is None:
+        assert not isinstance(example.memory, Touched)
+        scores = network.scores(u, example.pairs, example.requests, example.memory)
+        return ranking_metrics(scores.float().cpu(), on_cpu)
+    touched = example.memory if isinstance(example.memory, Touched) else None
+    queries = Queries.of(
+        network, u, example.pairs, example.requests.statistics[:, 0], touched, network.mixing
+    )
+    return metrics_of(ranks(items, queries, example.targets), on_cpu)

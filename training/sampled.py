@@ -12,15 +12,17 @@ Shape legend: N items, C candidates, P requests.
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from training.batches import Targets
 
 FULL_ITEMS: Final = 20_000
-"""Up to so many items the softmax is over all of them."""
+"""Up to so many items the softmax is over all of them, and so is every ranking (P, N)."""
 NEGATIVES: Final = 4096
 
 
@@ -45,18 +47,42 @@ class Candidates:
         return replace(targets, item=torch.searchsorted(self.items, targets.item))
 
 
-def draw(share_N: Tensor, targets: Targets, negatives: int) -> Candidates:
-    """Draw a batch's candidates with torch's own generator.
+class Shares:
+    """Share of the training lines of each item, ready to be drawn by in log N.
 
     Parameters
     ----------
     share_N
-        Share of the training lines of each item, adding up to 1.
+        Adds up to 1.
+    """
+
+    def __init__(self, share_N: Tensor) -> None:
+        self.share = share_N
+        self._up_to = share_N.double().cumsum(0)  # a million of them do not add up in single
+
+    @classmethod
+    def of(cls, log_support: npt.NDArray[np.float32], device: torch.device | None = None) -> Self:
+        """Return the shares that centred logs of counts stand for."""
+        return cls(torch.softmax(torch.from_numpy(log_support), 0).to(device))
+
+    def draw(self, draws: int) -> Tensor:
+        """Return items (from 0) drawn with replacement, shape (draws,)."""
+        up_to = self._up_to
+        at = torch.rand(draws, dtype=up_to.dtype, device=up_to.device) * up_to[-1]
+        return torch.searchsorted(up_to, at, right=True).clamp(max=len(up_to) - 1)
+
+
+def draw(shares: Shares, targets: Targets, negatives: int) -> Candidates:
+    """Draw a batch's candidates with torch's own generator.
+
+    Parameters
+    ----------
+    shares
+        What is drawn by.
     negatives
         Number of draws S; one item may be drawn more than once.
     """
-    drawn = torch.multinomial(share_N, negatives, replacement=True)
-    items = torch.unique(torch.cat([targets.item, drawn]))
+    items = torch.unique(torch.cat([targets.item, shares.draw(negatives)]))
     draws = negatives + len(targets.item)
-    missed = draws * torch.log1p(-share_N[items].clamp(max=1 - 1e-6))
+    missed = draws * torch.log1p(-shares.share[items].clamp(max=1 - 1e-6))
     return Candidates(items, torch.log(-torch.expm1(missed)))

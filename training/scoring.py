@@ -9,16 +9,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from training import sampled
 from training.compiled_scores import CompiledScores
 from training.interests import listed
+from training.memory import Touched
 from training.model_dir import Model
 from training.network import Requests, make_requests
 from training.pair import Pairs, make_pairs
-from training.repeat import KNOWN, LAST_MS
+from training.repeat import KNOWN, LAST_MS, Rows
+from training.retrieval import Items, Queries, Search
 from training.state import Layout, LearnedStates
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Scorer:
         self.model = model
         self._layout = Layout.of(model)
         self._calibrated = model.network.calibrated()
+        self._search = Search(Items.of(model.network, model.memory))
+        self._popular = np.argsort(-model.vocabulary.log_popularity, kind="stable")
         self._compiled = CompiledScores.of(model)
 
     @property
@@ -83,9 +89,52 @@ class Scorer:
             return self._one(self._compiled, parts, now_ms, user_features)
         with torch.inference_mode():
             u, requests, now = self._vector(parts, now_ms, user_features)
+            if len(self._popular) > sampled.FULL_ITEMS:
+                return self._search.scores(self._queries(parts, u, requests, now))
             pairs, memory = self._held(parts, now)
             out: Floats = self.model.network.scores(u, pairs, requests, memory)[0].numpy()
         return out
+
+    def top(
+        self,
+        state: bytes | None,
+        now_ms: int | None,
+        user_features: Mapping[str, Any] | None = None,
+        *,
+        k: int,
+        allowed: npt.NDArray[np.bool_] | None = None,
+    ) -> tuple[Ints, Floats]:
+        """Return the ``k`` items of highest `scores`, best first, without scoring all of many.
+
+        Parameters
+        ----------
+        state, now_ms, user_features
+            As of `scores`.
+        k
+            At least 1.
+        allowed
+            Which items may be given, shape (N,); None: all.
+
+        Returns
+        -------
+        tuple
+            Items as places in ``model.vocabulary.items``, and their scores; fewer than ``k`` if
+            fewer are allowed.
+
+        Raises
+        ------
+        ModelMismatchError
+            If another model made the state.
+        """
+        parts = self._read(state)
+        if parts is None:
+            order = self._popular if allowed is None else self._popular[allowed[self._popular]]
+            return order[:k], self.model.vocabulary.log_popularity[order[:k]]
+        with torch.inference_mode():
+            u, requests, now = self._vector(parts, now_ms, user_features)
+            queries = self._queries(parts, u, requests, now)
+        item, score, _ = self._search.best(queries, min(k, len(self._popular)), allowed)
+        return item, score
 
     def item_embeddings(self) -> Floats:
         """Return one vector per item, shape (N, D), for similar items."""
@@ -165,13 +214,28 @@ class Scorer:
 
     def _held(self, state: LearnedStates, now: Doubles) -> tuple[Pairs | None, Tensor | None]:
         """Return what the pair head and the memories read of the items held."""
+        pairs, held = self._pairs(state, now)
+        memory = self.model.memory
+        return pairs, (
+            None if held is None or memory is None else torch.from_numpy(memory.read(held))
+        )
+
+    def _queries(
+        self, state: LearnedStates, u: Tensor, requests: Requests, now: Doubles
+    ) -> Queries:
+        """Return the same for `training.retrieval`."""
+        pairs, held = self._pairs(state, now)
+        network, memory = self.model.network, self.model.memory
+        touched: Touched | None = None
+        if held is not None and memory is not None:
+            touched = memory.touched(held)
+        return Queries.of(network, u, pairs, requests.statistics[:, 0], touched, network.mixing)
+
+    def _pairs(self, state: LearnedStates, now: Doubles) -> tuple[Pairs | None, Rows | None]:
         if self.model.config.recipe == "stacked":
             return None, None
-        held, memory = state.tables.snapshot(np.zeros(1, np.int64)), self.model.memory
-        return (
-            make_pairs(held, now, self.model.vocabulary.median_gap_days),
-            None if memory is None else torch.from_numpy(memory.read(held)),
-        )
+        held = state.tables.snapshot(np.zeros(1, np.int64))
+        return make_pairs(held, now, self.model.vocabulary.median_gap_days), held
 
     def _vector(
         self,

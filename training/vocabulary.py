@@ -27,7 +27,7 @@ POSITIVE: Final[dict[str, float]] = {
 }
 """Event types that say "this shopper wants it", with their weight in counts."""
 
-MAX_ITEMS: Final = 50_000
+MAX_ITEMS: Final = 1_000_000
 MAX_CATEGORIES: Final = 1000
 RECENT_HALF_LIFE_DAYS: Final = 28.0
 _PRIOR_GAPS: Final = 10.0

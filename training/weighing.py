@@ -1,23 +1,25 @@
 """Whether memories count beside a network, and how much: asked of the validation period."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from training import sampled
 from training.baselines import Window, window
-from training.batches import make_targets
+from training.batches import Targets, make_targets
 from training.config import TrainConfig
-from training.examples import Asked, ExampleMaker
-from training.memory import COUNT, Memory
-from training.metrics import Doubles, bootstrap, ranking_metrics
+from training.examples import Asked, Example, ExampleMaker
+from training.memory import CHANNELS, COUNT, Memory, Touched
+from training.metrics import Doubles, bootstrap, metrics_of, ranking_metrics
 from training.mixing import Mixing, Piece
 from training.network import PortraitNetwork
 from training.prepared import Prepared
-from training.sampled import draw
+from training.retrieval import Items, Queries, ranks
+from training.sampled import Shares, draw
 from training.sequences import Ints
 
 PIECE: Final = 256
@@ -89,22 +91,19 @@ def fit_mixing(
     asker = _Asker(network, ExampleMaker(prepared, network.config, TrainConfig(), memory))
     cut = len(order) if always else len(order) // 2
     first = _sample(order[:cut], fitted_on if always else fitted_on // 2, lengths)
-    pieces = [asker.reduced(full) for full in asker.ask(asked, first)]
+    pieces = [answer.piece() for answer in asker.ask(asked, first)]
     told, mixing = dict[str, float](), network.mixing
     if not always:
-        trial, gains = Mixing(), list[Doubles]()
+        trial = Mixing()
         trial.fit(pieces)
         later = _sample(order[cut:], GAIN_ON, lengths)
-        for full in asker.ask(asked, later):
-            with torch.no_grad():
-                mixed = trial(full.base, full.memory, full.log_events)
-            gains.append(_ndcg(mixed, full) - _ndcg(full.base, full))
+        gains = [answer.gain(trial) for answer in asker.ask(asked, later)]
         found = bootstrap(np.nan_to_num(np.concatenate(gains)), asked.user[later])
         told = {"gain": found.mean, "gain_at_least": found.low}
         if found.low <= 0:
             return {**told, "used": 0.0}
         second = _sample(order[cut:], fitted_on // 2, lengths)
-        pieces += [asker.reduced(full) for full in asker.ask(asked, second)]
+        pieces += [answer.piece() for answer in asker.ask(asked, second)]
     before, after = mixing.fit(pieces)
     return {**told, "used": 1.0, "network": before, "mixed": after}
 
@@ -115,8 +114,87 @@ def _sample(rows: Ints, most: int, lengths: Ints) -> Ints:
     return some[np.argsort(lengths[some], kind="stable")]
 
 
-def _ndcg(scores: Tensor, piece: Piece) -> Doubles:
-    return ranking_metrics(scores, piece.targets)[:, 0]
+class _Answer(Protocol):
+    """What network and memories answer to some requests."""
+
+    def piece(self) -> Piece:
+        """Return it for fitting, candidates that stand for all where there are many items."""
+        ...
+
+    def gain(self, trial: Mixing) -> Doubles:
+        """Return what weights add to NDCG@10, all items ranked, shape (P,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """Scores of every item."""
+
+    full: Piece
+    shares: Shares
+
+    def piece(self) -> Piece:
+        full = self.full
+        if full.base.shape[1] <= FULL_ITEMS:
+            return full
+        found = draw(self.shares, full.targets, DRAWS)
+        return replace(
+            full, base=full.base[:, found.items], memory=full.memory[:, :, found.items],
+            candidates=found,
+        )  # fmt: skip
+
+    def gain(self, trial: Mixing) -> Doubles:
+        full = self.full
+        with torch.no_grad():
+            mixed = trial(full.base, full.memory, full.log_events)
+        return _ndcg(mixed, full.targets) - _ndcg(full.base, full.targets)
+
+
+@dataclass(frozen=True)
+class _Sparse:
+    """Of very many items, what scores are made of; ``back`` is the order asked for, shape (P,)."""
+
+    network: PortraitNetwork
+    memory: Memory
+    items: Items
+    u: Tensor
+    example: Example
+    back: Ints
+    shares: Shares
+
+    def piece(self) -> Piece:
+        example = self.example
+        found = draw(self.shares, example.targets, DRAWS)
+        with torch.no_grad():
+            base = self.network.logits_of(found.items, self.u, example.pairs)
+        touched = self._touched()
+        memory = base.new_zeros(len(base), COUNT, base.shape[1])
+        place = torch.searchsorted(found.items, touched.item).clamp(max=len(found.items) - 1)
+        among = found.items[place] == touched.item
+        memory[touched.owner[among], : len(CHANNELS), place[among]] = touched.value[among]
+        memory[:, len(CHANNELS) :] = torch.from_numpy(self.memory.popularity)[:, found.items]
+        return Piece(base, memory, example.requests.statistics[:, 0], example.targets, found)
+
+    def gain(self, trial: Mixing) -> Doubles:
+        return (self._ndcg(trial) - self._ndcg(None))[self.back]
+
+    def _ndcg(self, mixing: Mixing | None) -> Doubles:
+        example = self.example
+        with torch.no_grad():
+            queries = Queries.of(
+                self.network, self.u, example.pairs, example.requests.statistics[:, 0],
+                self._touched(), mixing,
+            )  # fmt: skip
+            found = ranks(self.items, queries, example.targets)
+        return metrics_of(found, example.targets)[:, 0]
+
+    def _touched(self) -> Touched:
+        assert isinstance(self.example.memory, Touched)
+        return self.example.memory
+
+
+def _ndcg(scores: Tensor, targets: Targets) -> Doubles:
+    return ranking_metrics(scores, targets)[:, 0]
 
 
 class _Asker:
@@ -124,18 +202,19 @@ class _Asker:
 
     def __init__(self, network: PortraitNetwork, maker: ExampleMaker) -> None:
         self._network, self._maker = network, maker
-        support = torch.from_numpy(maker.prepared.vocabulary.log_support)
-        self._share = torch.softmax(support, 0)
+        self._shares = Shares.of(maker.prepared.vocabulary.log_support)
+        many = network.items > sampled.FULL_ITEMS
+        self._items = Items.of(network, maker.memory) if many else None
         network.eval()
 
-    def ask(self, asked: Window, rows: Ints) -> Iterator[Piece]:
-        """Yield the answers to some rows of a window, in their order, all items each."""
+    def ask(self, asked: Window, rows: Ints) -> Iterator[_Answer]:
+        """Yield the answers to some rows of a window, in their order."""
         for begin in range(0, len(rows), PIECE):
             part = rows[begin : begin + PIECE]
-            yield self._piece(asked.user[part], asked.event[part])
+            yield self._answer(asked.user[part], asked.event[part])
 
-    def _piece(self, user: Ints, event: Ints) -> Piece:
-        prepared, network = self._maker.prepared, self._network
+    def _answer(self, user: Ints, event: Ints) -> _Answer:
+        prepared, network, memory = self._maker.prepared, self._network, self._maker.memory
         users = np.unique(user)
         requests = Asked(user, event - 1, event, np.zeros(len(user), np.bool_))
         lengths = prepared.histories.lengths()[users]
@@ -143,21 +222,15 @@ class _Asker:
             example = self._maker.make(users, requests, np.zeros(0, np.int64), lengths)
             flat = network.unroll(example.events).flatten(0, 1)
             u = network.vector(flat[example.place], example.requests)
-            base = network.logits(u, example.pairs)
-        assert example.memory is not None
         # The batch stands by place in the history: put it back into the order asked for.
         place = np.argsort(np.argsort(event, kind="stable"), kind="stable")
-        back = torch.from_numpy(np.argsort(example.answers, kind="stable")[place])
+        back = np.argsort(example.answers, kind="stable")[place]
+        if self._items is not None:
+            assert memory is not None
+            return _Sparse(network, memory, self._items, u, example, back, self._shares)
+        assert isinstance(example.memory, Tensor)
+        with torch.no_grad():
+            base = network.logits(u, example.pairs)[back]
         log_events = example.requests.statistics[back, 0]
         targets = make_targets(prepared.histories, event)
-        return Piece(base[back], example.memory[back], log_events, targets)
-
-    def reduced(self, full: Piece) -> Piece:
-        """Keep candidates that stand for all, where there are many items."""
-        if full.base.shape[1] <= FULL_ITEMS:
-            return full
-        found = draw(self._share, full.targets, DRAWS)
-        return replace(
-            full, base=full.base[:, found.items], memory=full.memory[:, :, found.items],
-            candidates=found,
-        )  # fmt: skip
+        return _Dense(Piece(base, example.memory[back], log_events, targets), self._shares)

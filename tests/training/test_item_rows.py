@@ -65,3 +65,32 @@ def test_transitions_count_what_came_after(encoded: tuple[Vocabulary, Histories]
 def test_top_keeps_the_largest() -> None:
     kept = item_rows.top(sp.csr_matrix(np.array([[1.0, -5.0, 3.0], [0.0, 0.0, 2.0]])), 2)
     assert kept.toarray().tolist() == [[0, -5, 3], [0, 0, 2]]
+
+
+@pytest.mark.parametrize("neighbours", [2, 30])
+def test_a_neighbour_ridge_solves_each_item_on_its_neighbours(neighbours: int) -> None:
+    """With few neighbours entries are looked up in long rows, with many the rows are read."""
+    generator = np.random.default_rng(0)
+    x = sp.csr_matrix((generator.random((80, 60)) < 0.3).astype(np.float32))
+    found = item_rows.neighbour_ridge(x, 3.0, neighbours=neighbours).toarray()
+    gram = (x.T @ x).toarray().astype(np.float64)
+    near = item_rows.top(item_rows.cosine(x, 10.0).T.tocsr(), neighbours)
+    for item in range(60):
+        chosen = near.indices[near.indptr[item] : near.indptr[item + 1]]
+        block = gram[np.ix_(chosen, chosen)] + 3.0 * np.eye(len(chosen))
+        expected = np.zeros(60)
+        expected[chosen] = np.linalg.solve(block, gram[chosen, item])
+        np.testing.assert_allclose(found[:, item], expected, atol=1e-5)
+
+
+def test_rows_of_very_many_items_are_made_from_a_bounded_number_of_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = np.random.default_rng(0)
+    x = sp.csr_matrix((generator.random((80, 60)) < 0.3).astype(np.float32))
+    whole = item_rows.neighbour_ridge(x, 3.0, neighbours=50)
+    monkeypatch.setattr(item_rows, "FULL_ITEMS", 10)
+    same = item_rows.neighbour_ridge(x, 3.0)
+    np.testing.assert_array_equal(same.toarray(), whole.toarray())
+    monkeypatch.setattr(item_rows, "MAX_TOGETHER", 2000)
+    assert item_rows.neighbour_ridge(x, 3.0).nnz < 2000 < whole.nnz

@@ -21,12 +21,13 @@ from training.prepare import prepare
 def test_candidates_hold_the_targets_and_their_chances_are_met() -> None:
     torch.manual_seed(0)
     share = torch.softmax(torch.linspace(0, -5, 50), 0)
+    shares = sampled.Shares(share)
     seen, rounds = torch.zeros(50), 4000
     chance = torch.zeros(50)
     for _ in range(rounds):
         item = torch.multinomial(share, 3, replacement=True)
         targets = Targets(torch.arange(3), item, torch.ones(3, dtype=torch.int64))
-        found = sampled.draw(share, targets, 20)
+        found = sampled.draw(shares, targets, 20)
         assert torch.equal(found.items, found.items.unique())
         assert torch.equal(found.items[found.places(targets).item], item)
         seen[found.items] += 1
@@ -55,6 +56,7 @@ def test_the_sampled_loss_is_near_the_full_one() -> None:
     torch.manual_seed(1)
     items = 3000
     share = torch.softmax(-torch.arange(items) / 400.0, 0)
+    shares = sampled.Shares(share)
     logits = torch.randn(40, items) + share.log()
     item = torch.multinomial(torch.softmax(logits, 1), 2)
     owner = torch.arange(40).repeat_interleave(2)
@@ -62,7 +64,7 @@ def test_the_sampled_loss_is_near_the_full_one() -> None:
     full = float(basket_loss(logits, targets))
     corrected, raw = list[float](), list[float]()
     for _ in range(30):
-        found = sampled.draw(share, targets, 500)
+        found = sampled.draw(shares, targets, 500)
         some, places = logits[:, found.items], found.places(targets)
         corrected.append(float(basket_loss(found.corrected(some, targets), places)))
         raw.append(float(basket_loss(some, places)))

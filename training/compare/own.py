@@ -19,9 +19,10 @@ from training.config import ModelConfig, TrainConfig
 from training.devices import accelerator
 from training.examples import Asked, ExampleMaker
 from training.loop import Alone, Fit
-from training.memory import Memory
+from training.memory import Memory, Touched
 from training.network import PortraitNetwork
 from training.prepared import Prepared
+from training.retrieval import Items, Queries, scores
 from training.sequences import Histories, Ints, ranges
 from training.weighing import weigh
 
@@ -112,10 +113,17 @@ class Answers:
             example = maker.make(users, asked, np.zeros(0, np.int64), lengths)
             flat = network.unroll(example.events).flatten(0, 1)
             u = network.vector(flat[example.place], example.requests)
-            scores = network.scores(u, example.pairs, example.requests, example.memory)
+            if isinstance(example.memory, Touched):
+                queries = Queries.of(
+                    network, u, example.pairs, example.requests.statistics[:, 0], example.memory,
+                    network.mixing,
+                )  # fmt: skip
+                found = scores(Items.of(network, self.memory), queries)
+            else:
+                found = network.scores(u, example.pairs, example.requests, example.memory)
         # The batch stands by time, then user: put it back into the order asked for.
         order = np.argsort(np.argsort(answer, kind="stable"), kind="stable")
-        return scores[np.argsort(example.answers, kind="stable")][order]
+        return found[np.argsort(example.answers, kind="stable")][order]
 
 
 def _shuffle(histories: Histories, generator: np.random.Generator) -> Histories:
