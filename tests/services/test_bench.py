@@ -24,6 +24,10 @@ from services.bench import percentiles, table
 from services.bench_feast import FeastPush
 from services.bench_floor import Floor, PlainFloor, floor_cursor, floor_key
 from services.bench_load import Load, body_of, offers, records_of
+from services.bench_materialize import Load as RowsLoad
+from services.bench_materialize import measure_materialize
+from services.bench_offline import Load as JoinLoad
+from services.bench_offline import measure_offline
 from services.bench_rounds import Rounds, Scale
 from services.bench_traffic import Rhythm, Traffic
 from services.bench_updates import measure_updates
@@ -390,3 +394,19 @@ def test_one_run_gives_exactly_the_figures(
     assert sum(found["details"]["where"]["share"].values()) == pytest.approx(1, abs=0.02)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("portrait-bench")]
     orjson.dumps(found)
+
+
+def test_loading_is_measured_both_ways_and_leaves_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORTRAIT_HOME", "PORTRAIT_REDIS_URL"):
+        monkeypatch.setenv(name, "")  # given back afterwards
+    found = measure_materialize(tell=silent, load=RowsLoad(rows=30, rounds=1))
+    assert found["rows"] == 90
+    assert min(found["rows_per_s"], found["feast_local_rows_per_s"], found["ratio"]) > 0
+
+
+def test_the_join_is_measured_against_polars_and_gives_the_same() -> None:
+    found = measure_offline(
+        tell=silent, load=JoinLoad(entities=200, events=4_000, parts=3, rounds=1)
+    )
+    assert (found["rows_in"], found["rows_out"]) == (200, 200)
+    assert min(found["seconds"], found["polars_asof_seconds"], found["ratio"]) > 0

@@ -176,4 +176,5 @@ def test_the_gateway_answers_as_it_says(schema: Any, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", operations())
 def test_the_gateway_answers_a_hundred_thousand_requests_as_it_says(schema: Any, name: str) -> None:
-    ask(schema, name, 100_000 // len(operations()) + 1)
+    # Four have nothing to vary: the others share the hundred thousand.
+    ask(schema, name, 100_000 // (len(operations()) - 4) + 1)
