@@ -86,6 +86,8 @@ def section(result: Mapping[str, Any]) -> str:
                 f"{over['difference']:+.4f} [{low:+.4f}, {high:+.4f}]."
             )
     lines += _elsewhere(result)
+    if "note" in result:
+        lines.append(f"\n{result['note']}")
     if result["not_run"]:
         left = "; ".join(f"{name} ({why})" for name, why in result["not_run"].items())
         lines.append(f"\nNot run: {left}.")
