@@ -16,6 +16,7 @@ from unittest import mock
 import redis.client
 import redis.retry
 
+from services.audience_watch import AudienceWatch
 from simulator.world import Task, World
 
 
@@ -156,6 +157,8 @@ def patched(world: World, modules: dict[str, dict[str, Any]]) -> Iterator[None]:
         put(os, "getpid", lambda: 1)
         # redis-py asks for its own version at every connection, and reads a file for that.
         put(importlib.metadata, "version", functools.cache(importlib.metadata.version))
+        # Audiences change neither log nor rows; that they are told is tested on a real store.
+        put(AudienceWatch, "refresh", lambda _: None)
         put(uuid, "uuid4", lambda: uuid.UUID(int=ids.getrandbits(128)))
         for module, replaced in modules.items():
             for name, value in replaced.items():
