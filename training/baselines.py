@@ -149,7 +149,7 @@ def _user_scores(
 
 
 def tune_decay(
-    histories: Histories, wanted: Window, popularity: Floats, *, most: int = 1500
+    histories: Histories, wanted: Window, popularity: Floats, *, most: int = 10_000
 ) -> Decay:
     """Return the candidate with the best NDCG@10 on (an even sample of) ``wanted``."""
     stride = max(1, -(-len(wanted.event) // most))

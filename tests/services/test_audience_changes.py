@@ -123,7 +123,8 @@ def test_who_enters_and_leaves_is_told_as_it_happens(
 def _until_followed(api: Api, client: Client) -> None:
     """Post events of fresh users until the updater has read the definitions."""
     with redis.Redis.from_url(api.url) as store:
-        for number in range(200):
+        end_s = time.monotonic() + 30
+        for number in itertools.takewhile(lambda _: time.monotonic() < end_s, itertools.count()):
             for _ in range(2):
                 body = {"type": "view_item", "user_id": f"try-{number}", "items": [ITEM]}
                 client.post_event(body, return_profile=True)

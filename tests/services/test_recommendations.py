@@ -200,8 +200,6 @@ def test_a_placement_has_its_rules_and_its_impressions(client: Client, user: str
     get(client, user)  # without a placement nothing is logged
     get(client, user, placement="cheap")
     wait_until(lambda: len(client.events(user, type="view_item_list")["events"]) == 2, "the second")
-    text = client.metrics()
-    assert 'portrait_impressions_total{outcome="lost"} 0.0' in text
     # What was shown is no sign of interest: the ranking stays.
     assert client.profile(user)["event_count"] >= 3
 
