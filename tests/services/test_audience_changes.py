@@ -1,6 +1,8 @@
 """Entering and leaving: told once, at the event that does it, and equal to the members."""
 
+import itertools
 import threading
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
