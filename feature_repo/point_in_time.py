@@ -106,7 +106,7 @@ def newest(parts: Parts, columns: Sequence[str], start: datetime, end: datetime)
     with _opened(parts) as connection:
         keys = ", ".join(f"k{n}" for n in range(len(parts.keys)))
         connection.execute(
-            f"CREATE TEMP TABLE held AS SELECT 0 AS asked, {keys}, moment, created, place "  # noqa: S608
+            f"CREATE TEMP TABLE held AS SELECT 0 AS asked, {keys}, moment, created, place "
             f"FROM rows WHERE moment BETWEEN make_timestamptz(?) AND make_timestamptz(?)",
             bounds,
         ).fetchall()
@@ -134,7 +134,7 @@ def _opened(parts: Parts) -> Iterator[Any]:
         if isinstance(parts.rows, pa.Table):
             connection.register("given", _numbered(parts.rows))
         connection.execute(
-            f"CREATE TEMP VIEW rows AS SELECT {keys}, {time} AS moment, {created} AS created, "  # noqa: S608
+            f"CREATE TEMP VIEW rows AS SELECT {keys}, {time} AS moment, {created} AS created, "
             f"{_PLACE} AS place FROM {_read(parts)}"
         ).fetchall()
         yield connection
@@ -152,12 +152,12 @@ def _find(connection: Any, parts: Parts, *, few: bool, known: bool) -> None:
     if not (few or known):
         named = ", ".join(f"e.k{n}" for n in range(len(parts.keys)))
         connection.execute(
-            f"CREATE TEMP TABLE matched AS SELECT e.place, {named}, f.moment FROM asked AS e "  # noqa: S608
+            f"CREATE TEMP TABLE matched AS SELECT e.place, {named}, f.moment FROM asked AS e "
             f"ASOF JOIN rows AS f ON {keys} AND f.moment <= e.moment WHERE true{limits}"
         ).fetchall()
         source = f"matched AS e JOIN rows AS f ON {keys} AND f.moment = e.moment"
     connection.execute(
-        f"CREATE TEMP TABLE held AS SELECT e.place AS asked, f.moment, f.created, f.place "  # noqa: S608
+        f"CREATE TEMP TABLE held AS SELECT e.place AS asked, f.moment, f.created, f.place "
         f"FROM {source}"
     ).fetchall()
     _choose(connection, "asked")
@@ -166,7 +166,7 @@ def _find(connection: Any, parts: Parts, *, few: bool, known: bool) -> None:
 def _choose(connection: Any, by: str) -> None:
     """Keep, of the rows ``held``, the newest of each group; of one moment the last created."""
     connection.execute(
-        f"CREATE TEMP TABLE chosen AS SELECT any_value(asked) AS asked, "  # noqa: S608
+        f"CREATE TEMP TABLE chosen AS SELECT any_value(asked) AS asked, "
         f"max_by(place, (coalesce(created, '-infinity'::TIMESTAMPTZ), place)) AS place FROM held "
         f"JOIN (SELECT {by}, max(moment) AS moment FROM held GROUP BY {by}) "
         f"USING ({by}, moment) GROUP BY {by}"
@@ -176,7 +176,7 @@ def _choose(connection: Any, by: str) -> None:
 def _fetch(connection: Any, parts: Parts, columns: Sequence[str]) -> pa.Table:
     wanted = "".join(f", p.{_quoted(name)}" for name in columns)
     return connection.sql(
-        f"SELECT chosen.asked{wanted} FROM {_read(parts)} AS p "  # noqa: S608
+        f"SELECT chosen.asked{wanted} FROM {_read(parts)} AS p "
         f"JOIN chosen ON chosen.place = {_PLACE}"
     ).to_arrow_table()
 

@@ -114,7 +114,7 @@ def _array(tensor: Tensor) -> Floats:
 
 
 @njit
-def _product(out: Any, x: Any, matrix: Any) -> None:
+def product(out: Any, x: Any, matrix: Any) -> None:
     """Add x·W to ``out``, four inputs at a time: that halves what is read and written."""
     size = len(x)
     for k in range(0, size - 3, 4):
@@ -129,7 +129,7 @@ def _product(out: Any, x: Any, matrix: Any) -> None:
 
 
 @njit
-def _normalise(x: Any, weight: Any, bias: Any) -> None:
+def normalise(x: Any, weight: Any, bias: Any) -> None:
     """Replace x by its layer norm."""
     mean, square = 0.0, 0.0
     for n in range(len(x)):
@@ -176,8 +176,8 @@ def _lstm(x: Any, h: Any, c: Any, weights: Any, gates: Any, scratch: Any) -> Non
     """Move h and c by one input."""
     size = len(h)
     gates[:] = weights.bias
-    _product(gates, x, weights.w_input)
-    _product(gates, h, weights.w_hidden)
+    product(gates, x, weights.w_input)
+    product(gates, h, weights.w_hidden)
     sigmoid(gates[: 2 * size], _ONE, scratch[: 2 * size])
     _tanh(gates[2 * size : 3 * size], scratch[:size])
     sigmoid(gates[3 * size :], _ONE, scratch[:size])
@@ -202,15 +202,15 @@ def _content(x: Any, weights: Any, item: Any, category: Any, kind: int, numeric:
     of_kind = weights.kind[kind]
     for n in range(len(x)):
         x[n] = x[n] / root + of_kind[n] + weights.numeric_bias[n]
-    _product(x, numeric, weights.numeric)
-    _normalise(x, weights.norm, weights.norm_bias)
+    product(x, numeric, weights.numeric)
+    normalise(x, weights.norm, weights.norm_bias)
 
 
 @njit
 def _add_times(x: Any, weights: Any, gap: int, hour: int, weekday: int, times: Any) -> None:
     for n in range(len(x)):
         times[n] = weights.gap[gap, n] + weights.hour[hour, n] + weights.weekday[weekday, n]
-    _normalise(times, weights.time_norm, weights.time_norm_bias)
+    normalise(times, weights.time_norm, weights.time_norm_bias)
     for n in range(len(x)):
         x[n] += times[n]
 
@@ -221,8 +221,8 @@ def _convolve(y: Any, x: Any, carried: Any, weights: Any, scratch: Any) -> None:
     width, last = len(x), len(weights.conv) - 1
     y[:] = weights.conv_bias
     for k in range(last):
-        _product(y, carried[k * width : (k + 1) * width], weights.conv[k])
-    _product(y, x, weights.conv[last])
+        product(y, carried[k * width : (k + 1) * width], weights.conv[k])
+    product(y, x, weights.conv[last])
     if weights.gated:
         sigmoid(y[width:], _ONE, scratch[:width])
         for n in range(width):

@@ -14,13 +14,11 @@ from numba import njit
 
 from training.memory import CHANNELS, EPSILON
 from training.pair_features import write_one
-from training.recurrence import sigmoid
-from training.repeat_step import EVENTS, KNOWN, LAST_MS
-from training.sequences import GAP_BUCKETS
+from training.recurrence import gap_of, normalise, product, sigmoid
+from training.repeat_step import EVENTS, LAST_MS
 
 Floats = npt.NDArray[np.float32]
 _ROOT_HALF: Final = math.sqrt(0.5)
-_EPSILON: Final = 1e-5  # of nn.LayerNorm
 _NOTHING: Final = 1e-7  # a faded row that `training.memory` leaves out
 _FADING: Final = np.power(
     np.array([c.per_event for c in CHANNELS])[:, None], np.arange(2048)[None, :]
@@ -69,40 +67,6 @@ class PairWeights(NamedTuple):
     median_gap_days: Floats
 
 
-@njit
-def _linear(out: Any, x: Any, weight: Any) -> None:
-    """Add x · weight to out."""
-    for i in range(len(x)):
-        value, row = x[i], weight[i]
-        for n in range(len(out)):
-            out[n] += value * row[n]
-
-
-@njit
-def _layer_norm(x: Any, weight: Any, bias: Any) -> None:
-    mean, square = 0.0, 0.0
-    for n in range(len(x)):
-        mean += x[n]
-    mean /= len(x)
-    for n in range(len(x)):
-        square += (x[n] - mean) ** 2
-    scale = 1.0 / math.sqrt(square / len(x) + _EPSILON)
-    for n in range(len(x)):
-        x[n] = np.float32((x[n] - mean) * scale) * weight[n] + bias[n]
-
-
-@njit
-def _gap_bucket(scalars: Any, now_ms: float) -> int:
-    """Return `training.sequences.gap_bucket` of the time since the last event."""
-    if scalars[KNOWN] <= 0:
-        return 0
-    seconds, bucket = int(max(0.0, now_ms - scalars[LAST_MS])) // 1000 + 1, 1
-    while seconds > 1:
-        seconds >>= 1
-        bucket += 1
-    return min(GAP_BUCKETS - 1, bucket)
-
-
 @njit(cache=True)
 def profile_vector(
     w: Any, floats: Any, hidden: int, scalars: Any, summary: Any, features: Any, now_ms: float,
@@ -125,26 +89,26 @@ def profile_vector(
         carried = len(floats) - 2 * hidden
         both = np.empty(2 * size, np.float32)
         both[:size] = w.project_bias
-        _linear(both[:size], floats[carried : carried + hidden], w.project)
+        product(both[:size], floats[carried : carried + hidden], w.project)
         both[size:] = floats[carried - size : carried]
         gates = w.gate_bias.copy()
-        _linear(gates, both, w.gate)
+        product(gates, both, w.gate)
         sigmoid(gates, np.float32(1), np.empty(2 * size, np.float32))
         z = np.empty(size, np.float32)
         for n in range(size):
             z[n] = gates[n] * both[n] + gates[size + n] * both[size + n]
-        _layer_norm(z, w.fused_norm, w.fused_bias)
+        normalise(z, w.fused_norm, w.fused_bias)
         u += w.out_bias
-        _linear(u, z, w.out)
-    _linear(u, summary, w.statistics)
-    _linear(u, features, w.features)
+        product(u, z, w.out)
+    product(u, summary, w.statistics)
+    product(u, features, w.features)
     if timed:
         hours = int(now_ms) // 3_600_000
-        times = w.gap[_gap_bucket(scalars, now_ms)] + w.hour[hours % 24]
+        times = w.gap[gap_of(scalars, now_ms)] + w.hour[hours % 24]
         times = times + w.weekday[(hours // 24 + 3) % 7]
-        _layer_norm(times, w.time_norm, w.time_bias)
+        normalise(times, w.time_norm, w.time_bias)
         u += times
-    _layer_norm(u, w.norm, w.norm_bias)
+    normalise(u, w.norm, w.norm_bias)
     return u
 
 
@@ -153,9 +117,9 @@ def add_pairs(logits: Any, w: Any, u: Any, rows: Any, scalars: Any, now_ms: floa
     """Add what held items are worth to their logits; see `training.pair.PairHead`."""
     width, small = len(w.linear), w.item.shape[1]
     own = w.user_bias.copy()
-    _linear(own, u, w.user)
+    product(own, u, w.user)
     slope = w.linear.copy()
-    _linear(slope, u, w.mix)
+    product(slope, u, w.mix)
     inputs = np.empty(width + 2 * small, np.float32)
     inputs[width + small :] = own
     hidden = np.empty(len(w.first_bias), np.float32)
@@ -166,7 +130,7 @@ def add_pairs(logits: Any, w: Any, u: Any, rows: Any, scalars: Any, now_ms: floa
         write_one(f, row, scalars, now, w.median_gap_days)
         inputs[width : width + small] = w.item[row.item]
         hidden[:] = w.first_bias
-        _linear(hidden, inputs, w.first)
+        product(hidden, inputs, w.first)
         value = w.second_bias[0] + w.linear_bias[0] + w.repurchase[row.item, 0]
         for n in range(width):
             value += slope[n] * f[n]

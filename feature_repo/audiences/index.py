@@ -116,7 +116,8 @@ class Index:
         if parts:
             names = ", ".join("'" + part.replace("'", "''") + "'" for part in parts)
             numbered = f"list_position([{names}], filename) * 4294967296 + file_row_number AS e"
-            source = f"SELECT *, {numbered} FROM read_parquet([{names}], filename = true, file_row_number = true)"  # noqa: E501
+            numbers = "filename = true, file_row_number = true"
+            source = f"SELECT *, {numbered} FROM read_parquet([{names}], {numbers})"
         else:
             self._empty("no_events", SCHEMA)
             source = "SELECT *, 0::BIGINT AS e FROM no_events"

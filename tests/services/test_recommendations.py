@@ -185,7 +185,15 @@ def test_wrong_query_parameters_are_422(client: Client, user: str) -> None:
         assert (response.status_code, query) == (422, query)
 
 
+def lost_impressions(client: Client) -> float:
+    start = 'portrait_impressions_total{outcome="lost"} '
+    found = [line for line in client.metrics().splitlines() if line.startswith(start)]
+    assert len(found) == 1
+    return float(found[0].removeprefix(start))
+
+
 def test_a_placement_has_its_rules_and_its_impressions(client: Client, user: str) -> None:
+    lost = lost_impressions(client)
     answer = get(client, user, n=6, placement="strip")
     assert len({category(item) for item in ids(answer)}) == len(answer["items"]) == 6
     assert all(0 < entry["propensity"] <= 1 for entry in answer["items"])
@@ -200,6 +208,7 @@ def test_a_placement_has_its_rules_and_its_impressions(client: Client, user: str
     get(client, user)  # without a placement nothing is logged
     get(client, user, placement="cheap")
     wait_until(lambda: len(client.events(user, type="view_item_list")["events"]) == 2, "the second")
+    assert lost_impressions(client) == lost
     # What was shown is no sign of interest: the ranking stays.
     assert client.profile(user)["event_count"] >= 3
 
