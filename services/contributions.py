@@ -108,7 +108,9 @@ def _by_model(
         served.scorer, served.transition, history, rows, now_ms=asked.now_ms, last=last,
         user_features=asked.shopper.user_features,
     )  # fmt: skip
-    parts = [memory_parts(model, found.state, row) for row in rows]
+    parts = memory_parts(
+        served.scorer, found.state, rows, asked.now_ms, asked.shopper.user_features
+    )
     names = model.vocabulary.items
     return Contributions(
         method="leave_one_event_out",
@@ -119,11 +121,10 @@ def _by_model(
         of=len(history),
         exact=whole and found.state == asked.shopper.learned,
         memories=[
-            {} if part is None else
             {names[held]: float(v) for held, v in zip(part.held, part.values, strict=True)}
             for part in parts
-        ],
-        popularity=[0.0 if part is None else part.popularity for part in parts],
+        ] or [{} for _ in rows],
+        popularity=[part.popularity for part in parts] or [0.0] * len(rows),
     )  # fmt: skip
 
 

@@ -9,7 +9,9 @@ event: exact, not estimated. Contributions need not add up to the score.
     Σ_m w_m(n) · φ_m[j],   φ_m[j] = Σ_i γ_m^{s_i} · B_m[i, j]
 
 of which each i's summand is its own; of a channel that takes the logarithm, i gets its share of
-the sum under it. These and the popularity's part add up exactly.
+the sum under it. These and the popularity's part add up exactly. Of a mixture
+(`training.experts`) that sum counts as far as it made the answer (its part of p), and evidence by
+itself adds ``log p − log(p − its part)``, of which i gets its share.
 
 Belongs here: numbers. Not here: whose events, and words.
 """
@@ -23,10 +25,10 @@ import numpy.typing as npt
 import torch
 
 from feature_repo.events import EventRecord
-from training.memory import CHANNELS, EPSILON
-from training.model_dir import Model
+from training.experts import EVIDENCE
+from training.memory import CHANNELS, EPSILON, PLACES, Memory, faded
 from training.network import statistics
-from training.repeat import EVENTS
+from training.repeat import Rows
 from training.scoring import Scorer
 from training.sequences import CONSUMED
 from training.state import Layout, LearnedStates
@@ -120,34 +122,65 @@ class MemoryContributions:
     popularity: float
 
 
-def memory_parts(model: Model, state: bytes | None, row: int) -> MemoryContributions | None:
-    """Return how the memories make up their part of an item's score; None without memories.
+def memory_parts(
+    scorer: Scorer,
+    state: bytes | None,
+    rows: Sequence[int],
+    now_ms: int | None,
+    user_features: Mapping[str, Any] | None = None,
+) -> list[MemoryContributions]:
+    """Return how the memories make up their part of some items' scores; empty without memories.
 
     Parameters
     ----------
-    row
-        Of the item in the vocabulary, from 0.
+    rows
+        Rows of the items in the vocabulary, from 0.
+    state, now_ms, user_features
+        As for `training.scoring.Scorer.scores`.
     """
+    model = scorer.model
     memory, mixing = model.memory, model.network.mixing
     if memory is None or mixing is None or state is None:
-        return None
+        return []
     found = LearnedStates(1, Layout.of(model))
     found.load([state])
     held = found.tables.snapshot(np.zeros(1, np.int64))
     log_events = torch.from_numpy(statistics(held.scalars)[:, 0])
     weight = mixing.at(log_events)[0, 1:].double().numpy()
-    since = held.scalars[held.owner, EVENTS] - held.rows["last_event"]
+    parts = scorer.experts(state, now_ms, user_features)
+    return [_parts(memory, held, weight, row, parts[:, row]) for row in rows]
+
+
+def _parts(
+    memory: Memory, held: Rows, weight: Doubles, row: int, part_K: Doubles
+) -> MemoryContributions:
+    """Return one item's; ``part_K`` is what each expert adds to its chance."""
     items = held.rows["item"].astype(np.int64) - 1
-    entries = {kind: _column(table, items, row) for kind, table in memory.tables.items()}
+    left = faded(held).astype(np.float64)
+    entries = {kind: _column(table, items, row) for kind, table in memory.rows.items()}
+    shares = part_K / part_K.sum()
     values = np.zeros(len(items))
     for m, channel in enumerate(CHANNELS):
-        part = channel.per_event**since * entries[channel.rows]
+        part = left[m] * entries[channel.rows]
         if channel.log:
             total = max(float(part.sum()), 0.0)
             part = part / total * np.log(total / EPSILON + 1.0) if total > 0 else part * 0.0
-        values += weight[m] * part
+        values += shares[0] * weight[m] * part
+    of_evidence = shares[2 : 2 + len(EVIDENCE)]
+    for share, m in zip(of_evidence, EVIDENCE, strict=True):
+        if share > 0:
+            part = left[m] * entries[PLACES[m].rows]
+            values += _raise(of_evidence) * share * part / part.sum()
     popular = float(weight[len(CHANNELS) :] @ memory.popularity[:, row].astype(np.float64))
+    of_popularity = shares[2 + len(EVIDENCE) :]
+    popular = shares[0] * popular + _raise(of_popularity) * float(of_popularity.sum())
     return MemoryContributions(items, values, popular)
+
+
+def _raise(shares: Doubles) -> float:
+    """Return what some experts add to log p, ``−log(1 − Σ shares)``, per share of p."""
+    total = min(float(shares.sum()), 1 - 1e-9)
+    return -np.log1p(-total) / total if total > 0 else 0.0
 
 
 def _column(table: Any, items: npt.NDArray[np.int64], row: int) -> Doubles:

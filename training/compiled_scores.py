@@ -11,12 +11,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training.memory import CHANNELS, KINDS
+from training import experts
+from training.memory import CHANNELS, PLACES
 from training.model_dir import Model
 from training.network import make_requests, statistics
 from training.pair import make_pairs
 from training.repeat import EVENTS, FIRST_MS, KNOWN, LAST_MS, LAST_SIZE, ROW, SIZE_SUM, USED, Rows
-from training.request_step import PairWeights, VectorWeights, add_pairs, add_rows, profile_vector
+from training.request_step import (
+    PairWeights,
+    VectorWeights,
+    add_evidence,
+    add_pairs,
+    add_rows,
+    profile_vector,
+)  # fmt: skip
 from training.state import Layout, LearnedStates
 
 Floats = npt.NDArray[np.float32]
@@ -42,9 +50,10 @@ class CompiledScores:
         if mixing is not None:
             alpha, beta = mixing.weights.detach().numpy().T
             self._mixing = alpha, beta, float(mixing.range[0]), float(mixing.range[1])
+            self._shares = mixing.shares.tolist() if mixing.mixture else []
         self._channels = [
-            np.array([m for m, channel in enumerate(CHANNELS) if channel.rows == kind])
-            for kind in KINDS
+            (kind, np.array([m for m, channel in enumerate(CHANNELS) if channel.rows == kind]))
+            for kind in dict.fromkeys(channel.rows for channel in CHANNELS)
         ]
 
     @classmethod
@@ -84,14 +93,32 @@ class CompiledScores:
         memory, mixing = self._model.memory, self._model.network.mixing
         if memory is None or mixing is None:
             return scores
-        weight = self._weights(float(summary[0]))
+        weight, logits = self._weights(float(summary[0])), scores.copy()
         scores *= weight[0]
-        for kind, channels in zip(KINDS, self._channels, strict=True):
+        for kind, channels in self._channels:
             table = memory.tables[kind]
             add_rows(
                 scores, channels, weight[1:], rows, scalars, table.indptr, table.item, table.value
             )
         scores += weight[1 + len(CHANNELS) :] @ memory.popularity
+        return self._mixed(scores, logits, rows, scalars) if self._shares else scores
+
+    def _mixed(self, added: Floats, logits: Floats, rows: Any, scalars: Doubles) -> Floats:
+        """Return `training.experts.mixed` of one shopper."""
+        memory, shares = self._model.memory, self._shares
+        assert memory is not None
+        out = np.float32(shares[0]) * _softmax(added)
+        if shares[1]:
+            out += np.float32(shares[1]) * _softmax(logits)
+        for share, place in zip(shares[2:], (*experts.EVIDENCE, *experts.POPULARITY), strict=True):
+            if not share:
+                continue
+            if place in experts.POPULARITY:
+                out += np.float32(share) * _softmax(memory.popularity[place - len(CHANNELS)])
+                continue
+            table = memory.rows[PLACES[place].rows]
+            add_evidence(out, place, share, rows, scalars, table.indptr, table.item, table.value)
+        scores: Floats = np.log(out + np.float32(experts.NOTHING))
         return scores
 
     def _weights(self, log_events: float) -> Floats:
@@ -155,6 +182,12 @@ def _made_up(model: Model, draw: np.random.Generator, used: int) -> LearnedState
         row["counts"] = 1.0 + draw.random(6) * (n % 2)
         rows[n] = row[0]
     return state
+
+
+def _softmax(scores: Floats) -> Floats:
+    out: Floats = np.exp(scores - scores.max())
+    out /= out.sum()
+    return out
 
 
 def _t(linear: Any) -> Floats:

@@ -8,11 +8,15 @@ For a request with held items i, ``s_i`` positive events since each was last tou
 
 What is held, and since when, is the repeat table (`training.repeat`): a memory adds nothing to
 a shopper's state, and is bounded as the table is. Two channels more are the same for everybody:
-the logarithm of popularity, recent and most recent. How much each counts is `training.mixing`'s.
+the logarithm of popularity, recent and most recent. Five more count how often i was had, too, with
+the table's decayed count in place of γ^s: what is held itself, and rows fitted to the next
+basket. They are evidence of their own only (`training.experts`). How much each counts is
+`training.mixing`'s.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +25,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from training import item_rows
+from training import item_rows, next_rows
 from training.repeat import EVENTS, Rows
 from training.sequences import Histories, ranges
 
@@ -37,11 +41,16 @@ EPSILON: Final = 1e-3
 
 @dataclass(frozen=True)
 class Channel:
-    """One memory: which rows, how it fades, and whether its logarithm counts."""
+    """One memory: which rows, how it fades, and whether its logarithm counts.
+
+    ``count`` is the place in `training.repeat.COUNTS` of what a held item's row is multiplied
+    with as well; None: nothing.
+    """
 
     rows: str
     per_event: float
     log: bool = False
+    count: int | None = None
 
 
 CHANNELS: Final = (
@@ -54,13 +63,30 @@ CHANNELS: Final = (
     Channel("after", 0.5),
     Channel("after", 0.8),
 )
-KINDS: Final = ("together", "after")
 HALF_LIVES_DAYS: Final = (28.0, 7.0)
 COUNT: Final = len(CHANNELS) + len(HALF_LIVES_DAYS)
-"""Number of channels M."""
-_POWERS: Final = np.power(
-    np.array([c.per_event for c in CHANNELS])[:, None], np.arange(2048)[None, :]
-).astype(np.float32)
+"""Number of channels M that `training.mixing` adds up."""
+EVIDENCE: Final = (
+    Channel("own", 1.0, count=0),
+    Channel("own", 0.95, count=1),
+    Channel("own", 0.8, count=2),
+    Channel("next_95", 0.95, count=1),
+    Channel("next_80", 0.8, count=2),
+)
+"""Channels that are evidence of their own only; in a reading they come after the M."""
+KINDS: Final = ("together", "after", "next_95", "next_80")
+"""Rows that are fitted; ``own`` is each item for itself."""
+PLACES: Final = {
+    **dict(enumerate(CHANNELS)),
+    **{COUNT + n: channel for n, channel in enumerate(EVIDENCE)},
+}
+"""Channels with rows by their place in a reading."""
+READ: Final = COUNT + len(EVIDENCE)
+NEXT_RIDGE: Final = 1000.0
+FADING: Final = np.zeros((READ, 2048), np.float32)
+"""γ_m^s by place and s."""
+for _place, _channel in PLACES.items():
+    FADING[_place] = np.power(_channel.per_event, np.arange(2048))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +104,18 @@ class Table:
         # What rests in a model directory is half precision: be the same before and after.
         value = kept.data.astype(np.float16).astype(np.float32)
         return cls(kept.indptr.astype(np.int64), kept.indices.astype(np.int32), value)
+
+    @classmethod
+    def empty(cls, items: int) -> "Table":
+        """Return rows that say nothing."""
+        return cls(np.zeros(items + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+
+    @classmethod
+    def own(cls, items: int) -> "Table":
+        """Return each item for itself."""
+        return cls(
+            np.arange(items + 1), np.arange(items, dtype=np.int32), np.ones(items, np.float32)
+        )
 
 
 @dataclass(frozen=True)
@@ -117,12 +155,19 @@ class Memory:
         """Fit everything on the events before ``until_ms``."""
         wanted = histories.time_ms < until_ms
         x = item_rows.interactions(histories, wanted, items)
-        fit = item_rows.ease if items <= MAX_DENSE_ITEMS else item_rows.neighbour_ridge
+        dense = items <= MAX_DENSE_ITEMS
+        fit = item_rows.ease if dense else item_rows.neighbour_ridge
         together = fit(x, RIDGE * x.nnz / items)
         tables = {
             "together": Table.of(together),
             "after": Table.of(item_rows.transitions(histories, wanted, items)),
         }
+        for kind, per_event in (("next_95", 0.95), ("next_80", 0.8)):
+            tables[kind] = (
+                Table.of(next_rows.fit(histories, wanted, items, per_event, NEXT_RIDGE))
+                if dense
+                else Table.empty(items)
+            )
         return cls(tables, _popularity(histories, until_ms, items))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -147,37 +192,40 @@ class Memory:
         }
         return cls(tables, arrays["popularity"])
 
+    @cached_property
+    def rows(self) -> Mapping[str, Table]:
+        """All rows by kind, ``own`` among them."""
+        return {**self.tables, "own": Table.own(self.popularity.shape[1])}
+
     def read(self, held: Rows) -> Floats:
-        """Return φ of each channel at P requests, shape (P, M, N).
+        """Return φ of each channel at P requests, shape (P, READ, N).
 
         Parameters
         ----------
         held
             Snapshot of P repeat tables.
         """
-        out = np.zeros((len(held.scalars), COUNT, self.popularity.shape[1]), np.float32)
-        since = held.scalars[held.owner, EVENTS].astype(np.int64) - held.rows["last_event"]
-        weight = _POWERS[:, np.clip(since, 0, _POWERS.shape[1] - 1)]
-        for kind, table in self.tables.items():
-            channels = np.array([m for m, c in enumerate(CHANNELS) if c.rows == kind], np.int64)
+        out = np.zeros((len(held.scalars), READ, self.popularity.shape[1]), np.float32)
+        weight = faded(held)
+        for kind, table in self.rows.items():
+            places = np.array([m for m, c in PLACES.items() if c.rows == kind], np.int64)
             _add(
-                out, held.owner, held.rows["item"], weight, channels,
+                out, held.owner, held.rows["item"], weight, places,
                 table.indptr, table.item, table.value,
             )  # fmt: skip
-        for m, channel in enumerate(CHANNELS):
+        for m, channel in PLACES.items():
             if channel.log:
                 out[:, m] = np.log(np.maximum(out[:, m], 0.0) / EPSILON + 1.0)
-        out[:, len(CHANNELS) :] = self.popularity
+        out[:, len(CHANNELS) : COUNT] = self.popularity
         return out
 
     def touched(self, held: Rows) -> Touched:
         """Return φ of the channels with rows where it is not 0: `read` for very many items."""
-        items = self.popularity.shape[1]
-        since = held.scalars[held.owner, EVENTS].astype(np.int64) - held.rows["last_event"]
-        weight = _POWERS[:, np.clip(since, 0, _POWERS.shape[1] - 1)]
+        items, weight = self.popularity.shape[1], faded(held)
         row = held.rows["item"].astype(np.int64) - 1
         keys, found = dict[str, Any](), dict[str, Any]()
-        for kind, table in self.tables.items():
+        for kind in dict.fromkeys(channel.rows for channel in CHANNELS):
+            table = self.tables[kind]
             sizes = table.indptr[row + 1] - table.indptr[row]
             line = ranges(table.indptr[row], sizes)
             found[kind] = line, np.repeat(np.arange(len(row)), sizes)
@@ -188,14 +236,25 @@ class Memory:
             place = np.searchsorted(key, keys[kind])
             for m, channel in enumerate(CHANNELS):
                 if channel.rows == kind:
-                    faded = weight[m, which] * self.tables[kind].value[line]
-                    value[:, m] = np.bincount(place, faded, minlength=len(key))
+                    part = weight[m, which] * self.tables[kind].value[line]
+                    value[:, m] = np.bincount(place, part, minlength=len(key))
         for m, channel in enumerate(CHANNELS):
             if channel.log:
                 value[:, m] = np.log(np.maximum(value[:, m], 0.0) / EPSILON + 1.0)
         return Touched(
             torch.from_numpy(key // items), torch.from_numpy(key % items), torch.from_numpy(value)
         )
+
+
+def faded(held: Rows) -> Floats:
+    """Return what each held item's row is multiplied with, shape (READ, R)."""
+    since = held.scalars[held.owner, EVENTS].astype(np.int64) - held.rows["last_event"]
+    out: Floats = FADING[:, np.clip(since, 0, FADING.shape[1] - 1)]
+    counts = held.rows["counts"]
+    for m, channel in PLACES.items():
+        if channel.count is not None:
+            out[m] *= counts[:, channel.count]
+    return out
 
 
 def _popularity(histories: Histories, until_ms: int, items: int) -> Floats:

@@ -9,6 +9,9 @@ For a request after n positive events, with the network's logits b and the chann
 events neither the network nor the memories have seen, less `RIDGE` times the square of what each
 channel adds; n counts within the range met there. Fitting network and weights together, on
 rows that leave a user's fold out, loses most of what the two know apart (docs/adr).
+
+Where that pays, the answer is a mixture of these scores and of evidence by itself
+(`training.experts`).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from training import experts
 from training.batches import Targets
 from training.losses import basket_loss
 from training.memory import COUNT
@@ -67,12 +71,26 @@ class Mixing(nn.Module):
         start[0, 0] = _ONE
         self.weights = nn.Parameter(start, requires_grad=False)
         self.range = nn.Parameter(torch.tensor([0.0, 20.0]), requires_grad=False)
+        self.shares = nn.Parameter(torch.zeros(experts.COUNT_EXPERTS), requires_grad=False)
+        self.shares[0] = 1.0
+
+    @property
+    def mixture(self) -> bool:
+        """Whether the answer is a mixture of more than the weighed scores."""
+        return bool(self.shares[0] < 1.0)
 
     def forward(self, base_PN: Tensor, memory_PMN: Tensor, log_events_P: Tensor) -> Tensor:
-        """Return the scores, shape (P, N)."""
+        """Return the scores, shape (P, N): of a mixture, the logarithm of each item's chance."""
+        added = self.added(base_PN, memory_PMN, log_events_P)
+        if not self.mixture:
+            return added
+        return experts.mixed(self.shares, added, base_PN, memory_PMN)
+
+    def added(self, base_PN: Tensor, memory_PMN: Tensor, log_events_P: Tensor) -> Tensor:
+        """Return the weighed sum of logits and channels, shape (P, N)."""
         weight = self.at(log_events_P)
         out: Tensor = weight[:, :1] * base_PN + torch.einsum(
-            "pm,pmn->pn", weight[:, 1:], memory_PMN
+            "pm,pmn->pn", weight[:, 1:], memory_PMN[:, :COUNT]
         )
         return out
 
@@ -97,14 +115,14 @@ class Mixing(nn.Module):
             log_events = torch.cat([piece.log_events for piece in pieces])
             low, high = torch.quantile(log_events, torch.tensor([0.01, 0.99]))
             self.range.copy_(torch.stack([low, high]))
-            size = mean(lambda piece: piece.memory.std(dim=(0, 2)))
+            size = mean(lambda piece: piece.memory[:, :COUNT].std(dim=(0, 2)))
         self.weights.requires_grad_(True)
         optimizer = torch.optim.LBFGS(
             [self.weights], lr=0.5, max_iter=_ROUNDS, line_search_fn="strong_wolfe"
         )
 
         def mixed(piece: Piece) -> Tensor:
-            return piece.loss(self(piece.base, piece.memory, piece.log_events))
+            return piece.loss(self.added(piece.base, piece.memory, piece.log_events))
 
         def loss() -> Tensor:
             optimizer.zero_grad()

@@ -36,7 +36,7 @@ from training.sequences import CONSUMED, NUMERIC
 from training.user_features import UserFeatures
 from training.vocabulary import Vocabulary
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 _MEMORY: Final = "memory.safetensors"
 _INPUTS: Final = {"events": list(CONSUMED), "numeric": list(NUMERIC), "pair": list(FEATURES)}
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from training.memory import CHANNELS, EPSILON
+from training.memory import EPSILON, FADING, PLACES, READ
 from training.pair_features import write_one
 from training.recurrence import gap_of, normalise, product, sigmoid
 from training.repeat_step import EVENTS, LAST_MS
@@ -20,10 +20,15 @@ from training.repeat_step import EVENTS, LAST_MS
 Floats = npt.NDArray[np.float32]
 _ROOT_HALF: Final = math.sqrt(0.5)
 _NOTHING: Final = 1e-7  # a faded row that `training.memory` leaves out
-_FADING: Final = np.power(
-    np.array([c.per_event for c in CHANNELS])[:, None], np.arange(2048)[None, :]
-).astype(np.float32)
-_LOG: Final = np.array([c.log for c in CHANNELS])
+
+
+def _none(count: int | None) -> int:
+    return -1 if count is None else count
+
+
+_LOG: Final = np.array([m in PLACES and PLACES[m].log for m in range(READ)])
+_COUNT: Final = np.array([_none(PLACES[m].count) if m in PLACES else -1 for m in range(READ)])
+"""Place in `training.repeat.COUNTS` that a channel is multiplied with, −1 for none."""
 
 
 class VectorWeights(NamedTuple):
@@ -143,8 +148,10 @@ def add_pairs(logits: Any, w: Any, u: Any, rows: Any, scalars: Any, now_ms: floa
 @njit
 def _faded(channel: int, row: Any, scalars: Any) -> Any:
     """Return what is left of a held item's row in a channel."""
-    since = min(_FADING.shape[1] - 1, max(0, int(scalars[EVENTS]) - row.last_event))
-    left = _FADING[channel, since]
+    since = min(FADING.shape[1] - 1, max(0, int(scalars[EVENTS]) - row.last_event))
+    left = FADING[channel, since]
+    if _COUNT[channel] >= 0:
+        left *= row.counts[_COUNT[channel]]
     return left if left > _NOTHING else np.float32(0)
 
 
@@ -177,7 +184,7 @@ def add_rows(
     Parameters
     ----------
     channels, weight
-        Places in `training.memory.CHANNELS`, and the weight of each of all channels.
+        Places in a reading, and the weight of each of all of them.
     indptr, column, value
         `training.memory.Table`.
     """
@@ -196,3 +203,25 @@ def add_rows(
             _add_logarithm(
                 scores, total, m, weight[m], rows, scalars, indptr, column, value
             )  # fmt: skip
+
+
+@njit(cache=True)
+def add_evidence(
+    chances: Any, channel: int, share: float, rows: Any, scalars: Any, indptr: Any, column: Any,
+    value: Any,
+) -> None:  # fmt: skip
+    """Add one expert's chances, times its share; see `training.experts`."""
+    total = np.zeros(len(chances), np.float32)
+    for r in range(len(rows)):
+        left = _faded(channel, rows[r], scalars)
+        if left > 0:
+            for k in range(indptr[rows[r].item - 1], indptr[rows[r].item]):
+                total[column[k]] += left * value[k]
+    whole = np.float32(0)
+    for n in range(len(total)):
+        if total[n] > 0:
+            whole += total[n]
+    if whole > 0:
+        for n in range(len(total)):
+            if total[n] > 0:
+                chances[n] += share * total[n] / whole

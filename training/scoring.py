@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training import sampled
+from training import experts, sampled
 from training.compiled_scores import CompiledScores
 from training.interests import listed
 from training.memory import Touched
@@ -127,6 +127,11 @@ class Scorer:
             If another model made the state.
         """
         parts = self._read(state)
+        if parts is not None and len(self._popular) <= sampled.FULL_ITEMS:
+            scores = self.scores(state, now_ms, user_features)
+            order = np.argsort(-scores, kind="stable")
+            order = order[:k] if allowed is None else order[allowed[order]][:k]
+            return order, scores[order]
         if parts is None:
             order = self._popular if allowed is None else self._popular[allowed[self._popular]]
             return order[:k], self.model.vocabulary.log_popularity[order[:k]]
@@ -135,6 +140,33 @@ class Scorer:
             queries = self._queries(parts, u, requests, now)
         item, score, _ = self._search.best(queries, min(k, len(self._popular)), allowed)
         return item, score
+
+    def experts(
+        self,
+        state: bytes,
+        now_ms: int | None,
+        user_features: Mapping[str, Any] | None = None,
+    ) -> Doubles:
+        """Return what each expert adds to each item's chance, shape (K, N).
+
+        See `training.experts`. Where the answer is no mixture, the first has it all.
+        """
+        mixing, count = self.model.network.mixing, len(self._popular)
+        out = np.zeros((experts.COUNT_EXPERTS, count))
+        parts = self._read(state)
+        if parts is None or mixing is None or not mixing.mixture:
+            out[0] = 1.0
+            return out
+        with torch.inference_mode():
+            u, requests, now = self._vector(parts, now_ms, user_features)
+            pairs, memory = self._held(parts, now)
+            assert memory is not None
+            base = self.model.network.logits(u, pairs)
+            added = mixing.added(base, memory, requests.statistics[:, 0])
+            for k in torch.nonzero(mixing.shares)[:, 0].tolist():
+                found = mixing.shares[k] * experts.chances(added, base, memory, k)
+                out[k] = found[0].double().numpy()
+        return out
 
     def item_embeddings(self) -> Floats:
         """Return one vector per item, shape (N, D), for similar items."""

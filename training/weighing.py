@@ -1,6 +1,7 @@
 """Whether memories count beside a network, and how much: asked of the validation period."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -8,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training import sampled
+from training import experts, sampled
 from training.baselines import Window, window
-from training.batches import Targets, make_targets
+from training.batches import make_targets
 from training.config import TrainConfig
 from training.examples import Asked, Example, ExampleMaker
 from training.memory import CHANNELS, COUNT, Memory, Touched
-from training.metrics import Doubles, bootstrap, metrics_of, ranking_metrics
+from training.metrics import Doubles, Interval, bootstrap, metrics_of, ranking_metrics
 from training.mixing import Mixing, Piece
 from training.network import PortraitNetwork
 from training.prepared import Prepared
@@ -29,6 +30,8 @@ DRAWS: Final = 2000
 """Draws that stand for all items where there are more than `FULL_ITEMS`."""
 MAX_NUMBERS: Final = 120_000_000
 """Most numbers that fitting holds: requests · (M + 1) · items."""
+SHARES_ON: Final = 1500
+"""Most requests of each half of the period that the mixture's shares are fitted on."""
 GAIN_ON: Final = 4000
 """Most requests on which it is seen whether memories pay."""
 
@@ -65,53 +68,62 @@ def fit_mixing(
 ) -> dict[str, float]:
     """Set the weights of the memories by the validation period; see `training.mixing`.
 
-    Whether they count at all is the data's to decide: weights fitted on the first half of the
-    period must raise NDCG@10 on the second, the 95 % interval of the gain above 0.
+    Whether they count at all is the data's to decide, by weights fitted on the first half of the
+    period and asked of the second. The weighed sum has to raise NDCG@10 there, the 95 % interval of
+    the gain above 0. The mixture (`training.experts`; up to `sampled.FULL_ITEMS` items) has to
+    raise the likelihood, its interval above 0, and must not lower NDCG@10, its interval below 0.
 
     Parameters
     ----------
     seen
         Set them by the training period instead, which network and memories were fitted on.
     always
-        Set them without asking whether they pay. Both are for ablations.
+        Set both without asking whether they pay. Both are for ablations.
 
     Returns
     -------
     dict
-        ``gain`` on the second half and its lower bound ``gain_at_least``; ``used`` (0 or 1); where
-        they are, the loss of the ``network`` alone and ``mixed``.
+        On the second half, ``gain`` and ``gain_at_least`` of the sum, and ``mixture_gain`` of the
+        mixture beside it, with its ``mixture_gain_at_most`` and ``mixture_likelihood_at_least``;
+        ``added``, ``mixture`` and ``used`` (0 or 1: sum, mixture, either); of the sum, the loss of
+        the ``network`` alone and ``mixed``.
     """
     assert network.mixing is not None
     histories, since, until = prepared.histories, prepared.train_until_ms, prepared.until_ms
     asked = window(histories, *((-(2**62), since) if seen else (since, until)))
     order = np.argsort(histories.time_ms[asked.event], kind="stable")
-    items = min(len(prepared.vocabulary.items), FULL_ITEMS)
-    fitted_on = max(2 * PIECE, MAX_NUMBERS // ((COUNT + 1) * items))
-    lengths = histories.lengths()[asked.user]
-    asker = _Asker(network, ExampleMaker(prepared, network.config, TrainConfig(), memory))
-    cut = len(order) if always else len(order) // 2
-    first = _sample(order[:cut], fitted_on if always else fitted_on // 2, lengths)
-    pieces = [answer.piece() for answer in asker.ask(asked, first)]
-    told, mixing = dict[str, float](), network.mixing
-    if not always:
-        trial = Mixing()
-        trial.fit(pieces)
-        later = _sample(order[cut:], GAIN_ON, lengths)
-        gains = [answer.gain(trial) for answer in asker.ask(asked, later)]
-        found = bootstrap(np.nan_to_num(np.concatenate(gains)), asked.user[later])
-        told = {"gain": found.mean, "gain_at_least": found.low}
-        if found.low <= 0:
-            return {**told, "used": 0.0}
-        second = _sample(order[cut:], fitted_on // 2, lengths)
-        pieces += [answer.piece() for answer in asker.ask(asked, second)]
-    before, after = mixing.fit(pieces)
-    return {**told, "used": 1.0, "network": before, "mixed": after}
+    maker = ExampleMaker(prepared, network.config, TrainConfig(), memory)
+    asker = _Asker(network, maker, asked, histories.lengths()[asked.user])
+    parts = (order[: len(order) // 2], order[len(order) // 2 :])
+    told = {"added": 1.0, "mixture": float(asker.dense)} if always else _ask(asker, *parts)
+    mixing = network.mixing
+    if told["added"]:
+        told["network"], told["mixed"] = asker.fit(mixing, parts)
+    if told["mixture"]:
+        asker.fit_shares(mixing, parts, added=bool(told["added"]))
+    return {**told, "used": max(told["added"], told["mixture"])}
 
 
-def _sample(rows: Ints, most: int, lengths: Ints) -> Ints:
-    """Return at most so many rows, evenly spread, those of like lengths together."""
-    some = rows[:: max(1, -(-len(rows) // most))]
-    return some[np.argsort(lengths[some], kind="stable")]
+def _ask(asker: "_Asker", first: Ints, second: Ints) -> dict[str, float]:
+    """Return whether the sum and the mixture pay, and by how much."""
+    trial = Mixing()
+    asker.fit(trial, [first])
+    gain = asker.gain(second, trial, None)[0]
+    told = {"gain": gain.mean, "gain_at_least": gain.low, "added": float(gain.low > 0)}
+    told["mixture"] = 0.0
+    if not asker.dense:
+        return told
+    added = copy.deepcopy(trial) if told["added"] else Mixing()
+    trial = copy.deepcopy(added)
+    asker.fit_shares(trial, [first], added=bool(told["added"]))
+    gain, likelihood = asker.gain(second, trial, added)
+    return {
+        **told,
+        "mixture": float(likelihood.low > 0 and gain.high >= 0),
+        "mixture_gain": gain.mean,
+        "mixture_gain_at_most": gain.high,
+        "mixture_likelihood_at_least": likelihood.low,
+    }
 
 
 class _Answer(Protocol):
@@ -121,8 +133,12 @@ class _Answer(Protocol):
         """Return it for fitting, candidates that stand for all where there are many items."""
         ...
 
-    def gain(self, trial: Mixing) -> Doubles:
-        """Return what weights add to NDCG@10, all items ranked, shape (P,)."""
+    def quality(self, mixing: Mixing | None) -> Doubles:
+        """Return NDCG@10 and the mean log chance of the targets, shape (P, 2).
+
+        All items are ranked, with weights or by the network alone; of very many items the second
+        is 0.
+        """
         ...
 
 
@@ -134,7 +150,7 @@ class _Dense:
     shares: Shares
 
     def piece(self) -> Piece:
-        full = self.full
+        full = replace(self.full, memory=self.full.memory[:, :COUNT])
         if full.base.shape[1] <= FULL_ITEMS:
             return full
         found = draw(self.shares, full.targets, DRAWS)
@@ -143,11 +159,24 @@ class _Dense:
             candidates=found,
         )  # fmt: skip
 
-    def gain(self, trial: Mixing) -> Doubles:
+    def quality(self, mixing: Mixing | None) -> Doubles:
+        full, targets = self.full, self.full.targets
+        with torch.no_grad():
+            scores = full.base
+            if mixing is not None:
+                scores = mixing(full.base, full.memory, full.log_events)
+            line = torch.log_softmax(scores, dim=1)[targets.owner, targets.item]
+            total = line.new_zeros(len(scores)).index_add_(0, targets.owner, line)
+        log_chance = (total / targets.sizes.clamp(min=1)).double().numpy()
+        return np.stack([ranking_metrics(scores, targets)[:, 0], log_chance], axis=1)
+
+    def given(self, mixing: Mixing) -> tuple[Tensor, Tensor]:
+        """Return what every expert gave to each target line, and the lines' weights."""
         full = self.full
         with torch.no_grad():
-            mixed = trial(full.base, full.memory, full.log_events)
-        return _ndcg(mixed, full.targets) - _ndcg(full.base, full.targets)
+            added = mixing.added(full.base, full.memory, full.log_events)
+            found = experts.of_targets(added, full.base, full.memory, full.targets)
+        return found, experts.line_weights(full.targets)
 
 
 @dataclass(frozen=True)
@@ -175,10 +204,7 @@ class _Sparse:
         memory[:, len(CHANNELS) :] = torch.from_numpy(self.memory.popularity)[:, found.items]
         return Piece(base, memory, example.requests.statistics[:, 0], example.targets, found)
 
-    def gain(self, trial: Mixing) -> Doubles:
-        return (self._ndcg(trial) - self._ndcg(None))[self.back]
-
-    def _ndcg(self, mixing: Mixing | None) -> Doubles:
+    def quality(self, mixing: Mixing | None) -> Doubles:
         example = self.example
         with torch.no_grad():
             queries = Queries.of(
@@ -186,32 +212,59 @@ class _Sparse:
                 self._touched(), mixing,
             )  # fmt: skip
             found = ranks(self.items, queries, example.targets)
-        return metrics_of(found, example.targets)[:, 0]
+        ndcg = metrics_of(found, example.targets)[self.back, 0]
+        return np.stack([ndcg, np.zeros(len(ndcg))], axis=1)
 
     def _touched(self) -> Touched:
         assert isinstance(self.example.memory, Touched)
         return self.example.memory
 
 
-def _ndcg(scores: Tensor, targets: Targets) -> Doubles:
-    return ranking_metrics(scores, targets)[:, 0]
-
-
 class _Asker:
-    """Asks a network and memories in pieces that fit into memory."""
+    """Asks a network and memories, in pieces that fit into memory, at requests of a window."""
 
-    def __init__(self, network: PortraitNetwork, maker: ExampleMaker) -> None:
-        self._network, self._maker = network, maker
+    def __init__(
+        self, network: PortraitNetwork, maker: ExampleMaker, asked: Window, lengths: Ints
+    ) -> None:
+        self._network, self._maker, self._asked = network, maker, asked
+        self._lengths = lengths
         self._shares = Shares.of(maker.prepared.vocabulary.log_support)
-        many = network.items > sampled.FULL_ITEMS
-        self._items = Items.of(network, maker.memory) if many else None
+        self.dense = network.items <= sampled.FULL_ITEMS
+        self._items = None if self.dense else Items.of(network, maker.memory)
         network.eval()
 
-    def ask(self, asked: Window, rows: Ints) -> Iterator[_Answer]:
-        """Yield the answers to some rows of a window, in their order."""
-        for begin in range(0, len(rows), PIECE):
-            part = rows[begin : begin + PIECE]
-            yield self._answer(asked.user[part], asked.event[part])
+    def fit(self, mixing: Mixing, parts: Sequence[Ints]) -> tuple[float, float]:
+        """Weigh by parts of the window; see `training.mixing.Mixing.fit`."""
+        items = min(self._network.items, FULL_ITEMS)
+        most = max(2 * PIECE, MAX_NUMBERS // ((COUNT + 1) * items)) // 2
+        return mixing.fit([a.piece() for rows in parts for a in self._ask(rows, most)])
+
+    def fit_shares(self, mixing: Mixing, parts: Sequence[Ints], *, added: bool) -> None:
+        """Set the shares of the experts by parts of the window."""
+        answers = (a for rows in parts for a in self._ask(rows, SHARES_ON))
+        found = [a.given(mixing) for a in answers if isinstance(a, _Dense)]
+        given, weight = (torch.cat(one) for one in zip(*found, strict=True))
+        usable = [True, added, *[True] * (experts.COUNT_EXPERTS - 2)]
+        mixing.shares.copy_(experts.fit(given, weight, usable))
+
+    def gain(self, rows: Ints, mixing: Mixing, over: Mixing | None) -> tuple[Interval, Interval]:
+        """Return what weights add to NDCG@10 and log chance, over others or the network alone."""
+        found = [a.quality(mixing) - a.quality(over) for a in self._ask(rows, GAIN_ON)]
+        gains = np.nan_to_num(np.concatenate(found))
+        user = self._asked.user[self._sample(rows, GAIN_ON)]
+        return bootstrap(gains[:, 0], user), bootstrap(gains[:, 1], user)
+
+    def _sample(self, rows: Ints, most: int) -> Ints:
+        """Return at most so many rows, evenly spread, those of like lengths together."""
+        some = rows[:: max(1, -(-len(rows) // most))]
+        return some[np.argsort(self._lengths[some], kind="stable")]
+
+    def _ask(self, rows: Ints, most: int) -> Iterator[_Answer]:
+        """Yield the answers to a sample of a window's rows."""
+        some = self._sample(rows, most)
+        for begin in range(0, len(some), PIECE):
+            part = some[begin : begin + PIECE]
+            yield self._answer(self._asked.user[part], self._asked.event[part])
 
     def _answer(self, user: Ints, event: Ints) -> _Answer:
         prepared, network, memory = self._maker.prepared, self._network, self._maker.memory
