@@ -1,3 +1,5 @@
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,18 @@ def model_path(tmp_path_factory: pytest.TempPathFactory, histories: Shop) -> Pat
 @pytest.fixture(scope="session")
 def model(model_path: Path) -> Model:
     return load(model_path)
+
+
+@pytest.fixture(scope="session")
+def summed(model: Model) -> Model:
+    """The same model answering by the weighed sum alone, as of very many items."""
+    network = copy.deepcopy(model.network)
+    assert network.mixing is not None
+    with torch.no_grad():
+        network.mixing.shares.zero_()
+        network.mixing.shares[0] = 1.0
+        network.mixing.weights[1:, 0] = -1.0
+    return replace(model, network=network)
 
 
 @pytest.fixture(scope="session")

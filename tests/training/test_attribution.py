@@ -1,5 +1,7 @@
 """What moved a score: exact by definition, honest by deletion, gone with other weights."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,27 +57,47 @@ def test_an_empty_history_has_no_contributions(model: Model) -> None:
     assert (found.events, found.values.shape, found.state) == ([], (0, 1), None)
 
 
-def test_the_memories_parts_add_up_to_what_they_add(model: Model, histories: Shop) -> None:
-    assert model.memory is not None
-    scorer, transition = asked(model)
+def test_the_memories_parts_add_up_to_what_they_add(summed: Model, histories: Shop) -> None:
+    scorer, transition = asked(summed)
     state = transition.replay([histories[0][1]])[0]
-    network = model.network
+    network, now_ms = summed.network, now_of(histories[0][1])
     parts = scorer._read(state)
     assert parts is not None
     with torch.inference_mode():
-        u, requests, now = scorer._vector(parts, now_of(histories[0][1]), None)
+        u, requests, now = scorer._vector(parts, now_ms, None)
         pairs, memory = scorer._held(parts, now)
         assert memory is not None
-        assert network.mixing is not None
         mixed = network.scores(u, pairs, requests, memory)[0]
         alone = network.scores(u, pairs, requests, torch.zeros_like(memory))[0]
         added = (mixed - alone).numpy()
-    for row in range(len(model.vocabulary.items)):
-        found = memory_parts(model, state, row)
-        assert found is not None
+    rows = range(len(summed.vocabulary.items))
+    every = memory_parts(scorer, state, rows, now_ms)
+    for row, found in zip(rows, every, strict=True):
         assert found.values.sum() + found.popularity == pytest.approx(added[row], abs=1e-4)
-    assert np.abs(found.values).max() > 0
-    assert memory_parts(model, None, 0) is None
+    assert np.abs(every[0].values).max() > 0
+    assert memory_parts(scorer, None, [0], now_ms) == []
+
+
+def test_evidence_adds_what_a_score_loses_without_it(summed: Model, histories: Shop) -> None:
+    """A mixture of the network, whose sum has no memories, and what is held."""
+    network = copy.deepcopy(summed.network)
+    assert network.mixing is not None
+    with torch.no_grad():
+        network.mixing.weights[1:, 0] = -40.0
+        network.mixing.shares.zero_()
+        network.mixing.shares[[0, 2, 8]] = torch.tensor([0.5, 0.2, 0.3])
+    scorer, transition = asked(replace(summed, network=network))
+    state = transition.replay([histories[0][1]])[0]
+    now_ms = now_of(histories[0][1])
+    rows = range(len(summed.vocabulary.items))
+    parts = scorer.experts(state, now_ms)
+    score = scorer.scores(state, now_ms)
+    np.testing.assert_allclose(np.log(parts.sum(axis=0)), score, atol=1e-4)
+    for row, found in zip(rows, memory_parts(scorer, state, rows, now_ms), strict=True):
+        assert found.values.sum() == pytest.approx(score[row] - np.log(parts[0, row]), abs=1e-4)
+        assert found.popularity == pytest.approx(0.0, abs=1e-6)
+    held = max(memory_parts(scorer, state, rows, now_ms), key=lambda p: float(p.values.max()))
+    assert held.values.max() > 0.1
 
 
 @pytest.fixture(scope="module")

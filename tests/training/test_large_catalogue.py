@@ -112,16 +112,16 @@ def test_a_stopped_run_by_rows_goes_on_as_if_it_had_not(
 
 
 def test_windows_are_ranked_as_by_all_scores(
-    model: Model, histories: Shop, monkeypatch: pytest.MonkeyPatch
+    summed: Model, histories: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = prepare(histories, cut_off_ms=end_ms(), support=5)
-    maker = ExampleMaker(prepared, model.config, TrainConfig(), model.memory)
-    assert model.memory is not None
+    maker = ExampleMaker(prepared, summed.config, TrainConfig(), summed.memory)
+    assert summed.memory is not None
     users, bounds = np.arange(20), (prepared.train_until_ms, prepared.until_ms)
-    dense = score_window(model.network, maker, users, bounds, timed=True)
+    dense = score_window(summed.network, maker, users, bounds, timed=True)
     monkeypatch.setattr(sampled, "FULL_ITEMS", 10)
     monkeypatch.setattr("training.retrieval.COUNTED", 7)
-    found = score_window(model.network, maker, users, bounds, timed=True)
+    found = score_window(summed.network, maker, users, bounds, timed=True)
     assert np.array_equal(found.answers, dense.answers)
     np.testing.assert_allclose(found.metrics, dense.metrics)
 
@@ -139,7 +139,8 @@ def test_memories_are_weighed_as_by_all_scores(many: None, monkeypatch: pytest.M
     one, other = told
     assert one is not None
     assert other is not None
-    assert one["used"] == other["used"] == 1
+    assert one["added"] == other["added"] == 1
+    assert other["mixture"] == 0  # of very many items the answer is the sum
     assert other["gain"] == pytest.approx(one["gain"], rel=1e-3)
     assert other["mixed"] == pytest.approx(one["mixed"], rel=1e-2)
 

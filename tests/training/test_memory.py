@@ -9,7 +9,7 @@ from tests.training.shops import DAY_MS, START_MS, Shop, end_ms, event, habits, 
 from training.batches import Targets
 from training.config import ModelConfig, TrainConfig
 from training.examples import Asked, ExampleMaker
-from training.memory import CHANNELS, COUNT, EPSILON, Memory
+from training.memory import CHANNELS, COUNT, EPSILON, PLACES, Memory
 from training.mixing import Mixing, Piece
 from training.model_dir import Model
 from training.prepare import prepare
@@ -50,15 +50,21 @@ def test_a_memory_is_the_sum_of_faded_rows(known: Known) -> None:
     for n, row in enumerate(snapshot.rows):
         owner = snapshot.owner[n]
         since = snapshot.scalars[owner, EVENTS] - row["last_event"]
-        for m, channel in enumerate(CHANNELS):
-            table = memory.tables[channel.rows]
-            part = slice(table.indptr[row["item"] - 1], table.indptr[row["item"]])
-            expected[owner, m, table.item[part]] += channel.per_event**since * table.value[part]
-    for m, channel in enumerate(CHANNELS):
+        for m, channel in PLACES.items():
+            entries = np.zeros(expected.shape[2])
+            if channel.rows == "own":
+                entries[row["item"] - 1] = 1.0
+            else:
+                table = memory.tables[channel.rows]
+                part = slice(table.indptr[row["item"] - 1], table.indptr[row["item"]])
+                entries[table.item[part]] = table.value[part]
+            count = 1.0 if channel.count is None else row["counts"][channel.count]
+            expected[owner, m] += count * channel.per_event**since * entries
+    for m, channel in PLACES.items():
         if channel.log:
             expected[:, m] = np.log(np.maximum(expected[:, m], 0) / EPSILON + 1)
-    expected[:, len(CHANNELS) :] = memory.popularity
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    expected[:, len(CHANNELS) : COUNT] = memory.popularity
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_what_comes_after_the_training_changes_no_memory(known: Known) -> None:
