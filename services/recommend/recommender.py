@@ -75,7 +75,9 @@ class Recommender:
         self._items.refresh()
 
     def set_popular(self, popular: Pairs, trending: Pairs = ()) -> None:
-        """Take up new popularity and trend, best first."""
+        """Take up new popularity and trend, best first, and a layout that has been made aside."""
+        if self._items.layouts:
+            self._items.refresh()
         self._popular.take(popular, trending)
 
     def rank(self, shopper: Shopper, wish: Wish, now_ms: int) -> Ranking:
