@@ -245,6 +245,33 @@ class Assortment:
         )
 
 
+class Part:
+    """Some rows of an assortment, as one of their own.
+
+    Parameters
+    ----------
+    items
+        The whole.
+    rows
+        Ascending.
+
+    Attributes
+    ----------
+    vocabulary
+        Those of the rows that the model knows.
+    """
+
+    def __init__(self, items: Assortment, rows: Rows) -> None:
+        self.rows = rows
+        self.known = int(np.searchsorted(rows, items.known))
+        self.vocabulary = rows[: self.known]
+        self.ids = [items.ids[row] for row in rows.tolist()]
+        self.categories, self.brands = items.categories, items.brands
+        self.category, self.brand = items.category[rows], items.brand[rows]
+
+
+Items = Assortment | Part
+
 _aside: Final = ThreadPoolExecutor(1, thread_name_prefix="layout")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.recommend.assortment import Assortment, Rows
+from services.recommend.assortment import Items, Rows
 from services.recommend.caps import Caps
 from services.recommend.diversify import best
 from services.recommend.rules import Rules
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 def explore(
-    items: Assortment, chosen: Rows, scores: Floats, rules: Rules, seed: str
+    items: Items, chosen: Rows, scores: Floats, rules: Rules, seed: str
 ) -> tuple[Rows, list[float]]:
     """Return the rows to show, and the propensity of each given the places before it.
 
