@@ -99,7 +99,7 @@ class Recommender:
             rules = wish.demands()
             values, rules = self._allowed(ranking, scores, rules, shopper, now_ms)
             watch.lap(ranking, "rules")
-            self._choose(ranking, self._items, values, rules, new, wish)
+            self._choose(ranking, self._items, values, rules, new, wish, now_ms)
             watch.lap(ranking, "diversify")
         self._explain(ranking, shopper, wish, new)
         watch.lap(ranking, "explain")
@@ -199,7 +199,7 @@ class Recommender:
             return False
         part = Part(self._items, found.rows)
         new = np.flatnonzero(np.isin(found.rows, new))
-        self._choose(ranking, part, found.values, rules, new, wish)
+        self._choose(ranking, part, found.values, rules, new, wish, now_ms)
         watch.lap(ranking, "diversify")
         if found.cut and len(ranking.items) < wish.n:
             return False
@@ -265,6 +265,7 @@ class Recommender:
         rules: Rules,
         new: Rows,
         wish: Wish,
+        now_ms: int,
     ) -> None:
         vectors = None
         if rules.diversity > 0 and self._scorer is not None:
@@ -273,7 +274,10 @@ class Recommender:
         rows = diversify(items, values, wish.n, rules, vectors, new)
         chances: list[float] | None = None
         if rules.explore is not None and rules.explore.share > 0 and len(rows):
-            rows, chances = explore(items, rows, values, rules, wish.seed)
+            rows, chances = explore(
+                items, rows, values, rules, wish.seed,
+                lambda some: self._popular.touches([items.ids[row] for row in some], now_ms),
+            )  # fmt: skip
         names = items.ids
         ranking.fill([(names[row], float(values[row])) for row in rows])
         for entry, chance in zip(ranking.items, chances or (), strict=False):
