@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,17 +141,19 @@ def test_propensities_of_thompson_sampling_are_the_chances_of_what_is_shown() ->
     rules = Rules(explore=Explore(share=0.8, pool=4, by="thompson", spread=2))
     chosen, touches = best(scores, 2), np.array([0.0, 8.0, 0.0, 3.0])
     pairs, told = Counter[tuple[int, ...]](), dict[tuple[int, ...], tuple[float, float]]()
-    rounds = 20_000
+
+    def known(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        return touches[rows]
+
+    rounds = 10_000
     for n in range(rounds):
-        rows, chances = explore(
-            ITEMS, chosen, scores, rules, f"seed {n}", lambda rows: touches[rows]
-        )
+        rows, chances = explore(ITEMS, chosen, scores, rules, f"seed {n}", known)
         pairs[tuple(rows.tolist())] += 1
         told[tuple(rows.tolist())] = (chances[0], chances[1])
     assert sum(one * other for one, other in told.values()) == pytest.approx(1.0, abs=1e-3)
     assert len({round(one, 9) for (row, _), (one, _) in told.items() if row == 2}) == 1
     for shown, (one, other) in told.items():
-        assert pairs[shown] / rounds == pytest.approx(one * other, abs=0.015)
+        assert pairs[shown] / rounds == pytest.approx(one * other, abs=0.02)
 
 
 def test_less_is_explored_of_what_is_known_better() -> None:
