@@ -16,6 +16,7 @@ from redis.exceptions import RedisClusterException
 from feature_repo.connection import in_our_words
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import EventRecord
+from services.links import moved
 from services.log_keys import dedup_key
 from services.log_writer import Entry, LogWriter
 from services.receipt import Appended, stream_id
@@ -45,7 +46,8 @@ class _Request:
 
     def __init__(self, records: Sequence[EventRecord]) -> None:
         self.entries: list[Entry] = [
-            (int(r.user[2:5]), dedup_key(r), r.user, r.encode(), r.linked) for r in records
+            (int(r.user[2:5]), dedup_key(r), r.user, r.encode(), r.linked, r.anonymous)
+            for r in records
         ]
         self.size = sum(len(entry[3]) for entry in self.entries)
         self.future: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
@@ -158,16 +160,39 @@ class Appender:
 
     async def _write(self, entries: list[Entry]) -> list[_Outcome]:
         outcomes: list[_Outcome | None] = [None] * len(entries)
-        erased = await self._writer.erased({e[4] for e in entries if e[4] is not None})
+        await self._link(entries, outcomes)
+        # Anonymous ids first: what is to be written for the user that one belongs to is known
+        # then, and keeps its place among the user's own events.
+        anonymous = [n for n, e in enumerate(entries) if e[5] and outcomes[n] is None]
+        for index, owner in (await self._in_order(anonymous, entries, outcomes)).items():
+            entries[index] = _moved(entries[index], owner)
+        rest = [index for index, outcome in enumerate(outcomes) if outcome is None]
+        await self._in_order(rest, entries, outcomes)
+        return [one for one in outcomes if one is not None]
+
+    async def _link(self, entries: list[Entry], outcomes: list[_Outcome | None]) -> None:
+        """Link what events name together; an id that is another user's is left out of them."""
+        linking = [index for index, entry in enumerate(entries) if entry[4] is not None]
+        pairs = list(dict.fromkeys((str(entries[n][4]), entries[n][2]) for n in linking))
+        owners = dict(zip(pairs, await self._writer.link(pairs), strict=True))
+        for index in linking:
+            entry = entries[index]
+            owner = owners[str(entry[4]), entry[2]]
+            if isinstance(owner, Exception):
+                outcomes[index] = _unconfirmed(owner)
+            elif owner is None:
+                outcomes[index] = Appended(entry[0], (0, 0), "erased")
+            elif owner != entry[2]:
+                entries[index] = _unlinked(entry)
+
+    async def _in_order(
+        self, indices: Sequence[int], entries: list[Entry], outcomes: list[_Outcome | None]
+    ) -> dict[int, str]:
+        """Write entries and note what became of them; return the owners of those not taken."""
         queues: dict[int, deque[int]] = defaultdict(deque)
-        for index, (partition, _, _, _, linked) in enumerate(entries):
-            known = erased.get(linked, False)
-            if isinstance(known, Exception):
-                outcomes[index] = _unconfirmed(known)
-            elif known:
-                outcomes[index] = Appended(partition, (0, 0), "erased")
-            else:
-                queues[partition].append(index)
+        for index in indices:
+            queues[entries[index][0]].append(index)
+        owners = dict[int, str]()
         # One call a partition at a time: were a later one done and an earlier one not, a
         # repeat would put a user's events into another order.
         while queues:
@@ -176,23 +201,27 @@ class Appender:
                 for partition, queue in queues.items()
             ]
             answers = await self._writer.write(
-                [(partition, [entries[i] for i in indices]) for partition, indices in waves]
+                [(partition, [entries[i] for i in some]) for partition, some in waves]
             )
-            for (partition, indices), answer in zip(waves, answers, strict=True):
+            for (partition, some), answer in zip(waves, answers, strict=True):
+                failure: _Outcome | None = None
                 if isinstance(answer, Exception):
-                    failure: _Outcome | None = _unconfirmed(answer)
+                    failure = _unconfirmed(answer)
+                    for index in some:
+                        outcomes[index] = failure
                 else:
-                    placed = [self._outcome(partition, text) for text in answer]
-                    for index, one in zip(indices, placed, strict=True):
-                        outcomes[index] = one
-                    failure = next((o for o in placed if isinstance(o, LogFullError)), None)
-                    indices = []  # noqa: PLW2901 - they have their outcomes
+                    for index, text in zip(some, answer, strict=True):
+                        if text[:1] == b">":
+                            owners[index] = text[1:].decode()
+                            continue
+                        outcomes[index] = one = self._outcome(partition, text)
+                        failure = failure or (one if isinstance(one, LogFullError) else None)
                 if failure is not None:
-                    for index in (*indices, *queues[partition]):
+                    for index in queues[partition]:
                         outcomes[index] = failure
                 if failure is not None or not queues[partition]:
                     del queues[partition]
-        return [one for one in outcomes if one is not None]
+        return owners
 
     def _outcome(self, partition: int, answer: bytes) -> _Outcome:
         sign = answer[:1]
@@ -207,6 +236,20 @@ class Appender:
             f"{self._lag_limit} may wait there: repeat the request with the same event ids "
             "in a few seconds"
         )
+
+
+def _moved(entry: Entry, owner: str) -> Entry:
+    """Return an anonymous id's event as the event of the user to whom the id belongs."""
+    _, name, anonymous, payload, _, _ = entry
+    record = moved(EventRecord.decode(payload), owner)
+    return int(owner[2:5]), name, owner, record.encode(), anonymous, False
+
+
+def _unlinked(entry: Entry) -> Entry:
+    partition, name, user, payload, _, anonymous = entry
+    record = EventRecord.decode(payload)
+    record.linked = None
+    return partition, name, user, record.encode(), None, anonymous
 
 
 def _unconfirmed(error: Exception) -> StoreUnavailableError:

@@ -28,6 +28,7 @@ class Bench(StrEnum):
     train = "train"
     materialize = "materialize"
     offline = "offline"
+    start = "start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,10 @@ class Given:
     minutes, plot
         Length of the soak, and the SVG file that it draws.
     items
-        For ``train``, size of a made-up catalogue instead: see `training.compare.large`.
+        For ``train``, size of a made-up catalogue instead: see `training.compare.large`; for
+        ``recommend``, a shop of this size beside the small ones.
+    drift, peers
+        For ``recommend``: many requests in a row; other servers beside.
     """
 
     model: Path | None = None
@@ -52,6 +56,8 @@ class Given:
     minutes: float = 20.0
     plot: Path | None = None
     items: int | None = None
+    drift: bool = False
+    peers: bool = False
 
 
 def measure(what: Bench, given: Given) -> dict[str, Any]:
@@ -75,11 +81,18 @@ def _updates(given: Given) -> dict[str, Any]:
 
 
 def _recommend(given: Given) -> dict[str, Any]:
-    del given
-    from services.bench_recommend import measure_recommend
+    from services.bench_recommend import SIZES, measure_recommend
 
+    sizes = SIZES if given.items is None else tuple(dict.fromkeys((*SIZES, given.items)))
     with step("measure recommendations") as tell:
-        return measure_recommend(tell)
+        return measure_recommend(tell, sizes=sizes, drift=given.drift, peers=given.peers)
+
+
+def _start(given: Given) -> dict[str, Any]:
+    from services.bench_start import measure_start
+
+    with step("measure starts") as tell:
+        return measure_start(tell, model=given.model)
 
 
 def _explain(given: Given) -> dict[str, Any]:
@@ -149,4 +162,5 @@ _RUN: Final[dict[Bench, Callable[[Given], dict[str, Any]]]] = {
     Bench.train: _train,
     Bench.materialize: _materialize,
     Bench.offline: _offline,
+    Bench.start: _start,
 }

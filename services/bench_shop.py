@@ -18,7 +18,9 @@ DEPARTMENTS: Final = 20
 SHELVES: Final = 300
 BRANDS: Final = 400
 ROW_ENTRIES: Final = 100
-"""Entries of each of the memories' rows."""
+"""Entries of each of the memories' rows …"""
+MOST_ENTRIES: Final = 20_000_000
+"""… and of all together, which a million items reach."""
 SERVICE: Final = "ranking_v1"
 
 
@@ -46,16 +48,15 @@ def catalogue_of(offered: list[Offer]) -> dict[str, bytes]:
 
 
 def write_model(offered: list[Offer], path: Path) -> Path:
-    """Write a model directory whose vocabulary is the first 50,000 offers at most."""
+    """Write a model directory that knows all offers."""
     import torch
 
     from training.config import ModelConfig
     from training.memory import KINDS, Memory, Table
     from training.model_dir import save
     from training.network import PortraitNetwork
-    from training.vocabulary import MAX_ITEMS
 
-    vocabulary = _vocabulary(offered[:MAX_ITEMS])
+    vocabulary = _vocabulary(offered)
     size, draw = len(vocabulary.items), np.random.default_rng(0)
     torch.manual_seed(0)
     features = _features()
@@ -66,12 +67,13 @@ def write_model(offered: list[Offer], path: Path) -> Path:
     assert network.mixing is not None
     with torch.no_grad():
         network.mixing.weights[1:, 0] = -2.0
-    indptr = np.arange(0, size * ROW_ENTRIES + 1, ROW_ENTRIES)
+    width = min(ROW_ENTRIES, MOST_ENTRIES // size)
+    indptr = np.arange(0, size * width + 1, width)
     tables = {
         kind: Table(
             indptr,
-            np.sort(draw.integers(0, size, (size, ROW_ENTRIES)), axis=1).astype(np.int32).ravel(),
-            draw.random(size * ROW_ENTRIES).astype(np.float16).astype(np.float32),
+            np.sort(draw.integers(0, size, (size, width)), axis=1).astype(np.int32).ravel(),
+            draw.random(size * width).astype(np.float16).astype(np.float32),
         )
         for kind in KINDS
     }

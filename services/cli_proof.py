@@ -20,11 +20,13 @@ def bench(
             "explain: whether explanations are faithful; "
             "audiences: counting whom a rule describes; soak: for long; "
             "lateness: what late events do to profiles; train: the training loop; "
-            "materialize: features into the store; offline: the point-in-time join"
+            "materialize: features into the store; offline: the point-in-time join; "
+            "start: until the service is ready"
         ),
     ] = Bench.service,
     model: Annotated[
-        Path | None, typer.Option(help="Model directory, for updates, explain, soak, lateness")
+        Path | None,
+        typer.Option(help="Model directory, for updates, explain, soak, lateness, start"),
     ] = None,
     data: Annotated[
         Path | None,
@@ -37,14 +39,26 @@ def bench(
     plot: Annotated[Path | None, typer.Option(help="SVG file that the soak draws")] = None,
     items: Annotated[
         int | None,
-        typer.Option(min=1000, max=1_000_000, help="For train: a made-up catalogue of so many"),
+        typer.Option(
+            min=1000,
+            max=1_000_000,
+            help="For train: a made-up catalogue of so many; for recommend: a shop of so many too",
+        ),
     ] = None,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="For recommend: 50,000 requests in a row too")
+    ] = False,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="For recommend: install and measure two other servers too"),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure a service started for the purpose, in a folder of its own.
 
     Examples: `portrait bench service --json` · `portrait bench updates --json` ·
-    `portrait bench recommend --json` ·
+    `portrait bench recommend --json` · `portrait bench recommend --items 1000000 --json` ·
+    `portrait bench recommend --drift --peers --json` · `portrait bench start --json` ·
     `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json` ·
     `portrait bench train --data ratings.parquet --json` ·
     `portrait bench train --items 1000000 --json` · `portrait bench materialize --json` ·
@@ -53,9 +67,13 @@ def bench(
     from feature_repo.errors import InvalidInputError
     from services.bench import table
 
-    if items is not None and (what is not Bench.train or data is not None):
-        raise InvalidInputError("--items is for `bench train` without --data: leave one out")
-    result = measure(what, Given(model, data, minutes, plot, items))
+    if items is not None and (what not in (Bench.train, Bench.recommend) or data is not None):
+        raise InvalidInputError(
+            "--items is for `bench train` without --data, and `bench recommend`: leave one out"
+        )
+    if (drift or peers) and what is not Bench.recommend:
+        raise InvalidInputError("--drift and --peers are for `bench recommend`: leave them out")
+    result = measure(what, Given(model, data, minutes, plot, items, drift, peers))
     console.print(table(result))
     if json:
         print_json(result)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from feature_repo import explicit
 from feature_repo.events import EventRecord
-from services.event_history import read_events
+from services.event_history import read_all
 from services.recommend.score import Facts, of_item
 from services.recommend.shopper import Shopper
 from services.shoppers import Asked
@@ -82,7 +82,8 @@ async def contributions(
         If the log cannot be read.
     """
     assert asked.entity is not None
-    found = await read_events(state, asked.entity, None, None, MAX_HISTORY + 1)
+    linked = asked.shopper.linked
+    found = await read_all(state, asked.entity, linked, None, None, MAX_HISTORY + 1)
     history = [record for _, record in reversed(found[:MAX_HISTORY])]
     whole = len(found) <= MAX_HISTORY
     if asked.shopper.learned is not None:

@@ -16,18 +16,22 @@ from feature_repo.entity import partition_of
 from feature_repo.errors import InvalidInputError
 from feature_repo.events import EventRecord
 from feature_repo.script import Script
+from services.links import moved
 from services.log_keys import (
     SEEN_TTL_S,
     dedup_key,
     erased_key,
     log_key,
+    owners_key,
     seen_keys,
     today,
     voided_key,
 )
+from services.log_writer import APPEND, append_keys
 from services.receipt import Position, stream_id
 
 _PAGE: Final = 500
+_UNBOUNDED: Final = 2**53
 
 _RETRY: Final = Script("""
 if #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then return 'gone' end
@@ -36,6 +40,8 @@ if ARGV[4] ~= '' and redis.call('SISMEMBER', KEYS[4], ARGV[4]) == 1 then
   redis.call('SADD', KEYS[2], ARGV[2])
   return 'erased'
 end
+local owner = ARGV[7] == '1' and redis.call('HGET', KEYS[6], ARGV[4])
+if owner and owner ~= '' then return '>' .. string.sub(owner, 1, #ARGV[4]) end
 local id = redis.call('XADD', KEYS[3], '*', 'e', ARGV[3])
 redis.call('XDEL', KEYS[1], ARGV[1])
 redis.call('SADD', KEYS[2], ARGV[2])
@@ -45,8 +51,10 @@ if ARGV[5] ~= '' then
 end
 return 'retried'
 """)
-"""KEYS: dead, voided, log, erased, seen today. ARGV: letter, its entry, record, user, dedup key,
-seconds for which ids are kept. A client that sends the event again gets the new receipt."""
+"""KEYS: dead, voided, log, erased, seen today, owners. ARGV: letter, its entry, record, user, dedup
+key, seconds for which ids are kept, '1' if the user is an anonymous id: one that has become a
+user's is answered by '>' and that user. A client that sends the event again gets the new
+receipt."""
 
 _DROP: Final = Script("""
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 'gone' end
@@ -146,13 +154,14 @@ def retry(
             return _dropped(client, letter).replace("dropped", "erased")
         keys = [
             _dead(partition), voided_key(partition), log_key(partition), erased_key(partition),
-            seen_keys(partition, today())[0],
+            seen_keys(partition, today())[0], owners_key(partition),
         ]  # fmt: skip
         args = [
             _parse(letter.id)[1], letter.entry, letter.record, event.user, dedup_key(event),
-            SEEN_TTL_S,
+            SEEN_TTL_S, "1" if event.anonymous else "",
         ]  # fmt: skip
-        return str(_RETRY(client, keys, args).decode())
+        answer = str(_RETRY(client, keys, args).decode())
+        return _moved(client, letter, event, answer[1:]) if answer.startswith(">") else answer
 
     return _each(client, partitions, ids, one)
 
@@ -204,6 +213,18 @@ def _each(
 def _dropped(client: Any, letter: DeadLetter) -> str:
     keys = [_dead(letter.partition), voided_key(letter.partition)]
     return str(_DROP(client, keys, [_parse(letter.id)[1], letter.entry]).decode())
+
+
+def _moved(client: Any, letter: DeadLetter, event: EventRecord, owner: str) -> str:
+    """Append an anonymous id's event for the user to whom the id belongs, then drop the letter.
+
+    Killed in between and repeated, the event is known already.
+    """
+    record, partition = moved(event, owner), partition_of(owner)
+    args = [SEEN_TTL_S, _UNBOUNDED, "0", dedup_key(record), owner, record.encode(), ""]
+    answer = APPEND(client, append_keys(partition, today()), args)[0]
+    dropped = _dropped(client, letter)
+    return dropped if dropped == "gone" else "erased" if answer == b"x" else "retried"
 
 
 def _dead(partition: int) -> bytes:

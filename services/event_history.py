@@ -27,6 +27,30 @@ _PAGE: Final = 1000
 _IMPORTED: Final = LogPosition(1, 0)  # imported history stands before it, the log after it
 
 
+async def read_all(
+    state: "GatewayState",
+    entity: str,
+    linked: Sequence[str],
+    before: Position | None,
+    type_: str | None,
+    limit: int,
+) -> list[tuple[Position, EventRecord]]:
+    """Do what `read_events` does, with the events of the anonymous ids that became the user's.
+
+    Parameters
+    ----------
+    linked
+        Entity ids of those; what is another's, or nobody's, is left out.
+    """
+    found = await read_events(state, entity, before, type_, limit)
+    for anonymous in linked:
+        if await state.owner(anonymous) == entity:
+            found += await read_events(state, anonymous, before, type_, limit)
+    if linked:
+        found.sort(key=lambda pair: pair[0], reverse=True)
+    return found[:limit]
+
+
 async def read_events(
     state: "GatewayState", entity: str, before: Position | None, type_: str | None, limit: int
 ) -> list[tuple[Position, EventRecord]]:

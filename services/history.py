@@ -18,10 +18,12 @@ from feature_repo.errors import PortraitError
 from feature_repo.events import EventRecord
 from services.archiver import decoded
 from services.dead_letters import voided
+from services.links import Placed
 from services.log_keys import cursor_key, log_key
 
 Found = dict[tuple[LogPosition, str], EventRecord]
-Histories = dict[str, list[EventRecord]]
+Histories = dict[str, list[Placed]]
+"""Users' events with their positions, in fold order."""
 
 _PAGE: Final = 1000
 
@@ -90,6 +92,12 @@ class PartitionHistory:
         """Return what happened to ``users`` with ``after < position <= until``; see `whole`."""
         return self._ordered(self._between(users, after, until), users)
 
+    def all(self, users: Sequence[str]) -> Histories:
+        """Return all there is of ``users`` in log and archive, applied or not; see `whole`."""
+        found = self._logged(LogPosition(0, 0), None)
+        found |= self._archived(self._archive.parts_of(self._partition), users, None, None)
+        return self._ordered(found, users)
+
     def _between(
         self, users: Sequence[str], after: LogPosition | None, until: LogPosition
     ) -> Found:
@@ -130,7 +138,7 @@ class PartitionHistory:
         histories: Histories = defaultdict(list)
         for (position, _), record in sorted(found.items(), key=lambda item: item[0]):
             if record.user in wanted and (position.ms, position.seq) not in void:
-                histories[record.user].append(record)
+                histories[record.user].append((position, record))
         return dict(histories)
 
 

@@ -82,7 +82,8 @@ async def post_event(
         return answer(reply, 202)
     await state.reached(appended.receipt, {appended.partition})
     user_id = event.user_id or event.anonymous_id or ""
-    profile = await current(state, record.user, user_id, "full")
+    owner = await state.owner(record.user) if record.anonymous else None
+    profile = await current(state, owner or record.user, user_id, "full")
     if profile is None:  # only a poison event leaves its user without a row
         raise ProblemError("not-applied-yet", "the event is stored but could not be applied")
     reply["profile"] = profile

@@ -29,6 +29,14 @@ def erased_key(partition: int) -> bytes:
     return b"{p%03d}erased" % partition
 
 
+def owners_key(partition: int) -> bytes:
+    """Return the hash of anonymous ids that have events of their own or belong to a user.
+
+    The value is empty, or the user's entity id, with a ``+`` behind if there were own events.
+    """
+    return b"{p%03d}owners" % partition
+
+
 def voided_key(partition: int) -> bytes:
     """Return the set of entries whose dead letters were retried or dropped."""
     return b"{p%03d}voided" % partition

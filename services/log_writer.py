@@ -7,7 +7,7 @@ events go together, and in which order, is `services.append`'s.
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,15 +17,18 @@ from redis.exceptions import ClusterDownError, MovedError, NoScriptError, RedisC
 
 from feature_repo.entity import partition_of
 from feature_repo.errors import StoreUnavailableError
+from feature_repo.live_row import row_key
 from feature_repo.script import Call, Script
-from services.log_keys import SEEN_TTL_S, erased_key, log_key, seen_keys, today
+from services.log_keys import SEEN_TTL_S, erased_key, log_key, owners_key, seen_keys, today
 
 WAIT_MS: Final = 300
 """Longest wait for replicas to confirm a group, below the client's own timeout."""
 APPEND: Final = Script((Path(__file__).parent / "append.lua").read_text())
+LINK: Final = Script((Path(__file__).parent / "link.lua").read_text())
 
-Entry = tuple[int, str, str, bytes, str | None]
-"""Partition, dedup key, user, record, and the linked anonymous id, if any."""
+Entry = tuple[int, str, str, bytes, str | None, bool]
+"""Partition, dedup key, user, record, the linked anonymous id, if any, and whether ``user`` is
+an anonymous id."""
 _FAILED: Final = (redis.RedisError, RedisClusterException, OSError, StoreUnavailableError)
 
 
@@ -42,24 +45,32 @@ class LogWriter:
         self._cluster = isinstance(client, redis.asyncio.RedisCluster)
         self._asking: asyncio.Task[None] | None = None
 
-    async def erased(self, entities: Collection[str]) -> dict[str | None, bool | Exception]:
-        """Say which entities have been erased.
+    async def link(self, pairs: Sequence[tuple[str, str]]) -> list[str | Exception | None]:
+        """Make anonymous ids their users', each unless it is another's.
 
-        An anonymous id's tombstone may lie in another slot than its user's log, where the
-        script cannot look.
+        It may lie in another slot than its user's log, where the append script cannot look.
+
+        Parameters
+        ----------
+        pairs
+            Anonymous ids, each with the user that an event names beside it.
+
+        Returns
+        -------
+        list
+            The owner of each anonymous id; None if it has been erased.
         """
-        asked = list(entities)
-        keys = [erased_key(partition_of(entity)) for entity in asked]
-        found = await self._by_node(
-            keys,
-            lambda pipe, n, options: pipe.execute_command(
-                "SISMEMBER", keys[n], asked[n], **options
-            ),
-        )
-        return {
-            entity: answer if isinstance(answer, Exception) else bool(answer)
-            for entity, answer in zip(asked, found, strict=True)
-        }
+        calls: list[Call] = []
+        for anonymous, user in pairs:
+            partition = partition_of(anonymous)
+            keys = [erased_key(partition), owners_key(partition), row_key(anonymous)]
+            calls.append((keys, [anonymous, user]))
+        answers = await self._scripted(LINK, calls)
+        return [
+            answer if isinstance(answer, Exception) else
+            None if answer == b"x" else answer.decode().removesuffix("+")
+            for answer in answers
+        ]  # fmt: skip
 
     async def write(
         self, groups: Sequence[tuple[int, Sequence[Entry]]]
@@ -74,24 +85,29 @@ class LogWriter:
         day = today()
         calls: list[Call] = []
         for partition, entries in groups:
-            keys = [log_key(partition), erased_key(partition), *seen_keys(partition, day)]
+            keys = append_keys(partition, day)
             args: list[Any] = [SEEN_TTL_S, self._lag_limit, "1" if self._replicas else "0"]
-            for entry in entries:
-                args += entry[1:4]
+            for _, name, user, record, _, anonymous in entries:
+                args += (name, user, record, "1" if anonymous else "")
             calls.append((keys, args))
-        answers = await self._append(calls, whole=False)
+        return await self._scripted(APPEND, calls, self._replicas)
+
+    async def _scripted(self, script: Script, calls: list[Call], replicas: int = 0) -> list[Any]:
+        answers = await self._run(script, calls, replicas, whole=False)
         missing = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if missing:
-            again = await self._append([calls[n] for n in missing], whole=True)
+            again = await self._run(script, [calls[n] for n in missing], replicas, whole=True)
             for n, answer in zip(missing, again, strict=True):
                 answers[n] = answer
         return answers
 
-    async def _append(self, calls: list[Call], *, whole: bool) -> list[Any]:
+    async def _run(
+        self, script: Script, calls: list[Call], replicas: int, *, whole: bool
+    ) -> list[Any]:
         return await self._by_node(
             [keys[0] for keys, _ in calls],
-            lambda pipe, n, options: APPEND.queue(pipe, calls[n], whole=whole, **options),
-            replicas=self._replicas,
+            lambda pipe, n, options: script.queue(pipe, calls[n], whole=whole, **options),
+            replicas=replicas,
         )
 
     async def _by_node(self, keys: Sequence[bytes], queue: Any, replicas: int = 0) -> list[Any]:
@@ -162,6 +178,14 @@ class LogWriter:
                 await manager.initialize()
 
         self._asking = asyncio.create_task(ask())
+
+
+def append_keys(partition: int, day: int) -> list[bytes]:
+    """Return the keys that the append script takes."""
+    return [
+        log_key(partition), erased_key(partition), owners_key(partition),
+        *seen_keys(partition, day),
+    ]  # fmt: skip
 
 
 def _confirmed(answers: list[Any], replicas: int) -> list[Any]:

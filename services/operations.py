@@ -13,6 +13,7 @@ from services.answer_schemas import LIVE, METRICS, MODELS, READY
 from services.answers import answer, gateway
 from services.health import Health
 from services.models import chosen
+from services.receipt import Receipt
 from services.state import GatewayState
 
 router = APIRouter(tags=["operations"])
@@ -114,7 +115,7 @@ async def wait_for_receipt(
     """Answer 204 once everything up to the receipt is applied, in every partition it names."""
     state = gateway(request)
     partitions = set(range(state.tenant.partitions))
-    await state.wait_applied(after, {f"{{p{p:03d}}}" for p in partitions})
+    await state.reached(Receipt.parse(after), partitions)
     return Response(status_code=204)
 
 

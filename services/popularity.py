@@ -40,6 +40,17 @@ def amounts(events: Iterable[EventRecord], half_life_ms: int = HALF_LIFE_MS) -> 
     return gained
 
 
+def fading(now_ms: int) -> float:
+    """Return what a score of `KEY` is to be multiplied by to count touches as of ``now_ms``.
+
+    Examples
+    --------
+    >>> fading(_LANDMARK_MS + 2 * HALF_LIFE_MS)
+    0.25
+    """
+    return math.exp2(max(-1000.0, (_LANDMARK_MS - now_ms) / HALF_LIFE_MS))
+
+
 def seed(client: Any, archive: Archive) -> int:
     """Fill each set from the archive in one step and return the number of items."""
     count = 0

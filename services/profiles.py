@@ -13,7 +13,7 @@ from feature_repo.events import record_to_api
 from feature_repo.live_row import LiveState
 from services.answer_schemas import EVENTS
 from services.answers import answer, gateway
-from services.event_history import Position, read_events
+from services.event_history import Position, read_all
 from services.problems import ProblemError
 from services.profile_schemas import PROFILE
 from services.serving import Serving
@@ -128,7 +128,8 @@ async def get_events(
         raise ProblemError("forbidden", f"limit over {_MAX_LIMIT} needs a key with scope admin")
     entity, row = await state.find(user_id, after)
     before = None if cursor is None else _decode_cursor(cursor)
-    found = await read_events(state, entity, before, type_, limit + 1)
+    linked = [] if row is None else state.profile(row).standing.linked
+    found = await read_all(state, entity, linked, before, type_, limit + 1)
     if not found and row is None:
         raise ProblemError("not-found", "no event of this user is known")
     page = found[:limit]

@@ -28,6 +28,7 @@ from feature_repo.part_set import part_writer
 from services import catalogue, models, popularity
 from services.archiver import decoded
 from services.embedded import connect
+from services.linked_history import restore_owners
 from services.log_keys import log_key
 from services.model_switch import switch_model
 from services.rebuild_jobs import SNAPSHOT, TIMEOUT_S, Job, results
@@ -81,6 +82,7 @@ def rebuild(
                 catalogue.load_archive(client, settings.home)
                 popularity.seed(client, archive)
                 switch_model(client, range(partitions), target)
+                restore_owners(client, archive, partitions)
                 chosen = _everyone(client, archive, partitions) if users is None else set(users)
         finally:
             client.close()

@@ -70,7 +70,7 @@ class Asking(BaseModel):
         Id | None, Field(description="Chooses the rules, and has the impression logged")
     ] = None
     explain: bool = False
-    category: Annotated[str | None, Field(max_length=256)] = None
+    category: Category | None = None
     brand: Annotated[str | None, Field(min_length=1, max_length=256)] = None
     min_price: _Price = None
     max_price: _Price = None

@@ -134,7 +134,7 @@ def _note(
     """Have the impression logged; a session without a user has nobody to log it for."""
     if asked.entity is None or user_id is None or not items:
         return
-    anonymous = asked.entity != state.tenant.entity(user_id)
+    anonymous = asked.entity == state.tenant.anonymous(user_id)
     received_ms = asked.now_ms if state.clock.replay else wall_ms()
     state.impressions.note(
         Shown(asked.entity, anonymous, wish.seed, placement, items, asked.now_ms, received_ms)

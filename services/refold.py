@@ -7,7 +7,7 @@ runs (`rebuild`).
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from feature_repo.live_row import LiveState
 from feature_repo.live_store import read_versions, replace_live
 from services.history import PartitionHistory
 from services.lease import Leases
+from services.linked_history import LinkedHistory
+from services.links import fresh_links
 from services.log_keys import erased_key
 from services.transition import Transition
 
@@ -102,6 +104,7 @@ class _Work:
         self._transition = transition
         self._partition = partition
         self._history = PartitionHistory(client, archive, partition)
+        self._linked = LinkedHistory(client, archive)
         self._cursor = LogPosition(0, 0)
         self._expected: dict[str, int | None] = {}
         self.rows: dict[str, LiveState] = {}
@@ -113,18 +116,24 @@ class _Work:
         with translated():
             erased = self._client.smismember(erased_key(self._partition), list(users))
         users = [user for user, gone in zip(users, erased, strict=True) if not gone]
-        self._cursor, histories = self._history.whole(users, lambda: self._look(users))
-        self.rows = self._transition.fold(histories)
+        self.rows = self._whole(users, lambda: self._look(users))
         self.short = [u for u, v in self._expected.items() if v is not None and u not in self.rows]
 
     def catch_up(self) -> None:
-        """Fold what happened since on top."""
+        """Fold what happened since on top; a history that was joined meanwhile from its start."""
         before = self._cursor
         self._cursor = self._look(list(self.rows))
         histories = self._history.since(list(self.rows), before, self._cursor)
-        events = [event for history in histories.values() for event in history]
+        linking = [u for u, events in histories.items() if fresh_links(self.rows[u], events)]
+        events = [e for u, found in histories.items() if u not in linking for _, e in found]
         if events:
             self.rows |= self._transition.apply(self.rows, events)[0]
+        if linking:
+            self.rows |= self._whole(linking, lambda: self._cursor)
+
+    def _whole(self, users: Sequence[str], look: Callable[[], LogPosition]) -> dict[str, LiveState]:
+        self._cursor, own = self._history.whole(users, look)
+        return self._transition.fold(self._linked.joined(own))
 
     def replace(self) -> set[str]:
         """Put the rows in place; those returned, and kept in ``rows``, had moved on."""

@@ -11,7 +11,7 @@ import structlog
 
 from feature_repo import explicit
 from feature_repo.connection import connect_async, translated
-from feature_repo.entity import Tenant
+from feature_repo.entity import Tenant, partition_of
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
 from services import popularity
@@ -23,7 +23,9 @@ from services.catalogue import CHANGED, Catalogue
 from services.clock import ServiceClock
 from services.health import Probe
 from services.impressions import Counted, Impressions
+from services.links import owner_of
 from services.log import Appender
+from services.log_keys import owners_key
 from services.problems import ProblemError
 from services.rate_limits import RateLimits
 from services.receipt import Receipt
@@ -140,19 +142,14 @@ class GatewayState:
         except TimeoutError:
             raise StoreUnavailableError("the online store does not answer: retry") from None
 
-    async def wait_applied(self, after: str | None, entities: set[str]) -> None:
-        """Return once the receipt ``after`` is applied as far as it concerns ``entities``.
+    async def reached(self, receipt: Receipt, partitions: set[int]) -> None:
+        """Return once ``receipt`` is applied in ``partitions``.
 
         Raises
         ------
         ProblemError
             504 if that takes longer than ``settings.wait_ms``.
         """
-        if after is not None:
-            await self.reached(Receipt.parse(after), {int(entity[2:5]) for entity in entities})
-
-    async def reached(self, receipt: Receipt, partitions: set[int]) -> None:
-        """Return once ``receipt`` is applied in ``partitions``; see `wait_applied`."""
         with translated():
             done = await self.applied.wait(receipt, partitions, self.settings.wait_ms / 1000)
         if not done:
@@ -182,13 +179,21 @@ class GatewayState:
         """
         batch = [] if service is None else self.features.fields(service)
         values = await self.bounded(self.store.hmget(row_key(entity_id), [*FIELDS, *batch]))
+        return self._parsed(values, service)
+
+    def _parsed(
+        self, values: list[bytes | None], service: str | None
+    ) -> tuple[LiveState | None, dict[str, Any] | None]:
         row = parse_live(values[: len(FIELDS)])
         if service is None:
             return row, None
         return row, self.features.decode(service, values[len(FIELDS) :])
 
     async def find(self, user_id: str, after: str | None) -> tuple[str, LiveState | None]:
-        """Return the entity id and row of a user id, or of an anonymous id of that name."""
+        """Return the entity id and row of a user id, or of an anonymous id of that name.
+
+        An anonymous id that belongs to a user is read as that user.
+        """
         return (await self.find_whole(user_id, after, None))[:2]
 
     async def find_whole(
@@ -196,12 +201,43 @@ class GatewayState:
     ) -> tuple[str, LiveState | None, dict[str, Any] | None]:
         """Do what `find` does, and return the batch features of ``service`` as well."""
         known, unknown = self.tenant.entity(user_id), self.tenant.anonymous(user_id)
-        await self.wait_applied(after, {known, unknown})
+        await self._wait_for(after, known, unknown)
         row, batch = await self.read(known, service)
         if row is not None:
             return known, row, batch
-        row, batch = await self.read(unknown, service)
+        anonymous, owner = await self._read_anonymous(unknown, service)
+        if owner is not None:
+            row, batch = await self.read(owner, service)
+            if row is not None:
+                return owner, row, batch
+        row, batch = anonymous
         return (known if row is None else unknown), row, batch
+
+    async def owner(self, anonymous: str) -> str | None:
+        """Return the entity id of the user to whom an anonymous id belongs; None: nobody's."""
+        value = await self.bounded(self.store.hget(owners_key(partition_of(anonymous)), anonymous))
+        return owner_of(value)
+
+    async def _wait_for(self, after: str | None, known: str, unknown: str) -> None:
+        if after is None:
+            return
+        entities, receipt = {known, unknown}, Receipt.parse(after)
+        if receipt.positions.keys() - {partition_of(entity) for entity in entities}:
+            # What an anonymous id does stands in the log of the user it belongs to.
+            owner = await self.owner(unknown)
+            entities |= {owner} if owner is not None else set()
+        await self.reached(receipt, {partition_of(entity) for entity in entities})
+
+    async def _read_anonymous(
+        self, entity_id: str, service: str | None
+    ) -> tuple[tuple[LiveState | None, dict[str, Any] | None], str | None]:
+        """Do what `read` does, and return whose the anonymous id is, in the same round trip."""
+        fields = [*FIELDS, *([] if service is None else self.features.fields(service))]
+        async with self.store.pipeline(transaction=False) as pipe:
+            pipe.hmget(row_key(entity_id), fields)
+            pipe.hget(owners_key(partition_of(entity_id)), entity_id)
+            values, owner = await self.bounded(pipe.execute())
+        return self._parsed(values, service), owner_of(owner)
 
     @property
     def model(self) -> Any:

@@ -31,6 +31,7 @@ from services import heap
 from services.archiver import SETTLE_MS, Archiver
 from services.audience_watch import AudienceWatch
 from services.lease import LEASE_MS, UPDATERS, Leases
+from services.linking import Linking
 from services.log_batch import Batch, cut
 from services.log_reader import reader
 from services.pace import Pace
@@ -75,6 +76,7 @@ class UpdaterLoop:
         self._leases = Leases(self._quick, self._owner, lease_ms, patience)
         archive = Archive(settings.home / "archive" / "events")
         self._archiver = Archiver(self._client, archive, settle_ms=SETTLE_MS)
+        self._linking = Linking(self._client, archive)
         self._tally = Tally(self._quick, patience)
         self._watch = AudienceWatch(self._quick, patience)
         self._pace = Pace()
@@ -153,11 +155,15 @@ class UpdaterLoop:
             self._pace.lasted(time.monotonic() - start_s, taken)
         self._tally.flush()
 
-    def _apply(self, batches: Sequence[Batch]) -> None:
+    def _apply(self, batches: list[Batch]) -> None:
         users = {b.partition: list(dict.fromkeys(e.user for e in b.events)) for b in batches}
         rebuilt, rows = read_batch(self._client, users)
-        events = [event for batch in batches for event in batch.events]
-        changed, poison = self._transition.apply(rows, events) if events else ({}, {})
+        work = self._linking.work(batches, self._cursors, rows)
+        changed, poison = (
+            self._transition.apply(work.rows, work.events) if work.events else ({}, {})
+        )
+        if poison:
+            poison = {work.places[n]: why for n, why in poison.items() if work.places[n] >= 0}
         mine: dict[int, dict[str, LiveState]] = defaultdict(dict)
         for user, row in changed.items():
             mine[int(user[2:5])][user] = row

@@ -184,6 +184,16 @@ class Search:
         out: Floats = scores(self._items, queries)[0].numpy()
         return out
 
+    def at(self, queries: Queries, rows: Ints) -> Floats:
+        """Return the scores of some items at the one request, shape (len(rows),)."""
+        out: Floats = self._vectors[rows] @ queries.x[0].numpy()
+        out += self._extras[rows] @ queries.e[0].numpy()
+        if len(queries.key):
+            key, amount = queries.key.numpy(), queries.amount.numpy()
+            near = np.searchsorted(key, rows).clip(max=len(key) - 1)
+            out += np.where(key[near] == rows, amount[near], 0.0).astype(np.float32)
+        return out
+
     def best(
         self, queries: Queries, k: int, allowed: npt.NDArray[np.bool_] | None = None
     ) -> tuple[Ints, Floats, int]:

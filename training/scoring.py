@@ -33,6 +33,23 @@ class NextCategories:
     calibrated: bool
 
 
+class Asked:
+    """One request, asked for its best items or for the scores of some, never for all."""
+
+    def __init__(self, search: Search, queries: Queries) -> None:
+        self._search = search
+        self._queries = queries
+
+    def best(self, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Ints, Floats]:
+        """Return the ``k`` best items from 0, best first, and their scores; see `Scorer.top`."""
+        item, score, _ = self._search.best(self._queries, k, allowed)
+        return item, score
+
+    def at(self, rows: Ints) -> Floats:
+        """Return the scores of some items, in their order."""
+        return self._search.at(self._queries, rows)
+
+
 class Scorer:
     """Reads states made by the same model.
 
@@ -135,11 +152,27 @@ class Scorer:
         if parts is None:
             order = self._popular if allowed is None else self._popular[allowed[self._popular]]
             return order[:k], self.model.vocabulary.log_popularity[order[:k]]
+        return self._asked(parts, now_ms, user_features).best(min(k, len(self._popular)), allowed)
+
+    def ask(
+        self, state: bytes, now_ms: int | None, user_features: Mapping[str, Any] | None = None
+    ) -> Asked | None:
+        """Return a request of a state, to be asked for items; None before its first event.
+
+        Raises
+        ------
+        ModelMismatchError
+            If another model made the state.
+        """
+        parts = self._read(state)
+        return None if parts is None else self._asked(parts, now_ms, user_features)
+
+    def _asked(
+        self, parts: LearnedStates, now_ms: int | None, user_features: Mapping[str, Any] | None
+    ) -> Asked:
         with torch.inference_mode():
             u, requests, now = self._vector(parts, now_ms, user_features)
-            queries = self._queries(parts, u, requests, now)
-        item, score, _ = self._search.best(queries, min(k, len(self._popular)), allowed)
-        return item, score
+            return Asked(self._search, self._queries(parts, u, requests, now))
 
     def experts(
         self,

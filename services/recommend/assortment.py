@@ -2,15 +2,18 @@
 
 Rows are the model's vocabulary first, in its order, then the catalogue's other items, then
 items known from events alone. An edit of the catalogue changes its row in place; everything
-is built anew only when the catalogue was loaded in bulk. Belongs here: what an item *is*.
-Not here: who should see it.
+is laid out anew only when the catalogue was loaded in bulk, aside, while the old rows serve.
+Belongs here: what an item *is*. Not here: who should see it.
 """
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from services.catalogue import Catalogue, Entry
 
@@ -19,6 +22,9 @@ Rows = npt.NDArray[np.int64]
 
 MAX_UNLISTED: Final = 100_000
 """Items known from events alone that are kept, beside vocabulary and catalogue."""
+ASIDE_ITEMS: Final = 5_000
+"""From so many items on, a new layout is made in a thread; fewer take some milliseconds."""
+_CHUNK: Final = 2_000
 UNKNOWN_MS: Final = -1
 _COLUMNS: Final = (
     ("fit", np.bool_, False), ("in_stock", np.bool_, True), ("from_ms", np.int64, 0),
@@ -65,6 +71,8 @@ class Assortment:
         Item id of each row.
     categories, brands
         Names by the numbers in the columns ``category`` and ``brand``.
+    edits, layouts
+        Grow with every change, and with every new layout, in which rows are others.
     fit, in_stock, from_ms, added_ms, price, category, brand
         Columns: whether it may be shown at all; in stock; available from and first put (epoch
         ms); price (NaN unknown); numbers of names.
@@ -84,6 +92,9 @@ class Assortment:
         self.ids = list(vocabulary)
         self.row = {item: n for n, item in enumerate(self.ids)}
         self.edits = 0
+        self.layouts = 0
+        self._vocabulary = vocabulary
+        self._aside: Future[Assortment] | None = None
         self._changes = -1
         self._unlisted = 0
         self._offered: tuple[int, int, Mask] | None = None
@@ -92,17 +103,40 @@ class Assortment:
         return len(self.ids)
 
     def refresh(self) -> None:
-        """Take up what changed in the catalogue since the last time."""
+        """Take up what changed in the catalogue since the last time.
+
+        After a bulk load of many items what is answered stays as it was until they are laid out;
+        edits meanwhile are taken up at once, there and here.
+        """
+        if self._aside is not None and self._aside.done():
+            self._adopt(self._aside.result())
+            self._aside = None
         if self._catalogue.changes == self._changes:
             return
         changed = self._catalogue.since(self._changes)
-        if changed is None:
-            self._build()
-            return
-        for item in changed:
-            self._set(self._place(item), item)
-        self._changes = self._catalogue.changes
+        if changed is not None:
+            for item in changed:
+                self._set(self._place(item), item)
+            self._changes = self._catalogue.changes
+            self.edits += 1
+        elif self._changes < 0 or len(self._catalogue.entries) < ASIDE_ITEMS:
+            self._build(self.ids[self.known :])
+        elif self._aside is None:
+            other = Assortment(self._catalogue, self._vocabulary)
+            self._aside = _aside.submit(other._built, self.ids[self.known :])
+            self._changes = self._catalogue.changes
+
+    def _built(self, unlisted: Sequence[str]) -> "Assortment":
+        self._build(unlisted)
+        return self
+
+    def _adopt(self, other: "Assortment") -> None:
+        """Take the rows of a layout that was made aside; what was edited meanwhile comes next."""
+        for name in ("ids", "row", "categories", "brands", "_whole", "_unlisted", "_changes"):
+            setattr(self, name, getattr(other, name))
+        self._cut()
         self.edits += 1
+        self.layouts += 1
 
     def place(self, item: str) -> int | None:
         """Return the row of an item, made if there is room; None otherwise."""
@@ -143,22 +177,32 @@ class Assortment:
         start = self.from_ms[row]
         return np.where(start > 0, start, self.added_ms[row])
 
-    def _build(self) -> None:
+    def _build(self, unlisted: Sequence[str]) -> None:
+        """Lay everything out; ``unlisted`` are items known from events alone.
+
+        In steps of Python, between which other threads run: no single call takes long.
+        """
         changes, listed = self._catalogue.changes, self._catalogue.entries
-        vocabulary = self.ids[: self.known]
-        others = sorted(listed.keys() - set(vocabulary))
-        unlisted = [item for item in self.ids[self.known :] if item not in listed]
-        ids = [*vocabulary, *others, *unlisted]
+        row = {item: n for n, item in enumerate(self._vocabulary)}
+        others = _sorted([item for item in list(listed) if item not in row])
+        kept = [item for item in unlisted if item not in listed and item not in row]
+        ids = [*self._vocabulary, *others, *kept]
         self.categories, self.brands = Names(), Names()
-        self.ids, self.row = ids, {item: n for n, item in enumerate(ids)}
         self._whole = self._columns(len(ids))
-        values = list(zip(*(self._values(item) for item in ids), strict=True))
-        for column, given in zip(self._whole, values, strict=False):
-            column[: len(ids)] = given
+        for start in range(0, len(ids), _CHUNK):
+            some = ids[start : start + _CHUNK]
+            for column, given in zip(
+                self._whole, zip(*map(self._values, some), strict=True), strict=False
+            ):
+                column[start : start + len(some)] = given
+        for n in range(self.known, len(ids)):
+            row[ids[n]] = n
+        self.ids, self.row = ids, row
         self._cut()
-        self._unlisted = len(unlisted)
+        self._unlisted = len(kept)
         self._changes = changes  # of before: what was edited meanwhile is taken up next
         self.edits += 1
+        self.layouts += 1
 
     def _place(self, item: str) -> int:
         row = self.row.get(item)
@@ -199,3 +243,45 @@ class Assortment:
             self.categories.number(entry.category),
             self.brands.number(entry.brand),
         )
+
+
+class Part:
+    """Some rows of an assortment, as one of their own.
+
+    Parameters
+    ----------
+    items
+        The whole.
+    rows
+        Ascending.
+
+    Attributes
+    ----------
+    vocabulary
+        Those of the rows that the model knows.
+    """
+
+    def __init__(self, items: Assortment, rows: Rows) -> None:
+        self.rows = rows
+        self.known = int(np.searchsorted(rows, items.known))
+        self.vocabulary = rows[: self.known]
+        self.ids = [items.ids[row] for row in rows.tolist()]
+        self.categories, self.brands = items.categories, items.brands
+        self.category, self.brand = items.category[rows], items.brand[rows]
+
+
+Items = Assortment | Part
+
+_aside: Final = ThreadPoolExecutor(1, thread_name_prefix="layout")
+
+
+def _sorted(items: list[str]) -> list[str]:
+    """Return items in order, of many without holding up other threads."""
+    if len(items) < ASIDE_ITEMS:
+        return sorted(items)
+    parts = [pa.array(items[n : n + _CHUNK]) for n in range(0, len(items), _CHUNK)]
+    order = pc.sort_indices(pa.chunked_array(parts)).to_numpy()
+    found = list[str]()
+    for start in range(0, len(order), _CHUNK):
+        found += [items[n] for n in order[start : start + _CHUNK].tolist()]
+    return found

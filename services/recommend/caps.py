@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from services.recommend.assortment import Assortment, Mask, Rows
+from services.recommend.assortment import Items, Mask, Rows
 from services.recommend.rules import Cap
 
 
@@ -25,7 +25,7 @@ class Caps:
         Whether each of the pool may be taken, shape (P,).
     """
 
-    def __init__(self, items: Assortment, pool: Rows, cap: Cap) -> None:
+    def __init__(self, items: Items, pool: Rows, cap: Cap) -> None:
         self.open: Mask = np.ones(len(pool), np.bool_)
         self._columns: list[tuple[Any, int, Counter[Any]]] = []
         if cap.brand is not None:

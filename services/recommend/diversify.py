@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from services.recommend.assortment import Assortment, Rows
+from services.recommend.assortment import Items, Rows
 from services.recommend.caps import Caps
 from services.recommend.rules import Rules
 
@@ -33,7 +33,12 @@ def best(scores: Floats, n: int) -> Rows:
 
 
 def diversify(
-    items: Assortment, scores: Floats, n: int, rules: Rules, vectors: Floats | None, new: Rows
+    items: Items,
+    scores: Floats,
+    n: int,
+    rules: Rules,
+    vectors: Floats | None,
+    new: Rows,
 ) -> Rows:
     """Return the rows of the list, best first.
 
@@ -58,7 +63,12 @@ def diversify(
 
 
 def _greedy(
-    items: Assortment, scores: Floats, n: int, rules: Rules, vectors: Floats | None, size: int
+    items: Items,
+    scores: Floats,
+    n: int,
+    rules: Rules,
+    vectors: Floats | None,
+    size: int,
 ) -> Rows:
     pool = best(scores, size)
     likest, caps = np.full(len(pool), -1.0), Caps(items, pool, rules.cap)
@@ -77,7 +87,7 @@ def _greedy(
     return out
 
 
-def _likeness(items: Assortment, pool: Rows, at: int, vectors: Floats | None) -> Floats:
+def _likeness(items: Items, pool: Rows, at: int, vectors: Floats | None) -> Floats:
     """Return how alike the pool's items are to one of it, −1 to 1."""
     shelf = items.category[pool]
     same = 0.5 * ((shelf == shelf[at]) & (shelf > 0))

@@ -1,28 +1,44 @@
-"""Chance: some places go to a random one of the best items, and how likely each was is said.
+"""Chance: some places go to another of the best items, and how likely each was is said.
 
-Epsilon-greedy by place: with P, what remains of the list and of the best ``pool`` items, and
-the item x that the list would have next, a place shows x with probability ``1 − ε + ε/|P|``
-and any other of P with ``ε/|P|``. These propensities are what counterfactual estimates need
-(Bottou et al., JMLR 2013). The draw follows from the recommendation's id, so an answer can be
-audited.
+By place, with P what remains of the list and of the best ``pool`` items, and the item x that the
+list would have next, a place shows x with probability ``1 − ε + ε·q(x)`` and any other y of P with
+``ε·q(y)``. Epsilon-greedy: ``q = 1/|P|``. Thompson sampling (Agrawal and Goyal, AISTATS 2013,
+normal): q(y) is the chance that y is the best, if each item's score is normal around what is
+predicted, with standard deviation ``s / √(1 + k)`` after k touches lately. These
+propensities are what counterfactual estimates need (Bottou et al., JMLR 2013). The draw follows
+from the recommendation's id, so an answer can be audited.
 """
 
 import random
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
-from services.recommend.assortment import Assortment, Rows
+from services.recommend.assortment import Items, Rows
 from services.recommend.caps import Caps
 from services.recommend.diversify import best
 from services.recommend.rules import Rules
 
 Floats = npt.NDArray[np.floating[Any]]
+_STEPS: Final = 256
+_TAIL: Final = 8.0  # standard deviations beyond which nothing is drawn
+
+
+def untouched(rows: Rows) -> Floats:
+    """Return that nobody touched any of the rows."""
+    return np.zeros(len(rows))
 
 
 def explore(
-    items: Assortment, chosen: Rows, scores: Floats, rules: Rules, seed: str
+    items: Items,
+    chosen: Rows,
+    scores: Floats,
+    rules: Rules,
+    seed: str,
+    touches: Callable[[Rows], Floats] = untouched,
 ) -> tuple[Rows, list[float]]:
     """Return the rows to show, and the propensity of each given the places before it.
 
@@ -36,16 +52,56 @@ def explore(
         ``explore``, and the caps, which leave the pool as they are reached.
     seed
         The recommendation's id.
+    touches
+        Gives how often each of some rows was touched lately.
     """
     assert rules.explore is not None
     draw, share = random.Random(seed), rules.explore.share  # noqa: S311 - no secret
     ranked = [*chosen.tolist(), *best(scores, rules.explore.pool).tolist()]
     pool = np.array(list(dict.fromkeys(ranked)), np.int64)  # the list's own come first
     caps, shown, chances = Caps(items, pool, rules.cap), list[int](), list[float]()
+    beliefs = None
+    if rules.explore.by == "thompson":
+        beliefs = _beliefs(scores[pool].astype(np.float64), touches(pool), rules.explore.spread)
     while len(shown) < len(chosen) and caps.open.any():
-        open_ = np.flatnonzero(caps.open).tolist()
-        at = draw.choice(open_) if draw.random() < share else open_[0]
+        open_ = np.flatnonzero(caps.open)
+        by_chance = draw.random() < share
+        if beliefs is None:
+            at = draw.choice(open_.tolist()) if by_chance else int(open_[0])
+            chance = 1 / len(open_)
+        else:
+            mean, deviation = beliefs[0][open_], beliefs[1][open_]
+            drawn = mean + deviation * [draw.gauss(0, 1) for _ in open_] if by_chance else -open_
+            place = int(np.argmax(drawn))
+            at, chance = int(open_[place]), chance_of_best(mean, deviation, place)
         caps.take(at)
         shown.append(at)
-        chances.append(share / len(open_) + (1 - share if at == open_[0] else 0.0))
+        chances.append(share * chance + (1 - share if at == open_[0] else 0.0))
     return pool[shown], chances
+
+
+def _beliefs(scores: Floats, touches: Floats, spread: float) -> tuple[Floats, Floats]:
+    """Return mean and standard deviation of each item's score."""
+    unit = float(scores.std()) or 1.0
+    return scores, spread * unit / np.sqrt(1 + touches)
+
+
+def chance_of_best(mean: Floats, deviation: Floats, place: int) -> float:
+    """Return the chance that the normal variable at ``place`` is the greatest of all.
+
+    ``∫ φ((t − m)/s)/s · Π Φ((t − mⱼ)/sⱼ) dt`` over the others j, by the trapezoidal rule where the
+    integrand is not 0.
+    """
+    if len(mean) == 1:
+        return 1.0
+    others = np.arange(len(mean)) != place
+    low = max(
+        float((mean[others] - _TAIL * deviation[others]).max()),
+        float(mean[place] - _TAIL * deviation[place]),
+    )
+    high = max(low, float(mean[place])) + _TAIL * float(deviation[place])
+    t = np.linspace(low, high, _STEPS)
+    density = np.exp(-0.5 * ((t - mean[place]) / deviation[place]) ** 2)
+    density /= deviation[place] * np.sqrt(2 * np.pi)
+    below = ndtr((t[:, None] - mean[others]) / deviation[others]).prod(axis=1)
+    return float(np.trapezoid(density * below, t))

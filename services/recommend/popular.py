@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from services.popularity import fading
 from services.recommend.assortment import Assortment, Rows
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -23,13 +24,21 @@ class Popular:
         self._items = items
         self.scores: dict[str, float] = {}
         self._trend: dict[str, float] = {}
+        self._most = 0.0
         self._edits = -1
         self._columns: tuple[Floats, Rows] = (np.zeros(0), np.zeros(0, np.int64))
 
     def take(self, popular: Pairs, trending: Pairs = ()) -> None:
         """Take up new scores, best first."""
+        popular = list(popular)
+        self._most = popular[0][1] if popular else 0.0
         self.scores, self._trend = _scaled(popular), _scaled(trending)
         self._edits = -1
+
+    def touches(self, items: Iterable[str], now_ms: int) -> Floats:
+        """Return how often items were touched lately, faded to ``now_ms``; 0 if not popular."""
+        faded = self._most * fading(now_ms)
+        return np.array([self.scores.get(item, 0.0) * faded for item in items])
 
     def column(self) -> Floats:
         """Return popularity plus trend of each row, shape (M,); not to be changed."""

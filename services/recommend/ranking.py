@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-STAGES: Final = ("candidates", "score", "rules", "diversify", "explain")
+STAGES: Final = ("candidates", "score", "rules", "retrieve", "diversify", "explain")
 
 
 @dataclass(slots=True)

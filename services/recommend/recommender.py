@@ -13,13 +13,14 @@ import structlog
 
 from services.catalogue import Catalogue
 from services.recommend import candidates, score
-from services.recommend.assortment import Assortment, Rows
+from services.recommend.assortment import Assortment, Items, Mask, Part, Rows
 from services.recommend.diversify import best, diversify
 from services.recommend.explain import reasons
 from services.recommend.explore import explore
 from services.recommend.popular import Pairs, Popular
 from services.recommend.ranking import Ranking, Watch
 from services.recommend.relax import relaxed
+from services.recommend.retrieve import MANY_ITEMS, depth, retrieve
 from services.recommend.rules import Rules, allowed, boosts
 from services.recommend.score import Facts, ModelScorer, Scores
 from services.recommend.shelf import Neighbours, nearness
@@ -75,7 +76,9 @@ class Recommender:
         self._items.refresh()
 
     def set_popular(self, popular: Pairs, trending: Pairs = ()) -> None:
-        """Take up new popularity and trend, best first."""
+        """Take up new popularity and trend, best first, and a layout that has been made aside."""
+        if self._items.layouts:
+            self._items.refresh()
         self._popular.take(popular, trending)
 
     def rank(self, shopper: Shopper, wish: Wish, now_ms: int) -> Ranking:
@@ -84,6 +87,10 @@ class Recommender:
         ranking, watch = Ranking(personalized=shopper.known), Watch()
         beyond, new = self._candidates(shopper, wish, now_ms)
         watch.lap(ranking, "candidates")
+        if wish.only is None and self._search(ranking, watch, (beyond, new), shopper, wish, now_ms):
+            self._explain(ranking, shopper, wish, new)
+            watch.lap(ranking, "explain")
+            return ranking
         scores = self._score(ranking, beyond, shopper, now_ms)
         watch.lap(ranking, "score")
         if wish.only is not None:
@@ -92,7 +99,7 @@ class Recommender:
             rules = wish.demands()
             values, rules = self._allowed(ranking, scores, rules, shopper, now_ms)
             watch.lap(ranking, "rules")
-            self._choose(ranking, values, rules, new, wish)
+            self._choose(ranking, self._items, values, rules, new, wish, now_ms)
             watch.lap(ranking, "diversify")
         self._explain(ranking, shopper, wish, new)
         watch.lap(ranking, "explain")
@@ -160,6 +167,64 @@ class Recommender:
         beyond = candidates.beyond_vocabulary(items, self._newcomers, trending, shopper, now_ms)
         return beyond, new
 
+    def _search(
+        self,
+        ranking: Ranking,
+        watch: Watch,
+        rows: tuple[Rows, Rows],
+        shopper: Shopper,
+        wish: Wish,
+        now_ms: int,
+    ) -> bool:
+        """Fill the ranking of a model of very many items; False: all items are to be scored."""
+        scorer, (beyond, new) = self._scorer, rows
+        if scorer is None or shopper.learned is None or self._items.known <= MANY_ITEMS:
+            return False
+        try:
+            asked = scorer.ask(shopper.learned, now_ms, shopper.user_features)
+            watch.lap(ranking, "score")
+            if asked is None:
+                return False
+            mask, rules = self._permitted(ranking, wish.demands(), shopper, now_ms, beyond)
+            watch.lap(ranking, "rules")
+            found = retrieve(
+                self._items, asked, self._neighbours, beyond, mask, boosts(self._items, rules),
+                depth(rules, wish.n),
+            )  # fmt: skip
+            watch.lap(ranking, "retrieve")
+        except Exception as error:  # noqa: BLE001 - the scores of all items may still be had
+            _log.error("search_failed", error=type(error).__name__)
+            return False
+        if found is None:
+            return False
+        part = Part(self._items, found.rows)
+        new = np.flatnonzero(np.isin(found.rows, new))
+        self._choose(ranking, part, found.values, rules, new, wish, now_ms)
+        watch.lap(ranking, "diversify")
+        if found.cut and len(ranking.items) < wish.n:
+            return False
+        ranking.model = self._version
+        return True
+
+    def _permitted(
+        self, ranking: Ranking, rules: Rules, shopper: Shopper, now_ms: int, beyond: Rows
+    ) -> tuple[Mask, Rules]:
+        """Return which rows the rules let through; they give way until something is left."""
+
+        def left(mask: Mask) -> bool:
+            return bool(mask[: self._items.known].any() or mask[beyond].any())
+
+        mask = allowed(self._items, rules, shopper, now_ms)
+        if rules.fallback and not left(mask):
+            tried = list[str]()
+            for name, wider in relaxed(rules):
+                tried.append(name)
+                mask = allowed(self._items, wider, shopper, now_ms)
+                if left(mask):
+                    ranking.relaxed, rules = tried, wider
+                    break
+        return mask, rules
+
     def _score(self, ranking: Ranking, beyond: Rows, shopper: Shopper, now_ms: int) -> Scores:
         if self._scorer is not None and shopper.learned is not None:
             try:
@@ -193,16 +258,28 @@ class Recommender:
         return values, rules
 
     def _choose(
-        self, ranking: Ranking, values: Floats, rules: Rules, new: Rows, wish: Wish
+        self,
+        ranking: Ranking,
+        items: Items,
+        values: Floats,
+        rules: Rules,
+        new: Rows,
+        wish: Wish,
+        now_ms: int,
     ) -> None:
         vectors = None
         if rules.diversity > 0 and self._scorer is not None:
             vectors = self._vectors()[0]
-        rows = diversify(self._items, values, wish.n, rules, vectors, new)
+            vectors = vectors if isinstance(items, Assortment) else vectors[items.vocabulary]
+        rows = diversify(items, values, wish.n, rules, vectors, new)
         chances: list[float] | None = None
         if rules.explore is not None and rules.explore.share > 0 and len(rows):
-            rows, chances = explore(self._items, rows, values, rules, wish.seed)
-        ranking.fill([(self._items.ids[row], float(values[row])) for row in rows])
+            rows, chances = explore(
+                items, rows, values, rules, wish.seed,
+                lambda some: self._popular.touches([items.ids[row] for row in some], now_ms),
+            )  # fmt: skip
+        names = items.ids
+        ranking.fill([(names[row], float(values[row])) for row in rows])
         for entry, chance in zip(ranking.items, chances or (), strict=False):
             entry["propensity"] = round(chance, 9)
 

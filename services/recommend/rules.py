@@ -6,7 +6,7 @@ in which order they give way (`relax`), choosing among what is left (`diversify`
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -92,10 +92,17 @@ class Repeat(_Rule):
 
 
 class Explore(_Rule):
-    """Share of places given to a random one of the best ``pool`` items."""
+    """Share of places given to one of the best ``pool`` items by chance; see `explore`.
+
+    ``by`` says whose chance: ``epsilon`` that of all alike, ``thompson`` that of being the best,
+    as far as is known, where ``spread`` is the score's standard deviation for an item that
+    nobody touched lately, in standard deviations of the pool's scores.
+    """
 
     share: _Share
     pool: Annotated[int, Field(ge=2, le=1000)] = 100
+    by: Literal["epsilon", "thompson"] = "epsilon"
+    spread: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
 
 
 class Rules(_Rule):

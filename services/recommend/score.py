@@ -22,6 +22,18 @@ _CATEGORY_BOOST: Final = 1.5
 _BRAND_BOOST: Final = 0.5
 
 
+class Asked(Protocol):
+    """What is needed of `training.scoring.Asked`."""
+
+    def best(self, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Floats]:
+        """Return the ``k`` best items and their scores."""
+        ...
+
+    def at(self, rows: Rows) -> Floats:
+        """Return the scores of some items."""
+        ...
+
+
 class ModelScorer(Protocol):
     """What is needed of `training.scoring.Scorer`."""
 
@@ -29,6 +41,12 @@ class ModelScorer(Protocol):
         self, state: bytes | None, now_ms: int, user_features: Mapping[str, float] | None
     ) -> Floats:
         """Return a score for every item of the vocabulary."""
+        ...
+
+    def ask(
+        self, state: bytes, now_ms: int, user_features: Mapping[str, float] | None
+    ) -> Asked | None:
+        """Return a request that can be asked for its best items; None before the first event."""
         ...
 
     def item_embeddings(self) -> Floats:

@@ -41,6 +41,7 @@ class Neighbours:
 
     def __init__(self, items: Assortment) -> None:
         self._items = items
+        self._layouts = items.layouts
         self._found: dict[int, tuple[tuple[int, int, float], Rows, Floats]] = {}
 
     def of(self, row: int) -> tuple[Rows, Floats]:
@@ -49,6 +50,8 @@ class Neighbours:
         Empty if nothing of the vocabulary stands near.
         """
         items = self._items
+        if self._layouts != items.layouts:  # rows are others now
+            self._layouts, self._found = items.layouts, {}
         mark = (int(items.category[row]), int(items.brand[row]), float(items.price[row]))
         found = self._found.get(row)
         if found is None or found[0][:2] != mark[:2] or not _same(found[0][2], mark[2]):

@@ -49,6 +49,11 @@ class Shopper:
         }  # fmt: skip
         self.__dict__.update({name: value for name, value in given.items() if value is not None})
 
+    @property
+    def linked(self) -> Sequence[str]:
+        """Entity ids of anonymous ids that became this user's."""
+        return () if self._profile is None else self._profile.standing.linked
+
     @cached_property
     def interests(self) -> Sequence[Mapping[str, Any]]:
         """As in the profile's ``interests``."""

@@ -75,6 +75,44 @@ def test_return_profile_answers_200_with_the_effect(client: Client, user: str) -
         assert client.post_event(view(user), return_profile=True)["profile"]["version"] == version
 
 
+def test_an_anonymous_visitor_who_signs_in_has_one_profile(client: Client, user: str) -> None:
+    def anonymous(item: str) -> dict[str, Any]:
+        return {"type": "view_item", "anonymous_id": "v-" + user, "items": [{"item_id": item}]}
+
+    def taken(event: dict[str, Any]) -> str:
+        return str(client.http.post("/v1/events", json=event).json()["receipt"])
+
+    taken(view(user, "early"))
+    taken(anonymous("before"))
+    signed_in = {"type": "login", "user_id": user, "anonymous_id": "v-" + user}
+    receipt = taken(signed_in)
+
+    path = f"/v1/users/{user}/profile?after={receipt}"
+    known = client.http.get(path).json()
+    assert known["event_count"] == 3
+    assert (known["identity"]["anonymous"], known["identity"]["linked"]) == (False, 1)
+    assert {i["key"] for i in known["interests"] if i["kind"] == "item"} == {"early", "before"}
+    late = taken(anonymous("after"))
+    one = client.http.get(f"/v1/users/v-{user}/profile?after={late}").json()
+    other = client.http.get(f"/v1/users/{user}/profile?after={late}").json()
+    assert one["event_count"] == 4
+    assert [one[part] for part in ("identity", "recent", "version")] == [
+        other[part] for part in ("identity", "recent", "version")
+    ]
+    told = client.http.post("/v1/events?return=profile", json=anonymous("last")).json()
+    assert told["profile"]["event_count"] == 5
+    for name in (user, "v-" + user):
+        events = client.http.get(f"/v1/users/{name}/events").json()["events"]
+        shown = [e["items"][0]["item_id"] if "items" in e else e["type"] for e in events]
+        assert shown == ["last", "after", "login", "before", "early"]
+        pages = client.http.get(f"/v1/users/{name}/events?limit=2").json()
+        after = pages["next_cursor"]
+        rest = client.http.get(f"/v1/users/{name}/events?limit=3&cursor={after}").json()["events"]
+        assert [e["id"] for e in rest] == [e["id"] for e in events[2:]]
+        explained = client.http.get(f"/v1/users/{name}/explanations?target=item:before").json()
+        assert explained["exact"]
+
+
 def test_a_repeated_id_is_a_duplicate_with_the_same_receipt(client: Client, user: str) -> None:
     first, again = (client.post_event(view(user, id="same-" + user)) for _ in range(2))
     assert again == {**first, "status": "duplicate"}

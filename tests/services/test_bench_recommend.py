@@ -14,7 +14,8 @@ from gateway_thread import Api
 from feature_repo.entity import Tenant
 from feature_repo.live_row import row_key
 from services import bench_explain, bench_recommend, catalogue
-from services.bench_load import Load
+from services.bench_load import Load, body_of
+from services.bench_peers import pairs_of
 from services.bench_shop import catalogue_of, feature_fields, shop_offers, write_model
 from services.user_features import UserFeatures
 from training.model_dir import load
@@ -88,6 +89,24 @@ def test_clients_at_full_speed_are_counted(api: Api) -> None:
     assert time.perf_counter() - started < 20
 
 
+def test_a_run_of_requests_is_compared_at_its_ends(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_recommend, "DRIFT_PART", 10)
+    with api.client() as client:
+        found = bench_recommend._drift(client, ["shopper-0"], 30)
+    assert found["requests"] == 30
+    assert found["ratio"] == pytest.approx(found["last_ms"] / found["first_ms"], rel=0.01)
+
+
+def test_the_peers_know_every_item_and_shopper() -> None:
+    offered = shop_offers(40)
+    bodies = [body_of(Load(offered, users=3, seed="test").batch(0, 100))]
+    pairs = pairs_of(bodies, [offer.item_id for offer in offered])
+    assert {item for _, item in pairs} == {offer.item_id for offer in offered}
+    assert {user for user, _ in pairs} == {f"shopper-{n}" for n in range(3)}
+
+
 def test_the_floor_answers_the_same_question(api: Api, model: Path) -> None:
     store = redis.Redis.from_url(api.url)
     tenant = Tenant.load(api.settings.home, api.settings.partitions)
@@ -99,9 +118,9 @@ def test_the_floor_answers_the_same_question(api: Api, model: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_recommend, "orjson", Spy)
-        taken = bench_recommend.floor_ms(store, tenant, ["shopper-2"], model, 5)
+        taken, search = bench_recommend.floor_ms(store, tenant, ["shopper-2"], model, 5)
     store.close()
-    assert len(taken) == 5
+    assert (len(taken), search["recall_at_100"]) == (5, 1.0)
     with api.client() as client:
         answered = {i["item_id"] for i in client.recommendations("shopper-2", n=10)["items"]}
     assert len({entry["item_id"] for entry in seen[-1]} & answered) >= 7  # no features, no clock

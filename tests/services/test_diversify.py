@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from services.catalogue import Catalogue, Entry
 from services.recommend.assortment import Assortment
 from services.recommend.diversify import best, diversify
-from services.recommend.explore import explore
+from services.recommend.explore import chance_of_best, explore
 from services.recommend.rules import Explore, Rules
 
 SIZE = 60
@@ -134,6 +135,36 @@ def test_propensities_are_the_chances_of_what_is_shown() -> None:
         assert pairs[shown] / rounds == pytest.approx(chance, abs=0.015)
 
 
+def test_propensities_of_thompson_sampling_are_the_chances_of_what_is_shown() -> None:
+    scores = -0.3 * np.arange(float(SIZE))
+    scores[4:] = -np.inf
+    rules = Rules(explore=Explore(share=0.8, pool=4, by="thompson", spread=2))
+    chosen, touches = best(scores, 2), np.array([0.0, 8.0, 0.0, 3.0])
+    pairs, told = Counter[tuple[int, ...]](), dict[tuple[int, ...], tuple[float, float]]()
+
+    def known(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        return touches[rows]
+
+    rounds = 10_000
+    for n in range(rounds):
+        rows, chances = explore(ITEMS, chosen, scores, rules, f"seed {n}", known)
+        pairs[tuple(rows.tolist())] += 1
+        told[tuple(rows.tolist())] = (chances[0], chances[1])
+    assert sum(one * other for one, other in told.values()) == pytest.approx(1.0, abs=1e-3)
+    assert len({round(one, 9) for (row, _), (one, _) in told.items() if row == 2}) == 1
+    for shown, (one, other) in told.items():
+        assert pairs[shown] / rounds == pytest.approx(one * other, abs=0.02)
+
+
+def test_less_is_explored_of_what_is_known_better() -> None:
+    mean, known = np.zeros(3), np.array([1.0, 1.0, 0.1])
+    chances = [chance_of_best(mean - [0, 0, 0.5], known, place) for place in range(3)]
+    assert chances[0] == pytest.approx(chances[1])
+    assert chances[2] < chances[0]
+    assert sum(chances) == pytest.approx(1.0, abs=1e-3)
+    assert chance_of_best(np.array([0.0, 30.0]), np.ones(2), 0) == pytest.approx(0.0, abs=1e-12)
+
+
 def test_a_draw_follows_from_the_id_and_never_shows_what_is_not_allowed() -> None:
     scores = -np.arange(float(SIZE))
     scores[3:] = -np.inf
@@ -142,6 +173,9 @@ def test_a_draw_follows_from_the_id_and_never_shows_what_is_not_allowed() -> Non
     assert one[0].tolist() == again[0].tolist()
     assert sorted(one[0].tolist()) == [0, 1, 2]
     assert one[1] == pytest.approx([1 / 3, 1 / 2, 1])
+    rules = Rules(explore=Explore(share=1.0, pool=50, by="thompson"))
+    one, again = (explore(ITEMS, chosen, scores, rules, "same") for _ in range(2))
+    assert (one[0].tolist(), one[1]) == (again[0].tolist(), again[1])
 
 
 @given(st.integers(0, 10_000))

@@ -161,6 +161,13 @@ def test_rules_of_a_request(client: Client, user: str) -> None:
     assert (empty["relaxed"], len(empty["items"])) == (["category.in"], 3)
 
 
+@pytest.mark.parametrize("name", ["category", "brand", "placement"])
+def test_an_empty_name_is_422_and_says_where(client: Client, name: str) -> None:
+    answer = client.http.get(f"/v1/users/u/recommendations?{name}=")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == f"/query/{name}"
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

@@ -1,0 +1,245 @@
+"""The moment at which an anonymous id becomes a known user's, in the update path.
+
+A round's events are looked through for links that their users' rows do not know of yet. The
+rows of those users are folded anew, from both histories in order, together with the round's own
+events: so the very commit that applies the link writes the merged profile, and whoever is killed
+before it leaves nothing behind. Not here: who owns an anonymous id (`services/link.lua`), the
+order (`links`).
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from feature_repo.archive import Archive, LogPosition
+from feature_repo.connection import translated
+from feature_repo.entity import partition_of
+from feature_repo.errors import PortraitError, StoreUnavailableError
+from feature_repo.events import EventRecord
+from feature_repo.live_row import LiveState
+from feature_repo.live_store import read_live
+from services.history import PartitionHistory
+from services.linked_history import LinkedHistory, owners_of
+from services.links import Placed, first_links, fresh_links, woven
+from services.log_batch import Batch, cut
+from services.log_keys import cursor_key, log_key
+
+MERGED_EVENTS: Final = 5_000
+"""Events of histories that a round folds anew; what would be more is left to the next round, and
+a single longer history to a rebuild: an updater that folds for seconds loses its leases."""
+_TAIL: Final = 500
+_KNOWN: Final = 100_000
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a round applies.
+
+    Attributes
+    ----------
+    rows
+        The rows to start from.
+    events
+        Events of the batches, and before them those of histories folded anew.
+    places
+        For each event its index among the batches' events, −1 for one of a history.
+    """
+
+    rows: Mapping[str, LiveState | None]
+    events: Sequence[EventRecord]
+    places: Sequence[int]
+
+
+class Linking:
+    """Finds new links and what is to be folded for them.
+
+    Parameters
+    ----------
+    client
+        Synchronous client.
+    archive
+        Where the parts lie.
+    """
+
+    def __init__(self, client: Any, archive: Archive) -> None:
+        self._client = client
+        self._archive = archive
+        self._linked = LinkedHistory(client, archive)
+        self._known = set[tuple[str, str]]()
+
+    def work(
+        self,
+        batches: list[Batch],
+        cursors: Mapping[int, str],
+        rows: Mapping[str, LiveState | None],
+    ) -> Work:
+        """Return what to apply for ``batches``, which are cut short where it is too much.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the store does not answer.
+        """
+        fresh = {}
+        if any(event.linked is not None for batch in batches for event in batch.events):
+            fresh = self._fresh(batches, rows)
+        if not fresh:
+            return _plain(batches, rows)
+        try:
+            return self._joined(batches, cursors, rows, fresh)
+        except StoreUnavailableError:
+            raise
+        except (PortraitError, OSError) as error:
+            _log.error("links_without_history", users=len(fresh), error=str(error)[:200])
+            return _plain(batches, rows)
+
+    def _fresh(
+        self, batches: Sequence[Batch], rows: Mapping[str, LiveState | None]
+    ) -> dict[str, set[str]]:
+        """Return by user the anonymous ids, with a history, that are linked for the first time."""
+        own: dict[str, list[Placed]] = defaultdict(list)
+        for batch in batches:
+            for event in batch.events:
+                if event.linked is not None and (event.user, event.linked) not in self._known:
+                    own[event.user].append((LogPosition(0, 0), event))
+        fresh = {user: set(fresh_links(rows[user], events)) for user, events in own.items()}
+        if len(self._known) > _KNOWN:
+            self._known.clear()
+        for user, events in own.items():
+            self._known |= {
+                (user, event.linked) for _, event in events
+                if event.linked is not None and event.linked not in fresh[user]
+            }  # fmt: skip
+        owners = owners_of(self._client, {a for some in fresh.values() for a in some})
+        found = {
+            user: {a for a in some if owners.get(a) == (user, True)} for user, some in fresh.items()
+        }
+        return {user: some for user, some in found.items() if some}
+
+    def _joined(
+        self,
+        batches: list[Batch],
+        cursors: Mapping[int, str],
+        rows: Mapping[str, LiveState | None],
+        fresh: Mapping[str, set[str]],
+    ) -> Work:
+        start, placed = dict(rows), _placed(batches, fresh)
+        for user, anonymous in fresh.items():
+            if rows[user] is None:
+                start[user] = self._settled(placed[user], anonymous)
+        slow = [user for user in fresh if start[user] is rows[user]]
+        own = self._own(slow, cursors, rows)
+        theirs = self._linked.theirs({u: [*own[u], *placed[u]] for u in own})
+        _cut_short(batches, {u: len(own[u]) + sum(map(len, theirs[u].values())) for u in own})
+        placed = _placed(batches, own)
+        histories = dict[str, list[EventRecord]]()
+        for user, before in own.items():
+            events = [*before, *placed[user]]
+            links = first_links(events)
+            if fresh[user] & links.keys():
+                start[user] = None
+                known = {a: found for a, found in theirs[user].items() if a in links}
+                histories[user] = woven(events, known)
+        return _laid_out(batches, start, histories)
+
+    def _settled(self, own: Sequence[Placed], anonymous: set[str]) -> LiveState | None:
+        """Return the row that a new user goes on from, if that is one anonymous id's as it stands.
+
+        None if it is not that simple: the histories tell then.
+        """
+        first = own[0][1].linked
+        if first is None or anonymous != {first}:
+            return None
+        partition, needle = partition_of(first), first.encode()
+        with translated():
+            cursor = self._client.hget(cursor_key(partition), "cursor") or b"0-0"
+            tail = self._client.xrange(log_key(partition), b"(" + cursor, "+", count=_TAIL + 1)
+        if len(tail) > _TAIL or any(needle in fields.get(b"e", b"") for _, fields in tail):
+            return None
+        return read_live(self._client, [first])[0]
+
+    def _own(
+        self,
+        users: Sequence[str],
+        cursors: Mapping[int, str],
+        rows: Mapping[str, LiveState | None],
+    ) -> dict[str, list[Placed]]:
+        """Return the events in the users' rows; without those whose history is not all there."""
+        by_partition: dict[int, list[str]] = defaultdict(list)
+        for user in users:
+            by_partition[partition_of(user)].append(user)
+        own = dict[str, list[Placed]]()
+        for partition, some in by_partition.items():
+            history = PartitionHistory(self._client, self._archive, partition)
+            cursor = LogPosition.parse(cursors[partition])
+            found = history.whole(some, partial(_same, cursor))[1]
+            for user in some:
+                row, events = rows[user], found.get(user, [])
+                if row is not None and len(events) < row.version:
+                    _log.error("link_without_history", user=user, known=len(events))
+                elif len(events) > MERGED_EVENTS:
+                    _log.error("link_left_to_rebuild", user=user, events=len(events))
+                else:
+                    own[user] = events
+        return own
+
+
+def _same(cursor: LogPosition) -> LogPosition:
+    return cursor
+
+
+def _plain(batches: Sequence[Batch], rows: Mapping[str, LiveState | None]) -> Work:
+    events = [event for batch in batches for event in batch.events]
+    return Work(rows, events, range(len(events)))
+
+
+def _placed(batches: Sequence[Batch], users: Collection[str]) -> dict[str, list[Placed]]:
+    """Return the batches' events of ``users`` with their positions."""
+    found = {user: list[Placed]() for user in users}
+    for batch in batches:
+        for event, place in zip(batch.events, batch.places, strict=True):
+            if event.user in found:
+                position = LogPosition.parse(batch.entries[place][0])
+                found[event.user].append((position, event))
+    return found
+
+
+def _cut_short(batches: list[Batch], sizes: Mapping[str, int]) -> None:
+    """Let batches end before what would be more than `MERGED_EVENTS`, one history excepted."""
+    total, kept = 0, list[Batch]()
+    for batch in batches:
+        seen, end = set[str](), len(batch.entries)
+        for event, place in zip(batch.events, batch.places, strict=True):
+            if event.user in seen or event.user not in sizes:
+                continue
+            if total and total + sizes[event.user] > MERGED_EVENTS:
+                end = place
+                break
+            seen.add(event.user)
+            total += sizes[event.user]
+        if end:
+            whole = end == len(batch.entries)
+            kept.append(batch if whole else cut(batch.partition, batch.entries[:end]))
+    batches[:] = kept
+
+
+def _laid_out(
+    batches: Sequence[Batch],
+    rows: Mapping[str, LiveState | None],
+    histories: Mapping[str, Sequence[EventRecord]],
+) -> Work:
+    """Return the work: whole histories in the place of the batches' events that are in them."""
+    plain = _plain(batches, rows)
+    numbers = {id(event): n for n, event in enumerate(plain.events)}
+    places = [n for n, event in enumerate(plain.events) if event.user not in histories]
+    events = [plain.events[n] for n in places]
+    for history in histories.values():
+        events += history
+        places += [numbers.get(id(event), -1) for event in history]
+    return Work(rows, events, places)

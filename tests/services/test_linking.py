@@ -1,0 +1,312 @@
+"""An anonymous id becomes a known user's: the profile is that of one log holding both in order."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+from event_log import TENANT, Sum, append, drain, event
+from hypothesis import HealthCheck, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+
+from feature_repo import explicit
+from feature_repo.archive import Archive, LogPosition
+from feature_repo.entity import partition_of
+from feature_repo.errors import StoreUnavailableError
+from feature_repo.events import EventRecord, ItemRecord
+from feature_repo.live_row import LiveState
+from feature_repo.live_store import read_live
+from services import linking, models, rebuild_jobs, updater
+from services.archiver import Archiver
+from services.dead_letters import letters, retry
+from services.links import woven
+from services.log import Appended, log_key
+from services.log_keys import cursor_key, owners_key
+from services.rebuild import rebuild
+from services.settings import Settings
+from services.transition import Transition
+from services.updater import UpdaterLoop
+
+KNOWN, OTHER = TENANT.entity("known"), TENANT.entity("other")
+PHONE, LAPTOP = TENANT.anonymous("phone"), TENANT.anonymous("laptop")
+
+
+@pytest.fixture
+def settings(
+    redis_url: str, store_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Settings]:
+    (tmp_path / "tenant.json").write_text(
+        json.dumps({"key": TENANT.key.hex(), "partitions": TENANT.partitions})
+    )
+    rebuild_jobs._transition.cache_clear()
+    monkeypatch.setattr(models, "transition", lambda settings: Transition(Sum()))
+    yield Settings(home=tmp_path, redis_url=redis_url, partitions=TENANT.partitions)
+    rebuild_jobs._transition.cache_clear()
+
+
+class Shop:
+    """A service in small: what is appended, what an updater applies, and what must come of it."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self.settings, self.client = settings, client
+        self.archive = Archive(settings.home / "archive" / "events")
+        self.placed = dict[str, tuple[tuple[LogPosition, int], EventRecord]]()
+        self.owner = dict[str, str]()
+        self.number = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        assert self.settings.redis_url
+        self.updater = UpdaterLoop(self.settings, self.settings.redis_url, Transition(Sum()))
+
+    def event(self, user: str, linked: str | None = None) -> EventRecord:
+        self.number += 1
+        made = event("", f"e{self.number}", 1_700_000_000_000 + 60_000 * self.number)
+        made.user, made.linked, made.anonymous = user, linked, user in (PHONE, LAPTOP)
+        made.items = [ItemRecord(f"item-{self.number % 7}")]
+        return made
+
+    def send(self, *records: EventRecord) -> list[Appended]:
+        assert self.settings.redis_url
+        for record in records:
+            if record.linked is not None:
+                self.owner.setdefault(record.linked, record.user)
+        done = append(self.settings.redis_url, records)
+        for record, one in zip(records, done, strict=True):
+            own = one.partition != partition_of(record.user) or record.user not in (PHONE, LAPTOP)
+            self.placed.setdefault(record.id, ((LogPosition(*one.position), int(own)), record))
+        return done
+
+    def lags(self) -> bool:
+        for partition in range(TENANT.partitions):
+            newest = self.client.xrevrange(log_key(partition), count=1)
+            cursor = self.client.hget(cursor_key(partition), "cursor") or b"0-0"
+            if newest and LogPosition.parse(newest[0][0]) > LogPosition.parse(cursor):
+                return True
+        return False
+
+    def apply(self) -> None:
+        while self.lags():
+            drain(self.updater)
+
+    def dies(self) -> None:
+        """An updater dies before its commit; another goes on."""
+        commit, self.died = updater.commit, False
+
+        def die(*_: Any, **__: Any) -> None:
+            raise StoreUnavailableError("killed")
+
+        updater.commit = die
+        try:
+            drain(self.updater)
+        except StoreUnavailableError:
+            pass
+        finally:
+            updater.commit = commit
+        self.updater._leases.leave()
+        self._begin()
+
+    def file(self) -> None:
+        Archiver(self.client, self.archive).run(range(TENANT.partitions))
+
+    def of(self, user: str) -> list[EventRecord]:
+        """Return what one log of the user, with the anonymous ids' events in order, would hold."""
+        mine = [
+            each for each in self.placed.values()
+            if (each[1].user == user) or self.owner.get(each[1].user) == user
+        ]  # fmt: skip
+        return [record for _, record in sorted(mine, key=lambda each: each[0])]
+
+    def row(self, user: str) -> LiveState | None:
+        return read_live(self.client, [user])[0]
+
+
+@pytest.fixture
+def shop(settings: Settings, store_client: redis.Redis) -> Shop:
+    return Shop(settings, store_client)
+
+
+def of_one_log(events: list[EventRecord]) -> LiveState:
+    one = [msgspec.structs.replace(each, user=KNOWN, linked=None) for each in events]
+    return Transition(Sum()).fold({KNOWN: one})[KNOWN]
+
+
+def parts(row: LiveState | None) -> Any:
+    """Return a row without the pseudonyms linked, which one log of one user does not name."""
+    assert row is not None
+    state = explicit.decode(row.profile)
+    state.standing.linked.clear()
+    return explicit.encode(state), row.learned, row.version, row.time_ms
+
+
+STEPS = st.sampled_from(
+    ["known", "phone", "laptop", "both phone", "both laptop", "other phone", "other", "apply",
+     "file", "dies"]
+)  # fmt: skip
+
+
+@given(groups=st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=1, max_size=9))
+@profile(
+    max_examples=30, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+def test_a_linked_profile_is_that_of_one_log(
+    settings: Settings, store_client: redis.Redis, tmp_path_factory: Any, groups: list[list[str]]
+) -> None:
+    store_client.flushall()
+    home = tmp_path_factory.mktemp("home")
+    (home / "tenant.json").write_bytes((settings.home / "tenant.json").read_bytes())
+    shop = Shop(settings.model_copy(update={"home": home}), store_client)
+    make: dict[str, Callable[[], EventRecord]] = {
+        "known": lambda: shop.event(KNOWN), "phone": lambda: shop.event(PHONE),
+        "laptop": lambda: shop.event(LAPTOP), "both phone": lambda: shop.event(KNOWN, PHONE),
+        "both laptop": lambda: shop.event(KNOWN, LAPTOP),
+        "other phone": lambda: shop.event(OTHER, PHONE), "other": lambda: shop.event(OTHER),
+    }  # fmt: skip
+    for group in groups:
+        if sent := [make[step]() for step in group if step in make]:
+            shop.send(*sent)
+        for step in group:
+            if step not in make:
+                getattr(shop, step)()
+    shop.apply()
+    users = [
+        user for user in (KNOWN, OTHER) if any(r.user == user for _, r in shop.placed.values())
+    ]
+    live = {user: shop.row(user) for user in users}
+    for user in users:
+        assert parts(live[user]) == parts(of_one_log(shop.of(user)))
+
+    shop.file()
+    store_client.flushall()
+    if not shop.archive.empty():
+        rebuild(shop.settings)
+        assert {user: shop.row(user) for user in users} == live
+
+
+def test_what_stands_between_is_folded_between(shop: Shop) -> None:
+    for step in (KNOWN, PHONE, KNOWN, PHONE):
+        shop.send(shop.event(step))
+        shop.apply()
+    assert shop.row(KNOWN).learned == b"e1;e3;"  # type: ignore[union-attr]
+    shop.send(shop.event(KNOWN, PHONE))
+    shop.apply()
+    assert shop.row(KNOWN).learned == b"e1;e2;e3;e4;e5;"  # type: ignore[union-attr]
+
+
+def test_a_link_said_again_changes_nothing_else(shop: Shop) -> None:
+    shop.send(shop.event(PHONE), shop.event(KNOWN))
+    shop.apply()
+    link = shop.event(KNOWN, PHONE)
+    first = shop.send(link)
+    shop.apply()
+    before = shop.row(KNOWN)
+    assert [one.status for one in shop.send(link)] == ["duplicate"]
+    assert shop.send(link)[0].position == first[0].position
+    shop.apply()
+    assert shop.row(KNOWN) == before
+    shop.send(shop.event(KNOWN, PHONE))
+    shop.apply()
+    assert parts(shop.row(KNOWN)) == parts(of_one_log(shop.of(KNOWN)))
+
+
+def test_the_anonymous_log_is_closed_and_old_ids_keep_their_receipts(shop: Shop) -> None:
+    early = shop.event(PHONE)
+    first = shop.send(early)[0]
+    shop.send(shop.event(KNOWN, PHONE))
+    late = shop.send(shop.event(PHONE))[0]
+    assert late.partition == partition_of(KNOWN)
+    again = shop.send(early)[0]
+    assert (again.status, again.position) == ("duplicate", first.position)
+    length = shop.client.xlen(log_key(partition_of(PHONE)))
+    assert length == (2 if partition_of(PHONE) == partition_of(KNOWN) else 0) + 1
+
+
+def test_the_first_user_keeps_the_anonymous_id(shop: Shop) -> None:
+    shop.send(shop.event(PHONE))
+    shop.send(shop.event(KNOWN, PHONE), shop.event(OTHER, PHONE))
+    shop.send(shop.event(PHONE))
+    shop.apply()
+    assert shop.client.hget(owners_key(partition_of(PHONE)), PHONE) == KNOWN.encode() + b"+"
+    assert shop.row(KNOWN).version == 3  # type: ignore[union-attr]
+    other = shop.row(OTHER)
+    assert other is not None
+    assert other.version == 1
+    assert explicit.decode(other.profile).standing.linked == []
+
+
+def test_a_new_user_goes_on_from_the_anonymous_row_without_a_history(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.send(shop.event(PHONE), shop.event(PHONE))
+    shop.apply()
+
+    def unread(*_: Any) -> Any:
+        raise AssertionError("the history was read")
+
+    monkeypatch.setattr(linking.PartitionHistory, "whole", unread)
+    shop.send(shop.event(KNOWN, PHONE), shop.event(KNOWN))
+    shop.apply()
+    assert parts(shop.row(KNOWN)) == parts(of_one_log(shop.of(KNOWN)))
+
+
+def test_many_links_take_several_rounds(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linking, "MERGED_EVENTS", 4)
+    pairs = [(TENANT.entity(f"u{n}"), TENANT.anonymous(f"a{n}")) for n in range(12)]
+    for _ in range(3):
+        made = [shop.event(who) for pair in pairs for who in pair]
+        for each in made:
+            each.anonymous = any(each.user == a for _, a in pairs)
+        shop.send(*made)
+    shop.apply()
+    shop.send(*[shop.event(user, anonymous) for user, anonymous in pairs])
+    sent = [shop.event(user) for user, _ in pairs]
+    shop.send(*sent)
+    shop.apply()
+    assert {shop.row(user).version for user, _ in pairs} == {8}  # type: ignore[union-attr]
+
+
+def test_a_history_that_is_not_all_there_is_left_to_a_rebuild(shop: Shop) -> None:
+    for user in (KNOWN, PHONE, KNOWN):
+        shop.send(shop.event(user))
+    shop.apply()
+    shop.file()
+    hidden = [(part, part.with_suffix(".gone")) for part in shop.archive.parts()]
+    for part, elsewhere in hidden:
+        part.rename(elsewhere)
+    shop.send(shop.event(KNOWN, PHONE))
+    shop.apply()
+    assert shop.row(KNOWN).learned == b"e1;e3;e4;"  # type: ignore[union-attr]
+    for part, elsewhere in hidden:
+        elsewhere.rename(part)
+    rebuild(shop.settings)
+    assert shop.row(KNOWN).learned == b"e1;e2;e3;e4;"  # type: ignore[union-attr]
+
+
+def test_a_dead_letter_of_the_anonymous_id_is_retried_for_its_owner(shop: Shop) -> None:
+    poison = shop.event(PHONE)
+    poison.id = "poison-1"
+    shop.send(shop.event(PHONE), poison)
+    shop.apply()
+    shop.send(shop.event(KNOWN, PHONE))
+    shop.apply()
+    (letter,) = letters(shop.client, range(TENANT.partitions))
+    assert list(retry(shop.client, range(TENANT.partitions), [letter.id]).values()) == ["retried"]
+    shop.apply()
+    (again,) = letters(shop.client, range(TENANT.partitions))
+    assert again.event is not None
+    assert (again.event.user, again.event.linked) == (KNOWN, PHONE)
+    assert shop.row(KNOWN).learned == b"e2;e3;"  # type: ignore[union-attr]
+
+
+def test_a_link_stands_behind_what_it_links_whatever_the_clocks_say() -> None:
+    def at(ms: int, name: str, linked: str | None = None) -> tuple[LogPosition, EventRecord]:
+        return LogPosition(ms, 0), event("u", name, linked=linked)
+
+    own = [at(10, "u1"), at(20, "link", "a"), at(30, "u2")]
+    theirs = {"a": [at(5, "a1"), at(15, "a2"), at(25, "a3"), at(40, "a4")]}
+    assert [e.id for e in woven(own, theirs)] == ["a1", "u1", "a2", "a3", "a4", "link", "u2"]
