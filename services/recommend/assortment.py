@@ -29,7 +29,7 @@ UNKNOWN_MS: Final = -1
 _COLUMNS: Final = (
     ("fit", np.bool_, False), ("in_stock", np.bool_, True), ("from_ms", np.int64, 0),
     ("added_ms", np.int64, UNKNOWN_MS), ("price", np.float64, np.nan),
-    ("category", np.int64, 0), ("brand", np.int64, 0),
+    ("category", np.int64, 0), ("brand", np.int64, 0), ("title", np.object_, ""),
 )  # fmt: skip
 _EMPTY: Final = tuple(empty for _, _, empty in _COLUMNS)
 
@@ -73,9 +73,9 @@ class Assortment:
         Names by the numbers in the columns ``category`` and ``brand``.
     edits, layouts
         Grow with every change, and with every new layout, in which rows are others.
-    fit, in_stock, from_ms, added_ms, price, category, brand
+    fit, in_stock, from_ms, added_ms, price, category, brand, title
         Columns: whether it may be shown at all; in stock; available from and first put (epoch
-        ms); price (NaN unknown); numbers of names.
+        ms); price (NaN unknown); numbers of names; title ("" unknown).
     """
 
     fit: Mask
@@ -85,6 +85,7 @@ class Assortment:
     price: npt.NDArray[np.float64]
     category: Rows
     brand: Rows
+    title: npt.NDArray[np.object_]
 
     def __init__(self, catalogue: Catalogue, vocabulary: Sequence[str] = ()) -> None:
         self._catalogue = catalogue
@@ -242,6 +243,7 @@ class Assortment:
             np.nan if entry.price is None else entry.price,
             self.categories.number(entry.category),
             self.brands.number(entry.brand),
+            entry.title or "",
         )
 
 

@@ -14,6 +14,7 @@ import structlog
 from services.catalogue import Catalogue
 from services.recommend import candidates, score
 from services.recommend.assortment import Assortment, Items, Mask, Part, Rows
+from services.recommend.content import Neighbours, nearness
 from services.recommend.diversify import best, diversify
 from services.recommend.explain import reasons
 from services.recommend.explore import explore
@@ -23,7 +24,6 @@ from services.recommend.relax import relaxed
 from services.recommend.retrieve import MANY_ITEMS, depth, retrieve
 from services.recommend.rules import Rules, allowed, boosts
 from services.recommend.score import Facts, ModelScorer, Scores
-from services.recommend.shelf import Neighbours, nearness
 from services.recommend.shopper import Shopper
 from services.recommend.wish import Wish
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from services.recommend.assortment import Assortment, Mask, Rows
+from services.recommend.content import Neighbours
 from services.recommend.diversify import POOL
 from services.recommend.rules import Rules
 from services.recommend.score import Asked
-from services.recommend.shelf import Neighbours
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -1,7 +1,7 @@
 """Scores: what each candidate is worth to a shopper, by the model or without one.
 
 With a model the score is the model's own, for every item of its vocabulary; an item that it
-does not know gets the weighted mean of its neighbours' on the shelf. Without one, an item
+does not know gets the weighted mean of those that are described like it. Without one, an item
 counts by what sells lately, raised where the explicit profile shows interest.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.recommend.assortment import Assortment, Rows
-from services.recommend.shelf import Neighbours
+from services.recommend.content import Neighbours
 from services.recommend.shopper import Shopper
 
 Floats = npt.NDArray[np.floating[Any]]

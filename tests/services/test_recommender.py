@@ -119,12 +119,16 @@ def test_a_new_item_is_worth_what_its_neighbours_are(
     catalogue.changes += 1
     ranking = by_model.rank(Shopper(learned=b"x"), Wish(10, explain=True), NOW)
     entry = next(i for i in ranking.items if i["item_id"] == "new")
-    # Same category and brand: i1 and i3, weight .9 each; same brand alone: i0, i2, i4, .2 each.
-    assert entry["score"] == pytest.approx((0.9 * (1 + 3) + 0.2 * (0 + 2 + 4)) / 2.4, abs=1e-6)
+    # i1 and i3 share both levels (two items of five have each) and the brand, the others only
+    # the brand, which all five have.
+    level, brand = np.log(7 / 3), np.log(7 / 6)
+    far = (brand / (2 * level + brand)) ** 2
+    expected = (1 + 3 + far * (0 + 2 + 4)) / (2 + 3 * far)
+    assert entry["score"] == pytest.approx(expected, abs=1e-6)
     assert entry["sources"] == ["new"]
     assert ids(by_model, Shopper(learned=b"x"), n=10) == ["i4", "i3", "i2", "new", "i1", "i0"]
     assert ids(by_model, Shopper(learned=b"x"), only=["i0", "old", "i4"]) == ["i4", "old", "i0"]
-    # An edit of the shelf counts at once.
+    # An edit counts at once.
     catalogue.entries["new"] = Entry("new", category="c0/d")
     catalogue.changes += 1
     ranking = by_model.rank(Shopper(learned=b"x"), Wish(10), NOW)
