@@ -48,7 +48,8 @@ class Given:
         For ``train``, size of a made-up catalogue instead: see `training.compare.large`; for
         ``recommend``, a shop of this size beside the small ones.
     drift, peers
-        For ``recommend``: many requests in a row; other servers beside.
+        For ``recommend``: many requests in a row; other servers beside. For ``train``, ``peers``
+        is another library beside.
     """
 
     model: Path | None = None
@@ -132,7 +133,7 @@ def _train(given: Given) -> dict[str, Any]:
         if given.items is not None:
             return large.measure(given.items, tell=tell)
         shop = speed.films() if given.data is None else events(given.data)
-        return speed.measure(shop, seconds=20.0, workers=2, tell=tell)
+        return speed.measure(shop, seconds=20.0, workers=2, tell=tell, peers=given.peers)
 
 
 def _materialize(given: Given) -> dict[str, Any]:

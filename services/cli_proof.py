@@ -50,7 +50,11 @@ def bench(
     ] = False,
     peers: Annotated[
         bool,
-        typer.Option("--peers", help="For recommend: install and measure two other servers too"),
+        typer.Option(
+            "--peers",
+            help="For recommend: two other servers too; for train: RecBole's GRU4Rec. They are "
+            "installed into a throw-away environment",
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -61,7 +65,8 @@ def bench(
     `portrait bench recommend --drift --peers --json` · `portrait bench start --json` ·
     `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json` ·
     `portrait bench train --data ratings.parquet --json` ·
-    `portrait bench train --items 1000000 --json` · `portrait bench materialize --json` ·
+    `portrait bench train --peers --json` · `portrait bench train --items 1000000 --json` ·
+    `portrait bench materialize --json` ·
     `portrait bench offline --json` · `portrait bench audiences --json`
     """
     from feature_repo.errors import InvalidInputError
@@ -71,8 +76,12 @@ def bench(
         raise InvalidInputError(
             "--items is for `bench train` without --data, and `bench recommend`: leave one out"
         )
-    if (drift or peers) and what is not Bench.recommend:
-        raise InvalidInputError("--drift and --peers are for `bench recommend`: leave them out")
+    if drift and what is not Bench.recommend:
+        raise InvalidInputError("--drift is for `bench recommend`: leave it out")
+    if peers and what is not Bench.recommend and (what is not Bench.train or items is not None):
+        raise InvalidInputError(
+            "--peers is for `bench recommend`, and `bench train` without --items: leave it out"
+        )
     result = measure(what, Given(model, data, minutes, plot, items, drift, peers))
     console.print(table(result))
     if json:

@@ -31,6 +31,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 TOLERANCE: Final = 1e-4
 """Largest difference to torch, in scores of the size of ten."""
+_NONE: Final = np.zeros(0, np.int64)
 _LINEAR: Final = np.float32(20)  # torch's softplus is the identity from here on
 
 
@@ -51,6 +52,7 @@ class CompiledScores:
             alpha, beta = mixing.weights.detach().numpy().T
             self._mixing = alpha, beta, float(mixing.range[0]), float(mixing.range[1])
             self._shares = mixing.shares.tolist() if mixing.mixture else []
+            self._once = bool(mixing.once)
         self._channels = [
             (kind, np.array([m for m, channel in enumerate(CHANNELS) if channel.rows == kind]))
             for kind in dict.fromkeys(channel.rows for channel in CHANNELS)
@@ -107,17 +109,21 @@ class CompiledScores:
         """Return `training.experts.mixed` of one shopper."""
         memory, shares = self._model.memory, self._shares
         assert memory is not None
-        out = np.float32(shares[0]) * _softmax(added)
+        left_out = rows["item"].astype(np.int64) - 1 if self._once else _NONE
+        out = np.float32(shares[0]) * _softmax(added, left_out)
         if shares[1]:
-            out += np.float32(shares[1]) * _softmax(logits)
+            out += np.float32(shares[1]) * _softmax(logits, left_out)
         for share, place in zip(shares[2:], (*experts.EVIDENCE, *experts.POPULARITY), strict=True):
             if not share:
                 continue
             if place in experts.POPULARITY:
-                out += np.float32(share) * _softmax(memory.popularity[place - len(CHANNELS)])
+                popularity = memory.popularity[place - len(CHANNELS)]
+                out += np.float32(share) * _softmax(popularity, left_out)
                 continue
             table = memory.rows[PLACES[place].rows]
-            add_evidence(out, place, share, rows, scalars, table.indptr, table.item, table.value)
+            add_evidence(
+                out, place, share, left_out, rows, scalars, table.indptr, table.item, table.value
+            )
         scores: Floats = np.log(out + np.float32(experts.NOTHING))
         return scores
 
@@ -184,9 +190,11 @@ def _made_up(model: Model, draw: np.random.Generator, used: int) -> LearnedState
     return state
 
 
-def _softmax(scores: Floats) -> Floats:
+def _softmax(scores: Floats, left_out: npt.NDArray[np.int64]) -> Floats:
+    """Return chances, none of what is left out."""
     out: Floats = np.exp(scores - scores.max())
-    out /= out.sum()
+    out[left_out] = 0
+    out /= max(out.sum(), np.float32(experts.NOTHING))
     return out
 
 

@@ -12,8 +12,11 @@ neighbours say.
 
 The shares π are those of greatest likelihood on the validation period, found by expectation
 maximisation (Dempster, Laird and Rubin, 1977): the problem is convex and has no setting. An
-expert without evidence at a request gives nothing to it, which changes no order. Belongs here:
-the mixture and its fit. Not here: what the channels are (`memory`), whether it pays (`weighing`).
+expert without evidence at a request gives nothing to it, which changes no order. Where shoppers
+take nothing twice (fewer than `REPEATS_FROM` of the target lines), no expert gives what is held a
+chance: otherwise it would lose to the others what it spends on items out of the question.
+Belongs here: the mixture and its fit. Not here: what the channels are (`memory`), whether it pays
+(`weighing`).
 
 Shape legend: P requests, N items, L target lines, K experts.
 """
@@ -29,6 +32,10 @@ from training.memory import CHANNELS, COUNT, PLACES
 
 EVIDENCE: Final = tuple(m for m, channel in PLACES.items() if not channel.log)
 """Places in a reading of the experts from 2 on."""
+HELD: Final = next(m for m, channel in PLACES.items() if channel.rows == "own")
+"""A place in a reading that is above 0 for what is held."""
+REPEATS_FROM: Final = 0.01
+"""Share of target lines that were held, from which items are taken to be bought again."""
 POPULARITY: Final = tuple(range(len(CHANNELS), COUNT))
 COUNT_EXPERTS: Final = 2 + len(EVIDENCE) + len(POPULARITY)
 _ROUNDS: Final = 300
@@ -37,37 +44,51 @@ NOTHING: Final = 1e-30
 """A chance of at least this, so that every score is finite."""
 
 
-def chances(added_PN: Tensor, base_PN: Tensor, memory_PRN: Tensor, expert: int) -> Tensor:
+def chances(
+    added_PN: Tensor, base_PN: Tensor, memory_PRN: Tensor, expert: int, *, once: bool = False
+) -> Tensor:
     """Return q of one expert, shape (P, N).
 
     Parameters
     ----------
     added_PN, base_PN, memory_PRN
         Weighed scores, the network's logits, and what `training.memory.Memory.read` gives.
+    once
+        Whether nothing is taken twice: what is held has no chance.
     """
-    if expert == 0:
-        return torch.softmax(added_PN, dim=1)
-    if expert == 1:
-        return torch.softmax(base_PN, dim=1)
-    if expert >= 2 + len(EVIDENCE):
-        return torch.softmax(memory_PRN[:, POPULARITY[expert - 2 - len(EVIDENCE)]], dim=1)
-    r = memory_PRN[:, EVIDENCE[expert - 2]].clamp(min=0.0)
-    return r / r.sum(dim=1, keepdim=True).clamp(min=NOTHING)
+    if expert < 2:
+        logits = (added_PN, base_PN)[expert]
+    elif expert >= 2 + len(EVIDENCE):
+        logits = memory_PRN[:, POPULARITY[expert - 2 - len(EVIDENCE)]]
+    else:
+        return _divided(memory_PRN[:, EVIDENCE[expert - 2]].clamp(min=0.0), memory_PRN, once)
+    return _divided(torch.exp(logits - logits.amax(dim=1, keepdim=True)), memory_PRN, once)
 
 
-def mixed(shares_K: Tensor, added_PN: Tensor, base_PN: Tensor, memory_PRN: Tensor) -> Tensor:
+def _divided(amounts_PN: Tensor, memory_PRN: Tensor, once: bool) -> Tensor:
+    if once:
+        amounts_PN = amounts_PN * (memory_PRN[:, HELD] <= 0)
+    return amounts_PN / amounts_PN.sum(dim=1, keepdim=True).clamp(min=NOTHING)
+
+
+def mixed(
+    shares_K: Tensor, added_PN: Tensor, base_PN: Tensor, memory_PRN: Tensor, *, once: bool = False
+) -> Tensor:
     """Return log p, shape (P, N)."""
     out = torch.zeros_like(base_PN)
     for k in torch.nonzero(shares_K)[:, 0].tolist():
-        out += shares_K[k] * chances(added_PN, base_PN, memory_PRN, k)
+        out += shares_K[k] * chances(added_PN, base_PN, memory_PRN, k, once=once)
     return torch.log(out + NOTHING)
 
 
-def of_targets(added_PN: Tensor, base_PN: Tensor, memory_PRN: Tensor, targets: Targets) -> Tensor:
+def of_targets(
+    added_PN: Tensor, base_PN: Tensor, memory_PRN: Tensor, targets: Targets, *, once: bool = False
+) -> Tensor:
     """Return what each expert gave to each target line, shape (L, K)."""
     line = targets.owner, targets.item
+    every = range(COUNT_EXPERTS)
     return torch.stack(
-        [chances(added_PN, base_PN, memory_PRN, k)[line] for k in range(COUNT_EXPERTS)], dim=1
+        [chances(added_PN, base_PN, memory_PRN, k, once=once)[line] for k in every], dim=1
     )
 
 

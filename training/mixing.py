@@ -73,6 +73,7 @@ class Mixing(nn.Module):
         self.range = nn.Parameter(torch.tensor([0.0, 20.0]), requires_grad=False)
         self.shares = nn.Parameter(torch.zeros(experts.COUNT_EXPERTS), requires_grad=False)
         self.shares[0] = 1.0
+        self.once = nn.Parameter(torch.tensor(0.0), requires_grad=False)
 
     @property
     def mixture(self) -> bool:
@@ -84,7 +85,7 @@ class Mixing(nn.Module):
         added = self.added(base_PN, memory_PMN, log_events_P)
         if not self.mixture:
             return added
-        return experts.mixed(self.shares, added, base_PN, memory_PMN)
+        return experts.mixed(self.shares, added, base_PN, memory_PMN, once=bool(self.once))
 
     def added(self, base_PN: Tensor, memory_PMN: Tensor, log_events_P: Tensor) -> Tensor:
         """Return the weighed sum of logits and channels, shape (P, N)."""

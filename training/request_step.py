@@ -207,16 +207,21 @@ def add_rows(
 
 @njit(cache=True)
 def add_evidence(
-    chances: Any, channel: int, share: float, rows: Any, scalars: Any, indptr: Any, column: Any,
-    value: Any,
+    chances: Any, channel: int, share: float, left_out: Any, rows: Any, scalars: Any, indptr: Any,
+    column: Any, value: Any,
 ) -> None:  # fmt: skip
-    """Add one expert's chances, times its share; see `training.experts`."""
+    """Add one expert's chances, times its share; see `training.experts`.
+
+    ``left_out`` are items that are to have no chance.
+    """
     total = np.zeros(len(chances), np.float32)
     for r in range(len(rows)):
         left = _faded(channel, rows[r], scalars)
         if left > 0:
             for k in range(indptr[rows[r].item - 1], indptr[rows[r].item]):
                 total[column[k]] += left * value[k]
+    for n in left_out:
+        total[n] = 0
     whole = np.float32(0)
     for n in range(len(total)):
         if total[n] > 0:

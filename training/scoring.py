@@ -197,7 +197,8 @@ class Scorer:
             base = self.model.network.logits(u, pairs)
             added = mixing.added(base, memory, requests.statistics[:, 0])
             for k in torch.nonzero(mixing.shares)[:, 0].tolist():
-                found = mixing.shares[k] * experts.chances(added, base, memory, k)
+                q = experts.chances(added, base, memory, k, once=bool(mixing.once))
+                found = mixing.shares[k] * q
                 out[k] = found[0].double().numpy()
         return out
 

@@ -175,8 +175,15 @@ class _Dense:
         full = self.full
         with torch.no_grad():
             added = mixing.added(full.base, full.memory, full.log_events)
-            found = experts.of_targets(added, full.base, full.memory, full.targets)
+            found = experts.of_targets(
+                added, full.base, full.memory, full.targets, once=bool(mixing.once)
+            )
         return found, experts.line_weights(full.targets)
+
+    def repeats(self) -> Tensor:
+        """Return which target lines were held, shape (L,)."""
+        targets = self.full.targets
+        return self.full.memory[targets.owner, experts.HELD, targets.item] > 0
 
 
 @dataclass(frozen=True)
@@ -241,6 +248,9 @@ class _Asker:
 
     def fit_shares(self, mixing: Mixing, parts: Sequence[Ints], *, added: bool) -> None:
         """Set the shares of the experts by parts of the window."""
+        first = [a for rows in parts for a in self._ask(rows, PIECE) if isinstance(a, _Dense)]
+        repeats = torch.cat([a.repeats() for a in first]).float().mean()
+        mixing.once.fill_(float(repeats < experts.REPEATS_FROM))
         answers = (a for rows in parts for a in self._ask(rows, SHARES_ON))
         found = [a.given(mixing) for a in answers if isinstance(a, _Dense)]
         given, weight = (torch.cat(one) for one in zip(*found, strict=True))

@@ -1,5 +1,7 @@
 """Compiled scores are torch's, or they are not used."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from tests.training.conftest import SMALL, fit
 from tests.training.shops import Shop
 from training.config import ModelConfig
+from training.experts import COUNT_EXPERTS
 from training.model_dir import Model, load
 from training.network import PortraitNetwork, Requests
 from training.scoring import Scorer
@@ -32,11 +35,21 @@ def by_torch(model: Model) -> Scorer:
     return scorer
 
 
-@pytest.mark.parametrize("which", ["memories", "network"])
-def test_compiled_scores_are_those_of_torch(
-    model: Model, network: Model, histories: Shop, which: str
-) -> None:
-    chosen = model if which == "memories" else network
+@pytest.fixture(scope="module", params=["sum", "mixture", "once", "network"])
+def chosen(request: pytest.FixtureRequest, summed: Model, network: Model) -> Model:
+    """A weighed sum, mixtures of every expert with and without what is held, or no memories."""
+    if request.param == "network":
+        return network
+    changed = copy.deepcopy(summed.network)
+    assert changed.mixing is not None
+    with torch.no_grad():
+        if request.param != "sum":
+            changed.mixing.shares.copy_(torch.softmax(torch.arange(COUNT_EXPERTS) / 9, dim=0))
+        changed.mixing.once.fill_(float(request.param == "once"))
+    return replace(summed, network=changed)
+
+
+def test_compiled_scores_are_those_of_torch(chosen: Model, histories: Shop) -> None:
     compiled, torchs = Scorer(chosen), by_torch(chosen)
     assert compiled.compiled
     transition = LearnedTransition(chosen)

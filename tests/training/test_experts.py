@@ -72,3 +72,17 @@ def test_what_one_side_is_sure_of_the_other_cannot_veto() -> None:
     shares = torch.zeros(experts.COUNT_EXPERTS)
     shares[[0, 2]] = torch.tensor([0.8, 0.2])
     assert int(experts.mixed(shares, added, added, memory).argmax()) == 5
+
+
+def test_where_nothing_is_taken_twice_what_is_held_has_no_chance() -> None:
+    added, base, memory = reading()
+    memory[:, experts.HELD] = 0.0
+    memory[:, experts.HELD, [3, 8]] = 2.0
+    shares = torch.full((experts.COUNT_EXPERTS,), 1 / experts.COUNT_EXPERTS)
+    found = experts.mixed(shares, added, base, memory, once=True)
+    assert sorted(found[0].argsort()[:2].tolist()) == [3, 8]
+    for k in range(experts.COUNT_EXPERTS):
+        q = experts.chances(added, base, memory, k, once=True)
+        assert float(q[:, [3, 8]].max()) == 0
+        total = q.sum(dim=1)
+        assert ((total - 1).abs() < 1e-4).all() or (total == 0).all()

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from feature_repo.events import EventRecord, ItemRecord
-from training.compare import learned
+from training.compare import learned, recbole_env
 from training.compare.datasets import by_time
 from training.compare.shop import Shop
 from training.config import ModelConfig, TrainConfig
@@ -60,7 +60,9 @@ def _event(user: int, number: int, time_ms: int, item: int) -> EventRecord:
     )  # fmt: skip
 
 
-def measure(shop: Shop, *, seconds: float, workers: int, tell: Tell) -> dict[str, Any]:
+def measure(
+    shop: Shop, *, seconds: float, workers: int, tell: Tell, peers: bool = False
+) -> dict[str, Any]:
     """Return events predicted and learned from in a second, by one process and by workers.
 
     Parameters
@@ -69,6 +71,8 @@ def measure(shop: Shop, *, seconds: float, workers: int, tell: Tell) -> dict[str
         Of each of the rounds that the two take in turns.
     workers
         Ray Train workers of the last measurement; below 2 it is left out.
+    peers
+        Measure RecBole's GRU4Rec too, right after the rounds.
     """
     rates: dict[str, list[float]] = {"portrait": [], "gru": []}
     with TemporaryDirectory(prefix="portrait-speed-") as folder, one_thread():
@@ -79,12 +83,23 @@ def measure(shop: Shop, *, seconds: float, workers: int, tell: Tell) -> dict[str
                 tell(turn, ROUNDS, name)
                 next(each)  # what is made once is not counted
                 rates[name].append(_rate(each, seconds))
+    if peers:
+        tell(ROUNDS, ROUNDS, "RecBole's GRU4Rec")
+        rates["recbole"] = recbole_env.events_per_s(shop, rounds=ROUNDS, seconds=seconds)
     scaling = _scaling(shop, workers, tell) if workers > 1 else {}
     middle = {name: float(np.median(found)) for name, found in rates.items()}
     return {
         "events_per_s": middle["portrait"],
         "gru_events_per_s": middle["gru"],
         "over_gru": middle["portrait"] / middle["gru"],
+        **(
+            {
+                "recbole_gru4rec_events_per_s": middle["recbole"],
+                "over_recbole_gru4rec": middle["portrait"] / middle["recbole"],
+            }
+            if peers
+            else {}
+        ),
         **scaling,
         "details": {
             "dataset": shop.name,
