@@ -115,6 +115,13 @@ def _asked_otherwise(answers: own.Answers, seed: int) -> dict[str, own.Answers]:
         return found | {"memories_though_they_do_not_pay": _with_memories(answers, seen=False)}
     alone = copy.deepcopy(answers.network)
     alone.without_memories()
+    if answers.network.mixing is not None and answers.network.mixing.mixture:
+        summed = copy.deepcopy(answers.network)
+        assert summed.mixing is not None
+        with torch.no_grad():
+            summed.mixing.shares.zero_()
+            summed.mixing.shares[0] = 1.0
+        found |= {"no_mixture": replace(answers, network=summed)}
     return found | {
         "no_memories": replace(answers, network=alone, memory=None),
         "memories_weighed_in_fold": _with_memories(answers, seen=True),
