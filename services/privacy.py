@@ -29,10 +29,7 @@ _Purpose = Annotated[str, Field(min_length=1, max_length=128)]
 class Consents(BaseModel):
     """What is granted and what is not; purposes that are not named stay as they are."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"example": {"consents": {"email": True}, "source": "preferences"}},
-    )
+    model_config = ConfigDict(extra="forbid")
 
     consents: Annotated[dict[_Purpose, bool], Field(min_length=1, max_length=32)]
     source: Annotated[str, Field(max_length=128)] = ""
