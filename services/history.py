@@ -26,6 +26,7 @@ Histories = dict[str, list[Placed]]
 """Users' events with their positions, in fold order."""
 
 _PAGE: Final = 1000
+_FEW: Final = 16  # users for whom entries are looked through before they are decoded
 
 
 class PartitionHistory:
@@ -80,7 +81,7 @@ class PartitionHistory:
         # Only what is applied is archived. Parts that go further were written for a store
         # that has been lost since: their events happened, unless they are still to be applied.
         ahead = [part for part in parts if (span := Span.of(part)) and span.until > applied]
-        pending = self._logged(LogPosition(0, 0), None) if ahead else {}
+        pending = self._logged(users, LogPosition(0, 0), None) if ahead else {}
         cursor = look()
         found = self._between(users, None, cursor)
         for key, record in self._archived(ahead, users, None, None).items():
@@ -94,23 +95,26 @@ class PartitionHistory:
 
     def all(self, users: Sequence[str]) -> Histories:
         """Return all there is of ``users`` in log and archive, applied or not; see `whole`."""
-        found = self._logged(LogPosition(0, 0), None)
+        found = self._logged(users, LogPosition(0, 0), None)
         found |= self._archived(self._archive.parts_of(self._partition), users, None, None)
         return self._ordered(found, users)
 
     def _between(
         self, users: Sequence[str], after: LogPosition | None, until: LogPosition
     ) -> Found:
-        found = self._logged(after or LogPosition(0, 0), until)
+        found = self._logged(users, after or LogPosition(0, 0), until)
         parts = self._archive.parts_of(self._partition, after)
         return found | self._archived(parts, users, after, until)
 
-    def _logged(self, after: LogPosition, until: LogPosition | None) -> Found:
+    def _logged(self, users: Sequence[str], after: LogPosition, until: LogPosition | None) -> Found:
+        """Return the log's events, at least those of ``users``."""
         found, start = Found(), f"({after}"
+        needles = [user.encode() for user in users] if len(users) <= _FEW else [b""]
         end = "+" if until is None else str(until)
         with translated():
             while page := self._client.xrange(log_key(self._partition), start, end, count=_PAGE):
-                for position, record in decoded(page):
+                some = [e for e in page if any(name in e[1].get(b"e", b"") for name in needles)]
+                for position, record in decoded(some):
                     found[position, record.id] = record
                 start = f"({page[-1][0].decode()}"
         return found
