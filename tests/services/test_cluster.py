@@ -53,7 +53,8 @@ def row(client: Any, user: str) -> bytes | None:
 
 def test_keys_of_a_partition_share_a_slot() -> None:
     keys = [
-        log_key(7), cursor_key(7), lease_key(7), erased_key(7), owners_key(7), voided_key(7), b"{p007}dead",
+        log_key(7), cursor_key(7), lease_key(7), erased_key(7), owners_key(7), voided_key(7),
+        b"{p007}dead",
         row_key("{p007}" + "a" * 26), *seen_keys(7, today()),
     ]  # fmt: skip
     assert len({key_slot(key) for key in keys}) == 1
