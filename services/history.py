@@ -7,6 +7,7 @@ once by its position and id; the other way round it would be missed.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -148,8 +149,7 @@ class PartitionHistory:
 
 def _rows(parts: Sequence[Path], users: Sequence[str]) -> list[tuple[int, int, str, bytes]]:
     """Return position, event id and record of all events of ``users`` in ``parts``."""
-    with duckdb.connect() as connection:
-        connection.execute("SET threads = 1; SET enable_progress_bar = false")
+    with database().cursor() as connection:
         try:
             # The bounds let DuckDB pass over row groups: parts are sorted by user.
             found: list[tuple[int, int, str, bytes]] = connection.execute(
@@ -163,3 +163,9 @@ def _rows(parts: Sequence[Path], users: Sequence[str]) -> list[tuple[int, int, s
                 f"{parts[0].parent}"
             ) from error
     return found
+
+
+@lru_cache(maxsize=1)
+def database() -> Any:
+    """Return this process's DuckDB; opening one for each read costs more than the query."""
+    return duckdb.connect(config={"threads": 1})
