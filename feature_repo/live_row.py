@@ -2,7 +2,8 @@
 
 Pure encoding, no input or output. A user's row is one Redis hash shared by all feature
 views of the entity; these functions make the fields of the view ``live_state`` so that any
-Feast client reads them. Sending them is `feature_repo.online_store`'s work.
+Feast client reads them. Sending them is `feature_repo.online_store`'s work. Protobuf's bytes are
+read and written by hand: importing Feast takes a process longer than all else at its start.
 """
 
 import struct
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import mmh3
-from feast.protos.feast.types.Value_pb2 import Value, ValueType
 from google.protobuf.timestamp_pb2 import Timestamp
 
 PROJECT: Final = "portrait"
@@ -21,7 +21,8 @@ LIVE_VIEW: Final = "live_state"
 USER_JOIN_KEY: Final = "user"
 
 _BYTES: Final = tuple(bytes([n]) for n in range(256))
-_TEXT = struct.pack("<I", ValueType.STRING)
+_TEXT = struct.pack("<I", 2)  # Feast's ValueType.STRING
+_IN_BYTES, _IN_TEXT, _IN_INT64 = b"\n", b"\x12", b" "  # tags of the fields of Feast's Value
 _KEY_HEAD: Final = (
     struct.pack("<I", 1)
     + _TEXT
@@ -91,22 +92,50 @@ def live_values(state: LiveState) -> tuple[bytes, ...]:
     model = state.model.encode()
     seconds, millis = divmod(state.time_ms, 1000)
     return (
-        b"\n" + _varint(len(state.profile)) + state.profile,
-        b"\n" + _varint(len(state.learned)) + state.learned,
+        _IN_BYTES + _varint(len(state.profile)) + state.profile,
+        _IN_BYTES + _varint(len(state.learned)) + state.learned,
         version_value(state.version),
-        b"\x12" + _varint(len(model)) + model,
+        _IN_TEXT + _varint(len(model)) + model,
         Timestamp(seconds=seconds, nanos=millis * 1_000_000).SerializeToString(),
     )
 
 
 def version_value(version: int) -> bytes:
     """Return the value of a row's version field; `replace_live` compares it as it is stored."""
-    return b" " + _varint(version)
+    return _IN_INT64 + _varint(version)
 
 
 def parse_version(value: bytes) -> int:
-    """Read the value of a row's version field."""
-    return int(Value.FromString(value).int64_val)
+    """Read the value of a row's version field.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    return _read_varint(value, _IN_INT64)[0] if value else 0
+
+
+def _payload(value: bytes | None, tag: bytes) -> bytes:
+    """Return what a value of bytes or text holds; empty for an absent one."""
+    if not value:
+        return b""
+    size, start = _read_varint(value, tag)
+    if start + size != len(value):
+        raise ValueError(f"a value of {len(value)} bytes says that it has {start + size}")
+    return value[start:]
+
+
+def _read_varint(value: bytes, tag: bytes) -> tuple[int, int]:
+    """Return the number behind the tag of a value, and where it ends."""
+    if value[:1] != tag:
+        raise ValueError(f"a value begins with {value[:1]!r}, not {tag!r}")
+    number = 0
+    for at, byte in enumerate(value[1:11], 1):
+        number |= (byte & 0x7F) << 7 * (at - 1)
+        if byte < 0x80:
+            return number, at + 1
+    raise ValueError(f"a value of {len(value)} bytes ends before its number")
 
 
 def _varint(number: int) -> bytes:
@@ -138,9 +167,9 @@ def parse_live(values: Sequence[bytes | None]) -> LiveState | None:
         return None
     moment = Timestamp.FromString(stamp)
     return LiveState(
-        profile=Value.FromString(profile).bytes_val,
-        learned=Value.FromString(learned or b"").bytes_val,
+        profile=_payload(profile, _IN_BYTES),
+        learned=_payload(learned, _IN_BYTES),
         version=parse_version(version or b""),
-        model=Value.FromString(model or b"").string_val,
+        model=_payload(model, _IN_TEXT).decode(),
         time_ms=moment.seconds * 1000 + moment.nanos // 1_000_000,
     )

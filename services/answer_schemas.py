@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.profile_schemas import EXAMPLE_TIME, FULL, Profile
+from services.profile_schemas import EXAMPLE_TIME, FULL, Consent, Profile
 
 Count = Annotated[int, Field(ge=0)]
 Rank = Annotated[int, Field(ge=1)]
@@ -116,6 +116,39 @@ EVENT_BATCH: dict[int | str, Any] = {
     422: said(EventsTaken, "None taken", _NONE),
 }  # fmt: skip
 EVENTS: dict[int | str, Any] = {200: said(EventPage, "A page of events, newest first", _PAGE)}
+
+
+# --- privacy
+
+
+class UserConsents(Answer):
+    """What a user has said, by purpose."""
+
+    user_id: str
+    consents: dict[str, Consent]
+
+
+class Export(Answer):
+    """Everything that is kept of a user."""
+
+    user_id: str
+    exported_at: str
+    complete: bool
+    consents: dict[str, Consent]
+    profile: Profile
+    events: list[StoredEvent]
+
+
+_CONSENTS = {"email": {"granted": True, "at": EXAMPLE_TIME, "source": "preferences"}}
+CONSENTS: dict[int | str, Any] = {
+    200: said(UserConsents, "What is granted", {"user_id": "123", "consents": _CONSENTS})
+}
+CONSENTED: dict[int | str, Any] = {202: said(Accepted, "Durable in the log", _ACCEPTED)}
+EXPORTED: dict[int | str, Any] = {
+    200: said(Export, "All of it; the oldest events are left out where there are too many", {
+        "user_id": "123", "exported_at": EXAMPLE_TIME, "complete": True, "consents": _CONSENTS,
+        "profile": FULL, "events": _PAGE["events"]})
+}  # fmt: skip
 
 
 # --- items

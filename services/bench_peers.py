@@ -28,7 +28,7 @@ from services.embedded import connect, free_port
 from services.settings import Settings
 
 PACKAGES: Final = (
-    "cornac==3.0.1", "flask==3.1.2", "LibRecommender==1.5.2", "sanic==25.12.1", "ujson", "redis",
+    "cornac==3.0.1", "flask==3.1.3", "LibRecommender==1.5.2", "sanic==25.12.1", "ujson", "redis",
     "faiss-cpu==1.15.1", "pydantic",
 )  # fmt: skip
 UP_S: Final = 60.0

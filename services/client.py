@@ -22,11 +22,13 @@ from services.client_types import (
     Accepted,
     EventPage,
     EventsTaken,
+    Export,
     ItemsTaken,
     Models,
     Ready,
     Recommendations,
     Similar,
+    UserConsents,
 )
 
 ATTEMPTS: Final = 6
@@ -157,6 +159,24 @@ class Client:
         params = _given(limit=limit, cursor=cursor, type=type, after=after)
         found = self._call("GET", f"/v1/users/{_named(user_id)}/events", params=params)
         return cast("EventPage", found)
+
+    def consents(self, user_id: str, *, after: str | None = None) -> UserConsents:
+        """Return what a user has granted."""
+        path = f"/v1/users/{_named(user_id)}/consents"
+        return cast("UserConsents", self._call("GET", path, params=_given(after=after)))
+
+    def put_consents(
+        self, user_id: str, consents: Mapping[str, bool], *, source: str = ""
+    ) -> Accepted:
+        """State what a user grants; purposes that are not named stay as they are."""
+        body = {"consents": dict(consents), "source": source}
+        found = self._call("PUT", f"/v1/users/{_named(user_id)}/consents", body)
+        return cast("Accepted", found)
+
+    def export(self, user_id: str, *, after: str | None = None) -> Export:
+        """Return everything that is kept of a user."""
+        path = f"/v1/users/{_named(user_id)}/export"
+        return cast("Export", self._call("GET", path, params=_given(after=after)))
 
     def recommendations(
         self,

@@ -44,6 +44,24 @@ class EventPage(TypedDict):
     next_cursor: str | None
 
 
+class UserConsents(TypedDict):
+    """What a user has said, by purpose; what is not there is not granted."""
+
+    user_id: str
+    consents: dict[str, dict[str, Any]]
+
+
+class Export(TypedDict):
+    """Everything that is kept of a user, events oldest first."""
+
+    user_id: str
+    exported_at: str
+    complete: bool
+    consents: dict[str, dict[str, Any]]
+    profile: dict[str, Any]
+    events: list[dict[str, Any]]
+
+
 class Recommended(TypedDict):
     """An item, its score and place, and why where that was asked."""
 

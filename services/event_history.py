@@ -2,17 +2,15 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import duckdb
 
 from feature_repo.archive import Archive, LogPosition, Span
 from feature_repo.connection import translated
 from feature_repo.entity import partition_of
 from feature_repo.events import EventRecord
 from services.archiver import decoded
+from services.history import database
 from services.log_keys import cursor_key, log_key
 
 if TYPE_CHECKING:
@@ -133,7 +131,7 @@ def _rows(
     if before is not None:
         where.append("(log_ms, log_seq, event_id) < (?, ?, ?)")
         values += before
-    with _database().cursor() as cursor:
+    with database().cursor() as cursor:
         rows = cursor.execute(
             "SELECT log_ms, log_seq, event_id, record FROM read_parquet(?) "  # noqa: S608
             f"WHERE {' AND '.join(where)} "
@@ -141,9 +139,3 @@ def _rows(
             [*values, limit],
         ).fetchall()
     return {(ms, seq, name): EventRecord.decode(record) for ms, seq, name, record in rows}
-
-
-@lru_cache(maxsize=1)
-def _database() -> Any:
-    """Return this process's DuckDB; opening one for each request costs more than the query."""
-    return duckdb.connect(config={"threads": 1})

@@ -21,6 +21,7 @@ from services import (
     ingest,
     items,
     operations,
+    privacy,
     profiles,
     recommendations,
     slashes,
@@ -83,8 +84,8 @@ def create_app(
     )
     app.state.metrics = metrics
     modules = (
-        ingest, profiles, recommendations, explanations, items, audience_questions, audiences,
-        operations,
+        ingest, profiles, privacy, recommendations, explanations, items, audience_questions,
+        audiences, operations,
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()

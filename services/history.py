@@ -7,6 +7,7 @@ once by its position and id; the other way round it would be missed.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ Histories = dict[str, list[Placed]]
 """Users' events with their positions, in fold order."""
 
 _PAGE: Final = 1000
+_FEW: Final = 16  # users for whom entries are looked through before they are decoded
 
 
 class PartitionHistory:
@@ -80,7 +82,7 @@ class PartitionHistory:
         # Only what is applied is archived. Parts that go further were written for a store
         # that has been lost since: their events happened, unless they are still to be applied.
         ahead = [part for part in parts if (span := Span.of(part)) and span.until > applied]
-        pending = self._logged(LogPosition(0, 0), None) if ahead else {}
+        pending = self._logged(users, LogPosition(0, 0), None) if ahead else {}
         cursor = look()
         found = self._between(users, None, cursor)
         for key, record in self._archived(ahead, users, None, None).items():
@@ -94,23 +96,26 @@ class PartitionHistory:
 
     def all(self, users: Sequence[str]) -> Histories:
         """Return all there is of ``users`` in log and archive, applied or not; see `whole`."""
-        found = self._logged(LogPosition(0, 0), None)
+        found = self._logged(users, LogPosition(0, 0), None)
         found |= self._archived(self._archive.parts_of(self._partition), users, None, None)
         return self._ordered(found, users)
 
     def _between(
         self, users: Sequence[str], after: LogPosition | None, until: LogPosition
     ) -> Found:
-        found = self._logged(after or LogPosition(0, 0), until)
+        found = self._logged(users, after or LogPosition(0, 0), until)
         parts = self._archive.parts_of(self._partition, after)
         return found | self._archived(parts, users, after, until)
 
-    def _logged(self, after: LogPosition, until: LogPosition | None) -> Found:
+    def _logged(self, users: Sequence[str], after: LogPosition, until: LogPosition | None) -> Found:
+        """Return the log's events, at least those of ``users``."""
         found, start = Found(), f"({after}"
+        needles = [user.encode() for user in users] if len(users) <= _FEW else [b""]
         end = "+" if until is None else str(until)
         with translated():
             while page := self._client.xrange(log_key(self._partition), start, end, count=_PAGE):
-                for position, record in decoded(page):
+                some = [e for e in page if any(name in e[1].get(b"e", b"") for name in needles)]
+                for position, record in decoded(some):
                     found[position, record.id] = record
                 start = f"({page[-1][0].decode()}"
         return found
@@ -144,8 +149,7 @@ class PartitionHistory:
 
 def _rows(parts: Sequence[Path], users: Sequence[str]) -> list[tuple[int, int, str, bytes]]:
     """Return position, event id and record of all events of ``users`` in ``parts``."""
-    with duckdb.connect() as connection:
-        connection.execute("SET threads = 1; SET enable_progress_bar = false")
+    with database().cursor() as connection:
         try:
             # The bounds let DuckDB pass over row groups: parts are sorted by user.
             found: list[tuple[int, int, str, bytes]] = connection.execute(
@@ -159,3 +163,9 @@ def _rows(parts: Sequence[Path], users: Sequence[str]) -> list[tuple[int, int, s
                 f"{parts[0].parent}"
             ) from error
     return found
+
+
+@lru_cache(maxsize=1)
+def database() -> Any:
+    """Return this process's DuckDB; opening one for each read costs more than the query."""
+    return duckdb.connect(config={"threads": 1})

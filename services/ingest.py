@@ -70,14 +70,7 @@ async def post_event(
     """Take one event; 202 once it is durable, 200 with ``return=profile`` once it is applied."""
     state = gateway(request)
     event = _event(await body.read(request, limit=MAX_EVENT_BYTES))
-    record = _record(state, event)
-    appended = (await _append(state, [record]))[0]
-    _count(request, [record], [appended])
-    if appended.status == "erased":
-        raise ProblemError("erased", ERASED)
-    reply: dict[str, Any] = {
-        "id": record.id, "status": appended.status, "receipt": str(appended.receipt),
-    }  # fmt: skip
+    record, appended, reply = await _taken(request, event)
     if returning is None:
         return answer(reply, 202)
     await state.reached(appended.receipt, {appended.partition})
@@ -88,6 +81,32 @@ async def post_event(
         raise ProblemError("not-applied-yet", "the event is stored but could not be applied")
     reply["profile"] = profile
     return answer(reply)
+
+
+async def take(request: Request, event: Event) -> dict[str, Any]:
+    """Append one event and return the answer's ``id``, ``status`` and ``receipt``.
+
+    Raises
+    ------
+    ProblemError
+        410 if its user has been erased.
+    StoreUnavailableError
+        See `services.append.Appender.append`.
+    """
+    return (await _taken(request, event))[2]
+
+
+async def _taken(request: Request, event: Event) -> tuple[EventRecord, Appended, dict[str, Any]]:
+    state = gateway(request)
+    record = _record(state, event)
+    appended = (await _append(state, [record]))[0]
+    _count(request, [record], [appended])
+    if appended.status == "erased":
+        raise ProblemError("erased", ERASED)
+    reply: dict[str, Any] = {
+        "id": record.id, "status": appended.status, "receipt": str(appended.receipt),
+    }  # fmt: skip
+    return record, appended, reply
 
 
 @router.post(

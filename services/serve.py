@@ -158,12 +158,15 @@ def _announce_end(drain_file: Path) -> None:
 
 
 def _prepare_store(settings: Settings, url: str) -> str | None:
+    from feature_repo import registry_stamp
     from feature_repo import store as feast_store
     from feature_repo.archive import Archive
     from services import catalogue, popularity
 
-    feast_store.apply()
-    hush_feast()
+    if not registry_stamp.is_current(settings.home):
+        feast_store.apply()
+        hush_feast()
+        registry_stamp.note(settings.home)
     client = connect_store(url, timeout_s=30)
     generated = None
     try:

@@ -123,6 +123,7 @@ class Recommender:
     def similar(self, item_id: str, n: int, now_ms: int) -> tuple[str, list[tuple[str, float]]]:
         """Return how similarity was judged and the items most similar to ``item_id``."""
         self._items.refresh()
+        popular = self._popular.column()  # first: it may give items their rows
         items, row = self._items, self._items.row.get(item_id)
         offered = items.offered(now_ms)
         if row is None:
@@ -133,7 +134,7 @@ class Recommender:
         else:
             method, near = "category", nearness(items, row)
             values = np.where(offered & (near > 0), near, -np.inf)
-            values = values + 0.001 * self._popular.column()
+            values = values + 0.001 * popular
         values[row] = -np.inf
         return method, [(items.ids[i], float(values[i])) for i in best(values, n)]
 

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from feature_repo import live_store
 from feature_repo.connection import connect
 from feature_repo.errors import FencedError, StaleRowsError
-from feature_repo.live_row import FIELDS, LiveState, live_values, parse_live, row_key
+from feature_repo.live_row import (
+    FIELDS,
+    LiveState,
+    live_values,
+    parse_live,
+    parse_version,
+    row_key,
+)
 from feature_repo.live_store import commit, load_live, read_batch, read_live, replace_live
 
 A, B, C = ("{p003}" + letter * 26 for letter in "abc")
@@ -182,3 +189,18 @@ def test_a_server_that_forgot_its_scripts_is_told_again(client: Any) -> None:
     client.script_flush()
     send(client, expected_cursor="2-0", new_cursor="3-0", rows={A: NEXT})
     assert read_live(client, [A]) == [NEXT]
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 20_000, 300_000])
+def test_rows_are_read_as_protobuf_would(size: int) -> None:
+    state = LiveState(b"p" * size, b"l" * (size // 2), size * 7, "m" * (size % 300), 1_234_567)
+    assert parse_live(live_values(state)) == state
+    assert Value.FromString(live_values(state)[0]).bytes_val == state.profile
+    assert parse_version(Value(int64_val=size).SerializeToString()) == size
+
+
+@pytest.mark.parametrize("value", [b"\x12\x01a", b"\n\x05ab", b"\n\xff", b"\n"])
+def test_a_value_that_is_none_is_refused(value: bytes) -> None:
+    stamp = live_values(LiveState(b"", b"", 1, "", 5))[4]
+    with pytest.raises(ValueError, match="a value"):
+        parse_live([value, None, None, None, stamp])

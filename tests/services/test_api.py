@@ -113,6 +113,37 @@ def test_an_anonymous_visitor_who_signs_in_has_one_profile(client: Client, user:
         assert explained["exact"]
 
 
+def test_consents_are_stated_and_read_and_everything_is_exported(client: Client, user: str) -> None:
+    assert client.http.get(f"/v1/users/{user}/consents").status_code == 404
+    assert client.http.get(f"/v1/users/{user}/export").status_code == 404
+    receipt = client.post_event(view(user))["receipt"]
+    assert client.consents(user, after=receipt)["consents"] == {}
+    first = client.put_consents(user, {"email": True, "ads": True}, source="preferences")
+    receipt = client.put_consents(user, {"ads": False})["receipt"]
+    found = client.consents(user, after=receipt)["consents"]
+    assert {purpose: each["granted"] for purpose, each in found.items()} == {
+        "email": True, "ads": False,
+    }  # fmt: skip
+    assert found["email"]["source"] == "preferences"
+    kept = client.export(user)
+    assert (kept["complete"], kept["consents"]) == (True, found)
+    assert kept["profile"]["event_count"] == len(kept["events"]) == 3
+    assert [event["type"] for event in kept["events"]] == ["view_item", *["consent_updated"] * 2]
+    assert kept["events"][1]["id"] == first["id"]
+    for wrong in ({}, {"consents": {}}, {"consents": {"": True}}, {"consents": {"a": "perhaps"}}):
+        assert client.http.put(f"/v1/users/{user}/consents", json=wrong).status_code == 422
+    assert client.export(user)["events"] == kept["events"]
+
+
+def test_an_anonymous_visitors_consents_are_their_own(client: Client, user: str) -> None:
+    seen = {"type": "view_item", "anonymous_id": user, "items": [{"item_id": "A"}]}
+    client.wait_applied(client.post_event(seen)["receipt"])
+    receipt = client.put_consents(user, {"ads": True})["receipt"]
+    profile = client.http.get(f"/v1/users/{user}/profile?after={receipt}").json()
+    assert (profile["identity"]["anonymous"], profile["event_count"]) == (True, 2)
+    assert profile["consent"]["ads"]["granted"]
+
+
 def test_a_repeated_id_is_a_duplicate_with_the_same_receipt(client: Client, user: str) -> None:
     first, again = (client.post_event(view(user, id="same-" + user)) for _ in range(2))
     assert again == {**first, "status": "duplicate"}

@@ -19,7 +19,7 @@ from feature_repo.online_store import read_live
 from services import dead_letters
 from services.lease import lease_key
 from services.log import Appender, cursor_key, erased_key, log_key
-from services.log_keys import seen_keys, today, voided_key
+from services.log_keys import owners_key, seen_keys, today, voided_key
 from tests.feature_repo.feast_read import feast_sdk_versions, feast_versions
 
 LEASE_MS = 1000
@@ -53,7 +53,8 @@ def row(client: Any, user: str) -> bytes | None:
 
 def test_keys_of_a_partition_share_a_slot() -> None:
     keys = [
-        log_key(7), cursor_key(7), lease_key(7), erased_key(7), voided_key(7), b"{p007}dead",
+        log_key(7), cursor_key(7), lease_key(7), erased_key(7), owners_key(7), voided_key(7),
+        b"{p007}dead",
         row_key("{p007}" + "a" * 26), *seen_keys(7, today()),
     ]  # fmt: skip
     assert len({key_slot(key) for key in keys}) == 1

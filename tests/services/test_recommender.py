@@ -193,3 +193,10 @@ def test_similar_items_count_what_goes_together(catalogue: Catalogue) -> None:
     method, found = recommender.similar("new", 2, NOW)
     assert (method, {item for item, _ in found}) == ("category", {"i0", "i2"})
     assert recommender.similar("unheard-of", 2, NOW) == ("category", [])
+
+
+def test_similar_items_may_come_up_with_new_popular_ones(catalogue: Catalogue) -> None:
+    recommender = Recommender(catalogue)
+    recommender.warm()
+    recommender.set_popular([("sold", 5.0), ("i1", 1.0)])
+    assert {item for item, _ in recommender.similar("i0", 5, NOW)[1]} >= {"i2", "i4"}

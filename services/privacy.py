@@ -1,0 +1,92 @@
+"""Routes by which people see and decide: consents, and everything that is kept of a user.
+
+Belongs here: what a person may ask about themselves. What a consent allows is decided where a
+purpose is served. Erasing is not part of this version.
+"""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from feature_repo.events import Event, iso, now_ms, record_to_api
+from feature_repo.explicit_state import ExplicitProfile
+from services.answer_schemas import CONSENTED, CONSENTS, EXPORTED
+from services.answers import answer, gateway
+from services.event_history import read_all
+from services.ingest import take
+from services.problems import ProblemError
+from services.profiles import After, UserId, current
+from services.state import GatewayState
+
+router = APIRouter(prefix="/v1/users", tags=["privacy"])
+
+MOST_EVENTS: Final = 100_000
+_Purpose = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Consents(BaseModel):
+    """What is granted and what is not; purposes that are not named stay as they are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    consents: Annotated[dict[_Purpose, bool], Field(min_length=1, max_length=32)]
+    source: Annotated[str, Field(max_length=128)] = ""
+
+
+@router.get("/{user_id}/consents", responses=CONSENTS)
+async def get_consents(request: Request, user_id: UserId, after: After = None) -> Response:
+    """Return what a user has granted; a purpose that is not listed is not granted."""
+    state = gateway(request)
+    _, row = await state.find(user_id, after)
+    if row is None:
+        raise ProblemError("not-found", "no event of this user is known")
+    return answer({"user_id": user_id, "consents": _consents(state.profile(row))})
+
+
+@router.put("/{user_id}/consents", status_code=202, responses=CONSENTED)
+async def put_consents(request: Request, user_id: UserId, body: Consents) -> Response:
+    """Take a statement as a `consent_updated` event; 202 once it is durable."""
+    state = gateway(request)
+    name = "anonymous_id" if await _is_anonymous(state, user_id) else "user_id"
+    event = Event.model_validate(
+        {"type": "consent_updated", name: user_id, "consent": body.consents, "source": body.source}
+    )
+    return answer(await take(request, event), 202)
+
+
+@router.get("/{user_id}/export", responses=EXPORTED)
+async def get_export(request: Request, user_id: UserId, after: After = None) -> Response:
+    """Return everything that is kept of a user: profile, consents and events, oldest first."""
+    state = gateway(request)
+    entity, row = await state.find(user_id, after)
+    profile = None if row is None else await current(state, entity, user_id, "full")
+    if row is None or profile is None:
+        raise ProblemError("not-found", "no event of this user is known")
+    known = state.profile(row)
+    found = await read_all(state, entity, known.standing.linked, None, None, MOST_EVENTS + 1)
+    events = [record_to_api(record) for _, record in reversed(found[:MOST_EVENTS])]
+    return answer(
+        {
+            "user_id": user_id,
+            "exported_at": iso(now_ms()),
+            "complete": len(found) <= MOST_EVENTS,
+            "consents": _consents(known),
+            "profile": profile,
+            "events": events,
+        }
+    )
+
+
+async def _is_anonymous(state: GatewayState, user_id: str) -> bool:
+    """Say whether only an anonymous id of this name is known, or one that became a user's."""
+    entity, row = await state.find(user_id, None)
+    return row is not None and entity != state.tenant.entity(user_id)
+
+
+def _consents(profile: ExplicitProfile) -> dict[str, Any]:
+    return {
+        purpose: {"granted": said.granted, "at": iso(said.at * 1000), "source": said.source}
+        for purpose, said in profile.standing.consent.items()
+    }
