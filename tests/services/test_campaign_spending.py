@@ -1,0 +1,186 @@
+"""Caps and budgets under parallel decisions, killed gateways and repeats: never exceeded."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+from gateway_process import GatewayProcess, gateways
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from feature_repo import store as feast_store
+from feature_repo.campaigns import language
+from feature_repo.connection import connect_async
+from feature_repo.events import EventRecord
+from services.campaign_keys import decisions_key, sent_key, state_key
+from services.campaign_ledger import Ledger, Wanted
+from services.settings import Settings
+from services.updater import UpdaterLoop
+
+HOUR_MS = 3_600_000
+START_MS = 1_700_000_000_000
+WINDOW = {"from": "2023-01-01", "until": "2033-01-01"}
+
+
+def campaign(**given: Any) -> Any:
+    return language.read(
+        {"audience": "a", "offer": {"id": "o", "cost": 0.3}, "channel": "email", "window": WINDOW}
+        | given
+    )
+
+
+def wanted(name: str, entity: str, decision: str, now_ms: int, **given: Any) -> Wanted:
+    return Wanted(name, campaign(**given), entity, decision, {"n": 1}, True, False, now_ms)
+
+
+async def settled(url: str, decisions: list[Wanted], clients: int = 8) -> list[bool]:
+    """Settle decisions side by side over several connections; True: a message was sent."""
+    ledgers = [(c, Ledger(c)) for c in (connect_async(url) for _ in range(clients))]
+    try:
+        found = await asyncio.gather(
+            *(ledgers[n % clients][1].settle(one) for n, one in enumerate(decisions))
+        )
+    finally:
+        for client, _ in ledgers:
+            await client.aclose()
+    return [not one.blocked for one in found]
+
+
+def test_a_budget_is_spent_to_the_last_message_and_no_further(
+    redis_url: str, store_client: redis.Redis
+) -> None:
+    bound = {"messages": 70, "amount": 25.0}  # 83 messages at 0.3
+    decisions = [wanted("b", f"u{n % 150}", f"d{n}", START_MS, budget=bound) for n in range(600)]
+    sent = asyncio.run(settled(redis_url, decisions))
+    assert sum(sent) == 70
+    assert store_client.hgetall(state_key("b"))[b"amount"] == b"21000"
+    assert sum(asyncio.run(settled(redis_url, decisions))) == 70 + (0 if sum(sent) else 1)
+    poor = [wanted("p", f"u{n}", "d", START_MS, budget={"amount": 1.0}) for n in range(50)]
+    assert sum(asyncio.run(settled(redis_url, poor))) == 3
+
+
+def test_parallel_decisions_of_one_name_send_one_message(
+    redis_url: str, store_client: redis.Redis
+) -> None:
+    same = [wanted("one", "u", "d", START_MS + n) for n in range(60)]
+    assert all(asyncio.run(settled(redis_url, same)))
+    assert store_client.hget(state_key("one"), "messages") == b"1"
+    assert store_client.zcard(sent_key("u")) == 1
+    assert store_client.pttl(decisions_key("u")) > 400 * 24 * HOUR_MS
+
+
+@given(
+    asks=st.lists(
+        st.tuples(st.sampled_from(["one", "two"]), st.sampled_from(["email", "push"]),
+                  st.integers(0, 60)), min_size=1, max_size=40,
+    ),
+    most=st.integers(1, 3), hours=st.integers(1, 20),
+    scope=st.sampled_from(["campaign", "channel", "all"]),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_span_holds_more_messages_than_a_cap_allows(
+    redis_url: str, asks: list[tuple[str, str, int]], most: int, hours: int, scope: str
+) -> None:
+    """Decisions at any times in any order; a message is refused only where one more would break."""
+    with redis.Redis.from_url(redis_url) as store:
+        store.flushall()
+    cap = {"scope": scope, "most": most, "within": f"{hours}h"}
+    # A campaign's name may be a channel's: that must confuse nothing.
+    names = {"one": "email", "two": "push"}
+    decisions = [
+        wanted(names[name], "u", f"d{n}", START_MS + at * HOUR_MS, channel=channel, caps=[cap])
+        for n, (name, channel, at) in enumerate(asks)
+    ]
+    sent = asyncio.run(settled(redis_url, decisions, clients=1))
+    for group in ("email", "push"):
+        times = sorted(
+            one.now_ms for one, out in zip(decisions, sent, strict=True)
+            if out and (scope == "all" or group in {
+                "campaign": [one.name], "channel": [one.campaign.channel],
+            }[scope])
+        )  # fmt: skip
+        for start in times:
+            assert sum(start <= each < start + hours * HOUR_MS for each in times) <= most
+    assert sent[0]
+
+
+# --- whole gateways, killed
+
+
+@pytest.fixture
+def shop(redis_url: str, store_client: redis.Redis, tmp_path: Path) -> Iterator[Settings]:
+    settings = Settings(home=tmp_path, redis_url=redis_url, archive_every_s=3600)
+    settings.export(redis_url)
+    feast_store.apply()
+    return settings
+
+
+def decide(gateway: GatewayProcess, user: str, decision: str) -> dict[str, Any] | None:
+    """Ask once; None if the gateway was killed over it."""
+    body = {"user_id": user, "decision_id": decision}
+    try:
+        with gateway.client() as client:
+            response = client.http.post("/v1/campaigns/spring/decide", json=body)
+    except httpx2.TransportError:
+        return None
+    found: dict[str, Any] = response.json()
+    assert response.status_code in {200, 503}, found
+    return found if response.status_code == 200 else None
+
+
+def logged(store: redis.Redis) -> list[EventRecord]:
+    keys = store.scan_iter("{p*}log")
+    return [EventRecord.decode(e[b"e"]) for key in keys for _, e in store.xrange(key)]
+
+
+def test_killed_gateways_neither_exceed_nor_lose(
+    shop: Settings, redis_url: str, store_client: redis.Redis
+) -> None:
+    """Gateways are killed amid parallel decisions; every decision is then asked for again."""
+    users, most = [f"u{n}" for n in range(12)], 20
+    asks = [(user, f"d{n}") for n in range(6) for user in users]
+    random.Random(3).shuffle(asks)
+    with gateways(shop, [redis_url] * 4) as started:
+        loop = UpdaterLoop(shop, redis_url, None)
+        with ThreadPoolExecutor(9) as pool, started[3].client() as client:
+            running = pool.submit(loop.run)
+            for user in users:
+                sent = {"type": "view_item", "user_id": user, "items": [{"item_id": "A"}]}
+                client.post_event(sent | {"consent": {"email": True}}, return_profile=True)
+            rule = {"rule": {"event": {"type": "view_item"}}, "consent": []}
+            client.audiences.put("lookers", rule)
+            client.http.put("/v1/campaigns/spring", json={
+                "audience": "lookers", "offer": {"id": "o"}, "channel": "email", "window": WINDOW,
+                "control": {"holdout": 0}, "budget": {"messages": most},
+                "caps": [{"most": 2, "within": "1d"}],
+            }).raise_for_status()  # fmt: skip
+            answers = []
+            for n, (user, decision) in enumerate(asks):
+                answers.append(pool.submit(decide, started[n % 3], user, decision))
+                if n in {20, 32, 44}:
+                    answers[n - 5].result()
+                    started[{20: 0, 32: 1, 44: 2}[n]].kill()
+            first = [one.result() for one in answers]
+            last = [decide(started[3], *ask) for ask in asks]
+            loop.stop()
+            running.result(timeout=20)
+    assert None in first
+    for before, after in zip(first, last, strict=True):
+        assert before in (None, after)
+    treated = [(a["user_id"], a["decision_id"]) for a in last if a and a["arm"] == "treated"]
+    assert len(treated) == most == int(store_client.hget(state_key("spring"), "messages") or 0)
+    assert max(Counter(user for user, _ in treated).values()) <= 2
+    events = logged(store_client)
+    messages = [e for e in events if e.type == "message_sent"]
+    decisions = [e for e in events if e.type == "campaign_decision"]
+    assert len({e.id for e in messages}) == len(messages) == most
+    assert len({e.id for e in decisions}) == len(decisions) == len(asks)
+    by_arm = Counter(e.properties["arm"] for e in decisions if e.properties)
+    assert by_arm["treated"] == most
