@@ -117,7 +117,7 @@ def sample_ratio(treated: int, control: int, share_treated: float) -> float:
 
     Examples
     --------
-    >>> sample_ratio(90, 10, 0.9)
+    >>> round(sample_ratio(90, 10, 0.9), 6)
     1.0
     >>> sample_ratio(800, 200, 0.9) < SRM_P
     True
