@@ -129,6 +129,8 @@ async def _settle(
         )
         facts = replace(facts, score=score)
         threshold = _threshold(stored, await state.bounded(state.ledger.spent(stored.name)))
+    if facts.tz is None and stored.campaign.quiet_hours is not None:
+        facts = replace(facts, tz=await last_tz(state, person.entity))
     made = decision.draft(
         stored.campaign, stored.salt, facts, threshold=threshold,
         global_share=state.settings.global_holdout,
@@ -171,12 +173,9 @@ async def _facts(state: GatewayState, stored: Stored, person: _Person, asked: As
     user = User(person.entity, state.profile(person.row), asked.now_ms // 1000)
     known = await state.bounded(state.eligibility.known())
     found = await state.eligibility.of(campaign.audience, campaign.channel, known, user)
-    tz = asked.tz
-    if tz is None and campaign.quiet_hours is not None:
-        tz = await last_tz(state, person.entity)
     return Facts(
         person.entity, asked.now_ms, consented=found.consented, member=found.member,
-        excluded=found.excluded, tz=tz,
+        excluded=found.excluded, tz=asked.tz,
     )  # fmt: skip
 
 
