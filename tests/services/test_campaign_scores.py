@@ -9,10 +9,11 @@ import pytest
 from gateway_thread import Api
 from small_model import ITEMS, write
 
-from feature_repo.archive import write_part
+from feature_repo.archive import Archive, LogPosition, write_part
 from feature_repo.audiences.index import CHANCES
 from feature_repo.campaigns.assignment import random_score
 from feature_repo.entity import Tenant
+from feature_repo.events import Event, to_record
 from services.client import ApiError, Client
 
 USERS = tuple(f"u{n:02d}" for n in range(20))
@@ -23,19 +24,21 @@ def api(make_api: Callable[..., Api], tmp_path_factory: pytest.TempPathFactory) 
     path = write(tmp_path_factory.mktemp("models") / "one")
     api = make_api(model=path)
     tenant = Tenant.load(api.settings.home, api.settings.partitions)
-    with api.client() as client:
+    events = [
+        {"id": f"{user}-{k}", "type": "purchase", "user_id": user, "order_id": f"o{k}",
+         "items": [{"item_id": ITEMS[(3 * n + k) % 40], "price": 2}], "consent": {"email": True}}
+        for n, user in enumerate(USERS) for k in range(1 + n % 4)
+    ]  # fmt: skip
+    now_ms = int(time.time() * 1000)
+    records = [to_record(Event.model_validate(event), tenant, now_ms) for event in events]
+    Archive(api.settings.home / "archive" / "events").append(
+        "import", [(LogPosition.imported(now_ms), record) for record in records]
+    )
+    with api.client(attempts=20) as client:
         client.audiences.put("all", {"rule": {"event": {"type": "purchase"}}, "consent": []})
-        for n, user in enumerate(USERS):
-            for k in range(1 + n % 4):
-                client.post_event({
-                    "type": "purchase", "user_id": user, "order_id": f"o{k}",
-                    "items": [{"item_id": ITEMS[(3 * n + k) % 40], "price": 2}],
-                    "consent": {"email": True},
-                }, return_profile=True)  # fmt: skip
-    api.stop_updater()  # its last act is to archive the log
-    api.start_updater()
+        client.wait_applied(client.post_batch(events)["receipt"])
     rows = [
-        (tenant.entity(user), name, value, int(time.time() * 1000))
+        (tenant.entity(user), name, value, now_ms)
         for n, user in enumerate(USERS)
         for name, value in (("uplift:tea", n / 100 - 0.05), ("purchase_7d", 0.5))
         if name != "uplift:tea" or n < 15
