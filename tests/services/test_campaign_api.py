@@ -11,6 +11,8 @@ from gateway_thread import Api
 
 from feature_repo.campaigns.assignment import GLOBAL_SALT, place
 from feature_repo.entity import Tenant
+from feature_repo.errors import StoreUnavailableError
+from services.append import Appender
 from services.client import Client
 
 DAY_MS = 86_400_000
@@ -298,6 +300,32 @@ def test_the_time_zone_is_that_of_the_users_last_event(client: Client) -> None:
         # 08:30 in Tokyo, 23:30 in UTC, which stands in.
         assert found["reasons"] == (["chosen"] if tz else ["quiet_hours"]), reason
     assert decide(client, "zoned", "u-tokyo", time=moment)["reasons"] == ["chosen"]
+
+
+def test_a_decision_that_was_spent_but_not_logged_is_completed_by_its_repeat(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = shopper(client, "u-cut")
+    made(client, "cut", budget={"messages": 1}, caps=[{"most": 1, "within": "1d"}])
+    append, failed = Appender.append, list[str]()
+
+    async def failing(self: Appender, records: Any) -> Any:
+        if not failed:
+            failed.append(records[0].id)
+            raise StoreUnavailableError("the log is away")
+        return await append(self, records)
+
+    monkeypatch.setattr(Appender, "append", failing)
+    problem(call(client, "POST", "/cut/decide", {"user_id": user}), 503)
+    assert call(client, "GET", "/cut").json()["spent"]["messages"] == 1
+    assert events(client, user, "message_sent") == []
+    answers = [decide(client, "cut", user) for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert answers[0]["reasons"] == ["chosen"]
+    assert call(client, "GET", "/cut").json()["spent"]["messages"] == 1
+    for kind in ("message_sent", "campaign_decision"):
+        assert len(events(client, user, kind)) == 1
+    assert failed == [events(client, user, "campaign_decision")[0]["id"]]
 
 
 def test_consent_that_is_taken_back_stops_even_a_decision_that_was_made(client: Client) -> None:

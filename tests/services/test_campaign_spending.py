@@ -14,12 +14,14 @@ import redis
 from gateway_process import GatewayProcess, gateways
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store_nodes import cluster
 
 from feature_repo import store as feast_store
 from feature_repo.archive import Archive
 from feature_repo.campaigns import language
 from feature_repo.connection import connect_async
 from feature_repo.events import EventRecord
+from services.campaign_definitions import Campaigns
 from services.campaign_keys import decisions_key, sent_key, state_key
 from services.campaign_ledger import Ledger, Wanted
 from services.settings import Settings
@@ -120,6 +122,30 @@ def test_no_span_holds_more_messages_than_a_cap_allows(
     for one in messages:
         times = [m.now_ms - one.now_ms for m in messages if counted(one, m)]
         assert sum(0 <= time_ms < span_ms for time_ms in times) <= most
+
+
+def test_campaigns_are_kept_and_settled_on_a_cluster(tmp_path: Path) -> None:
+    async def run(url: str) -> tuple[Any, ...]:
+        client = connect_async(url)
+        campaigns, ledger = Campaigns(client), Ledger(client)
+        await campaigns.put("b", campaign(budget={"messages": 3}), now_ms=1)
+        one = wanted("b", "{p001}u", "d", START_MS)
+        stored = await campaigns.get("b")
+        found = await ledger.settle(one), await ledger.settle(one), await ledger.spent("b")
+        await ledger.mark_logged("b", "{p001}u", "d")
+        kept = await ledger.kept("b", "{p001}u", "d")
+        await client.aclose()
+        return stored.name, *found, kept
+
+    with cluster(tmp_path) as nodes:
+        url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        sent = asyncio.run(
+            settled(url, [wanted("p", f"{{p{n:03d}}}u", "d", START_MS, budget={"messages": 9})
+                          for n in range(40)])
+        )  # fmt: skip
+        name, first, again, spent, kept = asyncio.run(run(url))
+    assert (sum(sent), name, first.repeated, again.repeated) == (9, "b", False, True)
+    assert (spent.messages, kept) == (1, (again, True))
 
 
 # --- whole gateways, killed
