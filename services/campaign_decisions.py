@@ -6,18 +6,18 @@ decision, then it is marked as logged. Whoever repeats a decision that was cut o
 completes it. Belongs here: those steps. The reasons are `feature_repo.campaigns.decision`'s.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from feature_repo.audiences.live import User
 from feature_repo.campaigns import decision
-from feature_repo.campaigns.decision import Draft, Facts
+from feature_repo.campaigns.decision import Facts
 from feature_repo.entity import partition_of
 from feature_repo.errors import ConflictError
-from feature_repo.events import EventRecord, iso
+from feature_repo.events import iso
 from feature_repo.live_row import LiveState
 from services.campaign_definitions import Stored
+from services.campaign_events import Asked, body_of, records
 from services.campaign_ledger import Settled, Spent, Wanted
 from services.campaign_scores import score_of
 from services.event_history import last_tz
@@ -26,40 +26,6 @@ from services.log_keys import erased_key
 from services.problems import ProblemError
 from services.shoppers import SERVICE
 from services.state import GatewayState
-
-TYPE: Final = "campaign_decision"
-"""Type of the event that every decision about a known user leaves."""
-SENT: Final = "message_sent"
-SOURCE: Final = "portrait"
-ONLY: Final = "once"
-"""Name of the one decision that a campaign makes about a user who is asked for without a name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request for a decision.
-
-    Attributes
-    ----------
-    user_id
-        The shop's own user id, or an anonymous id.
-    now_ms
-        The moment, epoch milliseconds.
-    decision_id
-        Its name; None for the one decision of the campaign about this user.
-    tz
-        The user's time zone, if the caller knows it.
-    """
-
-    user_id: str
-    now_ms: int
-    decision_id: str | None = None
-    tz: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Name under which the decision is kept; no caller's own name begins so."""
-        return ONLY if self.decision_id is None else f"id:{self.decision_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +65,28 @@ async def decide(state: GatewayState, name: str, asked: Asked) -> Decided:
     if person is None:
         shut = decision.closed(stored.campaign, asked.now_ms)
         reasons = ([shut] if shut else []) + ["unknown_user"]
-        return Decided(_answer(stored, asked, _body(stored, asked, None, reasons)), repeated=False)
+        return Decided(
+            _answer(stored, asked, body_of(stored, asked, None, reasons)), repeated=False
+        )
     kept, logged = await state.bounded(state.ledger.kept(name, person.entity, asked.name))
     if kept is not None and not logged:
-        await _log(state, stored, person, asked, _whole(kept))
+        await _log(state, stored, person, _whole(kept))
         await state.bounded(state.ledger.mark_logged(name, person.entity, asked.name))
     facts = await _facts(state, stored, person, asked)
     gates = _gates(stored, facts)
     if kept is not None and gates is None:
         return Decided(_answer(stored, asked, _whole(kept)), repeated=True)
     if gates is not None and kept is not None:
-        return Decided(_answer(stored, asked, _body(stored, asked, None, [gates])), repeated=False)
+        return Decided(
+            _answer(stored, asked, body_of(stored, asked, None, [gates])), repeated=False
+        )
     return await _settle(state, stored, person, asked, facts)
+
+
+def _refused(stored: Stored, asked: Asked, reasons: list[str]) -> Decided:
+    """Return what is answered where nothing is decided."""
+    body = body_of(stored, asked, None, reasons)
+    return Decided(_answer(stored, asked, body), repeated=False)
 
 
 def _gates(stored: Stored, facts: Facts) -> str | None:
@@ -135,12 +111,12 @@ async def _settle(
         stored.campaign, stored.salt, facts, threshold=threshold,
         global_share=state.settings.global_holdout,
     )  # fmt: skip
-    body = _body(stored, asked, facts, list(made.reasons), made)
+    body = body_of(stored, asked, facts, list(made.reasons), made)
     if shut is not None:
         return Decided(_answer(stored, asked, body), repeated=False)
     named = asked.decision_id is not None
     if made.assigned is None and made.arm == "none" and not named:
-        await _log(state, stored, person, asked, body)
+        await _log(state, stored, person, body)
         return Decided(_answer(stored, asked, body), repeated=False)
     keep = named or made.arm == "control"
     settled = await state.bounded(state.ledger.settle(Wanted(
@@ -148,7 +124,7 @@ async def _settle(
         asked.now_ms,
     )))  # fmt: skip
     body = _whole(settled)
-    await _log(state, stored, person, asked, body)
+    await _log(state, stored, person, body)
     if keep or body["arm"] == "treated":
         await state.bounded(state.ledger.mark_logged(stored.name, person.entity, asked.name))
     return Decided(_answer(stored, asked, body), repeated=settled.repeated)
@@ -193,27 +169,6 @@ def _threshold(stored: Stored, spent: Spent) -> float:
     return float("-inf")
 
 
-def _body(
-    stored: Stored, asked: Asked, facts: Facts | None, reasons: list[str], made: Draft | None = None
-) -> dict[str, Any]:
-    """Return what is kept and logged of a decision."""
-    campaign = stored.campaign
-    return {
-        "arm": "none" if made is None else made.arm,
-        "assigned": None if made is None else made.assigned,
-        "reasons": reasons,
-        "offer": campaign.offer.id,
-        "score": None if facts is None else facts.score,
-        "propensity": None if made is None else made.propensity,
-        "explored": False if made is None else made.explored,
-        "rank_by": campaign.rank_by,
-        "salt": stored.salt,
-        "holdout": campaign.control.holdout,
-        "decision": asked.name,
-        "at_ms": asked.now_ms,
-    }
-
-
 def _whole(settled: Settled) -> dict[str, Any]:
     """Return a settled decision with what caps and budget did to it."""
     body = settled.draft
@@ -240,38 +195,9 @@ def _answer(stored: Stored, asked: Asked, body: dict[str, Any]) -> dict[str, Any
     }
 
 
-async def _log(
-    state: GatewayState, stored: Stored, person: _Person, asked: Asked, body: dict[str, Any]
-) -> None:
+async def _log(state: GatewayState, stored: Stored, person: _Person, body: dict[str, Any]) -> None:
     """Append the events of a decision; appended before, they are known again."""
     events = records(stored, person.entity, body, anonymous=person.anonymous)
     appended = await state.bounded(state.appender.append(events))
     if any(one.status == "erased" for one in appended):
         raise ProblemError("erased", ERASED)
-
-
-def records(
-    stored: Stored, entity: str, body: dict[str, Any], *, anonymous: bool
-) -> list[EventRecord]:
-    """Return the events of a decision: the decision, and the message if one is sent.
-
-    Their ids follow from campaign, user, decision and what decided, so the same decision gives
-    the same events whoever logs it.
-    """
-    parts = (stored.name, entity, body["decision"], body["reasons"][0])
-    name = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
-    found = [
-        EventRecord(
-            id=f"campaign-{name}", type=TYPE, user=entity, anonymous=anonymous,
-            time_ms=body["at_ms"], received_ms=body["at_ms"], source=SOURCE,
-            channel=stored.campaign.channel, campaign_id=stored.name, properties=body,
-        )
-    ]  # fmt: skip
-    if body["arm"] == "treated":
-        found.append(EventRecord(
-            id=f"message-{name}", type=SENT, user=entity, anonymous=anonymous,
-            time_ms=body["at_ms"], received_ms=body["at_ms"], source=SOURCE,
-            channel=stored.campaign.channel, campaign_id=stored.name,
-            properties={"offer": body["offer"], "decision": body["decision"]},
-        ))  # fmt: skip
-    return found

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from feature_repo.audiences.index import Index
 from feature_repo.audiences.values import duration_ms
 from feature_repo.campaigns.assignment import held_out
-from services.campaign_decisions import SOURCE, TYPE
 from services.campaign_definitions import Stored
+from services.campaign_events import SOURCE, TYPE
 
 Flags = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]

@@ -242,7 +242,11 @@ PUT: Final[dict[int | str, Any]] = {**CREATED, 200: said(CampaignShown, "Replace
 SCHEMA: Final[dict[int | str, Any]] = {
     200: said(dict[str, Any], "JSON Schema of a campaign", {"title": "Campaign"})
 }
-DECISION: Final[dict[int | str, Any]] = {200: said(Decision, "The decision", _DECISION)}
+DECISION: Final[dict[int | str, Any]] = {
+    200: said(Decision, "The decision", _DECISION, headers={
+        "idempotent-replayed": {"description": "`true`: the decision had been made before",
+                                "schema": {"type": "string"}}})
+}  # fmt: skip
 RANKED: Final[dict[int | str, Any]] = {
     200: said(Ranking, "The audience in order", {
         "campaign_id": "spring", "rank_by": "propensity", "as_of": EXAMPLE_TIME, "members": 900,

@@ -9,8 +9,9 @@ from feature_repo.campaigns import language
 from feature_repo.events import iso
 from services import campaign_schemas as said
 from services.answers import answer, gateway
-from services.campaign_decisions import Asked, decide
+from services.campaign_decisions import decide
 from services.campaign_definitions import Stored
+from services.campaign_events import Asked
 from services.campaign_ranking import set_threshold
 from services.campaign_requests import (
     MAX_PAGE,

@@ -19,7 +19,7 @@ REASONS: Final = (
     "excluded", "global_holdout", "holdout", "not_chosen", "quiet_hours", "frequency_cap",
     "budget", "explored", "chosen",
 )  # fmt: skip
-"""Every reason, in order of precedence."""
+"""Every reason, in order of precedence; of an unknown user only the first four can hold."""
 INELIGIBLE: Final = frozenset(REASONS[: REASONS.index("global_holdout")])
 """Reasons for which a user takes no part in the experiment."""
 COIN: Final = 0.5
@@ -36,8 +36,6 @@ class Facts:
         Entity id.
     now_ms
         The moment, epoch milliseconds.
-    known
-        Whether there is any event of the user.
     consented
         Whether the consent of channel and audience is granted.
     member
@@ -52,7 +50,6 @@ class Facts:
 
     entity: str
     now_ms: int
-    known: bool = True
     consented: bool = True
     member: bool = True
     excluded: bool = False
@@ -113,7 +110,6 @@ def draft(
     chosen, propensity = _choice(campaign, salt, facts, threshold, by_coin=by_coin)
     hours = campaign.quiet_hours
     holds = {
-        "unknown_user": not facts.known,
         "no_consent": not facts.consented,
         "not_in_audience": not facts.member,
         "excluded": facts.excluded,

@@ -16,8 +16,8 @@ from feature_repo.campaigns import language
 from feature_repo.campaigns.decision import Facts, draft
 from feature_repo.events import EventRecord, ItemRecord
 from services import campaign_plots
-from services.campaign_decisions import Asked, _body, records
 from services.campaign_definitions import Stored
+from services.campaign_events import Asked, body_of, records
 from services.campaign_report import ASSOCIATION, EFFECT, report
 
 DAY_MS = 86_400_000
@@ -70,7 +70,7 @@ def shop(
             threshold=threshold, global_share=0.05,
         )  # fmt: skip
         facts = Facts(user, at_ms, score=score)
-        body = _body(campaign, Asked("u", at_ms), facts, list(made.reasons), made)
+        body = body_of(campaign, Asked("u", at_ms), facts, list(made.reasons), made)
         events = records(campaign, user, body, anonymous=False)
         events.append(purchase(user, 0, at_ms - 3 * DAY_MS, habit))
         chance = 0.2 + 2 * effect * (score > 0.5) * (body["arm"] == "treated")

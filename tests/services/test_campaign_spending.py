@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -152,11 +151,11 @@ def test_campaigns_are_kept_and_settled_on_a_cluster(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def shop(redis_url: str, store_client: redis.Redis, tmp_path: Path) -> Iterator[Settings]:
-    settings = Settings(home=tmp_path, redis_url=redis_url, archive_every_s=3600)
-    settings.export(redis_url)
+def shop(redis_url: str, store_client: redis.Redis, tmp_path: Path) -> Settings:
+    made = Settings(home=tmp_path, redis_url=redis_url, archive_every_s=3600)
+    made.export(redis_url)
     feast_store.apply()
-    return settings
+    return made
 
 
 def decide(gateway: GatewayProcess, user: str, decision: str) -> dict[str, Any] | None:
