@@ -62,7 +62,7 @@ def shop(
     rng = np.random.default_rng(seed)
     entries = []
     for n in range(users):
-        user, at_ms = entity(n), START_MS + n % 5 * DAY_MS
+        user, at_ms = entity(n), START_MS + n % 5 * DAY_MS + n % 2 * DAY_MS // 2
         habit = float(rng.gamma(1.0, 20.0))
         score = float(rng.random())
         made = draft(
@@ -110,12 +110,25 @@ def test_a_planted_effect_is_found_with_its_interval(tmp_path: Path) -> None:
     assert found["qini"]["share"][-1] == 1
 
 
+def test_users_count_in_the_arm_they_were_assigned_to_whatever_came_of_it(tmp_path: Path) -> None:
+    """Half of the treated never got their message: the effect is half as large, and sure."""
+    campaign = stored(quiet_hours={"from": "11:00", "until": "13:00"})
+    with shop(tmp_path, campaign, effect=0.4) as index:
+        found = report(index, campaign, NOW_MS)
+    assert found["treated"]["users"] == pytest.approx(2 * found["treated"]["exposed"], abs=50)
+    assert found["sample_ratio"]["p"] > 0.001
+    one = found["conversion"]["per_user"]
+    assert one["low"] < 0.2 < one["high"]
+    assert one["high"] < 0.35
+    assert found["decided"]["quiet_hours"] > 200
+
+
 def test_revenue_and_conversion_are_those_of_the_goals_time(tmp_path: Path) -> None:
     """Purchases before the decision, and after the goal's time, are not counted."""
     campaign, later = stored(), stored(goal={"within": "30d"})
     with shop(tmp_path, campaign, users=60) as index:
         found, all_later = report(index, campaign, NOW_MS), report(index, later, NOW_MS)
-        early = report(index, campaign, START_MS + 4 * DAY_MS)
+        early = report(index, campaign, START_MS + 5 * DAY_MS)
     users = found["treated"]["users"] + found["control"]["users"]
     assert all_later["treated"]["conversion"] == all_later["control"]["conversion"] == 1
     more = sum(all_later[arm]["revenue"] - found[arm]["revenue"] for arm in ("treated", "control"))
