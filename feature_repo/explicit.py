@@ -47,7 +47,7 @@ ITEM_CAPACITY: Final = Capacity(heaviest=18, newest=6)
 CATEGORY_CAPACITY: Final = Capacity(heaviest=16, newest=4)
 BRAND_CAPACITY: Final = Capacity(heaviest=6, newest=2)
 
-PASSIVE_TYPES: Final = frozenset({"message_sent"})
+PASSIVE_TYPES: Final = frozenset({"message_sent", "campaign_decision"})
 """Done to the user, not by the user: no session, no habit, no sign of life."""
 
 _SEEN_TYPES: Final = frozenset({"view_item", "select_item", "add_to_cart", "add_to_wishlist"})

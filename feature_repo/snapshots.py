@@ -47,7 +47,7 @@ _TOUCHES: Final = (
     "view_item", "select_item", "add_to_cart", "add_to_wishlist", "purchase", "rate_item", "share",
 )  # fmt: skip
 """Event types that say a user took notice of an item (an impression does not)."""
-_NOT_OWN: Final = ("message_sent",)
+_NOT_OWN: Final = ("message_sent", "campaign_decision")
 """Event types that are the shop's doing, not the user's."""
 
 _ITEM_SCHEMA: Final = pa.schema(

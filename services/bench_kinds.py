@@ -23,6 +23,7 @@ class Bench(StrEnum):
     recommend = "recommend"
     explain = "explain"
     audiences = "audiences"
+    campaigns = "campaigns"
     soak = "soak"
     lateness = "lateness"
     train = "train"
@@ -110,6 +111,14 @@ def _audiences(given: Given) -> dict[str, Any]:
         return measure_audiences(data=given.data, tell=tell)
 
 
+def _campaigns(given: Given) -> dict[str, Any]:
+    del given
+    from services.bench_campaigns import measure_campaigns
+
+    with step("measure campaigns") as tell:
+        return measure_campaigns(tell)
+
+
 def _soak(given: Given) -> dict[str, Any]:
     from services.soak import soak
 
@@ -158,6 +167,7 @@ _RUN: Final[dict[Bench, Callable[[Given], dict[str, Any]]]] = {
     Bench.recommend: _recommend,
     Bench.explain: _explain,
     Bench.audiences: _audiences,
+    Bench.campaigns: _campaigns,
     Bench.soak: _soak,
     Bench.lateness: _lateness,
     Bench.train: _train,

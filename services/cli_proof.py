@@ -18,7 +18,8 @@ def bench(
             help="service: latency over HTTP; updates: the update path; "
             "recommend: recommendations of small and large shops; "
             "explain: whether explanations are faithful; "
-            "audiences: counting whom a rule describes; soak: for long; "
+            "audiences: counting whom a rule describes; "
+            "campaigns: deciding about a user; soak: for long; "
             "lateness: what late events do to profiles; train: the training loop; "
             "materialize: features into the store; offline: the point-in-time join; "
             "start: until the service is ready"
@@ -66,8 +67,8 @@ def bench(
     `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json` ·
     `portrait bench train --data ratings.parquet --json` ·
     `portrait bench train --peers --json` · `portrait bench train --items 1000000 --json` ·
-    `portrait bench materialize --json` ·
-    `portrait bench offline --json` · `portrait bench audiences --json`
+    `portrait bench materialize --json` · `portrait bench offline --json` ·
+    `portrait bench audiences --json` · `portrait bench campaigns --json`
     """
     from feature_repo.errors import InvalidInputError
     from services.bench import table

@@ -18,6 +18,7 @@ from tenacity import (
 
 from feature_repo.errors import PortraitError
 from services.client_audiences import AudienceCalls
+from services.client_campaigns import CampaignCalls
 from services.client_types import (
     Accepted,
     EventPage,
@@ -98,6 +99,7 @@ class Client:
         )
         self._attempts = attempts
         self.audiences = AudienceCalls(self._send)
+        self.campaigns = CampaignCalls(self._send)
 
     def __enter__(self) -> Self:
         return self

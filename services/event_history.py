@@ -76,6 +76,29 @@ async def read_events(
     return sorted(found.items(), key=lambda pair: pair[0], reverse=True)[:limit]
 
 
+async def last_tz(state: "GatewayState", entity: str) -> str | None:
+    """Return the time zone that the user's latest event with one names; None if none does."""
+    tail = await _tail(state.store, entity)
+    named = [(position, record.tz) for position, record in tail.items() if record.tz is not None]
+    if named:
+        return max(named)[1]
+    archive = Archive(state.settings.home / "archive" / "events")
+    return await asyncio.to_thread(_archived_tz, archive, entity)
+
+
+def _archived_tz(archive: Archive, entity: str) -> str | None:
+    parts = [str(part) for part in archive.parts_of(partition_of(entity))]
+    if not parts:
+        return None
+    with _database().cursor() as cursor:
+        row = cursor.execute(
+            'SELECT tz FROM read_parquet(?) WHERE "user" = ? AND tz IS NOT NULL '
+            "ORDER BY log_ms DESC, log_seq DESC, event_id DESC LIMIT 1",
+            [parts, entity],
+        ).fetchone()
+    return None if row is None else str(row[0])
+
+
 async def _tail(client: Any, entity: str) -> dict[Position, EventRecord]:
     partition, needle = partition_of(entity), entity.encode()
     found = dict[Position, EventRecord]()

@@ -16,6 +16,8 @@ from feature_repo.events import pointer
 from services import (
     audience_questions,
     audiences,
+    campaign_reports,
+    campaigns,
     explanations,
     heap,
     ingest,
@@ -85,7 +87,7 @@ def create_app(
     app.state.metrics = metrics
     modules = (
         ingest, profiles, privacy, recommendations, explanations, items, audience_questions,
-        audiences, operations,
+        audiences, campaigns, campaign_reports, operations,
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()

@@ -30,6 +30,7 @@ _EXAMPLES: Final[dict[str, Any]] = {
     "Session": {"events": [{"type": "view_item", "items": [{"item_id": "A"}]}], "n": 5},
     "RankRequest": {"user_id": "123", "items": ["A", "B"]},
     "Consents": {"consents": {"email": True, "ads": False}, "source": "preferences"},
+    "DecideRequest": {"user_id": "123", "decision_id": "2026-11-27", "tz": "Europe/Berlin"},
 }
 """Of bodies that FastAPI reads by itself, by the name of their schema."""
 

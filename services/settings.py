@@ -61,6 +61,9 @@ class Settings(BaseSettings):
         default=False,
         description="Log every answer's items as view_item_list, not only those with a placement",
     )
+    global_holdout: float = Field(
+        default=0.0, ge=0, le=0.9, description="Share of users whom no campaign reaches"
+    )
     wait_ms: int = Field(
         default=5000, ge=0, description="Longest wait for after= and return=profile, milliseconds"
     )

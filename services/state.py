@@ -19,6 +19,9 @@ from services.api_keys import KeyRing
 from services.applied import Applied
 from services.audience_definitions import Definitions
 from services.audience_index import AudienceIndex
+from services.campaign_definitions import Campaigns
+from services.campaign_eligibility import Eligibility
+from services.campaign_ledger import Ledger
 from services.catalogue import CHANGED, Catalogue
 from services.clock import ServiceClock
 from services.health import Probe
@@ -101,6 +104,9 @@ class GatewayState:
         self.features = UserFeatures()
         self.audiences = Definitions(self.store, self.tenant)
         self.audience_index = AudienceIndex(settings.home)
+        self.eligibility = Eligibility(self.store, self.audiences, self.audience_index)
+        self.campaigns = Campaigns(self.store)
+        self.ledger = Ledger(self.store)
         self.models = ServedModels(settings, self.catalogue)
         self.started_s = time.monotonic()
         self._popular_task: asyncio.Task[None] | None = None

@@ -48,6 +48,21 @@ class Query:
             f"WHERE entity > $after AND ({self.condition}) ORDER BY entity LIMIT $limit"
         )
 
+    def holds(self) -> str:
+        """Return the SELECT of 1 if ``$entity`` is a member, 0 if not."""
+        return (
+            f"{self.prelude} SELECT count(*) FROM facts x JOIN users USING (u) "
+            f"WHERE entity = $entity AND ({self.condition})"
+        )
+
+    def scored(self) -> str:
+        """Return the SELECT of all members, each with its score ``$score_name`` or null."""
+        return (
+            f"{self.prelude} SELECT entity, value FROM facts x JOIN users USING (u) LEFT JOIN "
+            "(SELECT u, value FROM audience.scores WHERE name = $score_name) mine USING (u) "
+            f"WHERE {self.condition}"
+        )
+
 
 def compile_definition(
     definition: rules.Definition,

@@ -5,13 +5,14 @@ a rule may not rest on. The nodes themselves are `rules`'.
 """
 
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from feature_repo.audiences import rules
 from feature_repo.audiences.traits import OVERDUE
+from feature_repo.audiences.values import Node
 from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidRuleError
 from feature_repo.events import pointer
@@ -21,6 +22,7 @@ MAX_DEPTH: Final = 40
 MAX_VALUES: Final = 20_000
 
 _NAME: Final = TypeAdapter[str](rules.Slug)
+_N = TypeVar("_N", bound=Node)
 
 
 def read(document: Any) -> rules.Definition:
@@ -37,16 +39,7 @@ def read(document: Any) -> rules.Definition:
     >>> read(document).rule.event.count.gte
     3.0
     """
-    plain = _plain(document)
-    try:
-        definition = rules.Definition.model_validate(plain)
-    except ValidationError as error:
-        raise InvalidRuleError(
-            [
-                {"pointer": _place(plain, each), "detail": _detail(each)}
-                for each in error.errors(include_url=False, include_context=False)
-            ]
-        ) from None
+    definition = checked(rules.Definition, document)
     if _rests_on_overdue(definition.rule):
         raise InvalidRuleError(
             [
@@ -58,6 +51,25 @@ def read(document: Any) -> rules.Definition:
             ]
         )
     return definition
+
+
+def checked(kind: type[_N], document: Any) -> _N:
+    """Return a parsed JSON or YAML document as an object of ``kind``, or say where it is wrong.
+
+    Raises
+    ------
+    InvalidRuleError
+    """
+    plain = _plain(document)
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as error:
+        raise InvalidRuleError(
+            [
+                {"pointer": _place(plain, each), "detail": _detail(each)}
+                for each in error.errors(include_url=False, include_context=False)
+            ]
+        ) from None
 
 
 def read_text(text: str | bytes) -> rules.Definition:

@@ -17,11 +17,13 @@ CATALOGUE = {
     "4294967295": (None, None),
     "é": ("Garden/Tools", "42"),
 }
+NOT_OWN = {"message_sent", "campaign_decision"}
+"""Done by the shop, not by the user."""
 TYPES = [
     "view_item", "add_to_cart", "remove_from_cart", "purchase", "purchase", "purchase", "refund",
     "add_to_wishlist", "remove_from_wishlist", "rate_item", "share", "select_item",
     "not_interested", "view_item_list", "search", "begin_checkout", "message_sent", "try_on",
-    "consent_updated",
+    "consent_updated", "campaign_decision",
 ]  # fmt: skip
 GAPS_S = [
     0,
@@ -74,7 +76,7 @@ def lines(draw: st.DrawFn) -> ItemRecord:
 @st.composite
 def events(draw: st.DrawFn, at: int) -> EventRecord:
     type_ = draw(st.sampled_from(TYPES))
-    bare = type_ in {"search", "message_sent", "consent_updated"}
+    bare = type_ in {"search", "consent_updated", *NOT_OWN}
     order = draw(st.sampled_from("abc")) if type_ in {"purchase", "refund"} else None
     return EventRecord(
         id="e",

@@ -10,6 +10,8 @@ from feature_repo.events import EventRecord
 from feature_repo.features import COUNTED_TYPES, INTERESTS
 from feature_repo.interests import SHRINKAGE_BASKETS
 
+NOT_OWN = {"message_sent", "campaign_decision"}
+
 TOUCHES = {
     "view_item", "select_item", "add_to_cart", "add_to_wishlist", "purchase", "rate_item", "share",
 }  # fmt: skip
@@ -43,7 +45,7 @@ def behaviour(log: list[EventRecord], snap: int, window: int) -> dict[str, float
     priced = [i for e in bought for i in e.items if i.price is not None]
     gross = sum(i.quantity * i.price for i in priced)
     off = sum(min(i.discount or 0, i.quantity * i.price) for i in priced)
-    active = {day_of(e) for e in seen if e.type != "message_sent"}
+    active = {day_of(e) for e in seen if e.type not in NOT_OWN}
     mean, spread = gaps(active)
     order_mean, order_spread = gaps({day_of(e) for e in bought})
     row: dict[str, float | None] = {
@@ -99,7 +101,7 @@ def profile(everyone: list[EventRecord], user: str, snap: int) -> dict[str, obje
     before = [e for e in everyone if day_of(e) < snap]
     mine = [e for e in before if e.user == user]
     orders = [e for e in mine if e.type == "purchase"]
-    own = [e for e in mine if e.type != "message_sent"]
+    own = [e for e in mine if e.type not in NOT_OWN]
 
     def within(days: int, who: str = user) -> list[EventRecord]:
         return [

@@ -24,7 +24,15 @@ def events(draw: st.DrawFn, days: int = 130, most: int = 30) -> list[EventRecord
     for number in range(draw(st.integers(0, most))):
         kind = draw(
             st.sampled_from(
-                ["purchase", "purchase", "view_item", "refund", "message_sent", "search"]
+                [
+                    "purchase",
+                    "purchase",
+                    "view_item",
+                    "refund",
+                    "message_sent",
+                    "search",
+                    "campaign_decision",
+                ]
             )
         )
         time_ms = START_MS + draw(st.integers(0, days * 24 - 1)) * 3_600_000

@@ -4,7 +4,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from explicit_histories import DAY_S, histories
+from explicit_histories import DAY_S, NOT_OWN, histories
 from hypothesis import given
 
 from feature_repo import explicit
@@ -198,7 +198,7 @@ def test_counts_habits_and_consent(history: list[EventRecord]) -> None:
     for e in history:
         apply(profile, e)
     assert profile.counts == Counter(pack_type(e.type) for e in history)
-    own = [e for e in history if e.type != "message_sent"]
+    own = [e for e in history if e.type not in NOT_OWN]
     moments = [
         (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds(e))).astimezone(
             ZoneInfo(e.tz or "UTC")
@@ -232,7 +232,7 @@ def test_sessions_by_the_gap_alone(history: list[EventRecord]) -> None:
     sessions: list[list[EventRecord]] = []
     for e in history:
         apply(profile, e)
-        if e.type == "message_sent":
+        if e.type in NOT_OWN:
             continue
         if not sessions or seconds(e) - seconds(sessions[-1][-1]) > 30 * 60:
             sessions.append([])

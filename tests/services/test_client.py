@@ -23,6 +23,10 @@ def client(api: Api) -> Iterator[Client]:
 
 
 DEFINITION = {"rule": {"event": {"type": "login"}}, "consent": []}
+CAMPAIGN = {
+    "audience": "ready-lifecycle-new", "offer": {"id": "tea"}, "channel": "email",
+    "window": {"from": "2020-01-01", "until": "2099-01-01"},
+}  # fmt: skip
 STREAMS = {"GET /v1/audiences/changes"}
 """Read with an EventSource, not with this client."""
 CALLS: list[tuple[str, Callable[[Client], Any]]] = [
@@ -55,6 +59,16 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ),
     ("DELETE /v1/audiences/{name}", lambda c: c.audiences.delete("some")),
     ("POST /v1/audiences", lambda c: c.audiences.create("another", DEFINITION)),
+    ("PUT /v1/campaigns/{name}", lambda c: c.campaigns.put("some", CAMPAIGN)),
+    ("GET /v1/campaigns/{name}", lambda c: c.campaigns.get("some")),
+    ("GET /v1/campaigns", lambda c: c.campaigns.page()),
+    ("GET /v1/campaigns/schema", lambda c: c.campaigns.schema()),
+    ("POST /v1/campaigns/{name}/decide", lambda c: c.campaigns.decide("some", "a b")),
+    ("POST /v1/campaigns/{name}/rank", lambda c: c.campaigns.rank("some")),
+    ("GET /v1/campaigns/{name}/report", lambda c: c.campaigns.report("some")),
+    ("GET /v1/campaigns/{name}/report/{plot}.svg", lambda c: c.campaigns.plot("some", "arms")),
+    ("DELETE /v1/campaigns/{name}", lambda c: c.campaigns.delete("some")),
+    ("POST /v1/campaigns", lambda c: c.campaigns.create("another", CAMPAIGN)),
     ("GET /v1/users/{user_id}/explanations", lambda c: c.explanation("a b", "B")),
     ("DELETE /v1/items/{item_id}", lambda c: c.delete_item("?")),
     ("GET /health/live", lambda c: c.live()),
@@ -73,7 +87,7 @@ def test_every_endpoint_has_a_method(client: Client) -> None:
         call(client)
         method, _, template = name.partition(" ")
         path = template.replace("{user_id}", "a%20b").replace("{item_id}", "%3F")
-        path = path.replace("{name}", "some")
+        path = path.replace("{name}", "some").replace("{plot}", "arms")
         assert (sent[-1].method, sent[-1].url.raw_path.partition(b"?")[0].decode()) == (
             method,
             path,

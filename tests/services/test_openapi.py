@@ -121,10 +121,15 @@ def schema(make_api: Any) -> Any:
 
 
 def fill(client: Client) -> None:
+    client.audiences.put("0", {"rule": {"event": {"type": "view_item"}}, "consent": []})
+    window = {"from": "2020-01-01", "until": "2099-01-01"}
+    client.campaigns.put(
+        "0", {"audience": "0", "offer": {"id": "0"}, "channel": "email", "window": window}
+    )
     client.put_items([{"item_id": name, "category": "x/y", "price": 1} for name in "0AB"])
     events = [
         {"type": kind, "user_id": user, "id": f"{user}-{kind}", "items": [{"item_id": "A"}],
-         "order_id": "o"}
+         "order_id": "o", "consent": {"email": True}}
         for user in ("0", "u") for kind in ("view_item", "purchase")
     ]  # fmt: skip
     client.wait_applied(client.post_batch(events)["receipt"])

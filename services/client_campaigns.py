@@ -1,0 +1,75 @@
+"""The client's calls about campaigns."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+from urllib.parse import quote
+
+from services.client_audiences import Send
+
+
+class CampaignCalls:
+    """Asks about campaigns; what is returned are the answers' JSON documents.
+
+    Parameters
+    ----------
+    send
+        Sends a request, repeats it where that may be, raises `services.client.ApiError`.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    def page(self, *, limit: int = 100, cursor: str | None = None) -> Any:
+        """Return a page of campaigns by name."""
+        query = {"limit": limit} | ({} if cursor is None else {"cursor": cursor})
+        return self._send("GET", "/v1/campaigns", None, query).json()
+
+    def schema(self) -> Any:
+        """Return the JSON Schema of a campaign."""
+        return self._send("GET", "/v1/campaigns/schema", None, {}).json()
+
+    def create(self, name: str, campaign: Mapping[str, Any]) -> Any:
+        """Create a campaign; 409 if the name is taken."""
+        return self._send("POST", "/v1/campaigns", {"name": name, **campaign}, {}).json()
+
+    def put(self, name: str, campaign: Mapping[str, Any]) -> Any:
+        """Create or replace a campaign."""
+        return self._send("PUT", _path(name), dict(campaign), {}).json()
+
+    def get(self, name: str) -> Any:
+        """Return a campaign, and what it has decided and spent."""
+        return self._send("GET", _path(name), None, {}).json()
+
+    def delete(self, name: str) -> bool:
+        """Remove a campaign; False if there was none."""
+        return bool(self._send("DELETE", _path(name), None, {}, accept=(404,)).status_code == 204)
+
+    def decide(
+        self,
+        name: str,
+        user_id: str,
+        *,
+        decision_id: str | None = None,
+        time: str | int | None = None,
+        tz: str | None = None,
+    ) -> Any:
+        """Decide about a user; a repeat, also after no answer came, gets the same decision."""
+        given = {"decision_id": decision_id, "time": time, "tz": tz}
+        body = {"user_id": user_id} | {n: value for n, value in given.items() if value is not None}
+        return self._send("POST", f"{_path(name)}/decide", body, {}).json()
+
+    def rank(self, name: str, *, limit: int = 100) -> Any:
+        """Rank the audience and choose the best from now on."""
+        return self._send("POST", f"{_path(name)}/rank", None, {"limit": limit}).json()
+
+    def report(self, name: str) -> Any:
+        """Return what a campaign has brought."""
+        return self._send("GET", f"{_path(name)}/report", None, {}).json()
+
+    def plot(self, name: str, plot: Literal["arms", "qini"]) -> str:
+        """Return a picture of the report as SVG."""
+        return str(self._send("GET", f"{_path(name)}/report/{plot}.svg", None, {}).text)
+
+
+def _path(name: str) -> str:
+    return f"/v1/campaigns/{quote(name, safe='')}"
