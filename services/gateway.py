@@ -14,6 +14,7 @@ from starlette.responses import Response
 from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
 from services import (
+    analytics,
     audience_questions,
     audiences,
     explanations,
@@ -84,7 +85,7 @@ def create_app(
     app.state.metrics = metrics
     modules = (
         ingest, profiles, recommendations, explanations, items, audience_questions, audiences,
-        operations,
+        analytics, operations,
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()

@@ -15,6 +15,7 @@ from feature_repo.entity import Tenant
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
 from services import popularity
+from services.analytics_cube import AnalyticsCube
 from services.api_keys import KeyRing
 from services.applied import Applied
 from services.audience_definitions import Definitions
@@ -99,6 +100,7 @@ class GatewayState:
         self.features = UserFeatures()
         self.audiences = Definitions(self.store, self.tenant)
         self.audience_index = AudienceIndex(settings.home)
+        self.analytics = AnalyticsCube(self.audience_index)
         self.models = ServedModels(settings, self.catalogue)
         self.started_s = time.monotonic()
         self._popular_task: asyncio.Task[None] | None = None
@@ -121,6 +123,7 @@ class GatewayState:
         await end(self._popular_task)
         await self.models.stop()
         await self.applied.stop()
+        await self.analytics.stop()
         await self.audience_index.stop()
         await self.catalogue.stop()
         await self.store.aclose()

@@ -102,6 +102,19 @@ class Index:
             found: list[tuple[Any, ...]] = cursor.execute(sql, dict(parameters)).fetchall()
         return found
 
+    def columns(self, sql: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the columns of a query as numpy arrays; may be called from any thread."""
+        with self._connection.cursor() as cursor:
+            cursor.execute("USE audience")
+            found: dict[str, Any] = cursor.execute(sql, dict(parameters or {})).fetchnumpy()
+        return found
+
+    def make(self, statement: str) -> None:
+        """Run a statement that makes another table out of those that are there."""
+        with self._connection.cursor() as cursor:
+            cursor.execute("USE audience")
+            cursor.execute(statement)
+
     def top_categories(self, most: int) -> list[str]:
         """Return the categories that the most users are interested in."""
         return [str(row[0]) for row in self.rows(tables.TOP_CATEGORIES, {"most": most})]
