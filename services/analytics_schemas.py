@@ -275,7 +275,8 @@ RFM: Final[dict[int | str, Any]] = {200: said(Rfm, "The grid", {
     "cells": [{"recency": 1, "frequency": 1, "segment": "hibernating", "users": 365,
                "share": 0.148, "interval": [0.1345, 0.1625], "mean_spend": 35.24,
                "median_recency_days": 73}],
-    "row_totals": [493, 494, 493, 494, 493], "column_totals": [None, 494, 493, 494, 493]})}  # fmt: skip
+    "row_totals": [493, 494, 493, 494, 493],
+    "column_totals": [None, 494, 493, 494, 493]})}  # fmt: skip
 HABITS: Final[dict[int | str, Any]] = {200: said(Habits, "Hour by weekday", {
     **_HEAD, "type": "purchase", "period": _PERIOD,
     "cells": [{"weekday": 0, "hour": 17, "users": 761, "events": 1373, "share": 0.00975,

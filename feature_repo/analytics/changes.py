@@ -18,6 +18,8 @@ FALSE_ALARMS: Final = 0.05
 """Chance of any change point in a series that has none; shared out among series shown together."""
 LEAST: Final = 4
 """Buckets on either side of a change point."""
+_FITTED: Final = 6
+"""Parameters that four levels at the best places cost, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,9 @@ def find(counts: npt.ArrayLike, *, false_alarms: float = FALSE_ALARMS) -> list[C
 
     Binary segmentation. On √counts, whose spread does not depend on the level, the place with
     the largest two-sample t is tested at ``false_alarms``, Bonferroni over the places; t is
-    deflated by √((1 + ρ) / (1 − ρ)), ρ the autocorrelation of the residuals beside the shift.
-    So of series without change at most that share shows any.
+    deflated by √((1 + ρ) / (1 − ρ)), ρ the autocorrelation that four levels leave. Of series
+    without change at most that share shows any, if buckets are independent or ρ is up to 0.3;
+    at 0.5 half as many again, at 0.7 three times as many (measured, 52 buckets).
 
     Parameters
     ----------
@@ -80,19 +83,33 @@ def _segment(x: Floats, offset: int, false_alarms: float) -> Iterator[tuple[int,
 
 def _clearest(x: Floats) -> tuple[int, float]:
     """Return the place with the largest t, and its p over all places."""
+    n, (at, between) = len(x), _split(x)
+    residuals = _residuals(x, 1)
+    within = float(residuals @ residuals) / (n - 2)
+    if within <= 1e-12 * (1 + float(x @ x)):
+        return at, 0.0 if between > 1e-9 * (1 + float(x @ x)) else 1.0
+    rho = memory(_residuals(x, 2), _FITTED)
+    t = float(np.sqrt(between / (within * inflation(rho))))
+    return at, min(1.0, (n - 2 * LEAST + 1) * 2 * float(special.stdtr(n - 2, -t)))
+
+
+def _split(x: Floats) -> tuple[int, float]:
+    """Return the place that parts a series best, and the squares that this explains."""
     n = len(x)
     places = np.arange(LEAST, n - LEAST + 1)
     sums = np.cumsum(x)[places - 1]
-    left, right = sums / places, (x.sum() - sums) / (n - places)
-    between = places * (n - places) / n * (left - right) ** 2
+    apart = sums / places - (x.sum() - sums) / (n - places)
+    between = places * (n - places) / n * apart**2
     best = int(between.argmax())
-    at = int(places[best])
-    residuals = np.concatenate([x[:at] - left[best], x[at:] - right[best]])
-    within = float(residuals @ residuals) / (n - 2)
-    if within <= 1e-12 * (1 + float(x @ x)):
-        return at, 0.0 if between[best] > 1e-9 * (1 + float(x @ x)) else 1.0
-    t = float(np.sqrt(between[best] / (within * inflation(memory(residuals)))))
-    return at, min(1.0, len(places) * 2 * float(special.stdtr(n - 2, -t)))
+    return int(places[best]), float(between[best])
+
+
+def _residuals(x: Floats, times: int) -> Floats:
+    """Return what is left of a series that is parted so many times over."""
+    if not times or len(x) < 2 * LEAST:
+        return np.asarray(x - x.mean())
+    at, _ = _split(x)
+    return np.concatenate([_residuals(x[:at], times - 1), _residuals(x[at:], times - 1)])
 
 
 def _described(y: Floats, start: int, at: int, end: int, p: float) -> ChangePoint:

@@ -143,7 +143,7 @@ def _ranges(index: Index, table: str) -> dict[str, tuple[int, int]]:
         f"SELECT type, count(*) FROM {table} GROUP BY type ORDER BY type",
         {},
     )
-    ends = np.cumsum([int(count) for _, count in counts]) if counts else []
+    ends = np.cumsum([int(count) for _, count in counts])
     return {
         str(kind): (int(end) - int(count), int(end))
         for (kind, count), end in zip(counts, ends, strict=True)

@@ -51,17 +51,23 @@ def quantile(level: float, degrees: float) -> float:
     return float(special.stdtrit(degrees, 0.5 + level / 2))
 
 
-def memory(residuals: Floats) -> float:
+def memory(residuals: Floats, fitted: int = 1) -> float:
     """Return the first autocorrelation of residuals, corrected for its bias, within 0 and 0.9.
 
-    The estimate falls short by about (1 + 3ρ) / n (Kendall, 1954).
+    The estimate falls short by about (1 + 3ρ) / n (Kendall, 1954), and by more the more was
+    fitted.
+
+    Parameters
+    ----------
+    fitted
+        How many parameters the residuals lost, about.
     """
     n = len(residuals)
     square = float(residuals @ residuals)
     if n < 5 or square <= 0:
         return 0.0
     plain = float(residuals[1:] @ residuals[:-1]) / square
-    return min(max((n * plain + 1) / (n - 3), 0.0), 0.9)
+    return min(max((n * plain + fitted) / (n - 3), 0.0), 0.9)
 
 
 def inflation(rho: float) -> float:
@@ -99,7 +105,7 @@ def growth(counts: npt.ArrayLike) -> Growth | None:
             break
     mean = np.exp(np.clip(design @ b, -30, 30))
     residuals = (y - mean) / np.sqrt(mean)
-    dispersion = max(1.0, float(residuals @ residuals) / (n - 2)) * inflation(memory(residuals))
+    dispersion = max(1.0, float(residuals @ residuals) / (n - 2)) * inflation(memory(residuals, 2))
     covariance: Any = np.linalg.inv(design.T @ (design * mean[:, None]))
     half = quantile(LEVEL, n - 2) * float(np.sqrt(dispersion * covariance[1, 1]))
     return Growth(float(np.exp(b[1])), float(np.exp(b[1] - half)), float(np.exp(b[1] + half)))

@@ -40,7 +40,7 @@ def retention(moment: Moment, *, grain: Grain, kind: str, periods: int) -> dict[
     for cohort in range(max(begun, end - periods), end):
         size = counts.get((cohort, 0), 0)
         back = np.array([counts.get((cohort, age), 0) for age in range(min(periods, end - cohort))])
-        masked = few(back) | complement_few(back, np.full(len(back), size)) | bool(few(size))
+        masked = few(back) | complement_few(back, size) | few(size)
         hidden += int(masked.sum())
         cohorts.append({
             "start": name(grain, cohort),

@@ -19,15 +19,15 @@ Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[Any]
 
 
-def few(users: Values) -> Mask:
+def few(users: npt.ArrayLike) -> Mask:
     """Say of each figure whether too few people stand behind it."""
-    return np.asarray(users) < K
+    return np.asarray(np.asarray(users) < K, dtype=bool)
 
 
-def complement_few(users: Values, of: Values) -> Mask:
+def complement_few(users: npt.ArrayLike, of: npt.ArrayLike) -> Mask:
     """Say of each part of a group whether those outside it are too few, and not nobody."""
     rest = np.asarray(of) - np.asarray(users)
-    return (rest > 0) & (rest < K)
+    return np.asarray((rest > 0) & (rest < K), dtype=bool)
 
 
 def line(values: Values, primary: Mask) -> tuple[Mask, bool]:
@@ -82,7 +82,7 @@ def tree(
         if hidden_below[children].any() and not primary_top[place]:
             forced[place] |= not _hide_among(below, hidden_below, children)
     hidden_top, total = line(top, forced)
-    for place in np.flatnonzero(hidden_top & ~primary_top):
+    for place in np.flatnonzero(hidden_top & ~primary_top).tolist():
         if own[place].size and not hidden_below[own[place]].any():
             _hide_among(below, hidden_below, own[place])
     return hidden_top, hidden_below, total
@@ -133,7 +133,8 @@ def grid(values: Values, primary: Mask) -> Grid:
             break
         rows, columns = left_rows, left_columns
     hidden = primary.copy()
-    for row, column in np.argwhere(primary & rows[:, None] & columns[None, :]):
+    corners = np.argwhere(primary & rows[:, None] & columns[None, :]).tolist()
+    for row, column in corners:
         other_rows = np.flatnonzero(rows & ~primary[:, column])
         other_columns = np.flatnonzero(columns & ~primary[row])
         cost = np.where(hidden, 0, values + 1)
@@ -142,9 +143,9 @@ def grid(values: Values, primary: Mask) -> Grid:
             + cost[other_rows, column][:, None]
             + cost[np.ix_(other_rows, other_columns)]
         )
-        at_row, at_column = np.unravel_index(int(costs.argmin()), costs.shape)
-        other_row, other_column = other_rows[at_row], other_columns[at_column]
-        hidden[[row, other_row, other_row], [other_column, column, other_column]] = True
+        at = divmod(int(costs.argmin()), costs.shape[1])
+        next_row, next_column = other_rows[at[0]], other_columns[at[1]]
+        hidden[[row, next_row, next_row], [next_column, column, next_column]] = True
     hidden[~rows, :] = True
     hidden[:, ~columns] = True
     return Grid(hidden, rows, columns)
@@ -163,10 +164,10 @@ def chain(counts: Values) -> Mask:
     """
     hidden = np.ones(len(counts), dtype=bool)
     last: int | None = None
-    for step, count in enumerate(counts):
-        lost = 0 if last is None else last - int(count)
+    for step, count in enumerate(counts.tolist()):
+        lost = 0 if last is None else last - count
         if count >= K and (lost == 0 or lost >= K):
-            hidden[step], last = False, int(count)
+            hidden[step], last = False, count
     return hidden
 
 

@@ -1,4 +1,4 @@
-"""Demand by category, week by week or month by month: how many bought, how it grows, when it shifted.
+"""Demand by category and week or month: how many bought, how it grows, when it shifted.
 
 Belongs here: the answer. Intervals are `intervals`', change points `changes`', what is hidden
 `withheld`'s.
@@ -67,12 +67,11 @@ def trends(
     alarms, series = changes.FALSE_ALARMS / len(shelves), list[dict[str, Any]]()
     for shelf in shelves:
         points = [
-            _point(
-                grain, bucket,
-                found.get((shelf, bucket)) if shelf in withheld.shown(grain, kind, bucket) else None,
-            )
+            _point(grain, bucket, found.get((shelf, bucket)))
+            if shelf in withheld.shown(grain, kind, bucket)
+            else _hidden(grain, bucket)
             for bucket in range(first, end)
-        ]  # fmt: skip
+        ]
         path = None if shelf == ALL else withheld.shelves[shelf][1]
         series.append({"category": path, "points": points, **_shape(points, alarms)})
     hidden = sum(point["events"] is None for each in series for point in each["points"])
@@ -97,15 +96,16 @@ def _shelves(
     return [int(row[0]) for row in rows]
 
 
-def _point(grain: Grain, bucket: int, figures: list[Any] | None) -> dict[str, Any]:
-    start = name(grain, bucket)
-    if figures is None:
-        return {"start": start, "users": None, "users_interval": None, "events": None,
-                "amount": None}  # fmt: skip
+def _hidden(grain: Grain, bucket: int) -> dict[str, Any]:
+    return {"start": name(grain, bucket), "users": None, "users_interval": None, "events": None,
+            "amount": None}  # fmt: skip
+
+
+def _point(grain: Grain, bucket: int, figures: Any) -> dict[str, Any]:
     users, events, lines_m = figures
     low, high = poisson(users)
     return {
-        "start": start,
+        "start": name(grain, bucket),
         "users": int(users),
         "users_interval": [round(float(low), 1), round(float(high), 1)],
         "events": int(events),
