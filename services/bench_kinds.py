@@ -23,6 +23,7 @@ class Bench(StrEnum):
     recommend = "recommend"
     explain = "explain"
     audiences = "audiences"
+    analytics = "analytics"
     soak = "soak"
     lateness = "lateness"
     train = "train"
@@ -39,7 +40,8 @@ class Given:
     model
         Model directory, for ``updates``, ``explain``, ``soak`` and ``lateness``.
     data
-        State folder with an archive, for ``updates``, ``lateness`` and ``audiences``; a table of
+        State folder with an archive, for ``updates``, ``lateness``, ``audiences`` and
+        ``analytics``; a table of
         events as `portrait compare events` takes it, for ``train`` and ``explain``. Only read.
     minutes, plot
         Length of the soak, and the SVG file that it draws.
@@ -96,6 +98,13 @@ def _audiences(given: Given) -> dict[str, Any]:
         return measure_audiences(data=given.data, tell=tell)
 
 
+def _analytics(given: Given) -> dict[str, Any]:
+    from services.bench_analytics import measure_analytics
+
+    with step("measure analyses") as tell:
+        return measure_analytics(data=given.data, tell=tell)
+
+
 def _soak(given: Given) -> dict[str, Any]:
     from services.soak import soak
 
@@ -144,6 +153,7 @@ _RUN: Final[dict[Bench, Callable[[Given], dict[str, Any]]]] = {
     Bench.recommend: _recommend,
     Bench.explain: _explain,
     Bench.audiences: _audiences,
+    Bench.analytics: _analytics,
     Bench.soak: _soak,
     Bench.lateness: _lateness,
     Bench.train: _train,

@@ -4,10 +4,19 @@ import atexit
 import os
 import sys
 
-from services import cli_audience, cli_data, cli_model, cli_proof, cli_service
+from services import cli_audience, cli_data, cli_model, cli_proof, cli_report, cli_service
 from services.command import app
 
-__all__ = ["app", "cli_audience", "cli_data", "cli_model", "cli_proof", "cli_service", "main"]
+__all__ = [
+    "app",
+    "cli_audience",
+    "cli_data",
+    "cli_model",
+    "cli_proof",
+    "cli_report",
+    "cli_service",
+    "main",
+]
 
 
 def main() -> None:
