@@ -16,6 +16,7 @@ from feature_repo.analytics import tables
 from feature_repo.analytics.basket_pairs import BasketPairs
 from feature_repo.analytics.buckets import DAY_MS, Grain, bucket_of, start_ms
 from feature_repo.analytics.suppression import K
+from feature_repo.analytics.taste import Taste
 from feature_repo.analytics.withheld import Withheld
 from feature_repo.audiences.index import Index
 from feature_repo.events import iso
@@ -35,6 +36,8 @@ class Cube:
         What `trends` must hide.
     pairs
         What is bought together.
+    taste
+        Interests by month.
     built_s
         How long it took to make, seconds.
     """
@@ -46,6 +49,7 @@ class Cube:
             index.make(statement)
         self.withheld = Withheld(index)
         self.pairs = BasketPairs(index)
+        self.taste = Taste(index)
         self._slots = index.columns("SELECT u, time_ms, slot FROM slots")
         self._slot_types = _ranges(index, "slots")
         self._steps = index.columns(

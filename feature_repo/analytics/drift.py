@@ -4,33 +4,16 @@ Belongs here: the answer. A profile's interests are those of the feature store's
 the month, its weights as shares of their sum.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from feature_repo.analytics.buckets import name
 from feature_repo.analytics.cube import Moment
 from feature_repo.analytics.intervals import LEVEL, quantile
 from feature_repo.analytics.suppression import K, few, line
-
-_MOVES: Final = """
-SELECT month, count(*), avg(moved), stddev_samp(moved), quantile_cont(moved, [0.25, 0.5, 0.75])
-FROM moves WHERE month > $first AND month <= $last GROUP BY month ORDER BY month
-"""
-_CHANGES: Final = """
-WITH both_months AS (
-    SELECT u FROM taste WHERE month = $first INTERSECT SELECT u FROM taste WHERE month = $last
-),
-changed AS (
-    SELECT u, category, sum(share) FILTER (month = $first) AS before,
-        sum(share) FILTER (month = $last) AS after
-    FROM taste JOIN both_months USING (u)
-    WHERE month = $first OR month = $last GROUP BY ALL
-)
-SELECT category, count(*), count(before), count(after), sum(before), sum(after),
-    sum(pow(coalesce(after, 0) - coalesce(before, 0), 2)), (SELECT count(*) FROM both_months)
-FROM changed GROUP BY category ORDER BY category
-"""
+from feature_repo.analytics.taste import Taste, match
 
 
 def drift(moment: Moment, *, months: int, most: int) -> dict[str, Any]:
@@ -48,21 +31,16 @@ def drift(moment: Moment, *, months: int, most: int) -> dict[str, Any]:
     most
         At most so many rising, and falling.
     """
-    index = moment.cube.index
+    taste = moment.cube.taste
     begun, end = moment.whole("month", "purchase", months)
-    held = [int(row[0]) for row in index.rows(
-        "SELECT DISTINCT month FROM taste WHERE month >= $first AND month < $end ORDER BY month",
-        {"first": begun, "end": end},
-    )]  # fmt: skip
+    held = [month for month in taste.months if begun <= month < end]
     first, last = (held[0], held[-1]) if held else (end, end)
-    span = {"first": first, "last": last}
-    moved = [_month(*row) for row in index.rows(_MOVES, span)]
-    rows = index.rows(_CHANGES, span) if first < last else []
-    changed, hidden = _changes(rows)
+    moved = [_month(month, taste.moved[month]) for month in held[1:] if month in taste.moved]
+    people = int(taste.both(first, last).sum()) if first < last else 0
+    changed, hidden = _changes(taste, first, last) if people >= K else ([], 0)
     hidden += sum(each["users"] is None for each in moved)
     rising = [each for each in changed if each["interval"][0] > 0]
     falling = [each for each in changed if each["interval"][1] < 0]
-    people = int(rows[0][7]) if rows else 0
     return {
         **moment.head(hidden),
         "period": {"from": name("month", first), "to": name("month", last)},
@@ -74,47 +52,64 @@ def drift(moment: Moment, *, months: int, most: int) -> dict[str, Any]:
     }
 
 
-def _month(
-    month: int, users: int, mean: float, deviation: float | None, quartiles: list[float]
-) -> dict[str, Any]:
-    start = name("month", int(month))
+def _month(month: int, moved: npt.NDArray[np.float64]) -> dict[str, Any]:
+    start, users = name("month", month), len(moved)
     if users < K:
         return {"start": start, "users": None, "mean": None, "interval": None, "quartiles": None}
-    half = quantile(LEVEL, users - 1) * float(deviation or 0) / users**0.5
+    mean = float(moved.mean())
+    half = quantile(LEVEL, users - 1) * float(moved.std(ddof=1)) / users**0.5
     return {
         "start": start,
-        "users": int(users),
+        "users": users,
         "mean": round(mean, 4),
         "interval": [round(max(0.0, mean - half), 4), round(min(1.0, mean + half), 4)],
-        "quartiles": [round(float(q), 4) for q in quartiles],
+        "quartiles": [round(float(q), 4) for q in np.quantile(moved, [0.25, 0.5, 0.75])],
     }
 
 
-def _changes(rows: list[tuple[Any, ...]]) -> tuple[list[dict[str, Any]], int]:
+def _changes(taste: Taste, first: int, last: int) -> tuple[list[dict[str, Any]], int]:
     """Return the categories that may be shown, and how many may not.
 
     All shares add up to one, so that of a single hidden category would follow from the others.
     """
-    if not rows or int(rows[0][7]) < K:
-        return [], len(rows)
-    interested = np.array([int(row[1]) for row in rows])
-    hidden, _ = line(interested, few(interested))
-    shown = [row for row, masked in zip(rows, hidden, strict=True) if not masked]
-    return [_change(row, len(shown)) for row in shown], int(hidden.sum())
+    users, size = taste.both(first, last), len(taste.categories)
+    (key, after), (old_key, before) = taste.shares(last, users), taste.shares(first, users)
+    at, there = match(key, old_key)
+
+    def summed(keys: Any, weights: Any = None) -> Any:
+        return np.bincount(keys % size, weights, size)
+
+    has, had = summed(key), summed(old_key)
+    interested = has + had - summed(key[there])
+    squares = summed(key, after**2) + summed(old_key, before**2)
+    squares -= 2 * summed(key[there], after[there] * before[at[there]])
+    sums = summed(old_key, before), summed(key, after)
+    seen = np.flatnonzero(interested)
+    hidden, _ = line(interested[seen], few(interested[seen]))
+    shown = seen[~hidden].tolist()
+    return [
+        _change(
+            taste.categories[place], (int(had[place]), int(has[place])),
+            (float(sums[0][place]), float(sums[1][place])), float(squares[place]),
+            int(users.sum()), len(shown),
+        )
+        for place in shown
+    ], int(hidden.sum())  # fmt: skip
 
 
-def _change(row: tuple[Any, ...], compared: int) -> dict[str, Any]:
-    category, _, had, has, before, after, squares, people = row
-    num = int(people)
-    change = (float(after or 0) - float(before or 0)) / num
-    variance = max(0.0, float(squares) / num - change**2) / max(1, num - 1)
-    half = quantile(1 - (1 - LEVEL) / compared, num - 1) * float(np.sqrt(variance))
+def _change(
+    category: str, counts: tuple[int, int], sums: tuple[float, float], squares: float, users: int,
+    compared: int,
+) -> dict[str, Any]:  # fmt: skip
+    change = (sums[1] - sums[0]) / users
+    variance = max(0.0, squares / users - change**2) / max(1, users - 1)
+    half = quantile(1 - (1 - LEVEL) / compared, users - 1) * variance**0.5
     return {
-        "category": str(category),
-        "users_before": int(had) if had >= K else None,
-        "users_after": int(has) if has >= K else None,
-        "share_before": round(float(before or 0) / num, 5),
-        "share_after": round(float(after or 0) / num, 5),
+        "category": category,
+        "users_before": counts[0] if counts[0] >= K else None,
+        "users_after": counts[1] if counts[1] >= K else None,
+        "share_before": round(sums[0] / users, 5),
+        "share_after": round(sums[1] / users, 5),
         "change": round(change, 5),
         "interval": [round(change - half, 5), round(change + half, 5)],
     }

@@ -91,41 +91,48 @@ def follow(moment: Moment, steps: Sequence[str], within_ms: int, from_ms: int) -
     chains that end in an event it is the shortest, so that it alone need fit the time.
     """
     columns, types = moment.cube.steps(), moment.cube.types
-    u, time_ms, code = columns["u"], columns["time_ms"], columns["code"]
-    begin = np.searchsorted(_joined(u, time_ms), _joined(u, time_ms))  # first of each moment
-    known = time_ms < moment.until_ms
-    found, starts = list[Ints](), np.full(len(u), _NEVER, dtype=np.int64)
-    for number, kind in enumerate(steps):
-        here = known & (code == (types.index(kind) + 1 if kind in types else 0))
-        if number == 0:
-            starts = np.where(here & (time_ms >= from_ms), time_ms, _NEVER)
-        else:
-            starts = np.where(here, _latest(u, starts, begin), _NEVER)
+    codes = [types.index(kind) + 1 if kind in types else 0 for kind in steps]
+    time_ms, code = columns["time_ms"], columns["code"]
+    chosen = (time_ms >= from_ms) & (time_ms < moment.until_ms)
+    if len(set(codes)) < len(types):
+        chosen &= np.isin(code, codes)
+    begun = np.zeros(moment.cube.index.num_users, dtype=bool)
+    begun[columns["u"][chosen & (code == codes[0])]] = True
+    chosen &= begun[columns["u"]]
+    u, time_ms, code = columns["u"][chosen].astype(np.int64), time_ms[chosen], code[chosen]
+    begin = _begins(u, time_ms)
+    found, starts = list[Ints](), np.where(code == codes[0], time_ms, _NEVER)
+    for number, wanted in enumerate(codes):
+        if number:
+            starts = np.where(code == wanted, _latest(u, starts, begin), _NEVER)
             starts[time_ms - starts > within_ms] = _NEVER
-        reached = starts != _NEVER
-        least = np.full(int(u.max()) + 1 if len(u) else 0, np.iinfo(np.int64).max)
-        np.minimum.at(least, u[reached], (time_ms - starts)[reached])
-        found.append(least[least != np.iinfo(np.int64).max])
+        reached = np.flatnonzero(starts != _NEVER)
+        found.append(_least(u[reached], (time_ms - starts)[reached]))
     return found
 
 
-def _joined(u: npt.NDArray[Any], time_ms: Ints) -> Ints:
-    """Return one number for user and time, in the order of both."""
+def _begins(u: Ints, time_ms: Ints) -> Ints:
+    """Return, for each event, the place of the first of the same user and moment."""
+    new = np.ones(len(u), dtype=bool)
+    new[1:] = (u[1:] != u[:-1]) | (time_ms[1:] != time_ms[:-1])
+    return np.maximum.accumulate(np.where(new, np.arange(len(u)), 0))
+
+
+def _least(u: Ints, took_ms: Ints) -> Ints:
+    """Return the least of each user, in their order."""
     if not len(u):
-        return np.zeros(0, dtype=np.int64)
-    low = int(time_ms.min())
-    return u.astype(np.int64) * (int(time_ms.max()) - low + 2) + (time_ms - low + 1)
+        return took_ms
+    return np.minimum.reduceat(took_ms, np.flatnonzero(np.r_[True, u[1:] != u[:-1]]))
 
 
-def _latest(u: npt.NDArray[Any], starts: Ints, begin: Ints) -> Ints:
+def _latest(u: Ints, starts: Ints, begin: Ints) -> Ints:
     """Return, for each event, the latest start of the same user's events of earlier moments."""
     marked = starts != _NEVER
     if not marked.any():
         return np.full(len(u), _NEVER, dtype=np.int64)
     low = int(starts[marked].min())
-    width = int(starts.max()) - low + 2
-    own = u.astype(np.int64) * width
-    best = np.maximum.accumulate(np.where(marked, own + starts - low + 1, own))
+    own = u * (int(starts.max()) - low + 2)
+    best = np.maximum.accumulate(np.where(marked, own + (starts - low + 1), own))
     earlier = np.where(begin > 0, best[begin - 1], 0) - own
     return np.where(earlier > 0, earlier + low - 1, _NEVER)
 

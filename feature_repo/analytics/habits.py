@@ -35,9 +35,10 @@ def habits(moment: Moment, *, kind: str, days: int) -> dict[str, Any]:
     low, high = np.searchsorted(columns["time_ms"], [from_ms, moment.until_ms])
     u, slot = columns["u"][low:high], columns["slot"][low:high]
     num = moment.cube.index.num_users
-    x = np.bincount(slot.astype(np.int64) * num + u, minlength=_SLOTS * num)
-    x = x.reshape(_SLOTS, num) if num else np.zeros((_SLOTS, 0), dtype=np.int64)
-    users, events = (x > 0).sum(axis=1).reshape(7, 24), x.sum(axis=1).reshape(7, 24)
+    counted = np.bincount(slot.astype(np.int64) * num + u, minlength=_SLOTS * num)
+    x = counted.astype(np.float32).reshape(_SLOTS, -1) if num else np.zeros((_SLOTS, 0))
+    events = np.bincount(slot, minlength=_SLOTS).reshape(7, 24)
+    users = np.count_nonzero(x, axis=1).reshape(7, 24)
     masked = grid(events, few(users))
     per_day, per_hour = masked.totals(events)
     share, half = _shares(x, np.outer(masked.rows, masked.columns).ravel())
@@ -68,10 +69,9 @@ def habits(moment: Moment, *, kind: str, days: int) -> dict[str, Any]:
 def _shares(x: Any, counted: Any) -> tuple[Any, Any]:
     """Return each slot's share of the counted events, and half its interval."""
     own = x[counted].sum(axis=0)
-    total = max(1, int(own.sum()))
-    share = np.where(counted, x.sum(axis=1), 0) / total
-    squares = np.einsum("su,su->s", x, x, dtype=np.float64)
-    crossed = x @ own.astype(np.float64)
-    variance = squares - 2 * share * crossed + share**2 * float((own.astype(float) ** 2).sum())
+    total = max(1.0, float(own.sum(dtype=np.float64)))
+    share = np.where(counted, x.sum(axis=1, dtype=np.float64), 0) / total
+    squares = np.array([float(row @ row) for row in x])
+    variance = squares - 2 * share * (x @ own) + share**2 * float(own @ own)
     half = quantile(LEVEL, max(1, int((own > 0).sum()) - 1))
     return share, half * np.sqrt(np.maximum(variance, 0.0)) / total

@@ -7,7 +7,7 @@ statements. What runs them is `cube`'s.
 from collections.abc import Iterator
 from typing import Final, get_args
 
-from feature_repo.analytics.buckets import DAY_MS, SQL, Grain
+from feature_repo.analytics.buckets import SQL, Grain
 
 GRAINS: Final[tuple[Grain, ...]] = get_args(Grain)
 
@@ -33,8 +33,7 @@ def make() -> Iterator[str]:
     ``demand`` holds every shelf's users, events and money in each bucket, shelf 0 all of them;
     ``activity`` the buckets in which a user did something, and the first of them; ``slots`` hour
     and weekday of each event where it happened; ``steps`` the order of a user's events; ``starts``
-    when each type was first seen; ``taste`` the interests of the last profile of each month, as
-    shares; ``moves`` how far a user's moved since the month before.
+    when each type was first seen.
     """
     sources = (
         "SELECT shelf, u, type, time_ms, lines_m FROM shelf_events",
@@ -48,7 +47,7 @@ def make() -> Iterator[str]:
     yield f"CREATE TABLE demand AS {' UNION ALL '.join(demand)} ORDER BY grain, type, bucket, shelf"
     activity = [_ACTIVITY.format(grain=grain, bucket=SQL[grain]) for grain in GRAINS]
     yield f"CREATE TABLE activity AS {' UNION ALL '.join(activity)} ORDER BY grain, type, bucket"
-    yield from (_SLOTS, _STEPS, _STARTS, _TASTE, _MOVES)
+    yield from (_SLOTS, _STEPS, _STARTS)
 
 
 _SLOTS: Final = """
@@ -66,39 +65,4 @@ CREATE TABLE steps AS SELECT u, time_ms, type FROM events ORDER BY u, time_ms
 
 _STARTS: Final = """
 CREATE TABLE starts AS SELECT type, min(time_ms) AS first_ms FROM events GROUP BY type
-"""
-
-_TASTE: Final = f"""
-CREATE TABLE taste AS
-SELECT month, u, category, weight / sum(weight) OVER (PARTITION BY month, u) AS share
-FROM (
-    SELECT month, u, unnest(interest_categories) AS category,
-        unnest(interest_category_weights) AS weight
-    FROM (
-        SELECT u, {SQL["month"]} AS month, interest_categories, interest_category_weights
-        FROM (
-            SELECT u, epoch_ms(event_timestamp) - {DAY_MS} AS time_ms, created,
-                interest_categories, interest_category_weights
-            FROM feature_rows_profile JOIN users ON entity = "user"
-        )
-        QUALIFY row_number() OVER (
-            PARTITION BY u, {SQL["month"]} ORDER BY time_ms DESC, created DESC) = 1
-    )
-) WHERE weight > 0 ORDER BY month, u
-"""
-"""A profile of a midnight holds what was before it: it belongs to the month of the day before."""
-
-_MOVES: Final = """
-CREATE TABLE moves AS
-SELECT month, u, sum(abs(change)) / 2 AS moved
-FROM (
-    SELECT month, u, category, sum(share) AS change
-    FROM (
-        SELECT month, u, category, share FROM taste
-        UNION ALL SELECT month + 1, u, category, -share FROM taste
-    ) GROUP BY ALL
-)
-WHERE (month, u) IN (SELECT (month, u) FROM taste)
-    AND (month - 1, u) IN (SELECT (month, u) FROM taste)
-GROUP BY ALL ORDER BY month
 """
