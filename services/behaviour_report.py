@@ -120,7 +120,7 @@ def _parts(steps: Sequence[str]) -> list[Part]:
         Part("trends", "Demand", lambda m: trends(
             m, grain="week", kind="purchase", level=1, category=None, most=9, buckets=52,
         ), plots.trends, _say_trends),
-        Part("drift", "Interests", lambda m: drift(m, months=12, most=8), plots.drift, _say_drift),
+        Part("drift", "Interests", lambda m: drift(m, months=6, most=8), plots.drift, _say_drift),
         Part("retention", "Who comes back", lambda m: retention(
             m, grain="month", kind="purchase", periods=12,
         ), plots.retention, _say_retention),
@@ -155,7 +155,8 @@ def _say_drift(answer: dict[str, Any]) -> str:
         "Profiles of the feature store at each month's end: which part of a shopper's interests "
         f"is no longer where it was. Of {answer['compared']} categories {len(answer['rising'])} "
         f"rose and {len(answer['falling'])} fell most from {answer['period']['from'][:7]} to "
-        f"{answer['period']['to'][:7]}; intervals hold for all of them at once."
+        f"{answer['period']['to'][:7]}; intervals hold for all of them at once. "
+        "In the first months of an archive profiles still fill up, and that is movement too."
     )
 
 

@@ -33,8 +33,8 @@ def _sides(interval: Any, name: str = "interval") -> Row:
     return {f"{name}_low": low, f"{name}_high": high}
 
 
-def _with_sides(row: Row, *dropped: str) -> Row:
-    kept = {k: v for k, v in row.items() if k not in {"interval", *dropped}}
+def _with_sides(row: Row) -> Row:
+    kept = {name: value for name, value in row.items() if name != "interval"}
     return {**kept, **_sides(row.get("interval"))}
 
 
@@ -53,9 +53,15 @@ def _trends(answer: dict[str, Any]) -> Iterator[Row]:
 
 
 def _drift(answer: dict[str, Any]) -> Iterator[Row]:
+    nothing = dict.fromkeys(("users_before", "users_after", "share_before", "share_after"))
+    for each in answer["months"]:
+        yield {"what": "moved", "of": each["start"], "users": each["users"],
+               "value": each["mean"], **_sides(each["interval"]), **nothing}  # fmt: skip
     for direction in ("rising", "falling"):
         for each in answer[direction]:
-            yield {"direction": direction, **_with_sides(each)}
+            yield {"what": direction, "of": each["category"], "users": answer["users"],
+                   "value": each["change"], **_sides(each["interval"]),
+                   **{name: each[name] for name in nothing}}  # fmt: skip
 
 
 def _retention(answer: dict[str, Any]) -> Iterator[Row]:
