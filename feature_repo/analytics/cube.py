@@ -15,6 +15,7 @@ import numpy.typing as npt
 from feature_repo.analytics import tables
 from feature_repo.analytics.basket_pairs import BasketPairs
 from feature_repo.analytics.buckets import DAY_MS, Grain, bucket_of, start_ms
+from feature_repo.analytics.steps import Steps
 from feature_repo.analytics.suppression import K
 from feature_repo.analytics.taste import Taste
 from feature_repo.analytics.withheld import Withheld
@@ -38,6 +39,10 @@ class Cube:
         What is bought together.
     taste
         Interests by month.
+    steps
+        The order of users' events.
+    types
+        Types of events that there are, in order.
     built_s
         How long it took to make, seconds.
     """
@@ -52,10 +57,7 @@ class Cube:
         self.taste = Taste(index)
         self._slots = index.columns("SELECT u, time_ms, slot FROM slots")
         self._slot_types = _ranges(index, "slots")
-        self._steps = index.columns(
-            "SELECT u, time_ms, dense_rank() OVER (ORDER BY type)::INTEGER AS code FROM steps "
-            "ORDER BY u, time_ms"
-        )
+        self.steps: Final = Steps(index)
         self.types = [
             str(row[0]) for row in index.rows("SELECT type FROM starts ORDER BY type", {})
         ]
@@ -73,10 +75,6 @@ class Cube:
         """Return ``u``, ``time_ms`` and ``slot`` (24 · weekday + hour) of a type, by time."""
         low, high = self._slot_types.get(kind, (0, 0))
         return {name: column[low:high] for name, column in self._slots.items()}
-
-    def steps(self) -> dict[str, npt.NDArray[Any]]:
-        """Return ``u``, ``time_ms`` and ``code`` (1 for the first of `types`) by user and time."""
-        return self._steps
 
     def moment(self, now_ms: int) -> "Moment":
         """Return the moment that an answer asked for as of ``now_ms`` is of."""

@@ -1,7 +1,7 @@
 """Funnels: how many users did one thing, then another, then a third, within a time.
 
-Belongs here: following the steps. The order is that of the events' times; two events of one moment
-follow each other in neither order.
+Belongs here: the answer; how steps are followed is `steps`'. The order is that of the events'
+times: two events of one moment follow each other in neither order.
 """
 
 import re
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from feature_repo.analytics.buckets import DAY_MS
 from feature_repo.analytics.cube import Moment
@@ -21,10 +20,7 @@ from feature_repo.events import iso
 LEAST_STEPS: Final = 2
 MOST_STEPS: Final = 8
 HOUR_MS: Final = 3_600_000
-_NEVER: Final = -1
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
-
-Ints = npt.NDArray[np.int64]
 
 
 def parse(text: str) -> list[str]:
@@ -63,7 +59,11 @@ def funnel(moment: Moment, *, steps: Sequence[str], within_ms: int, days: int) -
         Types of events, at least two; one may stand more than once.
     """
     from_ms = moment.until_ms - days * DAY_MS
-    took_ms = follow(moment, steps, within_ms, from_ms)
+    order, until_ms = moment.cube.steps, moment.until_ms
+    reached = [order.first(steps[0], from_ms, until_ms)]
+    for kind in steps[1:]:
+        reached.append(order.then(reached[-1], kind, within_ms, until_ms))
+    took_ms = [each.least_ms() for each in reached]
     counts = np.array([len(each) for each in took_ms])
     hidden = chain(counts)
     shown, first, before = list[dict[str, Any]](), None, None
@@ -81,60 +81,6 @@ def funnel(moment: Moment, *, steps: Sequence[str], within_ms: int, days: int) -
         "within_hours": round(within_ms / HOUR_MS, 4),
         "steps": shown,
     }
-
-
-def follow(moment: Moment, steps: Sequence[str], within_ms: int, from_ms: int) -> list[Ints]:
-    """Return, of each step, the least milliseconds that each user who reached it took.
-
-    Keeps for every event the latest start from which the steps before lead up to it: the
-    running maximum, user by user, of those of earlier events of the step before. Of all
-    chains that end in an event it is the shortest, so that it alone need fit the time.
-    """
-    columns, types = moment.cube.steps(), moment.cube.types
-    codes = [types.index(kind) + 1 if kind in types else 0 for kind in steps]
-    time_ms, code = columns["time_ms"], columns["code"]
-    chosen = (time_ms >= from_ms) & (time_ms < moment.until_ms)
-    if len(set(codes)) < len(types):
-        chosen &= np.isin(code, codes)
-    begun = np.zeros(moment.cube.index.num_users, dtype=bool)
-    begun[columns["u"][chosen & (code == codes[0])]] = True
-    chosen &= begun[columns["u"]]
-    u, time_ms, code = columns["u"][chosen].astype(np.int64), time_ms[chosen], code[chosen]
-    begin = _begins(u, time_ms)
-    found, starts = list[Ints](), np.where(code == codes[0], time_ms, _NEVER)
-    for number, wanted in enumerate(codes):
-        if number:
-            starts = np.where(code == wanted, _latest(u, starts, begin), _NEVER)
-            starts[time_ms - starts > within_ms] = _NEVER
-        reached = np.flatnonzero(starts != _NEVER)
-        found.append(_least(u[reached], (time_ms - starts)[reached]))
-    return found
-
-
-def _begins(u: Ints, time_ms: Ints) -> Ints:
-    """Return, for each event, the place of the first of the same user and moment."""
-    new = np.ones(len(u), dtype=bool)
-    new[1:] = (u[1:] != u[:-1]) | (time_ms[1:] != time_ms[:-1])
-    return np.maximum.accumulate(np.where(new, np.arange(len(u)), 0))
-
-
-def _least(u: Ints, took_ms: Ints) -> Ints:
-    """Return the least of each user, in their order."""
-    if not len(u):
-        return took_ms
-    return np.minimum.reduceat(took_ms, np.flatnonzero(np.r_[True, u[1:] != u[:-1]]))
-
-
-def _latest(u: Ints, starts: Ints, begin: Ints) -> Ints:
-    """Return, for each event, the latest start of the same user's events of earlier moments."""
-    marked = starts != _NEVER
-    if not marked.any():
-        return np.full(len(u), _NEVER, dtype=np.int64)
-    low = int(starts[marked].min())
-    own = u * (int(starts.max()) - low + 2)
-    best = np.maximum.accumulate(np.where(marked, own + (starts - low + 1), own))
-    earlier = np.where(begin > 0, best[begin - 1], 0) - own
-    return np.where(earlier > 0, earlier + low - 1, _NEVER)
 
 
 def _rate(part: int | None, whole: int | None) -> dict[str, Any] | None:
