@@ -69,7 +69,8 @@ class Steps:
         u, time_ms = self._of(kind)
         begun = np.zeros(self._users, dtype=bool)
         begun[before.u] = True
-        chosen = begun[u] & (time_ms < until_ms)
+        earliest_ms = int(before.time_ms.min(initial=until_ms))
+        chosen = np.flatnonzero((time_ms > earliest_ms) & (time_ms < until_ms) & begun[u])
         u, time_ms = u[chosen], time_ms[chosen]
         best = np.maximum.accumulate(self._key(before.u, before.start_ms))
         at = np.searchsorted(self._key(before.u, before.time_ms), self._key(u, time_ms)) - 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,23 @@ def test_retention_is_what_pandas_counts(
         assert age["cohorts"] == len(parts)
         if parts:
             assert age["users"] == sum(back for back, _ in parts)
+
+
+def test_of_a_cohort_a_few_who_stayed_away_are_hidden_too(tmp_path: Path) -> None:
+    visits = [(0, 40), (31, 30), (60, 40), (91, 20), (121, 19)]
+    rows = pd.DataFrame(
+        {
+            "user": f"{{p001}}u{number:025d}", "kind": "purchase", "tz": None, "prices": [1.0],
+            "time_ms": shop.START_MS + day * shop.DAY_MS, "categories": ["Food/Tea"],
+        }
+        for day, users in [*visits, (190, 1)] for number in range(users)
+    )  # fmt: skip
+    shop.write(tmp_path, rows)
+    with Index(tmp_path) as index:
+        found = retention(Cube(index).moment(LATER_MS), grain="month", kind="purchase", periods=12)
+    first = found["cohorts"][0]
+    assert first["users"] == 40
+    assert [cell["users"] for cell in first["cells"]] == [40, None, 40, 20, None, None]
 
 
 def walk(times: dict[str, list[int]], steps: list[str], from_ms: int) -> list[int | None]:
