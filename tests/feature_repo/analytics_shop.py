@@ -34,6 +34,8 @@ def table(seed: int = 5) -> pd.DataFrame:
             day = int(dice.integers(begins, DAYS))
             lines = int(dice.integers(1, 4))
             chosen = [str(each) for each in dice.choice(CATEGORIES, size=lines, p=WEIGHTS)]
+            if day > 130 and dice.random() < 0.4:
+                chosen[0] = "Home/Rug"
             if "Food/Bread" in chosen and dice.random() < 0.5:
                 chosen.append("Food/Jam")
             rows.append({

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from feature_repo.analytics.affinities import affinities
 from feature_repo.analytics.cube import Cube
@@ -398,6 +399,8 @@ def test_drift_is_how_far_the_profiles_moved(cube: Cube, events: pd.DataFrame) -
         assert month["quartiles"][1] == pytest.approx(np.median(moved), abs=1e-4)
     both = {u for u, m in shares if m == months[0]} & {u for u, m in shares if m == months[-1]}
     assert found["users"] == len(both)
+    assert found["rising"][0]["category"] == "Home/Rug"
+    assert found["compared"] <= len(shop.CATEGORIES)
     for each in [*found["rising"], *found["falling"]]:
         change = [
             shares[u, months[-1]].get(each["category"], 0)
@@ -405,6 +408,8 @@ def test_drift_is_how_far_the_profiles_moved(cube: Cube, events: pd.DataFrame) -
             for u in both
         ]
         assert each["change"] == pytest.approx(np.mean(change), abs=1e-4)
+        half = stats.t.ppf(1 - 0.025 / found["compared"], len(both) - 1) * stats.sem(change)
+        assert each["interval"][1] - each["change"] == pytest.approx(half, abs=1e-4)
         assert not each["interval"][0] <= 0 <= each["interval"][1]
 
 
