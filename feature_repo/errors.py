@@ -7,6 +7,7 @@
     │   ├── InvalidEventError          an event breaks the schema or a limit
     │   ├── InvalidSourceError         an import file or mapping cannot be read as stated
     │   ├── InvalidRuleError           an audience's definition is wrong; ``errors`` say where
+    │   ├── InvalidQuestionError       a parameter of an analysis is wrong
     │   └── InvalidSettingError        a setting is out of range or two disagree
     ├── NotFoundError                  an unknown user, item, audience, model or key
     ├── ConflictError                  what is asked for and what is there do not go together
@@ -52,6 +53,23 @@ class InvalidRuleError(InvalidInputError):
         first = errors[0]
         super().__init__(f"{first['pointer'] or 'the definition'}: {first['detail']}")
         self.errors = list(errors)
+
+
+class InvalidQuestionError(InvalidInputError):
+    """A parameter of an analysis is wrong.
+
+    Attributes
+    ----------
+    parameter
+        Its name.
+    detail
+        What is wrong with it.
+    """
+
+    def __init__(self, parameter: str, detail: str) -> None:
+        super().__init__(f"{parameter}: {detail}")
+        self.parameter = parameter
+        self.detail = detail
 
 
 class InvalidSettingError(InvalidInputError):

@@ -128,14 +128,14 @@ class Definitions:
 def check(name: str, definition: Definition, stored: Mapping[str, Definition]) -> None:
     """Refuse a definition that names audiences which are not there, or which rest on it.
 
-    Ready audiences of interests may not be named: which there are changes with the shop.
+    Ready audiences of interests and clusters may not be named: which there are changes.
 
     Raises
     ------
     InvalidRuleError
     """
     for other, place in references(definition).items():
-        if other.startswith(f"{PREFIX}interest-"):
+        if other.startswith((f"{PREFIX}interest-", f"{PREFIX}cluster-")):
             detail = f"{other} may be gone some day: put its rule here instead"
             raise InvalidRuleError([{"pointer": place, "detail": detail}])
     check_references(name, definition, {**stored, **ready()})

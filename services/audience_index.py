@@ -43,6 +43,8 @@ class AudienceIndex:
         To be held while the index is asked.
     categories
         Those with a ready audience; none until there is an index.
+    clusters
+        What sets each cluster apart, by its number; as above.
     """
 
     def __init__(self, home: Path, check_s: float = CHECK_S) -> None:
@@ -54,6 +56,7 @@ class AudienceIndex:
         self._making: asyncio.Task[None] | None = None
         self.turns = asyncio.Semaphore(MAX_AT_ONCE)
         self.categories: list[str] = []
+        self.clusters: dict[int, str] = {}
 
     async def stop(self) -> None:
         """Wait no longer for an index that is being made, and let go of the present one."""
@@ -85,6 +88,7 @@ class AudienceIndex:
             if self._index is None or parts != self._made_of:
                 index = await asyncio.to_thread(Index, self._home)
                 self.categories = await asyncio.to_thread(index.top_categories, READY_CATEGORIES)
+                self.clusters = index.clusters
                 # Queries that still run hold the old one; its memory goes with the last of them.
                 self._made_of, self._index = parts, index
                 self._next_s = time.monotonic() + max(self._check_s, 10 * index.built_s)

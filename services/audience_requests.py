@@ -38,7 +38,8 @@ async def all_known(state: GatewayState) -> tuple[dict[str, Audience], dict[str,
     """Return what is stored, and every definition by name, the ready ones too."""
     stored = await state.bounded(state.audiences.all())
     own = {name: each.definition for name, each in stored.items()}
-    return stored, own | ready(state.audience_index.categories)
+    index = state.audience_index
+    return stored, own | ready(index.categories, index.clusters)
 
 
 def moment_of(state: GatewayState, as_of: str | None) -> int:

@@ -44,16 +44,16 @@ def measure_audiences(*, data: Path | None, tell: Tell) -> dict[str, Any]:
         State folder with an archive, only read; default: Complete Journey is imported.
     """
     with tempfile.TemporaryDirectory(prefix="portrait-bench-") as folder:
-        home = _history(data, Path(folder), tell)
+        home = history(data, Path(folder), tell)
         mismatches, compared = _compare(home, tell)
         many = Path(folder) / "many"
-        _multiply(home, many, tell)
+        multiply(home, many, tell)
         tell(0, 0, "the index")
         with Index(many) as index:
             times_ms, cpu_ms = _times(index, tell)
             return {
-                "count_ms": {f"p{share}": _share(times_ms, share) for share in (50, 95)},
-                "count_cpu_ms": {f"p{share}": _share(cpu_ms, share) for share in (50, 95)},
+                "count_ms": {f"p{at}": share(times_ms, at) for at in (50, 95)},
+                "count_cpu_ms": {f"p{at}": share(cpu_ms, at) for at in (50, 95)},
                 "backend_mismatches": mismatches,
                 "rules": len(times_ms),
                 "events": index.num_events,
@@ -184,9 +184,10 @@ def _times(index: Index, tell: Tell) -> tuple[list[float], list[float]]:
     return times_ms, cpu_ms
 
 
-def _share(values_ms: Sequence[float], share: int) -> float:
+def share(values_ms: Sequence[float], percent: int) -> float:
+    """Return the time that so many percent do not exceed."""
     ordered = sorted(values_ms)
-    return round(ordered[min(len(ordered) - 1, len(ordered) * share // 100)], 3)
+    return round(ordered[min(len(ordered) - 1, len(ordered) * percent // 100)], 3)
 
 
 def _compare(home: Path, tell: Tell) -> tuple[int, int]:
@@ -218,7 +219,7 @@ def _users(home: Path, now_ms: int) -> Iterator[User]:
         yield User(entity, explicit.fold(events), now_ms // 1000)
 
 
-def _history(data: Path | None, folder: Path, tell: Tell) -> Path:
+def history(data: Path | None, folder: Path, tell: Tell) -> Path:
     """Return a state folder with history and features; what ``data`` lacks is made elsewhere."""
     from services.bench_model import archive_of
 
@@ -240,7 +241,7 @@ def _history(data: Path | None, folder: Path, tell: Tell) -> Path:
     return home
 
 
-def _multiply(home: Path, many: Path, tell: Tell) -> None:
+def multiply(home: Path, many: Path, tell: Tell) -> None:
     """Copy history and features `COPIES` times, the users of each under other names."""
     sources = {"archive/events": "event_id || '-{n}' AS event_id, ''::BLOB AS record,"}
     sources |= {f"features/{view}": "" for view in USER_VIEWS}

@@ -24,6 +24,7 @@ class Bench(StrEnum):
     explain = "explain"
     audiences = "audiences"
     campaigns = "campaigns"
+    analytics = "analytics"
     soak = "soak"
     lateness = "lateness"
     train = "train"
@@ -41,7 +42,8 @@ class Given:
     model
         Model directory, for ``updates``, ``explain``, ``soak`` and ``lateness``.
     data
-        State folder with an archive, for ``updates``, ``lateness`` and ``audiences``; a table of
+        State folder with an archive, for ``updates``, ``lateness``, ``audiences`` and
+        ``analytics``; a table of
         events as `portrait compare events` takes it, for ``train`` and ``explain``. Only read.
     minutes, plot
         Length of the soak, and the SVG file that it draws.
@@ -119,6 +121,13 @@ def _campaigns(given: Given) -> dict[str, Any]:
         return measure_campaigns(tell)
 
 
+def _analytics(given: Given) -> dict[str, Any]:
+    from services.bench_analytics import measure_analytics
+
+    with step("measure analyses") as tell:
+        return measure_analytics(data=given.data, tell=tell)
+
+
 def _soak(given: Given) -> dict[str, Any]:
     from services.soak import soak
 
@@ -168,6 +177,7 @@ _RUN: Final[dict[Bench, Callable[[Given], dict[str, Any]]]] = {
     Bench.explain: _explain,
     Bench.audiences: _audiences,
     Bench.campaigns: _campaigns,
+    Bench.analytics: _analytics,
     Bench.soak: _soak,
     Bench.lateness: _lateness,
     Bench.train: _train,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.plots import ACCENT, OURS, PEER, _figure, _svg
+from services.plots import ACCENT, OURS, PEER, _figure, svg
 
 
 def arms(report: Mapping[str, Any]) -> str:
@@ -39,7 +39,7 @@ def arms(report: Mapping[str, Any]) -> str:
         axes.tick_params(axis="y", length=0)
     users = f"{report['treated']['users']:,} treated, {report['control']['users']:,} control"
     figure.supxlabel(f"{report['claim']} · {users} · 95 % intervals", fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def qini(share: Sequence[float], gain: Sequence[float]) -> str:
@@ -58,4 +58,4 @@ def qini(share: Sequence[float], gain: Sequence[float]) -> str:
     axes.set_xlabel("share of users treated, highest scores first")
     axes.set_ylabel("conversions gained per user")
     axes.legend(frameon=False, fontsize="small")
-    return _svg(figure)
+    return svg(figure)

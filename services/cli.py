@@ -4,13 +4,28 @@ import atexit
 import os
 import sys
 
-from services import cli_audience, cli_campaign, cli_data, cli_model, cli_proof, cli_service
+from services import (
+    cli_audience,
+    cli_campaign,
+    cli_data,
+    cli_model,
+    cli_proof,
+    cli_report,
+    cli_service,
+)
 from services.command import app
 
 __all__ = [
-    "app", "cli_audience", "cli_campaign", "cli_data", "cli_model", "cli_proof", "cli_service",
+    "app",
+    "cli_audience",
+    "cli_campaign",
+    "cli_data",
+    "cli_model",
+    "cli_proof",
+    "cli_report",
+    "cli_service",
     "main",
-]  # fmt: skip
+]
 
 
 def main() -> None:

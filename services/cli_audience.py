@@ -212,6 +212,31 @@ def score(as_of: AsOf = None, home: Home = None, json: Json = False) -> None:
         print_json({"chances": count})
 
 
+@audience.command("cluster")
+def cluster(as_of: AsOf = None, home: Home = None, json: Json = False) -> None:
+    """Group every user by the model's vector: `ready-cluster-1` and on, with what sets each apart.
+
+    Example: `portrait audience cluster`
+    """
+    from dataclasses import asdict
+
+    from services.audience_clusters import refresh_clusters
+    from services.workflow import stores
+
+    settings = settings_with(home=home)
+    at_ms = now_ms() if as_of is None else round(moment(as_of).timestamp() * 1000)
+    with stores(settings) as url, step("cluster every user") as tell:
+        found, silhouettes = refresh_clusters(settings, url, now_ms=at_ms, tell=tell)
+        tell.note = f"{len(found)} clusters"
+    table = Table("audience", "users", "what sets it apart")
+    for each in found:
+        table.add_row(f"ready-cluster-{each.cluster}", f"{each.users:,}", each.words())
+    console.print(table)
+    if json:
+        print_json({"clusters": [asdict(each) for each in found], "silhouettes":
+                    {str(number): value for number, value in silhouettes.items()}})  # fmt: skip
+
+
 @audience.command("schema")
 def schema() -> None:
     """Print the JSON Schema of a definition.
@@ -276,5 +301,5 @@ def _asked(home: Path | None, as_of: str | None, ask: Callable[[Any], _T]) -> _T
     with step("read the archive"):
         index = Index(settings_with(home=home).home)
     with index:
-        answers = Answers(index, known | ready(index.top_categories(READY_CATEGORIES)), at_ms)
-        return ask(answers)
+        given = ready(index.top_categories(READY_CATEGORIES), index.clusters)
+        return ask(Answers(index, known | given, at_ms))

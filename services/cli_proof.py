@@ -19,7 +19,7 @@ def bench(
             "recommend: recommendations of small and large shops; "
             "explain: whether explanations are faithful; "
             "audiences: counting whom a rule describes; "
-            "campaigns: deciding about a user; soak: for long; "
+            "campaigns: deciding about a user; analytics: analyses of behaviour; soak: for long; "
             "lateness: what late events do to profiles; train: the training loop; "
             "materialize: features into the store; offline: the point-in-time join; "
             "start: until the service is ready"
@@ -32,8 +32,8 @@ def bench(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="State folder with an archive, for updates, lateness, audiences; for train, "
-            "explain a table of events. Only read"
+            help="State folder with an archive, for updates, lateness, audiences, "
+            "analytics; for train, explain a table of events. Only read"
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the soak")] = 20.0,
@@ -68,7 +68,8 @@ def bench(
     `portrait bench train --data ratings.parquet --json` ·
     `portrait bench train --peers --json` · `portrait bench train --items 1000000 --json` ·
     `portrait bench materialize --json` · `portrait bench offline --json` ·
-    `portrait bench audiences --json` · `portrait bench campaigns --json`
+    `portrait bench audiences --json` · `portrait bench campaigns --json` ·
+    `portrait bench analytics --json`
     """
     from feature_repo.errors import InvalidInputError
     from services.bench import table

@@ -17,6 +17,7 @@ from tenacity import (
 )
 
 from feature_repo.errors import PortraitError
+from services.client_analytics import AnalyticsCalls
 from services.client_audiences import AudienceCalls
 from services.client_campaigns import CampaignCalls
 from services.client_types import (
@@ -100,6 +101,7 @@ class Client:
         self._attempts = attempts
         self.audiences = AudienceCalls(self._send)
         self.campaigns = CampaignCalls(self._send)
+        self.analytics = AnalyticsCalls(self._send)
 
     def __enter__(self) -> Self:
         return self

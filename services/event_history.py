@@ -90,7 +90,7 @@ def _archived_tz(archive: Archive, entity: str) -> str | None:
     parts = [str(part) for part in archive.parts_of(partition_of(entity))]
     if not parts:
         return None
-    with _database().cursor() as cursor:
+    with database().cursor() as cursor:
         row = cursor.execute(
             'SELECT tz FROM read_parquet(?) WHERE "user" = ? AND tz IS NOT NULL '
             "ORDER BY log_ms DESC, log_seq DESC, event_id DESC LIMIT 1",

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
 from services import (
+    analytics,
     audience_questions,
     audiences,
     campaign_reports,
@@ -87,7 +88,7 @@ def create_app(
     app.state.metrics = metrics
     modules = (
         ingest, profiles, privacy, recommendations, explanations, items, audience_questions,
-        audiences, campaigns, campaign_reports, operations,
+        audiences, campaigns, campaign_reports, analytics, operations,
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()

@@ -23,7 +23,8 @@ def _figure(width: float = 6.4, height: float = 3.4) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """Return a figure as SVG text, without the XML head."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
@@ -47,7 +48,7 @@ def learning_curve(history: Sequence[Mapping[str, float]]) -> str:
     twin = axes.twinx()
     twin.plot(epochs, [row["validation_ndcg@10"] for row in history], color=OURS, marker="o")
     twin.set_ylabel("validation NDCG@10", color=OURS)
-    return _svg(figure)
+    return svg(figure)
 
 
 def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
@@ -69,7 +70,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     axes.set_ylabel("share that came true")
     if bins:
         axes.legend(frameon=False, fontsize="small")
-    return _svg(figure)
+    return svg(figure)
 
 
 def model_against_baselines(
@@ -94,7 +95,7 @@ def model_against_baselines(
     for index, value in enumerate(values):
         axes.text(0.002, index, f"{value:.4f}", va="center", color="white", fontweight="bold")
     axes.set_xlabel("NDCG@10, full ranking")
-    return _svg(figure)
+    return svg(figure)
 
 
 def interests_over_time(months: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str:
@@ -115,7 +116,7 @@ def interests_over_time(months: Sequence[str], shares: Mapping[str, Sequence[flo
     axes.set_ylabel("share of long-term interest")
     axes.set_ylim(0, 1)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def habits(counts: Sequence[Sequence[float]]) -> str:
@@ -126,7 +127,7 @@ def habits(counts: Sequence[Sequence[float]]) -> str:
     axes.set_xticks(range(0, 24, 2))
     axes.set_xlabel("hour of the day")
     figure.colorbar(image, ax=axes, label="baskets")
-    return _svg(figure)
+    return svg(figure)
 
 
 def latencies(series_ms: Mapping[str, Sequence[float]]) -> str:
@@ -140,7 +141,7 @@ def latencies(series_ms: Mapping[str, Sequence[float]]) -> str:
     axes.set_xlabel("milliseconds, client side")
     axes.set_ylabel("share of requests")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def throughput(seconds: Sequence[float], applied: Sequence[int]) -> str:
@@ -151,7 +152,7 @@ def throughput(seconds: Sequence[float], applied: Sequence[int]) -> str:
     axes.set_xlabel("seconds since the first batch")
     axes.set_ylabel("events applied")
     axes.set_ylim(bottom=0)
-    return _svg(figure)
+    return svg(figure)
 
 
 def soak(samples: Sequence[Mapping[str, float]]) -> str:
@@ -188,4 +189,4 @@ def soak(samples: Sequence[Mapping[str, float]]) -> str:
         axes.set_xlabel("minutes")
         if axes.lines:
             axes.legend(frameon=False, fontsize=7)
-    return _svg(figure)
+    return svg(figure)

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from feature_repo.errors import (
     ConflictError,
     InvalidInputError,
+    InvalidQuestionError,
     InvalidRuleError,
     NotFoundError,
     PortraitError,
@@ -147,6 +148,9 @@ class Problem:
             return cls("conflict", str(error))
         if isinstance(error, InvalidRuleError):
             return cls("invalid", str(error), tuple(error.errors))
+        if isinstance(error, InvalidQuestionError):
+            place = {"pointer": f"/query/{error.parameter}", "detail": error.detail}
+            return cls("invalid", str(error), (place,))
         if isinstance(error, InvalidInputError):
             return cls("invalid", str(error))
         return cls("internal", "the server could not do this")

@@ -15,6 +15,7 @@ from feature_repo.entity import Tenant, partition_of
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
 from services import popularity
+from services.analytics_cube import AnalyticsCube
 from services.api_keys import KeyRing
 from services.applied import Applied
 from services.audience_definitions import Definitions
@@ -107,6 +108,7 @@ class GatewayState:
         self.eligibility = Eligibility(self.store, self.audiences, self.audience_index)
         self.campaigns = Campaigns(self.store)
         self.ledger = Ledger(self.store)
+        self.analytics = AnalyticsCube(self.audience_index)
         self.models = ServedModels(settings, self.catalogue)
         self.started_s = time.monotonic()
         self._popular_task: asyncio.Task[None] | None = None
@@ -129,6 +131,7 @@ class GatewayState:
         await end(self._popular_task)
         await self.models.stop()
         await self.applied.stop()
+        await self.analytics.stop()
         await self.audience_index.stop()
         await self.catalogue.stop()
         await self.store.aclose()

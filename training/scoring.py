@@ -210,6 +210,20 @@ class Scorer:
         out: Floats = network.item_vectors().numpy()
         return out
 
+    def vector(
+        self,
+        state: bytes | None,
+        now_ms: int | None,
+        user_features: Mapping[str, Any] | None = None,
+    ) -> Floats | None:
+        """Return the profile vector u as of ``now_ms``, shape (D,); None without events."""
+        parts = self._read(state)
+        if parts is None:
+            return None
+        with torch.inference_mode():
+            found: Floats = self._vector(parts, now_ms, user_features)[0][0].float().numpy()
+        return found
+
     def chances(
         self,
         state: bytes | None,

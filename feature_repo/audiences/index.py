@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 import duckdb
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from feature_repo.archive import SCHEMA, Archive
 from feature_repo.audiences import tables
@@ -31,6 +32,14 @@ CHANCES: Final = pa.schema(
      ("as_of_ms", pa.int64())]
 )  # fmt: skip
 """Columns of ``home/audiences/chances.parquet``: what a model says of users."""
+
+CLUSTERS: Final = pa.schema(
+    [("user", pa.string()), ("event_timestamp", pa.timestamp("us", tz="UTC")),
+     ("created", pa.timestamp("us", tz="UTC")), ("cluster", pa.int32())]
+)  # fmt: skip
+"""Columns of ``home/audiences/clusters.parquet``: which users a model sees alike."""
+WORDS: Final = b"clusters"
+"""Key of that file's metadata: a JSON object, number of a cluster to what sets it apart."""
 
 _CONSENTS: Final = pa.schema(
     [("u", pa.int32()), ("purpose", pa.string()), ("granted", pa.bool_()), ("at_s", pa.int64()),
@@ -52,6 +61,8 @@ class Index:
         What it holds.
     newest_ms
         Time of the newest event, epoch milliseconds; 0 of an empty archive.
+    clusters
+        What sets each cluster apart, in words, by its number.
     built_s
         How long it took to make, seconds.
 
@@ -101,6 +112,19 @@ class Index:
             cursor.execute("USE audience")
             found: list[tuple[Any, ...]] = cursor.execute(sql, dict(parameters)).fetchall()
         return found
+
+    def columns(self, sql: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the columns of a query as numpy arrays; may be called from any thread."""
+        with self._connection.cursor() as cursor:
+            cursor.execute("USE audience")
+            found: dict[str, Any] = cursor.execute(sql, dict(parameters or {})).fetchnumpy()
+        return found
+
+    def make(self, statement: str) -> None:
+        """Run a statement that makes another table out of those that are there."""
+        with self._connection.cursor() as cursor:
+            cursor.execute("USE audience")
+            cursor.execute(statement)
 
     def top_categories(self, most: int) -> list[str]:
         """Return the categories that the most users are interested in."""
@@ -173,9 +197,27 @@ class Index:
             self._connection.execute(
                 f"CREATE TABLE features_{view} AS {tables.latest_features(view)}"
             )
+        self._load_clusters(home)
         self._load_chances(home)
         scores = tables.scores("SELECT u, name, value FROM chances")
         self._connection.execute(f"CREATE TABLE scores AS {scores}")
+
+    def _load_clusters(self, home: Path) -> None:
+        path = home / "audiences" / "clusters.parquet"
+        self.clusters: dict[int, str] = {}
+        if path.exists():
+            table = pq.read_table(path)
+            words = orjson.loads((table.schema.metadata or {}).get(WORDS, b"{}"))
+            self.clusters = {int(number): str(text) for number, text in words.items()}
+            self._connection.register("given_clusters", table)
+            self._connection.execute(
+                "CREATE TABLE feature_rows_clusters AS SELECT * FROM given_clusters"
+            )
+            self._connection.unregister("given_clusters")
+        else:
+            self._empty("feature_rows_clusters", CLUSTERS)
+        latest = tables.latest_features("clusters")
+        self._connection.execute(f"CREATE TABLE features_clusters AS {latest}")
 
     def _load_chances(self, home: Path) -> None:
         path = home / "audiences" / "chances.parquet"

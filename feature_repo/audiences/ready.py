@@ -1,12 +1,12 @@
 """Ready audiences: definitions that every shop has, in the same language as its own.
 
-Belongs here: RFM quintiles and cells, lifecycle stages, price tiers, interests and lapse risk
-as rules. They ask for no consent, so none of them is to be contacted as it stands: name one
-under ``audience`` in a definition that does. Names begin with `PREFIX`.
+Belongs here: RFM quintiles and cells, lifecycle stages, price tiers, interests, clusters and
+lapse risk as rules. They ask for no consent, so none of them is to be contacted as it stands:
+name one under ``audience`` in a definition that does. Names begin with `PREFIX`.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from feature_repo.audiences.rules import Definition
@@ -17,6 +17,7 @@ PREFIX: Final = "ready-"
 LAPSE_SHARE: Final = 20
 """Percent of the users with the highest chance of no purchase."""
 
+_LONGEST_TITLE: Final = 200
 _STAGES: Final = TRAITS["lifecycle.stage"].values
 _TIERS: Final[dict[str, dict[str, Any]]] = {
     "premium": {"score": {"name": "price_level", "top": 25}},
@@ -31,13 +32,17 @@ _TIERS: Final[dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def ready(categories: Iterable[str] = ()) -> dict[str, Definition]:
+def ready(
+    categories: Iterable[str] = (), clusters: Mapping[int, str] | None = None
+) -> dict[str, Definition]:
     """Return the ready audiences by name.
 
     Parameters
     ----------
     categories
         Those of whom the interested are to be an audience each.
+    clusters
+        What sets each cluster apart, by its number.
 
     Examples
     --------
@@ -75,6 +80,9 @@ def ready(categories: Iterable[str] = ()) -> dict[str, Definition]:
     for category in categories:
         rule = _trait("interest_categories", contains=[category])
         made.setdefault(f"interest-{_slug(category)}", (f"Interested in {category}", rule))
+    for number, words in (clusters or {}).items():
+        rule = _trait("cluster", eq=number)
+        made[f"cluster-{number}"] = (f"Cluster {number}: {words}"[:_LONGEST_TITLE], rule)
     made["lapse-risk"] = (
         f"Lapse risk: the {LAPSE_SHARE} % most likely not to buy within 28 days",
         {"score": {"name": "lapse_28d", "top": LAPSE_SHARE}},

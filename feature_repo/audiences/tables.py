@@ -222,7 +222,10 @@ FROM (SELECT good, avg(price) AS price FROM lines WHERE type = 'purchase' AND pr
 """How dear an item is, 0 to 1, among those bought in its category (its first two levels)."""
 
 NEWEST: Final = " UNION ALL ".join(
-    [f"SELECT coalesce(epoch_ms(max(event_timestamp)), 0) FROM features_{v}" for v in USER_VIEWS]
+    [
+        f"SELECT coalesce(epoch_ms(max(event_timestamp)), 0) FROM features_{v}"
+        for v in (*USER_VIEWS, "clusters")
+    ]
     + ["SELECT coalesce(max(as_of_ms), 0) FROM chances"]
 )
 

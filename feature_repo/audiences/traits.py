@@ -68,11 +68,15 @@ _LIVE: Final = (
           passes=True, values=("visitor", "new", "active", "at_risk", "lapsed")),
 )  # fmt: skip
 
+_CLUSTER: Final = Trait(
+    "cluster", "number", "cluster of shoppers whom the model sees alike, by number", "clusters"
+)
+
 _KINDS: Final[dict[str, Kind]] = {
     "int": "number", "float": "number", "str": "text", "list[str]": "texts",
 }  # fmt: skip
 
-TRAITS: Final[dict[str, Trait]] = {trait.name: trait for trait in _LIVE} | {
+TRAITS: Final[dict[str, Trait]] = {trait.name: trait for trait in (*_LIVE, _CLUSTER)} | {
     feature.name: Trait(feature.name, _KINDS[feature.dtype], feature.equation, view)
     for view in USER_VIEWS
     for feature in VIEWS[view]

@@ -1,0 +1,152 @@
+"""The archive laid out for analyses, beside the tables of an audience index and out of them.
+
+Belongs here: making it, and what all answers share: the moment they are of and their buckets. The
+figures are the answers' own.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.analytics import tables
+from feature_repo.analytics.basket_pairs import BasketPairs
+from feature_repo.analytics.buckets import DAY_MS, Grain, bucket_of, start_ms
+from feature_repo.analytics.steps import Steps
+from feature_repo.analytics.suppression import K
+from feature_repo.analytics.taste import Taste
+from feature_repo.analytics.withheld import Withheld
+from feature_repo.audiences.index import Index
+from feature_repo.events import iso
+
+
+class Cube:
+    """What analyses are answered from, as the archive stood when the index was made.
+
+    Parameters
+    ----------
+    index
+        Gets more tables; made into a cube once.
+
+    Attributes
+    ----------
+    withheld
+        What `trends` must hide.
+    pairs
+        What is bought together.
+    taste
+        Interests by month.
+    steps
+        The order of users' events.
+    types
+        Types of events that there are, in order.
+    built_s
+        How long it took to make, seconds.
+    """
+
+    def __init__(self, index: Index) -> None:
+        started_s = time.monotonic()
+        self.index: Final = index
+        for statement in tables.make():
+            index.make(statement)
+        self.withheld = Withheld(index)
+        self.pairs = BasketPairs(index)
+        self.taste = Taste(index)
+        self._slots = index.columns("SELECT u, time_ms, slot FROM slots")
+        self._slot_types = _ranges(index, "slots")
+        self.steps: Final = Steps(index)
+        self.types = [
+            str(row[0]) for row in index.rows("SELECT type FROM starts ORDER BY type", {})
+        ]
+        self.built_s = time.monotonic() - started_s
+
+    @cached_property
+    def first_ms(self) -> dict[str, int]:
+        """When each type of event was first seen, epoch milliseconds."""
+        return {
+            str(kind): int(first)
+            for kind, first in self.index.rows("SELECT type, first_ms FROM starts", {})
+        }
+
+    def slots(self, kind: str) -> dict[str, npt.NDArray[Any]]:
+        """Return ``u``, ``time_ms`` and ``slot`` (24 · weekday + hour) of a type, by time."""
+        low, high = self._slot_types.get(kind, (0, 0))
+        return {name: column[low:high] for name, column in self._slots.items()}
+
+    def moment(self, now_ms: int) -> "Moment":
+        """Return the moment that an answer asked for as of ``now_ms`` is of."""
+        return Moment(self, min(now_ms, self.index.newest_ms), now_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """As of when an answer is: what was asked for, or the newest event where that is earlier.
+
+    Attributes
+    ----------
+    at_ms
+        Epoch milliseconds; events at it count.
+    asked_ms
+        What was asked for, epoch milliseconds.
+    """
+
+    cube: Cube
+    at_ms: int
+    asked_ms: int
+
+    @property
+    def until_ms(self) -> int:
+        """First millisecond that no longer counts."""
+        return self.at_ms + 1
+
+    def end(self, grain: Grain) -> int:
+        """Return the end of the last whole bucket: by then its last day was over, or had events."""
+        day_end_ms = (self.cube.index.newest_ms // DAY_MS + 1) * DAY_MS
+        return bucket_of(grain, min(self.asked_ms + 1, day_end_ms))
+
+    def whole(self, grain: Grain, kind: str, most: int) -> tuple[int, int]:
+        """Return first and end of the last whole buckets since a type was first seen.
+
+        A bucket is whole if the type was seen before it or on its first day, and it is over.
+
+        Parameters
+        ----------
+        most
+            At most so many.
+        """
+        end = self.end(grain)
+        if kind not in self.cube.first_ms:
+            return end, end
+        first_ms = self.cube.first_ms[kind]
+        first = bucket_of(grain, first_ms)
+        first += start_ms(grain, first) + DAY_MS <= first_ms
+        return min(end, max(first, end - most)), end
+
+    def head(self, suppressed: int) -> dict[str, Any]:
+        """Return what every answer begins with."""
+        index = self.cube.index
+        return {
+            "as_of": iso(self.at_ms),
+            "k": K,
+            "suppressed": int(suppressed),
+            "data": {
+                "events": index.num_events,
+                "newest_event": iso(index.newest_ms) if index.num_events else None,
+            },
+        }
+
+
+def _ranges(index: Index, table: str) -> dict[str, tuple[int, int]]:
+    """Return where each type stands in a table that is ordered by type."""
+    counts = index.rows(
+        f"SELECT type, count(*) FROM {table} GROUP BY type ORDER BY type",
+        {},
+    )
+    ends = np.cumsum([int(count) for _, count in counts])
+    return {
+        str(kind): (int(end) - int(count), int(end))
+        for (kind, count), end in zip(counts, ends, strict=True)
+    }
