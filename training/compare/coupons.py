@@ -14,12 +14,11 @@ import numpy as np
 
 from feature_repo.errors import InvalidInputError
 from training.compare.page import machine
-from training.prepare import read_histories
 from training.targeting.block_model import BlockModel, Rows, Setting, choose
 from training.targeting.campaigns import Campaign, Journey, complete, read_journey
 from training.targeting.coupons import CouponModel, Sample, Sampler
 from training.targeting.embedding import StateEncoder
-from training.targeting.profile_block import prepare_home
+from training.targeting.profile_block import prepare_home, read_home
 from training.targeting.score_metrics import Doubles, Judged, over, summary
 
 Tell = Callable[[int, int, str], None]
@@ -63,7 +62,7 @@ def coupons(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[s
         If no campaign can be judged.
     """
     prepare_home(home, lambda line: tell(0, 3, line))
-    journey = read_journey()
+    journey, histories = read_journey(), read_home(home)
     judged = judgeable(journey)
     if not judged:
         raise InvalidInputError(
@@ -75,7 +74,7 @@ def coupons(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[s
     for n, seed in enumerate(seeds):
         tell(1, 3, f"fit the encoder, seed {seed}")
         encoder = StateEncoder(
-            read_histories(home), fitted_until_ms=judged[0].launch.value // 1_000_000, seed=seed,
+            histories, fitted_until_ms=judged[0].launch.value // 1_000_000, seed=seed,
             tell=lambda line: tell(1, 3, f"encoder: {line}"),
         )  # fmt: skip
         sampler = Sampler(journey, home, encoder)

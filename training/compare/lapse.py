@@ -17,11 +17,10 @@ import pandas as pd
 from feature_repo.entity import Tenant
 from training.compare.coupons import BOOSTING, LOGISTIC, OWN, Say, Tell, judge
 from training.compare.page import machine
-from training.prepare import read_histories
 from training.targeting.block_model import BlockModel, Rows, Setting, choose
 from training.targeting.campaigns import LAST_DAY, Journey, read_journey
 from training.targeting.embedding import StateEncoder
-from training.targeting.profile_block import prepare_home, profile_block
+from training.targeting.profile_block import prepare_home, profile_block, read_home
 from training.targeting.score_metrics import Doubles
 
 HORIZON_DAYS: Final = 28
@@ -42,7 +41,7 @@ SETTINGS: Final = tuple(
 def lapse(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[str, Any]:
     """Compare on Complete Journey; parameters and result as `training.compare.coupons.coupons`."""
     prepare_home(home, lambda line: tell(0, 3, line))
-    journey = read_journey()
+    journey, histories = read_journey(), read_home(home)
     asked = moments(journey)
     test = asked["monday"].to_numpy() >= TEST_SINCE.to_datetime64()
     train = asked["monday"].to_numpy() <= (TEST_SINCE - pd.Timedelta(days=HORIZON_DAYS)).to_numpy()
@@ -75,7 +74,7 @@ def lapse(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[str
     started_s = time.monotonic()
     for seed in seeds:
         encoder = StateEncoder(
-            read_histories(home), fitted_until_ms=FITTED_UNTIL.value // 1_000_000, seed=seed,
+            histories, fitted_until_ms=FITTED_UNTIL.value // 1_000_000, seed=seed,
             tell=lambda line: tell(2, 3, f"encoder: {line}"),
         )  # fmt: skip
         tell(2, 3, "the learned state as of every Monday")

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_repo import importers, snapshots
+from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidInputError
 from feature_repo.importers.complete_journey import LAST_MS
-from training.prepare import TRAINING_SERVICE, numeric_columns
+from training.prepare import TRAINING_SERVICE, History, numeric_columns, read_histories
 from training.user_features import compress
 
 
@@ -51,7 +52,7 @@ def prepare_home(home: Path, tell: Callable[[str], None]) -> None:
         If something else is in the folder.
     """
     if not any((home / "archive" / "events").glob("**/*.parquet")):
-        if home.exists() and any(home.iterdir()):
+        if home.exists() and (not home.is_dir() or any(home.iterdir())):
             raise InvalidInputError(f"{home} holds no archive: name a state folder or an empty one")
         tell("importing Complete Journey")
         importers.run("completejourney", home=home)
@@ -59,3 +60,19 @@ def prepare_home(home: Path, tell: Callable[[str], None]) -> None:
         tell("building feature tables")
         end = datetime.fromtimestamp(LAST_MS / 1000, UTC)
         snapshots.build(home, until=end)
+
+
+def read_home(home: Path) -> list[History]:
+    """Return all histories of a state folder that `prepare_home` has made or found.
+
+    Raises
+    ------
+    InvalidInputError
+        If they are not Complete Journey's.
+    """
+    found = read_histories(home)
+    if Tenant.load(home).entity("household-1") not in {user for user, _ in found}:
+        raise InvalidInputError(
+            f"{home} holds another shop: name a state folder with Complete Journey or an empty one"
+        )
+    return found

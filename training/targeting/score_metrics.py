@@ -74,7 +74,7 @@ def weighted_lift(
     within = np.clip(share * total - before, 0.0, weight_RN)
     positive = label[order] > 0
     rate = (within * positive).sum(axis=1) / np.maximum(within.sum(axis=1), 1e-12)
-    return _ratio(rate, (weight_RN * positive).sum(axis=1) / total[:, 0])
+    return _ratio(rate, (weight_RN * positive).sum(axis=1) / np.maximum(total[:, 0], 1e-12))
 
 
 def _ratio(above: Doubles, below: Doubles) -> Doubles:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -17,6 +17,7 @@ from training.targeting.score_metrics import (
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.booleans())
 def test_auc_and_ap_are_scikit_learns(seed: int, ties: bool) -> None:
     generator = np.random.default_rng(seed)
