@@ -26,6 +26,9 @@ def journey(seed: int = 0, households: int = 30) -> Journey:
             "time": START + pd.to_timedelta(generator.integers(0, DAYS * 86_400, count), unit="s"),
         }
     )
+    # A basket is of one household at one time, as in the real tables.
+    first = lines.groupby("basket_id")[["household_id", "time"]].transform("first")
+    lines[["household_id", "time"]] = first
     keen = lines["household_id"] % 3 == 0
     lines["coupon_disc"] = np.where(keen & (generator.random(count) < 0.3), 0.5, 0.0)
     products = pd.DataFrame(
