@@ -26,6 +26,7 @@ def _part(result: Mapping[str, Any], folder: Path) -> str:
 
 def _table(result: Mapping[str, Any]) -> str:
     models = result["models"]
+    """Return a line a model, and the own model less its peers by the first metric."""
     metrics = [name for name in (*NAMES, "qini") if name in next(iter(models.values()))]
     lines = [
         "| model | " + " | ".join(metrics) + f" | 95 % of {metrics[0]} |",
@@ -36,8 +37,11 @@ def _table(result: Mapping[str, Any]) -> str:
         values = " | ".join(f"{row[metric]:.4f}" for metric in metrics)
         lines.append(f"| {name} | {values} | {low:.4f} to {high:.4f} |")
     lines.append("")
-    told = result["over"].values() if "over" in result else [result["over_best_peer"][metrics[0]]]
-    for each in told:
+    told = result.get("over") or {
+        result[over][metrics[0]]["peer"]: result[over][metrics[0]]
+        for over in ("over_best_peer", "over_logistic")
+    }
+    for each in told.values():
         low, high = each["ci"]
         lines.append(
             f"{metrics[0]} less {each['peer']}: {each['difference']:+.4f} "

@@ -137,8 +137,10 @@ class BlockModel:
             self._columns[name] = pd.DataFrame(
                 {"mean": kept.mean(), "factor": scale / kept.std(ddof=0), "limit": LIMIT * scale}
             )
-        self._ridge = LogisticRegression(C=self.setting.c, max_iter=2000)
-        self._ridge.fit(self._matrix(rows), rows.label)
+        self._ridge: Any = None
+        if self.setting.boosting < 1:
+            ridge = LogisticRegression(C=self.setting.c, max_iter=2000)
+            self._ridge = ridge.fit(self._matrix(rows), rows.label)
         self._trees: list[Any] = []
         if self.setting.boosting > 0:
             self._boosted_columns = {n: list(rows.blocks[n].columns) for n in self.boosted}
@@ -147,13 +149,13 @@ class BlockModel:
 
     def logit(self, rows: Rows) -> Doubles:
         """Return the logits of the chance that the label is 1, shape (R,)."""
-        own: Doubles = self._ridge.decision_function(self._matrix(rows))
-        if not self._trees:
-            return own
-        table = self._boosting_table(rows)
-        trees = np.mean([tree.decision_function(table) for tree in self._trees], axis=0)
-        weight = self.setting.boosting
-        out: Doubles = (1 - weight) * own + weight * trees
+        out, weight = np.zeros(len(rows.label)), self.setting.boosting
+        if self._ridge is not None:
+            out += (1 - weight) * self._ridge.decision_function(self._matrix(rows))
+        if self._trees:
+            table = self._boosting_table(rows)
+            trees = [tree.decision_function(table) for tree in self._trees]
+            out += weight * np.mean(trees, axis=0)
         return out
 
     def chance(self, rows: Rows) -> Doubles:
@@ -203,13 +205,26 @@ def choose(model: BlockModel, rows: Rows, settings: Sequence[Setting]) -> Settin
     scores = np.zeros((len(settings), len(rows.label)))
     for n in np.unique(fold):
         held = fold == n
-        train = rows.take(np.flatnonzero(~held))
+        train, test = rows.take(np.flatnonzero(~held)), rows.take(np.flatnonzero(held))
         if len(np.unique(train.label)) < 2:
             continue
+        # Settings share parts: each ridge and each set of trees is fitted once.
+        parts: dict[Setting, Doubles] = {}
         for row, setting in enumerate(settings):
-            fresh = BlockModel(
-                model.scales, model.boosted, support=model.support, setting=setting
-            ).fit(train)
-            scores[row, held] = fresh.logit(rows.take(np.flatnonzero(held)))
+            for part, weight in _parts(setting):
+                if part not in parts:
+                    fresh = BlockModel(
+                        model.scales, model.boosted, support=model.support, setting=part
+                    )
+                    parts[part] = fresh.fit(train).logit(test)
+                scores[row, held] += weight * parts[part]
     found = [grouped_auc(rows.label, score, rows.group) for score in scores]
     return settings[int(np.argmax(np.round(found, 6)))]
+
+
+def _parts(setting: Setting) -> list[tuple[Setting, float]]:
+    """Return the ridge alone and the trees alone, and their weights, where those are not 0."""
+    default, weight = Setting(), setting.boosting
+    ridge = replace(setting, boosting=0.0, leaves=default.leaves, rounds=default.rounds)
+    trees = replace(setting, boosting=1.0, c=default.c, breadth=default.breadth)
+    return [(part, w) for part, w in ((ridge, 1 - weight), (trees, weight)) if w > 0]

@@ -7,6 +7,7 @@ import pytest
 from feature_repo.errors import InvalidInputError
 from training.predict import auc
 from training.targeting.block_model import BlockModel, Rows, Setting, choose
+from training.targeting.score_metrics import grouped_auc
 
 
 def rows(count: int = 600, noise: int = 60, seed: int = 0) -> Rows:
@@ -73,3 +74,22 @@ def test_one_label_cannot_be_learned() -> None:
     same = rows()
     with pytest.raises(InvalidInputError, match="all labels"):
         BlockModel({"core": 1.0}, []).fit(Rows(same.blocks, same.label * 0, same.user, same.group))
+
+
+def test_what_is_chosen_by_parts_is_what_whole_models_say() -> None:
+    train = rows(300)
+    settings = [
+        Setting(breadth=b, boosting=w, rounds=20) for b in (1.0, 0.0) for w in (0.0, 0.5, 1)
+    ]
+    chosen = choose(BlockModel({"core": 1.0, "other": 0.4}, ["core"]), train, settings)
+    fold = train.user * 2_654_435_761 % 2**32 // 2**30
+    found = []
+    for setting in settings:
+        score = np.zeros(300)
+        for n in range(4):
+            fresh = BlockModel({"core": 1.0, "other": 0.4}, ["core"], setting=setting)
+            fresh.fit(train.take(np.flatnonzero(fold != n)))
+            score[fold == n] = fresh.logit(train.take(np.flatnonzero(fold == n)))
+        found.append(grouped_auc(train.label, score, train.group))
+    assert chosen == settings[int(np.argmax(np.round(found, 6)))]
+    assert max(found) > min(found)
