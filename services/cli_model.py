@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from feature_repo.errors import InvalidInputError
+from services.cli_targeting import TARGETING, compare_targeting, keep, refuse_others
 from services.command import Json, app, print_json
 from services.progress import console, step
 
@@ -32,11 +33,13 @@ class Schedule(StrEnum):
 
 @app.command()
 def compare(
+    context: typer.Context,
     dataset: Annotated[
         str,
         typer.Argument(
             help="ml100k, completejourney, completejourney_merchandise, online_retail, "
-            "amazon_beauty, ml1m, tafeng, taobao, or events"
+            "amazon_beauty, ml1m, tafeng, taobao, or events; or, of targeting, coupons, lapse, "
+            "uplift, categories"
         ),
     ],
     data: Annotated[
@@ -45,7 +48,8 @@ def compare(
             help="Folder of the data sets' files, or the table for `events`: columns user_id, "
             "item_id, event_type, timestamp, optional order_id, quantity, price, discount, "
             "category, brand. Complete Journey is read from the installed package if this is "
-            "absent; completejourney_merchandise also from a state folder with its archive"
+            "absent; completejourney_merchandise, coupons and lapse also from a state folder with "
+            "its archive, or an empty one for it. uplift: Hillstrom's file"
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Fits of each learned model")] = 2,
@@ -96,8 +100,23 @@ def compare(
 
     Examples: `portrait compare ml100k --data data/ --json` ·
     `portrait compare events --data shop.parquet --budget 2 --json` ·
-    `portrait compare ml100k --data data/ --study freshness --schedule long`
+    `portrait compare ml100k --data data/ --study freshness --schedule long` ·
+    `portrait compare coupons --seeds 1 --json` · `portrait compare lapse --seeds 1` ·
+    `portrait compare uplift --data hillstrom.parquet`
+
+    coupons, lapse and uplift measure targeting (auc, ap, lift@10%, qini) and take --data, --seeds,
+    --results and --json only. categories is short for completejourney --study category.
     """
+    if dataset in TARGETING:
+        refuse_others(context)
+        result = compare_targeting(dataset, data, [7 + n for n in range(seeds)])
+        if results is not None:
+            keep(results, result)
+        if json:
+            print_json(result)
+        return
+    if dataset == "categories":
+        dataset, study = "completejourney", Study.category
     from training.compare import datasets, page
     from training.compare.run import compare as run
     from training.compare.study import Study as Setup

