@@ -116,7 +116,6 @@ def _models(*, first: bool) -> dict[str, Score]:
     return {
         **own,
         "portrait_without_learned": _own(("learned", "match")),
-        "portrait_without_tastes": _own(("category", "type")),
         "recency": lambda ended, sample: -_raw(sample, "recency_days", 400.0),
         "rfm_sum": lambda ended, sample: _rfm_sum(sample),
         "monetary": lambda ended, sample: _raw(sample, "spend"),
