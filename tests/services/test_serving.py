@@ -36,7 +36,7 @@ def answer(client: Any, user: str) -> dict[str, Any]:
 def test_a_new_model_is_taken_up_without_an_answer_that_is_empty_or_poorer(
     make_api: Callable[..., Api],
 ) -> None:
-    api = make_api()
+    api = make_api(replay_clock=True)  # the scores change with every second
     models = api.settings.home / "models"
     one = str(version_of(small_model.write(models / "one", seed=0)))
     api.stop_updater()
@@ -44,7 +44,7 @@ def test_a_new_model_is_taken_up_without_an_answer_that_is_empty_or_poorer(
     with api.client() as client:
         client.put_items([{"item_id": i} for i in small_model.ITEMS])
         wait_until(lambda: answer(client, "nobody")["degraded"] is False, "an answer")
-        event = {"type": "purchase", "user_id": "u", "order_id": "1",
+        event = {"type": "purchase", "user_id": "u", "order_id": "1", "time": small_model.NOW_MS,
                  "items": [{"item_id": "i01"}]}  # fmt: skip
         client.post_event(event, return_profile=True)
         wait_until(lambda: answer(client, "u")["model"] == one, "the first model")
