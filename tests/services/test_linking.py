@@ -119,7 +119,19 @@ class Shop:
             each for each in self.placed.values()
             if (each[1].user == user) or self.owner.get(each[1].user) == user
         ]  # fmt: skip
-        return [record for _, record in sorted(mine, key=lambda each: each[0])]
+        links = dict[str, tuple[LogPosition, int]]()
+        for place, record in sorted(mine, key=lambda each: each[0]):
+            if record.linked is not None:
+                links.setdefault(record.linked, place)
+
+        def key(each: tuple[tuple[LogPosition, int], EventRecord]) -> Any:
+            (position, own), record = each
+            at = (position, own)
+            if not own and record.user in links:  # within one millisecond it may look later
+                at = (min(position, links[record.user][0]), own)
+            return *at, position, record.id
+
+        return [record for _, record in sorted(mine, key=key)]
 
     def row(self, user: str) -> LiveState | None:
         return read_live(self.client, [user])[0]
