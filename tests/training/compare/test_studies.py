@@ -11,6 +11,7 @@ import torch
 
 from feature_repo.errors import InvalidInputError
 from tests.training.shops import cyclic, habits, shop
+from training import weighing
 from training.baselines import Window
 from training.compare import ablation, own
 from training.compare.adaptation import _followed, planted, step_costs
@@ -25,6 +26,9 @@ from training.compare.study_page import STUDIES
 from training.compare.updating import updating
 from training.compare.ways import Catalogue, Rules, Ways, by_category
 from training.config import ModelConfig, TrainConfig
+from training.memory import Memory
+from training.network import PortraitNetwork
+from training.prepared import Prepared
 from training.sequences import Histories
 
 Quick = Callable[[Shop], Study]
@@ -101,7 +105,23 @@ def test_what_a_study_cannot_use_is_refused(study: Quick, ring: own.Answers) -> 
         updating(study(made))
 
 
-def test_every_part_is_left_out_once(study: Quick) -> None:
+def _sum_only(network: PortraitNetwork, prepared: Prepared) -> tuple[Memory | None, Any]:
+    """Weigh, but leave out the mixture: beside networks so poor it is all of every answer."""
+    memory, told = weighing.weigh(network, prepared)
+    if memory is None or told is None:
+        return memory, told
+    if not told["added"]:
+        network.without_memories()
+        return None, told
+    assert network.mixing is not None
+    with torch.no_grad():
+        network.mixing.shares.zero_()
+        network.mixing.shares[0] = 1.0
+    return memory, told
+
+
+def test_every_part_is_left_out_once(study: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "weigh", _sum_only)
     found = shop(habits, users=30)
     made = Shop("habits", found, by_time(found), support=1)
     rows = ablation.ablate(study(made))["rows"]
