@@ -110,7 +110,7 @@ def fit(given_LK: Tensor, weight_L: Tensor, usable: list[bool]) -> Tensor:
     Examples
     --------
     >>> given = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9]])
-    >>> fit(given, torch.ones(3), [True, True]).round(decimals=2).tolist()
+    >>> [round(v, 2) for v in fit(given, torch.ones(3), [True, True]).tolist()]
     [0.71, 0.29]
     """
     q, weight = given_LK.double() + NOTHING, weight_L.double() / weight_L.sum()

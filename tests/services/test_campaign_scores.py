@@ -11,7 +11,7 @@ from small_model import ITEMS, write
 
 from feature_repo.archive import Archive, LogPosition, write_part
 from feature_repo.audiences.index import CHANCES
-from feature_repo.campaigns.assignment import random_score
+from feature_repo.campaigns.assignment import place, random_score
 from feature_repo.entity import Tenant
 from feature_repo.events import Event, to_record
 from services.client import ApiError, Client
@@ -112,15 +112,14 @@ def test_random_needs_no_ranking_and_the_coin_overrules_the_rank(client: Client,
         assert (found["arm"] == "treated") == (score >= 0.6)
         assert (found["score"], found["propensity"]) == (score, float(score >= 0.6))
     put(client, "tossed", top=40, explore=0.5)
-    seen = set()
     for user in USERS:
+        entity = tenant.entity(user)
         found = client.campaigns.decide("tossed", user)
         high = found["score"] >= 0.6
         assert found["propensity"] == 0.25 + 0.5 * high
-        if not found["explored"]:
-            assert (found["arm"] == "treated") == high
-        seen.add((found["explored"], found["arm"]))
-    assert len(seen) == 4
+        assert found["explored"] == (place("tossed:explore", entity) < 0.5)
+        coin = place("tossed:coin", entity) < 0.5
+        assert (found["arm"] == "treated") == (coin if found["explored"] else high)
 
 
 def test_the_threshold_goes_with_the_definition_it_was_ranked_by(client: Client) -> None:
