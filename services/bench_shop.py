@@ -55,7 +55,6 @@ def write_model(offered: list[Offer], path: Path) -> Path:
     from training.memory import KINDS, Memory, Table
     from training.model_dir import save
     from training.network import PortraitNetwork
-    from training.sampled import FULL_ITEMS
 
     vocabulary = _vocabulary(offered)
     size, draw = len(vocabulary.items), np.random.default_rng(0)
@@ -68,8 +67,6 @@ def write_model(offered: list[Offer], path: Path) -> Path:
     assert network.mixing is not None
     with torch.no_grad():
         network.mixing.weights[1:, 0] = -2.0
-        if size <= FULL_ITEMS:  # of more items the answer is no mixture
-            network.mixing.shares.fill_(1 / len(network.mixing.shares))
     width = min(ROW_ENTRIES, MOST_ENTRIES // size)
     indptr = np.arange(0, size * width + 1, width)
     tables = {
