@@ -50,6 +50,24 @@ class Asked:
         return self._search.at(self._queries, rows)
 
 
+class Ranked:
+    """The same of a request whose items all have a score: of a mixture (`training.experts`)."""
+
+    def __init__(self, scores: Floats) -> None:
+        self._scores = scores
+
+    def best(self, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Ints, Floats]:
+        """Return the ``k`` best items from 0, best first, and their scores."""
+        order = np.argsort(-self._scores, kind="stable")
+        order = order[:k] if allowed is None else order[allowed[order]][:k]
+        return order, self._scores[order]
+
+    def at(self, rows: Ints) -> Floats:
+        """Return the scores of some items, in their order."""
+        out: Floats = self._scores[rows]
+        return out
+
+
 class Scorer:
     """Reads states made by the same model.
 
@@ -102,6 +120,11 @@ class Scorer:
         parts = self._read(state)
         if parts is None:
             return self.model.vocabulary.log_popularity
+        return self._scores(parts, now_ms, user_features)
+
+    def _scores(
+        self, parts: LearnedStates, now_ms: int | None, user_features: Mapping[str, Any] | None
+    ) -> Floats:
         if self._compiled is not None:
             return self._one(self._compiled, parts, now_ms, user_features)
         with torch.inference_mode():
@@ -144,11 +167,6 @@ class Scorer:
             If another model made the state.
         """
         parts = self._read(state)
-        if parts is not None and len(self._popular) <= sampled.FULL_ITEMS:
-            scores = self.scores(state, now_ms, user_features)
-            order = np.argsort(-scores, kind="stable")
-            order = order[:k] if allowed is None else order[allowed[order]][:k]
-            return order, scores[order]
         if parts is None:
             order = self._popular if allowed is None else self._popular[allowed[self._popular]]
             return order[:k], self.model.vocabulary.log_popularity[order[:k]]
@@ -156,7 +174,7 @@ class Scorer:
 
     def ask(
         self, state: bytes, now_ms: int | None, user_features: Mapping[str, Any] | None = None
-    ) -> Asked | None:
+    ) -> Asked | Ranked | None:
         """Return a request of a state, to be asked for items; None before its first event.
 
         Raises
@@ -169,7 +187,10 @@ class Scorer:
 
     def _asked(
         self, parts: LearnedStates, now_ms: int | None, user_features: Mapping[str, Any] | None
-    ) -> Asked:
+    ) -> Asked | Ranked:
+        mixing = self.model.network.mixing
+        if mixing is not None and mixing.mixture:
+            return Ranked(self._scores(parts, now_ms, user_features))
         with torch.inference_mode():
             u, requests, now = self._vector(parts, now_ms, user_features)
             return Asked(self._search, self._queries(parts, u, requests, now))

@@ -129,6 +129,7 @@ def _read(path: Path, mapping: Mapping) -> Iterator[pd.DataFrame]:
                 path, dtype=str, sep=mapping.delimiter, keep_default_na=False,
                 names=mapping.header, header=None if mapping.header else 0,
                 chunksize=None if whole else CHUNK_ROWS, index_col=False,
+                engine="python" if _has_lone_returns(path) else "c",
             )  # fmt: skip
             yield from [reader] if isinstance(reader, pd.DataFrame) else reader
         elif kind == "parquet":
@@ -141,6 +142,21 @@ def _read(path: Path, mapping: Mapping) -> Iterator[pd.DataFrame]:
     except (pd.errors.ParserError, UnicodeDecodeError, pa.ArrowInvalid, ValueError) as error:
         detail = str(error).splitlines()[0][:160]
         raise InvalidSourceError(f"{path} cannot be read as {kind}: {detail}") from None
+
+
+def _has_lone_returns(path: Path) -> bool:
+    """Say whether a carriage return stands without its line feed: pandas' C parser may fail there.
+
+    Both parsers end a line at it.
+    """
+    returns = pairs = 0
+    before = b""
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            returns += block.count(b"\r")
+            pairs += (before + block).count(b"\r\n")
+            before = block[-1:]
+    return returns > pairs
 
 
 def _require(raw: pd.DataFrame, path: Path, mapping: Mapping) -> None:

@@ -190,6 +190,16 @@ def test_conservation_on_dirty_rows(
     assert import_shop(folder / "home", table, mapping).events_new == 0
 
 
+def test_a_carriage_return_alone_ends_a_line(tmp_path: Path) -> None:
+    """A file on which pandas' C parser overflows its buffer."""
+    rows = [[T, "u1", "view", item, "", "1", "1.5", "", ""] for item in ("A1", "B1", "C1", "D1")]
+    table, mapping = write_shop(tmp_path, rows)
+    table.write_bytes(table.read_bytes() + b",,,,,,,,\r 0\n")
+    report = import_shop(tmp_path / "home", table, mapping)
+    check_conservation(report)
+    assert (report.rows_in, report.accepted) == (6, 4)
+
+
 def test_until_holds_back_the_rest(tmp_path: Path) -> None:
     table, mapping = write_shop(tmp_path, GOOD)
     home, rest = tmp_path / "home", tmp_path / "out" / "rest.ndjson"

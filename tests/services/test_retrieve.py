@@ -71,9 +71,9 @@ def asked() -> Iterator[list[int]]:
         counted[0] += 1
         return best(self, *given)
 
-    Asked.best = count  # type: ignore[method-assign]
-    yield counted
-    Asked.best = best  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Asked, "best", count)
+        yield counted
 
 
 @given(rules=_rules, n=st.integers(1, 50), who=st.integers(0, 2))

@@ -23,12 +23,11 @@ def encode() -> Callable[..., StateEncoder]:
     """Return encoders fitted in a moment."""
     torch.set_num_threads(1)
     quick = own.Recipe(ModelConfig(dropout=0.0), TrainConfig(epochs=6, warm_up=10, decay=1.0))
-    whole = own.SCHEDULES["short"]
-    own.SCHEDULES["short"] = quick  # type: ignore[index]
-    yield lambda histories: StateEncoder(
-        histories, fitted_until_ms=FITTED_MS, seed=7, tell=lambda line: None
-    )
-    own.SCHEDULES["short"] = whole  # type: ignore[index]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(own.SCHEDULES, "short", quick)
+        yield lambda histories: StateEncoder(
+            histories, fitted_until_ms=FITTED_MS, seed=7, tell=lambda line: None
+        )
 
 
 @pytest.fixture(scope="module")
