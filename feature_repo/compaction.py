@@ -2,7 +2,7 @@
 
 Belongs here: which parts are merged, and their merged form. That the merged part and the
 parts it replaces change places in one step is `feature_repo.part_set`'s. Only parts that
-the store knows to be archived are touched (see `services.archiver`), so an archiver that
+the store knows to be archived are touched (see `services.log.archiver`), so an archiver that
 writes a part again still finds the one it wrote before.
 """
 

@@ -17,8 +17,8 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisClusterException
 
-from services.log import applied_channel, cursor_key
-from services.receipt import Position, Receipt, stream_id
+from services.log.keys import applied_channel, cursor_key
+from services.log.receipt import Position, Receipt, stream_id
 from services.tasks import end
 
 _RECHECK_S: Final = 0.3  # an announcement that was lost unnoticed costs at most this

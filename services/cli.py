@@ -4,27 +4,19 @@ import atexit
 import os
 import sys
 
-from services import (
-    cli_audience,
-    cli_campaign,
-    cli_data,
-    cli_model,
-    cli_proof,
-    cli_report,
-    cli_service,
-)
-from services.command import app
+from services.commands import audience, campaign, data, model, proof, report, service
+from services.commands.application import app
 
 __all__ = [
     "app",
-    "cli_audience",
-    "cli_campaign",
-    "cli_data",
-    "cli_model",
-    "cli_proof",
-    "cli_report",
-    "cli_service",
+    "audience",
+    "campaign",
+    "data",
     "main",
+    "model",
+    "proof",
+    "report",
+    "service",
 ]
 
 

@@ -17,7 +17,7 @@ from feature_repo.errors import InvalidInputError
 from feature_repo.events import EventRecord
 from feature_repo.script import Script
 from services.links import moved
-from services.log_keys import (
+from services.log.keys import (
     SEEN_TTL_S,
     dedup_key,
     erased_key,
@@ -27,8 +27,8 @@ from services.log_keys import (
     today,
     voided_key,
 )
-from services.log_writer import APPEND, append_keys
-from services.receipt import Position, stream_id
+from services.log.receipt import Position, stream_id
+from services.log.writer import APPEND, append_keys
 
 _PAGE: Final = 500
 _UNBOUNDED: Final = 2**53

@@ -168,7 +168,7 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
 
 
 def _live(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
-    from services.bench import latencies_ms
+    from services.bench.service import latencies_ms
     from services.serve import running
 
     settings = settings.model_copy(update={"port": free_port()})

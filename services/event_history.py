@@ -9,9 +9,9 @@ from feature_repo.archive import Archive, LogPosition, Span
 from feature_repo.connection import translated
 from feature_repo.entity import partition_of
 from feature_repo.events import EventRecord
-from services.archiver import decoded
 from services.history import database
-from services.log_keys import cursor_key, log_key
+from services.log.archiver import decoded
+from services.log.keys import cursor_key, log_key
 
 if TYPE_CHECKING:
     from services.state import GatewayState

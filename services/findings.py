@@ -1,7 +1,7 @@
 """What the demo found, put into the form in which it is shown: figures, one shopper, a summary.
 
-Belongs here: gathering and wording. Not here: measuring (`replay`, `bench`) or drawing
-(`plots`, `report`).
+Belongs here: gathering and wording. Not here: measuring (`replay`, `bench.service`) or
+drawing (`plots`, `report`).
 """
 
 import os
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from feature_repo.archive import Archive
 from feature_repo.entity import Tenant
-from services.bench import percentiles
+from services.bench.service import percentiles
 from services.progress import console
 
 SHOWN_CATEGORIES = 7

@@ -14,11 +14,6 @@ from starlette.responses import Response
 from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
 from services import (
-    analytics,
-    audience_questions,
-    audiences,
-    campaign_reports,
-    campaigns,
     explanations,
     heap,
     ingest,
@@ -29,6 +24,11 @@ from services import (
     recommendations,
     slashes,
 )
+from services.analytics import routes as analytics
+from services.audiences import questions as audience_questions
+from services.audiences import routes as audiences
+from services.campaigns import report_routes as campaign_reports
+from services.campaigns import routes as campaigns
 from services.middleware import OPEN, Frame, Metrics
 from services.openapi import describe
 from services.problems import Problem, ProblemError, page

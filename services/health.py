@@ -13,7 +13,7 @@ from redis.exceptions import RedisClusterException
 
 from feature_repo.connection import refusal
 from services.lease import UPDATERS, lease_key
-from services.log import cursor_key, log_key
+from services.log.keys import cursor_key, log_key
 from services.updater import STATS_KEY
 
 FRESH_S: Final = 0.9

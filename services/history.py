@@ -17,10 +17,10 @@ from feature_repo.archive import Archive, LogPosition, Span
 from feature_repo.connection import translated
 from feature_repo.errors import PortraitError
 from feature_repo.events import EventRecord
-from services.archiver import decoded
 from services.dead_letters import voided
 from services.links import Placed
-from services.log_keys import cursor_key, log_key
+from services.log.archiver import decoded
+from services.log.keys import cursor_key, log_key
 
 Found = dict[tuple[LogPosition, str], EventRecord]
 Histories = dict[str, list[Placed]]

@@ -37,7 +37,7 @@ class Counted(Protocol):
 
 
 class Appending(Protocol):
-    """What is needed of `services.append.Appender`."""
+    """What is needed of `services.log.append.Appender`."""
 
     async def append(self, records: Sequence[EventRecord]) -> Any:
         """Append events."""

@@ -26,11 +26,11 @@ from feature_repo.events import (
 from services import body
 from services.answer_schemas import EVENT, EVENT_BATCH
 from services.answers import answer, gateway
+from services.log.receipt import Appended, merged
 from services.middleware import Metrics
 from services.openapi import EVENT_EXAMPLE, batch_of, body_of
 from services.problems import ProblemError
 from services.profiles import current
-from services.receipt import Appended, merged
 from services.state import STORE_BOUND_S, GatewayState
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
@@ -91,7 +91,7 @@ async def take(request: Request, event: Event) -> dict[str, Any]:
     ProblemError
         410 if its user has been erased.
     StoreUnavailableError
-        See `services.append.Appender.append`.
+        See `services.log.append.Appender.append`.
     """
     return (await _taken(request, event))[2]
 

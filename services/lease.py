@@ -17,7 +17,7 @@ from redis.exceptions import RedisClusterException
 from feature_repo.cluster import node_of
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.script import Call, Script
-from services.log_keys import cursor_key
+from services.log.keys import cursor_key
 from services.patience import Patience
 
 _TAKE: Final = Script("""

@@ -17,11 +17,11 @@ from feature_repo.entity import partition_of
 from feature_repo.events import EventRecord
 from feature_repo.live_row import row_key
 from feature_repo.script import Script
-from services.archiver import decoded
 from services.history import PartitionHistory
 from services.links import Placed, first_links, owner_of, woven
-from services.log_keys import erased_key, log_key, owners_key
-from services.log_writer import LINK
+from services.log.archiver import decoded
+from services.log.keys import erased_key, log_key, owners_key
+from services.log.writer import LINK
 
 _PAGE: Final = 1000
 _OPEN: Final = Script("""

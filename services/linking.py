@@ -3,7 +3,7 @@
 A round's events are looked through for links that their users' rows do not know of yet. The
 rows of those users are folded anew, from both histories in order, together with the round's own
 events: so the very commit that applies the link writes the merged profile, and whoever is killed
-before it leaves nothing behind. Not here: who owns an anonymous id (`services/link.lua`), the
+before it leaves nothing behind. Not here: who owns an anonymous id (`services/log/link.lua`), the
 order (`links`).
 """
 
@@ -25,8 +25,8 @@ from feature_repo.live_store import read_live
 from services.history import PartitionHistory
 from services.linked_history import LinkedHistory, owners_of
 from services.links import Placed, first_links, fresh_links, woven
-from services.log_batch import Batch, cut
-from services.log_keys import cursor_key, log_key
+from services.log.batch import Batch, cut
+from services.log.keys import cursor_key, log_key
 
 MERGED_EVENTS: Final = 5_000
 """Events of histories that a round folds anew; what would be more is left to the next round, and

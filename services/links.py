@@ -1,6 +1,6 @@
 """Anonymous ids that became a known user's: whose events stand where in the user's history.
 
-An anonymous id belongs to the first user whom an event names beside it (`services/link.lua`).
+An anonymous id belongs to the first user whom an event names beside it (`services/log/link.lua`).
 From then on its own log is closed, and what it does is written to that user's log; so what
 stands in its log is older than the link. Pure: reading the logs is `linked_history`'s.
 """

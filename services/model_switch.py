@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from feature_repo.connection import translated
-from services.log_keys import cursor_key, log_key
+from services.log.keys import cursor_key, log_key
 
 _PAGE: Final = 1000
 

@@ -12,8 +12,8 @@ from starlette.responses import PlainTextResponse, Response
 from services.answer_schemas import LIVE, METRICS, MODELS, READY
 from services.answers import answer, gateway
 from services.health import Health
+from services.log.receipt import Receipt
 from services.models import chosen
-from services.receipt import Receipt
 from services.state import GatewayState
 
 router = APIRouter(tags=["operations"])

@@ -9,7 +9,7 @@ bounds of entries, bytes and time.
 from collections.abc import Collection
 from typing import Final
 
-from services.log_batch import Batch
+from services.log.batch import Batch
 
 ROUND_ENTRIES: Final = 8_192
 ROUND_BYTES: Final = 16_000_000

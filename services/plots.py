@@ -161,7 +161,7 @@ def soak(samples: Sequence[Mapping[str, float]]) -> str:
     Parameters
     ----------
     samples
-        Rows of `services.soak`: ``seconds`` and one value a series.
+        Rows of `services.bench.soak`: ``seconds`` and one value a series.
     """
     from matplotlib.figure import Figure
 

@@ -26,10 +26,10 @@ from feature_repo.entity import Tenant, partition_of
 from feature_repo.errors import PortraitError
 from feature_repo.part_set import part_writer
 from services import catalogue, models, popularity
-from services.archiver import decoded
 from services.embedded import connect
 from services.linked_history import restore_owners
-from services.log_keys import log_key
+from services.log.archiver import decoded
+from services.log.keys import log_key
 from services.model_switch import switch_model
 from services.rebuild_jobs import SNAPSHOT, TIMEOUT_S, Job, results
 from services.settings import Settings

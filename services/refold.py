@@ -22,7 +22,7 @@ from services.history import PartitionHistory
 from services.lease import Leases
 from services.linked_history import LinkedHistory
 from services.links import fresh_links
-from services.log_keys import erased_key
+from services.log.keys import erased_key
 from services.transition import Transition
 
 ATTEMPTS: Final = 8

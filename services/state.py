@@ -15,24 +15,24 @@ from feature_repo.entity import Tenant, partition_of
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
 from services import popularity
-from services.analytics_cube import AnalyticsCube
+from services.analytics.cube import AnalyticsCube
 from services.api_keys import KeyRing
 from services.applied import Applied
-from services.audience_definitions import Definitions
-from services.audience_index import AudienceIndex
-from services.campaign_definitions import Campaigns
-from services.campaign_eligibility import Eligibility
-from services.campaign_ledger import Ledger
+from services.audiences.definitions import Definitions
+from services.audiences.index import AudienceIndex
+from services.campaigns.definitions import Campaigns
+from services.campaigns.eligibility import Eligibility
+from services.campaigns.ledger import Ledger
 from services.catalogue import CHANGED, Catalogue
 from services.clock import ServiceClock
 from services.health import Probe
 from services.impressions import Counted, Impressions
 from services.links import owner_of
-from services.log import Appender
-from services.log_keys import owners_key
+from services.log.append import Appender
+from services.log.keys import owners_key
+from services.log.receipt import Receipt
 from services.problems import ProblemError
 from services.rate_limits import RateLimits
-from services.receipt import Receipt
 from services.recommend import rule_book
 from services.recommend.recommender import Recommender
 from services.serving import ServedModels, Serving

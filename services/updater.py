@@ -28,12 +28,12 @@ from feature_repo.errors import (
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import commit, read_batch
 from services import heap
-from services.archiver import SETTLE_MS, Archiver
-from services.audience_watch import AudienceWatch
+from services.audiences.watch import AudienceWatch
 from services.lease import LEASE_MS, UPDATERS, Leases
 from services.linking import Linking
-from services.log_batch import Batch, cut
-from services.log_reader import reader
+from services.log.archiver import SETTLE_MS, Archiver
+from services.log.batch import Batch, cut
+from services.log.reader import reader
 from services.pace import Pace
 from services.patience import Patience
 from services.settings import Settings

@@ -1,6 +1,8 @@
 """The arrows between rooms: services → training → feature_repo, never back."""
 
 import ast
+import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,44 @@ def test_feature_repo_needs_no_torch(path: Path) -> None:
 
 def test_checker_sees_a_wrong_arrow() -> None:
     assert imported("def f():\n    from services.app import build") == {"services"}
+
+
+def rooms_imported(source: str) -> set[str]:
+    """Return the rooms below services that ``source`` imports, anywhere in it."""
+    modules = [
+        node.module
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and node.module
+    ]
+    found = {module.split(".")[1] for module in modules if module.startswith("services.")}
+    return {name for name in found if (ROOT / "services" / name).is_dir()}
+
+
+def test_rooms_below_services_never_import_in_a_circle() -> None:
+    rooms = [path.parent for path in (ROOT / "services").glob("*/__init__.py")]
+    graph = {
+        room.name: {
+            name for path in room.rglob("*.py") for name in rooms_imported(path.read_text())
+        }
+        - {room.name}
+        for room in rooms
+    }
+    assert "log" in graph["chaos"]
+    list(TopologicalSorter(graph).static_order())
+    with pytest.raises(CycleError):
+        list(TopologicalSorter(graph | {"log": {"chaos"}}).static_order())
+
+
+def test_every_room_is_installed() -> None:
+    setting = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = [path.parent for room in ROOMS for path in (ROOT / room).rglob("__init__.py")]
+    found = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert sorted(setting["packages"]) == sorted(found)
+    for room in ROOMS:
+        data = [p for end in ("lua", "html", "yaml") for p in (ROOT / room).rglob(f"*.{end}")]
+        patterns = setting["package-data"].get(room, [])
+        named = {path for pattern in patterns for path in (ROOT / room).glob(pattern)}
+        assert set(data) <= named
 
 
 def test_infra_holds_no_logic() -> None:

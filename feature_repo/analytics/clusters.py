@@ -1,7 +1,7 @@
 """Clusters of shoppers whose vectors are alike, and in which words they can be told apart.
 
 Belongs here: grouping vectors, and comparing groups with the whole population by figures that
-people know. Where vectors come from and groups are kept is `services.audience_clusters`'.
+people know. Where vectors come from and groups are kept is `services.audiences.clusters`'.
 """
 
 from dataclasses import dataclass

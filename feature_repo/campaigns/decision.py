@@ -1,7 +1,7 @@
 """What a campaign does about one user at one moment, all but caps and budget.
 
 Reasons have a fixed order; all that hold are said, and the first decides. Caps and budget are
-asked last and by the store, in the same step that spends (`services.campaign_ledger`). Belongs
+asked last and by the store, in the same step that spends (`services.campaigns.ledger`). Belongs
 here: the order, and what follows from facts that are given.
 """
 

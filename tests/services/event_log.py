@@ -10,7 +10,8 @@ from typing import Any
 from feature_repo.connection import connect_async
 from feature_repo.entity import Tenant
 from feature_repo.events import EventRecord, ItemRecord
-from services.log import Appended, Appender
+from services.log.append import Appender
+from services.log.receipt import Appended
 from services.settings import Settings
 from services.transition import Transition
 from services.updater import UpdaterLoop

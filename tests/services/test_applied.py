@@ -13,7 +13,8 @@ from feature_repo.connection import connect_async
 from services import applied as applied_module
 from services.applied import Applied
 from services.embedded import EmbeddedStore
-from services.log import Receipt, applied_channel, cursor_key
+from services.log.keys import applied_channel, cursor_key
+from services.log.receipt import Receipt
 
 PARTITIONS = 4
 WAITERS = 1000

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from feature_repo.archive import Archive, LogPosition, Span
 from feature_repo.events import EventRecord
-from services import archiver as archiver_module
-from services.archiver import Archiver, decoded
-from services.log import cursor_key, log_key
+from services.log import archiver as archiver_module
+from services.log.archiver import Archiver, decoded
+from services.log.keys import cursor_key, log_key
 from tests.feature_repo.crashes import Crash, CrashAfter
 
 USER = "{p003}" + "a" * 26

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from services.behaviour_tables import TABLES
+from services.analytics.tables import TABLES
 from services.cli import app
 from tests.feature_repo import analytics_shop as shop
 

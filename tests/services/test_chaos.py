@@ -23,16 +23,16 @@ from feature_repo.errors import InvalidInputError, PortraitError
 from feature_repo.events import EventRecord
 from feature_repo.live_row import LiveState, row_key
 from feature_repo.live_store import load_live, read_live
-from services import chaos_guards
-from services.archiver import Archiver
-from services.chaos import chaos, lags
-from services.chaos_check import Check, Findings
-from services.chaos_load import PROMISE_S, Sender
-from services.chaos_plan import Plan
-from services.chaos_result import verdict
-from services.chaos_store import FORGETS_S, MortalStore
+from services.chaos import guards
+from services.chaos.check import Check, Findings
+from services.chaos.load import PROMISE_S, Sender
+from services.chaos.plan import Plan
+from services.chaos.result import verdict
+from services.chaos.run import chaos, lags
+from services.chaos.store import FORGETS_S, MortalStore
 from services.cli import app
-from services.log_keys import log_key, voided_key
+from services.log.archiver import Archiver
+from services.log.keys import log_key, voided_key
 from services.transition import Transition
 from services.updater import UpdaterLoop
 
@@ -277,26 +277,26 @@ def test_a_power_cut_takes_what_was_written_last_and_no_more(store: MortalStore)
 
 @pytest.mark.parametrize("guard", ["fence", "last-entry", "dedup"])
 def test_a_guard_is_taken_out_of_a_copy(
-    guard: chaos_guards.Guard, store_client: redis.Redis, tmp_path: Path
+    guard: guards.Guard, store_client: redis.Redis, tmp_path: Path
 ) -> None:
-    code = chaos_guards.without(guard, tmp_path)
+    code = guards.without(guard, tmp_path)
     assert not list(tmp_path.rglob("__pycache__"))
-    name = chaos_guards._LINES[guard][0]
+    name = guards._LINES[guard][0]
     store_client.script_flush()
-    assert not chaos_guards.runs(store_client, guard, code)
+    assert not guards.runs(store_client, guard, code)
     store_client.script_load((code / name).read_text())  # it is still Lua
-    assert chaos_guards.runs(store_client, guard, code)
-    store_client.script_load((Path(chaos_guards.__file__).parents[1] / name).read_text())
-    assert not chaos_guards.runs(store_client, guard, code)
+    assert guards.runs(store_client, guard, code)
+    store_client.script_load((Path(guards.__file__).parents[2] / name).read_text())
+    assert not guards.runs(store_client, guard, code)
 
 
 def test_a_guard_that_is_not_found_is_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = ("services/append.lua", ("no such line",))
-    monkeypatch.setitem(chaos_guards._LINES, "dedup", lines)
+    lines = ("services/log/append.lua", ("no such line",))
+    monkeypatch.setitem(guards._LINES, "dedup", lines)
     with pytest.raises(PortraitError, match="does not hold the guard 'dedup' exactly once"):
-        chaos_guards.without("dedup", tmp_path)
+        guards.without("dedup", tmp_path)
 
 
 def test_power_cuts_and_durability_always_exclude_each_other() -> None:
@@ -347,7 +347,7 @@ def test_after_power_cuts_rows_and_order_are_right() -> None:
 @pytest.mark.parametrize(
     ("guard", "finding"), [("fence", "wrong"), ("last-entry", "wrong"), ("dedup", "doubled")]
 )
-def test_a_missing_guard_is_caught(guard: chaos_guards.Guard, finding: str) -> None:
+def test_a_missing_guard_is_caught(guard: guards.Guard, finding: str) -> None:
     result = chaos(Plan(seconds=60, seed=13, guard=guard))
     assert result["caught"] is True
     assert result["break"] == guard

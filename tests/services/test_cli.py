@@ -10,7 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from services.cli import app
-from services.command import moment
+from services.commands.application import moment
 from services.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent

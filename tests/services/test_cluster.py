@@ -18,8 +18,16 @@ from feature_repo.live_row import row_key
 from feature_repo.online_store import read_live
 from services import dead_letters
 from services.lease import lease_key
-from services.log import Appender, cursor_key, erased_key, log_key
-from services.log_keys import owners_key, seen_keys, today, voided_key
+from services.log.append import Appender
+from services.log.keys import (
+    cursor_key,
+    erased_key,
+    log_key,
+    owners_key,
+    seen_keys,
+    today,
+    voided_key,
+)
 from tests.feature_repo.feast_read import feast_sdk_versions, feast_versions
 
 LEASE_MS = 1000

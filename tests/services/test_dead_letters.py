@@ -11,7 +11,8 @@ from feature_repo.entity import partition_of
 from feature_repo.errors import InvalidInputError
 from feature_repo.online_store import read_live
 from services import dead_letters
-from services.log import erased_key, log_key, stream_id
+from services.log.keys import erased_key, log_key
+from services.log.receipt import stream_id
 
 ALL = range(PARTITIONS)
 

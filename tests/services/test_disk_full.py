@@ -12,7 +12,7 @@ from feature_repo.archive import Archive
 from feature_repo.entity import Tenant, partition_of
 from services.client import Client
 from services.embedded import EmbeddedStore
-from services.log import cursor_key, log_key
+from services.log.keys import cursor_key, log_key
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from feature_repo.connection import connect_async
 from feature_repo.events import EventRecord
 from services import event_history
 from services.event_history import Position, read_events
-from services.log_keys import cursor_key, log_key
+from services.log.keys import cursor_key, log_key
 
 USER, OTHER = ("{p003}" + letter * 26 for letter in "ab")
 

@@ -11,7 +11,7 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import EventRecord
 from services import impressions
 from services.impressions import Impressions, Shown, records
-from services.receipt import Appended
+from services.log.receipt import Appended
 
 
 class Log:

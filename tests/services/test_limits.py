@@ -20,7 +20,7 @@ from feature_repo.entity import partition_of
 from services.embedded import free_port
 from services.haproxy import STRIPPED_HEADERS, mended
 from services.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES
-from services.log import log_key
+from services.log.keys import log_key
 from services.middleware import Frame, Metrics
 from services.settings import Settings
 

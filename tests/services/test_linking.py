@@ -21,11 +21,11 @@ from feature_repo.events import EventRecord, ItemRecord
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import read_live
 from services import linking, models, rebuild_jobs, updater
-from services.archiver import Archiver
 from services.dead_letters import letters, retry
 from services.links import woven
-from services.log import Appended, log_key
-from services.log_keys import cursor_key, owners_key
+from services.log.archiver import Archiver
+from services.log.keys import cursor_key, log_key, owners_key
+from services.log.receipt import Appended
 from services.rebuild import rebuild
 from services.settings import Settings
 from services.transition import Transition

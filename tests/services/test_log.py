@@ -16,9 +16,10 @@ from store_nodes import Node, wait_until
 from feature_repo.connection import connect_async
 from feature_repo.entity import partition_of
 from feature_repo.errors import StoreUnavailableError
-from services import append as append_module
-from services.log import Appended, Appender, LogFullError, Receipt, erased_key, log_key, merged
-from services.log_keys import seen_keys, today
+from services.log import append as append_module
+from services.log.append import Appender, LogFullError
+from services.log.keys import erased_key, log_key, seen_keys, today
+from services.log.receipt import Appended, Receipt, merged
 
 
 def run(url: str, work: Callable[[Any], Awaitable[Any]], **given: Any) -> Any:

@@ -3,7 +3,7 @@
 import pytest
 from event_log import event, users_of
 
-from services.log_batch import USER_EVENTS, LogEntry, cut
+from services.log.batch import USER_EVENTS, LogEntry, cut
 from services.pace import IDLE_ENTRIES, ROUND_BYTES, ROUND_ENTRIES, SLOW_S, Pace
 
 

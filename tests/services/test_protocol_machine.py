@@ -33,9 +33,10 @@ from feature_repo.entity import partition_of
 from feature_repo.errors import FencedError, StaleRowsError
 from feature_repo.events import EventRecord
 from feature_repo.live_store import read_live
-from services.archiver import Archiver
 from services.dead_letters import drop, letters, retry
-from services.log import Appended, cursor_key, erased_key, log_key
+from services.log.archiver import Archiver
+from services.log.keys import cursor_key, erased_key, log_key
+from services.log.receipt import Appended
 from services.refold import refold
 from services.transition import Transition
 from services.updater import UpdaterLoop
@@ -70,7 +71,7 @@ class UpdatePath(RuleBasedStateMachine):
         self.patches = [
             mock.patch("services.updater.commit", self.commit),
             mock.patch("services.updater._JOIN_S", 0.001),  # nobody else acts meanwhile
-            mock.patch("services.log_reader.BLOCK_MS", 1),
+            mock.patch("services.log.reader.BLOCK_MS", 1),
         ]
         for patch in self.patches:
             patch.start()

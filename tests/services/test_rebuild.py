@@ -19,9 +19,9 @@ from feature_repo.events import EventRecord
 from feature_repo.live_row import LiveState, row_key
 from feature_repo.live_store import load_live, read_live, replace_live
 from services import models, rebuild_jobs, refold
-from services.archiver import Archiver, decoded
 from services.dead_letters import drop, letters, retry, voided
-from services.log_keys import cursor_key, log_key
+from services.log.archiver import Archiver, decoded
+from services.log.keys import cursor_key, log_key
 from services.model_switch import followed, switch_model
 from services.rebuild import rebuild
 from services.refold import ATTEMPTS

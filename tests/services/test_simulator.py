@@ -17,7 +17,7 @@ from simulator.patches import SimLoop
 from simulator.scenario import Scenario
 from simulator.world import Process, World
 
-from services.archiver import SETTLE_MS
+from services.log.archiver import SETTLE_MS
 
 SEEDS = 2_000
 MORE_SEEDS = 20_000

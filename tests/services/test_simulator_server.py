@@ -10,7 +10,7 @@ from simulator.server import Server
 
 from feature_repo.live_store import _COMMIT
 from services.lease import _BEAT
-from services.log_writer import APPEND
+from services.log.writer import APPEND
 
 SEQUENCES = 60
 LENGTH = 60

@@ -11,7 +11,7 @@ from feature_repo.errors import FencedError, StoreUnavailableError
 from feature_repo.events import EventRecord, ItemRecord
 from feature_repo.live_store import commit
 from services import popularity
-from services.log import log_key
+from services.log.keys import log_key
 from services.patience import Patience
 from services.tally import STATS_KEY, Tally
 

@@ -16,7 +16,7 @@ from feature_repo.connection import connect
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.online_store import read_live
 from services import dead_letters
-from services.log import log_key
+from services.log.keys import log_key
 from services.settings import Settings
 from tests.feature_repo.feast_read import feast_versions
 

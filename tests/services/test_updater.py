@@ -12,8 +12,8 @@ from feature_repo.live_store import commit, replace_live
 from feature_repo.online_store import read_live
 from services import updater as updater_module
 from services.lease import Leases
-from services.log import cursor_key, log_key
-from services.log_batch import USER_EVENTS
+from services.log.batch import USER_EVENTS
+from services.log.keys import cursor_key, log_key
 from services.tally import STATS_KEY
 
 

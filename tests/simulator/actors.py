@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feature_repo.events import EventRecord
-from services.log import Appended, Appender
+from services.log.append import Appender
+from services.log.receipt import Appended
 from simulator.network import Faults, async_client
 from simulator.patches import SimLoop
 from simulator.world import Process, World

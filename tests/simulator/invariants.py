@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError
 
 from feature_repo.events import EventRecord
 from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
-from services.archiver import decoded
-from services.log import cursor_key, log_key, stream_id
+from services.log.archiver import decoded
+from services.log.keys import cursor_key, log_key
+from services.log.receipt import stream_id
 from services.transition import Transition
 from simulator.disk import Disk
 from simulator.server import Command, Server

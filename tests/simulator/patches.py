@@ -16,7 +16,7 @@ from unittest import mock
 import redis.client
 import redis.retry
 
-from services.audience_watch import AudienceWatch
+from services.audiences.watch import AudienceWatch
 from simulator.world import Task, World
 
 

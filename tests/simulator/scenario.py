@@ -6,7 +6,8 @@ from typing import Any
 
 from feature_repo.entity import Tenant
 from feature_repo.events import EventRecord, ItemRecord
-from services.log import Appended, cursor_key, log_key, stream_id
+from services.log.keys import cursor_key, log_key
+from services.log.receipt import Appended, stream_id
 from services.settings import Settings
 from services.transition import Transition
 from services.updater import UpdaterLoop
@@ -100,10 +101,10 @@ class Scenario:
                 "SETTLE_MS": SETTLE_MS,
                 "Archive": lambda root: self.disk.archive(), "_log": silent,
             },
-            "services.log_reader": {"connect": connect, "_log": silent},
+            "services.log.reader": {"connect": connect, "_log": silent},
             "services.lease": {"_log": silent},
-            "services.append": {"_log": silent},
-            "services.archiver": {
+            "services.log.append": {"_log": silent},
+            "services.log.archiver": {
                 "compact": self.disk.compact, "COMPACT_EVERY_S": 1.0, "_log": silent,
             },
             "services.transition": {"_log": silent},

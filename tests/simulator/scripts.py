@@ -1,13 +1,14 @@
 """The product's scripts by their digests: for the trace, and for faults that are aimed."""
 
 from feature_repo import live_store
-from services import archiver, lease, log_writer
+from services import lease
+from services.log import archiver, writer
 from simulator.server import Command
 
 _NAMES = {
     script.digest.encode(): name
     for name, script in {
-        "append": log_writer.APPEND, "commit": live_store._COMMIT, "look": archiver._LOOK,
+        "append": writer.APPEND, "commit": live_store._COMMIT, "look": archiver._LOOK,
         "claim": archiver._CLAIM, "finish": archiver._FINISH, "take": lease._TAKE,
         "free": lease._FREE, "release": lease._RELEASE, "beat": lease._BEAT,
     }.items()

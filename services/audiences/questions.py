@@ -1,0 +1,140 @@
+"""Routes that ask about audiences: how many, who, as a file, what is shared, who comes and goes."""
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, TypeVar
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from feature_repo.audiences import language
+from feature_repo.entity import ENTITY_ID_LENGTH
+from services.answers import answer, gateway
+from services.audiences import schemas as said
+from services.audiences.answers import MAX_PAGE, Answers
+from services.audiences.definitions import check
+from services.audiences.requests import AsOf, Name, all_known, moment_of, read_document
+from services.audiences.stream import STREAM_ID, newest, stream
+from services.problems import ProblemError
+from services.state import GatewayState
+
+router = APIRouter(prefix="/v1/audiences", tags=["audiences"])
+
+_T = TypeVar("_T")
+
+
+@router.post("/preview", responses=said.PREVIEW, openapi_extra=said.body())
+async def preview(request: Request, as_of: AsOf = None) -> Response:
+    """Return how many members a definition would have, storing nothing."""
+    state = gateway(request)
+    document = await read_document(request)
+    document.pop("name", None)
+    definition = language.pseudonymous(language.read(document), state.tenant)
+    stored = await state.bounded(state.audiences.all())
+    check("preview", definition, {name: each.definition for name, each in stored.items()})
+    return answer(await _asked(state, as_of, lambda answers: answers.preview(definition)))
+
+
+@router.get("/overlap", responses=said.OVERLAP)
+async def get_overlap(
+    request: Request,
+    names: Annotated[str, Query(max_length=1000, description="2 to 10 names, comma-separated")],
+    as_of: AsOf = None,
+) -> Response:
+    """Return the sizes of audiences and of what every two of them share."""
+    chosen = [name.strip() for name in names.split(",")]
+    return answer(await _asked(gateway(request), as_of, lambda answers: answers.overlap(chosen)))
+
+
+@router.get("/changes", responses=said.CHANGES, response_class=StreamingResponse)
+async def get_changes(
+    request: Request,
+    names: Annotated[
+        str | None, Query(max_length=1000, description="Only these, comma-separated")
+    ] = None,
+    after: Annotated[
+        str | None, Query(max_length=41, description="Go on after this event; else from now on")
+    ] = None,
+) -> Response:
+    """Stream who enters and leaves real-time audiences, as server-sent events.
+
+    A stream lasts 20 seconds; clients such as EventSource then connect again by themselves and
+    name the last event they saw.
+    """
+    state = gateway(request)
+    start: str | None = request.headers.get("last-event-id") or after
+    if start is not None and not STREAM_ID.fullmatch(start):
+        raise ProblemError(
+            "invalid", "after is not the id of an event",
+            errors=[{"pointer": "/query/after", "detail": "pass the id of the last event seen"}],
+        )  # fmt: skip
+    wanted = None if names is None else frozenset(name.strip() for name in names.split(","))
+    if start is None:
+        start = await state.bounded(newest(state.store))
+    return StreamingResponse(
+        stream(state.store, start, wanted, request.is_disconnected),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
+
+
+@router.get("/{name}/preview", responses=said.PREVIEW)
+async def preview_stored(request: Request, name: Name, as_of: AsOf = None) -> Response:
+    """Return how many members an audience has."""
+    state = gateway(request)
+    return answer(await _asked(state, as_of, lambda answers: answers.preview_of(name)))
+
+
+@router.get("/{name}/members", responses=said.MEMBERS)
+async def get_members(
+    request: Request,
+    name: Name,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
+    cursor: Annotated[str | None, Query(max_length=ENTITY_ID_LENGTH)] = None,
+    as_of: AsOf = None,
+) -> Response:
+    """Return a page of an audience's members: entity ids, sorted."""
+    state = gateway(request)
+    page = await _asked(state, as_of, lambda answers: answers.page(name, cursor or "", limit + 1))
+    more = len(page) > limit
+    return answer({"members": page[:limit], "next_cursor": page[limit - 1] if more else None})
+
+
+@router.get("/{name}/export", responses=said.EXPORT, response_class=StreamingResponse)
+async def export(request: Request, name: Name, as_of: AsOf = None) -> Response:
+    """Return all members of an audience as CSV, one column ``user``."""
+    state = gateway(request)
+    answers = await _answers(state, as_of)
+    pages = answers.everyone(name)
+    none = list[str]()
+    first = await asyncio.to_thread(next, pages, none)
+
+    async def lines() -> AsyncIterator[bytes]:
+        yield b"user\r\n"
+        page = first
+        while page:
+            yield _csv(page)
+            page = await asyncio.to_thread(next, pages, none)
+
+    headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
+    return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _csv(members: list[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows([member] for member in members)
+    return text.getvalue().encode()
+
+
+async def _answers(state: GatewayState, as_of: str | None) -> Answers:
+    index = await state.audience_index.present()
+    _, known = await all_known(state)
+    return Answers(index, known, moment_of(state, as_of))
+
+
+async def _asked(state: GatewayState, as_of: str | None, ask: Callable[[Answers], _T]) -> _T:
+    answers = await _answers(state, as_of)
+    async with state.audience_index.turns:
+        return await asyncio.to_thread(ask, answers)

@@ -1,0 +1,61 @@
+"""What the routes of audiences share: their parameters, bodies and the definitions they go by."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import Path, Query, Request
+
+from feature_repo.audiences import language
+from feature_repo.audiences.ready import ready
+from feature_repo.audiences.rules import Definition
+from feature_repo.audiences.values import moment_ms
+from feature_repo.errors import InvalidRuleError
+from feature_repo.events import MAX_BATCH_BYTES
+from services import body
+from services.audiences.definitions import Audience
+from services.problems import ProblemError
+from services.state import GatewayState
+
+YAML_TYPES: Final = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
+
+Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
+AsOf = Annotated[
+    str | None,
+    Query(max_length=40, description="A day or an RFC 3339 time: members as they were; else now"),
+]
+
+
+async def read_document(request: Request) -> dict[str, Any]:
+    """Return the definition in a request's body, JSON or YAML, not yet checked."""
+    data = await body.read(request, limit=MAX_BATCH_BYTES, types=body.JSON_TYPES | YAML_TYPES)
+    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    document = language.parse_yaml(data) if media in YAML_TYPES else body.parse(data)
+    if not isinstance(document, dict):
+        raise InvalidRuleError([{"pointer": "", "detail": "expected an object"}])
+    return document
+
+
+async def all_known(state: GatewayState) -> tuple[dict[str, Audience], dict[str, Definition]]:
+    """Return what is stored, and every definition by name, the ready ones too."""
+    stored = await state.bounded(state.audiences.all())
+    own = {name: each.definition for name, each in stored.items()}
+    index = state.audience_index
+    return stored, own | ready(index.categories, index.clusters)
+
+
+def moment_of(state: GatewayState, as_of: str | None) -> int:
+    """Return the moment asked for, now if none is, epoch milliseconds."""
+    if as_of is None:
+        return state.clock.now_ms()
+    try:
+        return moment_ms(as_of)
+    except ValueError as error:
+        raise ProblemError(
+            "invalid", str(error), errors=[{"pointer": "/query/as_of", "detail": str(error)}]
+        ) from None
+
+
+def named(name: str, known: dict[str, Definition]) -> Definition:
+    """Return a definition, or answer 404."""
+    if name not in known:
+        raise ProblemError("not-found", f"no audience is named {name}")
+    return known[name]

@@ -1,0 +1,121 @@
+"""Routes of audiences' definitions; what is asked of them is `questions`'."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from feature_repo.audiences import language
+from feature_repo.audiences.plan import plan
+from feature_repo.audiences.rules import Definition
+from feature_repo.audiences.traits import TRAITS
+from feature_repo.errors import InvalidRuleError
+from feature_repo.events import iso
+from services.answers import answer, gateway
+from services.audiences import schemas as said
+from services.audiences.definitions import Audience
+from services.audiences.requests import Name, all_known, named, read_document
+from services.state import GatewayState
+
+router = APIRouter(prefix="/v1/audiences", tags=["audiences"])
+
+
+@router.get("", responses=said.LIST)
+async def list_audiences(request: Request) -> Response:
+    """Return all audiences, the shop's own and the ready ones, without their rules."""
+    state = gateway(request)
+    await state.audience_index.present()  # from it come the categories of ready audiences
+    stored, known = await all_known(state)
+    own = [_head(each.name, each.definition, known, each) for each in stored.values()]
+    given = [_head(n, each, known, None) for n, each in known.items() if n not in stored]
+    return answer({"audiences": own + given})
+
+
+@router.post("", status_code=201, responses=said.CREATED, openapi_extra=said.body(named=True))
+async def post_audience(request: Request) -> Response:
+    """Create an audience whose ``name`` is in the body: 201, or 409 if the name is taken."""
+    document = await read_document(request)
+    name = document.pop("name", None)
+    if not isinstance(name, str):
+        raise InvalidRuleError([{"pointer": "/name", "detail": "this is required"}])
+    language.check_name(name)
+    return await _put(gateway(request), name, language.read(document), only_new=True)
+
+
+@router.get("/schema", responses=said.SCHEMA)
+async def get_schema() -> Response:
+    """Return the JSON Schema of a definition."""
+    return answer(language.schema())
+
+
+@router.get("/traits", responses=said.TRAITS)
+async def get_traits() -> Response:
+    """Return the traits that rules may name, each with its kind, and whether it is real-time."""
+    return answer(
+        {
+            "traits": [
+                {"name": t.name, "kind": t.kind, "meaning": t.meaning, "values": list(t.values),
+                 "realtime": t.view is None}
+                for t in TRAITS.values()
+            ]
+        }
+    )  # fmt: skip
+
+
+@router.put("/{name}", responses=said.PUT, openapi_extra=said.body())
+async def put_audience(request: Request, name: Name) -> Response:
+    """Create an audience (201) or replace it (200)."""
+    document = await read_document(request)
+    if document.pop("name", name) != name:
+        detail = "name in the body differs from the path's"
+        raise InvalidRuleError([{"pointer": "/name", "detail": detail}])
+    return await _put(gateway(request), name, language.read(document))
+
+
+@router.get("/{name}", responses=said.SHOWN)
+async def get_audience(request: Request, name: Name) -> Response:
+    """Return an audience with its rule, and how it is kept up."""
+    stored, known = await all_known(gateway(request))
+    return answer(_shown(name, known, stored.get(name)))
+
+
+@router.delete("/{name}", status_code=204)
+async def delete_audience(request: Request, name: Name) -> Response:
+    """Remove an audience; 409 while another one names it."""
+    state = gateway(request)
+    await state.bounded(state.audiences.delete(name))
+    return Response(status_code=204)
+
+
+async def _put(
+    state: GatewayState, name: str, definition: Definition, *, only_new: bool = False
+) -> Response:
+    stored, new = await state.bounded(
+        state.audiences.put(name, definition, now_ms=state.clock.now_ms(), only_new=only_new)
+    )
+    _, known = await all_known(state)
+    headers = {"location": f"/v1/audiences/{name}"} if new else None
+    return answer(_shown(name, {**known, name: stored.definition}, stored), 201 if new else 200,
+                  headers)  # fmt: skip
+
+
+def _head(
+    name: str, definition: Definition, known: dict[str, Definition], stored: Audience | None
+) -> dict[str, Any]:
+    kept_up = plan(definition, known)
+    return {
+        "name": name,
+        "title": definition.title,
+        "ready": stored is None,
+        "mode": kept_up.mode,
+        "consent": definition.consent,
+        "contactable": bool(definition.consent),
+        "created_at": None if stored is None else iso(stored.created_ms),
+        "updated_at": None if stored is None else iso(stored.updated_ms),
+    }
+
+
+def _shown(name: str, known: dict[str, Definition], stored: Audience | None) -> dict[str, Any]:
+    definition = named(name, known)
+    kept_up = plan(definition, known).as_dict()
+    return {**_head(name, definition, known, stored), **language.shown(definition), "plan": kept_up}

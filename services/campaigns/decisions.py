@@ -1,0 +1,203 @@
+"""Deciding: what a campaign does about one user, once, and its events in the log.
+
+The order of steps makes a decision safe to repeat: what was decided is kept in one step that
+also spends (`ledger`), then its events are appended under ids that follow from the
+decision, then it is marked as logged. Whoever repeats a decision that was cut off in between
+completes it. Belongs here: those steps. The reasons are `feature_repo.campaigns.decision`'s.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from feature_repo.audiences.live import User
+from feature_repo.campaigns import decision
+from feature_repo.campaigns.decision import Facts
+from feature_repo.entity import partition_of
+from feature_repo.errors import ConflictError
+from feature_repo.events import iso
+from feature_repo.live_row import LiveState
+from services.campaigns.definitions import Stored
+from services.campaigns.events import Asked, body_of, records
+from services.campaigns.ledger import Settled, Spent, Wanted
+from services.campaigns.scores import score_of
+from services.event_history import last_tz
+from services.ingest import ERASED
+from services.log.keys import erased_key
+from services.problems import ProblemError
+from services.shoppers import SERVICE
+from services.state import GatewayState
+
+
+@dataclass(frozen=True, slots=True)
+class _Person:
+    """Who is asked about."""
+
+    entity: str
+    anonymous: bool
+    row: LiveState
+    features: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision as it is answered, and whether it had been made before."""
+
+    answer: dict[str, Any]
+    repeated: bool
+
+
+async def decide(state: GatewayState, name: str, asked: Asked) -> Decided:
+    """Decide about a user, or return what was decided.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such campaign.
+    ProblemError
+        410 for a user who was erased, 422 if nobody has the score that the campaign ranks by.
+    ConflictError
+        If the campaign has to be ranked first, or its audience is gone.
+    StoreUnavailableError
+        Repeat the request: what was decided is kept.
+    """
+    stored = await state.bounded(state.campaigns.get(name))
+    person = await _person(state, asked)
+    if person is None:
+        shut = decision.closed(stored.campaign, asked.now_ms)
+        reasons = ([shut] if shut else []) + ["unknown_user"]
+        return Decided(
+            _answer(stored, asked, body_of(stored, asked, None, reasons)), repeated=False
+        )
+    kept, logged = await state.bounded(state.ledger.kept(name, person.entity, asked.name))
+    if kept is not None and not logged:
+        await _log(state, stored, person, _whole(kept))
+        await state.bounded(state.ledger.mark_logged(name, person.entity, asked.name))
+    facts = await _facts(state, stored, person, asked)
+    gates = _gates(stored, facts)
+    if kept is not None and gates is None:
+        return Decided(_answer(stored, asked, _whole(kept)), repeated=True)
+    if gates is not None and kept is not None:
+        return Decided(
+            _answer(stored, asked, body_of(stored, asked, None, [gates])), repeated=False
+        )
+    return await _settle(state, stored, person, asked, facts)
+
+
+def _refused(stored: Stored, asked: Asked, reasons: list[str]) -> Decided:
+    """Return what is answered where nothing is decided."""
+    body = body_of(stored, asked, None, reasons)
+    return Decided(_answer(stored, asked, body), repeated=False)
+
+
+def _gates(stored: Stored, facts: Facts) -> str | None:
+    """Return what stops even a decision that was made: the campaign is over, consent is gone."""
+    shut = decision.closed(stored.campaign, facts.now_ms)
+    return shut or (None if facts.consented else "no_consent")
+
+
+async def _settle(
+    state: GatewayState, stored: Stored, person: _Person, asked: Asked, facts: Facts
+) -> Decided:
+    shut, threshold = decision.closed(stored.campaign, asked.now_ms), float("-inf")
+    if shut is None and facts.consented and facts.member and not facts.excluded:
+        score = await score_of(
+            state, stored, person.entity, person.row, person.features, asked.now_ms
+        )
+        facts = replace(facts, score=score)
+        threshold = _threshold(stored, await state.bounded(state.ledger.spent(stored.name)))
+    if facts.tz is None and stored.campaign.quiet_hours is not None:
+        facts = replace(facts, tz=await last_tz(state, person.entity))
+    made = decision.draft(
+        stored.campaign, stored.salt, facts, threshold=threshold,
+        global_share=state.settings.global_holdout,
+    )  # fmt: skip
+    body = body_of(stored, asked, facts, list(made.reasons), made)
+    if shut is not None:
+        return Decided(_answer(stored, asked, body), repeated=False)
+    named = asked.decision_id is not None
+    if made.assigned is None and made.arm == "none" and not named:
+        await _log(state, stored, person, body)
+        return Decided(_answer(stored, asked, body), repeated=False)
+    keep = named or made.arm == "control"
+    settled = await state.bounded(state.ledger.settle(Wanted(
+        stored.name, stored.campaign, person.entity, asked.name, body, made.arm == "treated", keep,
+        asked.now_ms,
+    )))  # fmt: skip
+    body = _whole(settled)
+    await _log(state, stored, person, body)
+    if keep or body["arm"] == "treated":
+        await state.bounded(state.ledger.mark_logged(stored.name, person.entity, asked.name))
+    return Decided(_answer(stored, asked, body), repeated=settled.repeated)
+
+
+async def _person(state: GatewayState, asked: Asked) -> _Person | None:
+    service = SERVICE if state.models.ask_features else None
+    entity, row, features = await state.find_whole(asked.user_id, None, service)
+    erased = await state.bounded(
+        state.store.sismember(erased_key(partition_of(entity)), entity)
+    )  # fmt: skip
+    if erased:
+        raise ProblemError("erased", ERASED)
+    if row is None:
+        return None
+    anonymous = entity == state.tenant.anonymous(asked.user_id)
+    return _Person(entity, anonymous, row, features)
+
+
+async def _facts(state: GatewayState, stored: Stored, person: _Person, asked: Asked) -> Facts:
+    campaign = stored.campaign
+    user = User(person.entity, state.profile(person.row), asked.now_ms // 1000)
+    known = await state.bounded(state.eligibility.known())
+    found = await state.eligibility.of(campaign.audience, campaign.channel, known, user)
+    return Facts(
+        person.entity, asked.now_ms, consented=found.consented, member=found.member,
+        excluded=found.excluded, tz=asked.tz,
+    )  # fmt: skip
+
+
+def _threshold(stored: Stored, spent: Spent) -> float:
+    """Return from which score on users are chosen: as ranked, else all or a share of the hashes."""
+    if spent.threshold is not None:
+        return spent.threshold
+    if stored.campaign.rank_by == "random":
+        return 1 - stored.campaign.top / 100
+    if stored.campaign.top < 100:
+        raise ConflictError(
+            f"{stored.name} chooses the best {stored.campaign.top:g} % and was not ranked since it "
+            f"was changed: POST /v1/campaigns/{stored.name}/rank first"
+        )
+    return float("-inf")
+
+
+def _whole(settled: Settled) -> dict[str, Any]:
+    """Return a settled decision with what caps and budget did to it."""
+    body = settled.draft
+    if settled.blocked:
+        return body | {"arm": "none", "reasons": list(settled.blocked)}
+    return body
+
+
+def _answer(stored: Stored, asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
+    offer = stored.campaign.offer
+    return {
+        "campaign_id": stored.name,
+        "user_id": asked.user_id,
+        "decision_id": asked.decision_id,
+        "decided_at": iso(body["at_ms"]),
+        "channel": stored.campaign.channel,
+        "arm": body["arm"],
+        "assigned": body["assigned"],
+        "offer": {"id": offer.id, "title": offer.title} if body["arm"] == "treated" else None,
+        "reasons": body["reasons"],
+        "score": body["score"],
+        "propensity": body["propensity"],
+        "explored": body["explored"],
+    }
+
+
+async def _log(state: GatewayState, stored: Stored, person: _Person, body: dict[str, Any]) -> None:
+    """Append the events of a decision; appended before, they are known again."""
+    events = records(stored, person.entity, body, anonymous=person.anonymous)
+    appended = await state.bounded(state.appender.append(events))
+    if any(one.status == "erased" for one in appended):
+        raise ProblemError("erased", ERASED)

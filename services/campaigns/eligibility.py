@@ -1,0 +1,101 @@
+"""Whether a user may take part in a campaign at all: consent, audience, exclusions.
+
+A part of the audience that a live profile can answer is asked of the profile, at once; the rest
+of the archive's index, as of its last part. Belongs here: asking the one or the other.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from feature_repo.audiences.compiler import compile_definition
+from feature_repo.audiences.index import Index
+from feature_repo.audiences.live import User, is_member
+from feature_repo.audiences.plan import plan
+from feature_repo.audiences.ready import ready
+from feature_repo.audiences.rules import AnyOf, Definition
+from feature_repo.errors import ConflictError
+from services.audiences.definitions import KEY, VERSION, Definitions
+from services.audiences.index import AudienceIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Eligible:
+    """What a campaign's audience says of a user; see `feature_repo.campaigns.decision.Facts`."""
+
+    consented: bool
+    member: bool
+    excluded: bool
+
+
+class Eligibility:
+    """Asks audiences about one user at a time; reads them again when they have changed.
+
+    Parameters
+    ----------
+    client
+        Asyncio client of the store.
+    definitions, index
+        The gateway's own.
+    """
+
+    def __init__(self, client: Any, definitions: Definitions, index: AudienceIndex) -> None:
+        self._client = client
+        self._definitions = definitions
+        self._index = index
+        self._version: bytes | None = None
+        self._known: Mapping[str, Definition] = {}
+
+    async def known(self) -> Mapping[str, Definition]:
+        """Return every audience that campaigns may name, as it is now."""
+        version = await self._client.hget(KEY, VERSION) or b"0"
+        if version != self._version:
+            stored = await self._definitions.all()
+            self._known = ready() | {name: each.definition for name, each in stored.items()}
+            self._version = version
+        return self._known
+
+    async def of(
+        self, audience: str, channel: str, known: Mapping[str, Definition], user: User
+    ) -> Eligible:
+        """Say whether a user is eligible at ``user.now_s``.
+
+        Raises
+        ------
+        ConflictError
+            If the audience has been removed.
+        """
+        if audience not in known:
+            raise ConflictError(f"the campaign's audience {audience} has been removed")
+        definition = known[audience]
+        consent = user.profile.standing.consent
+        asked = {channel, *definition.consent}
+        rule = definition.model_copy(update={"consent": [], "exclude": []})
+        excluded = False
+        if definition.exclude:
+            some = AnyOf.model_construct(any=definition.exclude)
+            excluded = await self._holds(rule.model_copy(update={"rule": some}), known, user)
+        return Eligible(
+            consented=all(p in consent and consent[p].granted for p in asked),
+            member=await self._holds(rule, known, user),
+            excluded=excluded,
+        )
+
+    async def _holds(
+        self, definition: Definition, known: Mapping[str, Definition], user: User
+    ) -> bool:
+        if plan(definition, known).mode == "realtime":
+            return is_member(definition, known, user)
+        index = await self._index.present()
+        async with self._index.turns:
+            return await asyncio.to_thread(partial(_archived, index, definition, known, user))
+
+
+def _archived(
+    index: Index, definition: Definition, known: Mapping[str, Definition], user: User
+) -> bool:
+    now_ms = user.now_s * 1000
+    query = compile_definition(definition, known, now_ms=now_ms, past=index.is_past(now_ms))
+    return bool(index.rows(query.holds(), {**query.parameters, "entity": user.entity})[0][0])

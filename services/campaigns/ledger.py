@@ -1,0 +1,182 @@
+"""What campaigns have decided and spent: kept in the store, each decision settled in one step.
+
+One script looks for the same decision made before, counts the user's messages against the caps,
+the campaign's against its budget, spends and keeps the decision. So parallel decisions never
+exceed either, and a killed gateway leaves a decision made or not made, never half. Belongs here:
+that step and what it keeps. Why a decision comes out so is `feature_repo.campaigns`' to say.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from redis.exceptions import NoScriptError
+
+from feature_repo.campaigns.campaign import MAX_CAP_DAYS, Campaign, Cap
+from feature_repo.script import Script
+from services.campaigns.keys import decisions_key, sent_key, state_key
+
+KEPT_DAYS: Final = 400
+"""How long a decision is kept after the end of its campaign's window."""
+_DAY_MS: Final = 86_400_000
+_UNIT: Final = "\x1f"
+_LOGGED: Final = "logged" + _UNIT
+_BLOCKED: Final = {
+    "-": (), "f": ("frequency_cap",), "b": ("budget",), "x": ("frequency_cap", "budget"),
+}  # fmt: skip
+
+_SPEND: Final = Script((Path(__file__).parent / "spend.lua").read_text())
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A decision to be settled.
+
+    Attributes
+    ----------
+    name, campaign
+        Whose it is.
+    entity
+        Entity id of the user.
+    decision
+        Its name among this campaign's decisions about the user.
+    draft
+        What is kept of it.
+    message
+        Whether it sends a message, if caps and budget allow.
+    keep
+        Whether it is kept even if it sends none.
+    now_ms
+        Its moment, epoch milliseconds.
+    """
+
+    name: str
+    campaign: Campaign
+    entity: str
+    decision: str
+    draft: dict[str, Any]
+    message: bool
+    keep: bool
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A decision as it stands.
+
+    Attributes
+    ----------
+    draft
+        What was given of it, by whoever came first.
+    blocked
+        Reasons for which no message was sent: ``frequency_cap``, ``budget``, both or none.
+    repeated
+        Whether it had been made before.
+    """
+
+    draft: dict[str, Any]
+    blocked: tuple[str, ...]
+    repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a campaign has decided and spent, and from which score on it chooses.
+
+    ``threshold`` and ``ranked_ms`` are None until it was ranked.
+    """
+
+    decided: int
+    messages: int
+    amount: float
+    threshold: float | None
+    ranked_ms: int | None
+
+
+class Ledger:
+    """The decisions of all campaigns.
+
+    Parameters
+    ----------
+    client
+        Asyncio client of the store.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def settle(self, wanted: Wanted) -> Settled:
+        """Settle a decision in one step, or return the one that was made before."""
+        keys = [
+            decisions_key(wanted.entity), sent_key(wanted.entity), state_key(wanted.name)
+        ]  # fmt: skip
+        args = _arguments(wanted)
+        try:
+            found = await self._client.evalsha(_SPEND.digest, 3, *keys, *args)
+        except NoScriptError:
+            found = await self._client.eval(_SPEND.text, 3, *keys, *args)
+        return _read(found[1], repeated=found[0] == b"old")
+
+    async def kept(self, name: str, entity: str, decision: str) -> tuple[Settled | None, bool]:
+        """Return a decision that was made before, and whether its events were logged."""
+        field = _field(name, decision)
+        found, logged = await self._client.hmget(decisions_key(entity), [field, _LOGGED + field])
+        return None if found is None else _read(found, repeated=True), logged is not None
+
+    async def mark_logged(self, name: str, entity: str, decision: str) -> None:
+        """Note that the events of a kept decision stand in the log."""
+        await self._client.hset(decisions_key(entity), _LOGGED + _field(name, decision), "1")
+
+    async def spent(self, name: str) -> Spent:
+        """Return what a campaign has decided and spent."""
+        names = ("decided", "messages", "amount", "threshold", "ranked_ms")
+        found = await self._client.hmget(state_key(name), list(names))
+        decided, messages, amount, threshold, ranked_ms = found
+        return Spent(
+            int(decided or 0), int(messages or 0), int(amount or 0) / 1000,
+            None if threshold is None else float(threshold),
+            None if ranked_ms is None else int(ranked_ms),
+        )  # fmt: skip
+
+    async def set_threshold(self, name: str, threshold: float, now_ms: int) -> None:
+        """Keep from which score on a campaign chooses."""
+        fields = {"threshold": repr(threshold), "ranked_ms": now_ms}
+        await self._client.hset(state_key(name), mapping=fields)
+
+
+def thousandths(amount: float) -> int:
+    """Return an amount as the store counts it."""
+    return round(amount * 1000)
+
+
+def _arguments(wanted: Wanted) -> list[Any]:
+    campaign, budget = wanted.campaign, wanted.campaign.budget
+    kept_ms = max(0, campaign.window.until_ms - wanted.now_ms) + KEPT_DAYS * _DAY_MS
+    messages = None if budget is None else budget.messages
+    amount = None if budget is None else budget.amount
+    args: list[Any] = [
+        _field(wanted.name, wanted.decision), orjson.dumps(wanted.draft),
+        "1" if wanted.message else "0", "1" if wanted.keep else "0", kept_ms, wanted.now_ms,
+        _UNIT.join((f"c={campaign.channel}", f"n={wanted.name}", wanted.decision)),
+        thousandths(campaign.offer.cost), "" if messages is None else messages,
+        "" if amount is None else thousandths(amount), MAX_CAP_DAYS * _DAY_MS,
+    ]  # fmt: skip
+    for cap in campaign.caps:
+        args += [_counted(cap, campaign.channel, wanted.name), cap.most, cap.within_ms]
+    return args
+
+
+def _counted(cap: Cap, channel: str, name: str) -> str:
+    """Return what the messages that a cap counts have in them."""
+    if cap.scope == "all":
+        return ""
+    return f"c={channel}{_UNIT}" if cap.scope == "channel" else f"n={name}{_UNIT}"
+
+
+def _field(name: str, decision: str) -> str:
+    return f"{name}{_UNIT}{decision}"
+
+
+def _read(value: bytes, *, repeated: bool) -> Settled:
+    return Settled(orjson.loads(value[1:]), _BLOCKED[value[:1].decode()], repeated)

@@ -1,0 +1,44 @@
+"""Routes of campaigns' reports: the figures, and their pictures."""
+
+import asyncio
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from services.answers import answer, gateway
+from services.campaigns import plots
+from services.campaigns import schemas as said
+from services.campaigns.report import report
+from services.campaigns.requests import Name
+from services.problems import ProblemError
+from services.state import GatewayState
+
+router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"])
+
+
+@router.get("/{name}/report", responses=said.REPORT)
+async def get_report(request: Request, name: Name) -> Response:
+    """Return what a campaign has brought, with 95 % intervals, and what may be claimed."""
+    return answer(await _report(gateway(request), name))
+
+
+@router.get("/{name}/report/{plot}.svg", responses=said.PLOT, response_class=Response)
+async def get_plot(request: Request, name: Name, plot: Literal["arms", "qini"]) -> Response:
+    """Return a picture of the report; 404 for a Qini curve where there is none."""
+    found = await _report(gateway(request), name)
+    if plot == "arms":
+        drawn = await asyncio.to_thread(plots.arms, found)
+    elif found["qini"] is None:
+        raise ProblemError("not-found", "there is no Qini curve: treatment or score is not random")
+    else:
+        curve = found["qini"]["share"], found["qini"]["gain"]
+        drawn = await asyncio.to_thread(plots.qini, *curve)
+    return Response(drawn, media_type="image/svg+xml")
+
+
+async def _report(state: GatewayState, name: str) -> dict[str, Any]:
+    stored = await state.bounded(state.campaigns.get(name))
+    index = await state.audience_index.present()
+    async with state.audience_index.turns:
+        return await asyncio.to_thread(report, index, stored, state.clock.now_ms())

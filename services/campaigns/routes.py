@@ -1,0 +1,139 @@
+"""Routes of campaigns: definitions, ranking, decisions. Reports are `report_routes`'."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from feature_repo.campaigns import language
+from feature_repo.events import iso
+from services.answers import answer, gateway
+from services.campaigns import schemas as said
+from services.campaigns.decisions import decide
+from services.campaigns.definitions import Stored
+from services.campaigns.events import Asked
+from services.campaigns.ranking import set_threshold
+from services.campaigns.requests import (
+    MAX_PAGE,
+    DecideRequest,
+    Name,
+    check_audience,
+    moment_of,
+    read_campaign,
+)
+from services.campaigns.scores import ranked
+from services.state import GatewayState
+
+router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"])
+
+
+@router.get("", responses=said.LIST)
+async def list_campaigns(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+) -> Response:
+    """Return a page of campaigns by name, without their parts."""
+    state = gateway(request)
+    page = await state.bounded(state.campaigns.page(cursor or "", limit + 1))
+    more = len(page) > limit
+    shown = [_head(each) for each in page[:limit]]
+    return answer({"campaigns": shown, "next_cursor": page[limit - 1].name if more else None})
+
+
+@router.post("", status_code=201, responses=said.CREATED, openapi_extra=said.body(named=True))
+async def post_campaign(request: Request) -> Response:
+    """Create a campaign whose ``name`` is in the body: 201, or 409 if the name is taken."""
+    name, campaign = await read_campaign(request)
+    return await _put(gateway(request), name, campaign, only_new=True)
+
+
+@router.get("/schema", responses=said.SCHEMA)
+async def get_campaign_schema() -> Response:
+    """Return the JSON Schema of a campaign."""
+    return answer(language.schema())
+
+
+@router.put("/{name}", responses=said.PUT, openapi_extra=said.body())
+async def put_campaign(request: Request, name: Name) -> Response:
+    """Create a campaign (201) or replace it (200)."""
+    _, campaign = await read_campaign(request, name)
+    return await _put(gateway(request), name, campaign)
+
+
+@router.get("/{name}", responses=said.SHOWN)
+async def get_campaign(request: Request, name: Name) -> Response:
+    """Return a campaign, and what it has decided and spent."""
+    state = gateway(request)
+    return answer(await _shown(state, await state.bounded(state.campaigns.get(name))))
+
+
+@router.delete("/{name}", status_code=204)
+async def delete_campaign(request: Request, name: Name) -> Response:
+    """Remove a campaign; its name is not used again if it has decided."""
+    state = gateway(request)
+    await state.bounded(state.campaigns.delete(name))
+    return Response(status_code=204)
+
+
+@router.post("/{name}/decide", responses=said.DECISION)
+async def post_decide(request: Request, name: Name, asked: DecideRequest) -> Response:
+    """Decide about a user, once: which arm, which offer, and why.
+
+    A repeated decision gets the first one's answer, with the header ``idempotent-replayed``.
+    """
+    state = gateway(request)
+    now_ms = moment_of(state, asked.time)
+    found = await decide(state, name, Asked(asked.user_id, now_ms, asked.decision_id, asked.tz))
+    headers = {"idempotent-replayed": "true"} if found.repeated else None
+    return answer(found.answer, headers=headers)
+
+
+@router.post("/{name}/rank", responses=said.RANKED)
+async def post_rank(
+    request: Request, name: Name, limit: Annotated[int, Query(ge=0, le=MAX_PAGE)] = 100
+) -> Response:
+    """Rank the audience, and choose from now on the best: ``top`` per cent within the budget."""
+    state = gateway(request)
+    stored = await state.bounded(state.campaigns.get(name))
+    now_ms = state.clock.now_ms()
+    found = await ranked(state, stored, now_ms)
+    return answer(await set_threshold(state, stored, found, now_ms, limit))
+
+
+async def _put(
+    state: GatewayState, name: str, campaign: Any, *, only_new: bool = False
+) -> Response:
+    await check_audience(state, campaign)
+    stored, new = await state.bounded(
+        state.campaigns.put(name, campaign, now_ms=state.clock.now_ms(), only_new=only_new)
+    )
+    headers = {"location": f"/v1/campaigns/{name}"} if new else None
+    return answer(await _shown(state, stored), 201 if new else 200, headers)
+
+
+def _head(stored: Stored) -> dict[str, Any]:
+    return {
+        "name": stored.name,
+        "title": stored.campaign.title,
+        "audience": stored.campaign.audience,
+        "channel": stored.campaign.channel,
+        "offer": stored.campaign.offer.id,
+        "active": stored.campaign.active,
+        "created_at": iso(stored.created_ms),
+        "updated_at": iso(stored.updated_ms),
+    }
+
+
+async def _shown(state: GatewayState, stored: Stored) -> dict[str, Any]:
+    spent = await state.bounded(state.ledger.spent(stored.name))
+    ranked_at = None if spent.ranked_ms is None else iso(spent.ranked_ms)
+    return {
+        "name": stored.name,
+        **language.shown(stored.campaign),
+        "created_at": iso(stored.created_ms),
+        "updated_at": iso(stored.updated_ms),
+        "decided": spent.decided,
+        "spent": {"messages": spent.messages, "amount": spent.amount},
+        "ranked_at": ranked_at,
+    }

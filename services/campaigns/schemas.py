@@ -1,0 +1,292 @@
+"""What the answers of campaigns look like, for the API's description; see `answer_schemas`."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from feature_repo.campaigns.campaign import (
+    Budget,
+    Cap,
+    Control,
+    Goal,
+    Offer,
+    QuietHours,
+    RankBy,
+    Window,
+)
+from services.answer_schemas import Answer, Count, Rank, said
+from services.audiences.schemas import ENTITY
+from services.profile_schemas import EXAMPLE_TIME
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Arm = Literal["treated", "control", "none"]
+
+CAMPAIGN: Final[dict[str, Any]] = {
+    "title": "Tea in spring", "audience": "regulars", "offer": {"id": "tea-5", "cost": 0.05},
+    "channel": "email", "window": {"from": "2026-03-01", "until": "2026-04-01"},
+    "goal": {"event": "purchase", "within": "7d"}, "control": {"holdout": 0.1},
+    "caps": [{"scope": "channel", "most": 2, "within": "7d"}],
+    "quiet_hours": {"from": "21:00", "until": "08:00"}, "budget": {"amount": 100},
+}  # fmt: skip
+
+
+class CampaignHead(Answer):
+    """A campaign without its parts."""
+
+    name: str
+    title: str
+    audience: str
+    channel: str
+    offer: str
+    active: bool
+    created_at: str
+    updated_at: str
+
+
+class CampaignList(Answer):
+    """A page of campaigns, by name."""
+
+    campaigns: list[CampaignHead]
+    next_cursor: str | None
+
+
+class CampaignSpent(Answer):
+    """What a campaign has spent."""
+
+    messages: Count
+    amount: Annotated[float, Field(ge=0)]
+
+
+class CampaignShown(Answer):
+    """A campaign with its parts, defaults filled in, and what it has decided and spent."""
+
+    name: str
+    title: str
+    description: str
+    audience: str
+    offer: Offer
+    channel: str
+    window: Window
+    goal: Goal
+    control: Control
+    caps: list[Cap]
+    quiet_hours: QuietHours | None
+    budget: Budget | None
+    rank_by: RankBy
+    top: float
+    explore: Share
+    active: bool
+    created_at: str
+    updated_at: str
+    decided: Count
+    spent: CampaignSpent
+    ranked_at: str | None
+
+
+class DecidedOffer(Answer):
+    """The offer to make."""
+
+    id: str
+    title: str
+
+
+class Decision(Answer):
+    """What the campaign does about a user, and why: the first reason decides."""
+
+    campaign_id: str
+    user_id: str
+    decision_id: str | None
+    decided_at: str
+    channel: str
+    arm: Arm
+    assigned: Literal["treated", "control"] | None
+    offer: DecidedOffer | None
+    reasons: Annotated[list[str], Field(min_length=1)]
+    score: float | None
+    propensity: Share | None
+    explored: bool
+
+
+class RankedUser(Answer):
+    """A member and the score that ranks it."""
+
+    user: str
+    score: float
+    rank: Rank
+
+
+class Ranking(Answer):
+    """An audience by score, and how many of it are chosen."""
+
+    campaign_id: str
+    rank_by: RankBy
+    as_of: str
+    members: Count
+    scored: Count
+    chosen: Count
+    threshold: float | None
+    users: list[RankedUser]
+
+
+class Estimate(Answer):
+    """A difference between the arms with its 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+
+
+class ReportArm(Answer):
+    """One side of the comparison."""
+
+    users: Count
+    exposed: Count
+    converted: Count
+    conversion: Share | None
+    revenue: float
+    revenue_per_user: float | None
+
+
+class SampleRatio(Answer):
+    """Whether the arms are as large as the hash should have made them."""
+
+    expected_treated: Share
+    p: Share | None
+    mismatch: bool
+
+
+class MeasureShown(Answer):
+    """What is said of one outcome: per user, with and without CUPED, and for all treated users."""
+
+    per_user: Estimate
+    cuped: Estimate
+    incremental: Estimate
+    incremental_cuped: Estimate
+    variance_removed: float
+
+
+class QiniShown(Answer):
+    """How well the score orders users by effect: areas and the curve, per user."""
+
+    users: Count
+    qini: float
+    auuc: float
+    share: list[Share]
+    gain: list[float]
+
+
+class CampaignReport(Answer):
+    """What a campaign has brought, by intention to treat."""
+
+    campaign_id: str
+    as_of: str
+    newest_event: str | None
+    goal: Goal
+    basis: Literal["holdout", "explored", "association"]
+    claim: Literal["effect", "association, not effect"]
+    caveats: list[str]
+    decided: dict[str, Count]
+    global_holdout: Count
+    treated: ReportArm
+    control: ReportArm
+    open_windows: Count
+    sample_ratio: SampleRatio | None
+    conversion: MeasureShown | None
+    revenue: MeasureShown | None
+    qini: QiniShown | None
+
+
+_HEAD: Final = {
+    "name": "spring", "title": "Tea in spring", "audience": "regulars", "channel": "email",
+    "offer": "tea-5", "active": True, "created_at": EXAMPLE_TIME, "updated_at": EXAMPLE_TIME,
+}  # fmt: skip
+_SHOWN: Final = CAMPAIGN | {
+    "name": "spring", "description": "", "budget": {"messages": None, "amount": 100},
+    "rank_by": "random", "top": 100, "explore": 0, "active": True, "created_at": EXAMPLE_TIME,
+    "updated_at": EXAMPLE_TIME, "decided": 31, "spent": {"messages": 27, "amount": 1.35},
+    "ranked_at": None,
+}  # fmt: skip
+_DECISION: Final = {
+    "campaign_id": "spring", "user_id": "123", "decision_id": None, "decided_at": EXAMPLE_TIME,
+    "channel": "email", "arm": "treated", "assigned": "treated",
+    "offer": {"id": "tea-5", "title": ""}, "reasons": ["chosen"], "score": 0.31,
+    "propensity": 1.0, "explored": False,
+}  # fmt: skip
+_ESTIMATE: Final = {"difference": 0.02, "low": 0.01, "high": 0.03}
+_TOTAL: Final = {"difference": 18.0, "low": 9.0, "high": 27.0}
+_MEASURE: Final = {
+    "per_user": _ESTIMATE, "cuped": _ESTIMATE, "incremental": _TOTAL, "incremental_cuped": _TOTAL,
+    "variance_removed": 0.2,
+}  # fmt: skip
+_ARM: Final = {
+    "users": 900, "exposed": 870, "converted": 90, "conversion": 0.1, "revenue": 450.0,
+    "revenue_per_user": 0.5,
+}  # fmt: skip
+REPORT_EXAMPLE: Final = {
+    "campaign_id": "spring", "as_of": EXAMPLE_TIME, "newest_event": EXAMPLE_TIME,
+    "goal": {"event": "purchase", "within": "7d", "before": "28d"}, "basis": "holdout",
+    "claim": "effect", "caveats": [], "decided": {"chosen": 870, "holdout": 100},
+    "global_holdout": 0, "treated": _ARM, "control": _ARM | {"users": 100, "exposed": 0},
+    "open_windows": 0,
+    "sample_ratio": {"expected_treated": 0.9, "p": 1.0, "mismatch": False},
+    "conversion": _MEASURE, "revenue": _MEASURE,
+    "qini": {"users": 1000, "qini": 0.004, "auuc": 0.014, "share": [0, 1], "gain": [0, 0.02]},
+}  # fmt: skip
+
+LIST: Final[dict[int | str, Any]] = {
+    200: said(CampaignList, "Campaigns", {"campaigns": [_HEAD], "next_cursor": None})
+}
+SHOWN: Final[dict[int | str, Any]] = {200: said(CampaignShown, "The campaign", _SHOWN)}
+CREATED: Final[dict[int | str, Any]] = {201: said(CampaignShown, "Created", _SHOWN)}
+PUT: Final[dict[int | str, Any]] = {**CREATED, 200: said(CampaignShown, "Replaced", _SHOWN)}
+SCHEMA: Final[dict[int | str, Any]] = {
+    200: said(dict[str, Any], "JSON Schema of a campaign", {"title": "Campaign"})
+}
+DECISION: Final[dict[int | str, Any]] = {
+    200: said(Decision, "The decision", _DECISION, headers={
+        "idempotent-replayed": {"description": "`true`: the decision had been made before",
+                                "schema": {"type": "string"}}})
+}  # fmt: skip
+RANKED: Final[dict[int | str, Any]] = {
+    200: said(Ranking, "The audience in order", {
+        "campaign_id": "spring", "rank_by": "propensity", "as_of": EXAMPLE_TIME, "members": 900,
+        "scored": 890, "chosen": 178, "threshold": 0.31,
+        "users": [{"user": ENTITY, "score": 0.93, "rank": 1}]})
+}  # fmt: skip
+REPORT: Final[dict[int | str, Any]] = {200: said(CampaignReport, "The report", REPORT_EXAMPLE)}
+PLOT: Final[dict[int | str, Any]] = {
+    200: {"description": "A picture",
+          "content": {"image/svg+xml": {"schema": {"type": "string"}, "example": "<svg></svg>"}}}
+}  # fmt: skip
+
+
+def body(*, named: bool = False) -> dict[str, Any]:
+    """Return the description of a body that holds a campaign, ``named`` in it or not."""
+    example = {"name": "spring", **CAMPAIGN} if named else CAMPAIGN
+    required = ["audience", "offer", "channel", "window"]
+    schema: dict[str, Any] = {
+        "type": "object",
+        "description": "Whole schema: `GET /v1/campaigns/schema`",
+        "required": [*(["name"] if named else []), *required],
+        "properties": {
+            "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
+            "audience": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
+            "offer": {"type": "object"},
+            "channel": {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,31}$"},
+            "window": {"type": "object"},
+        },
+    }
+    yaml = (
+        "audience: regulars\noffer: {id: tea-5}\nchannel: email\n"
+        "window: {from: 2026-03-01, until: 2026-04-01}\n"
+    )
+    yaml = f"name: spring\n{yaml}" if named else yaml
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": schema, "example": example},
+                "application/yaml": {"schema": {"type": "string"}, "example": yaml},
+            },
+        }
+    }

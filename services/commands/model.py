@@ -1,0 +1,174 @@
+"""Commands that measure the model against its peers."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from feature_repo.errors import InvalidInputError
+from services.commands.application import Json, app, print_json
+from services.commands.targeting import TARGETING, compare_targeting, keep, refuse_others
+from services.progress import console, step
+
+
+class Study(StrEnum):
+    """What is measured instead of the peers."""
+
+    ablation = "ablation"
+    category = "category"
+    freshness = "freshness"
+    updating = "updating"
+
+
+class Schedule(StrEnum):
+    """How a study's networks are fitted: `training.compare.own.SCHEDULES`."""
+
+    short = "short"
+    long = "long"
+    wide = "wide"
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="ml100k, completejourney, completejourney_merchandise, online_retail, "
+            "amazon_beauty, ml1m, tafeng, taobao, or events; or, of targeting, coupons, lapse, "
+            "uplift, categories"
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the data sets' files, or the table for `events`: columns user_id, "
+            "item_id, event_type, timestamp, optional order_id, quantity, price, discount, "
+            "category, brand. Complete Journey is read from the installed package if this is "
+            "absent; completejourney_merchandise, coupons and lapse also from a state folder with "
+            "its archive, or an empty one for it. uplift: Hillstrom's file"
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Fits of each learned model")] = 2,
+    budget: Annotated[
+        float, typer.Option(min=0, help="Minutes in which each model may try settings")
+    ] = 5.0,
+    models: Annotated[
+        str | None, typer.Option(help="Peers to run, with commas between; default: all that fit")
+    ] = None,
+    study: Annotated[
+        Study | None,
+        typer.Option(
+            help="Instead of the peers: what each part of the model is worth, what is bought from "
+            "which category next, what a late profile costs, or rules, clusters and the learned "
+            "state as ways to update a profile"
+        ),
+    ] = None,
+    schedule: Annotated[
+        Schedule,
+        typer.Option(
+            help="For a study: long where training converges slowly, wide for many items in "
+            "plain sequences (hours without a GPU)"
+        ),
+    ] = Schedule.short,
+    dropout: Annotated[
+        float, typer.Option(min=0, max=0.9, help="For a study: the network's dropout")
+    ] = 0.4,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=64, help="Models fitted at the same time, a core each")
+    ] = 1,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that keeps each finished model: what stands there of the same data, "
+            "seeds and budget is not run again. Empty it when the code has changed"
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder for DATASET.json and accuracy.md, which shows all in it"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Rank every test event with Portrait and its peers, each tuned by the same budget.
+
+    All get the same events, split, candidates, mask and metrics; settings are chosen on the
+    validation period, everything is reported on the test period.
+
+    Examples: `portrait compare ml100k --data data/ --json` ·
+    `portrait compare events --data shop.parquet --budget 2 --json` ·
+    `portrait compare ml100k --data data/ --study freshness --schedule long` ·
+    `portrait compare coupons --seeds 1 --json` · `portrait compare lapse --seeds 1` ·
+    `portrait compare uplift --data hillstrom.parquet`
+
+    coupons, lapse and uplift measure targeting (auc, ap, lift@10%, qini) and take --data, --seeds,
+    --results and --json only. categories is short for completejourney --study category.
+    """
+    if dataset in TARGETING:
+        refuse_others(context)
+        result = compare_targeting(dataset, data, [7 + n for n in range(seeds)])
+        if results is not None:
+            keep(results, result)
+        if json:
+            print_json(result)
+        return
+    if dataset == "categories":
+        dataset, study = "completejourney", Study.category
+    from training.compare import datasets, page
+    from training.compare.run import compare as run
+    from training.compare.study import Study as Setup
+    from training.compare.tuning import PEERS
+    from training.devices import one_thread
+
+    chosen = (
+        None if models is None else [name.strip() for name in models.split(",") if name.strip()]
+    )
+    unknown = sorted(set(chosen or ()) - {*PEERS, "portrait"})
+    if unknown:
+        raise InvalidInputError(f"--models {', '.join(unknown)}: choose from {', '.join(PEERS)}")
+    with step(f"read {dataset}"):
+        shop = datasets.open_shop(dataset, data)
+    with step(f"compare on {shop.name}") as tell, one_thread():
+        numbers = [7 + n for n in range(seeds)]
+        if study is None:
+            result = run(
+                shop, seeds=numbers, budget_s=60 * budget, models=chosen, jobs=jobs,
+                resume=resume, tell=tell, say=tell.say,
+            )  # fmt: skip
+        else:
+            setup = Setup(shop, schedule.value, dropout, numbers, tell, tell.say)
+            result = _study(study)(setup)
+    console.print(_table(result))
+    if results is not None:
+        page.keep(results, result)
+    if json:
+        print_json(result)
+
+
+def _study(study: Study) -> Callable[..., dict[str, Any]]:
+    from training.compare import ablation, category, freshness, updating
+
+    return {
+        Study.ablation: ablation.ablate,
+        Study.category: category.category,
+        Study.freshness: freshness.freshness,
+        Study.updating: updating.updating,
+    }[study]
+
+
+def _table(result: dict[str, Any]) -> Table:
+    from training.metrics import NAMES
+
+    models = result["rows"] if "study" in result else result["models"]
+    table = Table(
+        "row" if "study" in result else "model",
+        *NAMES,
+        title=f"{result['dataset']}",
+        title_justify="left",
+    )
+    for name, row in sorted(models.items(), key=lambda pair: -pair[1]["ndcg@10"]):
+        table.add_row(name, *(f"{row[metric]:.4f}" for metric in NAMES))
+    return table
