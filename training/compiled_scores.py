@@ -5,14 +5,15 @@ and gives nothing if they differ: a network whose equations change is served by 
 loops follow. Belongs here: that comparison, and weights as arrays. Not here: the loops.
 """
 
-from typing import Any, Final, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from training import experts
-from training.memory import CHANNELS, PLACES
+from training.memory import CHANNELS, COUNT, EPSILON, PLACES
 from training.model_dir import Model
 from training.network import make_requests, statistics
 from training.pair import make_pairs
@@ -20,19 +21,35 @@ from training.repeat import EVENTS, FIRST_MS, KNOWN, LAST_MS, LAST_SIZE, ROW, SI
 from training.request_step import (
     PairWeights,
     VectorWeights,
-    add_evidence,
     add_pairs,
-    add_rows,
     profile_vector,
-)  # fmt: skip
+    sum_rows,
+)
 from training.state import Layout, LearnedStates
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 TOLERANCE: Final = 1e-4
 """Largest difference to torch, in scores of the size of ten."""
-_NONE: Final = np.zeros(0, np.int64)
 _LINEAR: Final = np.float32(20)  # torch's softplus is the identity from here on
+
+Sums = tuple[npt.NDArray[np.int64], Floats]
+"""What `sum_rows` returns."""
+
+
+class _Fade(NamedTuple):
+    """How one kind of rows is read: columns C, each a way to fade, and what becomes of them.
+
+    ``places`` names a channel for each column, shape (C,); ``plain`` and ``logs`` say which
+    columns are which of the M weighed channels, as they are and by their logarithm, shape (C, M);
+    ``shares`` are those of the mixture, shape (C,).
+    """
+
+    rows: str
+    places: npt.NDArray[np.int64]
+    plain: Floats
+    logs: Floats
+    shares: Floats
 
 
 class CompiledScores:
@@ -53,10 +70,7 @@ class CompiledScores:
             self._mixing = alpha, beta, float(mixing.range[0]), float(mixing.range[1])
             self._shares = mixing.shares.tolist() if mixing.mixture else []
             self._once = bool(mixing.once)
-        self._channels = [
-            (kind, np.array([m for m, channel in enumerate(CHANNELS) if channel.rows == kind]))
-            for kind in dict.fromkeys(channel.rows for channel in CHANNELS)
-        ]
+            self._fades = _fades(self._shares)
 
     @classmethod
     def of(cls, model: Model) -> Self | None:
@@ -97,33 +111,39 @@ class CompiledScores:
             return scores
         weight, logits = self._weights(float(summary[0])), scores.copy()
         scores *= weight[0]
-        for kind, channels in self._channels:
-            table = memory.tables[kind]
-            add_rows(
-                scores, channels, weight[1:], rows, scalars, table.indptr, table.item, table.value
+        sums = dict[str, Sums]()
+        for fade in self._fades:
+            table = memory.rows[fade.rows]
+            touched, found = sums[fade.rows] = sum_rows(
+                fade.places, rows, scalars, table.indptr, table.item, table.value, len(scores)
             )
+            scores[touched] += (fade.plain @ weight[1:]) @ found
+            if fade.logs.any():
+                scores[touched] += (fade.logs @ weight[1:]) @ _logarithm(found)
         scores += weight[1 + len(CHANNELS) :] @ memory.popularity
-        return self._mixed(scores, logits, rows, scalars) if self._shares else scores
+        return self._mixed(scores, logits, rows, sums) if self._shares else scores
 
-    def _mixed(self, added: Floats, logits: Floats, rows: Any, scalars: Doubles) -> Floats:
+    def _mixed(self, added: Floats, logits: Floats, rows: Any, sums: Mapping[str, Sums]) -> Floats:
         """Return `training.experts.mixed` of one shopper."""
         memory, shares = self._model.memory, self._shares
         assert memory is not None
-        left_out = rows["item"].astype(np.int64) - 1 if self._once else _NONE
-        out = np.float32(shares[0]) * _softmax(added, left_out)
+        held = np.zeros(len(added), np.bool_)
+        if self._once:
+            held[rows["item"].astype(np.int64) - 1] = True
+        out = np.float32(shares[0]) * _softmax(added, held)
         if shares[1]:
-            out += np.float32(shares[1]) * _softmax(logits, left_out)
-        for share, place in zip(shares[2:], (*experts.EVIDENCE, *experts.POPULARITY), strict=True):
-            if not share:
-                continue
-            if place in experts.POPULARITY:
+            out += np.float32(shares[1]) * _softmax(logits, held)
+        for share, place in zip(
+            shares[-len(experts.POPULARITY) :], experts.POPULARITY, strict=True
+        ):
+            if share:
                 popularity = memory.popularity[place - len(CHANNELS)]
-                out += np.float32(share) * _softmax(popularity, left_out)
-                continue
-            table = memory.rows[PLACES[place].rows]
-            add_evidence(
-                out, place, share, left_out, rows, scalars, table.indptr, table.item, table.value
-            )
+                out += np.float32(share) * _softmax(popularity, held)
+        for fade in self._fades:
+            if fade.shares.any():
+                touched, found = sums[fade.rows]
+                q = np.maximum(found, 0) * ~held[touched]
+                out[touched] += (fade.shares / np.maximum(q.sum(axis=1), experts.NOTHING)) @ q
         scores: Floats = np.log(out + np.float32(experts.NOTHING))
         return scores
 
@@ -190,7 +210,38 @@ def _made_up(model: Model, draw: np.random.Generator, used: int) -> LearnedState
     return state
 
 
-def _softmax(scores: Floats, left_out: npt.NDArray[np.int64]) -> Floats:
+def _fades(shares: Sequence[float]) -> list[_Fade]:
+    """Return how each kind of rows that counts is read, given the mixture's shares."""
+    evidence = dict(zip(experts.EVIDENCE, shares[2:], strict=False))
+    found = []
+    for kind in dict.fromkeys(channel.rows for channel in PLACES.values()):
+        used = {
+            m: channel for m, channel in PLACES.items()
+            if channel.rows == kind and (m < len(CHANNELS) or evidence.get(m))
+        }  # fmt: skip
+        columns = dict[tuple[float, int | None], int]()
+        for m, channel in used.items():
+            columns.setdefault((channel.per_event, channel.count), m)
+        if not used:
+            continue
+        plain, logs = np.zeros((2, len(columns), COUNT), np.float32)
+        share = np.zeros(len(columns), np.float32)
+        for m, channel in used.items():
+            column = list(columns).index((channel.per_event, channel.count))
+            if m < len(CHANNELS):
+                (logs if channel.log else plain)[column, m] = 1
+            if not channel.log:
+                share[column] += evidence.get(m, 0.0)
+        found.append(_Fade(kind, np.array(list(columns.values())), plain, logs, share))
+    return found
+
+
+def _logarithm(sums: Floats) -> Floats:
+    out: Floats = np.log(np.maximum(sums, 0) / np.float32(EPSILON) + np.float32(1))
+    return out
+
+
+def _softmax(scores: Floats, left_out: npt.NDArray[np.bool_]) -> Floats:
     """Return chances, none of what is left out."""
     out: Floats = np.exp(scores - scores.max())
     out[left_out] = 0

@@ -29,21 +29,11 @@ from training.mixing import Mixing
 from training.next_category import CategoryHead
 from training.pair import PairHead, Pairs
 from training.prepared import OUTCOMES
-from training.repeat import (
-    EVENTS,
-    FIRST_MS,
-    KNOWN,
-    LAST_GAP_MS,
-    LAST_MS,
-    LAST_SIZE,
-    SIZE_SUM,
-    USED,
-)
+from training.repeat import KNOWN, LAST_MS
+from training.request_step import STATISTICS, request_statistics
 from training.sequences import clock_features, gap_bucket
 from training.stacked import StackedEncoder
-from training.vocabulary import DAY_MS, Vocabulary
-
-STATISTICS = 6
+from training.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -78,17 +68,8 @@ def statistics(scalars: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     scalars
         `training.repeat.SCALARS`, shape (P, 8).
     """
-    events = np.maximum(scalars[:, EVENTS], 1.0)
-    span = (scalars[:, LAST_MS] - scalars[:, FIRST_MS]) / DAY_MS
-    columns = [
-        np.log1p(scalars[:, EVENTS]),
-        np.log1p(span / np.maximum(events - 1.0, 1.0)),
-        np.log1p(scalars[:, SIZE_SUM] / events),
-        np.log1p(scalars[:, LAST_SIZE]),
-        np.log1p(scalars[:, LAST_GAP_MS] / DAY_MS),
-        np.log1p(scalars[:, USED]),
-    ]
-    return np.stack(columns, axis=1).astype(np.float32)
+    out: npt.NDArray[np.float32] = request_statistics(scalars)
+    return out
 
 
 def make_requests(

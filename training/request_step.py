@@ -12,13 +12,23 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from training.memory import EPSILON, FADING, PLACES, READ
+from training.memory import FADING, PLACES, READ
 from training.pair_features import write_one
 from training.recurrence import gap_of, normalise, product, sigmoid
-from training.repeat_step import EVENTS, LAST_MS
+from training.repeat_step import (
+    EVENTS,
+    FIRST_MS,
+    LAST_GAP_MS,
+    LAST_MS,
+    LAST_SIZE,
+    SIZE_SUM,
+    USED,
+)
+from training.vocabulary import DAY_MS
 
 Floats = npt.NDArray[np.float32]
 _ROOT_HALF: Final = math.sqrt(0.5)
+STATISTICS: Final = 6
 _NOTHING: Final = 1e-7  # a faded row that `training.memory` leaves out
 
 
@@ -26,7 +36,6 @@ def _none(count: int | None) -> int:
     return -1 if count is None else count
 
 
-_LOG: Final = np.array([m in PLACES and PLACES[m].log for m in range(READ)])
 _COUNT: Final = np.array([_none(PLACES[m].count) if m in PLACES else -1 for m in range(READ)])
 """Place in `training.repeat.COUNTS` that a channel is multiplied with, −1 for none."""
 
@@ -70,6 +79,23 @@ class PairWeights(NamedTuple):
     mix: Floats
     repurchase: Floats
     median_gap_days: Floats
+
+
+@njit(cache=True)
+def request_statistics(scalars: Any) -> Any:
+    """Return `training.network.statistics`, shape (P, 6)."""
+    out = np.empty((len(scalars), STATISTICS), np.float32)
+    for n in range(len(scalars)):
+        row = scalars[n]
+        events = max(row[EVENTS], 1.0)
+        span_days = (row[LAST_MS] - row[FIRST_MS]) / DAY_MS
+        out[n, 0] = math.log1p(row[EVENTS])
+        out[n, 1] = math.log1p(span_days / max(events - 1.0, 1.0))
+        out[n, 2] = math.log1p(row[SIZE_SUM] / events)
+        out[n, 3] = math.log1p(row[LAST_SIZE])
+        out[n, 4] = math.log1p(row[LAST_GAP_MS] / DAY_MS)
+        out[n, 5] = math.log1p(row[USED])
+    return out
 
 
 @njit(cache=True)
@@ -155,78 +181,47 @@ def _faded(channel: int, row: Any, scalars: Any) -> Any:
     return left if left > _NOTHING else np.float32(0)
 
 
-@njit
-def _add_logarithm(
-    scores: Any, total: Any, channel: int, weight: Any, rows: Any, scalars: Any, indptr: Any,
-    column: Any, value: Any,
-) -> None:  # fmt: skip
-    """Add a channel that takes the logarithm; ``total`` is zero before and after."""
-    for r in range(len(rows)):
-        left = _faded(channel, rows[r], scalars)
-        if left > 0:
-            for k in range(indptr[rows[r].item - 1], indptr[rows[r].item]):
-                total[column[k]] += left * value[k]
-    for r in range(len(rows)):
-        for k in range(indptr[rows[r].item - 1], indptr[rows[r].item]):
-            at = column[k]
-            if total[at] > 0:
-                scores[at] += weight * np.float32(math.log(total[at] / EPSILON + 1.0))
-            total[at] = 0
-
-
 @njit(cache=True)
-def add_rows(
-    scores: Any, channels: Any, weight: Any, rows: Any, scalars: Any, indptr: Any, column: Any,
-    value: Any,
-) -> None:  # fmt: skip
-    """Add the channels of one kind of the memories' rows to the scores.
+def sum_rows(
+    places: Any, rows: Any, scalars: Any, indptr: Any, column: Any, value: Any, items: int
+) -> Any:
+    """Return the items that the rows of what is held name, and what channels add up to there.
 
     Parameters
     ----------
-    channels, weight
-        Places in a reading, and the weight of each of all of them.
+    places
+        Channels of one kind of rows, as places in a reading, shape (C,).
     indptr, column, value
         `training.memory.Table`.
+    items
+        Size of the vocabulary.
+
+    Returns
+    -------
+    tuple
+        Items from 0, each once, shape (T,); sums before any logarithm, shape (C, T).
     """
-    plain = np.zeros(len(rows), np.float32)
-    for m in channels:
-        if not _LOG[m]:
-            for r in range(len(rows)):
-                plain[r] += weight[m] * _faded(m, rows[r], scalars)
+    total = np.zeros((len(places), items), np.float32)
+    size = 0
     for r in range(len(rows)):
-        if plain[r] != 0:
-            for k in range(indptr[rows[r].item - 1], indptr[rows[r].item]):
-                scores[column[k]] += plain[r] * value[k]
-    total = np.zeros(len(scores), np.float32)
-    for m in channels:
-        if _LOG[m]:
-            _add_logarithm(
-                scores, total, m, weight[m], rows, scalars, indptr, column, value
-            )  # fmt: skip
-
-
-@njit(cache=True)
-def add_evidence(
-    chances: Any, channel: int, share: float, left_out: Any, rows: Any, scalars: Any, indptr: Any,
-    column: Any, value: Any,
-) -> None:  # fmt: skip
-    """Add one expert's chances, times its share; see `training.experts`.
-
-    ``left_out`` are items that are to have no chance.
-    """
-    total = np.zeros(len(chances), np.float32)
+        begin, end = indptr[rows[r].item - 1], indptr[rows[r].item]
+        size += end - begin
+        for c in range(len(places)):
+            left, whole = _faded(places[c], rows[r], scalars), total[c]
+            if left > 0:
+                for k in range(begin, end):
+                    whole[column[k]] += left * value[k]
+    touched = np.empty(min(size, items) + 1, np.int64)
+    new = np.ones(items, np.uint8)
+    count = 0
     for r in range(len(rows)):
-        left = _faded(channel, rows[r], scalars)
-        if left > 0:
-            for k in range(indptr[rows[r].item - 1], indptr[rows[r].item]):
-                total[column[k]] += left * value[k]
-    for n in left_out:
-        total[n] = 0
-    whole = np.float32(0)
-    for n in range(len(total)):
-        if total[n] > 0:
-            whole += total[n]
-    if whole > 0:
-        for n in range(len(total)):
-            if total[n] > 0:
-                chances[n] += share * total[n] / whole
+        for k in range(indptr[rows[r].item - 1], indptr[rows[r].item]):
+            # Without a branch, which would be guessed wrong at every other entry.
+            touched[count] = column[k]
+            count += new[column[k]]
+            new[column[k]] = 0
+    sums = np.empty((len(places), count), np.float32)
+    for c in range(len(places)):
+        for n in range(count):
+            sums[c, n] = total[c, touched[n]]
+    return touched[:count], sums

@@ -6,6 +6,7 @@ function reads a point-in-time table in training and one online row in service.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,16 @@ class UserFeatures:
                 deviations.append(float(present.std()))
         return cls(service, tuple(kept), tuple(means), tuple(deviations))
 
+    @cached_property
+    def _scale(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        return np.array(self.mean), np.maximum(self.deviation, 1e-6)
+
     def transform(self, table: npt.NDArray[np.float64]) -> Floats:
         """Standardise columns that stand in `names`' order; missing → 0. Shape kept."""
-        scaled = (compress(table) - np.array(self.mean)) / np.maximum(self.deviation, 1e-6)
-        out: Floats = np.clip(np.nan_to_num(scaled, nan=0.0), -_LIMIT, _LIMIT).astype(np.float32)
+        mean, deviation = self._scale
+        scaled = (compress(table) - mean) / deviation
+        scaled[np.isnan(scaled)] = 0.0
+        out: Floats = np.minimum(np.maximum(scaled, -_LIMIT), _LIMIT).astype(np.float32)
         return out
 
     def row(self, values: Mapping[str, Any] | None) -> Floats:
