@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from feature_repo.errors import InvalidInputError
 
@@ -126,7 +126,8 @@ def sample_ratio(treated: int, control: int, share_treated: float) -> float:
     expected = [total * share_treated, total * (1 - share_treated)]
     if min(expected) <= 0:
         raise InvalidInputError("a sample ratio needs users, and a share between 0 and 1")
-    return float(stats.chisquare([treated, control], expected).pvalue)
+    distance = sum((n - e) ** 2 / e for n, e in zip((treated, control), expected, strict=True))
+    return float(special.chdtrc(1, distance))
 
 
 def _estimates(

@@ -123,6 +123,7 @@ def _measure(
         single = _single(client, users, requests)
         tell(3, 5, f"{size:,} items: many clients")
         rps = _rps_of(client, users, rps_s)
+        trivial_rps = _rps_of(client, users, rps_s, _live)
         drift = _drift(client, users, many) if many else None
         tell(4, 5, f"{size:,} items: the floor")
         floor, search = floor_ms(store, tenant, users, model, requests)
@@ -134,6 +135,7 @@ def _measure(
         "trivial_request_ms": trivial,
         "over_trivial": round(recommend["p50"] / trivial["p50"], 2),
         "rps": rps,
+        "trivial_rps": trivial_rps,
         "native_floor_ms": round(lowest, 3),
         "of_floor": round(recommend["p50"] / lowest, 2),
         "retrieval": search,
@@ -209,6 +211,11 @@ def _drift(client: Client, users: Sequence[str], requests: int) -> dict[str, Any
 
 def _recommended(connection: Connection, user: str) -> None:
     connection.call("GET", f"/v1/users/{user}/recommendations?n=10")
+
+
+def _live(connection: Connection, user: str) -> None:
+    del user
+    connection.call("GET", "/health/live")
 
 
 def _rps_of(
