@@ -10,114 +10,34 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed as dist
-from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from training import sampled
 from training.config import ModelConfig, TrainConfig
+from training.descent import Descent
 from training.devices import autocast, move
 from training.examples import Example, ExampleMaker
-from training.losses import basket_loss, outcome_loss
 from training.network import PortraitNetwork
-from training.next_category import NEXT_DAYS, category_loss, rates
+from training.next_category import NEXT_DAYS, rates
+from training.objective import Objective
 from training.predict import auc, score_window
 from training.prepared import Prepared
-from training.row_updates import RowUpdates
-from training.sampled import NEGATIVES, Shares, draw
+from training.sampled import Shares
 from training.sequences import Ints
+from training.session import Session, mean
 from training.vocabulary import DAY_MS
 
 MAKERS = 8
 """Most processes that make examples for one GPU."""
 CHECKPOINT = "checkpoint.pt"
 PROGRESS = "progress.ndjson"
-
-
-class Session(Protocol):
-    """What the loop needs to know of where it runs."""
-
-    rank: int
-    world: int
-    device: torch.device
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """Return the module that averages gradients over the workers."""
-        ...
-
-    def report(self, metrics: Mapping[str, Any]) -> None:
-        """Tell the outside about a finished epoch; called by every rank."""
-        ...
-
-
-class Alone:
-    """One process, no Ray."""
-
-    rank, world = 0, 1
-
-    def __init__(
-        self,
-        device: torch.device | None = None,
-        told: Callable[[Mapping[str, Any]], None] | None = None,
-    ) -> None:
-        self.device = device or torch.device("cpu")
-        self._told = told
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """Return the module as it is."""
-        return module
-
-    def report(self, metrics: Mapping[str, Any]) -> None:
-        """Tell who asked for it; the progress file has it too."""
-        if self._told is not None:
-            self._told(metrics)
-
-
-class _TrainStep(nn.Module):
-    """Loss of one batch, so that data-parallel wrapping sees a single forward."""
-
-    def __init__(
-        self, network: PortraitNetwork, config: TrainConfig, shares: Shares | None
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.config = config
-        self.shares = shares  # of lines by item, where the softmax is sampled
-
-    def forward(self, example: Example) -> torch.Tensor:
-        network = self.network
-        flat = network.unroll(example.events).flatten(0, 1)
-        asked = network.vector(flat[example.moment_place], example.moments)
-        logits = network.outcome_logits(asked)
-        # Without a moment it is 0, and every worker still has the same gradients to average.
-        loss = outcome_loss(logits, example.labels[:, : logits.shape[1]]) + flat.sum() * 0.0
-        if network.config.recipe == "stacked":
-            return loss
-        u = network.vector(flat[example.place], example.requests)
-        if self.shares is None:
-            basket = basket_loss(network.logits(u, example.pairs), example.targets)
-        else:
-            found = draw(self.shares, example.targets, NEGATIVES)
-            logits = network.logits_of(found.items, u, example.pairs)
-            logits = found.corrected(logits, example.targets)
-            basket = basket_loss(logits, found.places(example.targets))
-        return basket + self.config.outcome_weight * loss + self._category_loss(asked, example)
-
-    def _category_loss(self, asked: torch.Tensor, example: Example) -> torch.Tensor:
-        head = self.network.next_category
-        if head is None or example.interests is None:
-            return asked.new_zeros(())
-        logits = head(asked, example.moment_pairs, example.interests)
-        return self.config.category_weight * category_loss(logits, example.bought, example.ended)
 
 
 class _Made(Dataset[Example]):
@@ -171,11 +91,9 @@ class Fit:
         if alter is not None:
             alter(self.network)
         self.network.to(session.device)
-        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.rows = self._row_updates()
-        self.step = session.wrap(_TrainStep(self.network, config, self._shares()))
-        self.optimizer = self._optimizer()
-        self.best = self.average
+        self.descent = Descent(self.network, config, session)
+        self.step = session.wrap(Objective(self.network, config, self._shares()))
+        self.best = self.descent.average
         self.progress = Progress()
 
     def _shares(self) -> Shares | None:
@@ -184,35 +102,6 @@ class Fit:
         if len(log_support) <= sampled.FULL_ITEMS:
             return None
         return Shares.of(log_support, self.session.device)
-
-    def _row_updates(self) -> RowUpdates | None:
-        """Return what trains the item tables by rows, where there are many items."""
-        if self.network.items <= sampled.FULL_ITEMS or (
-            self.session.world > 1 and self.session.device.type == "cuda"
-        ):  # NCCL adds up no sparse gradients
-            return None
-        return RowUpdates(
-            self.network.item_tables(), self.average, betas=self._betas(),
-            weight_decay=0.0 if self.model.recipe == "stacked" else self.config.weight_decay,
-        )  # fmt: skip
-
-    def _betas(self) -> tuple[float, float]:
-        return (0.9, 0.999 if self.model.recipe == "stacked" else 0.98)
-
-    def _dense(self) -> list[nn.Parameter]:
-        """Return the weights that are trained whole."""
-        by_rows = self.rows.names if self.rows is not None else frozenset[str]()
-        named = self.network.named_parameters()
-        return [p for name, p in named if p.requires_grad and name not in by_rows]
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        wanted = self._dense()
-        if self.model.recipe == "stacked":
-            return torch.optim.Adam(wanted, lr=1e-3)
-        return torch.optim.AdamW(
-            wanted, lr=self.config.learning_rate, betas=self._betas(),
-            weight_decay=self.config.weight_decay,
-        )  # fmt: skip
 
     def run(self, *, resume: bool) -> Progress:
         """Train until the epochs are used up or validation no longer improves."""
@@ -245,7 +134,7 @@ class Fit:
             total, events = total + loss, events + predicted
             if number % 10 == 0:
                 self._note({"epoch": epoch, "batch": number, "batches": len(batches)})
-        loss, train_seconds = self._mean(total, len(batches)), time.monotonic() - started
+        loss, train_seconds = mean(session, total, len(batches)), time.monotonic() - started
         score, seconds = self.validate(), time.monotonic() - started
         improved = score > progress.best
         progress.best = max(progress.best, score)
@@ -258,7 +147,7 @@ class Fit:
         }  # fmt: skip
         progress.epochs.append(record)
         if improved:
-            self.best = {k: v.clone() for k, v in self.average.items()}
+            self.best = {k: v.clone() for k, v in self.descent.average.items()}
         self._save()
         self._note({**record, "done": True})
         session.report(record)
@@ -273,73 +162,33 @@ class Fit:
     def batch(self, example: Example) -> tuple[float, int]:
         """Take one step; return its loss and how many baskets it predicted."""
         example = move(example, self.session.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
         self.network.zero_grad(set_to_none=True)
         with autocast(self.session.device):
             loss = self.step(example)
         loss.backward()
         self.progress.step += 1
-        keep = min(self.config.average, self.progress.step / (self.progress.step + 10))
-        if self.rows is None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        else:
-            self.rows.clip(self._dense(), 1.0)
-            self.rows.step(self.optimizer.param_groups[0]["lr"], keep)
-        self.optimizer.step()
-        with torch.no_grad():
-            current = self._whole(self.network.state_dict())
-            average = [self.average[name] for name in current]
-            get_ema_multi_avg_fn(keep)(  # type: ignore[no-untyped-call]
-                average, list(current.values()), self.progress.step
-            )
+        self.descent.step(self._rate(), self.progress.step)
         return float(loss.detach()), len(example.answers)
-
-    def _whole(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return a state without the tables that are trained by rows."""
-        if self.rows is None:
-            return state
-        return {name: value for name, value in state.items() if name not in self.rows.names}
-
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Let the network have the averaged weights meanwhile."""
-        held = {k: v.clone() for k, v in self._whole(self.network.state_dict()).items()}
-        self.network.load_state_dict(self._whole(self.average), strict=self.rows is None)
-        if self.rows is not None:
-            self.rows.settle()
-            self.rows.swap()  # a copy of a large table would be one more in memory
-        yield
-        if self.rows is not None:
-            self.rows.swap()
-        self.network.load_state_dict(held, strict=self.rows is None)
 
     def _rate(self) -> float:
         if self.model.recipe == "stacked":
             return 1e-3
-        warm = min(1.0, (self.progress.step + 1) / self.config.warm_up)
+        warm = min(1.0, self.progress.step / self.config.warm_up)
         return self.config.learning_rate * warm * self.config.decay**self.progress.epoch
 
     def validate(self) -> float:
         """Return the averaged weights' NDCG@10 (``stacked``: AUC) on the validation window."""
         prepared, session = self.prepared, self.session
         users = validation_users(prepared, self.config)[session.rank :: session.world]
-        with self._averaged():
+        with self.descent.averaged():
             scored = score_window(
                 self.network, self.maker, users,
                 (prepared.train_until_ms, prepared.until_ms), timed=False, device=session.device,
             )  # fmt: skip
         if self.model.recipe == "stacked":
-            return self._mean(auc(*scored.known(0)), 1)
+            return mean(session, auc(*scored.known(0)), 1)
         gains = scored.metrics[:, 0]
-        return self._mean(float(np.nansum(gains)), int((~np.isnan(gains)).sum()))
-
-    def _mean(self, total: float, count: int) -> float:
-        values = torch.tensor([total, float(count)], dtype=torch.float64)
-        if self.session.world > 1:
-            values = values.float().to(self.session.device)
-            dist.all_reduce(values)
-        return float(values[0] / max(float(values[1]), 1.0))
+        return mean(session, float(np.nansum(gains)), int((~np.isnan(gains)).sum()))
 
     def _note(self, record: Mapping[str, Any]) -> None:
         if self.session.rank == 0:
@@ -354,10 +203,8 @@ class Fit:
             {
                 "config": [self.model.values(), asdict(self.config)],
                 "network": self.network.state_dict(),
-                "average": self.average,
                 "best": self.best,
-                "optimizer": self.optimizer.state_dict(),
-                "rows": None if self.rows is None else self.rows.state(),
+                "descent": self.descent.state(),
                 "progress": asdict(self.progress),
             },
             temporary,
@@ -370,10 +217,8 @@ class Fit:
             return
         kept = torch.load(path, map_location=self.session.device, weights_only=True)
         self.network.load_state_dict(kept["network"])
-        self.optimizer.load_state_dict(kept["optimizer"])
-        self.average, self.best = kept["average"], kept["best"]
-        if self.rows is not None:
-            self.rows.load(kept["rows"], self.average)
+        self.descent.load(kept["descent"])
+        self.best = kept["best"]
         self.progress = Progress(**kept["progress"])
 
 

@@ -26,11 +26,12 @@ from feature_repo.events import iso
 from training.calibration import calibrate
 from training.config import RECIPES, ModelConfig, TrainConfig
 from training.devices import accelerator, one_thread
-from training.loop import CHECKPOINT, PROGRESS, Alone, Fit, new_network, train_loop_per_worker
+from training.loop import CHECKPOINT, PROGRESS, Fit, new_network, train_loop_per_worker
 from training.model_dir import save
 from training.own_signals import own_signals
 from training.prepare import feast_join, milliseconds, prepare, read_histories
 from training.prepared import Prepared
+from training.session import Alone
 from training.weighing import weigh
 
 OnEpoch = Callable[[Mapping[str, Any]], None]

@@ -96,8 +96,9 @@ def _read(data: Path) -> list[History]:
 
 def _train(histories: list[History], folder: Path, tell: Tell) -> Path:
     from training.config import ModelConfig, TrainConfig
-    from training.loop import Alone, Fit
+    from training.loop import Fit
     from training.prepare import prepare
+    from training.session import Alone
     from training.train import write_model
 
     end_ms = max(event.time_ms for _, history in histories for event in history) + 1

@@ -7,9 +7,10 @@ import torch
 
 from tests.training.shops import Shop, end_ms, habits, shop
 from training.config import ModelConfig, TrainConfig
-from training.loop import Alone, Fit
+from training.loop import Fit
 from training.model_dir import Model, load
 from training.prepare import prepare
+from training.session import Alone
 from training.train import write_model
 
 SMALL = ModelConfig(dim=16, hidden=24, dropout=0.2)

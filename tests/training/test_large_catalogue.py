@@ -12,13 +12,13 @@ from torch import nn
 
 from tests.training.conftest import SMALL, fit
 from tests.training.shops import Shop, cyclic, end_ms, habits, shop
-from training import loop, sampled, weighing
+from training import objective, sampled, weighing
 from training.baselines import CANDIDATES, decayed_frequency, popularity_metrics, window
 from training.batches import Targets, make_targets
 from training.compare import large
 from training.config import TrainConfig
 from training.examples import ExampleMaker
-from training.loop import Alone, Fit
+from training.loop import Fit, new_network
 from training.memory import CHANNELS, Memory
 from training.metrics import ranking_metrics
 from training.model_dir import Model
@@ -27,6 +27,7 @@ from training.prepare import prepare
 from training.retrieval import BLOCK, Items, Queries, Search, ranks, scores
 from training.row_updates import RowUpdates
 from training.scoring import Scorer
+from training.session import Alone
 from training.transition import LearnedTransition
 from training.vocabulary import DAY_MS
 
@@ -49,7 +50,7 @@ def test_smaller_catalogues_are_learned_as_they_were(
     """The losses of the code before tables were updated by rows."""
     done = fit(tmp_path, histories, replace(SMALL, recipe=recipe), SHORT)
     assert [e["loss"] for e in done.progress.epochs] == pytest.approx(losses, rel=1e-4)
-    assert done.rows is None
+    assert done.descent.rows is None
 
 
 def test_rows_that_stand_still_are_averaged_as_if_every_row_were() -> None:
@@ -79,11 +80,11 @@ def test_rows_that_stand_still_are_averaged_as_if_every_row_were() -> None:
 def test_a_step_changes_the_rows_that_it_touched_only(
     tmp_path: Path, histories: Shop, many: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "NEGATIVES", 4)
+    monkeypatch.setattr(objective, "NEGATIVES", 4)
     prepare(histories, cut_off_ms=end_ms(), support=5).write(tmp_path)
     made = Fit(tmp_path, SMALL, replace(SHORT, positions=2), Alone())
-    assert made.rows is not None
-    assert made.rows.names == {
+    assert made.descent.rows is not None
+    assert made.descent.rows.names == {
         "bias.weight", "encoder.content.item.weight", "output.weight", "pair.item.weight",
         "pair.repurchase.weight",
     }  # fmt: skip
@@ -92,7 +93,7 @@ def test_a_step_changes_the_rows_that_it_touched_only(
     after = made.network.state_dict()
     moved = (after["output.weight"] != before["output.weight"]).any(dim=1)
     assert 0 < int(moved.sum()) < len(moved)
-    for name in made.rows.names:
+    for name in made.descent.rows.names:
         grad = dict(made.network.named_parameters())[name].grad
         assert grad is not None
         assert grad.is_sparse
@@ -132,7 +133,7 @@ def test_memories_are_weighed_as_by_all_scores(many: None, monkeypatch: pytest.M
         monkeypatch.setattr(sampled, "FULL_ITEMS", full_items)
         torch.manual_seed(0)
         prepared = prepare(shop(cyclic), cut_off_ms=end_ms(), support=5)
-        network = loop.new_network(prepared, SMALL)
+        network = new_network(prepared, SMALL)
         # All are among so many draws, each with nearly chance 1.
         monkeypatch.setattr(weighing, "FULL_ITEMS", 5)
         told.append(weighing.weigh(network, prepared)[1])

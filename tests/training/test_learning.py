@@ -17,11 +17,12 @@ from feature_repo.errors import InvalidInputError
 from tests.training.conftest import SMALL, fit
 from tests.training.shops import Shop, cyclic, end_ms, habits, shop, uniform
 from training.config import ModelConfig, TrainConfig
-from training.loop import Alone, Fit
+from training.loop import Fit
 from training.model_dir import load
 from training.own_signals import own_signals
 from training.prepare import prepare
 from training.prepared import Prepared
+from training.session import Alone
 from training.train import train
 
 CUT_OFF = datetime.fromtimestamp(end_ms() / 1000, UTC)

@@ -27,13 +27,14 @@ from training.config import TrainConfig
 from training.evaluate import _next_category, _prepared
 from training.examples import ExampleMaker
 from training.interests import InterestReader, listed
-from training.loop import Alone, Fit, new_network
+from training.loop import Fit, new_network
 from training.model_dir import Model
 from training.next_category import NEXT_DAYS, bought_within, category_loss
 from training.prepare import prepare
 from training.prepared import Prepared, weekly_moments
 from training.scoring import Scorer
 from training.sequences import Histories, encode
+from training.session import Alone
 from training.transition import LearnedTransition
 from training.vocabulary import build_vocabulary, category_key
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.training.conftest import SMALL, fit
 from tests.training.shops import end_ms, habits, shop
-from training import loop, sampled
+from training import objective, sampled
 from training.batches import Targets
 from training.config import TrainConfig
 from training.examples import ExampleMaker
@@ -78,7 +78,7 @@ def test_training_with_samples_learns_as_with_all(
     config = TrainConfig(epochs=3, warm_up=10, batch_users=3, positions=4)
     whole = fit(tmp_path / "whole", shop(habits), config=config).progress
     monkeypatch.setattr(sampled, "FULL_ITEMS", 10)
-    monkeypatch.setattr(loop, "NEGATIVES", 6)
+    monkeypatch.setattr(objective, "NEGATIVES", 6)
     called = list[int]()
     ask = PortraitNetwork.logits_of
 

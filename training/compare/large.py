@@ -17,11 +17,12 @@ import numpy.typing as npt
 from feature_repo.events import EventRecord, ItemRecord
 from training.config import ModelConfig, TrainConfig
 from training.devices import accelerator, one_thread
-from training.loop import Alone, Fit
+from training.loop import Fit
 from training.model_dir import Model, load
 from training.prepared import VALIDATION_DAYS, Prepared, weekly_moments
 from training.scoring import Scorer
 from training.sequences import NUMERIC, TYPE_INDEX, Histories, Ints
+from training.session import Alone
 from training.train import write_model
 from training.transition import LearnedTransition
 from training.user_features import UserFeatures

@@ -18,12 +18,13 @@ from training.compare.trials import Tell, Trial
 from training.config import ModelConfig, TrainConfig
 from training.devices import accelerator
 from training.examples import Asked, ExampleMaker
-from training.loop import Alone, Fit
+from training.loop import Fit
 from training.memory import Memory, Touched
 from training.network import PortraitNetwork
 from training.prepared import Prepared
 from training.retrieval import Items, Queries, scores
 from training.sequences import Histories, Ints, ranges
+from training.session import Alone
 from training.weighing import weigh
 
 

@@ -21,7 +21,8 @@ from training.compare.datasets import by_time
 from training.compare.shop import Shop
 from training.config import ModelConfig, TrainConfig
 from training.devices import accelerator, one_thread
-from training.loop import Alone, Fit
+from training.loop import Fit
+from training.session import Alone
 from training.train import train_with_ray
 from training.vocabulary import DAY_MS
 
