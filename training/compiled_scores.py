@@ -117,9 +117,10 @@ class CompiledScores:
             touched, found = sums[fade.rows] = sum_rows(
                 fade.places, rows, scalars, table.indptr, table.item, table.value, len(scores)
             )
-            scores[touched] += (fade.plain @ weight[1:]) @ found
+            gained = (fade.plain @ weight[1:]) @ found
             if fade.logs.any():
-                scores[touched] += (fade.logs @ weight[1:]) @ _logarithm(found)
+                gained += (fade.logs @ weight[1:]) @ _logarithm(found)
+            scores[touched] += gained
         scores += weight[1 + len(CHANNELS) :] @ memory.popularity
         return self._mixed(scores, logits, rows, sums) if self._shares else scores
 
@@ -219,11 +220,11 @@ def _fades(shares: Sequence[float]) -> list[_Fade]:
             m: channel for m, channel in PLACES.items()
             if channel.rows == kind and (m < len(CHANNELS) or evidence.get(m))
         }  # fmt: skip
+        if not used:
+            continue
         columns = dict[tuple[float, int | None], int]()
         for m, channel in used.items():
             columns.setdefault((channel.per_event, channel.count), m)
-        if not used:
-            continue
         plain, logs = np.zeros((2, len(columns), COUNT), np.float32)
         share = np.zeros(len(columns), np.float32)
         for m, channel in used.items():
