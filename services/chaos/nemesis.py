@@ -24,6 +24,7 @@ _STORE_AWAY_S: Final = (0.1, 1.5)
 _PAST_LEASE: Final = (1.2, 2.0)
 _GATEWAY_PAUSE_S: Final = (0.5, 2.0)
 _READ_S: Final = (0.0, 0.06)
+_WRITTEN_S: Final = 0.5
 _SPARED: Final = 0.75
 """How often the last replica of its kind is spared: with none, nothing is sent or applied."""
 
@@ -154,7 +155,11 @@ class Nemesis:
             return False
         for process in self._living["Updater"]:
             self._stop(process)
-        # Meanwhile the server answers those that wait for events with what it then forgets.
+        # From here on the server answers those that wait for events with what it may forget,
+        # and nothing that they had committed before.
+        self._store.watch(begin_s := time.monotonic())
+        while not self._store.grew and time.monotonic() < begin_s + _WRITTEN_S:
+            time.sleep(_READ_S[1] / 20)
         time.sleep(self._draw.uniform(*_READ_S))
         now_s = time.monotonic()
         self._store.cut_power(self._draw, now_s)

@@ -71,4 +71,4 @@ class Plan:
         Only an updater that waits is given an entry in the moment in which it is written, and
         holds it when the power cut takes that entry and no commit before it.
         """
-        return 0.05 if self.guard == "last-entry" else 0.0
+        return 0.3 if self.guard == "last-entry" else 0.0

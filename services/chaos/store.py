@@ -67,25 +67,33 @@ class MortalStore:
 
     def watch(self, now_s: float) -> None:
         """Note how long the append-only file is; call it often, else power cuts take little."""
-        path = self._newest()
         with contextlib.suppress(FileNotFoundError):  # the server may just have rewritten it
-            if path is not None:
+            if (path := self._newest()) is not None:
                 self._sizes.append((now_s, path, path.stat().st_size))
+
+    @property
+    def grew(self) -> bool:
+        """Whether anything was written since the last `watch`."""
+        with contextlib.suppress(FileNotFoundError):
+            path = self._newest()
+            return bool(path and self._sizes and path.stat().st_size > self._sizes[-1][2])
+        return False
 
     def cut_power(self, draw: random.Random, now_s: float) -> int:
         """Kill it and shorten its append-only file; return by how many bytes.
 
-        Few bytes are as likely as many: to take an entry and leave the commit before it, it
-        must be few.
+        Half of the cuts take what was written since the last `watch` and no more. Of the
+        others few bytes are as likely as many.
         """
         self.kill()
         path = self._newest()
         if path is None:
             return 0
         size = path.stat().st_size
-        recent = (s for at_s, p, s in self._sizes if p == path and at_s >= now_s - FORGETS_S)
+        recent = [s for at_s, p, s in self._sizes if p == path and at_s >= now_s - FORGETS_S]
+        recent = recent or [size]
         drawn = math.exp(draw.uniform(math.log(_LEAST_BYTES), math.log(_MOST_BYTES)))
-        taken = min(size - next(recent, size), round(drawn))
+        taken = size - recent[-1] if draw.random() < 0.5 else min(size - recent[0], round(drawn))
         os.truncate(path, size - taken)
         self._sizes.clear()
         return taken

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from event_log import PATIENCE_S
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -51,7 +52,7 @@ def read(
     limit: int = 100, user: str = USER,
 ) -> list[tuple[Position, EventRecord]]:  # fmt: skip
     async def run() -> Any:
-        client = connect_async(url)
+        client = connect_async(url, timeout_s=PATIENCE_S)
         try:
             state: Any = SimpleNamespace(store=client, settings=SimpleNamespace(home=home))
             return await read_events(state, user, before, type_, limit)

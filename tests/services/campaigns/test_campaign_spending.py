@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 import redis
+from event_log import PATIENCE_S
 from gateway_process import GatewayProcess, gateways
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -48,7 +49,7 @@ async def settled(url: str, decisions: list[Wanted], clients: int = 8) -> list[b
     found = [False] * len(decisions)
 
     async def work(start: int) -> None:
-        client = connect_async(url)
+        client = connect_async(url, timeout_s=PATIENCE_S)
         ledger = Ledger(client)
         for n in range(start, len(decisions), clients):
             found[n] = not (await ledger.settle(decisions[n])).blocked
@@ -125,7 +126,7 @@ def test_no_span_holds_more_messages_than_a_cap_allows(
 
 def test_campaigns_are_kept_and_settled_on_a_cluster(tmp_path: Path) -> None:
     async def run(url: str) -> tuple[Any, ...]:
-        client = connect_async(url)
+        client = connect_async(url, timeout_s=PATIENCE_S)
         campaigns, ledger = Campaigns(client), Ledger(client)
         await campaigns.put("b", campaign(budget={"messages": 3}), now_ms=1)
         one = wanted("b", "{p001}u", "d", START_MS)
