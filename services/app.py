@@ -40,7 +40,7 @@ def build(args: Mapping[str, Any]) -> Any:
     """
     from ray import serve
 
-    from services.updater import Updater
+    from services.update.updater import Updater
 
     given = dict(args)
     digest = given.pop("admin_key_sha256", None) or None

@@ -12,9 +12,9 @@ import redis
 from redis.exceptions import RedisClusterException
 
 from feature_repo.connection import refusal
-from services.lease import UPDATERS, lease_key
 from services.log.keys import cursor_key, log_key
-from services.updater import STATS_KEY
+from services.update.lease import UPDATERS, lease_key
+from services.update.updater import STATS_KEY
 
 FRESH_S: Final = 0.9
 """A look this old is still shown, seconds."""

@@ -2,7 +2,7 @@
 
 An anonymous id belongs to the first user whom an event names beside it (`services/log/link.lua`).
 From then on its own log is closed, and what it does is written to that user's log; so what
-stands in its log is older than the link. Pure: reading the logs is `linked_history`'s.
+stands in its log is older than the link. Pure: reading the logs is `history.linked`'s.
 """
 
 from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from feature_repo.events import Event, iso, now_ms, record_to_api
 from feature_repo.explicit_state import ExplicitProfile
 from services.answer_schemas import CONSENTED, CONSENTS, EXPORTED
 from services.answers import answer, gateway
-from services.event_history import read_all
+from services.history.newest import read_all
 from services.ingest import take
 from services.problems import ProblemError
 from services.profiles import After, UserId, current

@@ -13,7 +13,7 @@ from feature_repo.events import record_to_api
 from feature_repo.live_row import LiveState
 from services.answer_schemas import EVENTS
 from services.answers import answer, gateway
-from services.event_history import Position, read_all
+from services.history.newest import Position, read_all
 from services.problems import ProblemError
 from services.profile_schemas import PROFILE
 from services.serving import Serving

@@ -26,7 +26,6 @@ from services.campaigns.ledger import Ledger
 from services.catalogue import CHANGED, Catalogue
 from services.clock import ServiceClock
 from services.health import Probe
-from services.impressions import Counted, Impressions
 from services.links import owner_of
 from services.log.append import Appender
 from services.log.keys import owners_key
@@ -34,6 +33,7 @@ from services.log.receipt import Receipt
 from services.problems import ProblemError
 from services.rate_limits import RateLimits
 from services.recommend import rule_book
+from services.recommend.impressions import Counted, Impressions
 from services.recommend.recommender import Recommender
 from services.serving import ServedModels, Serving
 from services.settings import Settings
@@ -64,7 +64,7 @@ class GatewayState:
     drain_file
         While this file exists, the service is about to end; None outside ``portrait serve``.
     impressions
-        Counts what was shown; see `services.impressions`.
+        Counts what was shown; see `services.recommend.impressions`.
 
     Raises
     ------

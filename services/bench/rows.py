@@ -18,9 +18,9 @@ from feature_repo.entity import Tenant
 from feature_repo.events import EventRecord
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import commit, load_live, read_batch
-from services.lease import lease_key
 from services.log.keys import log_key
 from services.transition import Transition
+from services.update.lease import lease_key
 
 Tell = Callable[[int, int, str], None]
 

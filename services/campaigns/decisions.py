@@ -20,11 +20,11 @@ from services.campaigns.definitions import Stored
 from services.campaigns.events import Asked, body_of, records
 from services.campaigns.ledger import Settled, Spent, Wanted
 from services.campaigns.scores import score_of
-from services.event_history import last_tz
+from services.history.newest import last_tz
 from services.ingest import ERASED
 from services.log.keys import erased_key
 from services.problems import ProblemError
-from services.shoppers import SERVICE
+from services.recommend.asked import SERVICE
 from services.state import GatewayState
 
 

@@ -15,7 +15,7 @@ import psutil
 
 from services.bench.where import processes
 from services.chaos.store import MortalStore
-from services.lease import LEASE_MS
+from services.update.lease import LEASE_MS
 
 _STARTING: Final = (".__init__", ".initialize_and_get_metadata")
 """What Ray says of a replica that starts; it has nothing to lose yet and is left alone."""

@@ -55,7 +55,7 @@ def demo(
 
     Examples: `portrait demo` · `portrait demo --keep-serving`
     """
-    from services.demo import run
+    from services.demo.run import run
 
     settings = settings_with(home=home)
     run(settings, out=out, keep_serving=keep_serving, fresh=fresh)
@@ -70,7 +70,7 @@ def rebuild(
 
     Example: `portrait rebuild --user 123 --user 456`
     """
-    from services.rebuild import rebuild as rebuild_profiles
+    from services.rebuild.run import rebuild as rebuild_profiles
     from services.workflow import stores
 
     settings = settings_with(home=home)

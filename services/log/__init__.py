@@ -1,5 +1,5 @@
 """The event log: appended to, read, and let go once it is applied and archived.
 
 Belongs here: its entries, keys and scripts. Not here: what an entry does to a profile
-(`services.updater`).
+(`services.update.updater`).
 """

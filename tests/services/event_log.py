@@ -14,7 +14,7 @@ from services.log.append import Appender
 from services.log.receipt import Appended
 from services.settings import Settings
 from services.transition import Transition
-from services.updater import UpdaterLoop
+from services.update.updater import UpdaterLoop
 
 PARTITIONS = 4
 PATIENCE_S = 20.0

@@ -13,7 +13,7 @@ from services.client import Client
 from services.embedded import free_port
 from services.gateway import create_app
 from services.settings import Settings
-from services.updater import UpdaterLoop
+from services.update.updater import UpdaterLoop
 
 ADMIN_KEY = "test-admin"
 

@@ -34,7 +34,7 @@ from services.cli import app
 from services.log.archiver import Archiver
 from services.log.keys import log_key, voided_key
 from services.transition import Transition
-from services.updater import UpdaterLoop
+from services.update.updater import UpdaterLoop
 
 BATCH = 2
 

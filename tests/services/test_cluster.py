@@ -17,7 +17,6 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.live_row import row_key
 from feature_repo.online_store import read_live
 from services import dead_letters
-from services.lease import lease_key
 from services.log.append import Appender
 from services.log.keys import (
     cursor_key,
@@ -28,6 +27,7 @@ from services.log.keys import (
     today,
     voided_key,
 )
+from services.update.lease import lease_key
 from tests.feature_repo.feast_read import feast_sdk_versions, feast_versions
 
 LEASE_MS = 1000

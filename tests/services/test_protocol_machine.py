@@ -37,9 +37,9 @@ from services.dead_letters import drop, letters, retry
 from services.log.archiver import Archiver
 from services.log.keys import cursor_key, erased_key, log_key
 from services.log.receipt import Appended
-from services.refold import refold
+from services.rebuild.refold import refold
 from services.transition import Transition
-from services.updater import UpdaterLoop
+from services.update.updater import UpdaterLoop
 
 USERS = tuple(f"u{n}" for n in range(5))
 EXAMPLES = 12
@@ -69,8 +69,8 @@ class UpdatePath(RuleBasedStateMachine):
         self.versions: dict[str, int] = {}
         self.commits: list[tuple[int, dict[str, Any]]] = []
         self.patches = [
-            mock.patch("services.updater.commit", self.commit),
-            mock.patch("services.updater._JOIN_S", 0.001),  # nobody else acts meanwhile
+            mock.patch("services.update.updater.commit", self.commit),
+            mock.patch("services.update.updater._JOIN_S", 0.001),  # nobody else acts meanwhile
             mock.patch("services.log.reader.BLOCK_MS", 1),
         ]
         for patch in self.patches:

@@ -22,7 +22,7 @@ from feature_repo.errors import InvalidSettingError
 from feature_repo.online_store import read_live
 from services.client import Client
 from services.embedded import connect, free_port, running_url
-from services.rebuild import rebuild
+from services.rebuild.run import rebuild
 from services.serve import check, running
 from services.settings import Settings
 

@@ -9,8 +9,8 @@ from simulator.commands import HANDLERS, Command
 from simulator.server import Server
 
 from feature_repo.live_store import _COMMIT
-from services.lease import _BEAT
 from services.log.writer import APPEND
+from services.update.lease import _BEAT
 
 SEQUENCES = 60
 LENGTH = 60

@@ -10,7 +10,7 @@ from services.log.keys import cursor_key, log_key
 from services.log.receipt import Appended, stream_id
 from services.settings import Settings
 from services.transition import Transition
-from services.updater import UpdaterLoop
+from services.update.updater import UpdaterLoop
 from simulator.actors import Client, Gateway
 from simulator.disk import Disk
 from simulator.invariants import Fingerprint, Monitor, ViolatedError, settled
@@ -96,13 +96,13 @@ class Scenario:
     def _stand_ins(self) -> dict[str, dict[str, Any]]:
         silent, connect = _Silent(), self._connect
         return {
-            "services.updater": {
+            "services.update.updater": {
                 "threading": threads(self.world), "connect": connect, "Tally": _Silent,
                 "SETTLE_MS": SETTLE_MS,
                 "Archive": lambda root: self.disk.archive(), "_log": silent,
             },
             "services.log.reader": {"connect": connect, "_log": silent},
-            "services.lease": {"_log": silent},
+            "services.update.lease": {"_log": silent},
             "services.log.append": {"_log": silent},
             "services.log.archiver": {
                 "compact": self.disk.compact, "COMPACT_EVERY_S": 1.0, "_log": silent,

@@ -1,8 +1,8 @@
 """The product's scripts by their digests: for the trace, and for faults that are aimed."""
 
 from feature_repo import live_store
-from services import lease
 from services.log import archiver, writer
+from services.update import lease
 from simulator.server import Command
 
 _NAMES = {

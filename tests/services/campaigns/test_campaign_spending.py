@@ -26,7 +26,7 @@ from services.campaigns.keys import decisions_key, sent_key, state_key
 from services.campaigns.ledger import Ledger, Wanted
 from services.settings import Settings
 from services.transition import Transition
-from services.updater import UpdaterLoop
+from services.update.updater import UpdaterLoop
 
 HOUR_MS = 3_600_000
 START_MS = 1_700_000_000_000

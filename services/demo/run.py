@@ -16,12 +16,12 @@ from typing import Any
 
 import orjson
 
-from services import report
 from services.client import Client
+from services.demo import report
+from services.demo.findings import figures, shopper, show_summary
+from services.demo.replay import parity, replay, with_held_out
 from services.embedded import free_port
-from services.findings import figures, shopper, show_summary
 from services.progress import Step, console, step
-from services.replay import parity, replay, with_held_out
 from services.settings import Settings
 
 CUT_OFF = datetime(2017, 12, 18, tzinfo=UTC)
@@ -150,7 +150,7 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
         )
 
     def load(tell: Step) -> dict[str, Any]:
-        from services.rebuild import rebuild
+        from services.rebuild.run import rebuild
 
         rows = load_features(CUT_OFF.replace(month=1, day=1), CUT_OFF, tell)
         return {"rows": rows, "profiles": rebuild(settings, users=None, progress=tell)}

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from feature_repo import explicit
 from feature_repo.events import EventRecord
-from services.event_history import read_all
+from services.history.newest import read_all
+from services.recommend.asked import Asked
 from services.recommend.score import Facts, of_item
 from services.recommend.shopper import Shopper
-from services.shoppers import Asked
 from services.state import GatewayState
 
 MAX_HISTORY: Final = 5_000
@@ -175,7 +175,7 @@ def shown(
         Contributions shown.
     """
     from feature_repo.events import iso
-    from services.narrative import sentence
+    from services.recommend.narrative import sentence
 
     about = found.items[item]
     column = found.values[:, item]

@@ -22,8 +22,8 @@ from feature_repo.errors import PortraitError, StoreUnavailableError
 from feature_repo.events import EventRecord
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import read_live
-from services.history import PartitionHistory
-from services.linked_history import LinkedHistory, owners_of
+from services.history.linked import LinkedHistory, owners_of
+from services.history.users import PartitionHistory
 from services.links import Placed, first_links, fresh_links, woven
 from services.log.batch import Batch, cut
 from services.log.keys import cursor_key, log_key

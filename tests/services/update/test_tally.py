@@ -13,7 +13,7 @@ from feature_repo.live_store import commit
 from services import popularity
 from services.log.keys import log_key
 from services.patience import Patience
-from services.tally import STATS_KEY, Tally
+from services.update.tally import STATS_KEY, Tally
 
 
 def _bought(*items: str) -> EventRecord:

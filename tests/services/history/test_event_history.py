@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from feature_repo.archive import Archive, LogPosition, Span
 from feature_repo.connection import connect_async
 from feature_repo.events import EventRecord
-from services import event_history
-from services.event_history import Position, read_events
+from services.history import newest as event_history
+from services.history.newest import Position, read_events
 from services.log.keys import cursor_key, log_key
 
 USER, OTHER = ("{p003}" + letter * 26 for letter in "ab")

@@ -2,7 +2,7 @@
 
 Belongs here: who is rebuilt, and what else follows from history (catalogue, popularity, the
 snapshot for the offline store). How some users' rows are made and put in place without
-holding the updaters up is `refold`'s, where that runs `rebuild_jobs`'s.
+holding the updaters up is `refold`'s, where that runs `jobs`'s.
 """
 
 import secrets
@@ -27,11 +27,11 @@ from feature_repo.errors import PortraitError
 from feature_repo.part_set import part_writer
 from services import catalogue, models, popularity
 from services.embedded import connect
-from services.linked_history import restore_owners
+from services.history.linked import restore_owners
 from services.log.archiver import decoded
 from services.log.keys import log_key
-from services.model_switch import switch_model
-from services.rebuild_jobs import SNAPSHOT, TIMEOUT_S, Job, results
+from services.rebuild.jobs import SNAPSHOT, TIMEOUT_S, Job, results
+from services.rebuild.model_switch import switch_model
 from services.settings import Settings
 
 __all__ = ["rebuild", "switch_model"]

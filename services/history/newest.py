@@ -9,7 +9,7 @@ from feature_repo.archive import Archive, LogPosition, Span
 from feature_repo.connection import translated
 from feature_repo.entity import partition_of
 from feature_repo.events import EventRecord
-from services.history import database
+from services.history.users import database
 from services.log.archiver import decoded
 from services.log.keys import cursor_key, log_key
 

@@ -3,7 +3,7 @@
 Belongs here: one group of users of one partition, while an updater may go on applying their
 events. Nobody is held up: a row is replaced only if it is still the one that the history was
 read for, else what happened since is folded on top. Not here: which users, and where this
-runs (`rebuild`).
+runs (`run`).
 """
 
 import uuid
@@ -18,12 +18,12 @@ from feature_repo.connection import translated
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import read_versions, replace_live
-from services.history import PartitionHistory
-from services.lease import Leases
-from services.linked_history import LinkedHistory
+from services.history.linked import LinkedHistory
+from services.history.users import PartitionHistory
 from services.links import fresh_links
 from services.log.keys import erased_key
 from services.transition import Transition
+from services.update.lease import Leases
 
 ATTEMPTS: Final = 8
 """How often rows that move are tried again before their partition's lease is taken."""

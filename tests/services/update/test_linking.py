@@ -20,16 +20,18 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import EventRecord, ItemRecord
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import read_live
-from services import linking, models, rebuild_jobs, updater
+from services import models
 from services.dead_letters import letters, retry
 from services.links import woven
 from services.log.archiver import Archiver
 from services.log.keys import cursor_key, log_key, owners_key
 from services.log.receipt import Appended
-from services.rebuild import rebuild
+from services.rebuild import jobs as rebuild_jobs
+from services.rebuild.run import rebuild
 from services.settings import Settings
 from services.transition import Transition
-from services.updater import UpdaterLoop
+from services.update import linking, updater
+from services.update.updater import UpdaterLoop
 
 KNOWN, OTHER = TENANT.entity("known"), TENANT.entity("other")
 PHONE, LAPTOP = TENANT.anonymous("phone"), TENANT.anonymous("laptop")

@@ -7,11 +7,11 @@ from starlette.responses import Response
 
 from services.answer_schemas import EXPLAINED
 from services.answers import answer, gateway
-from services.contributions import Contributions, contributions, shown
 from services.problems import ProblemError
 from services.profiles import After, UserId
+from services.recommend.asked import of_user
+from services.recommend.contributions import Contributions, contributions, shown
 from services.serving import Serving
-from services.shoppers import of_user
 from services.state import GatewayState
 
 router = APIRouter(prefix="/v1/users", tags=["recommendations"])

@@ -17,7 +17,7 @@ from feature_repo import explicit
 from feature_repo.events import EventRecord, ItemRecord
 from services.catalogue import Catalogue, Entry
 from services.client import Client
-from services.narrative import sentence
+from services.recommend.narrative import sentence
 from services.recommend.recommender import Recommender
 from services.recommend.score import of_item
 from services.recommend.shopper import Shopper

@@ -17,7 +17,7 @@ from feature_repo.entity import partition_of
 from feature_repo.events import EventRecord
 from feature_repo.live_row import row_key
 from feature_repo.script import Script
-from services.history import PartitionHistory
+from services.history.users import PartitionHistory
 from services.links import Placed, first_links, owner_of, woven
 from services.log.archiver import decoded
 from services.log.keys import erased_key, log_key, owners_key

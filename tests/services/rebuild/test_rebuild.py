@@ -18,16 +18,18 @@ from feature_repo.errors import PortraitError, StoreUnavailableError
 from feature_repo.events import EventRecord
 from feature_repo.live_row import LiveState, row_key
 from feature_repo.live_store import load_live, read_live, replace_live
-from services import models, rebuild_jobs, refold
+from services import models
 from services.dead_letters import drop, letters, retry, voided
 from services.log.archiver import Archiver, decoded
 from services.log.keys import cursor_key, log_key
-from services.model_switch import followed, switch_model
-from services.rebuild import rebuild
-from services.refold import ATTEMPTS
+from services.rebuild import jobs as rebuild_jobs
+from services.rebuild import refold
+from services.rebuild.model_switch import followed, switch_model
+from services.rebuild.refold import ATTEMPTS
+from services.rebuild.run import rebuild
 from services.settings import Settings
 from services.transition import Transition
-from services.updater import UpdaterLoop
+from services.update.updater import UpdaterLoop
 
 PARTITIONS = 4
 
@@ -432,7 +434,7 @@ def test_everyone_is_rebuilt_again_and_again_while_events_come_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """I2 and I3: every row is the fold of its log at the end, and no version ever falls."""
-    monkeypatch.setattr("services.updater.SETTLE_MS", 0)  # the archive grows meanwhile
+    monkeypatch.setattr("services.update.updater.SETTLE_MS", 0)  # the archive grows meanwhile
     assert settings.redis_url
     busy = settings.model_copy(update={"archive_every_s": 0.05})
     updater = updater_of(busy)

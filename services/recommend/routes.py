@@ -12,19 +12,19 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import now_ms as wall_ms
 from services.answer_schemas import RECOMMENDED
 from services.answers import answer, gateway
-from services.contributions import contributions, shown
-from services.impressions import Shown
 from services.profiles import UserId
-from services.recommend.respond import respond, source, timing
-from services.recommend.wish import Wish
-from services.recommendation_requests import (
+from services.recommend.asked import Asked, of_session, of_user
+from services.recommend.contributions import contributions, shown
+from services.recommend.impressions import Shown
+from services.recommend.requests import (
     ASKING_PARAMETERS,
     RankItem,
     RankRequest,
     Session,
     asking,
 )
-from services.shoppers import Asked, of_session, of_user
+from services.recommend.respond import respond, source, timing
+from services.recommend.wish import Wish
 from services.state import GatewayState
 
 router = APIRouter(prefix="/v1", tags=["recommendations"])

@@ -23,7 +23,7 @@ from feature_repo.errors import PortraitError, StoreUnavailableError
 from feature_repo.live_row import LiveState
 from feature_repo.part_set import write_part
 from services import models
-from services.refold import refold
+from services.rebuild.refold import refold
 from services.settings import Settings
 from services.transition import Transition
 from training.own_signals import own_signals

@@ -9,9 +9,9 @@ import pytest
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import EventRecord
-from services import impressions
-from services.impressions import Impressions, Shown, records
 from services.log.receipt import Appended
+from services.recommend import impressions
+from services.recommend.impressions import Impressions, Shown, records
 
 
 class Log:

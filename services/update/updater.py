@@ -29,16 +29,16 @@ from feature_repo.live_row import LiveState
 from feature_repo.live_store import commit, read_batch
 from services import heap
 from services.audiences.watch import AudienceWatch
-from services.lease import LEASE_MS, UPDATERS, Leases
-from services.linking import Linking
 from services.log.archiver import SETTLE_MS, Archiver
 from services.log.batch import Batch, cut
 from services.log.reader import reader
-from services.pace import Pace
 from services.patience import Patience
 from services.settings import Settings
-from services.tally import STATS_KEY, Tally
 from services.transition import Transition
+from services.update.lease import LEASE_MS, UPDATERS, Leases
+from services.update.linking import Linking
+from services.update.pace import Pace
+from services.update.tally import STATS_KEY, Tally
 
 _BACKOFF_S: Final = 0.2
 _JOIN_S: Final = 0.2  # an owner that lacks partitions looks for them so often
@@ -58,7 +58,7 @@ class UpdaterLoop:
     transition
         What an event does to a row.
     lease_ms
-        See `services.lease.Leases`.
+        See `services.update.lease.Leases`.
     """
 
     def __init__(

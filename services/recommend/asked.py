@@ -1,7 +1,7 @@
 """Who asks: a user's row, or a session that is sent along, as recommendations see it.
 
 Belongs here: reading what is known of a user, and saying why it may be less than usual. Not
-here: what follows from it (`services.recommend`).
+here: what follows from it (the stages).
 """
 
 from collections.abc import Sequence

@@ -10,11 +10,11 @@ from event_log import TENANT, Sum, append, drain, event, loop, users_of
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import commit, replace_live
 from feature_repo.online_store import read_live
-from services import updater as updater_module
-from services.lease import Leases
 from services.log.batch import USER_EVENTS
 from services.log.keys import cursor_key, log_key
-from services.tally import STATS_KEY
+from services.update import updater as updater_module
+from services.update.lease import Leases
+from services.update.tally import STATS_KEY
 
 
 def row_of(client: redis.Redis, user: str) -> LiveState:

@@ -13,9 +13,9 @@ from store_nodes import Node, wait_until
 
 from feature_repo.events import EventRecord
 from feature_repo.online_store import read_live
-from services.lease import UPDATERS, Leases, lease_key
-from services.tally import STATS_KEY
-from services.updater import UpdaterLoop
+from services.update.lease import UPDATERS, Leases, lease_key
+from services.update.tally import STATS_KEY
+from services.update.updater import UpdaterLoop
 
 LEASE_MS = 600
 

@@ -4,7 +4,7 @@ import pytest
 from event_log import event, users_of
 
 from services.log.batch import USER_EVENTS, LogEntry, cut
-from services.pace import IDLE_ENTRIES, ROUND_BYTES, ROUND_ENTRIES, SLOW_S, Pace
+from services.update.pace import IDLE_ENTRIES, ROUND_BYTES, ROUND_ENTRIES, SLOW_S, Pace
 
 
 def entries(users: list[str], size: int = 0) -> list[LogEntry]:

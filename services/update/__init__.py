@@ -1,0 +1,1 @@
+"""The update path: who applies what stands in the log to profiles."""
