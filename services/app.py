@@ -52,7 +52,7 @@ def build(args: Mapping[str, Any]) -> Any:
             "set PORTRAIT_REDIS_URL, or use `portrait serve`, which starts one"
         )
     if digest is None and settings.api_key is not None:
-        from services.api_keys import digest as digest_of
+        from services.http.api_keys import digest as digest_of
 
         digest = digest_of(settings.api_key.get_secret_value())
     rule_book.load(settings.rules)  # wrong rules are refused before anything is deployed

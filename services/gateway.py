@@ -13,15 +13,16 @@ from starlette.responses import Response
 
 from feature_repo.errors import PortraitError
 from feature_repo.events import pointer
-from services import heap, ingest, items, operations, privacy, profiles, slashes
+from services import heap, ingest, items, operations, privacy, profiles
 from services.analytics import routes as analytics
 from services.audiences import questions as audience_questions
 from services.audiences import routes as audiences
 from services.campaigns import report_routes as campaign_reports
 from services.campaigns import routes as campaigns
-from services.middleware import OPEN, Frame, Metrics
-from services.openapi import describe
-from services.problems import Problem, ProblemError, page
+from services.http import slashes
+from services.http.middleware import OPEN, Frame, Metrics
+from services.http.openapi import describe
+from services.http.problems import Problem, ProblemError, page
 from services.recommend import explanation_routes as explanations
 from services.recommend import routes as recommendations
 from services.settings import Settings

@@ -25,7 +25,7 @@ STRIPPED_HEADERS: Final = (
 
 MAX_CONTENT_LENGTH: Final = 6_000_000
 MAX_HEADER_BYTES: Final = 16 * 1024
-"""As `services.limits` has it; HAProxy's own buffer (32 KB) also holds the request line."""
+"""As `services.http.limits` has it; HAProxy's own buffer (32 KB) also holds the request line."""
 HEADER_TIMEOUT_S: Final = 10
 """Longest time in which a request's head must arrive."""
 IDLE_TIMEOUT_S: Final = 75

@@ -23,13 +23,13 @@ from feature_repo.events import (
     problems,
     to_record,
 )
-from services import body
 from services.answer_schemas import EVENT, EVENT_BATCH
 from services.answers import answer, gateway
+from services.http import body
+from services.http.middleware import Metrics
+from services.http.openapi import EVENT_EXAMPLE, batch_of, body_of
+from services.http.problems import ProblemError
 from services.log.receipt import Appended, merged
-from services.middleware import Metrics
-from services.openapi import EVENT_EXAMPLE, batch_of, body_of
-from services.problems import ProblemError
 from services.profiles import current
 from services.state import STORE_BOUND_S, GatewayState
 

@@ -8,11 +8,11 @@ from starlette.responses import Response
 
 from feature_repo.catalogue import Item
 from feature_repo.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, iso, problems
-from services import body
 from services.answer_schemas import ITEM, ITEM_BATCH, ITEM_PUT, SIMILAR
 from services.answers import answer, gateway
-from services.openapi import ITEM_EXAMPLE, batch_of, body_of
-from services.problems import ProblemError
+from services.http import body
+from services.http.openapi import ITEM_EXAMPLE, batch_of, body_of
+from services.http.problems import ProblemError
 
 router = APIRouter(prefix="/v1/items", tags=["items"])
 

@@ -15,8 +15,8 @@ from feature_repo.explicit_state import ExplicitProfile
 from services.answer_schemas import CONSENTED, CONSENTS, EXPORTED
 from services.answers import answer, gateway
 from services.history.newest import read_all
+from services.http.problems import ProblemError
 from services.ingest import take
-from services.problems import ProblemError
 from services.profiles import After, UserId, current
 from services.state import GatewayState
 

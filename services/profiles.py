@@ -14,7 +14,7 @@ from feature_repo.live_row import LiveState
 from services.answer_schemas import EVENTS
 from services.answers import answer, gateway
 from services.history.newest import Position, read_all
-from services.problems import ProblemError
+from services.http.problems import ProblemError
 from services.profile_schemas import PROFILE
 from services.serving import Serving
 from services.state import GatewayState

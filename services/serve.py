@@ -24,10 +24,10 @@ import redis
 
 from feature_repo.connection import connect as connect_store
 from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavailableError
-from services import api_keys
 from services.client import Client
 from services.embedded import connect, die_with
 from services.haproxy import drain
+from services.http import api_keys
 from services.logs import configure, hush_feast
 from services.ray_runtime import environment, start_application, start_ray, stop_ray
 from services.recommend import rule_book

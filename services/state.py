@@ -16,7 +16,6 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
 from services import popularity
 from services.analytics.cube import AnalyticsCube
-from services.api_keys import KeyRing
 from services.applied import Applied
 from services.audiences.definitions import Definitions
 from services.audiences.index import AudienceIndex
@@ -26,12 +25,13 @@ from services.campaigns.ledger import Ledger
 from services.catalogue import CHANGED, Catalogue
 from services.clock import ServiceClock
 from services.health import Probe
+from services.http.api_keys import KeyRing
+from services.http.problems import ProblemError
+from services.http.rate_limits import RateLimits
 from services.links import owner_of
 from services.log.append import Appender
 from services.log.keys import owners_key
 from services.log.receipt import Receipt
-from services.problems import ProblemError
-from services.rate_limits import RateLimits
 from services.recommend import rule_book
 from services.recommend.impressions import Counted, Impressions
 from services.recommend.recommender import Recommender
@@ -60,7 +60,7 @@ class GatewayState:
     url
         URL of the store.
     admin_digest
-        See `services.api_keys.KeyRing`.
+        See `services.http.api_keys.KeyRing`.
     drain_file
         While this file exists, the service is about to end; None outside ``portrait serve``.
     impressions

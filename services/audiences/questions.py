@@ -17,7 +17,7 @@ from services.audiences.answers import MAX_PAGE, Answers
 from services.audiences.definitions import check
 from services.audiences.requests import AsOf, Name, all_known, moment_of, read_document
 from services.audiences.stream import STREAM_ID, newest, stream
-from services.problems import ProblemError
+from services.http.problems import ProblemError
 from services.state import GatewayState
 
 router = APIRouter(prefix="/v1/audiences", tags=["audiences"])

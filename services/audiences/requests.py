@@ -10,9 +10,9 @@ from feature_repo.audiences.rules import Definition
 from feature_repo.audiences.values import moment_ms
 from feature_repo.errors import InvalidRuleError
 from feature_repo.events import MAX_BATCH_BYTES
-from services import body
 from services.audiences.definitions import Audience
-from services.problems import ProblemError
+from services.http import body
+from services.http.problems import ProblemError
 from services.state import GatewayState
 
 YAML_TYPES: Final = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})

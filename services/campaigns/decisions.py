@@ -21,9 +21,9 @@ from services.campaigns.events import Asked, body_of, records
 from services.campaigns.ledger import Settled, Spent, Wanted
 from services.campaigns.scores import score_of
 from services.history.newest import last_tz
+from services.http.problems import ProblemError
 from services.ingest import ERASED
 from services.log.keys import erased_key
-from services.problems import ProblemError
 from services.recommend.asked import SERVICE
 from services.state import GatewayState
 

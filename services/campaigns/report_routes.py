@@ -11,7 +11,7 @@ from services.campaigns import plots
 from services.campaigns import schemas as said
 from services.campaigns.report import report
 from services.campaigns.requests import Name
-from services.problems import ProblemError
+from services.http.problems import ProblemError
 from services.state import GatewayState
 
 router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"])

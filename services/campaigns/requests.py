@@ -12,7 +12,7 @@ from feature_repo.errors import InvalidRuleError
 from feature_repo.event_fields import Id, check_tz, parse_time
 from feature_repo.events import DEDUP_WINDOW_MS, MAX_FUTURE_MS
 from services.audiences.requests import read_document
-from services.problems import ProblemError
+from services.http.problems import ProblemError
 from services.state import GatewayState
 
 MAX_PAGE: Final = 1000

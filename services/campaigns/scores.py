@@ -17,7 +17,7 @@ from feature_repo.campaigns.assignment import random_score
 from feature_repo.live_row import LiveState
 from services.audiences.requests import all_known
 from services.campaigns.definitions import Stored
-from services.problems import ProblemError
+from services.http.problems import ProblemError
 from services.state import GatewayState
 
 _ONE = "SELECT value FROM scores JOIN users USING (u) WHERE entity = $entity AND name = $name"

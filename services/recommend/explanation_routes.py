@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from services.answer_schemas import EXPLAINED
 from services.answers import answer, gateway
-from services.problems import ProblemError
+from services.http.problems import ProblemError
 from services.profiles import After, UserId
 from services.recommend.asked import of_user
 from services.recommend.contributions import Contributions, contributions, shown

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from feature_repo.event_fields import Category, Id
 from feature_repo.events import EventItem, problems
-from services.problems import ProblemError
+from services.http.problems import ProblemError
 from services.recommend.rules import Among, Explore, Range, Repeat, Rules
 
 _Price = Annotated[float | None, Field(ge=0, allow_inf_nan=False)]

@@ -13,10 +13,10 @@ import uvicorn
 from gateway_thread import ADMIN_KEY
 from store_nodes import wait_until
 
-from services import api_keys
 from services.client import Client
 from services.embedded import die_with, free_port
 from services.gateway import create_app
+from services.http import api_keys
 from services.settings import Settings
 
 

@@ -7,8 +7,8 @@ import pytest
 import redis
 from gateway_thread import Api
 
-from services import api_keys
 from services.client import ApiError, Client
+from services.http import api_keys
 from tests.feature_repo import analytics_shop as shop
 
 ROUTES = ("trends", "drift", "retention", "funnel", "rfm", "habits", "affinities")

@@ -13,9 +13,9 @@ import redis
 from gateway_thread import ADMIN_KEY, Api
 from store_nodes import wait_until
 
-from services import api_keys
 from services.client import Client
 from services.gateway import create_app
+from services.http import api_keys
 from services.settings import Settings
 
 _users = itertools.count()

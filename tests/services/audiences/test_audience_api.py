@@ -11,9 +11,9 @@ from gateway_thread import Api
 from feature_repo.archive import Archive, LogPosition
 from feature_repo.entity import Tenant
 from feature_repo.events import EventRecord, ItemRecord
-from services import api_keys
 from services.audiences.definitions import KEY
 from services.client import Client
+from services.http import api_keys
 
 DAY_MS = 86_400_000
 START_MS = 1_700_000_000_000 // DAY_MS * DAY_MS

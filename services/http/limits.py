@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
 from feature_repo.events import MAX_BATCH_BYTES
-from services.problems import Problem, ProblemError
+from services.http.problems import Problem, ProblemError
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 """Names and values of all header fields of a request."""

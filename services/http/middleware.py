@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services import limits, slashes
-from services.api_keys import KeyRing, digest
-from services.problems import Problem
-from services.rate_limits import RateLimits
+from services.http import limits, slashes
+from services.http.api_keys import KeyRing, digest
+from services.http.problems import Problem
+from services.http.rate_limits import RateLimits
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPEN: Final = ("/health/", "/problems/", "/docs", "/openapi.json", "/redoc", "/favicon.ico")

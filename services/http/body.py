@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from feature_repo.events import MAX_BATCH_EVENTS
-from services.problems import ProblemError
+from services.http.problems import ProblemError
 
 JSON_TYPES: Final = frozenset({"application/json"})
 NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})

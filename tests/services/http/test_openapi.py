@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 
 from services.client import Client
 from services.gateway import create_app
-from services.problems import TYPES
+from services.http.problems import TYPES
 from services.settings import Settings
 
 CHECKS = [

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from feature_repo.catalogue import Item
 from feature_repo.events import Event, EventItem
-from services.problems import TYPES
+from services.http.problems import TYPES
 
 _REF: Final = "#/components/schemas/{model}"
 _NDJSON: Final = "application/x-ndjson"
