@@ -57,7 +57,7 @@ serve: $(BUILT) ## the HTTP service on http://127.0.0.1:8080
 	@$(BIN)/portrait serve $(ARGS)
 
 test: $(BUILT) ## every test that takes under a minute
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(BUILT) ## the slow suites
 	@$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
