@@ -27,7 +27,7 @@ PARTS: Final = {
         ("pseudonym", r"feature_repo/entity\.py"),
         ("encode event", r"^(?:EventRecord\.)?encode \(feature_repo/events\.py"),
         ("append", r"services/log/(?!receipt)"),
-        ("read body", r"services/(?:body|limits)"),
+        ("read body", r"services/http/(?:body|limits)"),
         ("validate", r"services/(?:ingest|catalogue)|feature_repo/event|pydantic/"),
     ),
     "Updater": (
@@ -39,8 +39,8 @@ PARTS: Final = {
         ("commit", r"feature_repo/live_store"),
         ("profile fold", r"feature_repo/explicit"),
         ("transition", r"services/transition"),
-        ("counts", r"services/(?:popularity|tally)"),
-        ("read log", r"_round \(services/updater|services/log/"),
+        ("counts", r"services/(?:popularity|update/tally)"),
+        ("read log", r"_round \(services/update/updater|services/log/"),
     ),
 }
 """Parts of each replica: the first pattern that any frame of a sample matches names its part."""
