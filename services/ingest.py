@@ -31,7 +31,7 @@ from services.http.openapi import EVENT_EXAMPLE, batch_of, body_of
 from services.http.problems import ProblemError
 from services.log.receipt import Appended, merged
 from services.profiles import current
-from services.state import STORE_BOUND_S, GatewayState
+from services.state import GatewayState
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 
@@ -230,5 +230,4 @@ def _check_time(event: Event, now: int) -> None:
 async def _append(state: GatewayState, records: list[EventRecord]) -> list[Appended]:
     # The appender works in a task of its own: a client that hangs up cancels this handler,
     # never the write. The bound grows with the batch.
-    bound_s = STORE_BOUND_S + len(records) / 1000
-    return await state.bounded(state.appender.append(records), bound_s)
+    return await state.bounded(state.appender.append(records), len(records) / 1000)

@@ -44,6 +44,13 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest time in which a request's body must arrive, seconds",
     )
+    store_bound_s: float = Field(
+        default=0.9,
+        gt=0,
+        le=30,
+        description="Longest wait of a request for the store before it is answered 503, seconds; "
+        "raise it, and ?socket_timeout=SECONDS in the URL, for a store behind a slow link",
+    )
     rate_limit_per_min: int = Field(
         default=0, ge=0, description="Requests a minute that an API key may make; 0: no limit"
     )

@@ -43,8 +43,6 @@ from services.user_features import UserFeatures
 _POPULAR_EVERY_S: Final = 2.0
 POPULAR_POOL: Final = 2000
 """Items whose popularity and trend a gateway knows."""
-STORE_BOUND_S: Final = 0.9
-"""No request waits longer than this for a store that is away."""
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -136,8 +134,8 @@ class GatewayState:
         await self.catalogue.stop()
         await self.store.aclose()
 
-    async def bounded(self, work: Awaitable[_T], timeout_s: float = STORE_BOUND_S) -> _T:
-        """Await a call to the store, but not for long.
+    async def bounded(self, work: Awaitable[_T], more_s: float = 0.0) -> _T:
+        """Await a call to the store for ``settings.store_bound_s`` and ``more_s``, no longer.
 
         Raises
         ------
@@ -146,7 +144,7 @@ class GatewayState:
         """
         try:
             with translated():
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(self.settings.store_bound_s + more_s):
                     return await work
         except TimeoutError:
             raise StoreUnavailableError("the online store does not answer: retry") from None

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+from running_clock import running_s
 
 from feature_repo.connection import connect, connect_async, in_our_words, translated
 from feature_repo.errors import InvalidSettingError, StoreUnavailableError
@@ -23,10 +24,10 @@ SECOND = 1.2  # the contract says one; a busy machine gets a little more
 
 
 def fails_fast(work: Callable[[], Any]) -> StoreUnavailableError:
-    start_s = time.monotonic()
+    start_s = running_s()
     with pytest.raises(StoreUnavailableError) as caught, translated():
         work()
-    assert time.monotonic() - start_s < SECOND
+    assert running_s() - start_s < SECOND
     return caught.value
 
 
@@ -127,10 +128,10 @@ def test_what_is_away_is_known_within_a_second_and_found_again(kind: Any, tmp_pa
                 node.pause()
             await asyncio.to_thread(fails_fast, lambda: client.get("a"))
             for _ in range(2):
-                start_s = time.monotonic()
+                start_s = running_s()
                 with pytest.raises(StoreUnavailableError), translated():
                     await other.get("a")
-                assert time.monotonic() - start_s < SECOND
+                assert running_s() - start_s < SECOND
             # New connections cannot even be made; nor does that take longer.
             fails_fast(lambda: connect(url).get("a"))
             for node in nodes:
@@ -159,9 +160,9 @@ def test_a_sentinel_that_hangs_is_asked_last(tmp_path: Path) -> None:
     with sentinels(tmp_path) as (url, (_, first, second)):
         first.pause()
         client = connect(url)
-        start_s = time.monotonic()
+        start_s = running_s()
         assert client.set("a", "1")
-        assert time.monotonic() - start_s < SECOND
+        assert running_s() - start_s < SECOND
         asked = client.connection_pool.sentinel_manager.sentinels
         ports = [s.connection_pool.connection_kwargs["port"] for s in asked]
         assert ports == [second.port, first.port]

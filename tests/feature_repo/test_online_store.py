@@ -15,6 +15,7 @@ from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from redis.crc import key_slot
+from running_clock import running_s
 
 from feature_repo.errors import (
     FencedError,
@@ -181,10 +182,10 @@ def test_a_server_that_is_away_is_known_within_a_second(tmp_path: Path, stopped:
         else:
             process.kill()
             process.wait()
-        start = time.monotonic()
+        start = running_s()
         with pytest.raises(StoreUnavailableError, match="does not answer"):
             read_live(client, [A])
-        assert time.monotonic() - start < 1.2
+        assert running_s() - start < 1.2
         client.close()
     finally:
         process.send_signal(signal.SIGCONT)

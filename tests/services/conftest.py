@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import redis
+from event_log import PATIENCE_S
 from gateway_thread import Api
 
 from feature_repo import store as feast_store
@@ -25,12 +26,17 @@ def make_api(
         client.flushall()
         client.close()
         home = tmp_path_factory.mktemp("home")
+        url = f"{redis_url}?socket_timeout={PATIENCE_S}&socket_connect_timeout={PATIENCE_S}"
         settings = Settings(
-            home=home, redis_url=redis_url, archive_every_s=3600, wait_ms=2000, **given
+            home=home,
+            redis_url=url,
+            archive_every_s=3600,
+            store_bound_s=PATIENCE_S,
+            **given,
         )
-        settings.export(redis_url)
+        settings.export(url)
         feast_store.apply()
-        api = Api(settings, redis_url)
+        api = Api(settings, url)
         started.append(api)
         api.start()
         api.start_updater()

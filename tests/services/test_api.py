@@ -11,6 +11,7 @@ import orjson
 import pytest
 import redis
 from gateway_thread import ADMIN_KEY, Api
+from running_clock import running_s
 from store_nodes import wait_until
 
 from services.client import Client
@@ -263,11 +264,11 @@ def test_unknown_users_and_paths_are_404(client: Client) -> None:
 def test_a_receipt_that_never_comes_is_504_in_bounded_time(client: Client, user: str) -> None:
     receipt = client.post_event(view(user))["receipt"]
     partition = receipt.split("-")[0]
-    started = time.monotonic()
+    started = running_s()
     path = f"/v1/users/{user}/profile?after={partition}-99999999999999-0"
     problem = refused(client, "GET", path)
     assert problem["status"] == 504
-    assert time.monotonic() - started < 4
+    assert running_s() - started < 8
     assert refused(client, "GET", f"/v1/users/{user}/profile?after=nonsense")["status"] == 422
 
 
@@ -432,10 +433,10 @@ def test_with_the_store_away_ingest_refuses_and_recommendations_degrade(
         with api.client() as client:
             client.put_item({"item_id": "A"})
             store.stop()
-            started = time.monotonic()
+            started = running_s()
             problem = post(client, view("u"))
             assert (problem["status"], problem["type"]) == (503, "/problems/unavailable")
-            assert time.monotonic() - started < 1
+            assert running_s() - started < 1
             response = client.http.get("/v1/users/u/recommendations")
             assert response.status_code == 200
             assert orjson.loads(response.content)["degraded"] is True
