@@ -31,8 +31,8 @@ class _Clock:
             return now_s - self._stood_s
 
     def _look(self) -> None:
-        while True:
-            time.sleep(_EVERY_S)
+        never = threading.Event()  # tests may replace time.sleep
+        while not never.wait(_EVERY_S):
             self.now_s()
 
 

@@ -1,83 +1,21 @@
 """Laws of importing: every row is accounted for, and importing again adds nothing."""
 
-import gzip
-import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shop_table import GOOD, T, archived, check_conservation, import_shop, write_shop
 
-from feature_repo import importers
-from feature_repo.archive import Archive
 from feature_repo.catalogue import load_catalogue
 from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidSourceError
-from feature_repo.events import MAX_EVENT_BYTES, Event, EventRecord
-from feature_repo.importers import ImportReport
+from feature_repo.events import MAX_EVENT_BYTES, Event
 from feature_repo.importers.lines import rules
 from feature_repo.importers.report import SET_ASIDE
-
-MAPPING = """
-source: shop
-columns: {time: when, user_id: who, type: what, item_id: item, order_id: order,
-          quantity: n, price: price, title: title, category: category}
-types: {view: view_item, buy: purchase}
-ignore_types: [ping]
-negative_quantity: refund
-currency: EUR
-"""
-NAMES = ["when", "who", "what", "item", "order", "n", "price", "title", "category"]
-
-
-def data_folder() -> Path:
-    told = os.environ.get("PORTRAIT_TEST_DATA")
-    folder = Path(told) if told else Path(__file__).parents[3] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("no evaluation data here: set PORTRAIT_TEST_DATA")
-    return folder
-
-
-def write_shop(folder: Path, rows: list[list[Any]]) -> tuple[Path, Path]:
-    table, mapping = folder / "shop.csv", folder / "shop.yaml"
-    pd.DataFrame(rows, columns=NAMES).to_csv(table, index=False)
-    mapping.write_text(MAPPING)
-    return table, mapping
-
-
-def import_shop(home: Path, table: Path, mapping: Path, **more: Any) -> ImportReport:
-    return importers.run("file", home=home, path=table, mapping=mapping, **more)
-
-
-def archived(home: Path) -> list[EventRecord]:
-    return [e for _, events in Archive(home / "archive/events").histories() for e in events]
-
-
-def check_conservation(report: ImportReport) -> None:
-    lost = sum(report.rejected.values()) + sum(report.set_aside.values())
-    assert report.rows_in == report.accepted + lost
-    rejects = (
-        pd.read_parquet(report.rejects_file)
-        if report.rejects_file.exists()
-        else pd.DataFrame({"source_row": [], "reason": [], "kind": []})
-    )
-    assert len(rejects) == lost
-    assert rejects["source_row"].is_unique
-    assert rejects["reason"].value_counts().to_dict() == {**report.rejected, **report.set_aside}
-
-
-T = "2020-05-01T10:00:00Z"
-GOOD = [
-    [T, "u1", "view", "A", "", "", "", "Coffee", "Grocery/Coffee"],
-    ["2020-05-01T10:05:00Z", "u1", "buy", "A", "o1", "2", "3.5", "Coffee", "Grocery/Coffee"],
-    ["2020-05-01T10:05:00Z", "u1", "buy", "B", "o1", "1", "1.0", "Milk", "Grocery/Milk"],
-    ["2020-05-02T10:05:00Z", "u1", "buy", "A", "o2", "-1", "3.5", "", ""],
-]
 
 
 def test_file_becomes_events(tmp_path: Path) -> None:
@@ -160,6 +98,8 @@ cells = st.one_of(
     ),
     st.text(max_size=6),
 )  # fmt: skip
+
+
 likely = st.tuples(
     st.sampled_from([T, "1588327500", "2020-05-03T00:00:00+02:00", "x"]),
     st.sampled_from(["u1", "u2", ""]),
@@ -171,6 +111,8 @@ likely = st.tuples(
     st.just(""),
     st.just(""),
 )
+
+
 row = st.one_of(likely.map(list), st.lists(cells, min_size=9, max_size=9))
 
 
@@ -262,149 +204,6 @@ def test_one_import_at_a_time(tmp_path: Path) -> None:
     import_shop(tmp_path / "home", table, mapping, progress=again)
     assert inner
     assert "another import" in inner[0]
-
-
-def test_api_form_ndjson(tmp_path: Path) -> None:
-    path = tmp_path / "events.ndjson"
-    good = {"type": "search", "user_id": "u", "time": T, "query": "tea"}
-    lines = [
-        orjson.dumps({**good, "id": "1"}), orjson.dumps(good), orjson.dumps({**good, "id": "1"}),
-        b"{", b"[]", orjson.dumps({"type": "search", "user_id": "u", "id": "2"}),
-        orjson.dumps({**good, "id": "3", "nonsense": 1}),
-    ]  # fmt: skip
-    path.write_bytes(b"\n".join(lines))
-    report = importers.run("file", home=tmp_path / "home", path=path)
-    check_conservation(report)
-    assert report.accepted == 2
-    assert report.rejected == {
-        "malformed_json": 2, "duplicate": 1, "unreadable_time": 1, "invalid_event": 1
-    }  # fmt: skip
-    assert importers.run("file", home=tmp_path / "home", path=path).events_new == 0
-
-
-def test_retailrocket(tmp_path: Path) -> None:
-    path = tmp_path / "events.csv"
-    path.write_text(
-        "timestamp,visitorid,event,itemid,transactionid\n"
-        "1433221332117,257597,view,355908,\n"
-        "1433221334000,257597,addtocart,355908,\n"
-        "1433221399999,257597,transaction,355908,4000\n"
-        "1433221399999,257597,transaction,15335,4000\n"
-    )
-    report = importers.run("retailrocket", home=tmp_path / "home", path=path)
-    check_conservation(report)
-    events = archived(tmp_path / "home")
-    assert [e.type for e in events] == ["view_item", "add_to_cart", "purchase"]
-    assert events[0].time_ms == 1433221332117
-    assert [i.item_id for i in events[2].items] == ["355908", "15335"]
-
-
-def test_taobao(tmp_path: Path) -> None:
-    path = tmp_path / "UserBehavior.csv"
-    path.write_text(
-        "1,2268318,2520377,pv,1511544070\n1,2333346,2520771,fav,1511561733\n"
-        "1,2576651,149192,cart,1511572885\n1,3830808,4181361,buy,1511593493\n"
-    )
-    report = importers.run("taobao", home=tmp_path / "home", path=path)
-    check_conservation(report)
-    events = archived(tmp_path / "home")
-    assert [e.type for e in events] == [
-        "view_item", "add_to_wishlist", "add_to_cart", "purchase"
-    ]  # fmt: skip
-    assert events[0].time_ms == 1511544070_000
-    assert events[3].items[0].category == "4181361"
-
-
-def test_time_zone_of_a_file(tmp_path: Path) -> None:
-    rows = [["2020-07-01 12:00:00", *GOOD[0][1:]], ["2020-07-01T12:00:00Z", *GOOD[0][1:]]]
-    table, mapping = write_shop(tmp_path, rows)
-    mapping.write_text(MAPPING + "time_zone: Europe/Berlin\n")
-    import_shop(tmp_path / "home", table, mapping)
-    assert [e.time_ms for e in archived(tmp_path / "home")] == [1593597600000, 1593604800000]
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        (None, "does not exist"),
-        ("source: [", "not YAML in line"),
-        ("source: shop", "/columns"),
-        (MAPPING + "colour: red", "/colour"),
-        (MAPPING.replace("what, item_id", "what, itm"), "/columns/itm"),
-        (MAPPING.replace("item_id: item,", "item_id: thing,"), "lacks the column 'thing'"),
-        (MAPPING + "time_zone: Mars/Base", "IANA"),
-        (MAPPING + "default_type: view_item", "either columns.type or default_type"),
-        (MAPPING + "time_unit: s", "can be read as a time"),
-    ],
-)
-def test_bad_mapping_is_one_line(tmp_path: Path, body: str | None, words: str) -> None:
-    table, mapping = write_shop(tmp_path, GOOD)
-    mapping.unlink()
-    if body is not None:
-        mapping.write_text(body)
-    with pytest.raises(InvalidSourceError) as raised:
-        import_shop(tmp_path / "home", table, mapping)
-    assert words in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("source", "name", "content", "words"),
-    [
-        ("amazon", None, None, "completejourney, retailrocket, taobao, file"),
-        ("retailrocket", None, None, "needs the path"),
-        ("retailrocket", "none.csv", None, "does not exist"),
-        ("retailrocket", "empty.csv", b"", "empty"),
-        ("retailrocket", "zip.csv", gzip.compress(b"a,b", mtime=0), "cannot be read as csv"),
-        ("retailrocket", "other.csv", b"a,b\n1,2\n", "it has: a, b"),
-        ("file", "x.csv", b"a,b\n1,2\n", "--mapping"),
-        ("completejourney", "x.csv", b"", "is missing"),
-    ],
-)
-def test_bad_source_is_one_line(
-    tmp_path: Path, source: str, name: str | None, content: bytes | None, words: str
-) -> None:
-    path = None if name is None else tmp_path / name
-    if path is not None and content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InvalidSourceError) as raised:
-        importers.run(source, home=tmp_path / "home", path=path)
-    assert words in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-RETAIL = """
-source: online_retail
-columns: {time: timestamp, user_id: user_id, type: event_type, item_id: item_id,
-          order_id: order_id, quantity: quantity, price: price, title: description,
-          is_merchandise: is_product}
-types: {purchase: purchase, return: refund}
-time_zone: Europe/London
-negative_quantity: refund
-currency: GBP
-"""
-
-
-def test_online_retail_through_a_mapping(tmp_path: Path) -> None:
-    table = pq.read_table(data_folder() / "online_retail.parquet").slice(0, 60_000)
-    pq.write_table(table, tmp_path / "retail.parquet")
-    (tmp_path / "retail.yaml").write_text(RETAIL)
-    report = import_shop(tmp_path / "home", tmp_path / "retail.parquet", tmp_path / "retail.yaml")
-    check_conservation(report)
-    assert report.rows_in == 60_000
-    assert report.accepted > 35_000
-    assert report.users > 900
-
-
-def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-    (tmp_path / "shop.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
-    (tmp_path / "shop.csv").write_text(page.split("```csv\n")[1].split("```")[0])
-    report = import_shop(tmp_path / "home", tmp_path / "shop.csv", tmp_path / "shop.yaml")
-    assert (report.rows_in, report.accepted) == (3, 3)
-    view, order = archived(tmp_path / "home")
-    assert (view.type, order.type, len(order.items)) == ("view_item", "purchase", 2)
-    assert order.time_ms - view.time_ms == 120_000
 
 
 def test_the_docs_name_every_reason() -> None:

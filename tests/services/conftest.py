@@ -1,5 +1,6 @@
 """A gateway and an updater on the session's real server, one pair a module."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,10 @@ from event_log import PATIENCE_S
 from gateway_thread import Api
 
 from feature_repo import store as feast_store
+from services.client import Client
 from services.settings import Settings
+
+_users = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +56,15 @@ def make_api(
 @pytest.fixture(scope="module")
 def api(make_api: Callable[..., Api]) -> Api:
     return make_api()
+
+
+@pytest.fixture
+def client(api: Api) -> Iterator[Client]:
+    with api.client() as client:
+        yield client
+
+
+@pytest.fixture
+def user() -> str:
+    """Return an id that no test had before."""
+    return f"user-{next(_users)}"

@@ -1,6 +1,6 @@
 """Behaviour analysis over HTTP: a gateway on a real store, and the archive of a made-up shop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,12 +19,6 @@ def api(make_api: Callable[..., Api]) -> Api:
     api = make_api()
     shop.write(api.settings.home, shop.table(), features=True)
     return api
-
-
-@pytest.fixture
-def client(api: Api) -> Iterator[Client]:
-    with api.client() as client:
-        yield client
 
 
 def test_every_analysis_says_as_of_when_and_by_how_many(client: Client) -> None:

@@ -2,25 +2,17 @@
 
 import itertools
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import orjson
 import pytest
-from gateway_thread import Api
 
 from services import answer_schemas, client_types
 from services.client import LONGEST_WAIT_S, ApiError, Client, TransientApiError
 from services.gateway import create_app
 from services.settings import Settings
-
-
-@pytest.fixture
-def client(api: Api) -> Iterator[Client]:
-    with api.client() as client:
-        yield client
-
 
 DEFINITION = {"rule": {"event": {"type": "login"}}, "consent": []}
 CAMPAIGN = {

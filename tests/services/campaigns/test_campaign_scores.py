@@ -1,7 +1,7 @@
 """Ranking by the model's chances, by stored uplift scores and by hash: thresholds and decisions."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -48,12 +48,6 @@ def api(make_api: Callable[..., Api], tmp_path_factory: pytest.TempPathFactory) 
         api.settings.home / "audiences" / "chances.parquet", pa.table(columns, schema=CHANCES)
     )
     return api
-
-
-@pytest.fixture
-def client(api: Api) -> Iterator[Client]:
-    with api.client() as client:
-        yield client
 
 
 def put(client: Client, name: str, **given: Any) -> None:

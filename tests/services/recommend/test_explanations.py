@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,6 @@ def stock(api: Api) -> None:
             [{"item_id": i, "title": f"Thing {i}", "category": category(i), "price": 2.0}
              for i in ITEMS]
         )  # fmt: skip
-
-
-@pytest.fixture
-def client(api: Api) -> Iterator[Client]:
-    with api.client() as client:
-        yield client
 
 
 def act(client: Client) -> str:

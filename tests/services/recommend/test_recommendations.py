@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,6 @@ def api(
               "price": 1.0 + n % 3} for n, i in enumerate(ITEMS)]
         )  # fmt: skip
     return api
-
-
-@pytest.fixture
-def client(api: Api) -> Iterator[Client]:
-    with api.client() as client:
-        yield client
 
 
 @pytest.fixture

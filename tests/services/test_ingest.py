@@ -1,0 +1,110 @@
+"""Events over HTTP: what is taken, what is refused and how it is said."""
+
+import gzip
+import time
+from typing import Any
+
+import orjson
+import pytest
+from api_calls import post, refused, view
+
+from services.client import Client
+
+
+def test_a_repeated_id_is_a_duplicate_with_the_same_receipt(client: Client, user: str) -> None:
+    first, again = (client.post_event(view(user, id="same-" + user)) for _ in range(2))
+    assert again == {**first, "status": "duplicate"}
+    assert client.profile(user, after=first["receipt"])["version"] == 1
+    # The source is part of the key.
+    other = client.post_event(view(user, id="same-" + user, source="web"))
+    assert other["status"] == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"type": "View Item"}, "/type"),
+        ({"items": []}, ""),
+        ({"user_id": None}, ""),
+        ({"surprise": 1}, "/surprise"),
+        ({"time": "yesterday"}, "/time"),
+        ({"items": [{"item_id": "A", "price": -1}]}, "/items/0/price"),
+    ],
+)
+def test_an_invalid_event_is_422_and_says_where(
+    client: Client, user: str, change: dict[str, Any], pointer: str
+) -> None:
+    problem = post(client, {**view(user), **change})
+    assert problem["status"] == 422
+    assert problem["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"type": ', 400),
+        (b"[]", 422),
+        (b'{"type":"view_item","user_id":"u","items":[{"item_id":"A"}],"value":NaN}', 422),
+        (b'{"type":"x","user_id":"u","url":"' + b"a" * 33_000 + b'"}', 413),
+    ],
+)
+def test_bodies_that_are_no_event(client: Client, body: bytes, status: int) -> None:
+    assert post(client, body)["status"] == status
+
+
+def test_times_outside_the_window_are_422(client: Client, user: str) -> None:
+    now = time.time()
+    for moment in (now + 400, now - 73 * 3600):
+        assert post(client, view(user, time=moment))["errors"][0]["pointer"] == "/time"
+    for moment in (now + 200, now - 71 * 3600):
+        assert client.post_event(view(user, time=moment))["status"] == "accepted"
+
+
+def test_other_media_types_are_415(client: Client) -> None:
+    for wrong in ({"content-type": "text/plain"}, {"content-encoding": "br"}):
+        headers = {"content-type": "application/json", **wrong}
+        problem = refused(client, "POST", "/v1/events", content=b"{}", headers=headers)
+        assert problem["status"] == 415
+
+
+def test_a_batch_takes_what_is_valid(client: Client, user: str) -> None:
+    events = [view(user, id=f"{user}-{n}") for n in range(5)]
+    answer = client.post_batch(events)
+    counts = {"received": 5, "accepted": 5, "duplicates": 0, "rejected": 0}
+    assert {name: answer[name] for name in counts} == counts
+    mixed = [*events[:2], view(user, id="bad", items=[]), view(user, id=f"{user}-new")]
+    response = client.http.post("/v1/events/batch", json=mixed)
+    body = orjson.loads(response.content)
+    assert response.status_code == 207
+    assert (body["accepted"], body["duplicates"], body["rejected"]) == (1, 2, 1)
+    assert [(e["index"], e["id"]) for e in body["errors"]] == [(2, "bad")]
+    none = client.http.post("/v1/events/batch", json=[{"type": "view_item"}])
+    assert none.status_code == 422
+    client.wait_applied(body["receipt"])
+    assert client.profile(user)["version"] == 6
+
+
+def test_a_batch_needs_ids(client: Client, user: str) -> None:
+    response = client.http.post("/v1/events/batch", json=[view(user)])
+    assert orjson.loads(response.content)["errors"][0]["pointer"] == "/id"
+
+
+def test_a_batch_as_gzipped_ndjson(client: Client, user: str) -> None:
+    lines = b"\n".join(orjson.dumps(view(user, id=f"{user}-{n}")) for n in range(3)) + b"\n{\n"
+    response = client.http.post(
+        "/v1/events/batch",
+        content=gzip.compress(lines),
+        headers={"content-type": "application/x-ndjson", "content-encoding": "gzip"},
+    )
+    body = orjson.loads(response.content)
+    assert (response.status_code, body["accepted"], body["rejected"]) == (207, 3, 1)
+
+
+def test_batches_over_a_limit_are_413(client: Client, user: str) -> None:
+    many = [view(user, id=str(n)) for n in range(1001)]
+    assert post(client, many, "/v1/events/batch")["status"] == 413
+    bomb = gzip.compress(b" " * 50_000_000)
+    assert len(bomb) < 100_000
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    problem = refused(client, "POST", "/v1/events/batch", content=bomb, headers=headers)
+    assert problem["status"] == 413

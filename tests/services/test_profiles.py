@@ -1,0 +1,135 @@
+"""Profiles, histories and consents over HTTP, as of any receipt."""
+
+from typing import Any
+
+from api_calls import purchase, refused, view
+from running_clock import running_s
+
+from services.client import Client
+
+
+def test_an_event_is_in_the_profile_that_its_receipt_asks_for(client: Client, user: str) -> None:
+    answer = client.post_event(view(user))
+    assert answer["status"] == "accepted"
+    profile = client.profile(user, after=answer["receipt"])
+    assert (profile["user_id"], profile["version"], profile["event_count"]) == (user, 1, 1)
+
+
+def test_return_profile_answers_200_with_the_effect(client: Client, user: str) -> None:
+    for version in (1, 2, 3):
+        assert client.post_event(view(user), return_profile=True)["profile"]["version"] == version
+
+
+def test_an_anonymous_visitor_who_signs_in_has_one_profile(client: Client, user: str) -> None:
+    def anonymous(item: str) -> dict[str, Any]:
+        return {"type": "view_item", "anonymous_id": "v-" + user, "items": [{"item_id": item}]}
+
+    def taken(event: dict[str, Any]) -> str:
+        return str(client.http.post("/v1/events", json=event).json()["receipt"])
+
+    taken(view(user, "early"))
+    taken(anonymous("before"))
+    signed_in = {"type": "login", "user_id": user, "anonymous_id": "v-" + user}
+    receipt = taken(signed_in)
+
+    path = f"/v1/users/{user}/profile?after={receipt}"
+    known = client.http.get(path).json()
+    assert known["event_count"] == 3
+    assert (known["identity"]["anonymous"], known["identity"]["linked"]) == (False, 1)
+    assert {i["key"] for i in known["interests"] if i["kind"] == "item"} == {"early", "before"}
+    late = taken(anonymous("after"))
+    one = client.http.get(f"/v1/users/v-{user}/profile?after={late}").json()
+    other = client.http.get(f"/v1/users/{user}/profile?after={late}").json()
+    assert one["event_count"] == 4
+    assert [one[part] for part in ("identity", "recent", "version")] == [
+        other[part] for part in ("identity", "recent", "version")
+    ]
+    told = client.http.post("/v1/events?return=profile", json=anonymous("last")).json()
+    assert told["profile"]["event_count"] == 5
+    for name in (user, "v-" + user):
+        events = client.http.get(f"/v1/users/{name}/events").json()["events"]
+        shown = [e["items"][0]["item_id"] if "items" in e else e["type"] for e in events]
+        assert shown == ["last", "after", "login", "before", "early"]
+        pages = client.http.get(f"/v1/users/{name}/events?limit=2").json()
+        after = pages["next_cursor"]
+        rest = client.http.get(f"/v1/users/{name}/events?limit=3&cursor={after}").json()["events"]
+        assert [e["id"] for e in rest] == [e["id"] for e in events[2:]]
+        explained = client.http.get(f"/v1/users/{name}/explanations?target=item:before").json()
+        assert explained["exact"]
+
+
+def test_consents_are_stated_and_read_and_everything_is_exported(client: Client, user: str) -> None:
+    assert client.http.get(f"/v1/users/{user}/consents").status_code == 404
+    assert client.http.get(f"/v1/users/{user}/export").status_code == 404
+    receipt = client.post_event(view(user))["receipt"]
+    assert client.consents(user, after=receipt)["consents"] == {}
+    first = client.put_consents(user, {"email": True, "ads": True}, source="preferences")
+    receipt = client.put_consents(user, {"ads": False})["receipt"]
+    found = client.consents(user, after=receipt)["consents"]
+    assert {purpose: each["granted"] for purpose, each in found.items()} == {
+        "email": True, "ads": False,
+    }  # fmt: skip
+    assert found["email"]["source"] == "preferences"
+    kept = client.export(user)
+    assert (kept["complete"], kept["consents"]) == (True, found)
+    assert kept["profile"]["event_count"] == len(kept["events"]) == 3
+    assert [event["type"] for event in kept["events"]] == ["view_item", *["consent_updated"] * 2]
+    assert kept["events"][1]["id"] == first["id"]
+    for wrong in ({}, {"consents": {}}, {"consents": {"": True}}, {"consents": {"a": "perhaps"}}):
+        assert client.http.put(f"/v1/users/{user}/consents", json=wrong).status_code == 422
+    assert client.export(user)["events"] == kept["events"]
+
+
+def test_an_anonymous_visitors_consents_are_their_own(client: Client, user: str) -> None:
+    seen = {"type": "view_item", "anonymous_id": user, "items": [{"item_id": "A"}]}
+    client.wait_applied(client.post_event(seen)["receipt"])
+    receipt = client.put_consents(user, {"ads": True})["receipt"]
+    profile = client.http.get(f"/v1/users/{user}/profile?after={receipt}").json()
+    assert (profile["identity"]["anonymous"], profile["event_count"]) == (True, 2)
+    assert profile["consent"]["ads"]["granted"]
+
+
+def test_profile_has_an_etag(client: Client, user: str) -> None:
+    client.post_event(view(user), return_profile=True)
+    path = f"/v1/users/{user}/profile"
+    first = client.http.get(path)
+    same = client.http.get(path, headers={"if-none-match": first.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    client.post_event(view(user), return_profile=True)
+    changed = client.http.get(path, headers={"if-none-match": first.headers["etag"]})
+    assert changed.status_code == 200
+
+
+def test_a_receipt_that_never_comes_is_504_in_bounded_time(client: Client, user: str) -> None:
+    receipt = client.post_event(view(user))["receipt"]
+    partition = receipt.split("-")[0]
+    started = running_s()
+    path = f"/v1/users/{user}/profile?after={partition}-99999999999999-0"
+    problem = refused(client, "GET", path)
+    assert problem["status"] == 504
+    assert running_s() - started < 8
+    assert refused(client, "GET", f"/v1/users/{user}/profile?after=nonsense")["status"] == 422
+
+
+def test_events_come_newest_first_in_pages(client: Client, user: str) -> None:
+    for n in range(5):
+        receipt = client.post_event(view(user, id=f"{user}-{n}"))["receipt"]
+    receipt = client.post_event(purchase(user, "B", id=f"{user}-5"))["receipt"]
+    seen, cursor = list[str](), None
+    while True:
+        page = client.events(user, limit=4, cursor=cursor, after=receipt)
+        seen += [event["id"] for event in page["events"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == [f"{user}-{n}" for n in reversed(range(6))]
+    only = client.events(user, type="purchase")["events"]
+    assert [event["id"] for event in only] == [f"{user}-5"]
+    assert "user" not in only[0]
+
+
+def test_anonymous_visitors_have_a_profile(client: Client, user: str) -> None:
+    event = {**view(user), "anonymous_id": "anon-" + user}
+    del event["user_id"]
+    client.post_event(event, return_profile=True)
+    assert client.profile("anon-" + user)["version"] == 1
