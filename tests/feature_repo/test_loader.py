@@ -23,7 +23,7 @@ from feast.data_format import ParquetFormat
 from feast.type_map import python_values_to_proto_values
 from feast.types import Array, Bytes, Float64, Int32, Int64, String
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo import loader, newer_rows, value_columns
@@ -57,7 +57,7 @@ MADE = {
 
 @pytest.mark.parametrize("name", TYPES)
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_column_is_encoded_as_feast_does_value_by_value(name: str, data: Any) -> None:
     feast, arrow = TYPES[name]
     column = data.draw(st.lists(st.none() | MADE[name], max_size=12))
@@ -74,7 +74,6 @@ def test_a_column_is_encoded_as_feast_does_value_by_value(name: str, data: Any) 
 
 
 @given(st.lists(st.integers(-(2**61), 2**61), min_size=1, max_size=5))
-@settings(deadline=None)
 def test_times_are_protobuf_timestamps(nanos: list[int]) -> None:
     expected = []
     for value in nanos:
@@ -217,9 +216,7 @@ moments = st.tuples(
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"k1", b"k2"]), moments, st.binary(max_size=40))))
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 def test_the_newest_row_stays_and_of_two_of_one_time_the_last(
     store_client: redis.Redis, writes: list[tuple[bytes, tuple[int, int], bytes]]
 ) -> None:

@@ -15,7 +15,7 @@ from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from redis.crc import key_slot
-from running_clock import running_s
+from stalls import running_s
 
 from feature_repo.errors import (
     FencedError,

@@ -12,7 +12,7 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConf
 from feast.data_format import ParquetFormat
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.types import Float64, Int64, String
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo import point_in_time
@@ -59,9 +59,7 @@ moments_drawn = st.lists(st.tuples(st.sampled_from([*KEYS, ("c", 9)]), hours), m
     drawn=rows_drawn, asked=moments_drawn, ttl=st.sampled_from([0, 3]), known=st.booleans(),
     cut=st.integers(0, 25),
 )  # fmt: skip
-@settings(
-    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=50)
 def test_the_join_is_the_oracles(
     few: int, drawn: Any, asked: Any, ttl: int, known: bool, cut: int, monkeypatch: Any,
     tmp_path_factory: pytest.TempPathFactory,
@@ -90,7 +88,7 @@ def test_the_join_is_the_oracles(
 
 
 @given(drawn=rows_drawn, first=hours, last=hours)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_newest_rows_of_a_span_are_those_of_a_loop(drawn: Any, first: int, last: int) -> None:
     best: dict[Any, Any] = {}
     for n, (key, t, c) in enumerate(drawn):

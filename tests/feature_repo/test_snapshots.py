@@ -15,7 +15,7 @@ from tests.feature_repo import oracle, shop_log
 
 UNTIL = shop_log.START + timedelta(days=240)
 LAST = UNTIL.date().toordinal() - datetime(1970, 1, 1, tzinfo=UTC).date().toordinal()
-few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=12, suppress_health_check=list(HealthCheck))
 
 
 def rows(home: Path, view: str) -> dict[tuple[str, int], dict[str, Any]]:

@@ -12,7 +12,7 @@ from scipy.optimize import linprog
 from feature_repo.analytics.suppression import K, chain, complement_few, few, grid, line, tree
 
 counts = st.one_of(st.integers(0, 2 * K), st.integers(0, 500))
-many = settings(max_examples=150, deadline=None)
+many = settings(max_examples=150)
 
 
 def spread(hidden: list[Any], equations: list[tuple[dict[Any, int], float]]) -> dict[Any, float]:

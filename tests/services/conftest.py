@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import redis
-from event_log import PATIENCE_S
 from gateway_thread import Api
+from stalls import PATIENCE_S
 
 from feature_repo import store as feast_store
 from services.client import Client
@@ -30,17 +30,16 @@ def make_api(
         client.flushall()
         client.close()
         home = tmp_path_factory.mktemp("home")
-        url = f"{redis_url}?socket_timeout={PATIENCE_S}&socket_connect_timeout={PATIENCE_S}"
         settings = Settings(
             home=home,
-            redis_url=url,
+            redis_url=redis_url,
             archive_every_s=3600,
             store_bound_s=PATIENCE_S,
             **given,
         )
-        settings.export(url)
+        settings.export(redis_url)
         feast_store.apply()
-        api = Api(settings, url)
+        api = Api(settings, redis_url)
         started.append(api)
         api.start()
         api.start_updater()

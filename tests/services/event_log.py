@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stalls import patient
+
 from feature_repo.connection import connect_async
 from feature_repo.entity import Tenant
 from feature_repo.events import EventRecord, ItemRecord
@@ -17,8 +19,6 @@ from services.transition import Transition
 from services.update.updater import UpdaterLoop
 
 PARTITIONS = 4
-PATIENCE_S = 20.0
-"""For connections of tests that are not about failing fast: a busy machine may stall."""
 TENANT = Tenant(key=b"0" * 16, partitions=PARTITIONS)
 
 
@@ -50,7 +50,7 @@ def event(user: str, name: str, time_ms: int = 1_700_000_000_000, **given: Any) 
 
 def append(url: str, records: Sequence[EventRecord], **given: Any) -> list[Appended]:
     async def run() -> list[Appended]:
-        client = connect_async(url, timeout_s=PATIENCE_S)
+        client = connect_async(patient(url))
         try:
             return await Appender(client, **given).append(records)
         finally:

@@ -9,7 +9,7 @@ import pytest
 import redis
 from api_calls import post, purchase, refused, view
 from gateway_thread import ADMIN_KEY, Api
-from running_clock import running_s
+from stalls import running_s
 from store_nodes import wait_until
 
 from services.client import Client

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.archive import Archive, LogPosition, Span
@@ -92,8 +92,7 @@ def test_the_log_is_never_trimmed_past_the_cursor(
     assert logged(store_client) == ["c"]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture],
-          deadline=None)  # fmt: skip
+@settings(max_examples=60)
 @given(
     cursor=st.tuples(st.integers(0, 2**63), st.integers(0, 2**64 - 1)),
     end=st.tuples(st.integers(0, 2**63), st.integers(0, 2**64 - 1)),

@@ -9,7 +9,7 @@ import pytest
 import redis
 from event_log import PARTITIONS, TENANT, Sum, append, event, loop, running, users_of
 from redis.crc import key_slot
-from running_clock import running_s
+from stalls import running_s
 from store_nodes import Node, cluster, wait_until
 
 from feature_repo.connection import connect, connect_async

@@ -17,7 +17,7 @@ import pytest
 import redis
 from gateway_process import GatewayProcess, gateways
 from gateway_thread import Api
-from running_clock import running_s
+from stalls import running_s
 from store_nodes import Node, wait_until
 from store_proxy import Proxy
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 from event_log import PARTITIONS, TENANT, append, event, users_of
-from running_clock import running_s
+from stalls import running_s
 from store_nodes import Node, wait_until
 
 from feature_repo.connection import connect_async

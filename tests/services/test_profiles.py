@@ -3,7 +3,7 @@
 from typing import Any
 
 from api_calls import purchase, refused, view
-from running_clock import running_s
+from stalls import running_s
 
 from services.client import Client
 

@@ -334,7 +334,7 @@ def test_every_order_of_steps_keeps_the_invariants(
     run_state_machine_as_test(
         lambda: UpdatePath(redis_url, store_client),
         settings=settings(
-            max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, derandomize=True,
+            max_examples=EXAMPLES, stateful_step_count=STEPS, derandomize=True,
             phases=[Phase.generate],  # shrinking against a server takes minutes
         ),
     )  # fmt: skip

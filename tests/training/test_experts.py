@@ -11,7 +11,7 @@ from training.batches import Targets
 from training.memory import CHANNELS, READ
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), first=st.floats(0.1, 0.9))
 def test_the_shares_that_made_the_targets_are_found(seed: int, first: float) -> None:
     draw = np.random.default_rng(seed)

@@ -176,7 +176,7 @@ def queries_of(seed: int, items: int, held: int) -> tuple[Items, Queries]:
     return Items(vectors, extras), Queries(x, e, key, torch.randn(held, generator=generator) * 5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     items=st.integers(1, 4 * BLOCK),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.errors import ModelMismatchError
@@ -21,9 +21,7 @@ from training.state import Layout, LearnedStates
 from training.transition import LearnedTransition
 
 KINDS = ("purchase", "view_item", "add_to_cart", "refund", "search", "login")
-SOME = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SOME = settings(max_examples=15)
 
 
 def ragged(seed: int, users: int = 6, most: int = 30) -> list[list[EventRecord]]:

@@ -38,7 +38,7 @@ from training.session import Alone
 from training.transition import LearnedTransition
 from training.vocabulary import build_vocabulary, category_key
 
-few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=12, suppress_health_check=list(HealthCheck))
 
 
 def encoded(log: list[EventRecord]) -> tuple[Histories, list[str], Shop]:

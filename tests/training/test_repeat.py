@@ -56,7 +56,7 @@ def baskets(seed: int) -> Iterator[tuple[int, list[int]]]:
         yield time, draw.sample(range(1, 13), draw.randrange(1, CAPACITY))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6))
 def test_table_is_the_naive_fold(seed: int) -> None:
     tables, naive = RepeatTables(2, CAPACITY), Naive()

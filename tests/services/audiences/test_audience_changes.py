@@ -45,7 +45,7 @@ def watch() -> AudienceWatch:
 
 
 @given(log=shops.logs(), cuts=st.lists(st.integers(0, 35), max_size=6))
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_entered_and_left_add_up_to_who_is_a_member(
     log: list[EventRecord], cuts: list[int]
 ) -> None:

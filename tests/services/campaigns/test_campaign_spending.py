@@ -10,10 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 import redis
-from event_log import PATIENCE_S
 from gateway_process import GatewayProcess, gateways
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stalls import patient
 from store_nodes import cluster
 
 from feature_repo import store as feast_store
@@ -49,7 +49,7 @@ async def settled(url: str, decisions: list[Wanted], clients: int = 8) -> list[b
     found = [False] * len(decisions)
 
     async def work(start: int) -> None:
-        client = connect_async(url, timeout_s=PATIENCE_S)
+        client = connect_async(patient(url))
         ledger = Ledger(client)
         for n in range(start, len(decisions), clients):
             found[n] = not (await ledger.settle(decisions[n])).blocked
@@ -90,7 +90,7 @@ def test_parallel_decisions_of_one_name_send_one_message(
     most=st.integers(1, 3), hours=st.integers(1, 20),
     scope=st.sampled_from(["campaign", "channel", "all"]),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_no_span_holds_more_messages_than_a_cap_allows(
     redis_url: str, asks: list[tuple[str, str, int]], most: int, hours: int, scope: str
 ) -> None:
@@ -126,7 +126,7 @@ def test_no_span_holds_more_messages_than_a_cap_allows(
 
 def test_campaigns_are_kept_and_settled_on_a_cluster(tmp_path: Path) -> None:
     async def run(url: str) -> tuple[Any, ...]:
-        client = connect_async(url, timeout_s=PATIENCE_S)
+        client = connect_async(patient(url))
         campaigns, ledger = Campaigns(client), Ledger(client)
         await campaigns.put("b", campaign(budget={"messages": 3}), now_ms=1)
         one = wanted("b", "{p001}u", "d", START_MS)

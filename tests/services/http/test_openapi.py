@@ -159,7 +159,7 @@ def ask(schema: Any, name: str, requests: int, **more: Any) -> None:
 
     @given(case=cases)
     @settings(
-        max_examples=requests, deadline=None, phases=[Phase.generate], database=None,
+        max_examples=requests, phases=[Phase.generate], database=None,
         suppress_health_check=list(HealthCheck), **more,
     )  # fmt: skip
     def run(case: Any) -> None:

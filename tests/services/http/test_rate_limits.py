@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import redis
-from event_log import PATIENCE_S
 from gateway_thread import ADMIN_KEY, Api
-from running_clock import running_s
+from stalls import patient, running_s
 
 from feature_repo.connection import connect_async
 from services.client import TransientApiError
@@ -63,7 +62,7 @@ def test_what_a_refused_event_was_is_not_kept(api: Api) -> None:
 
 
 async def taken(url: str, per_min: int, requests: int) -> list[float]:
-    client = connect_async(url, timeout_s=PATIENCE_S)
+    client = connect_async(patient(url))
     try:
         limits = RateLimits(client, per_min)
         return [await limits.wait_s("d") for _ in range(requests)]

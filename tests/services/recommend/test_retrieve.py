@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import small_model
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.catalogue import Catalogue, Entry
@@ -77,10 +77,7 @@ def asked() -> Iterator[list[int]]:
 
 
 @given(rules=_rules, n=st.integers(1, 50), who=st.integers(0, 2))
-@settings(
-    max_examples=200, deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+@settings(max_examples=200)
 def test_what_is_searched_is_what_all_scores_give(
     shop: tuple[Recommender, list[Shopper]],
     asked: list[int],

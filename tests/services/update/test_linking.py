@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import redis
 from event_log import TENANT, Sum, append, drain, event
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
@@ -167,8 +167,7 @@ STEPS = st.sampled_from(
 
 @given(groups=st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=1, max_size=9))
 @profile(
-    max_examples=30, deadline=None, derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=30, derandomize=True,
 )  # fmt: skip
 def test_a_linked_profile_is_that_of_one_log(
     settings: Settings, store_client: redis.Redis, tmp_path_factory: Any, groups: list[list[str]]

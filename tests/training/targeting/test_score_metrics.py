@@ -17,7 +17,7 @@ from training.targeting.score_metrics import (
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.booleans())
 def test_auc_and_ap_are_scikit_learns(seed: int, ties: bool) -> None:
     generator = np.random.default_rng(seed)

@@ -1,8 +1,7 @@
-"""A clock for bounds of the contract: it stands while the machine does not run this process.
+"""What a stall must not fail: a shared machine stops all of its processes now and then.
 
-A shared machine stops all of its processes now and then, for a second and more. That is no
-delay of the product's. A thread looks at the time every few milliseconds; what a look comes late
-is left out.
+Bounds of the contract are held against a clock that stands meanwhile; tests that are not about
+failing fast wait longer for the store than the product does.
 """
 
 import functools
@@ -10,11 +9,20 @@ import threading
 import time
 from typing import Final
 
+PATIENCE_S: Final = 20.0
 _EVERY_S: Final = 0.01
 _LATE_S: Final = 0.05
 
 
+def patient(url: str) -> str:
+    """Return the store's URL for connections that wait through a stall."""
+    more = f"socket_timeout={PATIENCE_S}&socket_connect_timeout={PATIENCE_S}"
+    return f"{url}{'&' if '?' in url else '?'}{more}"
+
+
 class _Clock:
+    """A thread looks at the time every few milliseconds; what a look comes late is left out."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._looked_s = time.monotonic()

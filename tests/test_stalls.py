@@ -1,4 +1,4 @@
-"""The clock of the tests' bounds."""
+"""The clock stands while its process does."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 STOPPED = """
 import time
-from running_clock import running_s
+from stalls import running_s
 began, ran = time.monotonic(), running_s()
 print("ready", flush=True)
 while time.monotonic() - began < 1.5:
