@@ -1,6 +1,6 @@
 """The one place that wires: settings in, a Ray Serve application out.
 
-Used by `services.serve` and by a Serve config file (``import_path: services.app:build``).
+Used by `services.hosting.serve` and by a Serve config file (``import_path: services.app:build``).
 """
 
 from collections.abc import Mapping

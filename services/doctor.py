@@ -83,7 +83,7 @@ def _memory() -> Finding:
 
 def _store(settings: Settings) -> Finding:
     if settings.redis_url is None:
-        from services.embedded import server_binary
+        from services.hosting.embedded import server_binary
 
         binary = server_binary()
         ok = os.access(binary, os.X_OK)

@@ -31,7 +31,7 @@ Tell = Callable[[int, int, str], None]
 def stores(settings: Settings) -> Iterator[str]:
     """Bring up the online store (or join the running one), register features, yield its URL."""
     from feature_repo import store as feast_store
-    from services.embedded import connect
+    from services.hosting.embedded import connect
 
     with connect(settings) as url:
         settings.export(url)

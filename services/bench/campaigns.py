@@ -22,7 +22,7 @@ import orjson
 from services.bench.http import Connection
 from services.bench.service import percentiles
 from services.client import Client
-from services.embedded import connect, free_port
+from services.hosting.embedded import connect, free_port
 from services.settings import Settings
 
 USERS: Final = 500
@@ -47,7 +47,7 @@ def measure_campaigns(
         ``docs/performance.md`` defines the figures. ``over_budget`` is how many messages were
         sent beyond the budget: none.
     """
-    from services.serve import running
+    from services.hosting.serve import running
 
     with tempfile.TemporaryDirectory(prefix="portrait-bench-") as folder:
         settings = Settings(

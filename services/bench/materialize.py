@@ -22,7 +22,7 @@ from feature_repo.archive import write_part
 from feature_repo.connection import connect as connect_store
 from feature_repo.features import VIEWS, Feature
 from feature_repo.live_row import PROJECT
-from services.embedded import connect, free_port
+from services.hosting.embedded import connect, free_port
 from services.settings import Settings
 
 Tell = Callable[[int, int, str], None]

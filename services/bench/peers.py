@@ -24,7 +24,7 @@ from services.bench import peer_models
 from services.bench.http import Connection
 from services.bench.service import percentiles
 from services.client import Client
-from services.embedded import connect, free_port
+from services.hosting.embedded import connect, free_port
 from services.settings import Settings
 
 PACKAGES: Final = (

@@ -34,7 +34,7 @@ from services.bench.peers import Ask, measure_peers, pairs_of
 from services.bench.service import percentiles
 from services.bench.shop import catalogue_of, feature_fields, shop_offers, write_model
 from services.client import Client
-from services.embedded import connect, free_port
+from services.hosting.embedded import connect, free_port
 from services.recommend.retrieve import MANY_ITEMS
 from services.settings import Settings
 
@@ -95,7 +95,7 @@ def measure_recommend(
 def _measure(
     folder: Path, size: int, tell: Tell, requests: int, rps_s: float, many: int
 ) -> dict[str, Any]:
-    from services.serve import running
+    from services.hosting.serve import running
 
     tell(0, 5, f"{size:,} items: the shop")
     offered = shop_offers(size)

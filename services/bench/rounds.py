@@ -96,7 +96,7 @@ class Rounds:
 
     def service(self, settings: Settings, store: Any, folder: Path) -> dict[str, Any]:
         """Measure the service, and between its rounds the floor on the same server."""
-        from services.serve import running
+        from services.hosting.serve import running
 
         self._tell(0, 0, "start the service")
         with running(settings) as client:
@@ -213,7 +213,7 @@ class Rounds:
 
     def acknowledged(self, settings: Settings) -> list[float]:
         """Return acknowledged events per second, per round, of a service of its own."""
-        from services.serve import running
+        from services.hosting.serve import running
 
         self._tell(0, 0, f"start the service, {settings.durability}")
         rates = list[float]()

@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from services.client import Client
-from services.embedded import free_port
+from services.hosting.embedded import free_port
 from services.settings import Settings
 
 WARM_UP = 30
@@ -100,8 +100,8 @@ def applied_per_s(client: Client, tell: Tell) -> float:
 
 def measure_service() -> dict[str, Any]:
     """Return latencies and throughput of a service without a model."""
+    from services.hosting.serve import running
     from services.progress import step
-    from services.serve import running
 
     with tempfile.TemporaryDirectory(prefix="portrait-bench-") as folder:
         settings = Settings(home=Path(folder), redis_url=None, port=free_port())

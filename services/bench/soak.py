@@ -22,7 +22,7 @@ from services.bench.service import percentiles
 from services.bench.traffic import Rhythm, Traffic
 from services.bench.where import processes
 from services.client import ApiError, Client
-from services.embedded import connect, free_port
+from services.hosting.embedded import connect, free_port
 from services.settings import Settings
 
 WARM_UP: Final = 0.1
@@ -128,7 +128,7 @@ def soak(
         the warm-up), ``max``, and ``per_hour`` with its 95 % interval; ``event_ms`` and
         ``recommendation_ms``; ``events``, ``failures``, ``samples``.
     """
-    from services.serve import running
+    from services.hosting.serve import running
 
     samples, latencies = list[dict[str, float]](), dict[str, list[float]]()
     with tempfile.TemporaryDirectory(prefix="portrait-soak-") as folder, ExitStack() as stack:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.embedded import free_port
-from services.serve import running
+from services.hosting.embedded import free_port
+from services.hosting.serve import running
 from services.settings import Settings
 
 Tell = Callable[[int, int, str], None]

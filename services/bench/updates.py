@@ -21,7 +21,7 @@ from services.bench import rows
 from services.bench.load import Load
 from services.bench.rounds import LONG, SHORT, Rounds, Scale
 from services.bench.service import percentiles
-from services.embedded import connect, free_port
+from services.hosting.embedded import connect, free_port
 from services.settings import Settings
 
 Tell = Callable[[int, int, str], None]

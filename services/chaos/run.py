@@ -31,7 +31,7 @@ from services.chaos.plan import Plan
 from services.chaos.result import result
 from services.chaos.store import MortalStore
 from services.client import Client
-from services.embedded import free_port
+from services.hosting.embedded import free_port
 from services.log.keys import cursor_key, log_key
 from services.models import transition
 from services.progress import Step, step
@@ -79,7 +79,7 @@ def chaos(plan: Plan) -> dict[str, Any]:
 
 @contextmanager
 def _serving(settings: Settings, code: Path | None) -> Iterator[Client]:
-    from services.serve import running
+    from services.hosting.serve import running
 
     log = settings.home / "run" / "serve.log"
     with ExitStack() as stack:

@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final, Literal
 
-from services.embedded import EmbeddedStore
+from services.hosting.embedded import EmbeddedStore
 
 FORGETS_S: Final = 1.5
 """A power cut takes nothing that was written longer ago; the promise is two seconds."""
@@ -29,7 +29,7 @@ class MortalStore:
     folder
         Where its files lie.
     durability
-        See `services.embedded.EmbeddedStore`.
+        See `services.hosting.embedded.EmbeddedStore`.
     """
 
     def __init__(self, folder: Path, durability: Literal["everysec", "always"]) -> None:

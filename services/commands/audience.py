@@ -265,7 +265,7 @@ def _stored(home: Path | None, act: Callable[[Any], Awaitable[_T]]) -> _T:
     """Do something with the stored definitions."""
     from feature_repo.connection import connect_async, translated
     from services.audiences.definitions import Definitions
-    from services.embedded import connect
+    from services.hosting.embedded import connect
 
     settings = settings_with(home=home)
 

@@ -211,7 +211,7 @@ def _campaigns(home: Path | None, act: Any) -> Any:
 
     from feature_repo.connection import connect_async, translated
     from services.campaigns.definitions import Campaigns
-    from services.embedded import connect
+    from services.hosting.embedded import connect
 
     settings = settings_with(home=home)
 

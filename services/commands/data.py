@@ -73,7 +73,7 @@ def env(home: Home = None) -> None:
     """
     import shlex
 
-    from services.embedded import running_url
+    from services.hosting.embedded import running_url
 
     settings = settings_with(home=home)
     url = settings.redis_url or running_url(settings.home)

@@ -32,7 +32,7 @@ def serve(
     Examples: `portrait serve` · `portrait serve --port 9000 --updaters 2` ·
     `PORTRAIT_REDIS_URL=redis://127.0.0.1:6379/0 portrait serve`
     """
-    from services.serve import serve_forever
+    from services.hosting.serve import serve_forever
 
     serve_forever(
         settings_with(
@@ -96,7 +96,7 @@ def dead_letters(
     """
     from feature_repo.connection import connect as connect_store
     from services import dead_letters as letters
-    from services.embedded import connect
+    from services.hosting.embedded import connect
 
     settings = settings_with(home=home)
     if what != "list" and bool(ids) == everything:

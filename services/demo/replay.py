@@ -78,7 +78,7 @@ def parity(settings: Settings, cut_off: datetime, tell: Step) -> dict[str, Any]:
     """Compare each replayed user's live row with a fold of the same events from scratch."""
     from feature_repo import explicit
     from feature_repo.online_store import connect, read_live
-    from services.embedded import running_url
+    from services.hosting.embedded import running_url
 
     url = running_url(settings.home)
     assert url is not None

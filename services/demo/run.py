@@ -20,7 +20,7 @@ from services.client import Client
 from services.demo import report
 from services.demo.findings import figures, shopper, show_summary
 from services.demo.replay import parity, replay, with_held_out
-from services.embedded import free_port
+from services.hosting.embedded import free_port
 from services.progress import Step, console, step
 from services.settings import Settings
 
@@ -91,7 +91,7 @@ def run(settings: Settings, *, out: Path, keep_serving: bool, fresh: bool) -> No
     page, data = report.write(out, found, pictures)
     show_summary(found, pictures["worked_example"], page, data)
     if keep_serving:
-        from services.serve import serve_forever
+        from services.hosting.serve import serve_forever
 
         serve_forever(settings)
 
@@ -169,7 +169,7 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
 
 def _live(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     from services.bench.service import latencies_ms
-    from services.serve import running
+    from services.hosting.serve import running
 
     settings = settings.model_copy(update={"port": free_port()})
     with ExitStack() as service:

@@ -26,8 +26,8 @@ from feature_repo.entity import Tenant, partition_of
 from feature_repo.errors import PortraitError
 from feature_repo.part_set import part_writer
 from services import catalogue, models, popularity
-from services.embedded import connect
 from services.history.linked import restore_owners
+from services.hosting.embedded import connect
 from services.log.archiver import decoded
 from services.log.keys import log_key
 from services.rebuild.jobs import SNAPSHOT, TIMEOUT_S, Job, results

@@ -14,8 +14,8 @@ from gateway_thread import ADMIN_KEY
 from store_nodes import wait_until
 
 from services.client import Client
-from services.embedded import die_with, free_port
 from services.gateway import create_app
+from services.hosting.embedded import die_with, free_port
 from services.http import api_keys
 from services.settings import Settings
 

@@ -10,8 +10,8 @@ import uvicorn
 
 from services import models
 from services.client import Client
-from services.embedded import free_port
 from services.gateway import create_app
+from services.hosting.embedded import free_port
 from services.http import api_keys
 from services.settings import Settings
 from services.update.updater import UpdaterLoop

@@ -150,7 +150,7 @@ def test_operations(client: Client) -> None:
 def test_with_the_store_away_ingest_refuses_and_recommendations_degrade(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    from services.embedded import EmbeddedStore
+    from services.hosting.embedded import EmbeddedStore
 
     home = tmp_path_factory.mktemp("down")
     store = EmbeddedStore(home / "store")

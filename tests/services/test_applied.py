@@ -12,7 +12,7 @@ import redis
 from feature_repo.connection import connect_async
 from services import applied as applied_module
 from services.applied import Applied
-from services.embedded import EmbeddedStore
+from services.hosting.embedded import EmbeddedStore
 from services.log.keys import applied_channel, cursor_key
 from services.log.receipt import Receipt
 

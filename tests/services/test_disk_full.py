@@ -11,7 +11,7 @@ from test_faults import ALWAYS, accepted, ids_of, post, refused, shop
 from feature_repo.archive import Archive
 from feature_repo.entity import Tenant, partition_of
 from services.client import Client
-from services.embedded import EmbeddedStore
+from services.hosting.embedded import EmbeddedStore
 from services.log.keys import cursor_key, log_key
 
 

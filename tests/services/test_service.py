@@ -21,9 +21,9 @@ from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidSettingError
 from feature_repo.online_store import read_live
 from services.client import Client
-from services.embedded import connect, free_port, running_url
+from services.hosting.embedded import connect, free_port, running_url
+from services.hosting.serve import check, running
 from services.rebuild.run import rebuild
-from services.serve import check, running
 from services.settings import Settings
 
 EVENTS = 1200
@@ -152,7 +152,7 @@ def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
         "PORTRAIT_API_KEY": "key",
     }  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-m", "services.serve"],
+        [sys.executable, "-m", "services.hosting.serve"],
         env={k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PORTRAIT_"))}
         | variables,
         stderr=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ import pytest
 from store_nodes import wait_until
 
 from services.client import Client
-from services.embedded import die_with, free_port
+from services.hosting.embedded import die_with, free_port
 
 KEY = "k-faults"
 
@@ -31,7 +31,7 @@ def served(home: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Client]]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PORTRAIT_"))}
     with (home / "serve.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.serve"],
+            [sys.executable, "-m", "services.hosting.serve"],
             env=kept | variables,
             stderr=log,
             preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 - it only calls prctl

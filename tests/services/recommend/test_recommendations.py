@@ -18,8 +18,8 @@ from feature_repo.errors import InvalidSettingError
 from feature_repo.live_row import FIELDS, parse_live, row_key
 from services.app import build
 from services.client import Client
-from services.embedded import free_port
-from services.serve import check
+from services.hosting.embedded import free_port
+from services.hosting.serve import check
 from services.settings import Settings
 from training.model_dir import Model, load
 from training.scoring import Scorer

@@ -9,8 +9,9 @@ import httpx2
 import orjson
 import pytest
 
-from services import answer_schemas, client_types
+from services import answer_schemas
 from services.client import LONGEST_WAIT_S, ApiError, Client, TransientApiError
+from services.client import types as client_types
 from services.gateway import create_app
 from services.settings import Settings
 

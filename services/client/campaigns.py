@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote
 
-from services.client_audiences import Send
+from services.client.audiences import Send
 
 
 class CampaignCalls:

@@ -14,9 +14,9 @@ import redis
 from store_nodes import wait_until
 
 from feature_repo.errors import StoreUnavailableError
-from services import embedded
-from services.embedded import EmbeddedStore
-from services.keeper import FIRST_S, Keeper
+from services.hosting import embedded
+from services.hosting.embedded import EmbeddedStore
+from services.hosting.keeper import FIRST_S, Keeper
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_two_who_wait_start_one_server(tmp_path: Path) -> None:
 
 def test_the_server_goes_with_the_process_that_started_it_again(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from services.embedded import EmbeddedStore;"
+        "import sys, pathlib; from services.hosting.embedded import EmbeddedStore;"
         "store = EmbeddedStore(pathlib.Path(sys.argv[1])); store.start();"
         "print('up', flush=True); sys.stdin.read()"
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from services.client_audiences import Send
+from services.client.audiences import Send
 
 
 class AnalyticsCalls:

@@ -25,11 +25,11 @@ import redis
 from feature_repo.connection import connect as connect_store
 from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavailableError
 from services.client import Client
-from services.embedded import connect, die_with
-from services.haproxy import drain
+from services.hosting.embedded import connect, die_with
+from services.hosting.haproxy import drain
+from services.hosting.ray_runtime import environment, start_application, start_ray, stop_ray
 from services.http import api_keys
 from services.logs import configure, hush_feast
-from services.ray_runtime import environment, start_application, start_ray, stop_ray
 from services.recommend import rule_book
 from services.settings import Settings
 from services.signals import Signals
@@ -239,7 +239,7 @@ def _child(settings: Settings, key: str | None, code: Path | None = None) -> Ite
         # With a key of our own there is nothing to print; without, the child prints it.
         output = None if key is None else stack.enter_context(log.open("wb"))
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.serve"],
+            [sys.executable, "-m", "services.hosting.serve"],
             env=kept | variables,
             cwd=code,
             stdin=subprocess.DEVNULL,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from feature_repo.errors import StoreUnavailableError
-from services.embedded import free_port
-from services.haproxy import write_launcher
+from services.hosting.embedded import free_port
+from services.hosting.haproxy import write_launcher
 from services.http import api_keys
 from services.settings import Settings
 

@@ -1,7 +1,7 @@
 """Keeping a process up: waiting for its end, and having it started again.
 
 Belongs here: noticing a death without asking again and again, and how soon to try again. What
-is started, and how, is its owner's (`services.embedded`).
+is started, and how, is its owner's (`services.hosting.embedded`).
 """
 
 import os
@@ -34,7 +34,7 @@ class Keeper:
         Gives the process id; raises OSError or ValueError while there is none.
     start
         Returns once the process runs (again); called in the keeper's thread, which outlives
-        what it starts, so `services.embedded.die_with` holds for it too.
+        what it starts, so `services.hosting.embedded.die_with` holds for it too.
     """
 
     def __init__(self, name: str, process: Callable[[], int], start: Callable[[], None]) -> None:

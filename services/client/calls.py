@@ -1,4 +1,4 @@
-"""A small client of the HTTP API: what the demo, the bench and the tests talk through."""
+"""Calls of the HTTP API, and which of them are repeated."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from tenacity import (
 )
 
 from feature_repo.errors import PortraitError
-from services.client_analytics import AnalyticsCalls
-from services.client_audiences import AudienceCalls
-from services.client_campaigns import CampaignCalls
-from services.client_types import (
+from services.client.analytics import AnalyticsCalls
+from services.client.audiences import AudienceCalls
+from services.client.campaigns import CampaignCalls
+from services.client.types import (
     Accepted,
     EventPage,
     EventsTaken,

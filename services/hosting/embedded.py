@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from feature_repo.errors import StoreUnavailableError
-from services.keeper import Keeper
+from services.hosting.keeper import Keeper
 from services.settings import Settings
 
 START_TIMEOUT_S = 20.0
@@ -40,7 +40,7 @@ class EmbeddedStore:
     kernel sends the server SIGTERM, on which it saves and goes.
 
     A server that ends while it is still wanted is started again, on the same port and with the
-    same data, by whoever still wants it (`services.keeper`).
+    same data, by whoever still wants it (`services.hosting.keeper`).
 
     Parameters
     ----------
