@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
@@ -119,7 +120,7 @@ def opened(folder: Path, objects: list[Any], *, online: dict[str, Any], engine: 
 @pytest.fixture
 def both(tmp_path: Path, redis_url: str, store_client: redis.Redis) -> Iterator[Any]:
     """Return a function that opens a view with Feast's engine and store, and with ours."""
-    host = redis_url.removeprefix("redis://").removesuffix("/0")
+    host = urlsplit(redis_url).netloc
     ours = {
         "type": "feature_repo.online_store.PortraitOnlineStore", "connection_string": redis_url,
     }  # fmt: skip

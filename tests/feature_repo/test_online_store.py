@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -126,7 +127,7 @@ def test_async_reads_are_the_same(client: Any, redis_url: str) -> None:
 
 def stock_read(redis_url: str, entity_id: str) -> tuple[Any, Any]:
     """Read the live row with Feast's own store, unchanged."""
-    host = redis_url.removeprefix("redis://").removesuffix("/0")
+    host = urlsplit(redis_url).netloc
     config = RepoConfig(
         project="portrait", provider="local", registry="unused.db",
         online_store={"type": "redis", "connection_string": host},
