@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from test_rebuild import history, lags
+from rebuilt_shop import history, lags
 
 from feature_repo import live_store
 from feature_repo.archive import Archive, LogPosition
