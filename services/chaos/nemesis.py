@@ -38,8 +38,10 @@ class Nemesis:
         Chooses what, whom and when.
     store
         May be killed.
-    store_kills, power_cuts
-        Whether it is, and whether its file is shortened.
+    store_kills
+        Whether it is.
+    power_cuts
+        Weight of the harm that its file is shortened too, where killing an updater has 4.
 
     Attributes
     ----------
@@ -52,7 +54,7 @@ class Nemesis:
     """
 
     def __init__(
-        self, draw: random.Random, store: MortalStore, *, store_kills: bool, power_cuts: bool
+        self, draw: random.Random, store: MortalStore, *, store_kills: bool, power_cuts: int
     ) -> None:
         self._draw = draw
         self._store = store
@@ -61,7 +63,7 @@ class Nemesis:
         self._harms: dict[Callable[[], bool], int] = {
             self._kill_updater: 4, self._kill_gateway: 3, self._pause_updater: 3,
             self._pause_gateway: 1, self._kill_store: 3 * store_kills,
-            self._cut_power: 4 * power_cuts,
+            self._cut_power: power_cuts,
         }  # fmt: skip
         self._paused = list[psutil.Process]()
         self._living: dict[str, list[psutil.Process]] = {}

@@ -51,9 +51,12 @@ class Plan:
             raise InvalidInputError(f"{self.model} is no model directory: it has no manifest.json")
 
     @property
-    def cuts(self) -> bool:
-        """Whether the store's power is cut; only that shows that the last entry is looked at."""
-        return self.power_cuts or self.guard == "last-entry"
+    def cuts(self) -> int:
+        """How often the store's power is cut, as a weight beside other harms.
+
+        Only that shows that the last entry is looked at, and only now and then: see `rest_s`.
+        """
+        return 30 if self.guard == "last-entry" else 4 * self.power_cuts
 
     @property
     def archive_every_s(self) -> float:

@@ -15,6 +15,7 @@ from feature_repo.importers.lines import MARK
 from training.compare.shop import Shop, Split
 from training.compare.tables import WEEK_MS, histories_of
 from training.prepare import History, read_histories
+from training.targeting.profile_block import import_home
 from training.vocabulary import DAY_MS
 
 
@@ -161,14 +162,11 @@ def _weeks() -> Split:
 
 
 def _complete_journey(data: Path | None) -> list[History]:
-    """Read the archive of the state folder ``data``, else import the data set for the purpose."""
-    from feature_repo.importers import run
-
-    if data is not None:
-        return read_histories(data)
+    """Read a state folder's archive, made if it is not there; without one, for the purpose."""
     with TemporaryDirectory(prefix="portrait-compare-") as folder:
-        run("completejourney", home=Path(folder))
-        return read_histories(Path(folder))
+        home = data or Path(folder)
+        import_home(home, lambda line: None)
+        return read_histories(home)
 
 
 DATASETS: Final[dict[str, Callable[[Path | None], Shop]]] = {

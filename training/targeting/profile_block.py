@@ -43,19 +43,30 @@ def profile_block(home: Path, users: Sequence[str], time_ms: npt.NDArray[np.int6
     return pd.DataFrame(np.nan_to_num(compress(table)), columns=names)
 
 
-def prepare_home(home: Path, tell: Callable[[str], None]) -> None:
-    """Import Complete Journey into an empty state folder and build its feature tables.
+def import_home(home: Path, tell: Callable[[str], None]) -> None:
+    """Import Complete Journey into a state folder that is empty or not there yet.
 
     Raises
     ------
     InvalidInputError
-        If something else is in the folder.
+        If there is no archive in the folder, but something else.
     """
     if not any((home / "archive" / "events").glob("**/*.parquet")):
         if home.exists() and (not home.is_dir() or any(home.iterdir())):
             raise InvalidInputError(f"{home} holds no archive: name a state folder or an empty one")
         tell("importing Complete Journey")
         importers.run("completejourney", home=home)
+
+
+def prepare_home(home: Path, tell: Callable[[str], None]) -> None:
+    """Do as `import_home`, and build the feature tables.
+
+    Raises
+    ------
+    InvalidInputError
+        See `import_home`.
+    """
+    import_home(home, tell)
     if not any((home / "features" / "profile").glob("*.parquet")):
         tell("building feature tables")
         end = datetime.fromtimestamp(LAST_MS / 1000, UTC)

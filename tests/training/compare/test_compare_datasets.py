@@ -112,3 +112,10 @@ def test_items_and_users_new_in_the_test_do_no_harm(tmp_path: Path) -> None:
     assert "fresh" not in shop.vocabulary.items
     assert shop.items == 15
     assert not shop.masked
+
+
+def test_a_folder_with_something_else_is_not_filled_with_complete_journey(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InvalidInputError, match="holds no archive: name a state folder"):
+        open_shop("completejourney_merchandise", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
