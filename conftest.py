@@ -34,12 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose what is imported, before anything is; no example's time decides a test."""
-    settings.register_profile(
-        "shared machine",
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-    )
+    slow, fixture = HealthCheck.too_slow, HealthCheck.function_scoped_fixture
+    settings.register_profile("shared machine", deadline=None, suppress_health_check=[slow])
     settings.load_profile("shared machine")
+    # For examples that put right by themselves what a fixture of the function gives them.
+    settings.register_profile("one fixture for all", suppress_health_check=[slow, fixture])
     if config.getoption(_INTERPRETED):
         sys.meta_path.insert(0, _Sources())
     elif compiled.state() == "stale":

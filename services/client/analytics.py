@@ -3,22 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from services.client.audiences import Send
+from services.client.subject import Subject
 
 
-class AnalyticsCalls:
+class AnalyticsCalls(Subject):
     """Asks for aggregates of at least twenty people; what is returned are JSON documents.
 
     Every call takes ``as_of``, a day or an RFC 3339 time; default: now.
-
-    Parameters
-    ----------
-    send
-        Sends a request, repeats it where that may be, raises `services.client.ApiError`.
     """
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    root = "/v1/analytics/"
 
     def trends(
         self, *, type: str = "purchase", grain: str = "week", level: int = 1,  # noqa: A002
@@ -64,7 +58,3 @@ class AnalyticsCalls:
     ) -> Any:  # fmt: skip
         """Return which categories lie in one basket."""
         return self._get("affinities", months=months, most=most, category=category, as_of=as_of)
-
-    def _get(self, name: str, **query: Any) -> Any:
-        given = {key: value for key, value in query.items() if value is not None}
-        return self._send("GET", f"/v1/analytics/{name}", None, given).json()

@@ -1,24 +1,16 @@
 """The client's calls about audiences."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-Send = Callable[..., Any]
-"""`services.client.Client`'s way of asking: method, path, body, query; returns the response."""
+from services.client.subject import Subject, given
 
 
-class AudienceCalls:
-    """Asks about audiences; what is returned are the answers' JSON documents.
+class AudienceCalls(Subject):
+    """Asks about audiences; what is returned are the answers' JSON documents."""
 
-    Parameters
-    ----------
-    send
-        Sends a request, repeats it where that may be, raises `services.client.ApiError`.
-    """
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    root = "/v1/audiences"
 
     def all(self) -> Any:
         """Return every audience, the ready ones too, without rules."""
@@ -50,7 +42,7 @@ class AudienceCalls:
 
     def preview(self, definition: Mapping[str, Any], *, as_of: str | None = None) -> Any:
         """Return how many members a definition would have."""
-        query = _given(as_of=as_of)
+        query = given(as_of=as_of)
         return self._send("POST", "/v1/audiences/preview", dict(definition), query).json()
 
     def count(self, name: str, *, as_of: str | None = None) -> Any:
@@ -66,20 +58,13 @@ class AudienceCalls:
 
     def export(self, name: str, *, as_of: str | None = None) -> str:
         """Return all members as CSV."""
-        response = self._send("GET", f"{_path(name)}/export", None, _given(as_of=as_of))
+        response = self._send("GET", f"{_path(name)}/export", None, given(as_of=as_of))
         return str(response.text)
 
     def overlap(self, names: Sequence[str], *, as_of: str | None = None) -> Any:
         """Return sizes and what every two share."""
         return self._get("/overlap", names=",".join(names), as_of=as_of)
 
-    def _get(self, path: str, **query: Any) -> Any:
-        return self._send("GET", f"/v1/audiences{path}", None, _given(**query)).json()
-
 
 def _path(name: str) -> str:
     return f"/v1/audiences/{quote(name, safe='')}"
-
-
-def _given(**query: Any) -> dict[str, Any]:
-    return {name: value for name, value in query.items() if value is not None}

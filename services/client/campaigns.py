@@ -4,29 +4,21 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote
 
-from services.client.audiences import Send
+from services.client.subject import Subject, given
 
 
-class CampaignCalls:
-    """Asks about campaigns; what is returned are the answers' JSON documents.
+class CampaignCalls(Subject):
+    """Asks about campaigns; what is returned are the answers' JSON documents."""
 
-    Parameters
-    ----------
-    send
-        Sends a request, repeats it where that may be, raises `services.client.ApiError`.
-    """
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    root = "/v1/campaigns"
 
     def page(self, *, limit: int = 100, cursor: str | None = None) -> Any:
         """Return a page of campaigns by name."""
-        query = {"limit": limit} | ({} if cursor is None else {"cursor": cursor})
-        return self._send("GET", "/v1/campaigns", None, query).json()
+        return self._get("", limit=limit, cursor=cursor)
 
     def schema(self) -> Any:
         """Return the JSON Schema of a campaign."""
-        return self._send("GET", "/v1/campaigns/schema", None, {}).json()
+        return self._get("/schema")
 
     def create(self, name: str, campaign: Mapping[str, Any]) -> Any:
         """Create a campaign; 409 if the name is taken."""
@@ -54,8 +46,7 @@ class CampaignCalls:
         tz: str | None = None,
     ) -> Any:
         """Decide about a user; a repeat, also after no answer came, gets the same decision."""
-        given = {"decision_id": decision_id, "time": time, "tz": tz}
-        body = {"user_id": user_id} | {n: value for n, value in given.items() if value is not None}
+        body = {"user_id": user_id} | given(decision_id=decision_id, time=time, tz=tz)
         return self._send("POST", f"{_path(name)}/decide", body, {}).json()
 
     def rank(self, name: str, *, limit: int = 100) -> Any:

@@ -217,7 +217,7 @@ moments = st.tuples(
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"k1", b"k2"]), moments, st.binary(max_size=40))))
-@settings(max_examples=60)
+@settings(settings.get_profile("one fixture for all"), max_examples=60)
 def test_the_newest_row_stays_and_of_two_of_one_time_the_last(
     store_client: redis.Redis, writes: list[tuple[bytes, tuple[int, int], bytes]]
 ) -> None:

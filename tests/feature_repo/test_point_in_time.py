@@ -59,7 +59,7 @@ moments_drawn = st.lists(st.tuples(st.sampled_from([*KEYS, ("c", 9)]), hours), m
     drawn=rows_drawn, asked=moments_drawn, ttl=st.sampled_from([0, 3]), known=st.booleans(),
     cut=st.integers(0, 25),
 )  # fmt: skip
-@settings(max_examples=50)
+@settings(settings.get_profile("one fixture for all"), max_examples=50)
 def test_the_join_is_the_oracles(
     few: int, drawn: Any, asked: Any, ttl: int, known: bool, cut: int, monkeypatch: Any,
     tmp_path_factory: pytest.TempPathFactory,

@@ -92,7 +92,7 @@ def test_the_log_is_never_trimmed_past_the_cursor(
     assert logged(store_client) == ["c"]
 
 
-@settings(max_examples=60)
+@settings(settings.get_profile("one fixture for all"), max_examples=60)
 @given(
     cursor=st.tuples(st.integers(0, 2**63), st.integers(0, 2**64 - 1)),
     end=st.tuples(st.integers(0, 2**63), st.integers(0, 2**64 - 1)),

@@ -21,7 +21,7 @@ from training.state import Layout, LearnedStates
 from training.transition import LearnedTransition
 
 KINDS = ("purchase", "view_item", "add_to_cart", "refund", "search", "login")
-SOME = settings(max_examples=15)
+SOME = settings(settings.get_profile("one fixture for all"), max_examples=15)
 
 
 def ragged(seed: int, users: int = 6, most: int = 30) -> list[list[EventRecord]]:

@@ -49,7 +49,7 @@ async def settled(url: str, decisions: list[Wanted], clients: int = 8) -> list[b
     found = [False] * len(decisions)
 
     async def work(start: int) -> None:
-        client = connect_async(patient(url))
+        client = connect_async(url)
         ledger = Ledger(client)
         for n in range(start, len(decisions), clients):
             found[n] = not (await ledger.settle(decisions[n])).blocked
@@ -126,7 +126,7 @@ def test_no_span_holds_more_messages_than_a_cap_allows(
 
 def test_campaigns_are_kept_and_settled_on_a_cluster(tmp_path: Path) -> None:
     async def run(url: str) -> tuple[Any, ...]:
-        client = connect_async(patient(url))
+        client = connect_async(url)
         campaigns, ledger = Campaigns(client), Ledger(client)
         await campaigns.put("b", campaign(budget={"messages": 3}), now_ms=1)
         one = wanted("b", "{p001}u", "d", START_MS)
@@ -138,7 +138,8 @@ def test_campaigns_are_kept_and_settled_on_a_cluster(tmp_path: Path) -> None:
         return stored.name, *found, kept
 
     with cluster(tmp_path) as nodes:
-        url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        url = patient(f"redis+cluster://{hosts}")
         sent = asyncio.run(
             settled(url, [wanted("p", f"{{p{n:03d}}}u", "d", START_MS, budget={"messages": 9})
                           for n in range(40)])

@@ -9,7 +9,6 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stalls import patient
 
 from feature_repo.archive import Archive, LogPosition, Span
 from feature_repo.connection import connect_async
@@ -52,7 +51,7 @@ def read(
     limit: int = 100, user: str = USER,
 ) -> list[tuple[Position, EventRecord]]:  # fmt: skip
     async def run() -> Any:
-        client = connect_async(patient(url))
+        client = connect_async(url)
         try:
             state: Any = SimpleNamespace(store=client, settings=SimpleNamespace(home=home))
             return await read_events(state, user, before, type_, limit)
@@ -63,7 +62,7 @@ def read(
     return found
 
 
-@settings(max_examples=8)
+@settings(settings.get_profile("one fixture for all"), max_examples=8)
 @given(limit=st.integers(1, 20), group=st.integers(1, 7))
 def test_pages_follow_each_other_through_log_and_archive(
     redis_url: str,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 from gateway_thread import ADMIN_KEY, Api
-from stalls import patient, running_s
+from stalls import running_s
 
 from feature_repo.connection import connect_async
 from services.client import TransientApiError
@@ -62,7 +62,7 @@ def test_what_a_refused_event_was_is_not_kept(api: Api) -> None:
 
 
 async def taken(url: str, per_min: int, requests: int) -> list[float]:
-    client = connect_async(patient(url))
+    client = connect_async(url)
     try:
         limits = RateLimits(client, per_min)
         return [await limits.wait_s("d") for _ in range(requests)]

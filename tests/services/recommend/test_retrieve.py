@@ -77,7 +77,7 @@ def asked() -> Iterator[list[int]]:
 
 
 @given(rules=_rules, n=st.integers(1, 50), who=st.integers(0, 2))
-@settings(max_examples=200)
+@settings(settings.get_profile("one fixture for all"), max_examples=200)
 def test_what_is_searched_is_what_all_scores_give(
     shop: tuple[Recommender, list[Shopper]],
     asked: list[int],

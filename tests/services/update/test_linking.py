@@ -167,7 +167,7 @@ STEPS = st.sampled_from(
 
 @given(groups=st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=1, max_size=9))
 @profile(
-    max_examples=30, derandomize=True,
+    profile.get_profile("one fixture for all"), max_examples=30, derandomize=True,
 )  # fmt: skip
 def test_a_linked_profile_is_that_of_one_log(
     settings: Settings, store_client: redis.Redis, tmp_path_factory: Any, groups: list[list[str]]
