@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
@@ -19,8 +19,8 @@ from services.audiences import questions as audience_questions
 from services.audiences import routes as audiences
 from services.campaigns import report_routes as campaign_reports
 from services.campaigns import routes as campaigns
-from services.http import slashes
-from services.http.middleware import OPEN, Frame, Metrics
+from services.http import scopes, slashes
+from services.http.middleware import Frame, Metrics
 from services.http.openapi import describe
 from services.http.problems import Problem, ProblemError, page
 from services.recommend import explanation_routes as explanations
@@ -85,29 +85,39 @@ def create_app(
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()
-    for router in routers:
+    for router in [*routers, _pages()]:
         app.include_router(router)
-    app.add_api_route(
-        "/problems/{name}", _problem_page, include_in_schema=False, response_class=HTMLResponse
-    )
+    routes = scopes.checked(app)
     app.add_middleware(
         Frame,
         metrics=metrics,
         state=app.state,
+        open_routes=[route for route in routes if scopes.needed_by(route) == "open"],
         tags=not behind_serve,
         body_timeout_s=settings.body_timeout_s,
         timeout_s=settings.body_timeout_s + settings.wait_ms / 1000 + ANSWER_TIMEOUT_S,
     )
     _handle_errors(app)
-    describe(app, routers, OPEN)
+    describe(app, routers)
     return app
 
 
-async def _problem_page(name: str) -> Response:
-    found = page(name)
-    if found is None:
-        raise ProblemError("not-found", "no problem type has this name")
-    return HTMLResponse(found)
+def _pages() -> APIRouter:
+    """Return what a browser may read without a key, besides the description of the API."""
+    pages = scopes.router("open", "pages")
+
+    @pages.get("/problems/{name}", include_in_schema=False, response_class=HTMLResponse)
+    async def problem(name: str) -> Response:
+        found = page(name)
+        if found is None:
+            raise ProblemError("not-found", "no problem type has this name")
+        return HTMLResponse(found)
+
+    @pages.get("/favicon.ico", include_in_schema=False, status_code=204)
+    async def icon() -> Response:
+        return Response(status_code=204)
+
+    return pages
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
@@ -25,7 +25,7 @@ from feature_repo.events import (
 )
 from services.answer_schemas import EVENT, EVENT_BATCH
 from services.answers import answer, gateway
-from services.http import body
+from services.http import body, scopes
 from services.http.middleware import Metrics
 from services.http.openapi import EVENT_EXAMPLE, batch_of, body_of
 from services.http.problems import ProblemError
@@ -33,7 +33,7 @@ from services.log.receipt import Appended, merged
 from services.profiles import current
 from services.state import GatewayState
 
-router = APIRouter(prefix="/v1/events", tags=["events"])
+router = scopes.router("write", "events", "/v1/events")
 
 ERASED: Final = "this person asked to be forgotten: no event of theirs is taken"
 _YIELD_EVERY: Final = 100  # events between which other requests get their turn
@@ -68,6 +68,8 @@ async def post_event(
     ] = None,
 ) -> Response:
     """Take one event; 202 once it is durable, 200 with ``return=profile`` once it is applied."""
+    if returning is not None:  # that makes a read of it
+        scopes.require(request, "server")
     state = gateway(request)
     event = _event(await body.read(request, limit=MAX_EVENT_BYTES))
     record, appended, reply = await _taken(request, event)

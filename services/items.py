@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import Path, Query, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
@@ -10,11 +10,11 @@ from feature_repo.catalogue import Item
 from feature_repo.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, iso, problems
 from services.answer_schemas import ITEM, ITEM_BATCH, ITEM_PUT, SIMILAR
 from services.answers import answer, gateway
-from services.http import body
+from services.http import body, scopes
 from services.http.openapi import ITEM_EXAMPLE, batch_of, body_of
 from services.http.problems import ProblemError
 
-router = APIRouter(prefix="/v1/items", tags=["items"])
+router = scopes.router("server", "items", "/v1/items")
 
 ItemId = Annotated[str, Path(min_length=1, max_length=128)]
 
@@ -49,7 +49,7 @@ async def get_item(request: Request, item_id: ItemId) -> Response:
     return answer(_shown(item))
 
 
-@router.delete("/{item_id}", status_code=204)
+@router.delete("/{item_id}", status_code=204, dependencies=[scopes.needs("admin")])
 async def delete_item(request: Request, item_id: ItemId) -> Response:
     """Remove an item from the catalogue; events that name it stay."""
     state = gateway(request)

@@ -5,18 +5,19 @@ import json
 import time
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from prometheus_client import generate_latest
 from starlette.responses import PlainTextResponse, Response
 
 from services.answer_schemas import LIVE, METRICS, MODELS, READY
 from services.answers import answer, gateway
 from services.health import Health
+from services.http import scopes
 from services.log.receipt import Receipt
 from services.models import chosen
 from services.state import GatewayState
 
-router = APIRouter(tags=["operations"])
+router = scopes.router("server", "operations")
 
 MAX_LAG_S: Final = 30.0
 """An event that waits longer than this to be applied makes the service not ready."""
@@ -24,13 +25,13 @@ NEARLY_FULL: Final = 0.9
 """The service is not ready once a partition's log holds this share of its limit."""
 
 
-@router.get("/health/live", responses=LIVE)
+@router.get("/health/live", responses=LIVE, dependencies=[scopes.needs("open")])
 async def live() -> Response:
     """Say that the process answers."""
     return answer({"status": "ok"})
 
 
-@router.get("/health/ready", responses=READY)
+@router.get("/health/ready", responses=READY, dependencies=[scopes.needs("open")])
 async def ready(request: Request) -> Response:
     """Say whether events are taken and applied: 200, or 503 with what is missing."""
     state = gateway(request)

@@ -6,7 +6,7 @@ purpose is served. Erasing is not part of this version.
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
@@ -15,12 +15,13 @@ from feature_repo.explicit_state import ExplicitProfile
 from services.answer_schemas import CONSENTED, CONSENTS, EXPORTED
 from services.answers import answer, gateway
 from services.history.newest import read_all
+from services.http import scopes
 from services.http.problems import ProblemError
 from services.ingest import take
 from services.profiles import After, UserId, current
 from services.state import GatewayState
 
-router = APIRouter(prefix="/v1/users", tags=["privacy"])
+router = scopes.router("server", "privacy", "/v1/users")
 
 MOST_EVENTS: Final = 100_000
 _Purpose = Annotated[str, Field(min_length=1, max_length=128)]
@@ -56,7 +57,7 @@ async def put_consents(request: Request, user_id: UserId, body: Consents) -> Res
     return answer(await take(request, event), 202)
 
 
-@router.get("/{user_id}/export", responses=EXPORTED)
+@router.get("/{user_id}/export", responses=EXPORTED, dependencies=[scopes.needs("admin")])
 async def get_export(request: Request, user_id: UserId, after: After = None) -> Response:
     """Return everything that is kept of a user: profile, consents and events, oldest first."""
     state = gateway(request)

@@ -5,7 +5,7 @@ import binascii
 from typing import Annotated, Any, Final, Literal
 
 import structlog
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import Path, Query, Request
 from starlette.responses import Response
 
 from feature_repo import views
@@ -14,12 +14,13 @@ from feature_repo.live_row import LiveState
 from services.answer_schemas import EVENTS
 from services.answers import answer, gateway
 from services.history.newest import Position, read_all
+from services.http import scopes
 from services.http.problems import ProblemError
 from services.profile_schemas import PROFILE
 from services.serving import Serving
 from services.state import GatewayState
 
-router = APIRouter(prefix="/v1/users", tags=["users"])
+router = scopes.router("server", "users", "/v1/users")
 
 UserId = Annotated[str, Path(min_length=1, max_length=128, description="The shop's own user id")]
 After = Annotated[

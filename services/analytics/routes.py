@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from feature_repo.analytics import affinities as pairs
@@ -21,8 +21,9 @@ from feature_repo.errors import InvalidQuestionError
 from services.analytics import schemas as said
 from services.answers import answer, gateway
 from services.audiences.requests import moment_of
+from services.http import scopes
 
-router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
+router = scopes.router("server", "analytics", "/v1/analytics")
 
 TYPE_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
 MOST_DAYS: Final = 3660

@@ -6,7 +6,7 @@ import io
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from feature_repo.audiences import language
@@ -17,10 +17,11 @@ from services.audiences.answers import MAX_PAGE, Answers
 from services.audiences.definitions import check
 from services.audiences.requests import AsOf, Name, all_known, moment_of, read_document
 from services.audiences.stream import STREAM_ID, newest, stream
+from services.http import scopes
 from services.http.problems import ProblemError
 from services.state import GatewayState
 
-router = APIRouter(prefix="/v1/audiences", tags=["audiences"])
+router = scopes.router("server", "audiences", "/v1/audiences")
 
 _T = TypeVar("_T")
 
@@ -102,7 +103,12 @@ async def get_members(
     return answer({"members": page[:limit], "next_cursor": page[limit - 1] if more else None})
 
 
-@router.get("/{name}/export", responses=said.EXPORT, response_class=StreamingResponse)
+@router.get(
+    "/{name}/export",
+    responses=said.EXPORT,
+    response_class=StreamingResponse,
+    dependencies=[scopes.needs("admin")],
+)
 async def export(request: Request, name: Name, as_of: AsOf = None) -> Response:
     """Return all members of an audience as CSV, one column ``user``."""
     state = gateway(request)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from feature_repo.audiences import language
@@ -15,9 +15,10 @@ from services.answers import answer, gateway
 from services.audiences import schemas as said
 from services.audiences.definitions import Audience
 from services.audiences.requests import Name, all_known, named, read_document
+from services.http import scopes
 from services.state import GatewayState
 
-router = APIRouter(prefix="/v1/audiences", tags=["audiences"])
+router = scopes.router("server", "audiences", "/v1/audiences")
 
 
 @router.get("", responses=said.LIST)
@@ -79,7 +80,7 @@ async def get_audience(request: Request, name: Name) -> Response:
     return answer(_shown(name, known, stored.get(name)))
 
 
-@router.delete("/{name}", status_code=204)
+@router.delete("/{name}", status_code=204, dependencies=[scopes.needs("admin")])
 async def delete_audience(request: Request, name: Name) -> Response:
     """Remove an audience; 409 while another one names it."""
     state = gateway(request)

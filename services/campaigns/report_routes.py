@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from services.answers import answer, gateway
@@ -11,10 +11,11 @@ from services.campaigns import plots
 from services.campaigns import schemas as said
 from services.campaigns.report import report
 from services.campaigns.requests import Name
+from services.http import scopes
 from services.http.problems import ProblemError
 from services.state import GatewayState
 
-router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"])
+router = scopes.router("server", "campaigns", "/v1/campaigns")
 
 
 @router.get("/{name}/report", responses=said.REPORT)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from feature_repo.campaigns import language
@@ -22,9 +22,10 @@ from services.campaigns.requests import (
     read_campaign,
 )
 from services.campaigns.scores import ranked
+from services.http import scopes
 from services.state import GatewayState
 
-router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"])
+router = scopes.router("server", "campaigns", "/v1/campaigns")
 
 
 @router.get("", responses=said.LIST)
@@ -68,7 +69,7 @@ async def get_campaign(request: Request, name: Name) -> Response:
     return answer(await _shown(state, await state.bounded(state.campaigns.get(name))))
 
 
-@router.delete("/{name}", status_code=204)
+@router.delete("/{name}", status_code=204, dependencies=[scopes.needs("admin")])
 async def delete_campaign(request: Request, name: Name) -> Response:
     """Remove a campaign; its name is not used again if it has decided."""
     state = gateway(request)

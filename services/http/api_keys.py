@@ -1,7 +1,7 @@
 """API keys: who may call what. Only SHA-256 digests are stored.
 
-Scopes contain one another: ``write`` may post events, ``server`` may also read and keep the
-catalogue, ``admin`` may do everything.
+``write`` may post what a shopper does, ``server`` may also read and keep the catalogue, ``admin``
+may do everything. Which call needs which is declared on the routes (`services.http.scopes`).
 """
 
 import hashlib
@@ -14,6 +14,12 @@ import orjson
 
 Scope = Literal["write", "server", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+CONTAINS: Final[dict[Scope, frozenset[Scope]]] = {
+    "write": frozenset({"write"}),
+    "server": frozenset({"write", "server"}),
+    "admin": frozenset(SCOPES),
+}
+"""What a key of each scope may do besides its own. They need not form a chain."""
 KEYS: Final = "portrait:keys"
 _FRESH_S: Final = 5.0
 
@@ -50,7 +56,7 @@ class Caller:
 
     def may(self, needed: Scope) -> bool:
         """Say whether the caller's scope contains ``needed``."""
-        return SCOPES.index(self.scope) >= SCOPES.index(needed)
+        return needed in CONTAINS[self.scope]
 
 
 class KeyRing:

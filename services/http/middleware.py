@@ -8,21 +8,22 @@ import math
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.http import limits, slashes
 from services.http.api_keys import KeyRing, digest
 from services.http.problems import Problem
 from services.http.rate_limits import RateLimits
+from services.http.scopes import CHALLENGE, NO_KEY
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-OPEN: Final = ("/health/", "/problems/", "/docs", "/openapi.json", "/redoc", "/favicon.ico")
-"""Beginnings of the paths that need no key."""
 _CONTROL: Final = frozenset(
     {b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"x-session-id",
      b"serve-multiplexed-model-id", b"serve_multiplexed_model_id"}
@@ -78,6 +79,8 @@ class Frame:
         Where requests are counted.
     state
         The application's state; its ``gateway`` knows the keys.
+    open_routes
+        What needs no key; everything else does, be there such a path or not.
     tags
         Whether to send the request id back; Ray Serve does so itself.
     body_timeout_s
@@ -92,6 +95,7 @@ class Frame:
         metrics: Metrics,
         state: Any,
         *,
+        open_routes: Sequence[BaseRoute],
         tags: bool,
         body_timeout_s: float,
         timeout_s: float,
@@ -99,6 +103,7 @@ class Frame:
         self._app = app
         self._metrics = metrics
         self._state = state
+        self._open = open_routes
         self._tags = tags
         self._body_timeout_s = body_timeout_s
         self._timeout_s = timeout_s
@@ -108,11 +113,13 @@ class Frame:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started_s, status, begun = time.perf_counter(), 500, False
+        started_s, status, begun, method = time.perf_counter(), 500, False, scope["method"]
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope = dict(scope)  # the server's own stays as it is
+        if method == "HEAD":  # answered as GET is, but for the body
+            scope["method"], send = "GET", _without_body(send)
         slashes.keep(scope)
         scope["headers"] = [(k, v) for k, v in scope["headers"] if k not in _CONTROL]
         scope.setdefault("state", {})["request_id"] = request_id
@@ -157,13 +164,11 @@ class Frame:
                 await refuse(Problem("internal", "the server failed on this request"))
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
-            self._metrics.seconds.labels(scope["method"], route).observe(
-                time.perf_counter() - started_s
-            )
+            self._metrics.requests.labels(method, route, str(status)).inc()
+            self._metrics.seconds.labels(method, route).observe(time.perf_counter() - started_s)
 
     async def _admit(self, scope: Scope, headers: Headers) -> Problem | None:
-        if scope["path"].startswith(OPEN):
+        if any(route.matches(scope)[0] is Match.FULL for route in self._open):
             return None
         keys: KeyRing = self._state.gateway.keys
         rates: RateLimits = self._state.gateway.rates
@@ -171,8 +176,8 @@ class Frame:
         key = bearer[7:].strip() if bearer[:7].lower() == "bearer " else headers.get("x-api-key")
         caller = await keys.caller(key) if key else None
         if not key or caller is None:
-            detail = "the API key is not known" if key else "the request carries no API key"
-            return Problem("unauthorized", detail, headers={"www-authenticate": "Bearer"})
+            detail = "the API key is not known" if key else NO_KEY
+            return Problem("unauthorized", detail, headers=CHALLENGE)
         scope["state"]["caller"] = caller
         wait_s = await rates.wait_s(digest(key))
         if wait_s > 0:
@@ -181,12 +186,15 @@ class Frame:
                 f"this key may make {rates.per_min} requests a minute",
                 headers={"retry-after": str(math.ceil(wait_s))},
             )
-        needed = "write" if scope["path"].startswith("/v1/events") else "server"
-        # Returning the profile makes a write request a read.
-        if needed == "write" and b"return=profile" in scope["query_string"]:
-            needed = "server"
-        if not caller.may(needed):  # type: ignore[arg-type]
-            return Problem(
-                "forbidden", f"this needs a key of scope {needed}; the given one is {caller.scope}"
-            )
-        return None
+        return None  # whether the scope is enough is the route's to say: `scopes.Guarded`
+
+
+def _without_body(send: Send) -> Send:
+    """Return ``send`` that ends an answer with its head: a stream would not come to its end."""
+
+    async def bare(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return bare

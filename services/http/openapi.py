@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from feature_repo.catalogue import Item
 from feature_repo.events import Event, EventItem
 from services.http.problems import TYPES
+from services.http.scopes import needed_by
 
 _REF: Final = "#/components/schemas/{model}"
 _NDJSON: Final = "application/x-ndjson"
@@ -116,46 +117,43 @@ def batch_of(model: type[Any], example: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def describe(app: FastAPI, routers: Sequence[APIRouter], open_paths: Sequence[str]) -> None:
+def describe(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     """Make ``app`` describe itself with what is said here.
 
     Parameters
     ----------
     routers
         Those that ``app`` includes.
-    open_paths
-        Beginnings of the paths that need no key.
     """
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(original(), open_paths)
+            app.openapi_schema = _completed(original())
             for route in (route for router in routers for route in router.routes):
                 if isinstance(route, APIRoute):
-                    _give_examples(app.openapi_schema["paths"][route.path_format], route)
+                    path = app.openapi_schema["paths"][route.path_format]
+                    _give_scope(path, route)
+                    _give_examples(path, route)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _completed(schema: dict[str, Any], open_paths: Sequence[str]) -> dict[str, Any]:
+def _completed(schema: dict[str, Any]) -> dict[str, Any]:
     components = schema.setdefault("components", {})
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
-    schema["security"] = [{"bearer": []}, {"header": []}]
     schemas = components.setdefault("schemas", {})
     _, read = models_json_schema(
         [(model, "validation") for model in (Event, EventItem, Item)], ref_template=_REF
     )
     schemas |= {name: _without_doctest(made) for name, made in read["$defs"].items()}
     schemas["Problem"] = PROBLEM_SCHEMA
-    for path, operations in schema["paths"].items():
+    for operations in schema["paths"].values():
         for operation in operations.values():
-            if path.startswith(tuple(open_paths)):
-                operation["security"] = []
             _complete(operation["responses"])
             for body in operation.get("requestBody", {}).get("content", {}).values():
                 name = body["schema"].get("$ref", "").rpartition("/")[2]
@@ -164,6 +162,16 @@ def _completed(schema: dict[str, Any], open_paths: Sequence[str]) -> dict[str, A
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return schema
+
+
+def _give_scope(path: dict[str, Any], route: APIRoute) -> None:
+    """Say which scope a key must have: ``x-scope``, and as the role of both ways to send one."""
+    needed = needed_by(route)
+    for method in route.methods or ():
+        operation = path[method.lower()]
+        operation["x-scope"] = needed
+        ways: tuple[str, ...] = () if needed == "open" else ("bearer", "header")
+        operation["security"] = [{way: [needed]} for way in ways]
 
 
 def _give_examples(path: dict[str, Any], route: APIRoute) -> None:

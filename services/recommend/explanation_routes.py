@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from services.answer_schemas import EXPLAINED
 from services.answers import answer, gateway
+from services.http import scopes
 from services.http.problems import ProblemError
 from services.profiles import After, UserId
 from services.recommend.asked import of_user
@@ -14,7 +15,7 @@ from services.recommend.contributions import Contributions, contributions, shown
 from services.serving import Serving
 from services.state import GatewayState
 
-router = APIRouter(prefix="/v1/users", tags=["recommendations"])
+router = scopes.router("server", "recommendations", "/v1/users")
 
 _KIND = "item:"
 

