@@ -17,6 +17,8 @@
     │   └── StaleRowsError             … or rows that a rebuild replaced after they were read
     ├── PointInTimeError               a point-in-time join lost or doubled rows
     ├── StoreUnavailableError          the online store or log does not answer; retry later
+    ├── BusyError                      too much is asked at once; retry later
+    ├── TooCostlyError                 a question took more time or space than one may
     └── ApiError                       the service answered a problem (services.client)
         └── TransientApiError          one that may pass by itself
 """
@@ -106,3 +108,11 @@ class PointInTimeError(PortraitError):
 
 class StoreUnavailableError(PortraitError):
     """The online store or the log does not answer; the caller may retry."""
+
+
+class BusyError(PortraitError):
+    """More is asked at once than is let wait; the caller may retry."""
+
+
+class TooCostlyError(PortraitError):
+    """A question took more time, memory or disk than one question may; ask for less."""

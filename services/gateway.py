@@ -11,25 +11,31 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from feature_repo.catalogue import Item
 from feature_repo.errors import PortraitError
-from feature_repo.events import pointer
+from feature_repo.events import Event, EventItem, pointer
 from services import heap, ingest, items, operations, privacy, profiles
 from services.analytics import routes as analytics
 from services.audiences import questions as audience_questions
 from services.audiences import routes as audiences
 from services.campaigns import report_routes as campaign_reports
 from services.campaigns import routes as campaigns
+from services.campaigns.requests import DecideRequest
 from services.http import scopes, slashes
 from services.http.middleware import Frame, Metrics
 from services.http.openapi import describe
 from services.http.problems import Problem, ProblemError, page
+from services.privacy import Consents
 from services.recommend import explanation_routes as explanations
 from services.recommend import routes as recommendations
+from services.recommend.requests import RankRequest, Session
 from services.settings import Settings
 from services.state import GatewayState
 
 DESCRIPTION = """Post behaviour events; read the profile and the recommendations they lead to.
 Every error is `application/problem+json` (RFC 9457). See the Authorize button for keys."""
+BODIES: Final = (Event, EventItem, Item, Session, RankRequest, Consents, DecideRequest)
+"""What handlers read for themselves, for the API's description."""
 ANSWER_TIMEOUT_S: Final = 30.0
 """Longest time for an answer, once body and awaited receipt have had theirs."""
 
@@ -98,7 +104,7 @@ def create_app(
         timeout_s=settings.body_timeout_s + settings.wait_ms / 1000 + ANSWER_TIMEOUT_S,
     )
     _handle_errors(app)
-    describe(app, routers)
+    describe(app, routers, BODIES)
     return app
 
 

@@ -10,12 +10,13 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from feature_repo.events import Event, iso, now_ms, record_to_api
+from feature_repo.events import MAX_EVENT_BYTES, Event, iso, now_ms, record_to_api
 from feature_repo.explicit_state import ExplicitProfile
 from services.answer_schemas import CONSENTED, CONSENTS, EXPORTED
 from services.answers import answer, gateway
 from services.history.newest import read_all
-from services.http import scopes
+from services.http import body, scopes
+from services.http.openapi import CONSENTS_EXAMPLE, body_of
 from services.http.problems import ProblemError
 from services.ingest import take
 from services.profiles import After, UserId, current
@@ -46,13 +47,22 @@ async def get_consents(request: Request, user_id: UserId, after: After = None) -
     return answer({"user_id": user_id, "consents": _consents(state.profile(row))})
 
 
-@router.put("/{user_id}/consents", status_code=202, responses=CONSENTED)
-async def put_consents(request: Request, user_id: UserId, body: Consents) -> Response:
+@router.put(
+    "/{user_id}/consents", status_code=202, responses=CONSENTED,
+    openapi_extra=body_of(Consents, CONSENTS_EXAMPLE),
+)  # fmt: skip
+async def put_consents(request: Request, user_id: UserId) -> Response:
     """Take a statement as a `consent_updated` event; 202 once it is durable."""
     state = gateway(request)
+    given = await body.model(request, Consents, limit=MAX_EVENT_BYTES)
     name = "anonymous_id" if await _is_anonymous(state, user_id) else "user_id"
     event = Event.model_validate(
-        {"type": "consent_updated", name: user_id, "consent": body.consents, "source": body.source}
+        {
+            "type": "consent_updated",
+            name: user_id,
+            "consent": given.consents,
+            "source": given.source,
+        }
     )
     return answer(await take(request, event), 202)
 

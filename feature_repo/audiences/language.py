@@ -7,10 +7,10 @@ a rule may not rest on. The nodes themselves are `rules`'.
 from datetime import date, datetime
 from typing import Any, Final, TypeVar
 
-import yaml
+import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from feature_repo.audiences import rules
+from feature_repo.audiences import plain_yaml, rules
 from feature_repo.audiences.traits import OVERDUE
 from feature_repo.audiences.values import Node
 from feature_repo.entity import Tenant
@@ -89,16 +89,12 @@ def parse_yaml(text: str | bytes) -> Any:
     Raises
     ------
     InvalidRuleError
-        If it is neither.
+        If it is neither, or YAML over the bounds of `plain_yaml`.
     """
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f": line {mark.line + 1}, column {mark.column + 1}"
-        raise InvalidRuleError(
-            [{"pointer": "", "detail": f"the document is neither JSON nor YAML{where}"}]
-        ) from None
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return plain_yaml.read(text, max_depth=MAX_DEPTH, max_values=MAX_VALUES)
 
 
 def check_name(name: str) -> None:

@@ -4,12 +4,13 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from feature_repo.audiences import language
+from feature_repo.audiences.rules import Definition
 from feature_repo.entity import ENTITY_ID_LENGTH
 from services.answers import answer, gateway
 from services.audiences import schemas as said
@@ -30,9 +31,12 @@ _T = TypeVar("_T")
 async def preview(request: Request, as_of: AsOf = None) -> Response:
     """Return how many members a definition would have, storing nothing."""
     state = gateway(request)
-    document = await read_document(request)
-    document.pop("name", None)
-    definition = language.pseudonymous(language.read(document), state.tenant)
+
+    def read(document: dict[str, Any]) -> Definition:
+        document.pop("name", None)
+        return language.pseudonymous(language.read(document), state.tenant)
+
+    definition = await read_document(request, read)
     stored = await state.bounded(state.audiences.all())
     check("preview", definition, {name: each.definition for name, each in stored.items()})
     return answer(await _asked(state, as_of, lambda answers: answers.preview(definition)))

@@ -1,6 +1,7 @@
 """What the routes of audiences share: their parameters, bodies and the definitions they go by."""
 
-from typing import Annotated, Any, Final
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Path, Query, Request
 
@@ -9,13 +10,16 @@ from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import Definition
 from feature_repo.audiences.values import moment_ms
 from feature_repo.errors import InvalidRuleError
-from feature_repo.events import MAX_BATCH_BYTES
+from services import workers
 from services.audiences.definitions import Audience
 from services.http import body
 from services.http.problems import ProblemError
 from services.state import GatewayState
 
+MAX_BYTES: Final = 2 * 1000 * 1000
+"""Of a definition as JSON; as YAML `feature_repo.audiences.plain_yaml.MAX_BYTES`."""
 YAML_TYPES: Final = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
+_T = TypeVar("_T")
 
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
 AsOf = Annotated[
@@ -24,14 +28,22 @@ AsOf = Annotated[
 ]
 
 
-async def read_document(request: Request) -> dict[str, Any]:
-    """Return the definition in a request's body, JSON or YAML, not yet checked."""
-    data = await body.read(request, limit=MAX_BATCH_BYTES, types=body.JSON_TYPES | YAML_TYPES)
+async def read_document(request: Request, read: Callable[[dict[str, Any]], _T]) -> _T:
+    """Return what ``read`` makes of the object in a request's body, JSON or YAML.
+
+    Both are done aside: a definition of thousands of values takes a while to check.
+    """
+    data = await body.read(request, limit=MAX_BYTES, types=body.JSON_TYPES | YAML_TYPES)
     media = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    document = language.parse_yaml(data) if media in YAML_TYPES else body.parse(data)
-    if not isinstance(document, dict):
-        raise InvalidRuleError([{"pointer": "", "detail": "expected an object"}])
-    return document
+    parse = language.parse_yaml if media in YAML_TYPES else body.parse
+
+    def document() -> _T:
+        found = parse(data)
+        if not isinstance(found, dict):
+            raise InvalidRuleError([{"pointer": "", "detail": "expected an object"}])
+        return read(found)
+
+    return await workers.READING.run(document)
 
 
 async def all_known(state: GatewayState) -> tuple[dict[str, Audience], dict[str, Definition]]:

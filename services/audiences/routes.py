@@ -1,5 +1,6 @@
 """Routes of audiences' definitions; what is asked of them is `questions`'."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -35,12 +36,8 @@ async def list_audiences(request: Request) -> Response:
 @router.post("", status_code=201, responses=said.CREATED, openapi_extra=said.body(named=True))
 async def post_audience(request: Request) -> Response:
     """Create an audience whose ``name`` is in the body: 201, or 409 if the name is taken."""
-    document = await read_document(request)
-    name = document.pop("name", None)
-    if not isinstance(name, str):
-        raise InvalidRuleError([{"pointer": "/name", "detail": "this is required"}])
-    language.check_name(name)
-    return await _put(gateway(request), name, language.read(document), only_new=True)
+    name, definition = await read_document(request, _named)
+    return await _put(gateway(request), name, definition, only_new=True)
 
 
 @router.get("/schema", responses=said.SCHEMA)
@@ -66,11 +63,8 @@ async def get_traits() -> Response:
 @router.put("/{name}", responses=said.PUT, openapi_extra=said.body())
 async def put_audience(request: Request, name: Name) -> Response:
     """Create an audience (201) or replace it (200)."""
-    document = await read_document(request)
-    if document.pop("name", name) != name:
-        detail = "name in the body differs from the path's"
-        raise InvalidRuleError([{"pointer": "/name", "detail": detail}])
-    return await _put(gateway(request), name, language.read(document))
+    _, definition = await read_document(request, partial(_named, name=name))
+    return await _put(gateway(request), name, definition)
 
 
 @router.get("/{name}", responses=said.SHOWN)
@@ -86,6 +80,18 @@ async def delete_audience(request: Request, name: Name) -> Response:
     state = gateway(request)
     await state.bounded(state.audiences.delete(name))
     return Response(status_code=204)
+
+
+def _named(document: dict[str, Any], name: str | None = None) -> tuple[str, Definition]:
+    """Return name and definition; ``name`` is the path's."""
+    given = document.pop("name", name)
+    if not isinstance(given, str):
+        raise InvalidRuleError([{"pointer": "/name", "detail": "this is required"}])
+    if name is not None and given != name:
+        detail = "name in the body differs from the path's"
+        raise InvalidRuleError([{"pointer": "/name", "detail": detail}])
+    language.check_name(given)
+    return given, language.read(document)
 
 
 async def _put(

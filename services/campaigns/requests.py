@@ -1,5 +1,6 @@
 """What the routes of campaigns share: their parameters, the body of a decision, its moment."""
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import Path, Request
@@ -57,7 +58,10 @@ async def read_campaign(request: Request, name: str | None = None) -> tuple[str,
     InvalidRuleError
         Whose ``errors`` point at everything that is wrong.
     """
-    document = await read_document(request)
+    return await read_document(request, partial(_named, name=name))
+
+
+def _named(document: dict[str, Any], name: str | None) -> tuple[str, Campaign]:
     given: Any = document.pop("name", name)
     if not isinstance(given, str):
         raise InvalidRuleError([{"pointer": "/name", "detail": "this is required"}])

@@ -6,7 +6,7 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from feature_repo.campaigns import language
-from feature_repo.events import iso
+from feature_repo.events import MAX_EVENT_BYTES, iso
 from services.answers import answer, gateway
 from services.campaigns import schemas as said
 from services.campaigns.decisions import decide
@@ -22,7 +22,8 @@ from services.campaigns.requests import (
     read_campaign,
 )
 from services.campaigns.scores import ranked
-from services.http import scopes
+from services.http import body, scopes
+from services.http.openapi import DECIDE_EXAMPLE, body_of
 from services.state import GatewayState
 
 router = scopes.router("server", "campaigns", "/v1/campaigns")
@@ -77,13 +78,16 @@ async def delete_campaign(request: Request, name: Name) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/{name}/decide", responses=said.DECISION)
-async def post_decide(request: Request, name: Name, asked: DecideRequest) -> Response:
+@router.post(
+    "/{name}/decide", responses=said.DECISION, openapi_extra=body_of(DecideRequest, DECIDE_EXAMPLE)
+)
+async def post_decide(request: Request, name: Name) -> Response:
     """Decide about a user, once: which arm, which offer, and why.
 
     A repeated decision gets the first one's answer, with the header ``idempotent-replayed``.
     """
     state = gateway(request)
+    asked = await body.model(request, DecideRequest, limit=MAX_EVENT_BYTES)
     now_ms = moment_of(state, asked.time)
     found = await decide(state, name, Asked(asked.user_id, now_ms, asked.decision_id, asked.tz))
     headers = {"idempotent-replayed": "true"} if found.repeated else None

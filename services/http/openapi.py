@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from feature_repo.catalogue import Item
-from feature_repo.events import Event, EventItem
 from services.http.problems import TYPES
 from services.http.scopes import needed_by
 
@@ -27,13 +27,10 @@ ITEM_EXAMPLE: Final = {
     "item_id": "A", "title": "Fine Coffee", "category": "Grocery/Coffee", "price": 3.5
 }  # fmt: skip
 
-_EXAMPLES: Final[dict[str, Any]] = {
-    "Session": {"events": [{"type": "view_item", "items": [{"item_id": "A"}]}], "n": 5},
-    "RankRequest": {"user_id": "123", "items": ["A", "B"]},
-    "Consents": {"consents": {"email": True, "ads": False}, "source": "preferences"},
-    "DecideRequest": {"user_id": "123", "decision_id": "2026-11-27", "tz": "Europe/Berlin"},
-}
-"""Of bodies that FastAPI reads by itself, by the name of their schema."""
+SESSION_EXAMPLE: Final = {"events": [{"type": "view_item", "items": [{"item_id": "A"}]}], "n": 5}
+RANK_EXAMPLE: Final = {"user_id": "123", "items": ["A", "B"]}
+CONSENTS_EXAMPLE: Final = {"consents": {"email": True, "ads": False}, "source": "preferences"}
+DECIDE_EXAMPLE: Final = {"user_id": "123", "decision_id": "2026-11-27", "tz": "Europe/Berlin"}
 
 PROBLEM_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -117,19 +114,21 @@ def batch_of(model: type[Any], example: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def describe(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+def describe(app: FastAPI, routers: Sequence[APIRouter], bodies: Sequence[type[BaseModel]]) -> None:
     """Make ``app`` describe itself with what is said here.
 
     Parameters
     ----------
     routers
         Those that ``app`` includes.
+    bodies
+        What handlers read for themselves.
     """
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(original())
+            app.openapi_schema = _completed(original(), bodies)
             for route in (route for router in routers for route in router.routes):
                 if isinstance(route, APIRoute):
                     path = app.openapi_schema["paths"][route.path_format]
@@ -140,25 +139,22 @@ def describe(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _completed(schema: dict[str, Any]) -> dict[str, Any]:
+def _completed(schema: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
     components = schema.setdefault("components", {})
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
     schemas = components.setdefault("schemas", {})
-    _, read = models_json_schema(
-        [(model, "validation") for model in (Event, EventItem, Item)], ref_template=_REF
-    )
-    schemas |= {name: _without_doctest(made) for name, made in read["$defs"].items()}
+    _, read = models_json_schema([(model, "validation") for model in bodies], ref_template=_REF)
+    given = {name: _without_doctest(made) for name, made in read["$defs"].items()}
+    twice = [name for name, made in given.items() if schemas.get(name, made) != made]
+    assert not twice, f"two schemas are named {twice[0]}: rename one"
+    schemas |= given
     schemas["Problem"] = PROBLEM_SCHEMA
     for operations in schema["paths"].values():
         for operation in operations.values():
             _complete(operation["responses"])
-            for body in operation.get("requestBody", {}).get("content", {}).values():
-                name = body["schema"].get("$ref", "").rpartition("/")[2]
-                if name in _EXAMPLES:
-                    body["example"] = _EXAMPLES[name]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return schema

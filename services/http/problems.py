@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from feature_repo.errors import (
+    BusyError,
     ConflictError,
     InvalidInputError,
     InvalidQuestionError,
@@ -23,6 +24,7 @@ from feature_repo.errors import (
     NotFoundError,
     PortraitError,
     StoreUnavailableError,
+    TooCostlyError,
 )
 
 
@@ -71,6 +73,12 @@ TYPES: Final[dict[str, ProblemType]] = {
     "rate-limited": ProblemType(429, "Too many requests", "Wait as long as Retry-After says."),
     "internal": ProblemType(
         500, "Internal error", "Report the request_id; the server's log has the cause."
+    ),
+    "busy": ProblemType(503, "Too much is asked at once", "Repeat the request after Retry-After."),
+    "too-costly": ProblemType(
+        503,
+        "The question costs too much",
+        "Ask for less: a simpler rule, fewer or shorter spans, a smaller limit.",
     ),
     "unavailable": ProblemType(
         503,
@@ -142,6 +150,10 @@ class Problem:
         """Return the problem of one of our own exceptions."""
         if isinstance(error, StoreUnavailableError):
             return cls("unavailable", str(error), headers={"retry-after": "1"})
+        if isinstance(error, BusyError):
+            return cls("busy", str(error), headers={"retry-after": "1"})
+        if isinstance(error, TooCostlyError):
+            return cls("too-costly", str(error), headers={"retry-after": "10"})
         if isinstance(error, NotFoundError):
             return cls("not-found", str(error))
         if isinstance(error, ConflictError):

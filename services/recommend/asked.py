@@ -13,6 +13,7 @@ from feature_repo import explicit
 from feature_repo.errors import ModelMismatchError, StoreUnavailableError
 from feature_repo.events import Event, EventItem, EventRecord, to_record
 from feature_repo.live_row import LiveState
+from services import workers
 from services.recommend.shopper import Shopper
 from services.serving import Serving
 from services.state import GatewayState
@@ -68,17 +69,18 @@ async def of_user(
         entity, row, features = await state.find_whole(user_id, after, _service(state))
     except StoreUnavailableError as error:
         _log.warning("recommending_without_store", error=str(error))
-        given = of_session(state, session)
+        given = await of_session(state, session)
         return replace(given, lacking="store_unavailable", entity=state.tenant.entity(user_id))
     if row is None:
-        given = of_session(state, session)
+        given = await of_session(state, session)
         return replace(given, entity=entity)
     now_ms = state.clock.now_ms(row.time_ms)
     profile, (served, learned) = state.profile(row), state.served(row)
     if session:
-        records = _records(state, session, now_ms)
         # Without a state of the whole history there is none of the session alone either.
-        learned = _go_on(served if learned else None, profile, learned, records)
+        learned = await workers.READING.run(
+            _go_on, state, served if learned else None, profile, learned, session, now_ms
+        )
     lacking = _lacking(state, row)
     if lacking is None and learned is not None and features is None and _asks(served):
         lacking = "features_unavailable"
@@ -86,13 +88,16 @@ async def of_user(
     return Asked(shopper, now_ms, served, lacking, entity, stored=True)
 
 
-def of_session(state: GatewayState, session: Sequence[tuple[str, Sequence[EventItem]]]) -> Asked:
+async def of_session(
+    state: GatewayState, session: Sequence[tuple[str, Sequence[EventItem]]]
+) -> Asked:
     """Return what a session alone says."""
     now_ms = state.clock.now_ms()
     profile = explicit.new()
     served = state.models.newest
-    records = _records(state, session, now_ms)
-    learned = _go_on(served if records else None, profile, None, records)
+    learned: bytes | None = None
+    if session:
+        learned = await workers.READING.run(_go_on, state, served, profile, None, session, now_ms)
     shopper = Shopper(learned, profile=profile, now_s=now_ms // 1000)
     return Asked(shopper, now_ms, served, _lacking(state, None))
 
@@ -132,10 +137,12 @@ def _records(
 
 
 def _go_on(
+    state: GatewayState,
     served: Serving | None,
     profile: explicit.ExplicitProfile,
     learned: bytes | None,
-    records: Sequence[EventRecord],
+    session: Sequence[tuple[str, Sequence[EventItem]]],
+    now_ms: int,
 ) -> bytes | None:
     """Apply a session's events to ``profile`` and return the learned state after them.
 
@@ -144,6 +151,7 @@ def _go_on(
     served
         Moves the learned state; None leaves it as it is.
     """
+    records = _records(state, session, now_ms)
     for record in records:
         explicit.apply(profile, record)
     if served is None or served.model is None:

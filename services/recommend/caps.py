@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from services.recommend.assortment import Items, Mask, Rows
-from services.recommend.rules import Cap
+from services.recommend.rules import ListCap
 
 
 class Caps:
@@ -17,7 +17,7 @@ class Caps:
     pool
         Rows to choose from.
     cap
-        See `services.recommend.rules.Cap`; items without a brand or category are not counted.
+        See `services.recommend.rules.ListCap`; items without a brand or category are not counted.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class Caps:
         Whether each of the pool may be taken, shape (P,).
     """
 
-    def __init__(self, items: Items, pool: Rows, cap: Cap) -> None:
+    def __init__(self, items: Items, pool: Rows, cap: ListCap) -> None:
         self.open: Mask = np.ones(len(pool), np.bool_)
         self._columns: list[tuple[Any, int, Counter[Any]]] = []
         if cap.brand is not None:

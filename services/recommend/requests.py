@@ -10,6 +10,9 @@ from feature_repo.events import EventItem, problems
 from services.http.problems import ProblemError
 from services.recommend.rules import Among, Explore, Range, Repeat, Rules
 
+MAX_BYTES: Final = 1000 * 1000
+"""Of a session that is sent along, and of a list of items to be ranked."""
+
 _Price = Annotated[float | None, Field(ge=0, allow_inf_nan=False)]
 _Share = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]
 

@@ -12,13 +12,15 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import now_ms as wall_ms
 from services.answer_schemas import RECOMMENDED
 from services.answers import answer, gateway
-from services.http import scopes
+from services.http import body, scopes
+from services.http.openapi import RANK_EXAMPLE, SESSION_EXAMPLE, body_of
 from services.profiles import UserId
 from services.recommend.asked import Asked, of_session, of_user
 from services.recommend.contributions import contributions, shown
 from services.recommend.impressions import Shown
 from services.recommend.requests import (
     ASKING_PARAMETERS,
+    MAX_BYTES,
     RankItem,
     RankRequest,
     Session,
@@ -53,15 +55,18 @@ async def get_recommendations(request: Request, user_id: UserId) -> Response:
     return await _answer(request, user_id, asked, wish, given.placement, started_s)
 
 
-@router.post("/recommendations", responses=RECOMMENDED)
-async def post_recommendations(request: Request, session: Session) -> Response:
+@router.post(
+    "/recommendations", responses=RECOMMENDED, openapi_extra=body_of(Session, SESSION_EXAMPLE)
+)
+async def post_recommendations(request: Request) -> Response:
     """Recommend to a session that is sent along, which is not stored; or to a user in one."""
     started_s = time.perf_counter()
+    session = await body.model(request, Session, limit=MAX_BYTES)
     state = gateway(request)
     rules = state.rules.rules(session.placement, session.rules)
     events = [(event.type, event.items) for event in session.events]
     if session.user_id is None:
-        asked = of_session(state, events)
+        asked = await of_session(state, events)
     else:
         asked = await of_user(state, session.user_id, None, events)
     wish = Wish(
@@ -71,15 +76,16 @@ async def post_recommendations(request: Request, session: Session) -> Response:
     return await _answer(request, session.user_id, asked, wish, session.placement, started_s)
 
 
-@router.post("/rank", responses=RECOMMENDED)
-async def rank(request: Request, body: RankRequest) -> Response:
+@router.post("/rank", responses=RECOMMENDED, openapi_extra=body_of(RankRequest, RANK_EXAMPLE))
+async def rank(request: Request) -> Response:
     """Score the given items for a user and return them in order."""
     started_s = time.perf_counter()
-    names = [i.item_id if isinstance(i, RankItem) else i for i in body.items]
-    asked = await of_user(gateway(request), body.user_id)
+    given = await body.model(request, RankRequest, limit=MAX_BYTES)
+    names = [i.item_id if isinstance(i, RankItem) else i for i in given.items]
+    asked = await of_user(gateway(request), given.user_id)
     items = list(dict.fromkeys(names))
-    wish = Wish(n=len(items), explain=body.explain, only=items, seed=uuid.uuid4().hex)
-    return await _answer(request, body.user_id, asked, wish, None, started_s)
+    wish = Wish(n=len(items), explain=given.explain, only=items, seed=uuid.uuid4().hex)
+    return await _answer(request, given.user_id, asked, wish, None, started_s)
 
 
 async def _answer(

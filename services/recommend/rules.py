@@ -71,7 +71,7 @@ class Boost(_Rule):
         return self
 
 
-class Cap(_Rule):
+class ListCap(_Rule):
     """Most items of one brand, and of one category cut to ``depth`` levels."""
 
     brand: Annotated[int, Field(ge=1, le=500)] | None = None
@@ -121,7 +121,7 @@ class Rules(_Rule):
     in_stock: bool = True
     max_age_days: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
     boost: Annotated[list[Boost], Field(max_length=100)] = []
-    cap: Cap = Cap()
+    cap: ListCap = ListCap()
     repeat: Repeat = Repeat()
     diversity: _Share = 0.0
     explore: Explore | None = None

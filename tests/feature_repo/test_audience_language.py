@@ -3,10 +3,13 @@
 from typing import Any
 
 import jsonschema
+import orjson
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from feature_repo.audiences import language, references
+from feature_repo.audiences import language, plain_yaml, references
 from feature_repo.audiences.plan import plan
 from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidRuleError
@@ -107,15 +110,45 @@ def test_too_deep_and_too_large_are_refused_without_reading_on() -> None:
         deep = {"not": deep}
     assert "levels" in errors(audience(deep))[0][1]
     assert "values" in errors(audience({"user_ids": ["u"] * 30_000}))[0][1]
-    bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"{name}: &{name} [{', '.join(['*' + before] * 10)}]\n"
-        for before, name in zip("abcdefg", "bcdefgh", strict=True)
-    )
-    with pytest.raises(InvalidRuleError, match="values"):
-        language.read_text(bomb)
-    ring: list[Any] = []
-    ring.append(ring)
-    assert "levels" in errors(ring)[0][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a: &a [x, x]\nb: *a", "line 1: anchors and aliases"),
+        ("a: 1\nb: [*a]", "line 2: anchors and aliases"),
+        ("<<: {a: 1}\nb: 2", r"line 1: merge keys \(<<\)"),
+        ("rule: " + "[" * 60_000, "over 40 levels"),
+        ("\n".join(" " * n + "a:" for n in range(300)), "over 40 levels"),
+        ("{" + "a," * 30_000, "over 20,000 values"),
+        ("# " + "x" * plain_yaml.MAX_BYTES, "takes 65,538 bytes: at most 65,536; send JSON"),
+    ],
+)
+def test_yaml_that_could_grow_is_refused_naming_the_line_and_the_bound(text: str, why: str) -> None:
+    with pytest.raises(InvalidRuleError, match=why):
+        language.read_text(text)
+
+
+def test_a_definition_too_long_for_yaml_is_read_as_json() -> None:
+    users = [f"user-{n}" for n in range(9_000)]
+    text = orjson.dumps(audience({"user_ids": users}))
+    assert len(text) > plain_yaml.MAX_BYTES
+    assert language.shown(language.read_text(text))["rule"] == {"user_ids": users}
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab: -#", max_size=6)
+    | st.dates().map(str),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("xyz", min_size=1), inner),
+    max_leaves=12,
+))  # fmt: skip
+def test_what_yaml_writes_without_references_is_read_as_it_was(document: Any) -> None:
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    text = yaml.dump(document, Dumper=Plain)
+    assert plain_yaml.read(text, max_depth=40, max_values=20_000) == yaml.safe_load(text)
 
 
 @pytest.mark.parametrize("text", ["rule: [", "\x00", "{a: {b}: c}", "2026-13-45: ["])

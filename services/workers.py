@@ -1,0 +1,63 @@
+"""Work that would hold the event loop up: done aside, in few threads, with few waiting.
+
+What a request may make the loop do for more than 20 ms of CPU is done here, or is bounded before.
+Pure Python in a thread still shares the interpreter with the loop, which gets its turn every
+few milliseconds. Belongs here: threads and their bounds. What is done is the callers'.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+from feature_repo.errors import BusyError
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Workers:
+    """A pool of threads that refuses work rather than let it pile up.
+
+    Parameters
+    ----------
+    name
+        Of the threads, and in the refusal.
+    threads
+        Pieces of work done side by side.
+    waiting
+        Pieces of work that may wait for a thread.
+    """
+
+    def __init__(self, name: str, threads: int, waiting: int) -> None:
+        self._name = name
+        self._waiting = waiting
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._places = threading.BoundedSemaphore(threads + waiting)
+
+    async def run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Return ``work(*args, **kwargs)``, done in one of the threads.
+
+        A caller that is cancelled takes work that waits out of the queue.
+
+        Raises
+        ------
+        BusyError
+            If as much waits already as may.
+        """
+        if not self._places.acquire(blocking=False):
+            raise BusyError(
+                f"{self._waiting} requests wait for {self._name} already: repeat it in a moment"
+            )
+        future = self._pool.submit(work, *args, **kwargs)
+        future.add_done_callback(lambda _: self._places.release())
+        return await asyncio.wrap_future(future)
+
+
+READING: Final = Workers("reading", 2, 64)
+"""Bodies: inflating, parsing, checking; and answers put together."""
+ASKING: Final = Workers("questions", 2, 32)
+"""Questions to the archive's index; each with a deadline (`feature_repo.query_bounds`)."""
+HISTORY: Final = Workers("histories", 4, 64)
+"""Histories of single users, out of log and archive."""

@@ -1,0 +1,145 @@
+"""Bodies that are small on the wire and large inside: gzip of many members, JSON nested deeply."""
+
+import asyncio
+import gzip
+import threading
+from typing import Any
+
+import pytest
+from api_calls import view
+from gateway_thread import Api
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from feature_repo.errors import BusyError
+from services.gateway import create_app
+from services.http import body
+from services.http.problems import ProblemError
+from services.settings import Settings
+from services.workers import Workers
+
+LIMIT = 100_000
+
+
+def read(data: bytes) -> bytes:
+    headers = [(b"content-type", b"application/json"), (b"content-encoding", b"gzip")]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
+    return asyncio.run(body.read(Request(scope, receive), limit=LIMIT))
+
+
+@given(st.lists(st.binary(max_size=3_000), min_size=1, max_size=body.MAX_GZIP_MEMBERS))
+def test_members_one_after_another_are_one_body(parts: list[bytes]) -> None:
+    assert read(b"".join(map(gzip.compress, parts))) == b"".join(parts)
+
+
+def test_members_longer_than_a_piece_are_one_body() -> None:
+    part = bytes(range(256)) * 100
+    stored = b"".join(gzip.compress(part, compresslevel=0) for _ in range(3))
+    assert read(stored) == part * 3
+
+
+@pytest.mark.parametrize("count", [body.MAX_GZIP_MEMBERS + 1, 4_900])
+def test_gzip_of_many_members_is_refused(count: int) -> None:
+    with pytest.raises(ProblemError) as refused:
+        read(gzip.compress(b"") * count)
+    assert refused.value.problem.name == "malformed"
+    assert "over 16 members" in refused.value.problem.detail
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (gzip.compress(b"x" * LIMIT), None),
+        (gzip.compress(b"x" * (LIMIT + 1)), "too-large"),
+        (gzip.compress(b"x" * (LIMIT // 2)) + gzip.compress(b"x" * (LIMIT // 2 + 1)), "too-large"),
+        (gzip.compress(b"x" * 50_000_000), "too-large"),
+        (gzip.compress(b"x")[:-1], "malformed"),
+        (gzip.compress(b"x") + b"x", "malformed"),
+        (b"x", "malformed"),
+    ],
+)
+def test_what_is_inflated_is_bounded_and_whole(data: bytes, name: str | None) -> None:
+    if name is None:
+        assert read(data) == b"x" * LIMIT
+        return
+    with pytest.raises(ProblemError) as refused:
+        read(data)
+    assert refused.value.problem.name == name
+
+
+# --- deep nesting
+
+
+def with_bodies() -> list[str]:
+    app = create_app(Settings(redis_url="redis://127.0.0.1:1"), "redis://127.0.0.1:1", None)
+    return [
+        f"{method.upper()} {path}"
+        for path, found in app.openapi()["paths"].items() for method, operation in found.items()
+        if "requestBody" in operation
+    ]  # fmt: skip
+
+
+DEPTHS = st.integers(900, 1_100) | st.integers(100, 15_000)
+
+
+@pytest.mark.parametrize("name", with_bodies())
+@settings(max_examples=6)
+@given(
+    depth=DEPTHS, opened=st.sampled_from(["[", '{"a":', '[{"items":', "[[],"]), closed=st.booleans()
+)
+def test_deep_json_is_a_problem_of_the_sender(
+    api: Api, name: str, depth: int, opened: str, closed: bool
+) -> None:
+    ends = {"[": "]", '{"a":': "}", '[{"items":': "}]", "[[],": "]"}
+    content = opened * depth + ("0" + ends[opened] * depth if closed else "")
+    method, _, path = name.partition(" ")
+    with api.client() as client:
+        answered = client.http.request(
+            method, path.format(user_id="u", item_id="i", name="n"), content=content.encode(),
+            headers={"content-type": "application/json"},
+        )  # fmt: skip
+    assert answered.status_code in {400, 413, 422}, answered.text
+    assert answered.headers["content-type"] == "application/problem+json" or "errors" in (
+        answered.json()
+    )
+
+
+def test_one_deep_event_of_a_batch_leaves_the_others(api: Api) -> None:
+    deep = '{"id":"deep","type":"login","user_id":"u","properties":{"a":%s}}'
+    lines = [deep % ("[" * 2_000 + "]" * 2_000), '{"id":"flat","type":"login","user_id":"u"}']
+    with api.client() as client:
+        answered = client.http.post(
+            "/v1/events/batch", content="\n".join(lines).encode(),
+            headers={"content-type": "application/x-ndjson"},
+        ).json()  # fmt: skip
+        assert client.post_event(view("u"))["status"] == "accepted"
+    assert (answered["accepted"], answered["rejected"]) == (1, 1)
+    assert answered["errors"][0]["index"] == 0
+
+
+# --- work aside
+
+
+def test_more_than_may_wait_is_refused_and_what_is_cancelled_waits_no_longer() -> None:
+    let, pool = threading.Event(), Workers("tests", 1, 1)
+
+    async def run() -> None:
+        first = asyncio.create_task(pool.run(let.wait))
+        second = asyncio.create_task(pool.run(let.wait))
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError, match="1 requests wait for tests"):
+            await pool.run(let.wait)
+        second.cancel()
+        await asyncio.wait([second])
+        third = asyncio.create_task(pool.run(let.wait))
+        await asyncio.sleep(0)
+        let.set()
+        assert await first
+        assert await third
+
+    asyncio.run(run())
