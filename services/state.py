@@ -14,6 +14,7 @@ from feature_repo.connection import connect_async, translated
 from feature_repo.entity import Tenant, partition_of
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
+from feature_repo.query_bounds import sweep
 from services import popularity
 from services.analytics.cube import AnalyticsCube
 from services.applied import Applied
@@ -113,6 +114,7 @@ class GatewayState:
 
     async def start(self) -> None:
         """Load the model and the catalogue, open Feast, begin to listen."""
+        sweep(self.settings.home)
         self.settings.export(self._url)
         self.models.load()
         self.features.open()

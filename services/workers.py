@@ -6,12 +6,15 @@ few milliseconds. Belongs here: threads and their bounds. What is done is the ca
 """
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
 from feature_repo.errors import BusyError
+from feature_repo.query_bounds import deadline
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -28,9 +31,12 @@ class Workers:
         Pieces of work done side by side.
     waiting
         Pieces of work that may wait for a thread.
+    bound_s
+        How long the queries of one piece of work may take (`feature_repo.query_bounds`), seconds.
     """
 
-    def __init__(self, name: str, threads: int, waiting: int) -> None:
+    def __init__(self, name: str, threads: int, waiting: int, bound_s: float = math.inf) -> None:
+        self.bound_s = bound_s
         self._name = name
         self._waiting = waiting
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
@@ -50,14 +56,20 @@ class Workers:
             raise BusyError(
                 f"{self._waiting} requests wait for {self._name} already: repeat it in a moment"
             )
-        future = self._pool.submit(work, *args, **kwargs)
+        future = self._pool.submit(self._bounded, partial(work, *args, **kwargs))
         future.add_done_callback(lambda _: self._places.release())
         return await asyncio.wrap_future(future)
+
+    def _bounded(self, work: Callable[[], _T]) -> _T:
+        if self.bound_s == math.inf:
+            return work()
+        with deadline(self.bound_s):
+            return work()
 
 
 READING: Final = Workers("reading", 2, 64)
 """Bodies: inflating, parsing, checking; and answers put together."""
-ASKING: Final = Workers("questions", 2, 32)
-"""Questions to the archive's index; each with a deadline (`feature_repo.query_bounds`)."""
-HISTORY: Final = Workers("histories", 4, 64)
+ASKING: Final = Workers("questions", 2, 32, bound_s=10.0)
+"""Questions to the archive's index."""
+HISTORY: Final = Workers("histories", 4, 64, bound_s=10.0)
 """Histories of single users, out of log and archive."""

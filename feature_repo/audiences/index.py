@@ -5,9 +5,8 @@ An index is a picture of the archive at the moment it was made; a newer one is m
 running. What the tables hold is `tables`', what is asked of them `compiler`'s.
 """
 
-import secrets
-import tempfile
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -21,11 +20,11 @@ from feature_repo.archive import SCHEMA, Archive
 from feature_repo.audiences import tables
 from feature_repo.errors import PortraitError
 from feature_repo.features import USER_VIEWS
+from feature_repo.query_bounds import SpillFolder, interrupted
 from feature_repo.snapshots import schema as feature_schema
 from feature_repo.standing import stated
 
 THREADS: Final = 2
-MEMORY_LIMIT: Final = "2GB"
 
 CHANCES: Final = pa.schema(
     [("user", pa.string()), ("name", pa.string()), ("value", pa.float64()),
@@ -53,7 +52,7 @@ class Index:
     Parameters
     ----------
     home
-        State folder (``PORTRAIT_HOME``); only read.
+        State folder (``PORTRAIT_HOME``); only read, but for what does not fit into memory.
 
     Attributes
     ----------
@@ -75,17 +74,17 @@ class Index:
     def __init__(self, home: Path) -> None:
         started_s = time.monotonic()
         self._connection = duckdb.connect()
-        spilled = Path(tempfile.gettempdir()) / f"portrait-{secrets.token_hex(8)}"
+        self._spilled = SpillFolder(home)
+        weakref.finalize(self, self._spilled.remove)
         self._connection.execute(
-            f"SET threads = {THREADS}; SET memory_limit = '{MEMORY_LIMIT}'; "
-            f"SET temp_directory = '{spilled}'; "
+            f"SET threads = {THREADS}; {self._spilled.settings()}"
             "SET enable_progress_bar = false; SET TimeZone = 'UTC'; "
             "ATTACH ':memory:' AS audience (COMPRESS); USE audience"
         )
         try:
             self._load(home)
         except duckdb.Error as error:
-            self._connection.close()
+            self.close()
             raise PortraitError(
                 f"the archive below {home} cannot be read ({type(error).__name__}): {error}"
             ) from error
@@ -105,17 +104,24 @@ class Index:
     def close(self) -> None:
         """Free its memory."""
         self._connection.close()
+        self._spilled.remove()
 
     def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Return the rows of a query; may be called from any thread."""
-        with self._connection.cursor() as cursor:
+        """Return the rows of a query; may be called from any thread.
+
+        Raises
+        ------
+        TooCostlyError
+            See `feature_repo.query_bounds`.
+        """
+        with self._connection.cursor() as cursor, interrupted(cursor):
             cursor.execute("USE audience")
             found: list[tuple[Any, ...]] = cursor.execute(sql, dict(parameters)).fetchall()
         return found
 
     def columns(self, sql: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the columns of a query as numpy arrays; may be called from any thread."""
-        with self._connection.cursor() as cursor:
+        """Do what `rows` does, and return columns as numpy arrays."""
+        with self._connection.cursor() as cursor, interrupted(cursor):
             cursor.execute("USE audience")
             found: dict[str, Any] = cursor.execute(sql, dict(parameters or {})).fetchnumpy()
         return found

@@ -4,6 +4,8 @@ Belongs here: walking a definition, and what must hold of several together.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Any, Final
 
 from feature_repo.audiences import rules
@@ -11,7 +13,10 @@ from feature_repo.audiences.values import Node
 from feature_repo.errors import InvalidRuleError
 
 MAX_NODES: Final = 2000
-"""Of a rule with all the audiences that it names."""
+MAX_EVENT_LEAVES: Final = 200
+MAX_SEQUENCES: Final = 20
+MAX_LEVELS: Final = 10
+"""Of a rule with all the audiences that it names; a sequence costs as much as ten events."""
 
 
 def nodes(definition: rules.Definition) -> Iterator[tuple[str, Node]]:
@@ -55,10 +60,61 @@ def check_references(
         else:
             continue
         raise InvalidRuleError([{"pointer": place, "detail": detail}])
-    size = _size(name, whole, {})
-    if size > MAX_NODES:
-        detail = f"with all that it names the rule has {size:,} nodes: at most {MAX_NODES:,}"
-        raise InvalidRuleError([{"pointer": "/rule", "detail": detail}])
+    _check_costs(name, whole)
+
+
+@dataclass(slots=True)
+class _Cost:
+    """What a definition asks for once the audiences that it names are written out."""
+
+    levels: int = 1
+    nodes: int = 0
+    events: int = 0
+    sequences: int = 0
+
+    def breach(self) -> str | None:
+        """Return which bound is broken, or None."""
+        for count, what, most in (
+            (self.nodes, "nodes", MAX_NODES),
+            (self.events, "leaves on events", MAX_EVENT_LEAVES),
+            (self.sequences, "sequences", MAX_SEQUENCES),
+            (self.levels, "levels of audiences that name each other", MAX_LEVELS),
+        ):
+            if count > most:
+                return f"{count:,} {what}: at most {most:,}"
+        return None
+
+
+def _check_costs(name: str, whole: Mapping[str, rules.Definition]) -> None:
+    """Refuse a definition by which it, or one that rests on it, would ask for too much."""
+    graph = {other: references(each).keys() & whole.keys() for other, each in whole.items()}
+    costs, rest = dict[str, _Cost](), {name}
+    for other in TopologicalSorter(graph).static_order():  # what is named first
+        costs[other] = _cost(whole[other], costs)
+        if graph[other] & rest:
+            rest.add(other)
+    for other in sorted(rest, key=lambda each: each != name):
+        breach = costs[other].breach()
+        if breach is not None:
+            whose = "the rule" if other == name else f"{other}, which rests on it,"
+            detail = f"with all that it names {whose} has {breach}"
+            raise InvalidRuleError([{"pointer": "/rule", "detail": detail}])
+
+
+def _cost(definition: rules.Definition, costs: Mapping[str, _Cost]) -> _Cost:
+    found = _Cost()
+    for _, node in nodes(definition):
+        if isinstance(node, rules.InAudience):
+            other = costs.get(node.audience, _Cost())
+            found.levels = max(found.levels, other.levels + 1)
+            found.nodes += other.nodes
+            found.events += other.events
+            found.sequences += other.sequences
+        else:
+            found.nodes += 1
+            found.events += isinstance(node, rules.HasEvent)
+            found.sequences += isinstance(node, rules.HasSequence)
+    return found
 
 
 def _reached(start: str, known: Mapping[str, rules.Definition]) -> set[str]:
@@ -70,16 +126,6 @@ def _reached(start: str, known: Mapping[str, rules.Definition]) -> set[str]:
             if name in known:
                 open_names += references(known[name])
     return found
-
-
-def _size(name: str, known: Mapping[str, rules.Definition], sizes: dict[str, int]) -> int:
-    """Return how many nodes a definition has once the audiences that it names are written out."""
-    if name not in sizes:
-        sizes[name] = sum(
-            _size(node.audience, known, sizes) if isinstance(node, rules.InAudience) else 1
-            for _, node in nodes(known[name])
-        )
-    return sizes[name]
 
 
 def _below(node: Any, place: str) -> Iterator[tuple[str, Node]]:

@@ -35,11 +35,6 @@ class AnalyticsCube:
         self._next_s = 0.0
         self._making: asyncio.Task[None] | None = None
 
-    @property
-    def turns(self) -> asyncio.Semaphore:
-        """To be held while the cube is asked."""
-        return self._source.turns
-
     async def stop(self) -> None:
         """Wait no longer for a cube that is being made, and let go of the present one."""
         await end(self._making)

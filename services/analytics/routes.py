@@ -1,6 +1,5 @@
 """Routes of behaviour analysis; what is answered is `feature_repo.analytics`'."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
@@ -18,6 +17,7 @@ from feature_repo.analytics.buckets import Grain
 from feature_repo.analytics.cube import Moment
 from feature_repo.audiences.values import duration_ms
 from feature_repo.errors import InvalidQuestionError
+from services import workers
 from services.analytics import schemas as said
 from services.answers import answer, gateway
 from services.audiences.requests import moment_of
@@ -150,5 +150,4 @@ async def _answer(
     state = gateway(request)
     now_ms = moment_of(state, as_of)
     cube = await state.analytics.present()
-    async with state.analytics.turns:
-        return answer(await asyncio.to_thread(ask, cube.moment(now_ms)))
+    return answer(await workers.ASKING.run(ask, cube.moment(now_ms)))

@@ -16,6 +16,7 @@ from feature_repo.audiences.references import check_references, references
 from feature_repo.audiences.rules import Definition
 from feature_repo.entity import Tenant
 from feature_repo.errors import ConflictError, InvalidRuleError, NotFoundError
+from services import workers
 
 KEY: Final = "portrait:audiences"
 MAX_AUDIENCES: Final = 1000
@@ -59,6 +60,7 @@ class Definitions:
     def __init__(self, client: Any, tenant: Tenant) -> None:
         self._client = client
         self._tenant = tenant
+        self._read_before: tuple[bytes, dict[str, Audience]] | None = None
 
     async def all(self) -> dict[str, Audience]:
         """Return every stored audience by name."""
@@ -81,7 +83,7 @@ class Definitions:
             raise InvalidRuleError(
                 [{"pointer": "/name", "detail": f"{name} is taken by the service itself"}]
             )
-        kept = language.pseudonymous(definition, self._tenant)
+        kept = await workers.READING.run(language.pseudonymous, definition, self._tenant)
         for _ in range(_ATTEMPTS):
             version, known = await self._read()
             old = known.get(name)
@@ -90,7 +92,7 @@ class Definitions:
             if old is None and len(known) >= MAX_AUDIENCES:
                 raise ConflictError(f"{MAX_AUDIENCES:,} audiences are stored: remove one first")
             others = {each.name: each.definition for each in known.values()}
-            check(name, kept, others)
+            await workers.READING.run(check, name, kept, others)
             new = Audience(name, kept, now_ms if old is None else old.created_ms, now_ms)
             if await self._change(version, name, _encode(new)):
                 return new, old is None
@@ -118,8 +120,12 @@ class Definitions:
         raise ConflictError("audiences are being changed by others: try again")
 
     async def _read(self) -> tuple[bytes, dict[str, Audience]]:
-        stored: Mapping[bytes, bytes] = await self._client.hgetall(KEY)
-        return stored.get(VERSION, b"0"), decode_all(stored)
+        version = await self._client.hget(KEY, VERSION) or b"0"
+        if self._read_before is None or self._read_before[0] != version:
+            stored: Mapping[bytes, bytes] = await self._client.hgetall(KEY)
+            found = await workers.READING.run(decode_all, stored)
+            self._read_before = stored.get(VERSION, b"0"), found
+        return self._read_before
 
     async def _change(self, version: bytes, name: str, body: bytes) -> bool:
         return bool(await self._client.eval(_CHANGE, 1, KEY, version, name, body))

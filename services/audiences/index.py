@@ -21,8 +21,6 @@ CHECK_S: Final = 10.0
 long to make: it may take a tenth of the time."""
 READY_CATEGORIES: Final = 20
 """So many categories, those that the most users are interested in, have a ready audience."""
-MAX_AT_ONCE: Final = 2
-"""Queries of one gateway that run side by side; others wait."""
 
 _log = structlog.get_logger(__name__)
 
@@ -39,8 +37,6 @@ class AudienceIndex:
 
     Attributes
     ----------
-    turns
-        To be held while the index is asked.
     categories
         Those with a ready audience; none until there is an index.
     clusters
@@ -54,7 +50,6 @@ class AudienceIndex:
         self._made_of = frozenset[str]()
         self._next_s = 0.0
         self._making: asyncio.Task[None] | None = None
-        self.turns = asyncio.Semaphore(MAX_AT_ONCE)
         self.categories: list[str] = []
         self.clusters: dict[int, str] = {}
 

@@ -1,6 +1,5 @@
 """Routes that ask about audiences: how many, who, as a file, what is shared, who comes and goes."""
 
-import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from feature_repo.audiences import language
 from feature_repo.audiences.rules import Definition
 from feature_repo.entity import ENTITY_ID_LENGTH
+from services import workers
 from services.answers import answer, gateway
 from services.audiences import schemas as said
 from services.audiences.answers import MAX_PAGE, Answers
@@ -38,7 +38,8 @@ async def preview(request: Request, as_of: AsOf = None) -> Response:
 
     definition = await read_document(request, read)
     stored = await state.bounded(state.audiences.all())
-    check("preview", definition, {name: each.definition for name, each in stored.items()})
+    known = {name: each.definition for name, each in stored.items()}
+    await workers.READING.run(check, "preview", definition, known)
     return answer(await _asked(state, as_of, lambda answers: answers.preview(definition)))
 
 
@@ -119,14 +120,14 @@ async def export(request: Request, name: Name, as_of: AsOf = None) -> Response:
     answers = await _answers(state, as_of)
     pages = answers.everyone(name)
     none = list[str]()
-    first = await asyncio.to_thread(next, pages, none)
+    first = await workers.ASKING.run(next, pages, none)
 
     async def lines() -> AsyncIterator[bytes]:
         yield b"user\r\n"
         page = first
         while page:
             yield _csv(page)
-            page = await asyncio.to_thread(next, pages, none)
+            page = await workers.ASKING.run(next, pages, none)
 
     headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
@@ -146,5 +147,4 @@ async def _answers(state: GatewayState, as_of: str | None) -> Answers:
 
 async def _asked(state: GatewayState, as_of: str | None, ask: Callable[[Answers], _T]) -> _T:
     answers = await _answers(state, as_of)
-    async with state.audience_index.turns:
-        return await asyncio.to_thread(ask, answers)
+    return await workers.ASKING.run(ask, answers)

@@ -12,6 +12,7 @@ from feature_repo.audiences.rules import Definition
 from feature_repo.audiences.traits import TRAITS
 from feature_repo.errors import InvalidRuleError
 from feature_repo.events import iso
+from services import workers
 from services.answers import answer, gateway
 from services.audiences import schemas as said
 from services.audiences.definitions import Audience
@@ -28,9 +29,7 @@ async def list_audiences(request: Request) -> Response:
     state = gateway(request)
     await state.audience_index.present()  # from it come the categories of ready audiences
     stored, known = await all_known(state)
-    own = [_head(each.name, each.definition, known, each) for each in stored.values()]
-    given = [_head(n, each, known, None) for n, each in known.items() if n not in stored]
-    return answer({"audiences": own + given})
+    return await workers.READING.run(_listed, stored, known)
 
 
 @router.post("", status_code=201, responses=said.CREATED, openapi_extra=said.body(named=True))
@@ -71,7 +70,8 @@ async def put_audience(request: Request, name: Name) -> Response:
 async def get_audience(request: Request, name: Name) -> Response:
     """Return an audience with its rule, and how it is kept up."""
     stored, known = await all_known(gateway(request))
-    return answer(_shown(name, known, stored.get(name)))
+    found = await workers.READING.run(_shown, name, known, stored.get(name))
+    return answer(found)
 
 
 @router.delete("/{name}", status_code=204, dependencies=[scopes.needs("admin")])
@@ -102,8 +102,16 @@ async def _put(
     )
     _, known = await all_known(state)
     headers = {"location": f"/v1/audiences/{name}"} if new else None
-    return answer(_shown(name, {**known, name: stored.definition}, stored), 201 if new else 200,
-                  headers)  # fmt: skip
+    known = {**known, name: stored.definition}
+    return answer(
+        await workers.READING.run(_shown, name, known, stored), 201 if new else 200, headers
+    )
+
+
+def _listed(stored: dict[str, Audience], known: dict[str, Definition]) -> Response:
+    own = [_head(each.name, each.definition, known, each) for each in stored.values()]
+    given = [_head(n, each, known, None) for n, each in known.items() if n not in stored]
+    return answer({"audiences": own + given})
 
 
 def _head(

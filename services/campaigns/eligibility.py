@@ -4,10 +4,8 @@ A part of the audience that a live profile can answer is asked of the profile, a
 of the archive's index, as of its last part. Belongs here: asking the one or the other.
 """
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from feature_repo.audiences.compiler import compile_definition
@@ -17,6 +15,7 @@ from feature_repo.audiences.plan import plan
 from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import AnyOf, Definition
 from feature_repo.errors import ConflictError
+from services import workers
 from services.audiences.definitions import KEY, VERSION, Definitions
 from services.audiences.index import AudienceIndex
 
@@ -89,8 +88,7 @@ class Eligibility:
         if plan(definition, known).mode == "realtime":
             return is_member(definition, known, user)
         index = await self._index.present()
-        async with self._index.turns:
-            return await asyncio.to_thread(partial(_archived, index, definition, known, user))
+        return await workers.ASKING.run(_archived, index, definition, known, user)
 
 
 def _archived(

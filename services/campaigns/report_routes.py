@@ -1,11 +1,11 @@
 """Routes of campaigns' reports: the figures, and their pictures."""
 
-import asyncio
 from typing import Any, Literal
 
 from fastapi import Request
 from starlette.responses import Response
 
+from services import workers
 from services.answers import answer, gateway
 from services.campaigns import plots
 from services.campaigns import schemas as said
@@ -29,17 +29,16 @@ async def get_plot(request: Request, name: Name, plot: Literal["arms", "qini"]) 
     """Return a picture of the report; 404 for a Qini curve where there is none."""
     found = await _report(gateway(request), name)
     if plot == "arms":
-        drawn = await asyncio.to_thread(plots.arms, found)
+        drawn = await workers.ASKING.run(plots.arms, found)
     elif found["qini"] is None:
         raise ProblemError("not-found", "there is no Qini curve: treatment or score is not random")
     else:
         curve = found["qini"]["share"], found["qini"]["gain"]
-        drawn = await asyncio.to_thread(plots.qini, *curve)
+        drawn = await workers.ASKING.run(plots.qini, *curve)
     return Response(drawn, media_type="image/svg+xml")
 
 
 async def _report(state: GatewayState, name: str) -> dict[str, Any]:
     stored = await state.bounded(state.campaigns.get(name))
     index = await state.audience_index.present()
-    async with state.audience_index.turns:
-        return await asyncio.to_thread(report, index, stored, state.clock.now_ms())
+    return await workers.ASKING.run(report, index, stored, state.clock.now_ms())

@@ -6,7 +6,6 @@ put down for all users (``portrait audience score``; `feature_repo.audiences.ind
 here: where a score comes from. How one is made is for `training` to say.
 """
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from feature_repo.audiences.index import Index
 from feature_repo.audiences.rules import Definition
 from feature_repo.campaigns.assignment import random_score
 from feature_repo.live_row import LiveState
+from services import workers
 from services.audiences.requests import all_known
 from services.campaigns.definitions import Stored
 from services.http.problems import ProblemError
@@ -64,8 +64,7 @@ async def score_of(
         if name in chances:
             return float(chances[name][0])
     index = await state.audience_index.present()
-    async with state.audience_index.turns:
-        return await asyncio.to_thread(_stored_score, index, stored, name, entity)
+    return await workers.ASKING.run(_stored_score, index, stored, name, entity)
 
 
 async def ranked(state: GatewayState, stored: Stored, now_ms: int) -> Ranked:
@@ -78,8 +77,7 @@ async def ranked(state: GatewayState, stored: Stored, now_ms: int) -> Ranked:
     """
     index = await state.audience_index.present()
     _, known = await all_known(state)
-    async with state.audience_index.turns:
-        return await asyncio.to_thread(rank, index, known, stored, now_ms)
+    return await workers.ASKING.run(rank, index, known, stored, now_ms)
 
 
 def rank(index: Index, known: dict[str, Definition], stored: Stored, now_ms: int) -> Ranked:

@@ -1,6 +1,5 @@
 """One user's events, newest first, from the log's tail and the archive, each event once."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -9,6 +8,8 @@ from feature_repo.archive import Archive, LogPosition, Span
 from feature_repo.connection import translated
 from feature_repo.entity import partition_of
 from feature_repo.events import EventRecord
+from feature_repo.query_bounds import interrupted
+from services import workers
 from services.history.users import database
 from services.log.archiver import decoded
 from services.log.keys import cursor_key, log_key
@@ -72,7 +73,7 @@ async def read_events(
         for position, record in tail.items()
         if (before is None or position < before) and (type_ is None or record.type == type_)
     }
-    found |= await asyncio.to_thread(_archived, archive, entity, before, type_, limit)
+    found |= await workers.HISTORY.run(_archived, archive, entity, before, type_, limit)
     return sorted(found.items(), key=lambda pair: pair[0], reverse=True)[:limit]
 
 
@@ -83,14 +84,14 @@ async def last_tz(state: "GatewayState", entity: str) -> str | None:
     if named:
         return max(named)[1]
     archive = Archive(state.settings.home / "archive" / "events")
-    return await asyncio.to_thread(_archived_tz, archive, entity)
+    return await workers.HISTORY.run(_archived_tz, archive, entity)
 
 
 def _archived_tz(archive: Archive, entity: str) -> str | None:
     parts = [str(part) for part in archive.parts_of(partition_of(entity))]
     if not parts:
         return None
-    with database().cursor() as cursor:
+    with database().cursor() as cursor, interrupted(cursor):
         row = cursor.execute(
             'SELECT tz FROM read_parquet(?) WHERE "user" = ? AND tz IS NOT NULL '
             "ORDER BY log_ms DESC, log_seq DESC, event_id DESC LIMIT 1",
@@ -154,7 +155,7 @@ def _rows(
     if before is not None:
         where.append("(log_ms, log_seq, event_id) < (?, ?, ?)")
         values += before
-    with database().cursor() as cursor:
+    with database().cursor() as cursor, interrupted(cursor):
         rows = cursor.execute(
             "SELECT log_ms, log_seq, event_id, record FROM read_parquet(?) "  # noqa: S608
             f"WHERE {' AND '.join(where)} "

@@ -168,4 +168,4 @@ def _rows(parts: Sequence[Path], users: Sequence[str]) -> list[tuple[int, int, s
 @lru_cache(maxsize=1)
 def database() -> Any:
     """Return this process's DuckDB; opening one for each read costs more than the query."""
-    return duckdb.connect(config={"threads": 1})
+    return duckdb.connect(config={"threads": 1, "memory_limit": "1GB", "temp_directory": ""})

@@ -5,7 +5,6 @@ profile is folded again without it. Belongs here: reading the history and puttin
 alike. Not here: the arithmetic (`training.attribution`), words (`narrative`).
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from feature_repo import explicit
 from feature_repo.events import EventRecord
+from services import workers
 from services.history.newest import read_all
 from services.recommend.asked import Asked
 from services.recommend.score import Facts, of_item
@@ -87,9 +87,9 @@ async def contributions(
     history = [record for _, record in reversed(found[:MAX_HISTORY])]
     whole = len(found) <= MAX_HISTORY
     if asked.shopper.learned is not None:
-        return await asyncio.to_thread(_by_model, asked, history, items, last, whole)
+        return await workers.HISTORY.run(_by_model, asked, history, items, last, whole)
     facts = asked.served.recommender.facts(items)
-    return await asyncio.to_thread(_by_profile, asked, history, facts, last, whole)
+    return await workers.HISTORY.run(_by_profile, asked, history, facts, last, whole)
 
 
 def _by_model(

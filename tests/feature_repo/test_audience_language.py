@@ -15,6 +15,7 @@ from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidRuleError
 
 BOUGHT: dict[str, Any] = {"event": {"type": "purchase"}}
+STAGE: dict[str, Any] = {"trait": {"name": "lifecycle.stage", "eq": "active"}}
 OVERDUE: dict[str, Any] = {"trait": {"name": "habits.overdue", "gt": 1.5}}
 
 EXAMPLE = """
@@ -112,6 +113,58 @@ def test_too_deep_and_too_large_are_refused_without_reading_on() -> None:
     assert "values" in errors(audience({"user_ids": ["u"] * 30_000}))[0][1]
 
 
+SEQUENCE: dict[str, Any] = {
+    "sequence": {"start": {"type": "view_item"}, "then": {"type": "purchase"}}
+}
+
+
+def any_of(leaf: dict[str, Any], count: int) -> dict[str, Any]:
+    groups = [{"any": [leaf] * min(50, count - n)} for n in range(0, count, 50)]
+    return {"any": groups}
+
+
+@pytest.mark.parametrize(
+    ("leaf", "count", "why"),
+    [
+        (SEQUENCE, references.MAX_SEQUENCES, None),
+        (SEQUENCE, references.MAX_SEQUENCES + 1, "the rule has 21 sequences: at most 20"),
+        (SEQUENCE, 170, "the rule has 170 sequences: at most 20"),
+        (BOUGHT, references.MAX_EVENT_LEAVES, None),
+        (BOUGHT, 1_000, "the rule has 1,000 leaves on events: at most 200"),
+        (OVERDUE, 2_100, "nodes: at most 2,000"),
+    ],
+)
+def test_a_rule_that_asks_for_too_much_is_refused(
+    leaf: dict[str, Any], count: int, why: str | None
+) -> None:
+    rule = {"all": [BOUGHT, any_of(leaf, count)]} if leaf is OVERDUE else any_of(leaf, count)
+    definition = language.read(audience(rule))
+    if why is None:
+        references.check_references("big", definition, {})
+        return
+    with pytest.raises(InvalidRuleError, match=why):
+        references.check_references("big", definition, {})
+
+
+def test_audiences_name_each_other_ten_levels_deep_at_most() -> None:
+    known = {"a0": language.read(audience(BOUGHT))}
+    for n in range(1, references.MAX_LEVELS):
+        known[f"a{n}"] = language.read(audience({"audience": f"a{n - 1}"}))
+        references.check_references(f"a{n}", known[f"a{n}"], known)
+    deeper = language.read(audience({"audience": "a9"}))
+    with pytest.raises(InvalidRuleError, match=r"11 levels of audiences .* at most 10"):
+        references.check_references("a10", deeper, known)
+    # Nor may a change below make those deeper, or dearer, that rest on it.
+    other = {"other": language.read(audience(BOUGHT))}
+    with pytest.raises(InvalidRuleError, match="a9, which rests on it, has 11 levels"):
+        references.check_references(
+            "a0", language.read(audience({"audience": "other"})), {**known, **other}
+        )
+    twice = {"top": language.read(audience({"all": [{"audience": "x"}, {"audience": "x"}]}))}
+    with pytest.raises(InvalidRuleError, match="top, which rests on it, has 22 sequences"):
+        references.check_references("x", language.read(audience(any_of(SEQUENCE, 11))), twice)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -191,7 +244,7 @@ def test_references_must_exist_and_make_no_ring() -> None:
 
 
 def test_audiences_that_name_each_other_over_and_over_are_too_large() -> None:
-    known = {"a0": language.read(audience({"all": [BOUGHT] * 40}))}
+    known = {"a0": language.read(audience({"all": [STAGE] * 40}))}
     for number in range(1, 6):
         body = audience({"all": [{"audience": f"a{number - 1}"}] * 3})
         known[f"a{number}"] = language.read(body)

@@ -11,6 +11,7 @@ from gateway_thread import Api
 from feature_repo.archive import Archive, LogPosition
 from feature_repo.entity import Tenant
 from feature_repo.events import EventRecord, ItemRecord
+from services import workers
 from services.audiences.definitions import KEY
 from services.client import Client
 from services.http import api_keys
@@ -201,3 +202,26 @@ def test_a_key_that_may_only_write_events_is_refused(client: Client, api: Api) -
         api_keys.register(store, "writer", name="w", scope="write")
     with api.client("writer") as writer:
         problem(call(writer, "GET", ""), 403)
+
+
+def test_a_rule_that_costs_too_much_is_refused_and_a_question_that_does_ends(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step: dict[str, Any] = {"sequence": {"start": {"type": "view_item"}, "then": {"type": "login"}}}
+    rule = {"all": [{"any": [step] * 50}, {"any": [step] * 50}]}
+    for method, path in (("PUT", "/many"), ("POST", "/preview")):
+        found = problem(call(client, method, path, {"rule": rule, "consent": []}), 422)
+        assert found["errors"][0]["detail"].endswith("100 sequences: at most 20")
+    put(client, "buyers", BUYERS)
+    monkeypatch.setattr(workers.ASKING, "bound_s", 0.0)
+    for path in (
+        "/buyers/preview",
+        "/buyers/members",
+        "/buyers/export",
+        "/overlap?names=buyers,b2",
+    ):
+        put(client, "b2", BUYERS)
+        response = call(client, "GET", path)
+        found = problem(response, 503)
+        assert (found["type"], response.headers["retry-after"]) == ("/problems/too-costly", "10")
+    assert client.http.get("/v1/analytics/trends").json()["type"] == "/problems/too-costly"
