@@ -17,7 +17,7 @@ from feature_repo.catalogue import write_catalogue
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events import iso, now_ms
 from feature_repo.importers.assemble import Made, assemble
-from feature_repo.importers.lines import clean
+from feature_repo.importers.lines import FIELD_OF, clean
 from feature_repo.importers.publish import Publisher, import_lock
 from feature_repo.importers.rejects import Rejects
 from feature_repo.importers.report import SET_ASIDE, ImportReport, Progress, silent
@@ -37,6 +37,7 @@ def run(
     mapping: Path | None = None,
     until: datetime | None = None,
     rest: Path | None = None,
+    keep_raw: bool = False,
     progress: Progress = silent,
 ) -> ImportReport:
     """Import one source into the archive below ``home``.
@@ -50,13 +51,15 @@ def run(
     home
         State folder.
     path
-        File to read; not for ``completejourney``.
+        File to read, or a folder of its parts.
     mapping
         YAML column mapping; needed for ``file``, except for NDJSON in the API's event form.
     until
         Events at or after this moment go to ``rest``, not into the archive.
     rest
         NDJSON file for the events held, in the API's event form; needed with ``until``.
+    keep_raw
+        Whether the rows not accepted are kept whole, user ids and all, beside their reasons.
     progress
         Called with (done, total, what).
 
@@ -76,12 +79,13 @@ def run(
         raise InvalidSourceError(f"until {until} has no offset: add Z or +hh:mm")
     with import_lock(home) as staging:
         progress(0, 0, f"reading {source}")
-        opened = _open(source, path, mapping)
+        opened = _open(source, path, mapping, keep_raw=keep_raw)
         until_ms = None if until is None else round(until.timestamp() * 1000)
-        return _import(opened, home, staging, until_ms, rest, progress)
+        rejects = Rejects(staging / "rejects.parquet", keep_raw=keep_raw)
+        return _import(opened, home, staging, until_ms, rest, rejects, progress)
 
 
-def _open(source: str, path: Path | None, mapping: Path | None) -> Source:
+def _open(source: str, path: Path | None, mapping: Path | None, *, keep_raw: bool) -> Source:
     if source not in SOURCES:
         raise InvalidSourceError(f"unknown source {source!r}: choose one of {', '.join(SOURCES)}")
     if mapping is not None and source != "file":
@@ -90,14 +94,17 @@ def _open(source: str, path: Path | None, mapping: Path | None) -> Source:
         from feature_repo.importers.complete_journey import open_source
 
         return open_source(path)
+    from feature_repo.importers.event_lines import open_events
     from feature_repo.importers.mapping import load_mapping
-    from feature_repo.importers.tabular import open_events, open_table
+    from feature_repo.importers.tabular import open_table
 
     if path is None:
         raise InvalidSourceError(f"{source} needs the path of its file")
     if source != "file":
-        return open_table(path, load_mapping(Path(__file__).with_name(f"{source}.yaml")))
-    return open_events(path) if mapping is None else open_table(path, load_mapping(mapping))
+        mapping = Path(__file__).with_name(f"{source}.yaml")
+    if mapping is None:
+        return open_events(path, keep_raw=keep_raw)
+    return open_table(path, load_mapping(mapping), keep_raw=keep_raw)
 
 
 def _import(
@@ -106,16 +113,16 @@ def _import(
     staging: Path,
     until_ms: int | None,
     rest: Path | None,
+    rejects: Rejects,
     progress: Progress,
 ) -> ImportReport:
     publisher = Publisher(home, staging, source.name, source.items, until_ms, rest)
-    rejects = Rejects(staging / "rejects.parquet")
     counts = Counter[str]()
     rows_in = 0
     for chunk in source.chunks:
         progress(rows_in, source.total, "cleaning rows")
         counts.update(_take(chunk, source, publisher, rejects, rows_in, progress))
-        rows_in += len(chunk.raw)
+        rows_in += chunk.rows
     for made in source.extras:
         refused = publisher.add(made)
         if refused is not None:
@@ -160,13 +167,15 @@ def _take(
     progress: Progress,
 ) -> Counter[str]:
     """Clean one chunk and pass its events on; return how many rows were lost to what."""
-    lost = pd.DataFrame(chunk.refused, columns=["source_row", "reason"])
+    lost = pd.DataFrame(
+        [(row, *refused) for row, refused in chunk.refused],
+        columns=["source_row", "reason", "column", "detail"],
+    )
     made_of_lines: Iterable[Made] = ()
     if not chunk.lines.empty:
         cleaned = clean(chunk.lines, now_ms=now_ms())
-        lost = pd.concat([lost, cleaned.rejects], ignore_index=True)
+        lost = _joined(lost, cleaned.rejects)
         made_of_lines = assemble(cleaned.lines, source.name)
-    lost["detail"] = None
     refused = list[tuple[int, str, str]]()
     done = len(lost)
     for number, made in enumerate(chain(chunk.made, made_of_lines)):
@@ -178,9 +187,21 @@ def _take(
         if number % _STEP_EVENTS == 0:
             progress(rows_before + done, source.total, "rows to events")
     more = pd.DataFrame(refused, columns=["source_row", "reason", "detail"])
-    lost = pd.concat([lost, more.astype(object)], ignore_index=True)
+    lost = _joined(lost, more)
     lost["source_row"] = lost["source_row"].astype("int64")
-    kinds = [("set_aside" if r in SET_ASIDE else "rejected") for r in lost["reason"]]
-    lost.insert(2, "kind", kinds)
+    lost["kind"] = [("set_aside" if r in SET_ASIDE else "rejected") for r in lost["reason"]]
+    lost["column"] = [
+        _column(reason, source) if pd.isna(column) else column
+        for reason, column in zip(lost["reason"], lost["column"], strict=True)
+    ]
     rejects.add(lost.sort_values("source_row"), chunk.raw)
     return Counter(lost["reason"].tolist())
+
+
+def _column(reason: str, source: Source) -> str | None:
+    field = FIELD_OF.get(reason)
+    return None if field is None else source.columns.get(field, field)
+
+
+def _joined(lost: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([lost.astype(object), more.astype(object)], ignore_index=True)

@@ -18,6 +18,9 @@ _ITEM_NAMES: Final = {"item_coupon": "coupon", "item_currency": "currency"}
 GROUP_MARK: Final = "\x1f"
 """What follows it in an ``event_id`` takes part in the grouping but not in the id."""
 
+USER_MARK: Final = "\x1e"
+"""Stands for the user's pseudonym in an id that is made here."""
+
 Made = tuple[dict[str, Any], list[int]]
 """An event in the outside form and the source rows it was made of."""
 

@@ -1,100 +1,118 @@
-"""Cells: columns of text, numbers, flags and times out of whatever a file holds.
+"""Cells: columns of text as trimmed text, numbers, flags and identifiers.
 
-A cell that cannot be read becomes null (times, numbers are flagged as well); nothing raises.
-Not here: which column means what (`mapping`).
+A cell that cannot be read becomes null and is flagged; nothing raises, nothing is guessed.
+Not here: times (`times`), which column means what (`mapping`).
 """
 
-from typing import Any, Final
+import math
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
 
-_MILLIS_FROM: Final = 1e11
-_MILLIS_TO: Final = 9e15
+Texts = Sequence[str | None]
+
 _FALSE: Final = frozenset({"0", "f", "false", "n", "no"})
+_EXACT: Final = 2**53
+_FLOAT: Final = re.compile(r"[+-]?\d+(?:\.0+|(?:\.\d*)?[eE]\+\d+|\.\d*[eE]\d+)", re.ASCII)
+"""Looks like a number that was a float once: 123.0, 7.38529527931269E+17. Not the id 12e5."""
+_GROUPS: Final = {" ": "[ \u00a0\u202f]", "'": "['\u2019]"}
+"""Separators of thousands that are written in more than one way."""
+_Made = TypeVar("_Made")
 
 
-def texts(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Return trimmed text, null where empty; a whole float (an id read as 7.0) loses its ``.0``.
+def texts(cells: Texts, null_words: Collection[str] = ()) -> list[str | None]:
+    """Return text without spaces around it; None where it is empty or a word for nothing.
 
     Examples
     --------
-    >>> texts(pd.Series([7.0, None, 8.0])).tolist()
-    ['7', None, '8']
+    >>> texts([" 007", "", None, "NULL"], ["NULL"])
+    ['007', None, None, None]
     """
-    codes, distinct = pd.factorize(values)
-    made = [_text(value) for value in distinct]
-    table = np.array([*made, None], dtype=object)
-    return pd.Series(table[codes], dtype=object)
+    nothing = frozenset(null_words)
+
+    def read(cell: str) -> str | None:
+        text = cell.strip(" \t\r\n")
+        return None if text in nothing else text or None
+
+    return _each(cells, read)
 
 
-def _text(value: Any) -> str | None:
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip() or None
-
-
-def numbers(values: "pd.Series[Any]") -> "tuple[pd.Series[float], np.ndarray[Any, Any]]":
-    """Return finite numbers (null elsewhere), and a flag where a cell held something else."""
-    plain = values.reset_index(drop=True)
-    read = pd.to_numeric(plain, errors="coerce").astype(float)
-    read = read.where(np.isfinite(read))
-    blank = plain.isna() | (plain.astype(str).str.strip() == "")
-    return read, (read.isna() & ~blank).to_numpy(dtype=bool)
-
-
-def flags(values: "pd.Series[Any]") -> "np.ndarray[Any, Any]":
-    """Return whether a cell does not say no (0, f, false, n, no)."""
-    words = values.astype(str).str.strip().str.lower()
-    return (~words.isin(_FALSE)).to_numpy(dtype=bool)
-
-
-def times_ms(values: "pd.Series[Any]", unit: str, zone: str) -> "pd.Series[Any]":
-    """Return epoch milliseconds (Int64), null where unreadable.
+def numbers(
+    cells: Texts, decimal: str = ".", thousands: str | None = None
+) -> "tuple[pd.Series[float], np.ndarray[Any, Any]]":
+    """Return finite numbers (null elsewhere), and a flag where a cell held something else.
 
     Parameters
     ----------
-    values
-        Datetimes, numbers or text.
-    unit
-        ``s``, ``ms``, ``iso``, or ``auto``: numbers from 1e11 on are milliseconds, smaller
-        ones seconds, everything else RFC 3339.
-    zone
-        IANA zone of times without an offset. A time that the clock's change makes twice is
-        the second one; one that it skips moves forward.
+    decimal, thousands
+        What stands before the decimals, and between groups of three digits.
+
+    Examples
+    --------
+    >>> numbers(["1.234,50", "1.5", None], ",", ".")[0].tolist()
+    [1234.5, nan, nan]
     """
-    plain = values.reset_index(drop=True)
-    if pd.api.types.is_datetime64_any_dtype(plain):
-        return _millis(_in_zone(plain, zone))
-    made = pd.Series(pd.NA, index=plain.index, dtype="Int64")
-    if unit != "iso":
-        read = pd.to_numeric(plain, errors="coerce").astype(float)
-        in_seconds = (read.abs() < _MILLIS_FROM) if unit == "auto" else read.abs() < np.inf
-        factor = np.where(in_seconds, 1000.0, 1.0) if unit != "ms" else 1.0
-        number: pd.Series[float] = (read * factor).round()
-        made = number.where(number.abs() < _MILLIS_TO).astype("Int64")
-    if unit in {"iso", "auto"}:
-        text = plain.where(made.isna()).astype("string").str.strip()
-        offset = text.str.contains(r"(?:[zZ]|[+-]\d\d:?\d\d)$").fillna(value=False).astype(bool)
-        with_offset = pd.to_datetime(
-            text.where(offset), errors="coerce", utc=True, format="ISO8601"
-        )
-        without = pd.to_datetime(text.where(~offset), errors="coerce", format="ISO8601")
-        made = made.fillna(_millis(with_offset)).fillna(_millis(_in_zone(without, zone)))
+    group = _GROUPS.get(thousands or "", re.escape(thousands or ""))
+    whole = rf"\d+|\d{{1,3}}(?:{group}\d{{3}})+" if thousands else r"\d+"
+    point = re.escape(decimal)
+    form = re.compile(rf"[+-]?(?:(?:{whole})(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+    def read(text: str) -> float:
+        if not form.fullmatch(text):
+            return math.nan
+        if thousands:
+            text = re.sub(group, "", text)
+        return float(text.replace(decimal, "."))
+
+    made = np.array([math.nan if n is None else n for n in _each(cells, read)], dtype=float)
+    told = np.array([cell is not None for cell in cells], dtype=bool)
+    finite = np.isfinite(made)
+    return pd.Series(np.where(finite, made, np.nan)), told & ~finite
+
+
+def ids(cells: Texts, rule: str) -> "tuple[list[str | None], np.ndarray[Any, Any]]":
+    """Return identifiers, and a flag where one looks like a float, so that digits may be lost.
+
+    Parameters
+    ----------
+    rule
+        ``reject`` flags them all, ``whole`` takes ``123.0`` as ``123`` where a float is sure to
+        have been exact, ``keep`` takes them as they stand.
+
+    Examples
+    --------
+    >>> ids(["123.0", "123"], "whole")[0]
+    ['123', '123']
+    """
+    if rule == "keep":
+        return list(cells), np.zeros(len(cells), dtype=bool)
+
+    def read(text: str) -> str | None:
+        if not _FLOAT.fullmatch(text):
+            return text
+        whole, _, rest = text.partition(".")
+        exact = rule == "whole" and not rest.strip("0") and abs(int(whole)) < _EXACT
+        return whole if exact else None
+
+    made = _each(cells, read)
+    lost = [a is not None and b is None for a, b in zip(cells, made, strict=True)]
+    return made, np.array(lost, dtype=bool)
+
+
+def flags(cells: Texts) -> "np.ndarray[Any, Any]":
+    """Return whether a cell does not say no (0, f, false, n, no)."""
+    return np.array([cell is None or cell.lower() not in _FALSE for cell in cells], dtype=bool)
+
+
+def _each(cells: Texts, read: Callable[[str], _Made]) -> list[_Made | None]:
+    """Return what is read from each cell; equal ones are read once."""
+    known: dict[str | None, _Made | None] = {None: None}
+    made = list[_Made | None]()
+    for cell in cells:
+        if cell is not None and cell not in known:
+            known[cell] = read(cell)
+        made.append(known[cell])
     return made
-
-
-def _in_zone(times: "pd.Series[Any]", zone: str) -> "pd.Series[Any]":
-    if times.dt.tz is not None:
-        return times
-    second = np.zeros(len(times), dtype=bool)
-    local: pd.Series[Any] = times.dt.tz_localize(
-        zone, ambiguous=second, nonexistent="shift_forward"
-    )
-    return local
-
-
-def _millis(times: "pd.Series[Any]") -> "pd.Series[Any]":
-    millis = times.dt.tz_convert("UTC").astype("datetime64[ms, UTC]").astype("int64")
-    known: pd.Series[Any] = millis.astype("Int64").mask(times.isna())
-    return known

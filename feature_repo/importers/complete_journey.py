@@ -17,7 +17,7 @@ import pandas as pd
 
 from feature_repo.catalogue import Item
 from feature_repo.errors import InvalidSourceError
-from feature_repo.importers.assemble import Made
+from feature_repo.importers.assemble import USER_MARK, Made
 from feature_repo.importers.lines import MARK
 from feature_repo.importers.source import (
     Chunk,
@@ -65,7 +65,7 @@ def open_source(folder: Path | None = None) -> Source:
         name=NAME,
         key=NAME,
         total=len(transactions),
-        chunks=[Chunk(transactions, lines)],
+        chunks=[Chunk(len(lines), lines, raw=lambda row: transactions.iloc[row].to_json())],
         items=lambda: items,
         extras=_extras(tables),
     )
@@ -262,7 +262,7 @@ def _extras(tables: dict[str, pd.DataFrame]) -> Iterator[Made]:
         sent["household_id"], sent["campaign_id"], sent["campaign_type"], sent_ms, strict=True
     ):
         yield {
-            "id": f"cj-mail-{campaign}-{{user}}", "type": "message_sent",
+            "id": f"cj-mail-{campaign}-{USER_MARK}", "type": "message_sent",
             "user_id": f"household-{user}", "time": time_ms, "source": NAME,
             "campaign_id": str(campaign), "channel": "mail",
             "properties": {"campaign_type": kind},
@@ -270,7 +270,7 @@ def _extras(tables: dict[str, pd.DataFrame]) -> Iterator[Made]:
     used = redemption_times(tables)
     for user, coupon, campaign, day_ms, time_ms in used.itertuples(index=False):
         yield {
-            "id": f"cj-coupon-{campaign}-{coupon}-{day_ms // _DAY_MS}-{{user}}",
+            "id": f"cj-coupon-{campaign}-{coupon}-{day_ms // _DAY_MS}-{USER_MARK}",
             "type": "coupon_redeemed", "user_id": f"household-{user}", "time": time_ms,
             "source": NAME, "campaign_id": str(campaign), "coupon": str(coupon),
             "channel": "store",

@@ -36,6 +36,14 @@ ITEM_COLUMNS: Final = (
 MARK: Final = "reason"
 """Optional column with a source's own verdict ("" passes), e.g. ``non_merchandise``."""
 
+AT_FAULT: Final = "at_fault"
+"""Optional column: the column of the file that the source's own verdict is about."""
+
+STATED: Final = "stated"
+"""Optional column: whether the file itself gave the line its event's id."""
+
+_OF_ONE_EVENT: Final = ("event_id", "user_id", "anonymous_id", "type", "time_ms", "order_id")
+
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
@@ -46,7 +54,7 @@ class Cleaned:
     lines
         Rows that passed every check, unchanged and in order.
     rejects
-        Columns ``source_row`` and ``reason``, one row per line that did not pass.
+        Columns ``source_row``, ``reason``, ``column`` (at fault), a row per line that did not pass.
     """
 
     lines: pd.DataFrame
@@ -77,8 +85,32 @@ def rules(now_ms: int) -> dict[str, Rule]:
         "missing_order": lambda f: ~f["type"].isin(ORDER_TYPES) | _has(f, "order_id"),
         "quantity_not_positive": lambda f: _above(f, "quantity", 0, strict=True),
         "negative_price": lambda f: _above(f, "price", 0) & _above(f, "discount", 0),
-        "duplicate": lambda f: ~f.duplicated(identity(f)),
     }
+
+
+FIELD_OF: Final = {
+    "missing_user": "user_id", "unreadable_time": "time", "impossible_time": "time",
+    "unknown_type": "type", "missing_item": "item_id", "missing_order": "order_id",
+    "quantity_not_positive": "quantity", "negative_price": "price",
+    "non_merchandise": "is_merchandise", "other_type": "type",
+}  # fmt: skip
+"""The field at fault, by reason."""
+
+
+def repeated(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Say which lines an earlier one has made already.
+
+    Either they are equal in everything, or a stated event id is that of an earlier line of
+    another user, type, time or order.
+    """
+    again = frame.duplicated(identity(frame))
+    if STATED not in frame:
+        return again
+    columns = [c for c in _OF_ONE_EVENT if c in frame]
+    # A missing value never equals one that is there, whatever the column's type.
+    keys = frame.groupby(columns, dropna=False, sort=False, observed=True).ngroup()
+    first = keys.groupby(frame["event_id"]).transform("first")
+    return again | (frame[STATED] & (keys != first))
 
 
 def _has(frame: pd.DataFrame, column: str) -> "pd.Series[bool]":
@@ -151,7 +183,11 @@ def clean(frame: pd.DataFrame, *, now_ms: int) -> Cleaned:
         reason[:] = frame[MARK].to_numpy()
     for name, passed in verdicts.items():
         reason[(reason == "") & ~passed.to_numpy()] = name
+    # Only a line that passes can be repeated: one that is refused for itself makes no event.
+    passing = np.flatnonzero(reason == "")
+    reason[passing[repeated(frame.iloc[passing]).to_numpy()]] = "duplicate"
     bad = reason != ""
     rejects = pd.DataFrame({"source_row": frame.loc[bad, "source_row"], "reason": reason[bad]})
-    kept = frame.loc[~bad].drop(columns=[MARK], errors="ignore")
+    rejects["column"] = frame.loc[bad, AT_FAULT] if AT_FAULT in frame else None
+    kept = frame.loc[~bad].drop(columns=[MARK, AT_FAULT], errors="ignore")
     return Cleaned(schema(now_ms).validate(kept), rejects.reset_index(drop=True))

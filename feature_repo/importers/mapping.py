@@ -4,13 +4,15 @@ Belongs here: its schema, its defaults, and precise errors about it. Not here: r
 table it describes (`tabular`).
 """
 
+import codecs
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -25,6 +27,14 @@ from feature_repo.events import problems
 
 EventType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Column = Annotated[str, StringConstraints(min_length=1)]
+
+NULL_WORDS: Final = ("NULL", "null", "Null", r"\N", "NaN", "nan", "None", "NA", "N/A", "#N/A",
+                     "<NA>", "NaT")  # fmt: skip
+"""What databases, R, spreadsheets and pandas write for an empty cell."""
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
 
 
 class Columns(BaseModel):
@@ -58,6 +68,11 @@ class Columns(BaseModel):
     value: Column | None = None
     is_merchandise: Column | None = None
 
+    def named(self) -> dict[str, str]:
+        """Return field → column of the columns that are named."""
+        told: dict[str, str] = self.model_dump(exclude_none=True)
+        return told
+
     @model_validator(mode="after")
     def _user(self) -> "Columns":
         if self.user_id is None and self.anonymous_id is None:
@@ -80,8 +95,16 @@ class Mapping(BaseModel):
         Column names of a CSV file without a header line.
     delimiter
         Of a CSV file.
+    encoding
+        Of a CSV or NDJSON file.
+    decimal, thousands
+        Of numbers in a CSV file; without ``thousands`` there are no groups.
+    null_words
+        Words that stand for an empty cell.
+    float_ids
+        What is done with an id like ``123.0``: ``reject``, ``whole`` (123) or ``keep``.
     time_unit
-        ``auto``: numbers from 1e11 on are milliseconds, smaller ones seconds, else RFC 3339.
+        ``auto``: numbers are seconds, milli-, micro- or nanoseconds by their size, else ISO 8601.
     time_zone
         IANA zone of times without an offset.
     types
@@ -104,16 +127,32 @@ class Mapping(BaseModel):
     columns: Columns
     format: Literal["csv", "parquet", "ndjson"] | None = None
     header: list[Column] | None = None
-    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
-    time_unit: Literal["auto", "s", "ms", "iso"] = "auto"
+    delimiter: Annotated[str, StringConstraints(pattern=r'^[^\r\n"]$')] = ","
+    encoding: str = "utf-8"
+    decimal: Literal[".", ","] = "."
+    thousands: Literal[".", ",", " ", "'"] | None = None
+    null_words: list[str] = Field(default_factory=lambda: list(NULL_WORDS))
+    float_ids: Literal["reject", "whole", "keep"] = "reject"
+    time_unit: Literal["auto", "s", "ms", "us", "ns", "iso"] = "auto"
     time_zone: str = "UTC"
     types: dict[str, EventType] | None = None
     ignore_types: list[str] = Field(default_factory=list)
     default_type: EventType | None = None
     orders: Literal["column", "user_time"] = "column"
     negative_quantity: Literal["reject", "refund"] = "reject"
-    currency: Currency | None = None
+    currency: Annotated[Currency, BeforeValidator(_upper)] | None = None
     channel: str | None = None
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding(cls, value: str) -> str:
+        try:
+            "a".encode(value)
+            return codecs.lookup(value).name
+        except (LookupError, UnicodeError, ValueError):
+            raise ValueError(
+                f"{value!r} is no encoding of text such as utf-8, latin-1, cp1252 or utf-16"
+            ) from None
 
     @field_validator("time_zone")
     @classmethod
@@ -130,6 +169,8 @@ class Mapping(BaseModel):
             raise ValueError("give either columns.type or default_type")
         if self.columns.type is None and (self.types or self.ignore_types):
             raise ValueError("types and ignore_types need columns.type")
+        if self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both {self.decimal!r}: change one")
         if self.columns.order_id is not None and self.orders == "user_time":
             raise ValueError("orders: user_time contradicts columns.order_id: remove one")
         return self

@@ -33,7 +33,7 @@ from feature_repo.events import (
     problems,
     to_record,
 )
-from feature_repo.importers.assemble import Made
+from feature_repo.importers.assemble import USER_MARK, Made
 from feature_repo.importers.lines import EARLIEST_MS
 
 PART_EVENTS: Final = 20_000
@@ -161,7 +161,7 @@ class Publisher:
 
     def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
         """Put the pseudonym into the ids, and the catalogue's category and brand into items."""
-        named = [k for k in ("id", "order_id") if "{user}" in str(body.get(k, ""))]
+        named = [k for k in ("id", "order_id") if USER_MARK in str(body.get(k, ""))]
         if named:
             user, anonymous = body.get("user_id"), body.get("anonymous_id")
             entity = (
@@ -169,7 +169,7 @@ class Publisher:
                 else self.tenant.entity(str(user))
             )  # fmt: skip
             mark = entity[6:22]
-            body = {**body, **{k: body[k].replace("{user}", mark) for k in named}}
+            body = {**body, **{k: body[k].replace(USER_MARK, mark) for k in named}}
         items = body.get("items")
         for item in items if isinstance(items, list) else ():
             if isinstance(item, dict) and ("category" not in item or "brand" not in item):
@@ -212,6 +212,7 @@ class Publisher:
         staged = list(files)
         if self.rest is not None:
             path = self.staging.root / "rest.ndjson"
+            path.touch(mode=0o600)  # it holds raw user ids
             self._held.sort()
             with path.open("wb") as file:
                 file.writelines(line + b"\n" for _, _, line in self._held)
@@ -230,7 +231,7 @@ def _move(source: Path, target: Path) -> None:
         source.replace(target)
     except OSError:  # another file system: copy beside the target, then rename
         beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        shutil.copyfile(source, beside)
+        shutil.copy(source, beside)  # with its mode
         beside.replace(target)
 
 

@@ -3,57 +3,56 @@
 Belongs here: the file's layout. Not here: the reasons themselves (`lines`, the sources).
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+COLUMNS: Final = ("source_row", "reason", "kind", "column", "detail")
+
 
 class Rejects:
-    """The rows that were not accepted, written as they were read, with the reason.
+    """The rows that were not accepted: number, reason, and the column at fault.
 
     Parameters
     ----------
     path
-        Parquet file to write; columns ``source_row``, ``reason``, ``kind``, ``detail`` and the
-        source's own (one that has such a name already gets ``original_`` before it).
+        Parquet file to write, for its owner only; columns `COLUMNS`, and ``row`` where rows are
+        kept.
+    keep_raw
+        Whether the row itself is written too, as JSON. It holds what the shop's file holds: raw
+        user ids, everything.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._writer: pq.ParquetWriter | None = None
+    def __init__(self, path: Path, *, keep_raw: bool) -> None:
+        self.path, self.keep_raw = path, keep_raw
+        names = [*COLUMNS[1:], "row"] if keep_raw else COLUMNS[1:]
+        self._schema = pa.schema(
+            [("source_row", pa.int64()), *((name, pa.string()) for name in names)]
+        )
+        path.touch(mode=0o600)
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
-    def add(self, rejects: pd.DataFrame, raw: pd.DataFrame) -> None:
+    def add(self, rejects: pd.DataFrame, raw: Callable[[int], str | None]) -> None:
         """Write rejects of one chunk.
 
         Parameters
         ----------
         rejects
-            Columns ``source_row``, ``reason``, ``kind``, ``detail``.
+            The columns `COLUMNS`.
         raw
-            The chunk's rows as read, indexed by source row.
+            Returns a row by number as JSON.
         """
-        clash = {c: f"original_{c}" for c in raw.columns if c in rejects.columns}
-        originals = raw.loc[rejects["source_row"]].rename(columns=clash).reset_index(drop=True)
-        both = pd.concat([rejects.reset_index(drop=True), originals], axis=1)
-        both.columns = both.columns.map(str)
-        if self._writer is None:
-            head = pa.schema(
-                [("source_row", pa.int64()), ("reason", pa.string()),
-                 ("kind", pa.string()), ("detail", pa.string())]
-            )  # fmt: skip
-            tail = pa.Schema.from_pandas(both.iloc[:, 4:], preserve_index=False).remove_metadata()
-            schema = pa.schema(
-                [*head, *(f if f.type != pa.null() else f.with_type(pa.string()) for f in tail)]
-            )
-            self._writer = pq.ParquetWriter(self.path, schema, compression="zstd")
-        table = pa.Table.from_pandas(
-            both, schema=self._writer.schema, preserve_index=False
-        ).replace_schema_metadata()
-        self._writer.write_table(table)
+        if self.keep_raw:
+            whole = pd.Series(rejects["source_row"].map(raw), dtype=object)
+            rejects = rejects.assign(row=whole)
+        plain = rejects[self._schema.names].astype(object)
+        columns = {n: plain[n].where(plain[n].notna(), None).tolist() for n in plain}
+        self._writer.write_table(pa.table(columns, schema=self._schema))
 
     def close(self) -> None:
         """Finish the file."""
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()

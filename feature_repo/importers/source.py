@@ -5,15 +5,17 @@ Not here: anything that knows one particular data set.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from feature_repo.catalogue import Item
-from feature_repo.importers.assemble import Made
+from feature_repo.importers.assemble import USER_MARK, Made
+from feature_repo.importers.rows import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +24,23 @@ class Chunk:
 
     Attributes
     ----------
-    raw
-        The rows as they were read, indexed by source row number from 0; kept for the rejects.
+    rows
+        How many rows of the source there are in it; they count on from the chunk before.
     lines
-        The same rows converted (see `lines`); empty where the rows are events already.
+        The rows that could be read, converted (see `lines`); empty where they are events already.
     made
         Events of rows that are events already.
     refused
-        Rows, with the reason, that could not even be converted.
+        Rows that could not even be converted.
+    raw
+        Returns a row, by number, whole, as JSON; where that is kept.
     """
 
-    raw: pd.DataFrame
+    rows: int
     lines: pd.DataFrame
     made: Sequence[Made] = ()
-    refused: Sequence[tuple[int, str]] = ()
+    refused: Sequence[tuple[int, Refused]] = ()
+    raw: Callable[[int], str | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ class Source:
         The rows.
     items
         Returns the catalogue once all chunks were read; nothing where the source has none.
+    columns
+        Column of the file by field.
     extras
         Events that come from no row of behaviour (mailings, coupons), in the outside form.
     """
@@ -63,7 +70,14 @@ class Source:
     total: int
     chunks: Iterable[Chunk]
     items: Callable[[], Sequence[Item]] = tuple
-    extras: Iterable[Made] = field(default=())
+    columns: Mapping[str, str] = field(default_factory=dict)
+    extras: Iterable[Made] = ()
+
+
+def key_of(source: str, path: Path) -> str:
+    """Return the name of files made from ``path`` by a source."""
+    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in path.stem)[:64]
+    return source if source == stem else f"{source}-{stem}"
 
 
 def readable_name(text: str) -> str:
@@ -82,7 +96,7 @@ def readable_name(text: str) -> str:
 def hashed_ids(prefix: str, frame: pd.DataFrame, columns: Sequence[str]) -> "pd.Series[Any]":
     """Return an event id per row that depends on the row's content alone.
 
-    The user is in it as ``{user}``, which `publish` turns into the pseudonym.
+    The user is in it as `USER_MARK`, which `publish` turns into the pseudonym.
 
     Parameters
     ----------
@@ -96,7 +110,7 @@ def hashed_ids(prefix: str, frame: pd.DataFrame, columns: Sequence[str]) -> "pd.
     text = frame[list(columns)].astype(object)
     digest = pd.util.hash_pandas_object(text.where(text.notna(), "").astype(str), index=False)
     times = frame["time_ms"].astype("Int64").astype("string").fillna("").astype(object)
-    return prefix + times + "-" + digest.map("{:016x}".format).astype(object) + "-{user}"
+    return prefix + times + "-" + digest.map("{:016x}".format).astype(object) + f"-{USER_MARK}"
 
 
 def epoch_ms(times: "pd.Series[Any]") -> "pd.Series[Any]":

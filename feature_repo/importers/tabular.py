@@ -1,171 +1,140 @@
 """Tables: any CSV, Parquet or NDJSON file, read through a mapping, as lines.
 
-Belongs here: reading in chunks, conversion of cells, and NDJSON in the API's own event form.
-Not here: what the mapping may say (`mapping`), judging lines (`lines`).
+Belongs here: rows in chunks, and what the mapping makes of their cells. Not here: reading a
+format (`csv_rows`, `json_rows`, `arrow_rows`), what the mapping may say (`mapping`), judging
+lines (`lines`).
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import orjson
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import ValidationError
 
-from feature_repo.catalogue import Item
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events import ORDER_TYPES
-from feature_repo.importers.assemble import GROUP_MARK
-from feature_repo.importers.cells import flags, numbers, texts, times_ms
-from feature_repo.importers.lines import MARK
+from feature_repo.importers.arrow_rows import read_parquet
+from feature_repo.importers.assemble import GROUP_MARK, USER_MARK
+from feature_repo.importers.cells import Texts, flags, ids, numbers, texts
+from feature_repo.importers.csv_rows import read_csv
+from feature_repo.importers.files import format_of, parts_of, readable
+from feature_repo.importers.json_rows import JsonRows
+from feature_repo.importers.lines import AT_FAULT, MARK, STATED
 from feature_repo.importers.mapping import Mapping
-from feature_repo.importers.source import Chunk, Source, hashed_ids
+from feature_repo.importers.rows import Refused, Row, unfit
+from feature_repo.importers.source import Chunk, Source, hashed_ids, key_of
+from feature_repo.importers.table_catalogue import TableCatalogue
+from feature_repo.importers.times import times_ms
 
 CHUNK_ROWS: Final = 1_000_000
-_FORMATS: Final = {
-    ".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson", ".jsonl": "ndjson",
-}  # fmt: skip
-_TEXTS: Final = (
+_TEXTS: Final[tuple[str, ...]] = (
     "user_id", "anonymous_id", "session_id", "order_id", "item_id", "category", "brand",
     "variant", "currency", "query", "url", "device", "channel", "coupon", "campaign_id",
 )  # fmt: skip
-_NUMBERS: Final = ("quantity", "price", "discount", "rating", "value")
+_IDS: Final[tuple[str, ...]] = (
+    "id", "user_id", "anonymous_id", "session_id", "order_id", "item_id", "campaign_id",
+)  # fmt: skip
+_NUMBERS: Final[tuple[str, ...]] = ("quantity", "price", "discount", "rating", "value")
+_USERS: Final = ("user_id", "anonymous_id")
+_TYPE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
-def open_table(path: Path, mapping: Mapping) -> Source:
-    """Open a file through a mapping.
+def open_table(path: Path, mapping: Mapping, *, keep_raw: bool = False) -> Source:
+    """Open a file, or a folder of them, through a mapping.
 
     Parameters
     ----------
     path
-        CSV, Parquet or NDJSON file (``.csv``, ``.parquet``, ``.ndjson``, ``.jsonl``).
+        CSV, Parquet or NDJSON (``.csv``, ``.parquet``, ``.ndjson``, ``.jsonl``), also ``.gz``
+        and ``.zst``.
     mapping
         What its columns mean.
+    keep_raw
+        Whether rows can be had whole.
 
     Raises
     ------
     InvalidSourceError
         If the file is missing, of another format, or lacks a column that the mapping names.
     """
-    catalogue = _Catalogue(mapping)
+    catalogue = TableCatalogue(mapping)
+    parts = parts_of(path)
+    names = list(dict.fromkeys(mapping.columns.named().values()))
+    # Lines of an order must not be torn apart: a file with an order column is one chunk.
+    whole = mapping.columns.order_id is not None or mapping.columns.id is not None
 
     def chunks() -> Iterator[Chunk]:
-        readable_times = False
-        for number, raw in enumerate(_read(path, mapping)):
-            _require(raw, path, mapping)
+        rows, start = _rows(path, parts, mapping, names, keep_raw=keep_raw), 0
+        while batch := list(islice(rows, None if whole else CHUNK_ROWS)):
+            raw, refused = _table(batch, names, mapping, start)
             lines = to_lines(raw, mapping)
-            readable_times = readable_times or lines.empty or bool(lines["time_ms"].notna().any())
-            if number == 0 and not readable_times:
-                raise InvalidSourceError(
-                    f"{path}: no value of column {mapping.columns.time!r} can be read as a time "
-                    f"(first: {str(raw[mapping.columns.time].iloc[0])[:40]!r}): "
-                    "set time_unit to s, ms or iso"
-                )
+            if start == 0:
+                _check_times(path, raw, lines, mapping)
             catalogue.add(raw, lines)
-            yield Chunk(raw, lines)
+            yield Chunk(len(batch), lines, (), list(refused.items()), _raw(batch, start))
+            start += len(batch)
 
-    _check_file(path)
-    return Source(mapping.source, _key(mapping.source, path), 0, chunks(), catalogue.items)
-
-
-def open_events(path: Path) -> Source:
-    """Open NDJSON that already has the API's event form, one event a line."""
-    _check_file(path)
-    if _format(path, None) != "ndjson":
-        raise InvalidSourceError(f"{path} needs --mapping: only NDJSON may go without one")
-    rows = [line for line in path.read_bytes().splitlines() if line.strip()]
-    raw = pd.DataFrame({"line": [line.decode("utf-8", "replace") for line in rows]})
-    made, refused = [], []
-    for row, line in enumerate(rows):
-        try:
-            body = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            body = None
-        if not isinstance(body, dict):
-            refused.append((row, "malformed_json"))
-            continue
-        body.setdefault("source", "file")
-        if body.get("id") is None:
-            digest = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
-            body["id"] = f"file-{digest[:32]}"
-        made.append((body, [row]))
-    chunk = Chunk(raw, pd.DataFrame(), made, refused)
-    return Source("file", _key("file", path), len(rows), [chunk])
+    return Source(
+        mapping.source, key_of(mapping.source, path), 0, chunks(), catalogue.items,
+        mapping.columns.named(),
+    )  # fmt: skip
 
 
-def _key(source: str, path: Path) -> str:
-    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in path.stem)[:64]
-    return source if source == stem else f"{source}-{stem}"
+def _rows(
+    path: Path, parts: Sequence[Path], mapping: Mapping, names: Sequence[str], *, keep_raw: bool
+) -> Iterator[Row]:
+    json_rows = JsonRows(mapping, names, raw=keep_raw)
+    for part in parts:
+        kind = format_of(part, mapping.format)
+        if kind != "csv" and (mapping.decimal, mapping.thousands) != (".", None):
+            raise InvalidSourceError(f"{part.name} is {kind}: decimal and thousands are of csv")
+        with readable(part, kind, mapping.encoding):
+            if kind == "csv":
+                yield from read_csv(part, mapping, names, raw=keep_raw)
+            elif kind == "parquet":
+                yield from read_parquet(part, mapping, names, raw=keep_raw)
+            else:
+                yield from json_rows.read(part)
+    absent = json_rows.absent()
+    if absent is not None:
+        raise InvalidSourceError(f"{path.name} lacks the column {absent!r} in all of its lines")
 
 
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise InvalidSourceError(f"{path} does not exist or is no file: check the path")
+def _raw(batch: Sequence[Row], start: int) -> Callable[[int], str | None]:
+    return lambda row: batch[row - start].raw
 
 
-def _format(path: Path, stated: str | None) -> str:
-    found = stated or _FORMATS.get(path.suffix.lower())
-    if found is None:
-        raise InvalidSourceError(
-            f"{path.name} ends in none of {', '.join(_FORMATS)}: set format in the mapping"
-        )
-    return found
+def _table(
+    batch: Sequence[Row], names: Sequence[str], mapping: Mapping, start: int
+) -> tuple[pd.DataFrame, dict[int, Refused]]:
+    """Return the rows that can be read, trimmed, by source row; and why others cannot."""
+    refused = {row: r.refused for row, r in enumerate(batch, start) if r.refused is not None}
+    places = [row for row in range(start, start + len(batch)) if row not in refused]
+    columns = dict(
+        zip(names, zip(*(batch[row - start].cells for row in places), strict=True), strict=True)
+    ) if places else dict.fromkeys(names, ())  # fmt: skip
+    for name, cells in columns.items():
+        for at, reason, detail in unfit(cells):
+            refused.setdefault(places[at], Refused(reason, name, detail))
+    raw = pd.DataFrame(
+        {name: texts(cells, mapping.null_words) for name, cells in columns.items()},
+        index=pd.Index(places, dtype="int64"), dtype=object,
+    )  # fmt: skip
+    return raw.drop(index=[row for row in places if row in refused]), refused
 
 
-def _read(path: Path, mapping: Mapping) -> Iterator[pd.DataFrame]:
-    """Yield the rows, indexed by row number.
-
-    Lines of an order must not be torn apart: a file with an order column is one chunk.
-    """
-    whole = mapping.columns.order_id is not None or mapping.columns.id is not None
-    kind = _format(path, mapping.format)
-    try:
-        if kind == "csv":
-            reader = pd.read_csv(
-                path, dtype=str, sep=mapping.delimiter, keep_default_na=False,
-                names=mapping.header, header=None if mapping.header else 0,
-                chunksize=None if whole else CHUNK_ROWS, index_col=False,
-                engine="python" if _has_lone_returns(path) else "c",
-            )  # fmt: skip
-            yield from [reader] if isinstance(reader, pd.DataFrame) else reader
-        elif kind == "parquet":
-            yield pq.read_table(path).to_pandas()
-        else:
-            rows = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
-            yield pd.json_normalize(rows)
-    except pd.errors.EmptyDataError:
-        raise InvalidSourceError(f"{path} is empty: it needs at least a header line") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, pa.ArrowInvalid, ValueError) as error:
-        detail = str(error).splitlines()[0][:160]
-        raise InvalidSourceError(f"{path} cannot be read as {kind}: {detail}") from None
-
-
-def _has_lone_returns(path: Path) -> bool:
-    """Say whether a carriage return stands without its line feed: pandas' C parser may fail there.
-
-    Both parsers end a line at it.
-    """
-    returns = pairs = 0
-    before = b""
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            returns += block.count(b"\r")
-            pairs += (before + block).count(b"\r\n")
-            before = block[-1:]
-    return returns > pairs
-
-
-def _require(raw: pd.DataFrame, path: Path, mapping: Mapping) -> None:
-    for field, column in mapping.columns.model_dump(exclude_none=True).items():
-        if column not in raw:
-            raise InvalidSourceError(
-                f"{path.name} lacks the column {column!r} (mapped to {field}); "
-                f"it has: {', '.join(map(str, raw.columns))}"
-            )
+def _check_times(path: Path, raw: pd.DataFrame, lines: pd.DataFrame, mapping: Mapping) -> None:
+    if lines.empty or lines["time_ms"].notna().any():
+        return
+    first = raw[mapping.columns.time].dropna()
+    raise InvalidSourceError(
+        f"{path}: no value of column {mapping.columns.time!r} can be read as a time "
+        f"(first: {'' if first.empty else first.iloc[0][:40]!r}): "
+        "set time_unit to s, ms, us, ns or iso"
+    )
 
 
 def to_lines(raw: pd.DataFrame, mapping: Mapping) -> pd.DataFrame:
@@ -174,48 +143,64 @@ def to_lines(raw: pd.DataFrame, mapping: Mapping) -> pd.DataFrame:
     Parameters
     ----------
     raw
-        Rows as read; the index is the source row.
+        Text of the rows that can be read, None where there is nothing; the index is the source
+        row.
     mapping
         What the columns mean.
     """
-    columns = mapping.columns
     lines = pd.DataFrame({"source_row": np.asarray(raw.index, dtype=np.int64)})
-    mark = np.full(len(raw), "", dtype=object)
-    lines["time_ms"] = times_ms(raw[columns.time], mapping.time_unit, mapping.time_zone)
-    for field in _TEXTS:
-        column = getattr(columns, field)
-        if column is not None:
-            lines[field] = texts(raw[column])
-    for field in _NUMBERS:
-        column = getattr(columns, field)
-        if column is not None:
-            lines[field], broken = numbers(raw[column])
-            mark[(mark == "") & broken] = "unreadable_number"
+    cells = {f: raw[c].tolist() for f, c in mapping.columns.named().items()}
+    verdict = _Verdict(len(raw), mapping)
+    for field in (f for f in _IDS if f in cells):
+        cells[field], lost = ids(cells[field], mapping.float_ids)
+        verdict.mark(lost, "float_id", field)
+    lines["time_ms"] = times_ms(cells["time"], mapping.time_unit, mapping.time_zone)
+    for field in (f for f in _TEXTS if f in cells):
+        lines[field] = pd.Series(cells[field], dtype=object)
+    if "currency" in cells:
+        lines["currency"] = lines["currency"].map(lambda c: c if c is None else c.upper())
+    for field in (f for f in _NUMBERS if f in cells):
+        lines[field], broken = numbers(cells[field], mapping.decimal, mapping.thousands)
+        verdict.mark(broken, "unreadable_number", field)
     for field in ("currency", "channel"):
         if getattr(mapping, field) is not None and field not in lines:
             lines[field] = getattr(mapping, field)
-    if columns.is_merchandise is not None:
-        mark[(mark == "") & ~flags(raw[columns.is_merchandise])] = "non_merchandise"
-    _set_types(lines, raw, mapping, mark)
+    if "is_merchandise" in cells:
+        verdict.mark(~flags(cells["is_merchandise"]), "non_merchandise", "is_merchandise")
+    _set_types(lines, cells.get("type"), mapping, verdict)
     _set_orders(lines, mapping)
-    _set_ids(lines, raw, mapping)
-    lines[MARK] = mark
+    _set_ids(lines, cells.get("id"), mapping)
+    lines[MARK], lines[AT_FAULT] = verdict.reasons, verdict.columns
     return lines
 
 
+class _Verdict:
+    """The first reason against each line, and the column at fault."""
+
+    def __init__(self, rows: int, mapping: Mapping) -> None:
+        self._named = mapping.columns.named()
+        self.reasons = np.full(rows, "", dtype=object)
+        self.columns = np.full(rows, None, dtype=object)
+
+    def mark(self, wrong: "np.ndarray[Any, Any]", reason: str, field: str) -> None:
+        """Note a reason against lines that have none yet."""
+        wrong = wrong & (self.reasons == "")
+        self.reasons[wrong], self.columns[wrong] = reason, self._named[field]
+
+
 def _set_types(
-    lines: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping, mark: "np.ndarray[Any, Any]"
+    lines: pd.DataFrame, stated: Texts | None, mapping: Mapping, verdict: _Verdict
 ) -> None:
-    if mapping.columns.type is None:
+    if stated is None:
         lines["type"] = mapping.default_type
     else:
-        stated = texts(raw[mapping.columns.type])
-        mark[(mark == "") & stated.isin(mapping.ignore_types).to_numpy()] = "other_type"
-        if mapping.types is None:
-            legal = stated.str.fullmatch(r"[a-z][a-z0-9_]{0,63}").fillna(value=False).astype(bool)
-            lines["type"] = stated.where(legal, None)
-        else:
-            lines["type"] = stated.map(mapping.types).astype(object)
+        ignored = frozenset(mapping.ignore_types)
+        verdict.mark(np.array([t in ignored for t in stated], dtype=bool), "other_type", "type")
+        known = (
+            {t: t for t in set(stated) if t is not None and _TYPE.fullmatch(t)}
+            if mapping.types is None else mapping.types
+        )  # fmt: skip
+        lines["type"] = pd.Series([known.get(t or "") for t in stated], dtype=object)
     if mapping.negative_quantity == "refund" and "quantity" in lines:
         back = lines["type"].isin(ORDER_TYPES) & (lines["quantity"] < 0)
         lines.loc[back, "type"] = "refund"
@@ -224,79 +209,35 @@ def _set_types(
 
 def _set_orders(lines: pd.DataFrame, mapping: Mapping) -> None:
     if mapping.orders == "user_time":
-        made = lines["time_ms"].astype("string") + "-{user}"
+        made = lines["time_ms"].astype("string") + f"-{USER_MARK}"
         lines["order_id"] = made.where(lines["type"].isin(ORDER_TYPES)).astype(object)
 
 
-def _set_ids(lines: pd.DataFrame, raw: pd.DataFrame, mapping: Mapping) -> None:
-    """Give every line its event's id. ``{user}`` in it becomes the pseudonym when published."""
+def _set_ids(lines: pd.DataFrame, stated: Texts | None, mapping: Mapping) -> None:
+    """Give every line its event's id; `USER_MARK` in it becomes the pseudonym when published."""
     prefix = f"{mapping.source}-"
-    told = [
-        c for c in lines.columns
-        if c not in {"source_row", "time_ms", "user_id", "anonymous_id", MARK}
-    ]  # fmt: skip
-    own = hashed_ids(prefix, lines, told)
+    told = [c for c in lines.columns if c not in {"source_row", "time_ms", *_USERS}]
+    hashed = lines
+    if mapping.orders == "user_time":  # the same ids as under the mark's earlier name
+        plain = lines["order_id"].map(lambda o: f"{o[:-1]}{{user}}", na_action="ignore")
+        hashed = lines.assign(order_id=plain)
+    own = hashed_ids(prefix, hashed, told)
     if mapping.columns.order_id is not None:
         ordered = lines["type"].isin(ORDER_TYPES) & lines["order_id"].notna()
-        order = prefix + lines["type"].astype(str) + "-" + lines["order_id"].astype(str) + "-{user}"
-        own = own.where(~ordered, order)
+        order = lines["type"].astype(str) + "-" + lines["order_id"].astype(str)
+        own = own.where(~ordered, prefix + order + f"-{USER_MARK}")
     # Two users doing the same at the same moment are two events; the id hides who they are.
     own = own + GROUP_MARK + _users(lines)
-    if mapping.columns.id is not None:
-        stated = texts(raw[mapping.columns.id])
-        own = stated.where(stated.notna(), own).astype(object)
+    if stated is not None:
+        theirs = pd.Series(np.array(stated, dtype=object))
+        lines[STATED] = theirs.notna()
+        own = theirs.where(theirs.notna(), own)
     lines["event_id"] = own.astype(object)
 
 
 def _users(lines: pd.DataFrame) -> "pd.Series[Any]":
-    who = lines["user_id"] if "user_id" in lines else lines["anonymous_id"]
+    """Return what tells users apart; a user and an anonymous id of the same name are two."""
+    who = pd.Series(None, index=lines.index, dtype=object)
+    for field in (f for f in _USERS if f in lines):
+        who = who.where(who.notna(), field[0] + lines[field])
     return who.fillna("").astype(str)
-
-
-class _Catalogue:
-    """Collects what a file says about its items: last title, category and brand, median price."""
-
-    def __init__(self, mapping: Mapping) -> None:
-        self._mapping = mapping
-        self._seen = list[pd.DataFrame]()
-
-    def add(self, raw: pd.DataFrame, lines: pd.DataFrame) -> None:
-        """Note the items of one chunk."""
-        told = [c for c in ("category", "brand") if c in lines]
-        title = self._mapping.columns.title
-        if "item_id" not in lines or not (told or title):
-            return
-        frame = lines[["item_id", *told, *(c for c in ("price", MARK) if c in lines)]].copy()
-        frame["title"] = None if title is None else texts(raw[title]).to_numpy()
-        frame["aside"] = frame.pop(MARK) == "non_merchandise"
-        if "price" not in frame:
-            frame["price"] = np.nan
-        frame["price"] = frame["price"].where(frame["price"] > 0)
-        for column in ("category", "brand"):
-            if column not in frame:
-                frame[column] = None
-        grouped = frame[frame["item_id"].notna()].groupby("item_id", sort=True)
-        self._seen.append(
-            grouped.agg(
-                title=("title", "last"), category=("category", "last"), brand=("brand", "last"),
-                price=("price", "median"), aside=("aside", "all"),
-            ).reset_index()
-        )  # fmt: skip
-
-    def items(self) -> Sequence[Item]:
-        """Return the items noted; one that the item schema refuses is left out."""
-        made = dict[str, Item]()
-        for frame in self._seen:
-            for item_id, title, category, brand, price, aside in frame.itertuples(index=False):
-                body = {
-                    "item_id": item_id, "title": title, "category": category, "brand": brand,
-                    "price": None if pd.isna(price) else round(float(price), 2),
-                    "currency": self._mapping.currency, "is_merchandise": not aside,
-                }  # fmt: skip
-                try:
-                    made[item_id] = Item.model_validate(
-                        {k: v for k, v in body.items() if v is not None}
-                    )
-                except ValidationError:
-                    continue
-        return list(made.values())

@@ -15,10 +15,13 @@ from services.progress import console, step
 @app.command("import")
 def import_(
     source: Annotated[str, typer.Argument(help="completejourney, retailrocket, taobao or file")],
-    path: Annotated[Path | None, typer.Argument(help="The file, where the source is one")] = None,
+    path: Annotated[Path | None, typer.Argument(help="The file, or a folder of its parts")] = None,
     mapping: Annotated[Path | None, typer.Option(help="YAML column mapping, for `file`")] = None,
     until: Annotated[str | None, typer.Option(help="Hold back events from this time on")] = None,
     rest: Annotated[Path | None, typer.Option(help="NDJSON file for the events held back")] = None,
+    keep_raw_rejects: Annotated[
+        bool, typer.Option(help="Keep rejected rows whole, with raw user ids")
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -39,6 +42,7 @@ def import_(
             mapping=mapping,
             until=None if until is None else moment(until),
             rest=rest,
+            keep_raw=keep_raw_rejects,
             progress=tell,
         )
     table = Table("rows", "count", title=f"{report.rows_in:,} rows in", title_justify="left")

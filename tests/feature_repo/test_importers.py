@@ -15,6 +15,7 @@ from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events import MAX_EVENT_BYTES, Event
 from feature_repo.importers.lines import rules
+from feature_repo.importers.rejects import COLUMNS
 from feature_repo.importers.report import SET_ASIDE
 
 
@@ -87,8 +88,31 @@ def test_reason_of_a_bad_row(tmp_path: Path, reason: str) -> None:
     assert {**report.rejected, **report.set_aside} == {reason: 1}
     row = pd.read_parquet(report.rejects_file).iloc[0]
     assert row["source_row"] == len(GOOD)
-    assert row["what"] == BAD[reason][2]
+    assert row["column"] == AT_FAULT.get(reason)
     assert row["kind"] == ("set_aside" if reason == "other_type" else "rejected")
+
+
+def test_rejects_hold_rows_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    rows = [*GOOD, [T, "someone-by-name", "gaze", "A", "", "", "", "", ""]]
+    table, mapping = write_shop(tmp_path, rows)
+    plain = import_shop(tmp_path / "home", table, mapping).rejects_file
+    assert pd.read_parquet(plain).columns.tolist() == list(COLUMNS)
+    assert b"someone-by-name" not in plain.read_bytes()
+    whole = import_shop(tmp_path / "home", table, mapping, keep_raw=True).rejects_file
+    (row,) = pd.read_parquet(whole)["row"]
+    assert orjson.loads(row)["who"] == "someone-by-name"
+    rest = tmp_path / "rest.ndjson"
+    until = datetime(2020, 1, 1, tzinfo=UTC)
+    import_shop(tmp_path / "home", table, mapping, until=until, rest=rest)
+    assert [oct(path.stat().st_mode)[-3:] for path in (whole, rest)] == ["600", "600"]
+
+
+AT_FAULT = {
+    "missing_user": "who", "unreadable_time": "when", "impossible_time": "when",
+    "unknown_type": "what", "other_type": "what", "missing_item": "item",
+    "missing_order": "order", "unreadable_number": "n", "quantity_not_positive": "n",
+    "negative_price": "price",
+}  # fmt: skip
 
 
 cells = st.one_of(
@@ -132,14 +156,13 @@ def test_conservation_on_dirty_rows(
     assert import_shop(folder / "home", table, mapping).events_new == 0
 
 
-def test_a_carriage_return_alone_ends_a_line(tmp_path: Path) -> None:
-    """A file on which pandas' C parser overflows its buffer."""
+def test_a_row_with_a_carriage_return_alone_is_refused(tmp_path: Path) -> None:
     rows = [[T, "u1", "view", item, "", "1", "1.5", "", ""] for item in ("A1", "B1", "C1", "D1")]
     table, mapping = write_shop(tmp_path, rows)
     table.write_bytes(table.read_bytes() + b",,,,\r 0\n")
     report = import_shop(tmp_path / "home", table, mapping)
     check_conservation(report)
-    assert (report.rows_in, report.accepted) == (6, 4)
+    assert (report.rows_in, report.rejected) == (5, {"malformed_csv": 1})
 
 
 def test_until_holds_back_the_rest(tmp_path: Path) -> None:

@@ -92,6 +92,11 @@ def test_time_zone_of_a_file(tmp_path: Path) -> None:
         (MAPPING + "time_zone: Mars/Base", "IANA"),
         (MAPPING + "default_type: view_item", "either columns.type or default_type"),
         (MAPPING + "time_unit: s", "can be read as a time"),
+        (MAPPING + "encoding: klingon", "no encoding of text"),
+        (MAPPING + "encoding: base64", "no encoding of text"),
+        (MAPPING + "encoding: utf-16", "is not utf-16 "),
+        (MAPPING + "thousands: .", "decimal and thousands are both"),
+        (MAPPING + 'delimiter: "\\n"', "/delimiter"),
     ],
 )
 def test_bad_mapping_is_one_line(tmp_path: Path, body: str | None, words: str) -> None:
@@ -112,7 +117,9 @@ def test_bad_mapping_is_one_line(tmp_path: Path, body: str | None, words: str) -
         ("retailrocket", None, None, "needs the path"),
         ("retailrocket", "none.csv", None, "does not exist"),
         ("retailrocket", "empty.csv", b"", "empty"),
-        ("retailrocket", "zip.csv", gzip.compress(b"a,b", mtime=0), "cannot be read as csv"),
+        ("taobao", "zip.csv", gzip.compress(b"a" * 99, mtime=0)[:-9], "cannot be read as csv"),
+        ("retailrocket", "wide.csv", "a,b".encode("utf-16"), "set encoding: utf-16"),
+        ("file", "x.parquet", b"PAR1", "--mapping"),
         ("retailrocket", "other.csv", b"a,b\n1,2\n", "it has: a, b"),
         ("file", "x.csv", b"a,b\n1,2\n", "--mapping"),
         ("completejourney", "x.csv", b"", "is missing"),

@@ -1,0 +1,127 @@
+"""Files: the parts of a path, unpacked and decoded, and one line about one that cannot be read.
+
+Belongs here: folders of parts, compression, encodings. Not here: what stands in a file
+(`csv_rows`, `json_rows`, `arrow_rows`).
+"""
+
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+import pyarrow as pa
+
+from feature_repo.errors import InvalidSourceError
+
+_FORMATS: Final = {
+    ".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson", ".jsonl": "ndjson",
+}  # fmt: skip
+_PACKED: Final = (".gz", ".zst")
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_HEAD_BYTES: Final = 1 << 16
+_WHOLE_UNITS: Final = ("utf-16", "utf-32")
+"""Encodings in which a wrong byte cannot be kept for a later look."""
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return the file, or the files of a folder by name; ``_…`` and ``.…`` are no parts.
+
+    Raises
+    ------
+    InvalidSourceError
+        If there is no such file, or the folder has none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InvalidSourceError(f"{path} does not exist or is no file or folder: check the path")
+    found = [
+        part for part in sorted(path.rglob("*"))
+        if part.is_file()
+        and not any(name.startswith(("_", ".")) for name in part.relative_to(path).parts)
+    ]  # fmt: skip
+    if not found:
+        raise InvalidSourceError(f"{path} is a folder without files: check the path")
+    return found
+
+
+def format_of(path: Path, stated: str | None) -> str:
+    """Return ``csv``, ``parquet`` or ``ndjson``: what is stated, else by the name's ending."""
+    name = Path(path.stem) if path.suffix.lower() in _PACKED else path
+    found = stated or _FORMATS.get(name.suffix.lower())
+    if found is None:
+        raise InvalidSourceError(
+            f"{path.name} ends in none of {', '.join(_FORMATS)} (nor those with "
+            f"{' or '.join(_PACKED)} after them): set format in the mapping"
+        )
+    return found
+
+
+@contextmanager
+def open_text(path: Path, encoding: str) -> Iterator[io.TextIOWrapper]:
+    """Open a file as text, unpacked; lines end at line feeds, or at returns if it has no other.
+
+    A byte that the encoding does not know becomes a lone surrogate, so that the row that has it
+    can be told from others; a byte order mark at the start is dropped.
+    """
+    with _unpacked(path) as file:
+        head = file.read(_HEAD_BYTES)
+    if encoding == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InvalidSourceError(f"{path} begins like UTF-16: set encoding: utf-16 in the mapping")
+    strict = encoding.startswith(_WHOLE_UNITS)
+    with (
+        _unpacked(path) as file,
+        io.TextIOWrapper(
+            file,
+            encoding="utf-8-sig" if encoding == "utf-8" else encoding,
+            errors="strict" if strict else "surrogateescape",
+            newline="\r" if b"\r" in head and b"\n" not in head else "\n",
+        ) as text,
+    ):
+        yield text
+
+
+def _unpacked(path: Path) -> BinaryIO:
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic.startswith(_GZIP):
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    if magic == _ZSTD:
+        return cast("BinaryIO", io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
+    return path.open("rb")
+
+
+@contextmanager
+def readable(path: Path, kind: str, encoding: str) -> Iterator[None]:
+    """Turn what goes wrong in reading a file into one line about it.
+
+    Raises
+    ------
+    InvalidSourceError
+        With the file and the cause.
+    """
+    try:
+        yield
+    except UnicodeError as error:
+        raise InvalidSourceError(
+            f"{path} is not {encoding}{_wrong_byte(path, encoding, error)}: "
+            "set encoding in the mapping"
+        ) from None
+    except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
+        detail = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise InvalidSourceError(f"{path} cannot be read as {kind}: {detail}") from None
+
+
+def _wrong_byte(path: Path, encoding: str, error: UnicodeError) -> str:
+    """Say where: a reader's own error counts from the start of its buffer."""
+    try:
+        with _unpacked(path) as file:
+            file.read().decode(encoding)
+    except UnicodeDecodeError as whole:
+        return f" at byte {whole.start:,} ({whole.reason})"
+    return f" ({error})"
