@@ -141,14 +141,16 @@ def _merge(group: Sequence[Path], path: Path) -> None:
     with duckdb.connect() as connection:
         connection.execute(f"SET threads = 1; SET memory_limit = '{_MEMORY}'")
         connection.execute("SET TimeZone = 'UTC'")
+        connection.register("nothing", SCHEMA.empty_table())  # older parts lack newer columns
         connection.execute(f"SET temp_directory = '{path.parent / (path.stem + '.spill')}'")
         reader = connection.sql(
-            'SELECT * FROM read_parquet(?) ORDER BY "user", log_ms, log_seq, event_id',
+            "SELECT * FROM read_parquet(?, union_by_name = true) "
+            'UNION ALL BY NAME SELECT * FROM nothing ORDER BY "user", log_ms, log_seq, event_id',
             params=[[str(part) for part in group]],
         ).to_arrow_reader(ROW_GROUP_ROWS)
         with part_writer(path, SCHEMA) as writer:
             for batch in reader:
-                writer.write_batch(batch.cast(SCHEMA))
+                writer.write_batch(batch.select(SCHEMA.names).cast(SCHEMA))
     rows, expected = (
         sum(pq.read_metadata(part).num_rows for part in parts) for parts in ([path], group)
     )

@@ -46,6 +46,7 @@ _SCALARS: tuple[tuple[str, pa.DataType], ...] = (
     ("campaign_id", pa.string()),
     ("placement", pa.string()),
     ("linked", pa.string()),
+    ("key", pa.string()),
 )
 SCHEMA = pa.schema(
     [

@@ -194,6 +194,9 @@ class EventRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         Entity id of the anonymous id sent together with a user id, else None.
     time_ms, received_ms
         Event time and time of receipt, epoch milliseconds UTC.
+    key
+        Scope and id of the API key that sent it: ``write:1a2b3c4d5e6f``; None for what Portrait
+        itself wrote, for imported history, and for what came before this was noted.
     """
 
     id: str
@@ -221,6 +224,7 @@ class EventRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     placement: str | None = None
     consent: dict[str, bool] | None = None
     properties: dict[str, Any] | None = None
+    key: str | None = None
 
     def encode(self) -> bytes:
         """Return the MessagePack form kept in the log."""
@@ -244,11 +248,13 @@ _decoder = msgspec.msgpack.Decoder(EventRecord)
 _COPIED = (
     "source", "session_id", "order_id", "value", "currency", "coupon", "query", "url",
     "device", "channel", "tz", "rating", "recommendation_id", "campaign_id", "placement",
-    "consent", "properties",
+    "consent", "properties", "key",
 )  # fmt: skip
 
 
-def to_record(event: Event, tenant: Tenant, received_ms: int) -> EventRecord:
+def to_record(
+    event: Event, tenant: Tenant, received_ms: int, key: str | None = None
+) -> EventRecord:
     """Return the stored form of a validated event.
 
     Parameters
@@ -259,6 +265,8 @@ def to_record(event: Event, tenant: Tenant, received_ms: int) -> EventRecord:
         Turns user ids into entity ids.
     received_ms
         Time of receipt, epoch milliseconds.
+    key
+        See `EventRecord`.
     """
     if event.user_id is not None:
         user = tenant.entity(event.user_id)
@@ -299,6 +307,7 @@ def to_record(event: Event, tenant: Tenant, received_ms: int) -> EventRecord:
         placement=event.placement,
         consent=event.consent,
         properties=event.properties,
+        key=key,
     )  # fmt: skip
 
 

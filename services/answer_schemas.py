@@ -76,6 +76,7 @@ class StoredEvent(BaseModel):
     type: str
     time: str
     late: Literal[True] | None = None
+    key: str | None = None
 
 
 class EventPage(Answer):

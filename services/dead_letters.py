@@ -41,7 +41,9 @@ if ARGV[4] ~= '' and redis.call('SISMEMBER', KEYS[4], ARGV[4]) == 1 then
   return 'erased'
 end
 local owner = ARGV[7] == '1' and redis.call('HGET', KEYS[6], ARGV[4])
-if owner and owner ~= '' then return '>' .. string.sub(owner, 1, #ARGV[4]) end
+if owner and owner ~= '' then
+  return '>' .. (string.match(owner, '>(.+)') or string.sub(owner, 1, #ARGV[4]))
+end
 local id = redis.call('XADD', KEYS[3], '*', 'e', ARGV[3])
 redis.call('XDEL', KEYS[1], ARGV[1])
 redis.call('SADD', KEYS[2], ARGV[2])

@@ -26,11 +26,13 @@ from feature_repo.events import (
 from services.answer_schemas import EVENT, EVENT_BATCH
 from services.answers import answer, gateway
 from services.http import body, scopes
+from services.http.api_keys import Caller
 from services.http.middleware import Metrics
 from services.http.openapi import EVENT_EXAMPLE, batch_of, body_of
 from services.http.problems import ProblemError
 from services.log.receipt import Appended, merged
 from services.profiles import current
+from services.senders import refusal
 from services.state import GatewayState
 
 router = scopes.router("write", "events", "/v1/events")
@@ -100,7 +102,7 @@ async def take(request: Request, event: Event) -> dict[str, Any]:
 
 async def _taken(request: Request, event: Event) -> tuple[EventRecord, Appended, dict[str, Any]]:
     state = gateway(request)
-    record = _record(state, event)
+    record = _record(state, event, request.state.caller)
     appended = (await _append(state, [record]))[0]
     _count(request, [record], [appended])
     if appended.status == "erased":
@@ -124,7 +126,7 @@ async def post_batch(request: Request) -> Response:
     documents = body.split(data, lines=media in body.NDJSON_TYPES)
     records, places, refused = list[EventRecord](), list[int](), list[Refused]()
     for index, document in enumerate(documents):
-        taken = _take(state, index, document)
+        taken = _take(state, index, document, request.state.caller)
         if isinstance(taken, Refused):
             refused.append(taken)
         else:
@@ -174,14 +176,16 @@ def _event(document: bytes) -> Event:
         raise ProblemError("invalid", found[0]["detail"], errors=found) from None
 
 
-def _take(state: GatewayState, index: int, document: bytes) -> EventRecord | Refused:
+def _take(
+    state: GatewayState, index: int, document: bytes, sender: Caller
+) -> EventRecord | Refused:
     if len(document) > MAX_EVENT_BYTES:
         return Refused(index, None, "too-large", "", f"over {MAX_EVENT_BYTES:,} bytes")
     try:
         event = decode_event(document) or Event.model_validate_json(document)
         if event.id is None:
             return Refused(index, None, "invalid", "/id", "id is required in a batch")
-        return _record(state, event)
+        return _record(state, event, sender)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
@@ -203,8 +207,13 @@ def _id_of(document: bytes) -> str | None:
     return given[:128] if isinstance(given, str) else None
 
 
-def _record(state: GatewayState, event: Event) -> EventRecord:
-    """Return the record to append: time checked, items filled in from the catalogue."""
+def _record(state: GatewayState, event: Event, sender: Caller) -> EventRecord:
+    """Return the record to append: sender and time checked, items filled in from the catalogue."""
+    refused = refusal(event, sender, may_link=state.settings.write_keys_link)
+    if refused is not None:
+        pointer, detail = refused
+        place = {"pointer": pointer, "detail": detail}
+        raise ProblemError("forbidden", detail, errors=[place])
     if state.clock.replay:
         if event.time is not None:
             state.clock.show(event.time)
@@ -212,7 +221,7 @@ def _record(state: GatewayState, event: Event) -> EventRecord:
     else:
         received_ms = now_ms()
         _check_time(event, received_ms)
-    record = to_record(event, state.tenant, received_ms)
+    record = to_record(event, state.tenant, received_ms, sender.mark)
     state.catalogue.enrich(record)
     return record
 

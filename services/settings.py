@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     rate_limit_per_min: int = Field(
         default=0, ge=0, description="Requests a minute that an API key may make; 0: no limit"
     )
+    write_keys_link: bool = Field(
+        default=True,
+        description="Whether keys of scope write may link a user id with an anonymous id",
+    )
     replay_clock: bool = Field(default=False, description="Take each event's time as now")
     model: Path | None = Field(
         default=None, description="Model directory; absent: the newest below home/models, if any"

@@ -29,7 +29,7 @@ from services.health import Probe
 from services.http.api_keys import KeyRing
 from services.http.problems import ProblemError
 from services.http.rate_limits import RateLimits
-from services.links import owner_of
+from services.links import first_owner_of, owner_of
 from services.log.append import Appender
 from services.log.keys import owners_key
 from services.log.receipt import Receipt
@@ -226,6 +226,12 @@ class GatewayState:
         """Return the entity id of the user to whom an anonymous id belongs; None: nobody's."""
         value = await self.bounded(self.store.hget(owners_key(partition_of(anonymous)), anonymous))
         return owner_of(value)
+
+    async def first_owner(self, anonymous: str) -> str | None:
+        """Return the user who has what an anonymous id did before it was linked; None: nobody."""
+        value = await self.bounded(self.store.hget(owners_key(partition_of(anonymous)), anonymous))
+        found = first_owner_of(value)
+        return None if found is None else found[0]
 
     async def _wait_for(self, after: str | None, known: str, unknown: str) -> None:
         if after is None:

@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import duckdb
 
-from feature_repo.archive import Archive, LogPosition
+from feature_repo.archive import SCHEMA, Archive, LogPosition
 from feature_repo.connection import translated
 from feature_repo.entity import partition_of
 from feature_repo.events import EventRecord
 from feature_repo.live_row import row_key
 from feature_repo.script import Script
 from services.history.users import PartitionHistory
-from services.links import Placed, first_links, owner_of, woven
+from services.links import Placed, claimed, first_links, first_owner_of, woven
 from services.log.archiver import decoded
 from services.log.keys import erased_key, log_key, owners_key
 from services.log.writer import LINK
@@ -31,9 +31,9 @@ for n = 1, #ARGV do redis.call('HSETNX', KEYS[1], ARGV[n], '') end
 
 
 def owners_of(client: Any, anonymous: Collection[str]) -> dict[str, tuple[str, bool]]:
-    """Return whose each anonymous id is, and whether it had events of its own.
+    """Return whose each anonymous id was first, and whether it had events of its own before.
 
-    Those that are nobody's are left out.
+    Those events stay with that user. Those that are nobody's are left out.
 
     Raises
     ------
@@ -49,9 +49,9 @@ def owners_of(client: Any, anonymous: Collection[str]) -> dict[str, tuple[str, b
             pipe.hmget(owners_key(partition), entities)
         for entities, values in zip(by_partition.values(), pipe.execute(), strict=True):
             for entity, value in zip(entities, values, strict=True):
-                owner = owner_of(value)
+                owner = first_owner_of(value)
                 if owner is not None:
-                    found[entity] = (owner, value.endswith(b"+"))
+                    found[entity] = owner
     return found
 
 
@@ -117,20 +117,22 @@ def restore_owners(client: Any, archive: Archive, partitions: int) -> None:
     """Note in the store what log and archive say about anonymous ids, unless it knows already.
 
     What a store that was lost knew, and what history that was imported says. The earliest event
-    that names a user beside an anonymous id decides.
+    that names a user beside an anonymous id decides, and the earliest that is vouched for
+    corrects it.
 
     Raises
     ------
     StoreUnavailableError
         If the store does not answer.
     """
-    links = dict[str, tuple[LogPosition, str]]()
+    links = dict[tuple[str, bool], tuple[LogPosition, str]]()
     own = set[str]()
-    for position, user, anonymous, linked in (
+    for position, user, anonymous, linked, claim in (
         *_logged(client, partitions), *_archived(archive)
     ):  # fmt: skip
         if linked is not None:
-            links[linked] = min(links.get(linked, (position, user)), (position, user))
+            at = (position, user)
+            links[linked, claim] = min(links.get((linked, claim), at), at)
         elif anonymous:
             own.add(user)
     marked: dict[int, list[str]] = defaultdict(list)
@@ -140,13 +142,13 @@ def restore_owners(client: Any, archive: Archive, partitions: int) -> None:
         for partition, entities in marked.items():
             for start in range(0, len(entities), _PAGE):
                 _OPEN(client, [owners_key(partition)], entities[start : start + _PAGE])
-        for entity, (_, user) in sorted(links.items()):
+        for (entity, claim), (_, user) in sorted(links.items(), key=lambda link: link[1]):
             partition = partition_of(entity)
             keys = [erased_key(partition), owners_key(partition), row_key(entity)]
-            LINK(client, keys, [entity, user])
+            LINK(client, keys, [entity, user, "~" if claim else ""])
 
 
-_Named = tuple[LogPosition, str, bool, str | None]
+_Named = tuple[LogPosition, str, bool, str | None, bool]
 
 
 def _logged(client: Any, partitions: int) -> Iterable[_Named]:
@@ -156,7 +158,9 @@ def _logged(client: Any, partitions: int) -> Iterable[_Named]:
             while page := client.xrange(log_key(partition), start, "+", count=_PAGE):
                 for position, record in decoded(page):
                     if record.anonymous or record.linked is not None:
-                        yield position, record.user, record.anonymous, record.linked
+                        # One of the anonymous id's own, written for its user, vouches for nothing.
+                        claim = record.anonymous or claimed(record)
+                        yield position, record.user, record.anonymous, record.linked, claim
                 start = f"({page[-1][0].decode()}"
 
 
@@ -165,11 +169,13 @@ def _archived(archive: Archive) -> Iterable[_Named]:
         return
     with duckdb.connect() as connection:
         connection.execute("SET threads = 2; SET enable_progress_bar = false")
+        connection.register("nothing", SCHEMA.empty_table())  # older parts lack newer columns
         rows = connection.execute(
-            'SELECT min((log_ms, log_seq)), "user", bool_or(anonymous), linked '
-            "FROM read_parquet(?) WHERE anonymous OR linked IS NOT NULL "
-            'GROUP BY "user", linked',
+            'SELECT min((log_ms, log_seq)), "user", bool_or(anonymous), linked, '
+            "anonymous OR coalesce(starts_with(key, 'write:'), false) AS claim "
+            "FROM (FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME FROM nothing) "
+            'WHERE anonymous OR linked IS NOT NULL GROUP BY "user", linked, claim',
             [archive.glob()],
         ).fetchall()
-    for (ms, seq), user, anonymous, linked in rows:
-        yield LogPosition(ms, seq), user, bool(anonymous), linked
+    for (ms, seq), user, anonymous, linked, claim in rows:
+        yield LogPosition(ms, seq), user, bool(anonymous), linked, bool(claim)

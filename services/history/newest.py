@@ -43,7 +43,7 @@ async def read_all(
     """
     found = await read_events(state, entity, before, type_, limit)
     for anonymous in linked:
-        if await state.owner(anonymous) == entity:
+        if await state.first_owner(anonymous) == entity:
             found += await read_events(state, anonymous, before, type_, limit)
     if linked:
         found.sort(key=lambda pair: pair[0], reverse=True)

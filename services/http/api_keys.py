@@ -49,10 +49,24 @@ def register(client: Any, key: str, *, name: str, scope: Scope) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request comes from."""
+    """Who a request comes from.
+
+    Attributes
+    ----------
+    name
+        Who holds the key, for the operator.
+    id
+        The first digits of the key's digest.
+    """
 
     name: str
     scope: Scope
+    id: str
+
+    @property
+    def mark(self) -> str:
+        """What events keep of who sent them: scope and id."""
+        return f"{self.scope}:{self.id}"
 
     def may(self, needed: Scope) -> bool:
         """Say whether the caller's scope contains ``needed``."""
@@ -82,7 +96,7 @@ class KeyRing:
         """Return who ``key`` belongs to, or None."""
         found = digest(key)
         if self._admin is not None and secrets.compare_digest(found, self._admin):
-            return Caller("setting", "admin")
+            return Caller("setting", "admin", _id(found))
         if time.monotonic() - self._read_s > _FRESH_S:
             await self._refresh()
         return self._known.get(found)
@@ -96,4 +110,9 @@ class KeyRing:
         self._known = {}
         for name, body in stored.items():
             fields = orjson.loads(body)
-            self._known[name.decode()] = Caller(fields["name"], fields["scope"])
+            known = name.decode()
+            self._known[known] = Caller(fields["name"], fields["scope"], _id(known))
+
+
+def _id(digest: str) -> str:
+    return digest[:12]

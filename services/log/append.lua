@@ -32,7 +32,7 @@ for n = 1, count do
   elseif known[name] then
     answer[n] = '=' .. known[name]
   elseif owner and owner ~= '' then
-    answer[n] = '>' .. string.sub(owner, 1, #user)
+    answer[n] = '>' .. (string.match(owner, '>(.+)') or string.sub(owner, 1, #user))
   elseif length >= bound then
     answer[n] = '!' .. length
   else

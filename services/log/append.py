@@ -16,7 +16,7 @@ from redis.exceptions import RedisClusterException
 from feature_repo.connection import in_our_words
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import EventRecord
-from services.links import moved
+from services.links import claimed, moved
 from services.log.keys import dedup_key
 from services.log.receipt import Appended, stream_id
 from services.log.writer import Entry, LogWriter
@@ -46,7 +46,7 @@ class _Request:
 
     def __init__(self, records: Sequence[EventRecord]) -> None:
         self.entries: list[Entry] = [
-            (int(r.user[2:5]), dedup_key(r), r.user, r.encode(), r.linked, r.anonymous)
+            (int(r.user[2:5]), dedup_key(r), r.user, r.encode(), r.linked, r.anonymous, claimed(r))
             for r in records
         ]
         self.size = sum(len(entry[3]) for entry in self.entries)
@@ -173,11 +173,13 @@ class Appender:
     async def _link(self, entries: list[Entry], outcomes: list[_Outcome | None]) -> None:
         """Link what events name together; an id that is another user's is left out of them."""
         linking = [index for index, entry in enumerate(entries) if entry[4] is not None]
-        pairs = list(dict.fromkeys((str(entries[n][4]), entries[n][2]) for n in linking))
+        pairs = list(
+            dict.fromkeys((str(entries[n][4]), entries[n][2], entries[n][6]) for n in linking)
+        )
         owners = dict(zip(pairs, await self._writer.link(pairs), strict=True))
         for index in linking:
             entry = entries[index]
-            owner = owners[str(entry[4]), entry[2]]
+            owner = owners[str(entry[4]), entry[2], entry[6]]
             if isinstance(owner, Exception):
                 outcomes[index] = _unconfirmed(owner)
             elif owner is None:
@@ -240,16 +242,16 @@ class Appender:
 
 def _moved(entry: Entry, owner: str) -> Entry:
     """Return an anonymous id's event as the event of the user to whom the id belongs."""
-    _, name, anonymous, payload, _, _ = entry
+    _, name, anonymous, payload, _, _, claim = entry
     record = moved(EventRecord.decode(payload), owner)
-    return int(owner[2:5]), name, owner, record.encode(), anonymous, False
+    return int(owner[2:5]), name, owner, record.encode(), anonymous, False, claim
 
 
 def _unlinked(entry: Entry) -> Entry:
-    partition, name, user, payload, _, anonymous = entry
+    partition, name, user, payload, _, anonymous, claim = entry
     record = EventRecord.decode(payload)
     record.linked = None
-    return partition, name, user, record.encode(), None, anonymous
+    return partition, name, user, record.encode(), None, anonymous, claim
 
 
 def _unconfirmed(error: Exception) -> StoreUnavailableError:

@@ -32,7 +32,9 @@ def erased_key(partition: int) -> bytes:
 def owners_key(partition: int) -> bytes:
     """Return the hash of anonymous ids that have events of their own or belong to a user.
 
-    The value is empty, or the user's entity id, with a ``+`` behind if there were own events.
+    The value is empty, or the user's entity id, with a ``+`` behind if there were own events, and
+    a ``~`` at the end while only a key of scope ``write`` claimed the link. A link that was
+    corrected since has ``>`` and the present owner behind.
     """
     return b"{p%03d}owners" % partition
 

@@ -19,6 +19,7 @@ from feature_repo.entity import partition_of
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.live_row import row_key
 from feature_repo.script import Call, Script
+from services.links import owner_of
 from services.log.keys import SEEN_TTL_S, erased_key, log_key, owners_key, seen_keys, today
 
 WAIT_MS: Final = 300
@@ -26,9 +27,9 @@ WAIT_MS: Final = 300
 APPEND: Final = Script((Path(__file__).parent / "append.lua").read_text())
 LINK: Final = Script((Path(__file__).parent / "link.lua").read_text())
 
-Entry = tuple[int, str, str, bytes, str | None, bool]
-"""Partition, dedup key, user, record, the linked anonymous id, if any, and whether ``user`` is
-an anonymous id."""
+Entry = tuple[int, str, str, bytes, str | None, bool, bool]
+"""Partition, dedup key, user, record, the linked anonymous id, if any, whether ``user`` is an
+anonymous id, and whether the link is only claimed (`services.links.claimed`)."""
 _FAILED: Final = (redis.RedisError, RedisClusterException, OSError, StoreUnavailableError)
 
 
@@ -45,7 +46,7 @@ class LogWriter:
         self._cluster = isinstance(client, redis.asyncio.RedisCluster)
         self._asking: asyncio.Task[None] | None = None
 
-    async def link(self, pairs: Sequence[tuple[str, str]]) -> list[str | Exception | None]:
+    async def link(self, pairs: Sequence[tuple[str, str, bool]]) -> list[str | Exception | None]:
         """Make anonymous ids their users', each unless it is another's.
 
         It may lie in another slot than its user's log, where the append script cannot look.
@@ -53,7 +54,8 @@ class LogWriter:
         Parameters
         ----------
         pairs
-            Anonymous ids, each with the user that an event names beside it.
+            Anonymous ids, each with the user that an event names beside it, and whether that is
+            only claimed.
 
         Returns
         -------
@@ -61,14 +63,14 @@ class LogWriter:
             The owner of each anonymous id; None if it has been erased.
         """
         calls: list[Call] = []
-        for anonymous, user in pairs:
+        for anonymous, user, claim in pairs:
             partition = partition_of(anonymous)
             keys = [erased_key(partition), owners_key(partition), row_key(anonymous)]
-            calls.append((keys, [anonymous, user]))
+            calls.append((keys, [anonymous, user, "~" if claim else ""]))
         answers = await self._scripted(LINK, calls)
         return [
             answer if isinstance(answer, Exception) else
-            None if answer == b"x" else answer.decode().removesuffix("+")
+            None if answer == b"x" else owner_of(answer)
             for answer in answers
         ]  # fmt: skip
 
@@ -87,7 +89,7 @@ class LogWriter:
         for partition, entries in groups:
             keys = append_keys(partition, day)
             args: list[Any] = [SEEN_TTL_S, self._lag_limit, "1" if self._replicas else "0"]
-            for _, name, user, record, _, anonymous in entries:
+            for _, name, user, record, _, anonymous, _ in entries:
                 args += (name, user, record, "1" if anonymous else "")
             calls.append((keys, args))
         return await self._scripted(APPEND, calls, self._replicas)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import structlog
 
+from feature_repo import explicit
 from feature_repo.archive import Archive, LogPosition
 from feature_repo.connection import translated
 from feature_repo.entity import partition_of
@@ -162,7 +163,10 @@ class Linking:
             tail = self._client.xrange(log_key(partition), b"(" + cursor, "+", count=_TAIL + 1)
         if len(tail) > _TAIL or any(needle in fields.get(b"e", b"") for _, fields in tail):
             return None
-        return read_live(self._client, [first])[0]
+        row = read_live(self._client, [first])[0]
+        # What was granted may be the anonymous id's alone: see `links`.
+        said = {} if row is None else explicit.decode(row.profile).standing.consent
+        return None if any(one.granted for one in said.values()) else row
 
     def _own(
         self,

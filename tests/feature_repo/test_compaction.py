@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo import compaction
-from feature_repo.archive import SCHEMA, Archive, LogPosition, Span
+from feature_repo.archive import SCHEMA, Archive, LogPosition, Span, write_part
 from feature_repo.compaction import compact
 from feature_repo.events import EventRecord, ItemRecord
 from tests.feature_repo.crashes import Crash, CrashAfter
@@ -63,6 +63,22 @@ def test_many_small_parts_become_one_for_each_partition(tmp_path: Path) -> None:
         users = pq.read_table(part).column("user").to_pylist()
         assert users == sorted(users)
     assert compact(archive, ends, many=1) == 0
+
+
+@pytest.mark.parametrize("newest", ["first", "last", "none"])
+def test_parts_that_lack_newer_columns_are_merged_with_others(tmp_path: Path, newest: str) -> None:
+    archive = Archive(tmp_path / "events")
+    ends = fill(archive, partitions=1)
+    before = list(archive.histories())
+    parts = archive.parts_of(0, LogPosition(0, 0))
+    for part in {"first": parts[1:], "last": parts[:-1], "none": parts}[newest]:
+        write_part(part, pq.read_table(part).drop_columns(["key"]))
+    assert list(archive.histories()) == before
+    assert compact(archive, ends, many=1) == 10
+    assert list(archive.histories()) == before
+    merged = pq.read_table(archive.parts()[-1])
+    assert merged.schema.equals(SCHEMA)
+    assert merged.column("key").null_count == len(merged) == 30
 
 
 def test_what_the_store_does_not_know_to_be_archived_is_left(tmp_path: Path) -> None:

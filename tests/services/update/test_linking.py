@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 import redis
 from event_log import TENANT, Sum, append, drain, event
@@ -14,7 +15,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from feature_repo import explicit
-from feature_repo.archive import Archive, LogPosition
+from feature_repo.archive import Archive, LogPosition, write_part
 from feature_repo.entity import partition_of
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import EventRecord, ItemRecord
@@ -22,6 +23,7 @@ from feature_repo.live_row import LiveState
 from feature_repo.live_store import read_live
 from services import models
 from services.dead_letters import letters, retry
+from services.history.linked import restore_owners
 from services.links import woven
 from services.log.archiver import Archiver
 from services.log.keys import cursor_key, log_key, owners_key
@@ -325,3 +327,33 @@ def test_a_link_stands_behind_what_it_links_whatever_the_clocks_say() -> None:
     own = [at(10, "u1"), at(20, "link", "a"), at(30, "u2")]
     theirs = {"a": [at(5, "a1"), at(15, "a2"), at(25, "a3"), at(40, "a4")]}
     assert [e.id for e in woven(own, theirs)] == ["a1", "u1", "a2", "a3", "a4", "link", "u2"]
+
+
+CLAIMED, VOUCHED, MOVED = "write:0123456789ab", "server:0123456789ab", "admin:0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("links", "note"),
+    [
+        ([(KNOWN, None)], KNOWN),  # as imported history says it, and as it was kept before
+        ([(KNOWN, CLAIMED)], KNOWN + "~"),
+        ([(KNOWN, CLAIMED), (OTHER, CLAIMED)], KNOWN + "~"),
+        ([(KNOWN, CLAIMED), (OTHER, VOUCHED)], f"{KNOWN}>{OTHER}"),
+        ([(KNOWN, CLAIMED), (KNOWN, VOUCHED), (OTHER, VOUCHED)], KNOWN),
+        ([(KNOWN, VOUCHED), (OTHER, VOUCHED)], KNOWN),
+        ([(KNOWN, CLAIMED), (KNOWN, MOVED), (OTHER, VOUCHED)], f"{KNOWN}>{OTHER}"),
+        ([(KNOWN, None), (OTHER, VOUCHED), (OTHER, CLAIMED)], KNOWN),
+    ],
+)
+@pytest.mark.parametrize("older", [False, True])
+def test_the_archive_tells_whose_an_anonymous_id_is(
+    shop: Shop, links: list[tuple[str, str | None]], note: str, *, older: bool
+) -> None:
+    for n, (user, key) in enumerate(links):
+        record = shop.event(user, linked=PHONE)
+        record.key, record.anonymous = key, key == MOVED  # the anonymous id's own, its user's since
+        path = shop.archive.append(f"import-{n}", [(LogPosition(1, n), record)])
+        if older and key is None:
+            write_part(path, pq.read_table(path).drop_columns(["key"]))
+    restore_owners(shop.client, shop.archive, TENANT.partitions)
+    assert shop.client.hget(owners_key(partition_of(PHONE)), PHONE) == note.encode()
