@@ -1,5 +1,6 @@
 """Feast's own command line works from the folder ``feature_repo``."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -60,3 +61,9 @@ def test_apply_list_materialize(tmp_path: Path, redis_url: str, store_client: re
     assert read_live(store_client, [shop_log.USERS[0]]) == [state]
     # nothing but definitions.py is imported by apply, and no work is left in the folder
     assert not list(FOLDER.glob("*.db"))
+
+
+def test_what_the_ui_imports_is_installed() -> None:
+    """Feast's registry server, which `feast ui` reads through, asks for a package it lacks."""
+    assert importlib.import_module("feast.ui_server")
+    assert importlib.import_module("feast.registry_server")
