@@ -4,10 +4,11 @@ Belongs here: which columns a table has. Hidden figures are empty cells; every r
 moment that it is of.
 """
 
-import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
+
+from services.spreadsheet import write_rows
 
 Row = dict[str, Any]
 
@@ -23,9 +24,7 @@ def write(path: Path, name: str, answer: dict[str, Any]) -> None:
     rows = [{"as_of": answer["as_of"], **row} for row in TABLES[name](answer)]
     with path.open("w", newline="") as file:
         columns = list(rows[0]) if rows else ["as_of"]
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+        write_rows(file, [columns, *([row.get(name) for name in columns] for row in rows)])
 
 
 def _sides(interval: Any, name: str = "interval") -> Row:

@@ -1,6 +1,5 @@
 """Routes that ask about audiences: how many, who, as a file, what is shared, who comes and goes."""
 
-import csv
 import io
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, TypeVar
@@ -20,6 +19,7 @@ from services.audiences.requests import AsOf, Name, all_known, moment_of, read_d
 from services.audiences.stream import STREAM_ID, newest, stream
 from services.http import scopes
 from services.http.problems import ProblemError
+from services.spreadsheet import write_rows
 from services.state import GatewayState
 
 router = scopes.router("server", "audiences", "/v1/audiences")
@@ -135,7 +135,7 @@ async def export(request: Request, name: Name, as_of: AsOf = None) -> Response:
 
 def _csv(members: list[str]) -> bytes:
     text = io.StringIO()
-    csv.writer(text).writerows([member] for member in members)
+    write_rows(text, ([member] for member in members))
     return text.getvalue().encode()
 
 

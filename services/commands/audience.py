@@ -4,7 +4,6 @@ Definitions are read from and kept in the running store; figures come from the a
 """
 
 import asyncio
-import csv
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.events import now_ms
 from services.commands.application import Home, Json, app, moment, print_json, settings_with
 from services.progress import console, step
+from services.spreadsheet import write_rows
 
 audience = typer.Typer(
     no_args_is_help=True,
@@ -187,10 +187,10 @@ def export(
     pages = _asked(home, as_of, lambda answers: list(answers.everyone(name)))
     rows = [["user"], *([member] for page in pages for member in page)]
     if out is None:
-        csv.writer(sys.stdout).writerows(rows)
+        write_rows(sys.stdout, rows)
         return
     with out.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
+        write_rows(file, rows)
     console.print(f"{len(rows) - 1:,} members in {out}", markup=False)
 
 
