@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -44,6 +44,7 @@ from services.user_features import UserFeatures
 _POPULAR_EVERY_S: Final = 2.0
 POPULAR_POOL: Final = 2000
 """Items whose popularity and trend a gateway knows."""
+_POPULAR_DEPTH: Final = 20_000
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -282,14 +283,27 @@ class GatewayState:
         while True:
             try:
                 popular, trending = [
-                    await self.store.zrevrange(key, 0, POPULAR_POOL - 1, withscores=True)
+                    await popular_offered(self.store, key, self.catalogue.entries)
                     for key in (popularity.KEY, popularity.TREND_KEY)
                 ]
-                self.models.set_popular(_decoded(popular), _decoded(trending))
+                self.models.set_popular(popular, trending)
             except (redis.RedisError, OSError) as error:
                 _log.warning("popularity_unread", error=type(error).__name__)
             await asyncio.sleep(_POPULAR_EVERY_S)
 
 
-def _decoded(pairs: list[tuple[bytes, float]]) -> list[tuple[str, float]]:
-    return [(item.decode(), score) for item, score in pairs]
+async def popular_offered(
+    client: Any, key: str, listed: Collection[str]
+) -> list[tuple[str, float]]:
+    """Return the best of a set, `POPULAR_POOL` at most; only ``listed`` ones where there are any.
+
+    Looks no further than `_POPULAR_DEPTH`: made-up items may stand before all others.
+    """
+    found = list[tuple[str, float]]()
+    for start in range(0, _POPULAR_DEPTH, POPULAR_POOL):
+        page = await client.zrevrange(key, start, start + POPULAR_POOL - 1, withscores=True)
+        pairs = [(item.decode(), score) for item, score in page]
+        found += [pair for pair in pairs if not listed or pair[0] in listed]
+        if len(page) < POPULAR_POOL or len(found) >= POPULAR_POOL:
+            break
+    return found[:POPULAR_POOL]

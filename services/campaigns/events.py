@@ -15,6 +15,11 @@ TYPE: Final = "campaign_decision"
 """Type of the event that every decision about a known user leaves."""
 SENT: Final = "message_sent"
 SOURCE: Final = "portrait"
+_ID: Final = "campaign-"
+MADE: Final = f"""event_id = '{_ID}' || left(sha256(concat_ws(chr(31), campaign_id, "user",
+    properties->>'$.decision', properties->>'$.reasons[0]')), 32)"""
+"""SQL: whether Portrait made a decision's event. Its id follows from the user's entity id, which
+without the tenant's key nobody can know: an event that somebody sent has another."""
 ONLY: Final = "once"
 """Name of the one decision that a campaign makes about a user who is asked for without a name."""
 
@@ -79,7 +84,7 @@ def records(
     name = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
     found = [
         EventRecord(
-            id=f"campaign-{name}", type=TYPE, user=entity, anonymous=anonymous,
+            id=f"{_ID}{name}", type=TYPE, user=entity, anonymous=anonymous,
             time_ms=body["at_ms"], received_ms=body["at_ms"], source=SOURCE,
             channel=stored.campaign.channel, campaign_id=stored.name, properties=body,
         )

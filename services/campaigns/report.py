@@ -113,6 +113,8 @@ def _caveats(found: Sample, basis: Basis, ratio: dict[str, Any] | None) -> list[
         said.append("the arms are not as large as the hash makes them: find out why first")
     if found.foreign:
         said.append(f"{found.foreign:,} users are left out: their arm is not the hash's")
+    if found.forged:
+        said.append(f"{found.forged:,} events are left out: they are no decisions of Portrait's")
     arms = [basis.users.converted[basis.treated], basis.users.converted[~basis.treated]]
     few = int(min(arm.sum() for arm in arms))
     if few < FEW:

@@ -1,11 +1,11 @@
 """The users of a campaign's experiment with what they did, out of the archive's index.
 
-A user counts once, with the first decision that assigned them. A decision whose arm does not
-follow from the campaign's own hash was not made by it and is left out. Belongs here: gathering.
-What is concluded is `report`'s.
+A user counts once, with the first decision that assigned them. A decision that Portrait did not
+make (`events.MADE`: anybody may send events of any type), or whose arm does not follow from the
+campaign's own hash, is left out. Belongs here: gathering. What is concluded is `report`'s.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import numpy as np
@@ -15,18 +15,19 @@ from feature_repo.audiences.index import Index
 from feature_repo.audiences.values import duration_ms
 from feature_repo.campaigns.assignment import held_out
 from services.campaigns.definitions import Stored
-from services.campaigns.events import SOURCE, TYPE
+from services.campaigns.events import MADE, SOURCE, TYPE
 
 Flags = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 
-_REASONS: Final = """
-SELECT properties->>'$.reasons[0]', count(*) FROM archive_events
+_REASONS: Final = f"""
+SELECT coalesce({MADE}, false) AS made, properties->>'$.reasons[0]' AS reason, count(*)
+FROM archive_events
 WHERE type = $type AND source = $source AND campaign_id = $name AND epoch_ms(time) <= $now_ms
-GROUP BY 1 ORDER BY 1
+GROUP BY ALL ORDER BY reason
 """
 
-_USERS: Final = """
+_USERS: Final = f"""
 WITH decided AS (
     SELECT u, entity, epoch_ms(time) AS at_ms, log_ms, log_seq, properties->>'$.assigned' AS arm,
         properties->>'$.arm' = 'treated' AS sent, properties->>'$.reasons[0]' AS reason,
@@ -34,6 +35,7 @@ WITH decided AS (
         (properties->>'$.explored')::BOOLEAN AS explored
     FROM archive_events JOIN users ON entity = "user"
     WHERE type = $type AND source = $source AND campaign_id = $name AND epoch_ms(time) <= $now_ms
+        AND {MADE}
 ), taken AS (
     SELECT *, bool_or(sent) OVER (PARTITION BY u) AS exposed FROM decided WHERE arm IS NOT NULL
     QUALIFY row_number() OVER (PARTITION BY u ORDER BY at_ms, log_ms, log_seq) = 1
@@ -76,6 +78,8 @@ class Sample:
         Decisions by what decided them, of all users.
     foreign
         Users left out, whose arm does not follow from the hash.
+    forged
+        Events left out, which say that they are decisions and were not made by Portrait.
     """
 
     at_ms: npt.NDArray[np.int64]
@@ -89,11 +93,12 @@ class Sample:
     before: Doubles
     reasons: dict[str, int]
     foreign: int
+    forged: int
 
     def only(self, some: Flags) -> Self:
         """Return the sample of some of its users."""
         arrays = {n: v[some] for n, v in vars(self).items() if isinstance(v, np.ndarray)}
-        return type(self)(**arrays, reasons=self.reasons, foreign=self.foreign)
+        return replace(self, **arrays)
 
 
 def sample(index: Index, stored: Stored, now_ms: int) -> Sample:
@@ -102,7 +107,8 @@ def sample(index: Index, stored: Stored, now_ms: int) -> Sample:
     asked: dict[str, Any] = {
         "type": TYPE, "source": SOURCE, "name": stored.name, "now_ms": now_ms,
     }  # fmt: skip
-    reasons = {str(reason): int(count) for reason, count in index.rows(_REASONS, asked)}
+    counts = index.rows(_REASONS, asked)
+    reasons = {str(reason): int(count) for made, reason, count in counts if made}
     rows = index.rows(_USERS, asked | {
         "goal": goal.event, "within_ms": duration_ms(goal.within),
         "before_ms": duration_ms(goal.before),
@@ -125,4 +131,5 @@ def sample(index: Index, stored: Stored, now_ms: int) -> Sample:
         np.array(before, np.float64) / 1000,
         reasons,
         len(rows) - len(mine),
+        sum(int(count) for made, _, count in counts if not made),
     )

@@ -27,8 +27,8 @@ ASIDE_ITEMS: Final = 5_000
 _CHUNK: Final = 2_000
 UNKNOWN_MS: Final = -1
 _COLUMNS: Final = (
-    ("fit", np.bool_, False), ("in_stock", np.bool_, True), ("from_ms", np.int64, 0),
-    ("added_ms", np.int64, UNKNOWN_MS), ("price", np.float64, np.nan),
+    ("fit", np.bool_, False), ("listed", np.bool_, False), ("in_stock", np.bool_, True),
+    ("from_ms", np.int64, 0), ("added_ms", np.int64, UNKNOWN_MS), ("price", np.float64, np.nan),
     ("category", np.int64, 0), ("brand", np.int64, 0), ("title", np.object_, ""),
 )  # fmt: skip
 _EMPTY: Final = tuple(empty for _, _, empty in _COLUMNS)
@@ -73,12 +73,14 @@ class Assortment:
         Names by the numbers in the columns ``category`` and ``brand``.
     edits, layouts
         Grow with every change, and with every new layout, in which rows are others.
-    fit, in_stock, from_ms, added_ms, price, category, brand, title
-        Columns: whether it may be shown at all; in stock; available from and first put (epoch
-        ms); price (NaN unknown); numbers of names; title ("" unknown).
+    fit, listed, in_stock, from_ms, added_ms, price, category, brand, title
+        Columns: whether it may be shown at all; whether the catalogue has it; in stock;
+        available from and first put (epoch ms); price (NaN unknown); numbers of names; title
+        ("" unknown).
     """
 
     fit: Mask
+    listed: Mask
     in_stock: Mask
     from_ms: Rows
     added_ms: Rows
@@ -155,15 +157,20 @@ class Assortment:
         return np.array([row[item] for item in items if item in row], np.int64)
 
     def offered(self, now_ms: int, *, in_stock: bool = True) -> Mask:
-        """Return which items may be recommended at ``now_ms``, to the minute; not to be changed."""
+        """Return which items may be recommended at ``now_ms``, to the minute; not to be changed.
+
+        Where there is a catalogue, only what it has: anybody's events can name anything.
+        """
         if not in_stock:
-            mask: Mask = self.fit & (self.from_ms <= now_ms)
-            return mask
+            return self._shown(now_ms)
         minute = now_ms // 60_000
         if self._offered is None or self._offered[:2] != (self.edits, minute):
-            mask = self.fit & self.in_stock & (self.from_ms <= now_ms)
-            self._offered = (self.edits, minute, mask)
+            self._offered = (self.edits, minute, self._shown(now_ms) & self.in_stock)
         return self._offered[2]
+
+    def _shown(self, now_ms: int) -> Mask:
+        mask: Mask = self.fit & (self.from_ms <= now_ms)
+        return mask & self.listed if self.listed.any() else mask
 
     def within(self, category: str) -> Mask:
         """Return which categories (by number) are this one or below it."""
@@ -237,6 +244,7 @@ class Assortment:
             return item not in self._catalogue.removed, *_EMPTY[1:]
         return (
             entry.is_merchandise,
+            True,
             entry.in_stock,
             entry.available_from or 0,
             self._catalogue.added_ms.get(item, UNKNOWN_MS),

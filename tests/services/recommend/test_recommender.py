@@ -169,7 +169,43 @@ def test_a_model_that_fails_is_answered_without(catalogue: Catalogue) -> None:
     assert (ranking.failed, ranking.model) == (True, None)
 
 
-def test_trends_count_beside_popularity(by_model: Recommender) -> None:
+def test_where_there_is_a_catalogue_only_what_it_has_is_offered(catalogue: Catalogue) -> None:
+    """Whatever makes an item a candidate: events that anybody may send name anything."""
+    vocabulary = [f"i{n}" for n in range(5)] + ["unlisted"]
+
+    class Wide(Fixed):
+        def scores(self, state: bytes | None, now_ms: int, user_features: Any) -> Any:
+            return np.arange(6, dtype=np.float32)
+
+        def item_embeddings(self) -> Any:
+            return np.ones((6, 2), np.float32)
+
+    interest = {"kind": "item", "key": "made-up", "weight": 9.0, "evidence": {}}
+    known = Shopper(interests=[interest], purchased=["unlisted"], seen=["made-up"])
+    modelled = Shopper(b"x", interests=[interest], purchased=[], seen=[])
+    made = [Recommender(catalogue), Recommender(catalogue, Wide(), vocabulary, "wide-1")]
+    for recommender in made:
+        scores = [("made-up", 9.0), ("unlisted", 8.0), ("i0", 1.0)]
+        recommender.set_popular(scores, scores)
+        for shopper in (Shopper(), known, modelled):
+            for rules in (Rules(), Rules(in_stock=False), Rules(max_age_days=1)):
+                found = recommender.rank(shopper, Wish(10, rules=rules), NOW).items
+                assert {i["item_id"] for i in found} == {f"i{n}" for n in range(5)}
+        for item in ("i0", "unlisted", "made-up"):
+            near = {other for other, _ in recommender.similar(item, 10, NOW)[1]}
+            assert near <= {f"i{n}" for n in range(5)}
+    # Without a catalogue there is no other word for what the shop sells than its events.
+    catalogue.entries.clear()
+    catalogue.removed.add("i3")
+    catalogue.changes += 1
+    assert ids(made[0], Shopper())[:3] == ["made-up", "unlisted", "i0"]
+    assert "unlisted" in ids(made[1], modelled)
+    assert "i3" not in ids(made[1], modelled)
+
+
+def test_trends_count_beside_popularity(by_model: Recommender, catalogue: Catalogue) -> None:
+    catalogue.entries["beyond"] = Entry("beyond")
+    catalogue.changes += 1
     by_model.set_popular([("i2", 4.0), ("i0", 3.0)], [("i0", 5.0), ("beyond", 4.0)])
     found = by_model.rank(Shopper(), Wish(5, explain=True), NOW).items
     assert [i["item_id"] for i in found[:3]] == ["i0", "i2", "beyond"]
