@@ -1,6 +1,6 @@
 """The item schema: what the shop says about a thing it offers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -71,6 +71,45 @@ class Item(BaseModel):
     @classmethod
     def _properties(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         return None if value is None else check_properties(value)
+
+
+def patched(item: Item, patch: Mapping[str, Any]) -> Item:
+    """Return an item with the named fields changed: a JSON merge patch (RFC 7396).
+
+    Parameters
+    ----------
+    patch
+        New values by field; None takes a field away, objects are merged.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If what comes out is no item.
+
+    Examples
+    --------
+    >>> tea = Item(item_id="A", title="Tea", properties={"organic": True, "origin": "Assam"})
+    >>> new = patched(tea, {"price": 3, "title": None, "properties": {"origin": "Ceylon"}})
+    >>> new.price, new.title, new.properties
+    (3.0, None, {'organic': True, 'origin': 'Ceylon'})
+    """
+    return Item.model_validate(_merged(item.model_dump(exclude_none=True), patch, _MAX_MERGED))
+
+
+_MAX_MERGED: Final = 8
+"""Levels that are merged: more than an item may have."""
+
+
+def _merged(value: Any, patch: Any, levels: int) -> Any:
+    if not isinstance(patch, Mapping) or levels == 0:
+        return patch
+    merged = dict(value) if isinstance(value, Mapping) else {}
+    for name, new in patch.items():
+        if new is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = _merged(merged.get(name), new, levels - 1)
+    return merged
 
 
 def write_catalogue(path: Path, items: Sequence[Item]) -> None:

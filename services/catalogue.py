@@ -9,7 +9,7 @@ item may live on in a model's vocabulary, and must not be offered.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ import redis
 import structlog
 
 from feature_repo.catalogue import Item, load_catalogue
+from feature_repo.errors import ConflictError
 from feature_repo.events import EventRecord, ItemRecord
 from services.tasks import end
 
@@ -31,6 +32,22 @@ CHANGED: Final = b"portrait:catalogue:changed"
 _CHECK_S: Final = 5.0
 _PAGE: Final = 2000
 _JOURNAL: Final = 10_000
+_ATTEMPTS: Final = 50  # of one request: every round somebody's change is taken
+_SWAP: Final = """
+local moved = {}
+for n = 1, #ARGV, 3 do
+  if redis.call('HGET', KEYS[1], ARGV[n]) == ARGV[n + 1] then
+    redis.call('HSET', KEYS[1], ARGV[n], ARGV[n + 2])
+  else
+    moved[#moved + 1] = ARGV[n]
+  end
+end
+return moved
+"""
+"""KEYS: the items. ARGV: id, body that was read, new body. Answers with the ids of those that are
+another by now, which stay as they are."""
+
+Change = tuple[str, Callable[[Item], Item]]
 
 _log = structlog.get_logger(__name__)
 
@@ -124,7 +141,7 @@ class Catalogue:
         now_ms
             Kept as the time of the first put, epoch milliseconds.
         """
-        bodies = {i.item_id: orjson.dumps(i.model_dump(exclude_none=True)) for i in items}
+        bodies = {i.item_id: _dumped(i) for i in items}
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(KEY, mapping=bodies)
             for item_id in bodies.keys() - self.entries.keys():
@@ -137,6 +154,62 @@ class Catalogue:
             if item_id not in self.entries:
                 self.added_ms.setdefault(item_id, now_ms)
             self._take(item_id, body)
+
+    async def patch(self, changes: Sequence[Change]) -> list[Item | None]:
+        """Change items, each from what it is in the store at that moment; announce them.
+
+        Parameters
+        ----------
+        changes
+            Item ids, and what makes the new item of the present one; an exception of it ends
+            everything with nothing changed that is not changed already.
+
+        Returns
+        -------
+        list
+            The new items; None where the catalogue has none of the id.
+
+        Raises
+        ------
+        ConflictError
+            If others kept changing the same items.
+        """
+        made: list[Item | None] = [None] * len(changes)
+        left = list(range(len(changes)))
+        for _ in range(_ATTEMPTS):
+            left = await self._patch(changes, left, made)
+            if not left:
+                return made
+        raise ConflictError(f"{changes[left[0]][0]} is being changed by others: try again")
+
+    async def _patch(
+        self, changes: Sequence[Change], which: Sequence[int], made: list[Item | None]
+    ) -> list[int]:
+        """Try some of the changes, and return those to be tried again."""
+        ids = list(dict.fromkeys(changes[n][0] for n in which))
+        found = dict(zip(ids, await self._client.hmget(KEY, ids), strict=True))
+        wanted = dict[str, bytes]()
+        for n in which:
+            item_id, change = changes[n]
+            before = wanted.get(item_id, found[item_id])
+            made[n] = None
+            if before is not None:
+                was = Item.model_validate_json(before)
+                item = made[n] = change(was)
+                if item != was:
+                    wanted[item_id] = _dumped(item)
+        if not wanted:
+            return []
+        pairs = [part for i, new in wanted.items() for part in (i, found[i], new)]
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.eval(_SWAP, 1, KEY, *pairs)
+            self._announce(pipe, list(wanted))
+            moved = {each.decode() for each in (await pipe.execute())[0]}
+        for item_id, body in wanted.items():
+            if item_id not in moved:
+                self._written.add(item_id)
+                self._take(item_id, body)
+        return [n for n in which if changes[n][0] in moved]
 
     async def delete(self, item_id: str) -> bool:
         """Remove an item and say whether it was there."""
@@ -240,6 +313,10 @@ class Catalogue:
                 yield item_id.decode(), body
             if cursor == 0:
                 return
+
+
+def _dumped(item: Item) -> bytes:
+    return orjson.dumps(item.model_dump(exclude_none=True))
 
 
 def load(client: Any, items: Mapping[str, bytes]) -> None:

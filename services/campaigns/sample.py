@@ -5,7 +5,7 @@ make (`events.MADE`: anybody may send events of any type), or whose arm does not
 campaign's own hash, is left out. Belongs here: gathering. What is concluded is `report`'s.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
@@ -25,7 +25,7 @@ SELECT coalesce({MADE}, false) AS made, properties->>'$.reasons[0]' AS reason, c
 FROM archive_events
 WHERE type = $type AND source = $source AND campaign_id = $name AND epoch_ms(time) <= $now_ms
 GROUP BY ALL ORDER BY reason
-"""
+"""  # noqa: S608 - MADE is our own
 
 _USERS: Final = f"""
 WITH decided AS (
@@ -49,7 +49,7 @@ SELECT t.entity, t.at_ms, t.arm, t.exposed, t.reason, t.score, t.explored,
 FROM taken t LEFT JOIN events e ON e.u = t.u AND e.type IN ($goal, 'purchase', 'refund')
     AND e.time_ms > t.at_ms - $before_ms AND e.time_ms <= least(t.at_ms + $within_ms, $now_ms)
 GROUP BY ALL ORDER BY t.entity
-"""
+"""  # noqa: S608 - MADE is our own
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Sample:
     def only(self, some: Flags) -> Self:
         """Return the sample of some of its users."""
         arrays = {n: v[some] for n, v in vars(self).items() if isinstance(v, np.ndarray)}
-        return replace(self, **arrays)
+        return type(self)(**arrays, reasons=self.reasons, foreign=self.foreign, forged=self.forged)
 
 
 def sample(index: Index, stored: Stored, now_ms: int) -> Sample:

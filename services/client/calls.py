@@ -242,6 +242,14 @@ class Client:
         """Create or replace up to 1,000 items; returns the counts, also when some were refused."""
         return cast("ItemsTaken", self._batch("/v1/items/batch", list(items)))
 
+    def patch_item(self, item_id: str, changes: Mapping[str, Any]) -> Any:
+        """Change the named fields of an item, None takes one away; return the whole item."""
+        return self._call("PATCH", f"/v1/items/{_named(item_id)}", dict(changes))
+
+    def patch_items(self, changes: Sequence[Mapping[str, Any]]) -> ItemsTaken:
+        """Change the named fields of up to 1,000 items, each with its ``item_id``."""
+        return cast("ItemsTaken", self._batch("/v1/items", list(changes), "PATCH"))
+
     def delete_item(self, item_id: str) -> bool:
         """Remove an item; False if there was none (or an earlier try removed it)."""
         path = f"/v1/items/{_named(item_id)}"
@@ -268,8 +276,8 @@ class Client:
         """Return the numbers of the service in Prometheus form."""
         return str(self._send("GET", "/metrics", None, {}).text)
 
-    def _batch(self, path: str, body: Sequence[Mapping[str, Any]]) -> Any:
-        response = self._send("POST", path, body, {}, accept=(422,))
+    def _batch(self, path: str, body: Sequence[Mapping[str, Any]], method: str = "POST") -> Any:
+        response = self._send(method, path, body, {}, accept=(422,))
         found = orjson.loads(response.content)
         if "received" not in found:  # not a batch of which nothing was taken: no batch at all
             raise _error(response)

@@ -93,6 +93,26 @@ def body_of(model: type[Any], example: Any) -> dict[str, Any]:
     }
 
 
+def patch_of(example: dict[str, Any], *, batch: bool = False) -> dict[str, Any]:
+    """Return the description of a body that changes an item, or of up to 1,000 of them."""
+    one: dict[str, Any] = {"$ref": _REF.format(model="ItemPatch")}
+    content: dict[str, Any] = {
+        kind: {"schema": one, "example": example}
+        for kind in ("application/json", "application/merge-patch+json")
+    }
+    if batch:
+        named = {"allOf": [one, {"required": ["item_id"]}]}
+        several = {"type": "array", "items": named, "minItems": 1, "maxItems": 1000}
+        line = '{"item_id":"A","in_stock":false}'
+        content = {
+            "application/json": {"schema": several, "example": [example]},
+            _NDJSON: {
+                "schema": {"type": "string", "description": "One object a line"}, "example": line
+            },
+        }  # fmt: skip
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def batch_of(model: type[Any], example: Any) -> dict[str, Any]:
     """Return the description of a body that holds up to 1,000 objects, as JSON or NDJSON."""
     schema = {
@@ -151,6 +171,7 @@ def _completed(schema: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> dic
     twice = [name for name, made in given.items() if schemas.get(name, made) != made]
     assert not twice, f"two schemas are named {twice[0]}: rename one"
     schemas |= given
+    schemas["ItemPatch"] = _patch(schemas["Item"])
     schemas["Problem"] = PROBLEM_SCHEMA
     for operations in schema["paths"].values():
         for operation in operations.values():
@@ -188,6 +209,19 @@ def _complete(responses: dict[str, Any]) -> None:
     responses["default"] = problem | {"headers": _EVERY_ANSWER | _RETRY_AFTER}
     if "422" in responses:  # a batch of which nothing was taken, or no batch at all
         responses["422"]["content"] |= _PROBLEM
+
+
+def _patch(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of what changes an object: any of its fields, null to take one away."""
+    fields = {
+        name: field if name == "item_id" else {"anyOf": [field, {"type": "null"}]}
+        for name, field in schema["properties"].items()
+    }
+    told = "The fields to change; what is not named stays, null takes a field away (RFC 7396)."
+    return {
+        "title": "ItemPatch", "description": told, "type": "object", "properties": fields,
+        "additionalProperties": False,
+    }  # fmt: skip
 
 
 def _without_doctest(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The HTTP contract over a real store: a gateway under uvicorn and an updater thread."""
 
+import asyncio
 import time
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +14,9 @@ from gateway_thread import ADMIN_KEY, Api
 from stalls import running_s
 from store_nodes import wait_until
 
+from feature_repo.catalogue import patched
+from feature_repo.connection import connect_async
+from services.catalogue import Catalogue
 from services.client import Client
 from services.gateway import create_app
 from services.http import api_keys
@@ -93,6 +98,86 @@ def test_ids_may_hold_any_sign(client: Client, name: str) -> None:
     assert client.delete_item(name)
     escaped = quote(name, safe="")
     assert refused(client, "GET", f"/v1/nowhere/{escaped}", escaped=True)["status"] == 404
+
+
+def test_a_patch_changes_the_named_fields_only(client: Client, user: str) -> None:
+    item = {
+        "item_id": user, "title": "Tea", "brand": "Ox", "price": 3.5,
+        "properties": {"origin": "Assam", "organic": True, "of": {"a": 1, "b": 2}},
+        "available_from": "2020-01-01T00:00:00Z",
+    }  # fmt: skip
+    client.put_item(item)
+    whole = client.item(user)
+    change = {"price": 2.9, "brand": None, "properties": {"origin": None, "of": {"b": 3}}}
+    expected = {**whole, "price": 2.9, "properties": {"organic": True, "of": {"a": 1, "b": 3}}}
+    del expected["brand"]
+    assert client.patch_item(user, change) == client.item(user) == expected
+    assert client.patch_item(user, {}) == expected
+    assert client.patch_item(user, {"in_stock": False}) == {**expected, "in_stock": False}
+    assert client.patch_item(user, {"in_stock": None})["in_stock"] is True
+    media = {"content-type": "application/merge-patch+json"}
+    path = f"/v1/items/{user}"
+    assert client.http.patch(path, content='{"price": 4}', headers=media).status_code == 200
+    for body, pointer in (
+        ('{"price": -1}', "/price"), ('{"colour": "red"}', "/colour"),
+        ('{"in_stock": 7}', "/in_stock"),
+        ('{"item_id": "other"}', "/item_id"), ('{"item_id": null}', "/item_id"),
+        ('{"properties": ' + '{"a": ' * 200 + "1" + "}" * 201, "/properties"),
+    ):  # fmt: skip
+        problem = refused(client, "PATCH", path, content=body, headers=media)
+        assert (problem["status"], problem["errors"][0]["pointer"]) == (422, pointer)
+    assert refused(client, "PATCH", path, json=[])["status"] == 422
+    assert client.item(user) == {**expected, "price": 4}
+    assert refused(client, "PATCH", f"{path}-not", json={"price": 1})["status"] == 404
+
+
+def test_a_batch_of_patches_takes_each_by_itself(client: Client, user: str) -> None:
+    a, b, none = f"{user}-a", f"{user}-b", f"{user}-none"
+    client.put_items([{"item_id": a, "title": "A"}, {"item_id": b, "title": "B", "price": 1}])
+    found = client.patch_items([
+        {"item_id": a, "price": 2}, {"item_id": none, "price": 2}, {"price": 2},
+        {"item_id": b, "price": -2}, {"item_id": a, "brand": "Ox"}, {"item_id": b, "price": None},
+    ])  # fmt: skip
+    assert (found["received"], found["accepted"], found["rejected"]) == (6, 3, 3)
+    assert [(e["index"], e["pointer"], e["type"]) for e in found["errors"]] == [
+        (1, "/item_id", "/problems/not-found"), (2, "/item_id", "/problems/invalid"),
+        (3, "/price", "/problems/invalid"),
+    ]  # fmt: skip
+    common = {"in_stock": True, "is_merchandise": True}
+    assert client.item(a) == {"item_id": a, "title": "A", "price": 2, "brand": "Ox", **common}
+    assert client.item(b) == {"item_id": b, "title": "B", **common}
+    assert client.http.patch("/v1/items", json=[{"item_id": a}]).status_code == 200
+    assert client.http.patch("/v1/items", json=[{"item_id": a}, {}]).status_code == 207
+    assert client.http.patch("/v1/items", json=[{"item_id": none}]).status_code == 422
+    lines = {"content-type": "application/x-ndjson"}
+    body = "\n".join(orjson.dumps({"item_id": name, "in_stock": False}).decode() for name in (a, b))
+    assert client.http.patch("/v1/items", content=body, headers=lines).status_code == 200
+    assert not client.item(b)["in_stock"]
+
+
+def test_patches_that_come_at_once_are_all_kept(
+    api: Api, redis_url: str, client: Client, user: str
+) -> None:
+    client.put_item({"item_id": user, "properties": {}})
+
+    async def change() -> None:
+        store = connect_async(redis_url)
+        try:
+            gateways = [Catalogue(store), Catalogue(store)]
+            await asyncio.gather(*(
+                gateways[n % 2].patch([
+                    (user, partial(patched, patch={"properties": {name: n}})),
+                    (user, partial(patched, patch={"price": n})),
+                ])
+                for n, name in enumerate("abcdefghijklmnopqrst")
+            ))  # fmt: skip
+        finally:
+            await store.aclose()
+
+    asyncio.run(change())
+    assert client.item(user)["properties"] == dict(
+        zip("abcdefghijklmnopqrst", range(20), strict=True)
+    )
 
 
 def test_similar_items_share_the_shelf(client: Client, user: str) -> None:

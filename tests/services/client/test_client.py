@@ -35,6 +35,8 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("POST /v1/rank", lambda c: c.rank("a b", ["?", "B"])),
     ("PUT /v1/items/{item_id}", lambda c: c.put_item({"item_id": "?", "category": "x/y"})),
     ("POST /v1/items/batch", lambda c: c.put_items([{"item_id": "B", "category": "x/y"}])),
+    ("PATCH /v1/items/{item_id}", lambda c: c.patch_item("?", {"price": 2})),
+    ("PATCH /v1/items", lambda c: c.patch_items([{"item_id": "?", "in_stock": True}])),
     ("GET /v1/items/{item_id}", lambda c: c.item("?")),
     ("GET /v1/items/{item_id}/similar", lambda c: c.similar("?")),
     ("PUT /v1/audiences/{name}", lambda c: c.audiences.put("some", DEFINITION)),

@@ -20,17 +20,16 @@ from services.log.keys import log_key
 from services.patience import Patience
 from services.update.tally import STATS_KEY, Tally
 
-
 _DAY_MS = 86_400_000
 _START_MS = 1_577_836_800_000
 
 
 def _event(
-    kind: str, user: int, *items: str, day: int = 0, id: str = "1", partition: int = 0
+    kind: str, user: int, *items: str, day: int = 0, event_id: str = "1", partition: int = 0
 ) -> EventRecord:
     entity = f"{{p{partition:03d}}}{user:026d}"
     return EventRecord(
-        id=id, type=kind, user=entity, time_ms=_START_MS + day * _DAY_MS, received_ms=0,
+        id=event_id, type=kind, user=entity, time_ms=_START_MS + day * _DAY_MS, received_ms=0,
         items=[ItemRecord(item) for item in items],
     )  # fmt: skip
 
@@ -72,12 +71,12 @@ def test_one_shopper_counts_for_no_more_than_one_buyer(
 ) -> None:
     for n in range(300):
         # Other items between them: nothing that is kept of a shopper is long enough to tell.
-        tally.applied([_event("view_item", 1, "viewed", id=f"v{n}")])
-        tally.applied([_event("purchase", 2, "bought", *map(str, range(60)), id=f"b{n}")])
+        tally.applied([_event("view_item", 1, "viewed", event_id=f"v{n}")])
+        tally.applied([_event("purchase", 2, "bought", *map(str, range(60)), event_id=f"b{n}")])
         if n % 50 == 0:
             tally.flush(now=True)
     for shopper in range(10, 22):
-        tally.applied([_event("purchase", shopper, "loved", id=str(shopper))])
+        tally.applied([_event("purchase", shopper, "loved", event_id=str(shopper))])
     tally.flush(now=True)
     scores = _scores(store_client)
     assert scores[b"loved"] == pytest.approx(12)
@@ -110,7 +109,7 @@ def test_counting_live_gives_what_the_archive_gives(
     touches: list[tuple[str, int, list[str], int, int, bool]],
 ) -> None:  # fmt: skip
     events = [
-        _event(kind, user, *items, day=day, id=str(n), partition=partition)
+        _event(kind, user, *items, day=day, event_id=str(n), partition=partition)
         for n, (kind, user, items, day, partition, _) in enumerate(touches)
     ]
     pairs = {(e.user, item.item_id) for e in events for item in e.items}
@@ -154,7 +153,7 @@ def test_a_shop_of_more_pairs_than_cells_counts_the_same_sample(
     monkeypatch.setattr(popularity, "CELLS", 8)
     kinds = [*popularity.LEVELS]
     events = [
-        _event(kinds[n * 7 % 4], n % 11, "ABCDE"[n * 3 % 5], day=n // 2, id=str(n))
+        _event(kinds[n * 7 % 4], n % 11, "ABCDE"[n * 3 % 5], day=n // 2, event_id=str(n))
         for n in range(0, 200, 2)
     ]
     tally.applied(events[:50])
@@ -174,7 +173,7 @@ def test_sets_hold_no_more_than_their_most(
 ) -> None:
     monkeypatch.setattr(popularity, "MAX_ITEMS", 2)
     for item, buyers in (("A", 1), ("B", 3), ("C", 2)):
-        tally.applied([_event("purchase", n, item, id=f"{item}{n}") for n in range(buyers)])
+        tally.applied([_event("purchase", n, item, event_id=f"{item}{n}") for n in range(buyers)])
     tally.flush(now=True)
     assert _scores(store_client) == {b"B": pytest.approx(3), b"C": pytest.approx(2)}
 
