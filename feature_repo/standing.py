@@ -14,7 +14,7 @@ import msgspec
 from feature_repo.events import EventRecord
 
 MAX_PURPOSES: Final = 32
-MAX_LINKED: Final = 8
+MAX_LINKED: Final = 32
 
 
 class Consent(msgspec.Struct, array_like=True, gc=False):

@@ -8,11 +8,13 @@ Pure: reading the logs is `history.linked`'s.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from feature_repo import explicit, standing
 from feature_repo.archive import LogPosition
+from feature_repo.errors import ModelMismatchError
 from feature_repo.events import EventRecord
 from feature_repo.live_row import LiveState
 
@@ -74,11 +76,15 @@ def first_links(events: Sequence[Placed]) -> dict[str, LogPosition]:
 
 
 def fresh_links(row: LiveState | None, events: Sequence[Placed]) -> dict[str, LogPosition]:
-    """Return the `first_links` of events that the user's row before them does not know of."""
+    """Return the `first_links` of events that the user's row before them does not name.
+
+    A row names the last `feature_repo.standing.MAX_LINKED` only, and one that cannot be read none.
+    """
     found = first_links(events)
     if found and row is not None and row.version:
-        for known in explicit.decode(row.profile).standing.linked:
-            found.pop(known, None)
+        with suppress(ModelMismatchError):
+            for known in explicit.decode(row.profile).standing.linked:
+                found.pop(known, None)
     return found
 
 

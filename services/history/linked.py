@@ -14,11 +14,10 @@ import duckdb
 from feature_repo.archive import SCHEMA, Archive, LogPosition
 from feature_repo.connection import translated
 from feature_repo.entity import partition_of
-from feature_repo.events import EventRecord
 from feature_repo.live_row import row_key
 from feature_repo.script import Script
 from services.history.users import PartitionHistory
-from services.links import Placed, claimed, first_links, first_owner_of, woven
+from services.links import Placed, claimed, first_links, first_owner_of
 from services.log.archiver import decoded
 from services.log.keys import erased_key, log_key, owners_key
 from services.log.writer import LINK
@@ -69,11 +68,6 @@ class LinkedHistory:
     def __init__(self, client: Any, archive: Archive) -> None:
         self._client = client
         self._archive = archive
-
-    def joined(self, histories: Mapping[str, Sequence[Placed]]) -> dict[str, list[EventRecord]]:
-        """Return each user's history together with what the anonymous ids did; see `theirs`."""
-        theirs = self.theirs(histories)
-        return {user: woven(events, theirs[user]) for user, events in histories.items()}
 
     def theirs(
         self, histories: Mapping[str, Sequence[Placed]]

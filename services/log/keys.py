@@ -44,6 +44,11 @@ def voided_key(partition: int) -> bytes:
     return b"{p%03d}voided" % partition
 
 
+def unjoined_key(partition: int) -> bytes:
+    """Return the set of links whose user's row lacks what the anonymous id did before."""
+    return b"{p%03d}unjoined" % partition
+
+
 def applied_channel(partition: int) -> bytes:
     """Return the channel on which every commit announces its cursor."""
     return b"{p%03d}applied" % partition

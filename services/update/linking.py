@@ -4,7 +4,7 @@ A round's events are looked through for links that their users' rows do not know
 rows of those users are folded anew, from both histories in order, together with the round's own
 events: so the very commit that applies the link writes the merged profile, and whoever is killed
 before it leaves nothing behind. Not here: who owns an anonymous id (`services/log/link.lua`), the
-order (`links`).
+order (`links`), and what a round cannot fold (`late_links`).
 """
 
 from collections import defaultdict
@@ -24,6 +24,7 @@ from feature_repo.events import EventRecord
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import read_live
 from services.history.linked import LinkedHistory, owners_of
+from services.history.unjoined import leave, unjoined
 from services.history.users import PartitionHistory
 from services.links import Placed, first_links, fresh_links, woven
 from services.log.batch import Batch, cut
@@ -31,7 +32,7 @@ from services.log.keys import cursor_key, log_key
 
 MERGED_EVENTS: Final = 5_000
 """Events of histories that a round folds anew; what would be more is left to the next round, and
-a single longer history to a rebuild: an updater that folds for seconds loses its leases."""
+a single longer history to `LateLinks`: an updater that folds for seconds loses its leases."""
 _TAIL: Final = 500
 _KNOWN: Final = 100_000
 
@@ -98,7 +99,12 @@ class Linking:
             raise
         except (PortraitError, OSError) as error:
             _log.error("links_without_history", users=len(fresh), error=str(error)[:200])
+            self._leave(fresh)
             return _plain(batches, rows)
+
+    def forget(self) -> None:
+        """Believe nothing of what rows held: a store that lost its last commits may have less."""
+        self._known.clear()
 
     def _fresh(
         self, batches: Sequence[Batch], rows: Mapping[str, LiveState | None]
@@ -134,20 +140,60 @@ class Linking:
         for user, anonymous in fresh.items():
             if rows[user] is None:
                 start[user] = self._settled(placed[user], anonymous)
-        slow = [user for user in fresh if start[user] is rows[user]]
-        own = self._own(slow, cursors, rows)
+        slow = {user: row for user in fresh if (row := rows[user]) is start[user]}
+        left = {user for user, row in slow.items() if row and row.version > MERGED_EVENTS}
+        for partition in {partition_of(user) for user in slow}:
+            left |= slow.keys() & unjoined(self._client, partition)
+        own = self._own(slow.keys() - left, cursors)
         theirs = self._linked.theirs({u: [*own[u], *placed[u]] for u in own})
-        _cut_short(batches, {u: len(own[u]) + sum(map(len, theirs[u].values())) for u in own})
-        placed = _placed(batches, own)
-        histories = dict[str, list[EventRecord]]()
+        sizes = dict[str, int]()
         for user, before in own.items():
-            events = [*before, *placed[user]]
+            size = self._size(user, fresh[user], rows[user], before, theirs[user])
+            if size is None or size > MERGED_EVENTS:
+                left.add(user)
+            elif size:
+                sizes[user] = size
+        self._leave({user: fresh[user] for user in sorted(left)})
+        _cut_short(batches, sizes)
+        placed = _placed(batches, sizes)
+        histories = dict[str, list[EventRecord]]()
+        for user in sizes:
+            events = [*own[user], *placed[user]]
             links = first_links(events)
             if fresh[user] & links.keys():
                 start[user] = None
                 known = {a: found for a, found in theirs[user].items() if a in links}
                 histories[user] = woven(events, known)
         return _laid_out(batches, start, histories)
+
+    def _size(
+        self,
+        user: str,
+        fresh: Collection[str],
+        row: LiveState | None,
+        own: Sequence[Placed],
+        theirs: Mapping[str, Sequence[Placed]],
+    ) -> int | None:
+        """Return how many events the user's row is to be folded anew from.
+
+        None if not all of the history is there; 0 if the row holds it already, which names the
+        last anonymous ids only.
+        """
+        links, version = first_links(own), 0 if row is None else row.version
+        applied = len(own) + sum(len(found) for a, found in theirs.items() if a in links)
+        if applied < version:
+            _log.error("link_without_history", user=user, known=applied, version=version)
+            return None
+        if applied == version and links.keys() >= set(fresh):
+            self._known |= {(user, anonymous) for anonymous in fresh}
+            return 0
+        return len(own) + sum(map(len, theirs.values()))
+
+    def _leave(self, links: Mapping[str, Collection[str]]) -> None:
+        """Leave links to `LateLinks`: their events are applied without the history."""
+        if links:
+            _log.warning("links_left_for_later", users=len(links))
+            leave(self._client, links)
 
     def _settled(self, own: Sequence[Placed], anonymous: set[str]) -> LiveState | None:
         """Return the row that a new user goes on from, if that is one anonymous id's as it stands.
@@ -169,28 +215,18 @@ class Linking:
         return None if any(one.granted for one in said.values()) else row
 
     def _own(
-        self,
-        users: Sequence[str],
-        cursors: Mapping[int, str],
-        rows: Mapping[str, LiveState | None],
-    ) -> dict[str, list[Placed]]:
-        """Return the events in the users' rows; without those whose history is not all there."""
+        self, users: Collection[str], cursors: Mapping[int, str]
+    ) -> dict[str, Sequence[Placed]]:
+        """Return the events of the users' own logs up to the cursors."""
         by_partition: dict[int, list[str]] = defaultdict(list)
-        for user in users:
+        for user in sorted(users):
             by_partition[partition_of(user)].append(user)
-        own = dict[str, list[Placed]]()
+        own = dict[str, Sequence[Placed]]()
         for partition, some in by_partition.items():
             history = PartitionHistory(self._client, self._archive, partition)
             cursor = LogPosition.parse(cursors[partition])
             found = history.whole(some, partial(_same, cursor))[1]
-            for user in some:
-                row, events = rows[user], found.get(user, [])
-                if row is not None and len(events) < row.version:
-                    _log.error("link_without_history", user=user, known=len(events))
-                elif len(events) > MERGED_EVENTS:
-                    _log.error("link_left_to_rebuild", user=user, events=len(events))
-                else:
-                    own[user] = events
+            own |= {user: found.get(user, []) for user in some}
         return own
 
 
@@ -215,7 +251,7 @@ def _placed(batches: Sequence[Batch], users: Collection[str]) -> dict[str, list[
 
 
 def _cut_short(batches: list[Batch], sizes: Mapping[str, int]) -> None:
-    """Let batches end before what would be more than `MERGED_EVENTS`, one history excepted."""
+    """Let batches end before what would be more than `MERGED_EVENTS`."""
     total, kept = 0, list[Batch]()
     for batch in batches:
         seen, end = set[str](), len(batch.entries)

@@ -35,12 +35,14 @@ from services.log.reader import reader
 from services.patience import Patience
 from services.settings import Settings
 from services.transition import Transition
+from services.update.late_links import LateLinks
 from services.update.lease import LEASE_MS, UPDATERS, Leases
 from services.update.linking import Linking
 from services.update.pace import Pace
 from services.update.tally import STATS_KEY, Tally
 
 _BACKOFF_S: Final = 0.2
+_LATE_S: Final = 1.0  # links left for later are looked for so often
 _JOIN_S: Final = 0.2  # an owner that lacks partitions looks for them so often
 
 _log = structlog.get_logger(__name__)
@@ -77,6 +79,7 @@ class UpdaterLoop:
         archive = Archive(settings.home / "archive" / "events")
         self._archiver = Archiver(self._client, archive, settle_ms=SETTLE_MS)
         self._linking = Linking(self._client, archive)
+        self._late_links = LateLinks(self._client, archive, transition)
         self._tally = Tally(self._quick, patience)
         self._watch = AudienceWatch(self._quick, patience)
         self._pace = Pace()
@@ -85,11 +88,13 @@ class UpdaterLoop:
         self._next_share_s = 0.0
         self._stopping = threading.Event()
         self._archiving = threading.Thread(target=self._archive, name="archiver", daemon=True)
+        self._joining = threading.Thread(target=self._join, name="late links", daemon=True)
         self.applied = 0
 
     def run(self) -> None:
         """Work until `stop`; survives any outage of the store."""
         self._archiving.start()
+        self._joining.start()
         while not self._stopping.is_set():
             try:
                 with translated():
@@ -102,6 +107,7 @@ class UpdaterLoop:
                 self._next_share_s = 0.0
                 self._stopping.wait(_BACKOFF_S)
         self._archiving.join(timeout=10)
+        self._joining.join(timeout=10)
         self._tally.flush(now=True)
         try:
             with translated():
@@ -125,7 +131,10 @@ class UpdaterLoop:
         # The store's word counts, not ours: after a failover it may stand before our last
         # commits, and then their events have to be applied again.
         held = self._leases.held
-        self._cursors = {partition: each.cursor for partition, each in held.items()}
+        cursors = {partition: each.cursor for partition, each in held.items()}
+        if any(self._cursors.get(partition) != cursor for partition, cursor in cursors.items()):
+            self._linking.forget()
+        self._cursors = cursors
         for partition in self._models.keys() - held.keys():
             del self._models[partition]
         for partition, each in held.items():
@@ -233,6 +242,7 @@ class UpdaterLoop:
         # Nothing was written. Whoever holds the lease now applies these events.
         _log.warning("fenced", partition=partition, error=str(refusal))
         self._leases.lose(partition)
+        self._linking.forget()
         del self._cursors[partition]
         self._next_share_s = 0.0
 
@@ -248,6 +258,18 @@ class UpdaterLoop:
                     self._archiver.run([partition])
             except (PortraitError, OSError, redis.RedisError) as error:
                 _log.warning("archive_failed", partition=partition, error=type(error).__name__)
+
+    def _join(self) -> None:
+        while not self._stopping.wait(_LATE_S):
+            self._join_late()
+
+    def _join_late(self) -> None:
+        for partition in self._leases.epochs:
+            try:
+                with translated():
+                    self._late_links.run(partition)
+            except (PortraitError, OSError, redis.RedisError) as error:
+                _log.warning("late_links_failed", partition=partition, error=str(error)[:200])
 
 
 def _counts(

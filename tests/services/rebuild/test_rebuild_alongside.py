@@ -23,9 +23,9 @@ from rebuilt_shop import (
 
 from feature_repo.live_row import row_key
 from feature_repo.live_store import load_live, read_live, replace_live
+from services.history import refolding
+from services.history.refolding import ATTEMPTS
 from services.log.archiver import Archiver
-from services.rebuild import refold
-from services.rebuild.refold import ATTEMPTS
 from services.rebuild.run import rebuild
 from services.settings import Settings
 from services.transition import Transition
@@ -55,7 +55,7 @@ def test_what_moves_to_the_archive_while_it_is_read_is_neither_missed_nor_double
         moved.append(Archiver(store_client, archive_of(settings)).run(range(PARTITIONS)))
         return real(self, *given)
 
-    monkeypatch.setattr(refold.PartitionHistory, "_archived", archived)
+    monkeypatch.setattr(refolding.PartitionHistory, "_archived", archived)
     store_client.delete(*map(row_key, users))
     assert rebuild(settings) == len(users)
     assert sum(moved) == 24
@@ -67,7 +67,7 @@ def test_what_moves_to_the_archive_while_it_is_read_is_neither_missed_nor_double
         Archiver(store_client, archive_of(settings)).run(range(PARTITIONS))
         return listed(self, *given)
 
-    monkeypatch.setattr(refold.PartitionHistory, "_logged", logged)
+    monkeypatch.setattr(refolding.PartitionHistory, "_logged", logged)
     shop(settings, store_client)
     store_client.delete(*map(row_key, users))
     assert rebuild(settings) == len(users)
@@ -93,7 +93,7 @@ def test_rows_that_move_meanwhile_are_caught_up_with(
             Archiver(store_client, archive_of(settings)).run(range(PARTITIONS))
         return replace_live(client, partition, rows, expected)
 
-    monkeypatch.setattr(refold, "replace_live", busy)
+    monkeypatch.setattr(refolding, "replace_live", busy)
     folds = list[int]()
     monkeypatch.setattr(
         Transition, "fold", lambda self, h, fold=Transition.fold: folds.append(1) or fold(self, h)

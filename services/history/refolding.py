@@ -1,0 +1,116 @@
+"""Users' rows folded again from their whole histories, and put in place of the live ones.
+
+Nobody is held up: a row is replaced only if it is still the one that the history was read for,
+else what happened since is folded on top. Not here: who is folded again, and why.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from feature_repo.archive import Archive, LogPosition
+from feature_repo.connection import translated
+from feature_repo.live_row import LiveState
+from feature_repo.live_store import read_live, read_versions, replace_live
+from services.history.linked import LinkedHistory
+from services.history.unjoined import joined, unjoined
+from services.history.users import PartitionHistory
+from services.links import first_links, fresh_links, woven
+from services.log.keys import erased_key
+from services.transition import Transition
+
+ATTEMPTS: Final = 8
+"""How often rows that move are tried again before something else is done about them."""
+
+
+class Refolding:
+    """Rows on their way from histories to the store.
+
+    Attributes
+    ----------
+    rows
+        Made and not yet in place.
+    done
+        In place.
+    short
+        Users whose known history is shorter than their row: left as they were.
+    """
+
+    def __init__(
+        self, client: Any, archive: Archive, transition: Transition, partition: int
+    ) -> None:
+        self._client = client
+        self._transition = transition
+        self._partition = partition
+        self._history = PartitionHistory(client, archive, partition)
+        self._linked = LinkedHistory(client, archive)
+        self._cursor = LogPosition(0, 0)
+        self._expected: dict[str, int | None] = {}
+        self._unjoined: dict[str, set[str]] = {}
+        self._missing = dict[str, int]()  # events that come in, and that the live row lacks
+        self.rows: dict[str, LiveState] = {}
+        self.done: dict[str, LiveState] = {}
+        self.short: list[str] = []
+
+    def begin(self, users: Sequence[str]) -> None:
+        """Fold whole histories."""
+        with translated():
+            erased = self._client.smismember(erased_key(self._partition), list(users))
+        users = [user for user, gone in zip(users, erased, strict=True) if not gone]
+        self._unjoined = unjoined(self._client, self._partition)
+        self.rows = self._whole(users, lambda: self._look(users))
+        self.short = [u for u, v in self._expected.items() if v is not None and u not in self.rows]
+
+    def catch_up(self) -> None:
+        """Fold what happened since on top; a history that was joined meanwhile from its start."""
+        before = self._cursor
+        self._cursor = self._look(list(self.rows))
+        histories = self._history.since(list(self.rows), before, self._cursor)
+        linking = [u for u, events in histories.items() if fresh_links(self.rows[u], events)]
+        events = [e for u, found in histories.items() if u not in linking for _, e in found]
+        if events:
+            self.rows |= self._transition.apply(self.rows, events)[0]
+        if linking:
+            self.rows |= self._whole(linking, lambda: self._cursor)
+
+    def _whole(self, users: Sequence[str], look: Callable[[], LogPosition]) -> dict[str, LiveState]:
+        self._cursor, own = self._history.whole(users, look)
+        theirs = self._linked.theirs(own)
+        for user in own.keys() & self._unjoined:
+            self._unjoined[user] &= first_links(own[user]).keys()
+            added = (theirs[user].get(anonymous, ()) for anonymous in self._unjoined[user])
+            self._missing[user] = sum(map(len, added))
+        return self._transition.fold({u: woven(events, theirs[u]) for u, events in own.items()})
+
+    def settle(self, attempts: int) -> bool:
+        """Put the rows in place; False if some still move on after so many attempts."""
+        for _ in range(attempts):
+            if not self.replace():
+                return True
+            self.catch_up()
+        return False
+
+    def replace(self) -> set[str]:
+        """Put the rows in place; those returned, and kept in ``rows``, had moved on."""
+        for user, row in list(self.rows.items()):
+            if self._is_short(user, row):
+                self.short.append(user)
+                del self.rows[user]
+        left = replace_live(self._client, self._partition, self.rows, self._expected)
+        for user in self.rows.keys() - left:
+            self.done[user] = self.rows[user]
+            joined(self._client, user, self._unjoined.get(user, ()))
+        self.rows = {user: self.rows[user] for user in left}
+        return left
+
+    def _is_short(self, user: str, row: LiveState) -> bool:
+        expected, missing = self._expected[user] or 0, self._missing.get(user, 0)
+        if not missing or row.version < expected or row.version - missing >= expected:
+            return row.version < expected
+        # Unless it is the very row: who put it there was killed before taking the note away.
+        live = read_live(self._client, [user])[0]
+        return live is None or live.profile != row.profile
+
+    def _look(self, users: Sequence[str]) -> LogPosition:
+        cursor, versions = read_versions(self._client, self._partition, users)
+        self._expected = versions
+        return LogPosition.parse(cursor)

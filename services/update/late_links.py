@@ -1,0 +1,63 @@
+"""Links that a round applied without the anonymous id's history: made good beside the updates.
+
+A history may be too long for a round, or not to be read at that moment. Not here: which links
+those are (`linking`), how they are noted (`history.unjoined`) and folded (`history.refolding`).
+"""
+
+import time
+from typing import Any, Final
+
+import structlog
+
+from feature_repo.archive import Archive
+from services.history.refolding import ATTEMPTS, Refolding
+from services.history.unjoined import unjoined
+from services.transition import Transition
+
+RETRY_S: Final = 300.0
+"""A row whose history is not all there is tried again so often."""
+
+_log = structlog.get_logger(__name__)
+
+
+class LateLinks:
+    """Folds the rows of users whose links are noted.
+
+    Parameters
+    ----------
+    client
+        Synchronous client.
+    archive
+        Where the parts lie.
+    transition
+        Gives the rows; called while the updater's thread calls it as well.
+    """
+
+    def __init__(self, client: Any, archive: Archive, transition: Transition) -> None:
+        self._client = client
+        self._archive = archive
+        self._transition = transition
+        self._next_s = dict[str, float]()
+
+    def run(self, partition: int) -> None:
+        """Make good what is noted for a partition; what is short waits `RETRY_S`.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the store does not answer; what is not done is still noted.
+        PortraitError
+            If a part of the archive cannot be read.
+        """
+        for user in unjoined(self._client, partition):
+            if time.monotonic() >= self._next_s.get(user, 0.0):
+                self._fold(partition, user)
+
+    def _fold(self, partition: int, user: str) -> None:
+        work = Refolding(self._client, self._archive, self._transition, partition)
+        work.begin([user])
+        if work.settle(ATTEMPTS) and work.short:
+            _log.error("link_without_history", user=user, mend="put the archive's parts back")
+            self._next_s[user] = time.monotonic() + RETRY_S
+        else:
+            self._next_s.pop(user, None)
