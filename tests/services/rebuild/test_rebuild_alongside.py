@@ -48,7 +48,7 @@ def test_what_moves_to_the_archive_while_it_is_read_is_neither_missed_nor_double
     settings: Settings, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = shop(settings, store_client)
-    real = refold.PartitionHistory._archived
+    real = refolding.PartitionHistory._archived
     moved = list[int]()
 
     def archived(self: Any, *given: Any) -> Any:  # after the log was read, before the archive is
@@ -61,7 +61,7 @@ def test_what_moves_to_the_archive_while_it_is_read_is_neither_missed_nor_double
     assert sum(moved) == 24
     assert_rows_are_the_fold(store_client, settings)
 
-    listed = refold.PartitionHistory._logged
+    listed = refolding.PartitionHistory._logged
 
     def logged(self: Any, *given: Any) -> Any:  # before the log is read: it is in the archive
         Archiver(store_client, archive_of(settings)).run(range(PARTITIONS))
