@@ -20,10 +20,10 @@ from feature_repo.importers.assemble import Made, assemble
 from feature_repo.importers.lines import FIELD_OF, clean
 from feature_repo.importers.publish import Publisher, import_lock
 from feature_repo.importers.rejects import Rejects
-from feature_repo.importers.report import SET_ASIDE, ImportReport, Progress, silent
+from feature_repo.importers.report import MENDS, SET_ASIDE, ImportReport, Progress, silent
 from feature_repo.importers.source import Chunk, Source
 
-__all__ = ["SOURCES", "ImportReport", "run"]
+__all__ = ["MENDS", "SOURCES", "ImportReport", "run"]
 
 SOURCES = ("completejourney", "retailrocket", "taobao", "file")
 _STEP_EVENTS = 5_000

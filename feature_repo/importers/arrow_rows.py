@@ -87,14 +87,19 @@ def _cells(column: pa.Array, name: str) -> list[_Cell]:
     if kind.is_timestamp(of) and of.tz is not None:
         # By its count since 1970: naming the zone would need a time zone database.
         plain = column.cast(pa.int64()).cast(pa.timestamp(of.unit))
-        return [None if t is None else f"{t}Z" for t in plain.cast(pa.string()).to_pylist()]
+        moments = _cells(plain, name)
+        return [f"{moment}Z" if isinstance(moment, str) else moment for moment in moments]
     if _is_bytes(of):
         return [_decoded(value, name) for value in column.cast(pa.large_binary()).to_pylist()]
+    if kind.is_temporal(of):
+        beyond = Refused("not_text", name, f"a {of} beyond the calendar")
+        dates = column.cast(pa.string()).to_pylist()
+        return [beyond if text and text.startswith("<") else text for text in dates]
     try:
         texts: list[_Cell] = column.cast(pa.string()).to_pylist()
     except pa.ArrowNotImplementedError:
         refused = Refused("nested_value", name, f"values of type {of} are not read")
-        return [None if value is None else refused for value in column.is_valid().to_pylist()]
+        return [refused if there else None for there in column.is_valid().to_pylist()]
     return texts
 
 

@@ -94,7 +94,8 @@ def ids(cells: Texts, rule: str) -> "tuple[list[str | None], np.ndarray[Any, Any
         if not _FLOAT.fullmatch(text):
             return text
         whole, _, rest = text.partition(".")
-        exact = rule == "whole" and not rest.strip("0") and abs(int(whole)) < _EXACT
+        short = rule == "whole" and not rest.strip("0") and len(whole) <= len(f"-{_EXACT}")
+        exact = short and abs(int(whole)) < _EXACT
         return whole if exact else None
 
     made = _each(cells, read)

@@ -231,7 +231,8 @@ def _move(source: Path, target: Path) -> None:
         source.replace(target)
     except OSError:  # another file system: copy beside the target, then rename
         beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        shutil.copy(source, beside)  # with its mode
+        beside.touch(mode=source.stat().st_mode & 0o777)
+        shutil.copyfile(source, beside)
         beside.replace(target)
 
 

@@ -16,6 +16,16 @@ SET_ASIDE: Final = frozenset({"non_merchandise", "no_value", "other_type"})
 """Reasons of rows that are right but not behaviour to learn from; any other is a rejection."""
 
 
+MENDS: Final = {
+    "float_id": "set float_ids in the mapping to whole or keep",
+    "not_text": "set encoding in the mapping",
+    "unreadable_number": "set decimal and thousands in the mapping",
+    "unreadable_time": "set time_unit in the mapping",
+    "unknown_type": "name the type in types or ignore_types of the mapping",
+}
+"""What may mend a reason, where the mapping can."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """Outcome of one import; ``rows_in == accepted + Σ rejected + Σ set_aside``.

@@ -16,6 +16,7 @@ _SECONDS_TO: Final = 10**11
 """The year 5138 in seconds; smaller numbers are seconds, a thousand times more milliseconds …"""
 _UNITS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MILLIS_TO: Final = 9 * 10**15
+_NANOS_TO: Final = _MILLIS_TO * 10**6
 _YEARS: Final = (1900, 2261)
 """Years that zones are known for; a time outside is impossible in any zone."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -80,6 +81,8 @@ def _read(text: str, unit: str) -> int | datetime | None:
 
 def _from_number(text: str, unit: str) -> int | None:
     value = Decimal(text)
+    if abs(value) >= _NANOS_TO:
+        return None
     if unit == "auto":
         size, parts = abs(value), 1
         while size >= _SECONDS_TO * parts and parts < _UNITS["ns"]:

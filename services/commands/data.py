@@ -52,6 +52,9 @@ def import_(
     for reason, count in report.set_aside.items():
         table.add_row(f"set aside: {reason}", f"{count:,}")
     console.print(table)
+    for reason in report.rejected:
+        if reason in importers.MENDS:
+            console.print(f"{reason}: {importers.MENDS[reason]}?", markup=False)
     console.print(f"{report.events:,} events; rejects in {report.rejects_file}", markup=False)
     if json:
         print_json(report.as_dict())

@@ -23,6 +23,7 @@ from shop_table import archived, check_conservation
 from feature_repo import importers
 from feature_repo.entity import Tenant
 from feature_repo.importers import ImportReport
+from feature_repo.importers.arrow_rows import _cells as arrow_cells
 from feature_repo.importers.cells import ids, numbers
 from feature_repo.importers.times import times_ms
 
@@ -92,6 +93,8 @@ LONG = 738529527931269425
         (pa.array([{"x": 1}, None]), None),
         (pa.array([True, None]), ["true"]),
         (pa.nulls(2), []),
+        (pa.array([0, 2**62]).view(pa.timestamp("us")), ["1970-01-01 00:00:00.000000"]),
+        (pa.array([0, 2**62]).cast(pa.timestamp("ms", "UTC")), ["1970-01-01 00:00:00.000Z"]),
     ],
     ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
 )
@@ -219,10 +222,11 @@ def test_ids_that_were_floats(tmp_path: Path, rule: str, users: list[str]) -> No
 
 
 def test_a_whole_id_is_taken_only_where_a_float_is_exact() -> None:
-    cells = ["9007199254740991.0", "9007199254740992.0", "1.5E+10", "12e5", "7.50", "v1.0", None]
+    cells = ["9007199254740991.0", "9007199254740992.0", "1.5E+10", "12e5", "7.50", "v1.0", None,
+             "9" * 5000 + ".0"]  # fmt: skip
     made, lost = ids(cells, "whole")
-    assert made == ["9007199254740991", None, None, "12e5", "7.50", "v1.0", None]
-    assert lost.tolist() == [False, True, True, False, False, False, False]
+    assert made == ["9007199254740991", None, None, "12e5", "7.50", "v1.0", None, None]
+    assert lost.tolist() == [False, True, True, False, False, False, False, True]
 
 
 def test_rows_of_one_id_make_one_event_only_where_they_agree(tmp_path: Path) -> None:
@@ -341,6 +345,12 @@ def test_each_time_is_read_by_itself(cell: str) -> None:
 )  # fmt: skip
 def test_units_of_epochs(unit: str, cell: str) -> None:
     assert times_ms([cell, "2020-04-03T12:00:00Z"], unit, "UTC").tolist() == [NOON, pd.NA]
+
+
+@pytest.mark.parametrize("unit", ["auto", "s", "ms", "us", "ns"])
+@pytest.mark.parametrize("cell", ["1e99", "-1e99", "9" * 30, "0." + "1" * 30, "1e-99", "9" * 99])
+def test_numbers_that_are_no_times(unit: str, cell: str) -> None:
+    assert times_ms([cell], unit, "UTC").tolist()[0] in {0, 111, pd.NA}
 
 
 def test_times_of_arrow(tmp_path: Path) -> None:
@@ -482,3 +492,40 @@ def test_raw_rows_are_json(tmp_path: Path) -> None:
     assert [orjson.loads(row) for row in rows] == [
         {"t": "a", "u": "b"}, {"t": T, "u": "v", "a": "view_item", "i": "", "…": ["w"]},
     ]  # fmt: skip
+
+
+arrow_types = st.sampled_from(
+    [pa.int8(), pa.uint16(), pa.int64(), pa.uint64(), pa.float16(), pa.float32(), pa.float64(),
+     pa.binary(), pa.large_binary(), pa.string(), pa.timestamp("s"), pa.timestamp("ns", "UTC"),
+     pa.timestamp("us", "America/New_York"), pa.date32(), pa.date64(), pa.time64("ns"),
+     pa.duration("ms"), pa.bool_(), pa.list_(pa.int8()), pa.binary(8)]
+)  # fmt: skip
+
+
+@settings(max_examples=200)
+@given(kind=arrow_types, words=st.lists(st.none() | st.binary(min_size=8, max_size=8), max_size=4))
+def test_no_bits_of_a_column_end_the_reading(kind: pa.DataType, words: list[bytes | None]) -> None:
+    plain = pa.array(words, pa.binary(8))
+    if pa.types.is_list(kind):
+        column = pa.array([None if w is None else list(w[:2]) for w in words], pa.list_(pa.uint8()))
+    elif kind == pa.binary(8) or not pa.types.is_primitive(kind):
+        column = plain if kind == pa.binary(8) else plain.cast(pa.binary())
+    elif pa.types.is_boolean(kind):
+        column = pa.array([None if w is None else w[0] > 9 for w in words])
+    else:
+        wide = pa.int64() if kind.bit_width == 64 else getattr(pa, f"int{kind.bit_width}")()
+        size = kind.bit_width // 8
+        numbers_ = [None if w is None else int.from_bytes(w[:size], signed=True) for w in words]
+        column = pa.array(numbers_, wide)
+        column = column.cast(kind) if pa.types.is_timestamp(kind) else column.view(kind)
+    cells = arrow_cells(column, "x")
+    assert [cell is None for cell in cells] == [
+        w is None or (pa.types.is_floating(kind) and value != value)
+        for w, value in zip(words, _values(column), strict=True)
+    ]
+    if pa.types.is_integer(kind):
+        assert [None if c is None else int(c) for c in cells] == column.to_pylist()
+
+
+def _values(column: pa.Array) -> list[Any]:
+    return column.to_pylist() if pa.types.is_floating(column.type) else [None] * len(column)

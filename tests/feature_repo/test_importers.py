@@ -1,5 +1,6 @@
 """Laws of importing: every row is accounted for, and importing again adds nothing."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shop_table import GOOD, T, archived, check_conservation, import_shop, write_shop
 
+from feature_repo import importers
 from feature_repo.catalogue import load_catalogue
 from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events import MAX_EVENT_BYTES, Event
 from feature_repo.importers.lines import rules
+from feature_repo.importers.mapping import NULL_WORDS, Columns, Mapping
 from feature_repo.importers.rejects import COLUMNS
-from feature_repo.importers.report import SET_ASIDE
+from feature_repo.importers.report import MENDS, SET_ASIDE
 
 
 def test_file_becomes_events(tmp_path: Path) -> None:
@@ -231,7 +234,19 @@ def test_one_import_at_a_time(tmp_path: Path) -> None:
 
 def test_the_docs_name_every_reason() -> None:
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-    assert [r for r in {*rules(0), *SET_ASIDE, *BAD} if f"`{r}`" not in page] == []
+    code = "".join(path.read_text() for path in Path(importers.__file__).parent.glob("*.py"))
+    refusals = set(re.findall(r'Refused\("(\w+)"', code)) | set(MENDS)
+    assert "nested_value" in refusals
+    assert [r for r in {*rules(0), *SET_ASIDE, *BAD, *refusals} if f"`{r}`" not in page] == []
+
+
+def test_the_docs_name_every_key_of_a_mapping() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    table = page.partition("| key | meaning |")[2].partition("\n\n")[0]
+    keys = {*Mapping.model_fields, *Columns.model_fields} - {"columns"}
+    missing = [k for k in keys if f"`{k}`" not in table and f"columns.{k}`" not in table]
+    assert [k for k in missing if f"`.{k}`" not in table] == []
+    assert [word for word in NULL_WORDS if f"`{word}`" not in table] == []
 
 
 def test_two_users_at_the_same_moment_are_two_events(tmp_path: Path) -> None:
