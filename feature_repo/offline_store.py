@@ -8,7 +8,7 @@ given as SQL go Feast's way.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import ibis
 import pandas as pd
@@ -23,8 +23,10 @@ from feast.infra.offline_stores.duckdb import (
 )
 from feast.infra.offline_stores.ibis import IbisRetrievalJob
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
+from feast.types import String
 
 from feature_repo import point_in_time
+from feature_repo.errors import InvalidInputError
 from feature_repo.point_in_time import Parts
 
 
@@ -59,6 +61,7 @@ class PortraitOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
                 full_feature_names, filter_by_created_timestamp,
             )  # fmt: skip
         frame, time = _in_utc(entity_df)
+        _check_keys(frame, feature_views)
         asked = [_Asked(view, feature_refs, full_feature_names) for view in feature_views]
 
         def run() -> pa.Table:
@@ -189,6 +192,33 @@ def _plain(source: Any) -> bool:
         return False
     parquet = isinstance(source.file_format, ParquetFormat) or source.path.endswith(".parquet")
     return parquet and "://" not in source.path
+
+
+def _check_keys(frame: pd.DataFrame, views: Sequence[Any]) -> None:
+    """Refuse entities that are no text, before a database compares them and shows others'.
+
+    Raises
+    ------
+    InvalidInputError
+        Naming the column.
+    """
+    for view in views:
+        for column in view.entity_columns:
+            name = view.projection.join_key_map.get(column.name, column.name)
+            if name not in frame:
+                raise InvalidInputError(f"the entities lack the column {name}: {_FORM}")
+            values = frame[name]
+            if isinstance(values.dtype, pd.CategoricalDtype):
+                values = values.cat.categories.to_series()
+            kind = pd.api.types.infer_dtype(values, skipna=True)
+            if column.dtype == String and kind not in ("string", "empty"):
+                raise InvalidInputError(f"the column {name} holds {kind} values: {_FORM}")
+
+
+_FORM: Final = (
+    "send item ids as text, and users as entity ids: '{p007}' and 26 letters and digits "
+    "(feature_repo.entity.Tenant.entity makes one of a user id)"
+)
 
 
 def _in_utc(entity_df: pd.DataFrame) -> tuple[pd.DataFrame, str]:

@@ -321,6 +321,7 @@ class Ready(Answer):
     status: Literal["ok", "unavailable"]
     checks: dict[str, dict[str, Any]]
     model: str | None
+    model_refused: bool
     uptime_s: Annotated[float, Field(ge=0)]
 
 
@@ -330,6 +331,7 @@ class ModelOnDisk(BaseModel):
     name: str
     version: str
     in_use: bool
+    refused: str | None
 
 
 class Models(Answer):
@@ -339,7 +341,10 @@ class Models(Answer):
     in_use: str | None
 
 
-_READY = {"status": "ok", "checks": {"store": {"ok": True}}, "model": None, "uptime_s": 12.5}
+_READY = {
+    "status": "ok", "checks": {"store": {"ok": True}}, "model": None, "model_refused": False,
+    "uptime_s": 12.5,
+}  # fmt: skip
 
 LIVE: dict[int | str, Any] = {200: said(Live, "The process answers", {"status": "ok"})}
 READY: dict[int | str, Any] = {
@@ -349,7 +354,8 @@ READY: dict[int | str, Any] = {
 }  # fmt: skip
 MODELS: dict[int | str, Any] = {
     200: said(Models, "Models", {
-        "models": [{"name": "m-1", "version": "m-1", "in_use": True, "recipe": "fused"}],
+        "models": [{"name": "m-1", "version": "m-1", "in_use": True, "refused": None,
+                    "recipe": "fused"}],
         "in_use": "m-1"})
 }  # fmt: skip
 METRICS: dict[int | str, Any] = {

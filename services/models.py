@@ -36,21 +36,26 @@ def load_model(settings: Settings) -> Any | None:
     ModelMismatchError, NotFoundError
         If the model named by ``settings.model`` cannot be used.
     """
+    return try_model(settings)[0]
+
+
+def try_model(settings: Settings) -> tuple[Any | None, str | None]:
+    """Do what `load_model` does, and return why there is none where one was refused."""
     path = chosen(settings)
     if path is None:
-        return None
+        return None, None
     import torch
 
     from training.model_dir import load
 
     torch.set_num_threads(1)  # several threads a replica make p99 ten times worse
     try:
-        return load(path)
+        return load(path), None
     except (ModelMismatchError, NotFoundError) as error:
         if settings.model is not None:
             raise
         _log.error("model_refused", path=str(path), reason=str(error))
-        return None
+        return None, str(error)
 
 
 def load_transition(settings: Settings) -> Any | None:
@@ -86,7 +91,11 @@ def transition(settings: Settings) -> Transition:
     """Return f(u, x) with the chosen model as target, able to follow older rows' models."""
 
     def older(version: str) -> Any | None:
-        model = load_version(settings, version)
+        try:
+            model = load_version(settings, version)
+        except ModelMismatchError as error:  # rows go on without it
+            _log.error("model_refused", version=version, reason=str(error))
+            return None
         if model is None:
             return None
         from training.transition import LearnedTransition

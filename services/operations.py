@@ -43,6 +43,7 @@ async def ready(request: Request) -> Response:
         "status": "ok" if fine else "unavailable",
         "checks": checks,
         "model": None if state.model is None else state.model.version,
+        "model_refused": state.models.refused,
         "uptime_s": round(time.monotonic() - state.started_s, 1),
     }
     return answer(body, 200 if fine else 503, None if fine else {"retry-after": "1"})
@@ -146,6 +147,7 @@ def _models(state: GatewayState) -> list[dict[str, Any]]:
                 "name": path.name,
                 "version": version,
                 "in_use": state.model is not None and state.model.version == version,
+                "refused": state.models.refusals.get(version),
                 **{k: manifest[k] for k in ("recipe", "created_at", "cut_off") if k in manifest},
             }
         )

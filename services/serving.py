@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import structlog
 
+from feature_repo.errors import ModelMismatchError
 from services.catalogue import Catalogue
-from services.models import chosen, load_model, load_version, version_of
+from services.models import chosen, load_version, try_model, version_of
 from services.recommend.recommender import Recommender
 from services.settings import Settings
 from services.tasks import end
@@ -76,7 +77,9 @@ class ServedModels:
     newest
         What new users and sessions are served by.
     refused
-        Whether there is a model on disk that could not be loaded.
+        Whether the chosen model could not be loaded.
+    refusals
+        Why models could not be loaded, by version.
     """
 
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
@@ -89,6 +92,7 @@ class ServedModels:
         self._task: asyncio.Task[None] | None = None
         self.newest = Serving(Recommender(catalogue))
         self.refused = False
+        self.refusals = dict[str, str]()
 
     def load(self) -> None:
         """Load the chosen model, before anything is served.
@@ -98,8 +102,11 @@ class ServedModels:
         ModelMismatchError, NotFoundError
             See `services.models.load_model`.
         """
-        model = load_model(self._settings)
-        self.refused = model is None and chosen(self._settings) is not None
+        model, reason = try_model(self._settings)
+        self.refused = reason is not None
+        path = chosen(self._settings)
+        if reason is not None and path is not None:
+            self.refusals[version_of(path) or path.name] = reason
         self._take(serving(self._catalogue, model))
 
     def start(self) -> None:
@@ -174,9 +181,14 @@ class ServedModels:
         if known is None:
             try:
                 known = await asyncio.to_thread(self._load_version, version)
+            except ModelMismatchError as error:
+                if self.refusals.get(version) != str(error):
+                    _log.error("model_refused", version=version, reason=str(error))
+                self.refusals[version] = str(error)
             except Exception as error:  # noqa: BLE001 - whatever is on disk, the service goes on
                 _log.error("model_unread", version=version, error=type(error).__name__)
         if known is not None:
+            self.refusals.pop(version, None)
             self._take(known, newest=newest)
             _log.info("model_taken_up", version=version, newest=newest)
 

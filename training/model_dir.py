@@ -28,6 +28,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from feature_repo.errors import ModelMismatchError
+from feature_repo.features import USER_VIEWS, scalars
 from training.config import ModelConfig
 from training.memory import Memory
 from training.network import PortraitNetwork
@@ -131,7 +132,7 @@ def load(path: Path) -> Model:
     ------
     ModelMismatchError
         If a file is missing or differs from its SHA-256, or the schema, recipe, inputs,
-        config or shapes do not fit this code.
+        config, features or shapes do not fit this code.
     """
     manifest = _manifest(path)
     try:
@@ -144,6 +145,7 @@ def load(path: Path) -> Model:
         raise ModelMismatchError(
             f"{path} was trained on other inputs than this code makes: train it again"
         )
+    check_features(user_features, path)
     names = ["weights.safetensors", "vocabulary.json", *([_MEMORY] if _MEMORY in sums else [])]
     files = {name: _checked(path / name, sums.get(name)) for name in names}
     if manifest.get("version") != _version(config, user_features, files):
@@ -175,25 +177,20 @@ def latest(folder: Path) -> Path | None:
     return None if newest is None else newest.parent
 
 
-def check_features(model: Model, names: set[str]) -> None:
-    """Refuse a model whose user features are not all in the feature service.
-
-    Parameters
-    ----------
-    names
-        What the running feature service gives.
+def check_features(needed: UserFeatures, path: Path) -> None:
+    """Refuse a model with user features that this code does not make: it would read each as 0.
 
     Raises
     ------
     ModelMismatchError
         Naming the missing features.
     """
-    missing = sorted(set(model.user_features.names) - names)
+    made = {name for view in USER_VIEWS for name in scalars(view)}
+    missing = [name for name in needed.names if name not in made]
     if missing:
         raise ModelMismatchError(
-            f"model {model.version} needs the features {', '.join(missing)}, which the service "
-            f"{model.user_features.service!r} does not give: apply the feature definitions or "
-            "train again"
+            f"{path} reads the features {', '.join(sorted(missing))}, which this version does not "
+            "make: train it again (portrait train)"
         )
 
 

@@ -1,8 +1,7 @@
 """Candidates: which items are considered at all, and where each is from.
 
-The model's whole vocabulary is searched, exactly: u over the item index, the memories' rows
-and the items held are one pass of the model's score (`score`), which over 50,000 items, the
-most a vocabulary holds, costs less than an approximate index would save. Beside it stand items
+The model's whole vocabulary is searched, exactly: up to `retrieve.MANY_ITEMS` items in one pass
+of the model's score (`score`), beyond them by `retrieve`. Beside it stand items
 that no vocabulary knows: new ones, ones that are trending, and the shopper's own. Without a
 model the candidates are all items. Not here: what a candidate is worth.
 """

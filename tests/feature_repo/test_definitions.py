@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from feast import FeatureService, FeatureView
+from feast.repo_operations import get_repo_files
 
 from feature_repo import features
 from feature_repo.snapshots import schema
@@ -60,3 +61,7 @@ def test_the_page_is_the_list() -> None:
     assert page == features.page(), "run: python -m feature_repo.features > docs/features.md"
     for listed in features.VIEWS.values():
         assert all(f"`{f.name}`" in page for f in listed)
+
+
+def test_feast_imports_the_definitions_and_no_other_file() -> None:
+    assert get_repo_files(ROOT / "feature_repo") == [ROOT / "feature_repo" / "definitions.py"]

@@ -1,5 +1,6 @@
 """The point-in-time join against a naive oracle, and Feast's own store on the same data."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from feature_repo import point_in_time
 from feature_repo.archive import write_part
+from feature_repo.errors import InvalidInputError
 from feature_repo.point_in_time import Parts
 from feature_repo.store import close_offline
 
@@ -202,6 +204,31 @@ def test_moments_without_a_zone_and_as_text_are_utc(folder: Path) -> None:
         other = frame.assign(event_timestamp=times)
         found = store.get_historical_features(entity_df=other, features=FEATURES).to_df()
         pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        range(9),
+        [1.5] * 9,
+        ["u1", 2, *["u3"] * 7],
+        [b"u1"] * 9,
+        [True] * 9,
+        pd.Categorical(range(9)),
+    ],
+)
+def test_entities_that_are_no_text_are_refused_without_showing_any(folder: Path, keys: Any) -> None:
+    store, frame = opened(folder, OURS), asked(9).assign(user=keys)
+    with pytest.raises(
+        InvalidInputError, match=r"the column user holds \w+.* values: send"
+    ) as told:
+        store.get_historical_features(entity_df=frame, features=FEATURES).to_df()
+    assert not re.search(r"\bu\d", str(told.value))
+    for fine in (["u1", None] + ["u2"] * 7, pd.Categorical(["u1"] * 9)):
+        found = store.get_historical_features(
+            entity_df=asked(9).assign(user=fine), features=FEATURES
+        ).to_df()
+        assert len(found) == 9
 
 
 def test_a_joined_set_can_be_kept(folder: Path) -> None:

@@ -17,6 +17,7 @@ from store_nodes import wait_until
 from feature_repo.entity import Tenant
 from feature_repo.live_row import FIELDS, live_fields, parse_live, row_key
 from services import serving
+from services.models import transition as models_of
 from services.models import version_of
 
 
@@ -115,6 +116,46 @@ def pretend(store: "redis.Redis", api: Api, version: str) -> None:
     row = parse_live(store.hmget(key, FIELDS))
     assert row is not None
     store.hset(key, mapping=live_fields(row.profile, b"", row.version, version, row.time_ms))
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_model_with_features_of_another_version_is_refused_and_said(
+    make_api: Callable[..., Api],
+) -> None:
+    api = make_api()
+    models = api.settings.home / "models"
+    used = str(version_of(small_model.write(models / "used", seed=5)))
+    with api.client() as client:
+        client.put_items([{"item_id": i} for i in small_model.ITEMS])
+        wait_until(lambda: client.http.get("/v1/models").json()["in_use"] == used, "a model")
+        assert client.http.get("/health/ready").json()["model_refused"] is False
+        newer = small_model.write(models / "aside", seed=6)
+        manifest = orjson.loads((newer / "manifest.json").read_bytes())
+        manifest["user_features"] = {
+            "service": "ranking_v1", "names": ["num_dreams_7d"], "mean": [0.0], "deviation": [1.0],
+        }  # fmt: skip
+        (newer / "manifest.json").write_bytes(orjson.dumps(manifest))
+        newer.rename(models / "newer")
+        wait_until(lambda: client.http.get("/health/ready").json()["model_refused"], "a refusal")
+        found = client.http.get("/v1/models").json()
+        assert found["in_use"] == used
+        refused = {each["name"]: each["refused"] for each in found["models"]}
+        assert refused["used"] is None
+        assert "num_dreams_7d" in refused["newer"]
+        assert "portrait train" in refused["newer"]
+        # The updater goes on without it, and says so.
+        transition = models_of(api.settings)
+        assert transition.model == ""
+    other = Api(api.settings, api.url)
+    other.start()
+    try:
+        with other.client() as client:
+            assert client.http.get("/health/ready").json()["model_refused"] is True
+            found = client.http.get("/v1/models").json()
+            assert found["in_use"] is None
+            assert any("num_dreams_7d" in (each["refused"] or "") for each in found["models"])
+    finally:
+        other.stop()
 
 
 def test_a_model_that_cannot_be_read_is_said(make_api: Callable[..., Api], tmp_path: Path) -> None:

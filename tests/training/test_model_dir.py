@@ -10,6 +10,7 @@ from tests.training.shops import START_MS, event
 from training.model_dir import check_features, latest, load
 from training.scoring import Scorer
 from training.transition import LearnedTransition
+from training.user_features import UserFeatures
 
 
 @pytest.fixture
@@ -57,7 +58,12 @@ def test_a_missing_file_is_refused(copy: Path) -> None:
         ("config", {"dim": 16}, "fields"),
         (
             "user_features",
-            {"service": "ranking_v1", "names": ["renamed"], "mean": [0.0], "deviation": [1.0]},
+            {
+                "service": "ranking_v1",
+                "names": ["num_views_7d"],
+                "mean": [0.0],
+                "deviation": [1.0],
+            },
             "version",
         ),
     ],
@@ -68,12 +74,16 @@ def test_a_changed_manifest_is_refused(copy: Path, key: str, value: object, reas
         load(copy)
 
 
-def test_a_model_that_needs_an_unknown_feature_is_refused(copy: Path) -> None:
-    model = load(copy)
-    check_features(model, set())
-    object.__setattr__(model.user_features, "names", ("num_purchases_7d",))
-    with pytest.raises(ModelMismatchError, match="num_purchases_7d"):
-        check_features(model, {"other"})
+def test_a_model_that_reads_features_this_code_does_not_make_is_refused(copy: Path) -> None:
+    """They would be read as 0 for everybody."""
+    known = UserFeatures("ranking_v1", ("num_purchases_7d",), (0.0,), (1.0,))
+    check_features(known, copy)
+    other = UserFeatures(
+        "ranking_v1", ("num_purchases_7d", "num_dreams_7d"), (0.0,) * 2, (1.0,) * 2
+    )
+    change(copy, "user_features", other.values())
+    with pytest.raises(ModelMismatchError, match=r"reads the features num_dreams_7d, .* again"):
+        load(copy)
 
 
 def test_a_state_of_another_model_is_refused(model_path: Path, stacked: object) -> None:
