@@ -12,11 +12,12 @@ from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 
 import annotated_types
 import msgspec
-from pydantic import BaseModel, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, StringConstraints
 from pydantic.fields import FieldInfo
 
 from feature_repo.event_fields import check_properties, check_tz, parse_time
 from feature_repo.events import Event, missing
+from feature_repo.nobody import check_person
 
 _PLAIN: Final = frozenset({str, int, float, bool, NoneType, Any})
 _BOUNDS: Final = {
@@ -49,6 +50,9 @@ def decode_event(document: bytes) -> Event | None:
     """
     try:
         draft: Any = _decoder().decode(document)
+        for person in (draft.user_id, draft.anonymous_id):
+            if person is not None:
+                check_person(person)
         if draft.time is not None:
             draft.time = parse_time(draft.time)
         if draft.tz is not None:
@@ -103,6 +107,8 @@ def _bounded(annotation: Any, metadata: tuple[Any, ...]) -> Any:
     for each in metadata:
         if isinstance(each, BeforeValidator) and each.func is parse_time:
             return int | float | str  # `decode_event` goes on from there
+        if isinstance(each, AfterValidator) and each.func is check_person:
+            continue  # `decode_event` asks it
         for one in each.metadata if isinstance(each, FieldInfo) else (each,):
             bounds |= _bound(one)
     kind = _kind(annotation)

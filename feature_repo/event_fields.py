@@ -11,7 +11,9 @@ from typing import Annotated, Any, Final
 from zoneinfo import available_timezones
 
 import orjson
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
+
+from feature_repo.nobody import check_person
 
 MAX_PROPERTIES_BYTES: Final = 8 * 1024
 MAX_PROPERTIES_DEPTH: Final = 4
@@ -19,9 +21,11 @@ MAX_PROPERTIES_DEPTH: Final = 4
 _TIME_FORMS: Final = "time must be RFC 3339 with an offset, or epoch seconds or milliseconds"
 _EARLIEST_MS: Final = 0
 _LATEST_MS: Final = 4_102_444_800_000  # 2100-01-01
+_MILLIS_FROM: Final = 1e11  # smaller numbers are seconds
 _HUGE: Final = 10**300  # whole numbers from here on are not turned into floats
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Person = Annotated[Id, AfterValidator(check_person)]
 Text = Annotated[str, StringConstraints(max_length=256)]
 LongText = Annotated[str, StringConstraints(max_length=2048)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
@@ -41,10 +45,10 @@ def parse_time(value: Any) -> int:
     elif isinstance(value, int | float):
         if not abs(value) < _HUGE:  # nan, too
             raise ValueError("time must be finite")
-        millis = float(value) if abs(value) >= 1e11 else float(value) * 1000
+        millis = float(value) if abs(value) >= _MILLIS_FROM else float(value) * 1000
     elif isinstance(value, str):
         try:
-            parsed = datetime.fromisoformat(value)
+            parsed = datetime.fromisoformat(value.removesuffix("z") + "Z" * value.endswith("z"))
         except ValueError:
             raise ValueError(
                 f"{value[:40]!r} is not a time: use RFC 3339 such as 2026-01-31T12:00:00Z"
@@ -53,6 +57,9 @@ def parse_time(value: Any) -> int:
     else:
         raise ValueError(_TIME_FORMS)  # noqa: TRY004 - Pydantic reports a ValueError
     if not _EARLIEST_MS <= millis <= _LATEST_MS:
+        for unit, per_milli in (("microseconds", 1e3), ("nanoseconds", 1e6)):
+            if _MILLIS_FROM <= millis / per_milli <= _LATEST_MS:
+                raise ValueError(f"time looks like {unit}: send seconds or milliseconds")
         raise ValueError("time must lie between 1970-01-01 and 2100-01-01")
     return round(millis)
 

@@ -31,6 +31,7 @@ from feature_repo.event_fields import (
     Id,
     LongText,
     Number,
+    Person,
     Text,
     check_properties,
     check_tz,
@@ -110,8 +111,8 @@ class Event(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-    user_id: Id | None = None
-    anonymous_id: Id | None = None
+    user_id: Person | None = None
+    anonymous_id: Person | None = None
     id: Id | None = None
     time: Annotated[int, BeforeValidator(parse_time)] | None = Field(
         default=None,

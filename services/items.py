@@ -166,7 +166,8 @@ def _shown(item: Item) -> dict[str, Any]:
 
 
 def _unknown() -> ProblemError:
-    return ProblemError("not-found", UNKNOWN)
+    hint = "Check the id; PUT /v1/items/{item_id} and POST /v1/items/batch bring items in."
+    return ProblemError("not-found", UNKNOWN, hint=hint)
 
 
 def _other_id() -> ProblemError:

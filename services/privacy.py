@@ -7,17 +7,17 @@ purpose is served. Erasing is not part of this version.
 from typing import Annotated, Any, Final
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from feature_repo.events import MAX_EVENT_BYTES, Event, iso, now_ms, record_to_api
+from feature_repo.events import MAX_EVENT_BYTES, Event, iso, now_ms, problems, record_to_api
 from feature_repo.explicit_state import ExplicitProfile
 from services.answer_schemas import CONSENTED, CONSENTS, EXPORTED
 from services.answers import answer, gateway
 from services.history.newest import read_all
 from services.http import body, scopes
 from services.http.openapi import CONSENTS_EXAMPLE, body_of
-from services.http.problems import ProblemError
+from services.http.problems import ProblemError, unknown_user
 from services.ingest import take
 from services.profiles import After, UserId, current
 from services.state import GatewayState
@@ -43,7 +43,7 @@ async def get_consents(request: Request, user_id: UserId, after: After = None) -
     state = gateway(request)
     _, row = await state.find(user_id, after)
     if row is None:
-        raise ProblemError("not-found", "no event of this user is known")
+        raise unknown_user()
     return answer({"user_id": user_id, "consents": _consents(state.profile(row))})
 
 
@@ -56,14 +56,13 @@ async def put_consents(request: Request, user_id: UserId) -> Response:
     state = gateway(request)
     given = await body.model(request, Consents, limit=MAX_EVENT_BYTES)
     name = "anonymous_id" if await _is_anonymous(state, user_id) else "user_id"
-    event = Event.model_validate(
-        {
-            "type": "consent_updated",
-            name: user_id,
-            "consent": given.consents,
-            "source": given.source,
-        }
-    )
+    said = {"consent": given.consents, "source": given.source}
+    try:
+        event = Event.model_validate({"type": "consent_updated", name: user_id, **said})
+    except ValidationError as error:
+        detail = problems(error)[0]["detail"]
+        place = {"pointer": "/path/user_id", "detail": detail}
+        raise ProblemError("invalid", detail, errors=[place]) from None
     return answer(await take(request, event), 202)
 
 
@@ -74,7 +73,7 @@ async def get_export(request: Request, user_id: UserId, after: After = None) -> 
     entity, row = await state.find(user_id, after)
     profile = None if row is None else await current(state, entity, user_id, "full")
     if row is None or profile is None:
-        raise ProblemError("not-found", "no event of this user is known")
+        raise unknown_user()
     known = state.profile(row)
     found = await read_all(state, entity, known.standing.linked, None, None, MOST_EVENTS + 1)
     events = [record_to_api(record) for _, record in reversed(found[:MOST_EVENTS])]

@@ -15,7 +15,7 @@ from services.answer_schemas import EVENTS
 from services.answers import answer, gateway
 from services.history.newest import Position, read_all
 from services.http import scopes
-from services.http.problems import ProblemError
+from services.http.problems import ProblemError, unknown_user
 from services.profile_schemas import PROFILE
 from services.serving import Serving
 from services.state import GatewayState
@@ -41,7 +41,7 @@ async def get_profile(
     state = gateway(request)
     entity, row, batch = await state.find_whole(user_id, after, _service(state, view))
     if row is None:
-        raise ProblemError("not-found", "no event of this user is known")
+        raise unknown_user()
     served, learned = state.served(row)
     model = served.version if learned is not None else ""
     tag = f'W/"{row.version}-{view}-{state.catalogue.changes}-{model}"'
@@ -132,7 +132,7 @@ async def get_events(
     linked = [] if row is None else state.profile(row).standing.linked
     found = await read_all(state, entity, linked, before, type_, limit + 1)
     if not found and row is None:
-        raise ProblemError("not-found", "no event of this user is known")
+        raise unknown_user()
     page = found[:limit]
     more = len(found) > limit
     return answer(

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from feature_repo import nobody
+
 
 class Settings(BaseSettings):
     """Everything that can be set from outside, as ``PORTRAIT_<NAME>``."""
@@ -54,6 +56,10 @@ class Settings(BaseSettings):
     rate_limit_per_min: int = Field(
         default=0, ge=0, description="Requests a minute that an API key may make; 0: no limit"
     )
+    nobody_ids: str = Field(
+        default="",
+        description="Comma-separated ids that are nobody's, besides those in docs/data.md",
+    )
     write_keys_link: bool = Field(
         default=True,
         description="Whether keys of scope write may link a user id with an anonymous id",
@@ -95,4 +101,5 @@ class Settings(BaseSettings):
             "PORTRAIT_REDIS_URL": redis_url,
         }
         os.environ.update(variables)
+        os.environ[nobody.SETTING] = self.nobody_ids
         return variables

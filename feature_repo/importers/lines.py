@@ -16,6 +16,7 @@ import pandera.errors as pandera_errors
 import pandera.pandas as pa
 
 from feature_repo.events import ITEM_TYPES, MAX_FUTURE_MS, ORDER_TYPES
+from feature_repo.nobody import is_nobody
 
 EARLIEST_MS: Final = 631_152_000_000
 """1990-01-01: an older event time is a misread unit or a default value, not a sale."""
@@ -76,6 +77,7 @@ def rules(now_ms: int) -> dict[str, Rule]:
     latest = now_ms + MAX_FUTURE_MS
     return {
         "missing_user": lambda f: _has(f, "user_id") | _has(f, "anonymous_id"),
+        "nobody": lambda f: ~(_nobody(f, "user_id") | _nobody(f, "anonymous_id")),
         "unreadable_time": lambda f: f["time_ms"].notna(),
         "impossible_time": lambda f: (
             f["time_ms"].isna() | f["time_ms"].between(EARLIEST_MS, latest).fillna(value=False)
@@ -89,9 +91,9 @@ def rules(now_ms: int) -> dict[str, Rule]:
 
 
 FIELD_OF: Final = {
-    "missing_user": "user_id", "unreadable_time": "time", "impossible_time": "time",
-    "unknown_type": "type", "missing_item": "item_id", "missing_order": "order_id",
-    "quantity_not_positive": "quantity", "negative_price": "price",
+    "missing_user": "user_id", "nobody": "user_id", "unreadable_time": "time",
+    "impossible_time": "time", "unknown_type": "type", "missing_item": "item_id",
+    "missing_order": "order_id", "quantity_not_positive": "quantity", "negative_price": "price",
     "non_merchandise": "is_merchandise", "other_type": "type",
 }  # fmt: skip
 """The field at fault, by reason."""
@@ -117,6 +119,13 @@ def _has(frame: pd.DataFrame, column: str) -> "pd.Series[bool]":
     if column not in frame:
         return pd.Series(data=False, index=frame.index)
     return frame[column].notna() & (frame[column] != "")
+
+
+def _nobody(frame: pd.DataFrame, column: str) -> "pd.Series[bool]":
+    if column not in frame:
+        return pd.Series(data=False, index=frame.index)
+    values = frame[column]
+    return values.isin([one for one in values.dropna().unique() if one and is_nobody(str(one))])
 
 
 def _above(

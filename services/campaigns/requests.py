@@ -10,7 +10,7 @@ from feature_repo.audiences.language import check_name
 from feature_repo.campaigns import language
 from feature_repo.campaigns.campaign import Campaign
 from feature_repo.errors import InvalidRuleError
-from feature_repo.event_fields import Id, check_tz, parse_time
+from feature_repo.event_fields import Person, check_tz, parse_time
 from feature_repo.events import DEDUP_WINDOW_MS, MAX_FUTURE_MS
 from services.audiences.requests import read_document
 from services.http.problems import ProblemError
@@ -26,7 +26,7 @@ class DecideRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    user_id: Id
+    user_id: Person
     decision_id: Annotated[
         str | None,
         Field(

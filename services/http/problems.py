@@ -50,7 +50,7 @@ TYPES: Final[dict[str, ProblemType]] = {
         "Use a key with the scope that the detail names.",
     ),
     "not-found": ProblemType(
-        404, "Not found", "Check the id; a profile exists from its first event on."
+        404, "Not found", "Check the id or name; the detail says what was looked for."
     ),
     "method-not-allowed": ProblemType(405, "Method not allowed", "See the Allow header and /docs."),
     "timeout": ProblemType(
@@ -116,6 +116,8 @@ class ProblemError(HTTPException):
         ``[{"pointer", "detail"}]``.
     headers
         Extra answer headers.
+    hint
+        What the caller can do, if that is not what the type says.
     """
 
     def __init__(
@@ -125,9 +127,18 @@ class ProblemError(HTTPException):
         *,
         errors: Sequence[dict[str, Any]] = (),
         headers: dict[str, str] | None = None,
+        hint: str = "",
     ) -> None:
         super().__init__(TYPES[name].status, detail)
-        self.problem = Problem(name, detail, tuple(errors), dict(headers or {}))
+        self.problem = Problem(name, detail, tuple(errors), dict(headers or {}), hint)
+
+
+def unknown_user() -> ProblemError:
+    """Return the problem of a user without any event."""
+    return ProblemError(
+        "not-found", "no event of this user is known",
+        hint="Check the id; a profile exists from its first event on.",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +149,14 @@ class Problem:
     detail: str
     errors: tuple[dict[str, Any], ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
+    hint: str = ""
 
     @classmethod
     def of_status(cls, status: int, detail: str) -> "Problem":
-        """Return the problem of a bare HTTP status."""
+        """Return the problem of a bare HTTP status; 404 is that of a path without a route."""
         name = _BY_STATUS.get(status) or ("invalid" if status < 500 else "internal")
+        if status == 404:
+            return cls(name, "there is no such path", hint="See /docs for the paths there are.")
         return cls(name, detail or HTTPStatus(status).phrase)
 
     @classmethod
@@ -177,7 +191,7 @@ class Problem:
             "detail": self.detail,
             "instance": instance,
             "request_id": request_id,
-            "hint": kind.mend,
+            "hint": self.hint or kind.mend,
         }
         if self.errors:
             body["errors"] = list(self.errors)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from services.answer_schemas import EXPLAINED
 from services.answers import answer, gateway
 from services.http import scopes
-from services.http.problems import ProblemError
+from services.http.problems import ProblemError, unknown_user
 from services.profiles import After, UserId
 from services.recommend.asked import of_user
 from services.recommend.contributions import Contributions, contributions, shown
@@ -37,7 +37,7 @@ async def get_explanation(
             "unavailable", "the online store does not answer: retry", headers={"retry-after": "1"}
         )
     if asked.entity is None or not asked.stored:
-        raise ProblemError("not-found", "no event of this user is known")
+        raise unknown_user()
     found = await contributions(state, asked, [item], events)
     if not found.items:
         raise ProblemError("not-found", "the model in use does not score an item of this id")

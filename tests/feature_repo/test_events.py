@@ -20,6 +20,7 @@ from feature_repo.events import (
     record_to_api,
     to_record,
 )
+from feature_repo.nobody import is_nobody
 
 TENANT = Tenant(b"0123456789abcdef", 16)
 VIEW: dict[str, Any] = {"type": "view_item", "user_id": "u", "items": [{"item_id": "A"}]}
@@ -31,6 +32,21 @@ def test_time_forms_agree(millis: int) -> None:
     assert parse_time(iso(millis)) == millis
     assert parse_time(millis // 1000) == millis // 1000 * 1000
     assert parse_time(datetime.fromtimestamp(millis // 1000, UTC)) == millis // 1000 * 1000
+
+
+@given(st.integers(0, 4_102_444_800), st.sampled_from("Tt "), st.sampled_from("Zz"))
+def test_rfc_3339_lets_letters_be_small_and_a_space_stand_for_the_t(
+    second: int, between: str, end: str
+) -> None:
+    text = iso(second * 1000).replace("T", between).replace("Z", end)
+    assert parse_time(text) == second * 1000
+
+
+@given(st.integers(100_000_000_000, 4_102_444_800_000), st.booleans())
+def test_smaller_units_are_named(millis: int, nanoseconds: bool) -> None:
+    factor, unit = (10**6, "nanoseconds") if nanoseconds else (10**3, "microseconds")
+    with pytest.raises(ValueError, match=f"looks like {unit}: send seconds or milliseconds"):
+        parse_time(millis * factor)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +135,10 @@ def test_anonymous_record() -> None:
 
 
 texts = st.text(min_size=1, max_size=20)
+people = texts.filter(lambda text: text == text.strip() and not is_nobody(text))
 events = st.fixed_dictionaries(
     {
-        "type": st.just("purchase"), "user_id": texts, "id": texts, "order_id": texts,
+        "type": st.just("purchase"), "user_id": people, "id": texts, "order_id": texts,
         "time": st.integers(int(1e11), 4_102_444_800_000),
         "items": st.lists(
             st.fixed_dictionaries(

@@ -70,6 +70,7 @@ def test_second_file_adds_only_what_is_new(tmp_path: Path) -> None:
 
 BAD = {
     "missing_user": ["2020-05-01T10:00:00Z", "", "view", "A", "", "", "", "", ""],
+    "nobody": [T, "Undefined", "view", "A", "", "", "", "", ""],
     "unreadable_time": ["yesterday", "u1", "view", "A", "", "", "", "", ""],
     "impossible_time": ["2150-05-01T10:00:00Z", "u1", "view", "A", "", "", "", "", ""],
     "unknown_type": [T, "u1", "gaze", "A", "", "", "", "", ""],
@@ -111,7 +112,7 @@ def test_rejects_hold_rows_only_where_that_is_asked_for(tmp_path: Path) -> None:
 
 
 AT_FAULT = {
-    "missing_user": "who", "unreadable_time": "when", "impossible_time": "when",
+    "missing_user": "who", "nobody": "who", "unreadable_time": "when", "impossible_time": "when",
     "unknown_type": "what", "other_type": "what", "missing_item": "item",
     "missing_order": "order", "unreadable_number": "n", "quantity_not_positive": "n",
     "negative_price": "price",

@@ -29,6 +29,18 @@ def test_unknown_users_and_paths_are_404(client: Client) -> None:
     assert refused(client, "DELETE", "/v1/events")["status"] == 405
 
 
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [("/v1/users/nobody/profile", "profile"), ("/v1/items/none", "/v1/items"),
+     ("/v1/items/none/similar", "/v1/items"), ("/nowhere", "/docs"),
+     ("/v1/audiences/none", "name")],
+)  # fmt: skip
+def test_a_404_hints_at_what_was_looked_for(client: Client, path: str, word: str) -> None:
+    hint = refused(client, "GET", path)["hint"]
+    assert word in hint
+    assert ("profile" in hint) == ("/users/" in path)
+
+
 def test_recommendations_follow_the_very_last_event(client: Client, user: str) -> None:
     client.put_items(
         [

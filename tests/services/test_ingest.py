@@ -39,6 +39,29 @@ def test_an_invalid_event_is_422_and_says_where(
     assert problem["errors"][0]["pointer"] == pointer
 
 
+NOBODY = ["undefined", "Undefined", "null", "NULL", "None", "nil", "NaN", "anonymous", "-1", "00",
+          "[object Object]", "0" * 32, "00000000-0000-0000-0000-000000000000", " ", "\t", " null ",
+          " u", "u\n"]  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["user_id", "anonymous_id"])
+@pytest.mark.parametrize("wrong", NOBODY)
+def test_an_id_that_is_nobodys_is_422(client: Client, user: str, field: str, wrong: str) -> None:
+    event = {**view(user), field: wrong}
+    problem = post(client, event)
+    assert (problem["status"], problem["errors"][0]["pointer"]) == (422, f"/{field}")
+    found = orjson.loads(client.http.post("/v1/events/batch", json=[{**event, "id": "n"}]).content)
+    assert (found["accepted"], found["errors"][0]["pointer"]) == (0, f"/{field}")
+
+
+def test_consents_and_decisions_are_nobodys_neither(client: Client) -> None:
+    request = {"json": {"consents": {"email": True}}}
+    problem = refused(client, "PUT", "/v1/users/undefined/consents", **request)
+    assert (problem["status"], problem["errors"][0]["pointer"]) == (422, "/path/user_id")
+    request = {"json": {"user_id": "null"}}
+    assert refused(client, "POST", "/v1/campaigns/any/decide", **request)["status"] == 422
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -108,3 +131,11 @@ def test_batches_over_a_limit_are_413(client: Client, user: str) -> None:
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
     problem = refused(client, "POST", "/v1/events/batch", content=bomb, headers=headers)
     assert problem["status"] == 413
+
+
+def test_more_ids_may_be_named_nobodys(make_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORTRAIT_NOBODY_IDS", "")  # as it is again afterwards
+    with make_api(nobody_ids="guest, 999").client() as client:
+        for wrong in ("Guest", "999", "null"):
+            assert post(client, view(wrong))["errors"][0]["pointer"] == "/user_id"
+        assert client.post_event(view("9999"))["status"] == "accepted"
