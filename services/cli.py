@@ -21,7 +21,8 @@ __all__ = [
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; what it writes is for its user alone."""
+    os.umask(0o077)
     atexit.register(_hush)
     app()
 

@@ -63,9 +63,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        from services.logs import configure
+        from services import logs, replica
 
-        configure(settings.log_level)
+        begin = replica.begin if behind_serve else logs.configure
+        begin(settings, "gateway")
         app.state.gateway = GatewayState(
             settings, url, admin_digest, drain_file, impressions=metrics.impressions
         )

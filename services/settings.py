@@ -1,6 +1,7 @@
 """Settings: read once from the environment, handed down as one frozen object."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -87,6 +88,16 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log line that is written"
     )
+    log_to_stderr: bool = Field(
+        default=False,
+        description="Print log lines on stderr too, beside the files in home/run/logs",
+    )
+    connections_per_source: int = Field(
+        default=1000,
+        ge=0,
+        description="Connections that one address may hold open at once; 0: no limit, "
+        "for clients behind one load balancer",
+    )
 
     def export(self, redis_url: str) -> dict[str, str]:
         """Set and return the variables that ``feature_store.yaml`` and Feast's CLI read.
@@ -103,3 +114,10 @@ class Settings(BaseSettings):
         os.environ.update(variables)
         os.environ[nobody.SETTING] = self.nobody_ids
         return variables
+
+
+def tighten(home: Path) -> None:
+    """Close a state folder of a time when others could read it; one that is none stays as it is."""
+    if (home / "tenant.json").exists() and home.stat().st_mode & 0o077:
+        with suppress(PermissionError):  # somebody else's: they decide
+            home.chmod(home.stat().st_mode & 0o7700)

@@ -6,7 +6,6 @@ progress; it is removed when the model directory stands.
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import threading
@@ -23,6 +22,7 @@ import torch
 
 from feature_repo.errors import PortraitError
 from feature_repo.events import iso
+from training import local_ray
 from training.calibration import calibrate
 from training.config import RECIPES, ModelConfig, TrainConfig
 from training.devices import accelerator, one_thread
@@ -172,19 +172,11 @@ def train_with_ray(
     list
         The epochs' records; see `training.loop.Progress`.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    started = not ray.is_initialized()
-    if started:
-        address = os.environ.get("RAY_ADDRESS", "local")
-        own: dict[str, Any] = {}
-        if address == "local":
-            own = {"num_cpus": max(2, workers), "include_dashboard": False}
-        ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
-    try:
+    with local_ray.using(num_cpus=max(2, workers)):
         gpu = ray.cluster_resources().get("GPU", 0) >= workers
         trainer = TorchTrainer(
             train_loop_per_worker,
@@ -203,9 +195,6 @@ def train_with_ray(
         )
         with own_signals():
             trainer.fit()
-    finally:
-        if started:
-            ray.shutdown()
     kept = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
     return list(kept["progress"]["epochs"])
 

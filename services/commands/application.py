@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from feature_repo.errors import InvalidInputError, InvalidSettingError, PortraitError
-from services.settings import Settings
+from services.settings import Settings, tighten
 
 
 class OneLineErrors(TyperGroup):
@@ -68,13 +68,15 @@ def settings_with(**given: Any) -> Settings:
         Naming the setting, the value's fault and the variable to mend.
     """
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         raise InvalidSettingError(
             f"PORTRAIT_{name.upper()} or --{name.replace('_', '-')}: {first['msg']}"
         ) from None
+    tighten(settings.home)
+    return settings
 
 
 def moment(text: str) -> datetime:

@@ -25,6 +25,9 @@ def serve(
     replay_clock: Annotated[
         bool | None, typer.Option("--replay-clock", help="Take each event's time as now")
     ] = None,
+    log_to_stderr: Annotated[
+        bool | None, typer.Option("--log-to-stderr", help="Print log lines too")
+    ] = None,
     home: Home = None,
 ) -> None:
     """Start the HTTP service and stay until Ctrl-C.
@@ -34,12 +37,14 @@ def serve(
     """
     from services.hosting.serve import serve_forever
 
-    serve_forever(
+    code = serve_forever(
         settings_with(
             home=home, host=host, port=port, gateways=gateways, updaters=updaters, model=model,
-            replay_clock=replay_clock,
+            replay_clock=replay_clock, log_to_stderr=log_to_stderr,
         )
     )  # fmt: skip
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()

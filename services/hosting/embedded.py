@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import IO, Literal, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -162,7 +162,7 @@ class EmbeddedStore:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         # Two commands started at once must not both launch a server on one append-only file.
-        with (self._folder / "lock").open("w") as file:
+        with _private(self._folder / "lock", os.O_WRONLY) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -181,13 +181,15 @@ class EmbeddedStore:
         # The password goes through a file of mode 0600, never through the command line.
         _write_private(self._folder / "valkey.conf", self._configuration())
         log = self._folder / "server.log"
-        with log.open("ab") as output:
+        with _private(log, os.O_WRONLY | os.O_APPEND) as output:
             self._process = subprocess.Popen(
                 [str(server_binary()), str(self._folder / "valkey.conf")],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
+                env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
+                umask=0o077,
                 start_new_session=True,  # a terminal's Ctrl-C is for us: we end it when done
                 preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 - it only calls prctl
             )
@@ -296,6 +298,9 @@ def die_with(parent_pid: int) -> Callable[[], None]:
 
 
 def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
+    with _private(path, os.O_WRONLY | os.O_TRUNC) as file:
+        file.write(text.encode())
+
+
+def _private(path: Path, flags: int) -> IO[bytes]:
+    return os.fdopen(os.open(path, flags | os.O_CREAT, 0o600), "wb")

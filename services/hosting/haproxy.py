@@ -1,4 +1,4 @@
-"""A front door for Ray Serve's HAProxy: loopback only, and client headers cannot steer Serve.
+"""A front door for Ray Serve's HAProxy: it alone listens where others reach, within bounds.
 
 Ray writes HAProxy's configuration itself and leaves no setting for these. It does let us
 name the HAProxy binary: this module is run in that place, mends the configuration file and
@@ -10,12 +10,17 @@ import ctypes
 import os
 import re
 import select
+import shlex
 import shutil
 import signal
 import stat
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from services.settings import Settings
 
 STRIPPED_HEADERS: Final = (
     "x-request-timeout-seconds", "x-request-disconnect-disabled", "x-session-id",
@@ -44,45 +49,108 @@ _PROBLEMS: Final = {
 }  # fmt: skip
 """What HAProxy answers by itself: problem type, title, detail, hint (no quotes in them).
 
-Of a head that never ends or is over its buffer it says 408 or 400 in words of its own."""
+To what is no HTTP, and to a head that is too long or too slow, its parser answers 400 or 408 in
+words of its own, before any configuration is asked; that cannot be changed from outside."""
+LOG_SOCKET: Final = "proxy.sock"
+"""Where, below the private folder, HAProxy sends a line for each 5xx."""
+_LOG_FORMAT: Final = (
+    '{"event":"proxy_server_error","status":%ST,"request_id":"%[var(txn.id)]","method":"%HM",'
+    '"end":"%ts","level":"warning","timestamp":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]"}'
+)
 _PR_SET_PDEATHSIG: Final = 1
 _PID_FILE: Final = "haproxy.pid"
 
 
-def mended(config: str) -> str:
+@dataclass(frozen=True)
+class Door:
+    """How the front door is to stand: where it listens, and how far it opens.
+
+    Parameters
+    ----------
+    host
+        Address that clients reach; Serve itself knows loopback only.
+    per_source
+        Connections that one address may hold open; 0: no limit.
+    folder
+        Where its log socket is, `LOG_SOCKET`.
+    """
+
+    host: str
+    per_source: int
+    folder: Path
+
+    def bind(self, port: str) -> str:
+        """Return the line that has HAProxy listen.
+
+        Examples
+        --------
+        >>> Door("::", 0, Path()).bind("80"), Door("127.0.0.1", 0, Path()).bind("80")
+        ('    bind [::]:80', '    bind 127.0.0.1:80')
+        """
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"    bind {host}:{port}"
+
+
+def mended(config: str, door: Door) -> str:
     r"""Return HAProxy's configuration with its back doors closed.
 
     Examples
     --------
-    >>> print(mended("frontend prometheus\n    bind :9101\n"))
+    >>> print(mended("frontend prometheus\n    bind :9101\n", Door("127.0.0.1", 0, Path())))
     frontend prometheus
         bind 127.0.0.1:9101
     <BLANKLINE>
     """
     config = re.sub(r"^(\s*bind) (?:\*)?:(\d+)$", _private_bind, config, flags=re.MULTILINE)
     config = config.replace("mode 666 level admin", "mode 600 level admin")
+    # What Ray would have logged are lines with URLs, and so with users' ids.
+    config = re.sub(r"^ *log [^\n]* local0 info$", _no_log, config, flags=re.MULTILINE)
+    config = re.sub(r"^ *option httplog$", _no_log, config, flags=re.MULTILINE)
     # Ray turns every failure of a gateway into a bare 500; the contract has 503 and Retry-After.
     config = re.sub(r"^ *errorfile (502|503|504) .*$", _own_answer, config, flags=re.MULTILINE)
-    rules = "".join(f"    http-request del-header {name}\n" for name in STRIPPED_HEADERS)
-    rules += (
-        f"    timeout http-request {HEADER_TIMEOUT_S}s\n"
-        f"    timeout http-keep-alive {IDLE_TIMEOUT_S}s\n"
-        "    http-request del-header x-request-id "
-        "if !{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._:-]{1,128}$ }\n"
-        "    http-request set-var(txn.id) req.hdr(x-request-id)\n"
-        "    http-request set-var(txn.id) uuid() if !{ var(txn.id) -m len gt 0 }\n"
-        "    http-request set-var(txn.path) path,json(utf8s)\n"
-        f"    http-request return status 413 {_problem(413)} "
-        f"if {{ req.hdr_val(content-length) gt {MAX_CONTENT_LENGTH} }}\n"
-        f"    http-request return status 431 {_problem(431)} "
-        f"if {{ req.hdrs,length gt {MAX_HEADER_BYTES} }}\n"
-    )
     return re.sub(
-        r"^(frontend http_frontend\n\s*bind [^\n]*\n)",
-        lambda match: match.group(1) + rules,
+        r"^(frontend http_frontend\n)\s*bind [^\n]*:(\d+)\n",
+        lambda match: f"{match.group(1)}{door.bind(match.group(2))}\n{_rules(door)}",
         config,
         flags=re.MULTILINE,
     )
+
+
+def _rules(door: Door) -> str:
+    rules = []
+    if door.per_source:
+        rules = [
+            "stick-table type ipv6 size 100k expire 60s store conn_cur",
+            "tcp-request connection track-sc0 src",
+            f"tcp-request connection reject if {{ sc0_conn_cur gt {door.per_source} }}",
+        ]
+    rules += [
+        *(f"http-request del-header {name}" for name in STRIPPED_HEADERS),
+        f"timeout http-request {HEADER_TIMEOUT_S}s",
+        f"timeout http-keep-alive {IDLE_TIMEOUT_S}s",
+        f"log {door.folder / LOG_SOCKET} len 2048 format raw local0 err",
+        f"log-format {_quoted(_LOG_FORMAT)}",
+        "http-request del-header x-request-id "
+        "if !{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._:-]{1,128}$ }",
+        "unique-id-format %[uuid()]",
+        "http-request set-header x-request-id %[unique-id] if !{ req.hdr(x-request-id) -m found }",
+        "http-request set-var(txn.id) req.hdr(x-request-id)",
+        "http-request set-var(txn.path) path,json(utf8s)",
+        "http-after-response set-log-level err if { status ge 500 }",
+        f"http-request return status 413 {_problem(413)} "
+        f"if {{ req.hdr_val(content-length) gt {MAX_CONTENT_LENGTH} }}",
+        f"http-request return status 431 {_problem(431)} "
+        f"if {{ req.hdrs,length gt {MAX_HEADER_BYTES} }}",
+    ]
+    return "".join(f"    {rule}\n" for rule in rules)
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'"
+
+
+def _no_log(match: re.Match[str]) -> str:
+    return ""
 
 
 def _own_answer(match: re.Match[str]) -> str:
@@ -105,8 +173,15 @@ def _private_bind(match: re.Match[str]) -> str:
     return f"{match.group(1)} 127.0.0.1:{match.group(2)}"
 
 
-def write_launcher(folder: Path) -> Path:
+def write_launcher(folder: Path, settings: "Settings") -> Path:
     """Write the script that Ray runs as HAProxy and return its path.
+
+    Parameters
+    ----------
+    folder
+        The private folder.
+    settings
+        ``host`` and ``connections_per_source`` are read.
 
     Raises
     ------
@@ -123,9 +198,11 @@ def write_launcher(folder: Path) -> Path:
     if real is None:
         raise NotFoundError("there is no HAProxy: run `make setup` (ray[serve] brings it)")
     launcher = folder / "haproxy"
-    launcher.write_text(
-        f'#!/bin/sh\nexec "{sys.executable}" -S -E "{Path(__file__).resolve()}" "{real}" "$@"\n'
-    )
+    ours = [
+        sys.executable, "-S", "-E", str(Path(__file__).resolve()), str(real), settings.host,
+        str(settings.connections_per_source), str(folder),
+    ]  # fmt: skip
+    launcher.write_text(f'#!/bin/sh\nexec {shlex.join(ours)} "$@"\n')
     launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
     return launcher
 
@@ -153,9 +230,9 @@ def drain(folder: Path, timeout_s: float) -> None:
 
 def main(arguments: list[str]) -> None:
     """Mend the configuration named by ``-f`` and become HAProxy."""
-    real, rest = arguments[0], arguments[1:]
+    real, host, per_source, folder, *rest = arguments
     path = Path(rest[rest.index("-f") + 1])
-    path.write_text(mended(path.read_text()))
+    path.write_text(mended(path.read_text(), Door(host, int(per_source), Path(folder))))
     path.with_name(_PID_FILE).write_text(str(os.getpid()))
     # Should the actor that manages HAProxy be killed, HAProxy must not outlive it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -16,18 +16,21 @@ from services.hosting.embedded import free_port
 from services.hosting.haproxy import write_launcher
 from services.http import api_keys
 from services.settings import Settings
+from training import local_ray
 
 APPLICATION: Final = "portrait"
 _OBJECT_STORE_BYTES: Final = 80 * 1024 * 1024
 
 
-def environment(settings: Settings, folder: Path) -> None:
+def environment(settings: Settings, folder: Path, more: Mapping[str, str]) -> None:
     """Set what Ray and Serve read from the environment, before either is imported.
 
     Parameters
     ----------
     folder
         Private folder for sockets and configuration; its path must be short.
+    more
+        Further variables for every process of the service.
     """
     taken = {settings.port}
 
@@ -39,12 +42,14 @@ def environment(settings: Settings, folder: Path) -> None:
 
     variables = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_launcher(folder)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_launcher(folder, settings)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        # Nobody reads these, and each request would cost a line to the actor that reads them.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_METRICS_PORT": port(),
         "RAY_SERVE_HAPROXY_STATS_PORT": port(),
         # Where HAProxy turns while no gateway is up: with Serve's fixed default, two services
@@ -59,7 +64,6 @@ def environment(settings: Settings, folder: Path) -> None:
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray's own ports listen on all interfaces; without the token nobody gets past them.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -67,6 +71,7 @@ def environment(settings: Settings, folder: Path) -> None:
         **dict.fromkeys(
             ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TORCH_NUM_THREADS"), "1"
         ),
+        **more,
     }
     os.environ.update(variables)
     os.environ.pop("RAY_ADDRESS", None)
@@ -74,17 +79,11 @@ def environment(settings: Settings, folder: Path) -> None:
 
 def start_ray(folder: Path) -> None:
     """Start a Ray of our own; call `environment` first."""
-    import ray
-
-    ray.init(
-        address="local",
+    local_ray.start(
         num_cpus=max(2, len(os.sched_getaffinity(0))),
-        include_dashboard=False,
-        log_to_driver=False,
         logging_level="error",
         object_store_memory=_OBJECT_STORE_BYTES,
         _temp_dir=str(folder / "ray"),
-        _node_ip_address="127.0.0.1",
     )
 
 
@@ -111,7 +110,8 @@ def start_application(settings: Settings, url: str, drain_file: Path) -> None:
     arguments = settings.model_dump(mode="json", exclude={"api_key", "redis_url"})
     with _quiet():
         serve.start(
-            http_options={"host": settings.host, "port": settings.port},
+            # HAProxy alone is where others reach: see `services.hosting.haproxy`.
+            http_options={"host": local_ray.LOOPBACK, "port": settings.port},
             logging_config={"enable_access_log": False, "log_level": "WARNING"},
         )
         application = build(

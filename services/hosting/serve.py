@@ -5,12 +5,9 @@ whoever needs a service for a while (demo, bench, tests). Nothing is left behind
 Ctrl-C, SIGTERM or a failed start; what ``kill -9`` leaves in /tmp, the next start removes.
 """
 
-import contextlib
 import ipaddress
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,52 +16,79 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-import httpx2
 import redis
+import structlog
+from pydantic import SecretStr
 
 from feature_repo.connection import connect as connect_store
 from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavailableError
 from services.client import Client
-from services.hosting.embedded import connect, die_with
-from services.hosting.haproxy import drain
+from services.hosting import child
+from services.hosting.child import base_url, wait_until_ready
+from services.hosting.embedded import connect
+from services.hosting.haproxy import LOG_SOCKET, drain
 from services.hosting.ray_runtime import environment, start_application, start_ray, stop_ray
+from services.hosting.supervisor import KEY_VARIABLE, LOST, say, supervise
 from services.http import api_keys
-from services.logs import configure, hush_feast
+from services.log_lines import STDERR_VARIABLE, taken
+from services.logs import configure, file_writer, hush_feast
 from services.recommend import rule_book
-from services.settings import Settings
+from services.settings import Settings, tighten
 from services.signals import Signals
+from training import local_ray
 
-READY_TIMEOUT_S: Final = 90.0
-STOP_TIMEOUT_S: Final = 40.0
 DRAIN_NOTICE_S: Final = 1.0
 """For so long the service still answers after readiness has turned to 503."""
 DRAIN_S: Final = 6.0
 """For so long, at most, requests in flight may go on after that (HAProxy itself gives them 5 s)."""
 
+_log = structlog.get_logger(__name__)
 
-def serve_forever(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM.
+
+class RayLost(Exception):  # noqa: N818 - no fault of ours, and nothing to catch
+    """A process that Ray cannot be without has ended."""
+
+
+def serve_forever(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM, in a process of its own that is started again when lost.
+
+    Returns
+    -------
+    int
+        Exit code; see `services.hosting.supervisor`.
 
     Raises
     ------
     InvalidSettingError
         If the host is reachable from outside and no API key is set, or the port is taken.
-    StoreUnavailableError
-        If the store does not answer, or the service does not come up.
     """
     check(settings)
-    if "ray" in sys.modules:
-        # Serve reads its settings when first imported: a process that has used Ray for
-        # something else cannot change them any more, a new one can.
-        with Signals() as signals, _child(settings, None):
-            signals.wait()
-        return
+    configure(settings, "supervisor")
+    return supervise(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Serve in this process until SIGINT or SIGTERM.
+
+    Raises
+    ------
+    InvalidSettingError
+        See `serve_forever`.
+    StoreUnavailableError
+        If the store does not answer, or the service does not come up.
+    RayLost
+        If Ray has ended; what ran on it is killed.
+    """
+    check(settings)
     with Signals() as signals, _service(settings, signals) as key:
         if key is not None:
-            _say(f"API key (admin): {key}")
-        _say(f"serving on {base_url(settings)} — docs at {base_url(settings)}/docs, Ctrl-C ends")
-        signals.wait()
-        _say("stopping")
+            say(f"API key (admin): {key}")
+        say(f"serving on {base_url(settings)} — docs at {base_url(settings)}/docs, Ctrl-C ends")
+        ended = signals.wait(local_ray.vital())
+        if ended is not None:
+            _log.error("ray_lost", process=ended)
+            raise RayLost(f"Ray's {ended} has ended, and with it the service")
+        say("stopping")
 
 
 @contextmanager
@@ -79,15 +103,14 @@ def running(settings: Settings, *, code: Path | None = None) -> Iterator[Client]
         Folder with other packages of the same names, which run in place of these.
     """
     check(settings)
-    key = settings.api_key.get_secret_value() if settings.api_key else api_keys.generate()
-    with _child(settings, key, code), Client(base_url(settings), key) as client:
-        yield client
-
-
-def base_url(settings: Settings) -> str:
-    """Return the URL that a client on this machine uses."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    if settings.api_key is None:
+        settings = settings.model_copy(update={"api_key": SecretStr(api_keys.generate())})
+    key = settings.api_key.get_secret_value()
+    log = settings.home / "run" / "serve.log"
+    with child.started(settings, {}, code=code, log=log) as process:
+        wait_until_ready(settings, process)
+        with Client(base_url(settings), key) as client:
+            yield client
 
 
 def check(settings: Settings) -> None:
@@ -129,29 +152,64 @@ def _is_loopback(host: str) -> bool:
 @contextmanager
 def _service(settings: Settings, signals: Signals) -> Iterator[str | None]:
     """Bring everything up, yield the generated key if there is one, take everything down."""
-    configure(settings.log_level)
+    tighten(settings.home)
+    configure(settings, "serve")
     with ExitStack() as stack:
         url = stack.enter_context(connect(settings))
         settings.export(url)
         generated = _prepare_store(settings, url)
         folder = stack.enter_context(_run_folder(settings))
-        environment(settings, folder)
-        stack.callback(stop_ray)
-        start_ray(folder)
+        environment(settings, folder, stack.enter_context(_lines(settings, folder)))
+        stack.enter_context(_ray(folder))
         signals.arm()
         drain_file = folder / "draining"
         start_application(settings, url, drain_file)
         signals.arm()
-        _wait_until_ready(settings, None)
-        stack.callback(_announce_end, drain_file)
+        wait_until_ready(settings, None)
+        stack.enter_context(_announced_end(drain_file))
         yield generated
 
 
-def _announce_end(drain_file: Path) -> None:
+@contextmanager
+def _lines(settings: Settings, folder: Path) -> Iterator[dict[str, str]]:
+    """Take the lines of HAProxy and, if wanted, of the replicas; yield variables for these."""
+    with ExitStack() as stack:
+        write = stack.enter_context(file_writer(settings, "proxy"))
+
+        def note(line: str) -> None:
+            write(line)
+            if settings.log_to_stderr:
+                say(line)
+
+        stack.enter_context(taken(folder / LOG_SOCKET, note))
+        if not settings.log_to_stderr:
+            yield {}
+            return
+        stack.enter_context(taken(folder / "stderr.sock", say))
+        yield {STDERR_VARIABLE: str(folder / "stderr.sock")}
+
+
+@contextmanager
+def _ray(folder: Path) -> Iterator[None]:
+    try:
+        start_ray(folder)
+        yield
+    except RayLost:
+        local_ray.kill()
+        raise
+    except BaseException:
+        stop_ray()
+        raise
+    stop_ray()
+
+
+@contextmanager
+def _announced_end(drain_file: Path) -> Iterator[None]:
     """Let readiness fail before anything stops, so that load balancers turn away.
 
     Then take no more connections, and let the requests in flight be answered.
     """
+    yield
     drain_file.touch()
     time.sleep(DRAIN_NOTICE_S)
     drain(drain_file.parent, DRAIN_S)
@@ -171,7 +229,7 @@ def _prepare_store(settings: Settings, url: str) -> str | None:
     generated = None
     try:
         if settings.api_key is None:
-            generated = api_keys.generate()
+            generated = os.environ.get(KEY_VARIABLE) or api_keys.generate()
             api_keys.register(client, generated, name="generated", scope="admin")
         catalogue.load_archive(client, settings.home)
         if not client.exists(popularity.KEY):
@@ -203,76 +261,22 @@ def _run_folder(settings: Settings) -> Iterator[Path]:
         note.unlink(missing_ok=True)
 
 
-def _wait_until_ready(settings: Settings, process: "subprocess.Popen[bytes] | None") -> None:
-    deadline_s = time.monotonic() + READY_TIMEOUT_S
-    with httpx2.Client(base_url=base_url(settings), timeout=2) as client:
-        while True:
-            with contextlib.suppress(httpx2.TransportError):
-                if client.get("/health/ready").status_code == 200:
-                    return
-            ended = process is not None and process.poll() is not None
-            if ended or time.monotonic() > deadline_s:
-                raise StoreUnavailableError(
-                    f"the service did not come up within {READY_TIMEOUT_S:.0f} s: "
-                    f"see {settings.home / 'run' / 'serve.log'}, and run `portrait doctor`"
-                )
-            time.sleep(0.05)
-
-
-@contextmanager
-def _child(settings: Settings, key: str | None, code: Path | None = None) -> Iterator[None]:
-    variables = {
-        f"PORTRAIT_{name.upper()}": str(value)
-        for name, value in settings.model_dump(mode="json", exclude={"api_key"}).items()
-        if value is not None
-    }
-    if key is None and settings.api_key is not None:
-        key = settings.api_key.get_secret_value()
-    if key is not None:
-        variables["PORTRAIT_API_KEY"] = key
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PORTRAIT_"))}
-    if code is not None:
-        variables["PYTHONPATH"] = str(code)  # Ray's workers inherit it
-    log = settings.home / "run" / "serve.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        # With a key of our own there is nothing to print; without, the child prints it.
-        output = None if key is None else stack.enter_context(log.open("wb"))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.hosting.serve"],
-            env=kept | variables,
-            cwd=code,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT if output is not None else None,
-            start_new_session=True,  # Ctrl-C is for us; the child is then ended in order
-            preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 - it only calls prctl
-        )
-        stack.callback(_end, process)
-        _wait_until_ready(settings, process)
-        yield
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
 def main() -> None:
-    """Serve with the settings of the environment; a failure is one line and exit code 1."""
+    """Serve with the settings of the environment; a failure is one line and exit code 1.
+
+    Should Ray be lost, everything else is ended in order, and the exit code is `LOST`.
+    """
+    os.umask(0o077)
     try:
-        serve_forever(Settings())
+        serve(Settings())
     except PortraitError as error:
-        _say(f"portrait: {error}")
+        say(f"portrait: {error}")
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except RayLost as error:
+        say(f"portrait: {error}")
+        os._exit(LOST)  # at an orderly exit Ray would wait for what is gone
 
 
 if __name__ == "__main__":

@@ -154,16 +154,18 @@ class Frame:
                     await self._app(scope, bounded, tagged)
         except Exception as error:  # noqa: BLE001 - the last resort: an answer, the cause in the log
             if isinstance(error, TimeoutError) and bound.expired():
-                _log.warning(
-                    "request_overtime", request_id=request_id, path=slashes.shown(scope["path"])
-                )
+                _log.warning("request_overtime", request_id=request_id, exc_info=error)
                 detail = f"there was no answer within {self._timeout_s:g} s"
                 await refuse(Problem("overtime", detail, headers={"retry-after": "1"}))
             else:
                 _log.exception("request_failed", request_id=request_id)
                 await refuse(Problem("internal", "the server failed on this request"))
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path", "other")  # its template: no id in it
+            if status >= 500:
+                _log.warning(
+                    "server_error", request_id=request_id, status=status, route=route, method=method
+                )
             self._metrics.requests.labels(method, route, str(status)).inc()
             self._metrics.seconds.labels(method, route).observe(time.perf_counter() - started_s)
 

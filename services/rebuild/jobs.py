@@ -26,7 +26,7 @@ from services import models
 from services.rebuild.refold import refold
 from services.settings import Settings
 from services.transition import Transition
-from training.own_signals import own_signals
+from training import local_ray
 
 INLINE_USERS: Final = 400
 """Up to so many users one process is quicker than starting Ray."""
@@ -152,24 +152,9 @@ def _ray() -> Iterator[int]:
     """Use the Ray there is (or that RAY_ADDRESS names), or one of our own for the while."""
     import ray
 
-    started = not ray.is_initialized()
-    with own_signals():
-        if started:
-            address = os.environ.get("RAY_ADDRESS", "local")
-            own: dict[str, Any] = {}
-            if address == "local":
-                own = {
-                    "num_cpus": len(os.sched_getaffinity(0)),
-                    "include_dashboard": False,
-                    "object_store_memory": _OBJECT_STORE_BYTES,
-                    "_node_ip_address": "127.0.0.1",
-                }
-            ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
-    try:
+    own = {"num_cpus": len(os.sched_getaffinity(0)), "object_store_memory": _OBJECT_STORE_BYTES}
+    with local_ray.using(**own):
         yield max(1, int(ray.cluster_resources().get("CPU", 1)))
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def _snapshot(rows: dict[str, LiveState]) -> pa.Table:

@@ -304,10 +304,10 @@ class Updater:
     """
 
     def __init__(self, settings: Settings, url: str) -> None:
-        from services.logs import configure
+        from services import replica
         from services.models import transition
 
-        configure(settings.log_level)
+        replica.begin(settings, "updater")
         self._loop = UpdaterLoop(settings, url, transition(settings))
         heap.settle()
         self._thread = threading.Thread(target=self._loop.run, name="updater", daemon=True)

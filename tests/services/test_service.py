@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import orjson
 import psutil
 import pytest
 import redis
+from store_nodes import wait_until
 
 from feature_repo import explicit
 from feature_repo.archive import Archive
@@ -31,11 +33,15 @@ USERS = 40
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     home = tmp_path_factory.mktemp("service")
-    return Settings(
-        home=home, redis_url=None, port=free_port(), archive_every_s=1, api_key="k-test"
-    )
+    before = os.umask(0o077)  # as the command line does, whose part this module plays
+    try:
+        yield Settings(
+            home=home, redis_url=None, port=free_port(), archive_every_s=1, api_key="k-test"
+        )
+    finally:
+        os.umask(before)
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +114,71 @@ def test_a_rebuild_beside_the_running_service_changes_nothing(
     assert answer["profile"]["version"] == EVENTS // USERS + 2
 
 
-def test_what_listens_for_clients_listens_on_loopback(client: Client, settings: Settings) -> None:
+def test_everything_that_listens_listens_on_loopback(client: Client, settings: Settings) -> None:
     assert client.ready()
-    front = {settings.port}
-    for process in psutil.Process().children(recursive=True):
-        if process.name() in {"haproxy", "valkey-server"}:
-            found = [c.laddr for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
-            assert {address.ip for address in found} == {"127.0.0.1"}
-            front -= {address.port for address in found}
-    assert not front
-    assert (settings.home / "store").stat().st_mode & 0o777 == 0o700
+    tree = psutil.Process().children(recursive=True)
+    names = {process.name() for process in tree}
+    assert {"gcs_server", "raylet", "haproxy", "valkey-server", "ray::DashboardAgent"} <= names
+    found = listeners({process.pid for process in tree})
+    assert settings.port in {port for _, port in found}
+    assert {address for address, _ in found if not address.is_loopback} == set()
+
+
+def listeners(pids: set[int]) -> set[tuple[IPv4Address | IPv6Address, int]]:
+    """Return where these processes listen for TCP, as the kernel has it."""
+    inodes = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            inodes |= {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                number, port = fields[1].split(":")
+                words = [number[n : n + 8] for n in range(0, len(number), 8)]
+                address = ip_address(b"".join(bytes.fromhex(word)[::-1] for word in words))
+                mapped = getattr(address, "ipv4_mapped", None)
+                found.add((mapped or address, int(port, 16)))
+    return found
+
+
+def test_nobody_else_may_read_what_is_kept(client: Client, settings: Settings) -> None:
+    shop = settings.home.parent / "shop.ndjson"
+    shop.write_text(
+        '{"type":"login","user_id":"u","id":"1","time":"2024-01-01T00:00:00Z"}\n{"user_id":"u"}\n'
+    )
+    home = settings.home.parent / "imported"
+    command = [sys.executable, "-c", "from services.cli import main; main()", "import", "file"]
+    variables = os.environ | {"PORTRAIT_HOME": str(home)}
+    subprocess.run([*command, str(shop)], env=variables, check=True, capture_output=True)
+    assert client.ready()
+    for top in (home, settings.home):
+        paths = [top, *top.rglob("*")]
+        assert len(paths) > 10
+        open_ = [path for path in paths if not path.is_symlink() and path.stat().st_mode & 0o077]
+        assert open_ == []
+
+
+def test_no_log_holds_the_id_of_a_user(client: Client, settings: Settings) -> None:
+    user = "tell-tale-4711"
+    client.post_event({"type": "login", "user_id": user}, return_profile=True)
+    statuses = [
+        client.http.get(path).status_code
+        for path in (
+            f"/v1/users/{user}/profile", f"/v1/users/{user}x/profile",
+            f"/v1/users/{user}/profile?view={user}", f"/{user}",
+            f"/v1/users/{user}/recommendations",
+        )
+    ]  # fmt: skip
+    assert statuses == [200, 404, 422, 404, 200]
+    folder = Path((settings.home / "run" / "folder").read_text().split(" ", 1)[1])
+    logs = [*(settings.home / "run").rglob("*.log"), *(folder / "ray").resolve().rglob("logs/**/*")]
+    names = {path.name for path in logs}
+    assert {"gateway-0.log", "updater-0.log", "proxy-0.log", "serve-0.log"} <= names
+    assert any(name.startswith("replica_portrait_Gateway") for name in names)
+    telling = [path for path in logs if path.is_file() and user.encode() in path.read_bytes()]
+    assert telling == []
 
 
 def test_two_services_on_a_machine_do_not_answer_for_each_other(
@@ -130,6 +191,12 @@ def test_two_services_on_a_machine_do_not_answer_for_each_other(
             receipt = each.post_event(event)["receipt"]
             shown = each.events("two-services", after=receipt)["events"]
             assert [event["id"] for event in shown] == [each.base_url]
+        # At the end of its life: without Ray's own processes it ends at once, with everything.
+        owner, _, folder = (tmp_path / "run" / "folder").read_text().partition(" ")
+        kill_gcs(int(owner))
+        wait_until(lambda: not Path(folder).exists(), "the end of the service")
+        wait_until(lambda: not [x for x in command_lines() if folder in x], "the end of Ray")
+    assert b"Ray's gcs_server has ended" in (tmp_path / "run" / "serve.log").read_bytes()
 
 
 def test_a_replica_killed_hard_is_replaced(client: Client) -> None:
@@ -179,6 +246,11 @@ def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_hosts_that_others_reach_need_a_key() -> None:
     with pytest.raises(InvalidSettingError, match="PORTRAIT_API_KEY"):
         check(Settings(host="0.0.0.0", port=free_port(), api_key=None))
+
+
+def kill_gcs(owner: int) -> None:
+    tree = psutil.Process(owner).children(recursive=True)
+    next(one for one in tree if one.name() == "gcs_server").kill()
 
 
 def live_rows(settings: Settings, entities: list[str]) -> list[Any]:

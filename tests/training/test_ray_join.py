@@ -11,7 +11,7 @@ import pytest
 from feature_repo import point_in_time
 from feature_repo.archive import write_part
 from feature_repo.point_in_time import Parts
-from training import ray_join
+from training import local_ray, ray_join
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MOMENT = pa.timestamp("us", "UTC")
@@ -19,12 +19,11 @@ MOMENT = pa.timestamp("us", "UTC")
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
-    import ray
+    with local_ray.using(num_cpus=2):
+        import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    yield
-    ray.shutdown()
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield
 
 
 def moments_of(random: np.random.Generator, rows: int) -> pa.Array:

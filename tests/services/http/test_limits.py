@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from feature_repo.entity import partition_of
 from services.hosting.embedded import free_port
-from services.hosting.haproxy import STRIPPED_HEADERS, mended
+from services.hosting.haproxy import STRIPPED_HEADERS, Door, mended
 from services.http.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from services.http.middleware import Frame, Metrics
 from services.log.keys import log_key
@@ -304,7 +304,8 @@ def front(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder, port = tmp_path_factory.mktemp("haproxy"), free_port()
     (folder / "500.http").write_text("HTTP/1.1 500 Internal Server Error\r\n\r\n")
     path = folder / "haproxy.cfg"
-    path.write_text(mended(CONFIG.format(folder=folder, port=port, gateway=api.port)))
+    config = CONFIG.format(folder=folder, port=port, gateway=api.port)
+    path.write_text(mended(config, Door("127.0.0.1", 0, folder)))
     process = subprocess.Popen([get_haproxy_binary(), "-f", str(path)])
     try:
         wait_for(lambda: listens(port))
