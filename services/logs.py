@@ -15,9 +15,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import structlog
 
@@ -75,7 +76,11 @@ def file_writer(settings: Settings, name: str) -> Iterator[Callable[[str], None]
     """Yield a function that writes a line to a file such as `configure` makes."""
     file = _PrivateFile(folder(settings.home), name)
     try:
-        yield lambda line: file.handle(logging.makeLogRecord({"msg": line}))
+
+        def write(line: str) -> None:
+            file.handle(logging.makeLogRecord({"msg": line}))
+
+        yield write
     finally:
         file.close()
 
@@ -102,7 +107,7 @@ class _PrivateFile(RotatingFileHandler):
                 break
         super().__init__(folder / f"{name}-{number}.log", maxBytes=MAX_BYTES, backupCount=KEPT)
 
-    def _open(self) -> IO[Any]:
+    def _open(self) -> TextIOWrapper:
         return open(self.baseFilename, "a", encoding="utf-8", opener=_private)
 
     def close(self) -> None:

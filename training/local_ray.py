@@ -32,7 +32,7 @@ def start(**given: Any) -> None:
     os.environ.setdefault(_TOKEN, secrets.token_hex(32))
     import ray
     from ray._private import services
-    from ray._raylet import Config
+    from ray._raylet import Config  # type: ignore[attr-defined]
 
     Config.initialize("")  # has the mode read anew, should Ray have been imported before
     # Ray takes loopback for a mistake and puts the machine's address in its place, and a Ray

@@ -103,9 +103,8 @@ def running(settings: Settings, *, code: Path | None = None) -> Iterator[Client]
         Folder with other packages of the same names, which run in place of these.
     """
     check(settings)
-    if settings.api_key is None:
-        settings = settings.model_copy(update={"api_key": SecretStr(api_keys.generate())})
-    key = settings.api_key.get_secret_value()
+    key = settings.api_key.get_secret_value() if settings.api_key else api_keys.generate()
+    settings = settings.model_copy(update={"api_key": SecretStr(key)})
     log = settings.home / "run" / "serve.log"
     with child.started(settings, {}, code=code, log=log) as process:
         wait_until_ready(settings, process)

@@ -161,13 +161,16 @@ class Frame:
                 _log.exception("request_failed", request_id=request_id)
                 await refuse(Problem("internal", "the server failed on this request"))
         finally:
-            route = getattr(scope.get("route"), "path", "other")  # its template: no id in it
-            if status >= 500:
-                _log.warning(
-                    "server_error", request_id=request_id, status=status, route=route, method=method
-                )
-            self._metrics.requests.labels(method, route, str(status)).inc()
-            self._metrics.seconds.labels(method, route).observe(time.perf_counter() - started_s)
+            self._note(scope, method, request_id, status, time.perf_counter() - started_s)
+
+    def _note(self, scope: Scope, method: str, request_id: str, status: int, took_s: float) -> None:
+        route = getattr(scope.get("route"), "path", "other")  # its template: no id in it
+        if status >= 500:
+            _log.warning(
+                "server_error", request_id=request_id, status=status, route=route, method=method
+            )
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.seconds.labels(method, route).observe(took_s)
 
     async def _admit(self, scope: Scope, headers: Headers) -> Problem | None:
         if any(route.matches(scope)[0] is Match.FULL for route in self._open):
