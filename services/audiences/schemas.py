@@ -133,8 +133,9 @@ SCHEMA: Final[dict[int | str, Any]] = {
 }
 TRAITS: Final[dict[int | str, Any]] = {
     200: said(AudienceTraits, "Traits", {"traits": [
-        {"name": "lifecycle", "kind": "text", "meaning": "Stage of the life cycle",
-         "values": ["active"], "realtime": True}]})
+        {"name": "lifecycle.stage", "kind": "text",
+         "meaning": "recency against the user's own gap between orders",
+         "values": ["visitor", "new", "active", "at_risk", "lapsed"], "realtime": True}]})
 }  # fmt: skip
 PREVIEW: Final[dict[int | str, Any]] = {200: said(Preview, "How many", _PREVIEW)}
 MEMBERS: Final[dict[int | str, Any]] = {
