@@ -31,8 +31,40 @@ def test_compose_starts_commands_that_exist(compose: dict[str, Any]) -> None:
 
 
 def test_compose_sets_only_settings_that_exist(compose: dict[str, Any]) -> None:
-    for service in compose["services"].values():
-        assert set(service.get("environment", {})) <= VARIABLES
+    for name, service in compose["services"].items():
+        if name != "redis":
+            assert set(service.get("environment", {})) <= VARIABLES
+
+
+def test_compose_redis_has_a_password_and_no_port(compose: dict[str, Any]) -> None:
+    redis = compose["services"]["redis"]
+    assert "ports" not in redis
+    assert 'requirepass $$REDIS_PASSWORD" | redis-server - ' in redis["command"]
+    assert redis["environment"]["REDIS_PASSWORD"].startswith("${REDIS_PASSWORD:?")
+    url = compose["services"]["service"]["environment"]["PORTRAIT_REDIS_URL"]
+    assert url.startswith("redis://:${REDIS_PASSWORD:?")
+
+
+def test_images_are_pinned_and_run_without_privileges(compose: dict[str, Any]) -> None:
+    text = (INFRA / "Dockerfile").read_text()
+    images = [
+        compose["services"]["redis"]["image"],
+        *re.findall(r"^FROM (\S+)", text, re.MULTILINE),
+    ]
+    assert [image for image in images if not re.search(r":\d+\.\d+\.\d+", image)] == []
+    lines = text.splitlines()
+    assert lines.index("USER portrait") > max(n for n, x in enumerate(lines) if x.startswith("RUN"))
+    assert "/health/live" in text.partition("HEALTHCHECK")[2]
+
+
+def test_the_image_gets_what_it_copies_and_no_more() -> None:
+    text = (INFRA / "Dockerfile").read_text()
+    copied = {
+        name for line in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE) for name in line.split()
+    }
+    ignored = (INFRA.parent / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
 
 
 def test_compose_redis_refuses_to_evict(compose: dict[str, Any]) -> None:
