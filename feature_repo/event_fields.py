@@ -6,21 +6,20 @@ Belongs here: rules that one value keeps by itself. What a whole event needs is 
 
 import math
 from datetime import datetime
-from functools import lru_cache
 from typing import Annotated, Any, Final
-from zoneinfo import available_timezones
 
 import orjson
 from pydantic import AfterValidator, Field, StringConstraints
 
+from feature_repo import zones
 from feature_repo.nobody import check_person
 
 MAX_PROPERTIES_BYTES: Final = 8 * 1024
 MAX_PROPERTIES_DEPTH: Final = 4
 
 _TIME_FORMS: Final = "time must be RFC 3339 with an offset, or epoch seconds or milliseconds"
-_EARLIEST_MS: Final = 0
-_LATEST_MS: Final = 4_102_444_800_000  # 2100-01-01
+EARLIEST_MS: Final = 0
+LATEST_MS: Final = 4_102_444_800_000  # 2100-01-01
 _MILLIS_FROM: Final = 1e11  # smaller numbers are seconds
 _HUGE: Final = 10**300  # whole numbers from here on are not turned into floats
 
@@ -30,7 +29,7 @@ Text = Annotated[str, StringConstraints(max_length=256)]
 LongText = Annotated[str, StringConstraints(max_length=2048)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 Category = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e12, le=1e12)]
+Value = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e12)]
 Amount = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e9)]
 
 
@@ -56,24 +55,19 @@ def parse_time(value: Any) -> int:
         return parse_time(parsed)
     else:
         raise ValueError(_TIME_FORMS)  # noqa: TRY004 - Pydantic reports a ValueError
-    if not _EARLIEST_MS <= millis <= _LATEST_MS:
+    if not EARLIEST_MS <= millis <= LATEST_MS:
         for unit, per_milli in (("microseconds", 1e3), ("nanoseconds", 1e6)):
-            if _MILLIS_FROM <= millis / per_milli <= _LATEST_MS:
+            if _MILLIS_FROM <= millis / per_milli <= LATEST_MS:
                 raise ValueError(f"time looks like {unit}: send seconds or milliseconds")
         raise ValueError("time must lie between 1970-01-01 and 2100-01-01")
     return round(millis)
 
 
 def check_tz(value: str) -> str:
-    """Return the name of a time zone as it came; refuse one that IANA does not know."""
-    if value not in _timezones():
+    """Return the name of a time zone as it came; refuse one that not every reader knows."""
+    if value not in zones.known():
         raise ValueError(f"{value[:64]!r} is not an IANA time zone such as Europe/Berlin")
     return value
-
-
-@lru_cache(maxsize=1)
-def _timezones() -> frozenset[str]:
-    return frozenset(available_timezones())
 
 
 def check_properties(value: dict[str, Any]) -> dict[str, Any]:

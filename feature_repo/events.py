@@ -30,9 +30,9 @@ from feature_repo.event_fields import (
     Currency,
     Id,
     LongText,
-    Number,
     Person,
     Text,
+    Value,
     check_properties,
     check_tz,
     parse_time,
@@ -123,7 +123,7 @@ class Event(BaseModel):
     session_id: Id | None = None
     items: Annotated[list[EventItem], Field(max_length=MAX_ITEMS)] = []
     order_id: Id | None = None
-    value: Number | None = None
+    value: Value | None = None
     currency: Currency | None = None
     coupon: Text | None = None
     query: LongText | None = None

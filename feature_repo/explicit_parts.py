@@ -225,12 +225,12 @@ class Orders(Days):
     Attributes
     ----------
     count, refunds
-        Orders (an event that repeats the last ``order_id`` continues that order; one that
-        repeats an earlier one counts as new); refund events.
+        Orders (an event that repeats an ``order_id`` of `recent` tells of that order again);
+        refund events.
     lines
         Order lines of all orders.
     last_id
-        ``order_id`` of the last order.
+        No longer used; kept so that older rows are read.
     first_at, last_at
         Epoch seconds of the first and the last order.
     spend
@@ -243,6 +243,8 @@ class Orders(Days):
         Decayed with a half-life of 112 days, as of ``last_at``: lines with a price
         (millionths) and the sum of their unit prices (thousandths); lines with a discount or
         coupon (millionths); money before discounts and discounts (thousandths).
+    recent
+        The last purchase events, for orders that are told again; see `order_memory`.
     """
 
     count: int = 0
@@ -259,6 +261,7 @@ class Orders(Days):
     promoted_lines: int = 0
     gross: int = 0
     discount: int = 0
+    recent: bytes = b""
 
     @property
     def gaps_s(self) -> list[int]:

@@ -1,11 +1,12 @@
 """Orders: when, how much and what a user buys, in bounded state.
 
 Belongs here: order counts, gaps between orders, purchase history, price and promotion
-figures. Not here: money by day (`order_days`), interests (`heavy_hitters`), the cart
-(`session`).
+figures. Not here: what an order is worth (`amounts`), money by day (`order_days`), interests
+(`heavy_hitters`), the cart (`session`).
 
-Money is the event's ``value`` where given, else Σ quantity · price − discount over its
-lines, never below 0. A refund takes its amount off the day of the refund and off the
+An order that is told again (`order_memory`) counts once: what it is worth now takes the place of
+what was told before, the difference on the day on which it was told again; its prices and
+promotions count as first told. A refund takes its amount off the day of the refund and off the
 lifetime sum; it removes no order, no gap and nothing from the purchase history.
 """
 
@@ -15,45 +16,30 @@ import math
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from feature_repo.compact import DAY_S, MICRO, add_money, pack_id, pack_money
-from feature_repo.events import EventRecord, ItemRecord
+from feature_repo.amounts import amount
+from feature_repo.compact import DAY_S, MICRO, add_money, pack_money
+from feature_repo.events import MAX_ITEMS, EventRecord, ItemRecord
 from feature_repo.id_ring import add, stored
 from feature_repo.interest import LONG_HALF_LIFE_S
 from feature_repo.order_days import add_day
+from feature_repo.order_memory import recall, remember
 
 if TYPE_CHECKING:
     from feature_repo.explicit_parts import Orders
 
 MAX_GAPS: Final = 20
-MAX_HISTORY: Final = 400
+MAX_HISTORY: Final = 320
 
 
 GAP: Final = Struct("<I")
 _MAX_GAP: Final = 2**32 - 1
 
 
-def line_amount(item: ItemRecord) -> float:
-    """Return what was paid for a line: quantity · price − discount, at least 0.
-
-    Examples
-    --------
-    >>> line_amount(ItemRecord("A", quantity=2, price=3.0, discount=1.0))
-    5.0
-    """
-    return max(0.0, item.quantity * (item.price or 0.0) - (item.discount or 0.0))
-
-
-def amount(event: EventRecord) -> int:
-    """Return the money an order or refund moves, thousandths, ≥ 0."""
-    if event.value is not None:
-        return pack_money(abs(event.value))
-    return pack_money(sum(map(line_amount, event.items)))
-
-
 def purchase(orders: Orders, event: EventRecord, at: int) -> bool:
     """Apply a purchase at ``at`` (epoch seconds); return whether it begins a new order."""
-    order_id = pack_id(event.order_id or event.id)
-    is_new = order_id != orders.last_id or orders.count == 0
+    order_id, day = event.order_id or event.id, at // DAY_S
+    told = recall(orders.recent, order_id, day)
+    is_new = told is None
     late = max(0, orders.last_at - at)
     elapsed = max(0, at - orders.last_at) if orders.count else 0
     if is_new:
@@ -62,13 +48,17 @@ def purchase(orders: Orders, event: EventRecord, at: int) -> bool:
             orders.gaps = gaps[-MAX_GAPS * GAP.size :]
         orders.first_at = min(orders.first_at, at) if orders.count else at
         orders.count += 1
-        orders.last_id = order_id
     orders.last_at = max(orders.last_at, at)
-    orders.lines += len(event.items)
-    money = amount(event)
-    orders.spend = add_money(orders.spend, money)
-    add_day(orders, at // DAY_S, int(is_new), money)
-    _add_prices(orders, event, elapsed, late)
+    lines, money, told_lines, told_money = len(event.items), amount(event), 0, 0
+    is_whole = told is None or told[0] < MAX_ITEMS
+    if told is not None and is_whole:
+        told_lines, told_money = told
+    orders.recent = remember(orders.recent, order_id, day, lines if is_whole else MAX_ITEMS, money)
+    orders.lines += lines - told_lines
+    orders.spend = add_money(orders.spend, money - told_money)
+    add_day(orders, day, int(is_new), money - told_money)
+    priced = event.items if is_new or not is_whole else []
+    _add_prices(orders, priced, elapsed, late)
     add(orders.history, [stored(item.item_id) for item in event.items], MAX_HISTORY)
     return is_new
 
@@ -81,7 +71,7 @@ def refund(orders: Orders, event: EventRecord, at: int) -> None:
     add_day(orders, at // DAY_S, 0, -money)
 
 
-def _add_prices(orders: Orders, event: EventRecord, elapsed: int, late: int) -> None:
+def _add_prices(orders: Orders, items: list[ItemRecord], elapsed: int, late: int) -> None:
     if elapsed:
         keep = math.exp2(-elapsed / LONG_HALF_LIFE_S)
         orders.paid_lines = round(orders.paid_lines * keep)
@@ -91,7 +81,7 @@ def _add_prices(orders: Orders, event: EventRecord, elapsed: int, late: int) -> 
         orders.discount = round(orders.discount * keep)
     paid, promoted = 0, 0
     prices, gross, discount = 0.0, 0.0, 0.0
-    for item in event.items:
+    for item in items:
         if item.price is None:
             continue
         paid += 1

@@ -16,9 +16,9 @@ _SLOTS: Final = (*_HOURS, *_WEEKDAYS)
 STAGE: Final = f"""
 CREATE TEMP TABLE weekly AS
 SELECT "user", week, min(day) AS first_day,
-    count(*) FILTER (type = 'purchase') AS orders,
+    count(*) FILTER (is_order) AS orders,
     sum(spend_m) AS spend_m,
-    sum(num_lines) FILTER (type = 'purchase') AS num_lines,
+    sum(order_lines) FILTER (type = 'purchase') AS num_lines,
     min(day) FILTER (type = 'purchase') AS first_order,
     max(day) FILTER (type = 'purchase') AS last_order,
     {", ".join(f"count(*) FILTER (own AND hour = {i}) AS h{i}" for i in range(24))},

@@ -1,17 +1,16 @@
 """Habits: at which hours and on which weekdays a user is active.
 
 Belongs here: the two histograms and their bytes. Not here: gaps between orders (`orders`).
-An event counts by its own time zone where it names one, else by UTC.
+An event counts by its own time zone where it names one that all know, else by UTC.
 """
 
 from datetime import datetime
-from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
-from zoneinfo import ZoneInfo
 
 from feature_repo.compact import DAY_S
 from feature_repo.errors import ModelMismatchError
+from feature_repo.zones import zone
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -88,10 +87,5 @@ def local_hour(at: int, tz: str | None) -> tuple[int, int]:
     """
     if tz is None or tz == "UTC":
         return at % DAY_S // 3600, (at // DAY_S + 3) % 7
-    moment = datetime.fromtimestamp(at, _zone(tz))
+    moment = datetime.fromtimestamp(at, zone(tz))
     return moment.hour, moment.weekday()
-
-
-@lru_cache(maxsize=1024)
-def _zone(tz: str) -> ZoneInfo:
-    return ZoneInfo(tz)

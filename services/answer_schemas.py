@@ -320,6 +320,7 @@ class Ready(Answer):
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, dict[str, Any]]
+    degraded: list[str]
     model: str | None
     model_refused: bool
     uptime_s: Annotated[float, Field(ge=0)]
@@ -342,7 +343,8 @@ class Models(Answer):
 
 
 _READY = {
-    "status": "ok", "checks": {"store": {"ok": True}}, "model": None, "model_refused": False,
+    "status": "ok", "checks": {"store": {"ok": True}}, "degraded": [], "model": None,
+    "model_refused": False,
     "uptime_s": 12.5,
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from fastapi import Query, Request
 from prometheus_client import generate_latest
 from starlette.responses import PlainTextResponse, Response
 
+from feature_repo import sound
 from services.answer_schemas import LIVE, METRICS, MODELS, READY
 from services.answers import answer, gateway
 from services.health import Health
@@ -42,11 +43,18 @@ async def ready(request: Request) -> Response:
     body = {
         "status": "ok" if fine else "unavailable",
         "checks": checks,
+        "degraded": degraded(state),
         "model": None if state.model is None else state.model.version,
         "model_refused": state.models.refused,
         "uptime_s": round(time.monotonic() - state.started_s, 1),
     }
     return answer(body, 200 if fine else 503, None if fine else {"retry-after": "1"})
+
+
+def degraded(state: GatewayState) -> list[str]:
+    """Return what answers from an older picture of the archive, for it cannot be renewed."""
+    pictures = {"audiences": state.audience_index, "analytics": state.analytics}
+    return [name for name, picture in pictures.items() if picture.stale]
 
 
 def readiness(health: Health, lag_limit: int, *, draining: bool) -> dict[str, dict[str, Any]]:
@@ -81,13 +89,26 @@ def readiness(health: Health, lag_limit: int, *, draining: bool) -> dict[str, di
 @router.get("/metrics", response_class=PlainTextResponse, responses=METRICS)
 async def metrics(request: Request) -> Response:
     """Return this replica's numbers and the log's, in Prometheus form."""
-    text = generate_latest(request.app.state.metrics.registry).decode()
-    health = await gateway(request).probe.look()
+    state = gateway(request)
+    text = generate_latest(request.app.state.metrics.registry).decode() + archive_metrics(state)
+    health = await state.probe.look()
     if health.error is None:
         text += log_metrics(health)
     else:
         text += "# the store does not answer: no numbers of the log\n"
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def archive_metrics(state: GatewayState) -> str:
+    """Return how this replica reads the archive, in Prometheus form."""
+    stale = degraded(state)
+    text = "# TYPE portrait_archive_stale gauge\n# TYPE portrait_archive_odd_rows gauge\n"
+    for name in ("audiences", "analytics"):
+        text += f'portrait_archive_stale{{picture="{name}"}} {int(name in stale)}\n'
+    for column in sound.COLUMNS:
+        rows = state.audience_index.odd.get(column, 0)
+        text += f'portrait_archive_odd_rows{{column="{column}"}} {rows}\n'
+    return text
 
 
 def log_metrics(health: Health) -> str:

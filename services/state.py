@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import redis
 import structlog
 
-from feature_repo import explicit
+from feature_repo import explicit, zones
 from feature_repo.connection import connect_async, translated
 from feature_repo.entity import Tenant, partition_of
 from feature_repo.errors import StoreUnavailableError
@@ -119,6 +119,7 @@ class GatewayState:
         self.settings.export(self._url)
         self.models.load()
         self.features.open()
+        await asyncio.to_thread(zones.known)  # no event waits for it
         await self.catalogue.start()
         self.recommender.warm()
         self.models.start()

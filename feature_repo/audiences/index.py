@@ -16,6 +16,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo import sound
 from feature_repo.archive import SCHEMA, Archive
 from feature_repo.audiences import tables
 from feature_repo.errors import PortraitError
@@ -58,6 +59,8 @@ class Index:
     ----------
     num_events, num_users
         What it holds.
+    odd
+        Rows with a value that `feature_repo.sound` leaves out, by column; only those that are.
     newest_ms
         Time of the newest event, epoch milliseconds; 0 of an empty archive.
     clusters
@@ -151,7 +154,10 @@ class Index:
         else:
             self._empty("no_events", SCHEMA)
             source = "SELECT *, 0::BIGINT AS e FROM no_events"
-        run(f"CREATE VIEW archive_events AS {source}")
+        run(f"CREATE VIEW stored_events AS {source}")
+        sound.prepare(self._connection)
+        self.odd = sound.count_odd(self._connection, "stored_events")
+        run(f"CREATE VIEW archive_events AS {sound.sound('stored_events')}")
         run(
             'CREATE VIEW archive_lines AS SELECT "user", e, type, time, unnest(items) AS i '
             "FROM archive_events"
@@ -181,6 +187,7 @@ class Index:
             (u, purpose, granted, time_ms // 1000, ordinal, time_ms)
             for ordinal, (u, type_, consent, properties, time_ms) in enumerate(found)
             for purpose, granted in stated(type_, _json(consent), _json(properties)).items()
+            if isinstance(granted, bool)
         ]
         table = pa.table(
             [list(column) for column in zip(*rows, strict=True)] or [[] for _ in _CONSENTS],

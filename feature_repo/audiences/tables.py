@@ -9,33 +9,18 @@ Belongs here: statements. What runs them is `index`'s, what asks of the tables `
 
 from typing import Final
 
-from feature_repo.compact import DAY_S, MAX_MONEY_MILLI
+from feature_repo.amounts import EVENT_M, LINE, milli, of_lines
+from feature_repo.compact import DAY_S
 from feature_repo.derived import PRIOR_GAP_DAYS, PRIOR_GAPS
 from feature_repo.explicit import PASSIVE_TYPES
 from feature_repo.features import USER_VIEWS, scalars
+from feature_repo.order_memory import told_again
 from feature_repo.orders import MAX_GAPS
 from feature_repo.score import load as score_terms
 
 _TEXTS: Final = (
     "source", "coupon", "query", "url", "device", "channel", "campaign_id", "placement", "currency",
 )  # fmt: skip
-
-
-def _milli(amount: str) -> str:
-    """Return money as the profile counts it (`feature_repo.compact.pack_money`)."""
-    rounded = f"round_even(1000::DOUBLE * ({amount}), 0)"
-    return f"least({MAX_MONEY_MILLI}::DOUBLE, {rounded})::BIGINT"
-
-
-_LINE_AMOUNT: Final = (
-    "greatest(0::DOUBLE, i.quantity * coalesce(i.price, 0::DOUBLE) "
-    "- coalesce(i.discount, 0::DOUBLE))"
-)
-
-
-def _of_lines(figure: str) -> str:
-    """Return the sum of a figure of line ``i`` over an event's lines."""
-    return f"list_sum(list_transform(items, lambda i: {figure}))"
 
 
 def _thousandths(quantity: str) -> str:
@@ -61,19 +46,33 @@ GROUP BY ALL ORDER BY shelf, type, time_ms
 """
 
 
+_ORDER_KEY: Final = "coalesce(order_id, event_id)"
+_TOLD: Final = told_again(
+    f"(SELECT *, {_ORDER_KEY} AS order_key, {EVENT_M} AS worth_m, "
+    f"coalesce(len(items), 0) AS num_lines, epoch_ms(time) // {1000 * DAY_S} AS day "
+    "FROM archive_events WHERE type = 'purchase')",
+    user='"user"', order="log_ms, log_seq, event_id", day="day",
+)  # fmt: skip
+
 LOAD: Final = f"""
 CREATE TABLE users AS
 SELECT (row_number() OVER (ORDER BY entity) - 1)::INTEGER AS u, entity
 FROM (SELECT DISTINCT "user" AS entity FROM archive_events);
 
+CREATE TABLE retold AS
+SELECT e, before_m FROM ({_TOLD}) WHERE takes_place;
+
 CREATE TABLE events AS
-SELECT *, row_number() OVER ()::INTEGER AS ordinal FROM (
+SELECT * EXCLUDE (before_m, all_lines_m), row_number() OVER ()::INTEGER AS ordinal,
+    worth_m - coalesce(before_m, 0) AS amount_m,
+    CASE WHEN before_m IS NULL THEN all_lines_m ELSE 0 END AS lines_m
+FROM (
     SELECT u, e, type, epoch_ms(time) AS time_ms, anonymous, value, rating, {", ".join(_TEXTS)},
-        CASE WHEN type = 'purchase' THEN coalesce(order_id, event_id) END AS order_key,
-        {_milli(f"coalesce(abs(value), {_of_lines(_LINE_AMOUNT)}, 0::DOUBLE)")} AS amount_m,
-        coalesce({_of_lines(_milli(_LINE_AMOUNT))}, 0)::BIGINT AS lines_m,
-        coalesce({_of_lines(_thousandths("i.quantity"))}, 0)::BIGINT AS quantity_m
-    FROM archive_events JOIN users ON entity = "user"
+        CASE WHEN type = 'purchase' THEN {_ORDER_KEY} END AS order_key,
+        coalesce(len(items), 0)::SMALLINT AS num_lines, {EVENT_M} AS worth_m, before_m,
+        coalesce({of_lines(milli(LINE))}, 0)::BIGINT AS all_lines_m,
+        coalesce({of_lines(_thousandths("i.quantity"))}, 0)::BIGINT AS quantity_m
+    FROM archive_events JOIN users ON entity = "user" LEFT JOIN retold USING (e)
     ORDER BY type, log_ms, log_seq, event_id
 );
 
@@ -85,7 +84,7 @@ FROM (SELECT DISTINCT i.item_id AS item_id, i.category AS category, i.brand AS b
 
 CREATE TABLE lines AS
 SELECT u, e, type, epoch_ms(time) AS time_ms, good, i.price AS price, i.quantity AS quantity,
-    {_milli(_LINE_AMOUNT)} AS lines_m
+    CASE WHEN e IN (SELECT e FROM retold) THEN 0 ELSE {milli(LINE)} END AS lines_m
 FROM archive_lines JOIN users ON entity = "user"
 JOIN goods ON item_id = i.item_id AND category IS NOT DISTINCT FROM i.category
     AND brand IS NOT DISTINCT FROM i.brand
@@ -105,7 +104,8 @@ CREATE TABLE shelf_events (shelf INTEGER, u INTEGER, e BIGINT, type VARCHAR, tim
 """Reads ``archive_events`` and ``archive_lines``. ``lines`` stand by category and item, so that a
 condition on either passes over all other lines unread. ``ordinal`` is the order of the fold within
 one type. ``shelf_events`` have one row for each event and shelf in it; a shelf is a category of the
-first or second level, with all below it."""
+first or second level, with all below it. ``retold`` are the events that tell of an order again:
+``amount_m`` is the difference that they make, and their lines are worth nothing more."""
 
 TOTALS: Final = """
 CREATE TABLE event_totals AS
@@ -121,19 +121,22 @@ FROM shelf_events GROUP BY ALL ORDER BY shelf, type;
 """
 """Each user's sums over all time, for the rules that ask of nothing else."""
 
-ORDERS: Final = """
-SELECT u, ordinal, time_ms // 1000 AS at_s, amount_m, is_new,
+_SAID: Final = told_again(
+    f"(SELECT *, time_ms // {1000 * DAY_S} AS day FROM events WHERE type = 'purchase')",
+    user="u", order="ordinal", day="day",
+)  # fmt: skip
+
+ORDERS: Final = f"""
+SELECT u, ordinal, time_ms // 1000 AS at_s, worth_m - before_m AS amount_m, is_new,
     CASE WHEN is_new AND time_ms // 1000 >= newest_s THEN time_ms // 1000 - newest_s END AS gap_s
 FROM (
-    SELECT *, order_key IS DISTINCT FROM lag(order_key) OVER before AS is_new,
-        max(time_ms // 1000) OVER (PARTITION BY u ORDER BY ordinal
-            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_s
-    FROM events WHERE type = 'purchase'
-    WINDOW before AS (PARTITION BY u ORDER BY ordinal)
+    SELECT *, max(time_ms // 1000) OVER (PARTITION BY u ORDER BY ordinal
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_s
+    FROM ({_SAID})
 )
 """
-"""Purchases as the profile takes them: one that repeats the last order id continues that order,
-and an order that arrives late makes no gap."""
+"""Purchases as the profile takes them: what tells of an order again takes the place of what was
+told before (`feature_repo.order_memory`), and an order that arrives late makes no gap."""
 
 ORDER_DAYS: Final = f"""
 SELECT u, (at_s // {DAY_S})::INTEGER AS day, sum(orders)::BIGINT AS orders,

@@ -4,10 +4,9 @@ Belongs here: the reading of the clock. Where a user's time zone comes from is f
 """
 
 from datetime import datetime
-from functools import lru_cache
-from zoneinfo import ZoneInfo
 
 from feature_repo.campaigns.campaign import QuietHours, minute_of
+from feature_repo.zones import zone
 
 
 def is_quiet(hours: QuietHours, now_ms: int, tz: str | None) -> bool:
@@ -26,14 +25,9 @@ def is_quiet(hours: QuietHours, now_ms: int, tz: str | None) -> bool:
     >>> is_quiet(night, 0, None), is_quiet(night, 0, "Asia/Tokyo")
     (True, False)
     """
-    local = datetime.fromtimestamp(now_ms / 1000, _zone(tz or hours.tz))
+    local = datetime.fromtimestamp(now_ms / 1000, zone(tz or hours.tz))
     minute = local.hour * 60 + local.minute
     start, end = minute_of(hours.from_), minute_of(hours.until)
     if start < end:
         return start <= minute < end
     return minute >= start or minute < end
-
-
-@lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)

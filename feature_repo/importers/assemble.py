@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from feature_repo.amounts import line_amount
 from feature_repo.events import MAX_ITEMS, ORDER_TYPES
 from feature_repo.importers.lines import EVENT_COLUMNS, ITEM_COLUMNS
 
@@ -67,10 +68,10 @@ def _add_value(event: dict[str, Any], *, split: bool) -> None:
         return
     if all("price" in item for item in event["items"]):
         amount = sum(
-            item.get("quantity", 1.0) * item["price"] - item.get("discount", 0.0)
+            line_amount(item.get("quantity", 1.0), item["price"], item.get("discount"))
             for item in event["items"]
         )
-        event["value"] = round(max(amount, 0.0), 2)
+        event["value"] = round(amount, 2)
     else:
         event.pop("value", None)
 

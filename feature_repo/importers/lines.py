@@ -87,6 +87,7 @@ def rules(now_ms: int) -> dict[str, Rule]:
         "missing_order": lambda f: ~f["type"].isin(ORDER_TYPES) | _has(f, "order_id"),
         "quantity_not_positive": lambda f: _above(f, "quantity", 0, strict=True),
         "negative_price": lambda f: _above(f, "price", 0) & _above(f, "discount", 0),
+        "negative_value": lambda f: _above(f, "value", 0),
     }
 
 

@@ -10,7 +10,6 @@ from typing import Final
 import structlog
 
 from feature_repo.analytics.cube import Cube
-from feature_repo.errors import PortraitError
 from services.audiences.index import AudienceIndex
 from services.tasks import end
 
@@ -34,6 +33,12 @@ class AnalyticsCube:
         self._cube: Cube | None = None
         self._next_s = 0.0
         self._making: asyncio.Task[None] | None = None
+        self._failed = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether the last try to renew the cube, or its index, failed: an older one answers."""
+        return self._failed or self._source.stale
 
     async def stop(self) -> None:
         """Wait no longer for a cube that is being made, and let go of the present one."""
@@ -65,7 +70,12 @@ class AnalyticsCube:
                 made = await asyncio.to_thread(Cube, index)
                 # Queries that still run hold the old one; its memory goes with the last of them.
                 self._cube, self._next_s = made, time.monotonic() + _SPARE * made.built_s
-        except (PortraitError, OSError) as error:
+            self._failed = False
+        except Exception as error:
+            self._failed = True
             if self._cube is None:
                 raise
-            _log.warning("analytics_cube_not_renewed", error=str(error)[:200])
+            # Whatever it was: the older cube answers on, and health and metrics say so.
+            _log.warning(
+                "analytics_cube_not_renewed", error=f"{type(error).__name__}: {error}"[:200]
+            )

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
+from feature_repo import sound
 from feature_repo.analytics.affinities import affinities
 from feature_repo.analytics.buckets import DAY_MS
 from feature_repo.analytics.cube import Cube, Moment
@@ -81,6 +82,8 @@ def write(
             sections.append(_section(part, answer, picture))
         head = moment.head(0)
         lede = f"{index.num_events:,} events of {index.num_users:,} users, as of {head['as_of']}."
+        if index.odd:
+            lede += f" Counted without what is odd in them: {sound.said(index.odd)}."
     template = Template((Path(__file__).parent / PAGE).read_text())
     (out / PAGE).write_text(template.substitute(lede=html.escape(lede), parts="".join(sections)))
     return {

@@ -12,7 +12,6 @@ import structlog
 
 from feature_repo.archive import Archive
 from feature_repo.audiences.index import Index
-from feature_repo.errors import PortraitError
 from feature_repo.features import USER_VIEWS
 from services.tasks import end
 
@@ -41,6 +40,10 @@ class AudienceIndex:
         Those with a ready audience; none until there is an index.
     clusters
         What sets each cluster apart, by its number; as above.
+    odd
+        Rows of the archive that count without an odd value, by column; as above.
+    stale
+        Whether the last try to renew the index failed, so that an older one answers.
     """
 
     def __init__(self, home: Path, check_s: float = CHECK_S) -> None:
@@ -52,6 +55,8 @@ class AudienceIndex:
         self._making: asyncio.Task[None] | None = None
         self.categories: list[str] = []
         self.clusters: dict[int, str] = {}
+        self.odd: dict[str, int] = {}
+        self.stale = False
 
     async def stop(self) -> None:
         """Wait no longer for an index that is being made, and let go of the present one."""
@@ -84,13 +89,21 @@ class AudienceIndex:
                 index = await asyncio.to_thread(Index, self._home)
                 self.categories = await asyncio.to_thread(index.top_categories, READY_CATEGORIES)
                 self.clusters = index.clusters
+                if index.odd and index.odd != self.odd:
+                    _log.warning("archive_odd_rows", **index.odd)
+                self.odd = index.odd
                 # Queries that still run hold the old one; its memory goes with the last of them.
                 self._made_of, self._index = parts, index
                 self._next_s = time.monotonic() + max(self._check_s, 10 * index.built_s)
-        except (PortraitError, OSError) as error:
+            self.stale = False
+        except Exception as error:
+            self.stale = True
             if self._index is None:
                 raise
-            _log.warning("audience_index_not_renewed", error=str(error)[:200])
+            # Whatever it was: the older index answers on, and health and metrics say so.
+            _log.warning(
+                "audience_index_not_renewed", error=f"{type(error).__name__}: {error}"[:200]
+            )
 
     def _parts(self) -> frozenset[str]:
         found = [str(part) for part in Archive(self._home / "archive" / "events").parts()]

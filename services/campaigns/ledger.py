@@ -7,6 +7,7 @@ that step and what it keeps. Why a decision comes out so is `feature_repo.campai
 """
 
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from services.campaigns.keys import decisions_key, sent_key, state_key
 
 KEPT_DAYS: Final = 400
 """How long a decision is kept after the end of its campaign's window."""
+UNITS: Final = 10**6
+"""Amounts are counted in millionths: whole numbers below 2^53, which Lua adds exactly."""
 _DAY_MS: Final = 86_400_000
 _UNIT: Final = "\x1f"
 _LOGGED: Final = "logged" + _UNIT
@@ -84,14 +87,19 @@ class Settled:
 class Spent:
     """What a campaign has decided and spent, and from which score on it chooses.
 
-    ``threshold`` and ``ranked_ms`` are None until it was ranked.
+    ``amount_u`` counts millionths; ``threshold`` and ``ranked_ms`` are None until it was ranked.
     """
 
     decided: int
     messages: int
-    amount: float
+    amount_u: int
     threshold: float | None
     ranked_ms: int | None
+
+    @property
+    def amount(self) -> float:
+        """Amount spent."""
+        return self.amount_u / UNITS
 
 
 class Ledger:
@@ -130,11 +138,11 @@ class Ledger:
 
     async def spent(self, name: str) -> Spent:
         """Return what a campaign has decided and spent."""
-        names = ("decided", "messages", "amount", "threshold", "ranked_ms")
+        names = ("decided", "messages", "amount", "amount_u", "threshold", "ranked_ms")
         found = await self._client.hmget(state_key(name), list(names))
-        decided, messages, amount, threshold, ranked_ms = found
+        decided, messages, thousandths, more, threshold, ranked_ms = found
         return Spent(
-            int(decided or 0), int(messages or 0), int(amount or 0) / 1000,
+            int(decided or 0), int(messages or 0), 1000 * int(thousandths or 0) + int(more or 0),
             None if threshold is None else float(threshold),
             None if ranked_ms is None else int(ranked_ms),
         )  # fmt: skip
@@ -145,9 +153,20 @@ class Ledger:
         await self._client.hset(state_key(name), mapping=fields)
 
 
-def thousandths(amount: float) -> int:
-    """Return an amount as the store counts it."""
-    return round(amount * 1000)
+def cost_u(cost: float) -> int:
+    """Return what a message costs as the store counts it: in millionths, rounded up.
+
+    Examples
+    --------
+    >>> cost_u(0.0004), cost_u(0.1), cost_u(1e-9)
+    (400, 100000, 1)
+    """
+    return int((Decimal(repr(cost)) * UNITS).to_integral_value(ROUND_CEILING))
+
+
+def budget_u(amount: float) -> int:
+    """Return the most that may be spent as the store counts it: in millionths, rounded down."""
+    return int((Decimal(repr(amount)) * UNITS).to_integral_value(ROUND_FLOOR))
 
 
 def _arguments(wanted: Wanted) -> list[Any]:
@@ -159,8 +178,8 @@ def _arguments(wanted: Wanted) -> list[Any]:
         _field(wanted.name, wanted.decision), orjson.dumps(wanted.draft),
         "1" if wanted.message else "0", "1" if wanted.keep else "0", kept_ms, wanted.now_ms,
         _UNIT.join((f"c={campaign.channel}", f"n={wanted.name}", wanted.decision)),
-        thousandths(campaign.offer.cost), "" if messages is None else messages,
-        "" if amount is None else thousandths(amount), MAX_CAP_DAYS * _DAY_MS,
+        cost_u(campaign.offer.cost), "" if messages is None else messages,
+        "" if amount is None else budget_u(amount), MAX_CAP_DAYS * _DAY_MS,
     ]  # fmt: skip
     for cap in campaign.caps:
         args += [_counted(cap, campaign.channel, wanted.name), cap.most, cap.within_ms]

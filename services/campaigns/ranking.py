@@ -9,7 +9,7 @@ from typing import Any
 from feature_repo.campaigns.campaign import Campaign
 from feature_repo.events import iso
 from services.campaigns.definitions import Stored
-from services.campaigns.ledger import Spent, thousandths
+from services.campaigns.ledger import Spent, budget_u, cost_u
 from services.campaigns.scores import Ranked
 from services.state import GatewayState
 
@@ -26,7 +26,7 @@ def most_chosen(campaign: Campaign, spent: Spent, scored: int) -> int:
     ...     "audience": "a", "offer": {"id": "o", "cost": 0.5}, "channel": "email", "top": 50,
     ...     "window": {"from": "2026-01-01", "until": "2026-02-01"}, "budget": {"amount": 9},
     ... })
-    >>> nothing = Spent(0, 0, 0.0, None, None)
+    >>> nothing = Spent(0, 0, 0, None, None)
     >>> most_chosen(spring, nothing, 30), most_chosen(spring, nothing, 300)
     (15, 20)
     """
@@ -36,9 +36,9 @@ def most_chosen(campaign: Campaign, spent: Spent, scored: int) -> int:
     left = []
     if campaign.budget.messages is not None:
         left.append(campaign.budget.messages - spent.messages)
-    cost = thousandths(campaign.offer.cost)
+    cost = cost_u(campaign.offer.cost)
     if campaign.budget.amount is not None and cost:
-        left.append((thousandths(campaign.budget.amount) - thousandths(spent.amount)) // cost)
+        left.append((budget_u(campaign.budget.amount) - spent.amount_u) // cost)
     reach = [math.floor(max(0, one) / (1 - campaign.control.holdout) + 1e-9) for one in left]
     return min([most, *reach])
 

@@ -3,10 +3,11 @@
 -- ARGV: 1 field of the decision, 2 draft, 3 '1' if a message is wanted, 4 '1' to keep the
 --       decision even if it spends nothing, 5 milliseconds it is kept, 6 now (ms), 7 message
 --       ('c=channel<31>n=campaign<31>decision'), 8 its cost, 9 most messages, 10 most amount (both
---       '' without a bound), 11 milliseconds that messages are remembered, then for each cap
+--       '' without a bound; amounts in millionths), 11 milliseconds that messages are remembered, then for each cap
 --       what the messages it counts have in them ('' for all), the most, and the span (ms).
 -- Answers 'new' or 'old', and the decision: a sign ('-' as drafted, 'f' frequency cap, 'b'
--- budget, 'x' both) before the draft.
+-- budget, 'x' both) before the draft. The state counts what is spent in 'amount_u'; in 'amount'
+-- stand the thousandths that older versions spent.
 local call, argv = redis.call, ARGV
 local kept = call('HGET', KEYS[1], argv[1])
 if kept then
@@ -26,12 +27,13 @@ if argv[3] == '1' then
     end
     capped = capped or count >= tonumber(argv[n + 1])
   end
-  local spent = call('HMGET', KEYS[3], 'messages', 'amount')
+  local spent = call('HMGET', KEYS[3], 'messages', 'amount_u', 'amount')
   if argv[9] ~= '' then
     over = tonumber(spent[1] or '0') + 1 > tonumber(argv[9])
   end
   if argv[10] ~= '' then
-    over = over or tonumber(spent[2] or '0') + cost > tonumber(argv[10])
+    local amount = tonumber(spent[2] or '0') + 1000 * tonumber(spent[3] or '0')
+    over = over or amount + cost > tonumber(argv[10])
   end
   sign = capped and (over and 'x' or 'f') or (over and 'b' or '-')
 end
@@ -48,7 +50,7 @@ end
 call('HINCRBY', KEYS[3], 'decided', 1)
 if treated then
   call('HINCRBY', KEYS[3], 'messages', 1)
-  call('HINCRBY', KEYS[3], 'amount', argv[8])
+  call('HINCRBY', KEYS[3], 'amount_u', argv[8])
   call('ZADD', KEYS[2], argv[6], argv[7])
   call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. (now - 2 * tonumber(argv[11])))
   call('PEXPIRE', KEYS[2], 3 * tonumber(argv[11]))

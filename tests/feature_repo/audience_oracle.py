@@ -4,29 +4,40 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retold import told
+
+from feature_repo.amounts import amount, line_amount
 from feature_repo.audiences import leaves, rules
 from feature_repo.audiences.live import User, trait_value
 from feature_repo.audiences.values import duration_ms, moment_ms
 from feature_repo.compact import pack_money
 from feature_repo.events import EventRecord, ItemRecord
 from feature_repo.explicit import fold
-from feature_repo.orders import amount, line_amount
 
 Known = Mapping[str, rules.Definition]
 
 
 class Shop:
-    """A log and feature rows, as of a moment."""
+    """A log and feature rows, as of a moment.
+
+    ``whole`` is all that was logged: what an event takes the place of is known from it.
+    """
 
     def __init__(
         self, log: Sequence[EventRecord], features: Mapping[str, Mapping[str, Any]],
         scores: Mapping[str, Mapping[str, float]], known: Known, now_ms: int,
+        whole: Sequence[EventRecord],
     ) -> None:  # fmt: skip
         self.now_ms, self.known = now_ms, known
         self.features, self.scores = features, scores
         self.histories: dict[str, list[EventRecord]] = {}
         for event in log:
             self.histories.setdefault(event.user, []).append(event)
+        self.instead = {
+            each.event.id: each.instead_of
+            for user in self.histories
+            for each in told([event for event in whole if event.user == user]) if each.instead_of
+        }  # fmt: skip
         self.profiles = {user: fold(events) for user, events in self.histories.items()}
 
     def members(self, definition: rules.Definition) -> set[str]:
@@ -87,8 +98,12 @@ class Shop:
                 lines = [line for line in event.items if line_matches(test.where, line)]
                 if test.sum.of == "value":
                     total += amount(event)
+                    total -= amount(self.instead[event.id]) if event.id in self.instead else 0
                 elif test.sum.of == "amount":
-                    total += sum(pack_money(line_amount(line)) for line in lines)
+                    total += event.id not in self.instead and sum(
+                        pack_money(line_amount(line.quantity, line.price, line.discount))
+                        for line in lines
+                    )
                 else:
                     total += sum(round(line.quantity * 1000) for line in lines)
             return test.sum.hold(total / 1000)

@@ -6,6 +6,8 @@ from itertools import pairwise
 from statistics import fmean, pstdev
 from zoneinfo import ZoneInfo
 
+from retold import told
+
 from feature_repo.events import EventRecord
 from feature_repo.features import COUNTED_TYPES, INTERESTS
 from feature_repo.interests import SHRINKAGE_BASKETS
@@ -23,9 +25,17 @@ def day_of(event: EventRecord) -> int:
 
 def paid(event: EventRecord) -> float:
     if event.value is not None:
-        return abs(event.value)
+        return max(0, event.value)
     lines = [max(0.0, i.quantity * (i.price or 0) - (i.discount or 0)) for i in event.items]
     return sum(lines)
+
+
+def spent(log: list[EventRecord], orders: list[EventRecord]) -> float:
+    """Return what some purchases of a user's log add to what was spent."""
+    return sum(
+        paid(t.event) - (paid(t.instead_of) if t.instead_of else 0)
+        for t in told(log) if t.event in orders
+    )  # fmt: skip
 
 
 def two_levels(category: str | None) -> str | None:
@@ -41,8 +51,9 @@ def behaviour(log: list[EventRecord], snap: int, window: int) -> dict[str, float
     """Return one user's behaviour row at the midnight that begins day ``snap``."""
     seen = [e for e in log if snap - window <= day_of(e) < snap]
     bought = [e for e in seen if e.type == "purchase"]
+    first_told = [t.event for t in told(log) if t.instead_of is None]
     touched = [i for e in seen if e.type in TOUCHES for i in e.items]
-    priced = [i for e in bought for i in e.items if i.price is not None]
+    priced = [i for e in bought if e in first_told for i in e.items if i.price is not None]
     gross = sum(i.quantity * i.price for i in priced)
     off = sum(min(i.discount or 0, i.quantity * i.price) for i in priced)
     active = {day_of(e) for e in seen if e.type not in NOT_OWN}
@@ -53,7 +64,7 @@ def behaviour(log: list[EventRecord], snap: int, window: int) -> dict[str, float
         **{name: sum(e.type == kind for e in seen) for name, kind in COUNTED_TYPES.items()},
         "num_distinct_items": len({i.item_id for i in touched}),
         "num_distinct_categories": len({two_levels(i.category) for i in touched} - {None}),
-        "spend": sum(paid(e) for e in bought),
+        "spend": spent(log, bought),
         "discount_share": off / gross if gross else None,
         "num_active_days": len(active),
         "mean_gap_days": mean,
@@ -109,6 +120,13 @@ def profile(everyone: list[EventRecord], user: str, snap: int) -> dict[str, obje
             if e.user == who and e.type == "purchase" and day_of(e) >= snap - days
         ]  # fmt: skip
 
+    def count(some: list[EventRecord], who: str = user) -> int:
+        theirs = told([e for e in before if e.user == who])
+        return sum(t.is_new for t in theirs if t.event in some)
+
+    def money(days: int, who: str = user) -> float:
+        return spent([e for e in before if e.user == who], within(days, who))
+
     buyers = {e.user for e in before if e.type == "purchase"}
     last = {
         u: max(day_of(e) for e in before if e.user == u and e.type == "purchase") for u in buyers
@@ -119,6 +137,9 @@ def profile(everyone: list[EventRecord], user: str, snap: int) -> dict[str, obje
     ]
     hours, days = Counter(t.hour for t in local), Counter(t.weekday() for t in local)
     recency = snap - last[user] if orders else None
+    lines = sum(
+        len(t.event.items) - len(t.instead_of.items if t.instead_of else []) for t in told(mine)
+    )
     first = min((day_of(e) for e in orders), default=None)
     if first is None or recency is None:
         stage = "prospect"
@@ -130,18 +151,16 @@ def profile(everyone: list[EventRecord], user: str, snap: int) -> dict[str, obje
     brands = interests(before, user, snap, "brand")
     return {
         "rfm_recency_days": recency,
-        "rfm_frequency_28d": len(within(28)),
-        "rfm_frequency_91d": len(within(91)),
-        "rfm_monetary_28d": sum(map(paid, within(28))),
-        "rfm_monetary_91d": sum(map(paid, within(91))),
+        "rfm_frequency_28d": count(within(28)),
+        "rfm_frequency_91d": count(within(91)),
+        "rfm_monetary_28d": money(28),
+        "rfm_monetary_91d": money(91),
         "rfm_recency_quintile": quintile(last, user),
-        "rfm_frequency_quintile": quintile({u: len(within(91, u)) for u in buyers}, user),
-        "rfm_monetary_quintile": quintile(
-            {u: round(sum(map(paid, within(91, u))), 3) for u in buyers}, user
-        ),
-        "num_orders_total": len(orders),
-        "spend_total": sum(map(paid, orders)),
-        "mean_basket_lines": fmean(len(e.items) for e in orders) if orders else None,
+        "rfm_frequency_quintile": quintile({u: count(within(91, u), u) for u in buyers}, user),
+        "rfm_monetary_quintile": quintile({u: round(money(91, u), 3) for u in buyers}, user),
+        "num_orders_total": count(orders),
+        "spend_total": spent(mine, orders),
+        "mean_basket_lines": lines / count(orders) if orders else None,
         "tenure_days": snap - min(day_of(e) for e in mine),
         "lifecycle_stage": stage,
         "interest_categories": [key for _, key in categories],

@@ -57,7 +57,7 @@ def events(draw: st.DrawFn, days: int = 130, most: int = 30) -> list[EventRecord
                 time_ms=time_ms,
                 received_ms=time_ms,
                 items=items,
-                order_id=f"o{number}" if kind in {"purchase", "refund"} else None,
+                order_id=draw(st.sampled_from(["o", f"o{number}"])) if items else None,
                 value=draw(st.sampled_from([None, 7.0])) if kind == "purchase" else None,
                 tz=draw(st.sampled_from([None, "Asia/Shanghai"])),
             )

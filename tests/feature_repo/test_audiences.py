@@ -50,7 +50,7 @@ def judge(
     users = {e.user for e in log}
     scores = {user: score.score(found) for user, found in features.items() if user in users}
     seen = [e for e in log if e.time_ms <= now_ms]
-    return Shop(seen, features, {"interest": scores}, known, now_ms)
+    return Shop(seen, features, {"interest": scores}, known, now_ms, log)
 
 
 def drawn(bodies: list[dict[str, Any]], other: dict[str, Any]) -> tuple[list[Definition], Any]:

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 from explicit_histories import DAY_S, NOT_OWN, histories
 from hypothesis import given
+from retold import told
 
 from feature_repo import explicit
 from feature_repo.compact import pack_type
@@ -30,10 +31,11 @@ def seconds(e: EventRecord) -> int:
 
 def order_numbers(history: list[EventRecord]) -> list[int]:
     """The number of the current order after each event."""
-    numbers, last, count = [], None, 0
+    placed = iter(told(history))
+    numbers, count = [], 0
     for e in history:
-        if e.type == "purchase" and e.order_id != last:
-            last, count = e.order_id, count + 1
+        if e.type == "purchase":
+            count += next(placed).is_new
         numbers.append(count)
     return numbers
 
@@ -139,15 +141,17 @@ def test_orders_money_and_windows(history: list[EventRecord]) -> None:
         seen = history[:n]
         numbers = [0, *order_numbers(seen)]
         placed = [x for x, a, b in zip(seen, numbers, numbers[1:], strict=False) if b > a]
-        money = [
-            (seconds(x) // DAY_S, naive_amount(x) * (1 if x.type == "purchase" else -1))
-            for x in seen
-            if x.type in {"purchase", "refund"}
-        ]
+        money = [(seconds(x) // DAY_S, -naive_amount(x)) for x in seen if x.type == "refund"]
+        bought = told(seen)
+        for each in bought:
+            was = 0 if each.instead_of is None else naive_amount(each.instead_of)
+            money.append((seconds(each.event) // DAY_S, naive_amount(each.event) - was))
         state = profile.orders
         assert state.count == len(placed)
         assert state.spend == sum(m for _, m in money)
-        assert state.lines == sum(len(x.items) for x in seen if x.type == "purchase")
+        assert state.lines == sum(
+            len(x.event.items) - len(x.instead_of.items if x.instead_of else []) for x in bought
+        )
         newest = max((day for day, _ in money), default=0)
         for today in (newest, newest + 5, newest + 100):
             for days in (28, 91):
@@ -163,15 +167,13 @@ def test_gaps_history_ring_and_seen(history: list[EventRecord]) -> None:
     for e in history:
         apply(profile, e)
     placed_at, gaps = list[int](), list[int]()
-    last_id, newest = None, 0
-    for e in history:
-        if e.type != "purchase":
-            continue
-        if e.order_id != last_id:
+    newest = 0
+    for each in told(history):
+        e = each.event
+        if each.is_new:
             if placed_at and seconds(e) >= newest:
                 gaps.append(seconds(e) - newest)
             placed_at.append(seconds(e))
-            last_id = e.order_id
         newest = max(newest, seconds(e))
     assert profile.orders.gaps_s == gaps[-20:]
     bought = [i.item_id for e in history if e.type == "purchase" for i in e.items]

@@ -4,6 +4,8 @@ import asyncio
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +68,44 @@ def test_a_budget_is_spent_to_the_last_message_and_no_further(
     decisions = [wanted("b", f"u{n % 150}", f"d{n}", START_MS, budget=bound) for n in range(600)]
     sent = asyncio.run(settled(redis_url, decisions))
     assert sum(sent) == 70
-    assert store_client.hgetall(state_key("b"))[b"amount"] == b"21000"
+    assert store_client.hgetall(state_key("b"))[b"amount_u"] == b"21000000"
     assert asyncio.run(settled(redis_url, decisions)) == sent
     poor = [wanted("p", f"u{n}", "d", START_MS, budget={"amount": 1.0}) for n in range(50)]
     assert sum(asyncio.run(settled(redis_url, poor))) == 3
+
+
+amounts = st.decimals("0", "10", places=7) | st.sampled_from([Decimal("0.0004"), Decimal("1e-9")])
+
+
+@given(cost=amounts, budget=amounts, before=st.integers(0, 2000))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+def test_a_budget_holds_at_any_cost(
+    redis_url: str, cost: Decimal, budget: Decimal, before: int
+) -> None:
+    """What was spent stays within the budget and is the messages' cost, to a millionth each."""
+    with redis.Redis.from_url(redis_url) as store:
+        store.flushall()
+        store.hset(state_key("c"), "amount", before)  # thousandths that an older version spent
+    asks = [
+        wanted("c", f"u{n}", "d", START_MS, budget={"amount": float(budget)},
+               offer={"id": "o", "cost": float(cost)})
+        for n in range(12)
+    ]  # fmt: skip
+    sent = sum(asyncio.run(settled(redis_url, asks, clients=1)))
+
+    async def spent() -> int:
+        client = connect_async(redis_url)
+        found = await Ledger(client).spent("c")
+        await client.aclose()
+        return found.amount_u
+
+    total = Fraction(asyncio.run(spent()), 10**6) - Fraction(before, 1000)
+    assert 0 <= total - sent * Fraction(cost) <= Fraction(sent, 10**6)
+    left = Fraction(budget) - Fraction(before, 1000)
+    if sent:
+        assert total <= left
+    if sent < len(asks):  # one more message would break the budget, to a millionth each
+        assert (sent + 1) * (Fraction(cost) + Fraction(1, 10**6)) > left - Fraction(1, 10**6)
 
 
 def test_parallel_decisions_of_one_name_send_one_message(

@@ -1,0 +1,103 @@
+"""Recent orders: what is remembered of them so that an order told again is not counted again.
+
+An order id that comes again within `MEMORY_DAYS` and the user's last `MEMORY_EVENTS` purchase
+events is the same order: its amounts take the place of those told before. One exception: an order
+of which an event held as many lines as an event can, `MAX_ITEMS`, is taken to be split over several
+events, and they add up. Belongs here: the bytes of that memory, and the same rule in SQL. Not here:
+what orders do to a profile (`orders`).
+"""
+
+from hashlib import blake2b
+from typing import Final
+
+from feature_repo.compact import pack_varint, unpack_varint
+from feature_repo.events import MAX_ITEMS
+
+MEMORY_EVENTS: Final = 32
+MEMORY_DAYS: Final = 91
+
+_MARK: Final = 4  # of 32 marks two are equal by chance once in seven million users
+_HEAD: Final = _MARK + 3
+
+
+def recall(memory: bytes, order_id: str, day: int) -> tuple[int, int] | None:
+    """Return lines and money (thousandths) that an order was last told with; None: it is new.
+
+    ``day`` is the epoch day (UTC) of the event that tells of it. `MAX_ITEMS` lines mean that the
+    order is split.
+    """
+    mark, found = _mark(order_id), None
+    at = 0
+    while at < len(memory):
+        head = at
+        money, at = unpack_varint(memory, head + _HEAD)
+        if memory[head : head + _MARK] == mark:
+            told = memory[head + _MARK] | memory[head + _MARK + 1] << 8
+            near = abs(day - told) <= MEMORY_DAYS
+            found = (int(memory[head + _MARK + 2]), money) if near else None
+    return found
+
+
+def remember(memory: bytes, order_id: str, day: int, lines: int, money: int) -> bytes:
+    """Return the memory with a purchase event behind the others; the oldest goes.
+
+    Parameters
+    ----------
+    lines
+        Lines of the event; `MAX_ITEMS` once the order is split.
+    money
+        What the event says that the order is worth, thousandths, ≥ 0.
+    """
+    head = bytes((day & 0xFF, day >> 8 & 0xFF, min(lines, MAX_ITEMS)))
+    memory += _mark(order_id) + head + pack_varint(money)
+    ends, at = list[int](), 0
+    while at < len(memory):
+        _, at = unpack_varint(memory, at + _HEAD)
+        ends.append(at)
+    return memory[ends[-MEMORY_EVENTS - 1] :] if len(ends) > MEMORY_EVENTS else memory
+
+
+def _mark(order_id: str) -> bytes:
+    return blake2b(order_id.encode(), digest_size=_MARK).digest()
+
+
+def told_again(source: str, *, user: str, order: str, day: str) -> str:
+    """Return the SELECT of purchases with what they say again of an order, in SQL.
+
+    Adds ``is_new``, and ``before_m`` and ``before_lines``, which the event takes the place of; both
+    0 where it takes none.
+
+    Parameters
+    ----------
+    source
+        FROM clause of purchases: ``order_key``, ``worth_m`` (thousandths), ``num_lines``.
+    user, day
+        Columns: whose, and the epoch day.
+    order
+        What the events of one user are ordered by.
+    """
+    same = f"PARTITION BY {user}, order_key ORDER BY {order}"
+    chain = f"PARTITION BY {user}, order_key, chain ORDER BY {order}"
+    return f"""
+SELECT * EXCLUDE (nth, chain, is_whole),
+    CASE WHEN is_new OR NOT is_whole THEN 0
+        ELSE lag(worth_m) OVER ({chain}) END::BIGINT AS before_m,
+    CASE WHEN is_new OR NOT is_whole THEN 0
+        ELSE lag(num_lines) OVER ({chain}) END::BIGINT AS before_lines,
+    NOT is_new AND is_whole AS takes_place
+FROM (
+    SELECT *, coalesce(max(num_lines) OVER ({chain}
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) < {MAX_ITEMS} AS is_whole
+    FROM (
+        SELECT *, sum(is_new::INTEGER) OVER ({same}) AS chain
+        FROM (
+            SELECT *, NOT coalesce(nth - lag(nth) OVER ({same}) <= {MEMORY_EVENTS}
+                AND abs({day} - lag({day}) OVER ({same})) <= {MEMORY_DAYS}, false) AS is_new
+            FROM (
+                SELECT *, row_number() OVER (PARTITION BY {user} ORDER BY {order}) AS nth
+                FROM {source}
+            )
+        )
+    )
+)
+"""  # noqa: S608 - built from names in this package
