@@ -342,7 +342,7 @@ class Models(Answer):
     in_use: str | None
 
 
-_READY = {
+_READY: dict[str, Any] = {
     "status": "ok", "checks": {"store": {"ok": True}}, "degraded": [], "model": None,
     "model_refused": False,
     "uptime_s": 12.5,
