@@ -28,6 +28,8 @@ Person = Annotated[Id, AfterValidator(check_person)]
 Text = Annotated[str, StringConstraints(max_length=256)]
 LongText = Annotated[str, StringConstraints(max_length=2048)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+AnyCaseCurrency = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{3}$")]
+"""As senders write it; `feature_repo.currency` puts it in capitals."""
 Category = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Value = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e12)]
 Amount = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e9)]

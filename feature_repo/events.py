@@ -26,8 +26,8 @@ from pydantic import (
 from feature_repo.entity import Tenant
 from feature_repo.event_fields import (
     Amount,
+    AnyCaseCurrency,
     Category,
-    Currency,
     Id,
     LongText,
     Person,
@@ -87,7 +87,7 @@ class EventItem(BaseModel):
     item_id: Id
     quantity: Annotated[float, Field(allow_inf_nan=False, gt=0, le=1e6)] = 1.0
     price: Amount | None = None
-    currency: Currency | None = None
+    currency: AnyCaseCurrency | None = None
     category: Category | None = None
     brand: Text | None = None
     variant: Text | None = None
@@ -124,7 +124,7 @@ class Event(BaseModel):
     items: Annotated[list[EventItem], Field(max_length=MAX_ITEMS)] = []
     order_id: Id | None = None
     value: Value | None = None
-    currency: Currency | None = None
+    currency: AnyCaseCurrency | None = None
     coupon: Text | None = None
     query: LongText | None = None
     url: LongText | None = None

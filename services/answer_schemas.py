@@ -40,6 +40,9 @@ class Accepted(Answer):
     id: str
     status: Literal["accepted", "duplicate"]
     receipt: str
+    set_aside: Annotated[
+        Literal["other_currency"] | None, Field(description="Why amounts of it do not count")
+    ] = None
 
 
 class Applied(Accepted):
@@ -67,6 +70,9 @@ class EventsTaken(Answer):
     rejected: Count
     receipt: str | None
     errors: list[EventRefused]
+    set_aside: Annotated[
+        Count, Field(description="Events that count without amounts in another currency")
+    ] = 0
 
 
 class StoredEvent(BaseModel):

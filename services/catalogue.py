@@ -237,6 +237,7 @@ class Catalogue:
             category=item.category or entry.category,
             brand=item.brand or entry.brand,
             price=entry.price if item.price is None else item.price,
+            currency=entry.currency if item.price is None and entry.price else item.currency,
         )
 
     def _announce(self, pipe: Any, ids: list[str]) -> None:

@@ -10,6 +10,7 @@ from fastapi import Query, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from feature_repo.currency import REASON
 from feature_repo.event_decoding import decode_event
 from feature_repo.events import (
     DEDUP_WINDOW_MS,
@@ -103,6 +104,7 @@ async def take(request: Request, event: Event) -> dict[str, Any]:
 async def _taken(request: Request, event: Event) -> tuple[EventRecord, Appended, dict[str, Any]]:
     state = gateway(request)
     record = _record(state, event, request.state.caller)
+    aside = (await _in_shop_currency(request, [record]))[0]
     appended = (await _append(state, [record]))[0]
     _count(request, [record], [appended])
     if appended.status == "erased":
@@ -110,6 +112,8 @@ async def _taken(request: Request, event: Event) -> tuple[EventRecord, Appended,
     reply: dict[str, Any] = {
         "id": record.id, "status": appended.status, "receipt": str(appended.receipt),
     }  # fmt: skip
+    if aside:
+        reply["set_aside"] = REASON
     return record, appended, reply
 
 
@@ -134,6 +138,7 @@ async def post_batch(request: Request) -> Response:
             places.append(index)
         if index % _YIELD_EVERY == _YIELD_EVERY - 1:
             await asyncio.sleep(0)
+    aside = await _in_shop_currency(request, records)
     appended = await _append(state, records) if records else []
     for index, record, one in zip(places, records, appended, strict=True):
         if one.status == "erased":
@@ -151,6 +156,8 @@ async def post_batch(request: Request) -> Response:
         "receipt": str(merged(stored)) if stored else None,
         "errors": [one.shown() for one in refused],
     }
+    if any(aside):
+        reply["set_aside"] = sum(aside)
     return answer(reply, 202 if not refused else 207 if stored else 422)
 
 
@@ -236,6 +243,15 @@ def _check_time(event: Event, now: int) -> None:
     else:
         return
     raise ProblemError("invalid", detail, errors=[{"pointer": "/time", "detail": detail}])
+
+
+async def _in_shop_currency(request: Request, records: list[EventRecord]) -> list[bool]:
+    """Turn amounts into the shop's currency; say of which events some were set aside."""
+    aside = await gateway(request).currency.convert(records)
+    if any(aside):
+        metrics: Metrics = request.app.state.metrics
+        metrics.set_aside.labels(REASON).inc(sum(aside))
+    return aside
 
 
 async def _append(state: GatewayState, records: list[EventRecord]) -> list[Appended]:

@@ -3,9 +3,9 @@
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo import nobody
@@ -64,6 +64,18 @@ class Settings(BaseSettings):
     write_keys_link: bool = Field(
         default=True,
         description="Whether keys of scope write may link a user id with an anonymous id",
+    )
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = Field(
+        default=None,
+        description="The shop's currency (ISO 4217); absent: the first that an event names",
+    )
+    exchange_rates: dict[
+        Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")],
+        Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)],
+    ] = Field(
+        default_factory=dict,
+        description='JSON: what one unit of a currency is worth in the shop\'s, {"USD": 0.92}; '
+        "amounts in any other are set aside",
     )
     replay_clock: bool = Field(default=False, description="Take each event's time as now")
     model: Path | None = Field(

@@ -25,6 +25,7 @@ from services.campaigns.eligibility import Eligibility
 from services.campaigns.ledger import Ledger
 from services.catalogue import CHANGED, Catalogue
 from services.clock import ServiceClock
+from services.currency import ShopCurrency
 from services.health import Probe
 from services.http.api_keys import KeyRing
 from services.http.problems import ProblemError
@@ -91,6 +92,7 @@ class GatewayState:
         self.keys = KeyRing(self.store, admin_digest)
         self.rates = RateLimits(self.store, settings.rate_limit_per_min)
         self.catalogue = Catalogue(self.store)
+        self.currency = ShopCurrency(settings, self.store)
         self.appender = Appender(
             self.store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from feature_repo.catalogue import write_catalogue
+from feature_repo.currency import Money
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events import iso, now_ms
 from feature_repo.importers.assemble import Made, assemble
@@ -38,6 +39,7 @@ def run(
     until: datetime | None = None,
     rest: Path | None = None,
     keep_raw: bool = False,
+    money: Money | None = None,
     progress: Progress = silent,
 ) -> ImportReport:
     """Import one source into the archive below ``home``.
@@ -60,6 +62,8 @@ def run(
         NDJSON file for the events held, in the API's event form; needed with ``until``.
     keep_raw
         Whether the rows not accepted are kept whole, user ids and all, beside their reasons.
+    money
+        The shop's currency, if that is set, and what others are worth.
     progress
         Called with (done, total, what).
 
@@ -82,7 +86,7 @@ def run(
         opened = _open(source, path, mapping, keep_raw=keep_raw)
         until_ms = None if until is None else round(until.timestamp() * 1000)
         rejects = Rejects(staging / "rejects.parquet", keep_raw=keep_raw)
-        return _import(opened, home, staging, until_ms, rest, rejects, progress)
+        return _import(opened, home, staging, until_ms, rest, money or Money(), rejects, progress)
 
 
 def _open(source: str, path: Path | None, mapping: Path | None, *, keep_raw: bool) -> Source:
@@ -113,10 +117,11 @@ def _import(
     staging: Path,
     until_ms: int | None,
     rest: Path | None,
+    money: Money,
     rejects: Rejects,
     progress: Progress,
 ) -> ImportReport:
-    publisher = Publisher(home, staging, source.name, source.items, until_ms, rest)
+    publisher = Publisher(home, staging, source.name, source.items, until_ms, rest, money)
     counts = Counter[str]()
     rows_in = 0
     for chunk in source.chunks:
@@ -148,6 +153,7 @@ def _import(
         events_new=publisher.events_new,
         events_held=publisher.events_held,
         rows_held=publisher.rows_held,
+        amounts_set_aside=publisher.amounts_set_aside,
         users=len(publisher.users),
         items=len(publisher.items),
         catalogue=len(items),

@@ -45,6 +45,9 @@ def assemble(lines: pd.DataFrame, source: str) -> Iterator[Made]:
     ordered = lines.assign(time_ms=first_ms).sort_values(
         ["time_ms", "event_id", "source_row"], kind="stable"
     )
+    if "currency" in ordered and ordered["currency"].nunique() > 1:
+        stated = ordered.get("item_currency", ordered["currency"])
+        ordered = ordered.assign(item_currency=stated.fillna(ordered["currency"]))
     ids = ordered["event_id"].to_numpy()
     starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
     ends = np.r_[starts[1:], len(ids)]
@@ -59,6 +62,9 @@ def assemble(lines: pd.DataFrame, source: str) -> Iterator[Made]:
             stop = min(at + MAX_ITEMS, end)
             event = head if part == 0 else {**head, "id": f"{head['id']}-{part + 1}"}
             event["items"] = [item for item in items[at:stop] if item is not None]
+            for item in event["items"]:
+                if item.get("currency") == event.get("currency"):
+                    item.pop("currency", None)
             _add_value(event, split=end - start > MAX_ITEMS)
             yield event, rows[at:stop]
 
@@ -66,7 +72,9 @@ def assemble(lines: pd.DataFrame, source: str) -> Iterator[Made]:
 def _add_value(event: dict[str, Any], *, split: bool) -> None:
     if event["type"] not in ORDER_TYPES or ("value" in event and not split):
         return
-    if all("price" in item for item in event["items"]):
+    if any("currency" in item for item in event["items"]):
+        event.pop("value", None)  # no sum of two currencies: each line is converted by itself
+    elif all("price" in item for item in event["items"]):
         amount = sum(
             line_amount(item.get("quantity", 1.0), item["price"], item.get("discount"))
             for item in event["items"]

@@ -19,8 +19,10 @@ import duckdb
 import orjson
 from pydantic import ValidationError
 
+from feature_repo import currency
 from feature_repo.archive import Archive, LogPosition
 from feature_repo.catalogue import Item, load_catalogue
+from feature_repo.currency import Money
 from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events import (
@@ -82,6 +84,8 @@ class Publisher:
         Events at or after this time are held: written to ``rest``, not to the archive.
     rest
         NDJSON file of the events held; needed with ``until_ms``.
+    money
+        The shop's currency, if that is set, and what others are worth.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Publisher:
         items: Callable[[], Sequence[Item]],
         until_ms: int | None,
         rest: Path | None,
+        money: Money,
     ) -> None:
         self._source_items = items
         self.home = home
@@ -106,6 +111,9 @@ class Publisher:
         self.items: set[str] = set()
         self.first_ms: int | None = None
         self.last_ms: int | None = None
+        self._money = money
+        self._named = False  # whether the currency is one that events name
+        self.amounts_set_aside = 0
         self._earlier = self._ids(self.archive)
         self._now = set[str]()
         self._pending = list[tuple[LogPosition, EventRecord]]()
@@ -152,12 +160,23 @@ class Publisher:
             self.rows_held += len(rows)
             return None
         self.events += 1
+        self.amounts_set_aside += self._convert(record)
         if event.id not in self._earlier:
             self.events_new += 1
             self._pending.append((LogPosition.imported(event.time), record))
             if len(self._pending) >= PART_EVENTS:
                 self._flush()
         return None
+
+    def _convert(self, record: EventRecord) -> bool:
+        """Turn amounts into the shop's currency; say whether some were set aside."""
+        if self._money.currency is None:
+            named = currency.first_named(record)
+            if named is None:
+                return False
+            self._money = Money(currency.known(self.home) or named, self._money.rates)
+            self._named = True
+        return currency.convert(record, self._money)
 
     def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
         """Put the pseudonym into the ids, and the catalogue's category and brand into items."""
@@ -209,6 +228,12 @@ class Publisher:
             Further staged files and where they belong.
         """
         self._flush()
+        if self._named and self._money.currency is not None:
+            noted = currency.note(self.home, self._money.currency)
+            if noted != self._money.currency:
+                raise InvalidSourceError(
+                    f"the shop's currency was noted as {noted} meanwhile: import again"
+                )
         staged = list(files)
         if self.rest is not None:
             path = self.staging.root / "rest.ndjson"

@@ -44,6 +44,8 @@ class ImportReport:
         Events made from the source and not held, and those of them that the archive lacked.
     events_held, rows_held
         Events at or after ``until``, written to the rest file, and rows in them.
+    amounts_set_aside
+        Events, held ones left out, that count without amounts in a currency of no known rate.
     users, items
         Distinct users and item ids among the events (held ones included).
     catalogue
@@ -65,6 +67,7 @@ class ImportReport:
     events_new: int
     events_held: int
     rows_held: int
+    amounts_set_aside: int
     users: int
     items: int
     catalogue: int

@@ -13,6 +13,7 @@ class Accepted(TypedDict):
     id: str
     status: Literal["accepted", "duplicate"]
     receipt: str
+    set_aside: NotRequired[Literal["other_currency"]]
     profile: NotRequired[dict[str, Any]]
 
 
@@ -35,6 +36,7 @@ class EventsTaken(TypedDict):
     rejected: int
     receipt: str | None
     errors: list[EventRefused]
+    set_aside: NotRequired[int]
 
 
 class EventPage(TypedDict):
@@ -125,6 +127,7 @@ class Ready(TypedDict):
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, dict[str, Any]]
+    degraded: list[str]
     model: str | None
     uptime_s: float
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from typer.core import TyperGroup
 
 from feature_repo.errors import InvalidInputError, InvalidSettingError, PortraitError
@@ -74,6 +75,10 @@ def settings_with(**given: Any) -> Settings:
         name = str(first["loc"][0]) if first["loc"] else "settings"
         raise InvalidSettingError(
             f"PORTRAIT_{name.upper()} or --{name.replace('_', '-')}: {first['msg']}"
+        ) from None
+    except SettingsError:
+        raise InvalidSettingError(
+            'PORTRAIT_EXCHANGE_RATES is no JSON object: write it as {"USD": 0.92, "GBP": 1.17}'
         ) from None
     tighten(settings.home)
     return settings

@@ -32,6 +32,7 @@ def import_(
     `portrait import file shop.parquet --mapping shop.yaml`
     """
     from feature_repo import importers
+    from feature_repo.currency import Money
 
     settings = settings_with(home=home)
     with step(f"import {source}") as tell:
@@ -43,6 +44,7 @@ def import_(
             until=None if until is None else moment(until),
             rest=rest,
             keep_raw=keep_raw_rejects,
+            money=Money(settings.currency, settings.exchange_rates),
             progress=tell,
         )
     table = Table("rows", "count", title=f"{report.rows_in:,} rows in", title_justify="left")
@@ -51,6 +53,9 @@ def import_(
         table.add_row(f"rejected: {reason}", f"{count:,}")
     for reason, count in report.set_aside.items():
         table.add_row(f"set aside: {reason}", f"{count:,}")
+    if report.amounts_set_aside:
+        table.add_row("events without amounts set aside: other_currency",
+                      f"{report.amounts_set_aside:,}")  # fmt: skip
     console.print(table)
     for reason in report.rejected:
         if reason in importers.MENDS:

@@ -4,6 +4,7 @@ Belongs here: that process as its parent sees it. What it does is in `services.h
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -44,7 +45,7 @@ def started(
         File for what it prints; None: where we print.
     """
     variables = {
-        f"PORTRAIT_{name.upper()}": str(value)
+        f"PORTRAIT_{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in settings.model_dump(mode="json", exclude={"api_key"}).items()
         if value is not None
     }

@@ -56,6 +56,10 @@ class Metrics:
             "Events accepted more than five minutes after their own time",
             registry=self.registry,
         )
+        self.set_aside = Counter(
+            "portrait_events_set_aside_total", "Events whose amounts were set aside, by reason",
+            ["reason"], registry=self.registry,
+        )  # fmt: skip
         for outcome in ("accepted", "duplicate", "erased", "rejected"):
             self.events.labels(outcome)  # shown as 0 before the first
         self.recommendations = Counter(

@@ -133,6 +133,27 @@ def test_batches_over_a_limit_are_413(client: Client, user: str) -> None:
     assert problem["status"] == 413
 
 
+def test_amounts_in_another_currency_are_set_aside_and_said(client: Client, user: str) -> None:
+    def buy(order: str, currency: str, **more: Any) -> dict[str, Any]:
+        items = [{"item_id": "A", "price": 10}]
+        return {"type": "purchase", "user_id": user, "order_id": order, "items": items,
+                "currency": currency, **more}  # fmt: skip
+
+    first = client.post_event(buy("o1", "eur"))
+    other = client.post_event(buy("o2", "JPY", value=1500))
+    assert "set_aside" not in first
+    assert other["set_aside"] == "other_currency"
+    batch = client.post_batch([buy("o3", "EUR", id="a"), buy("o4", "CHF", id="b")])
+    assert batch["set_aside"] == 1
+    profile = client.profile(user, after=batch["receipt"])
+    assert profile["rfm"]["monetary"]["28d"] == 20
+    assert profile["rfm"]["frequency"]["28d"] == 4
+    found = client.http.get(f"/v1/users/{user}/events?type=purchase").json()["events"]
+    kept = [e["properties"]["portrait_set_aside"] for e in found if "properties" in e]
+    assert [each["currency"] for each in kept if "value" in each] == ["JPY"]
+    assert 'portrait_events_set_aside_total{reason="other_currency"} 2.0' in client.metrics()
+
+
 def test_more_ids_may_be_named_nobodys(make_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORTRAIT_NOBODY_IDS", "")  # as it is again afterwards
     with make_api(nobody_ids="guest, 999").client() as client:
