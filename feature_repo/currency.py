@@ -2,9 +2,9 @@
 
 Everything behind the border (folds, tables, reports) adds amounts up without asking what they are
 in. So each line and each ``value`` passes here on its way in, over HTTP and in imports alike: a
-currency with a rate is converted; the amounts of any other are moved out of the way into the event's
-properties, and the event counts without them. What names no currency is in the shop's. Belongs here:
-that rule, and which currency the shop's is where no setting says so.
+currency with a rate is converted; the amounts of any other are moved out of the way into the
+event's properties, and the event counts without them. What names no currency is in the shop's.
+Belongs here: that rule, and which currency the shop's is where no setting says so.
 """
 
 import os

@@ -53,8 +53,8 @@ async def ready(request: Request) -> Response:
 
 def degraded(state: GatewayState) -> list[str]:
     """Return what answers from an older picture of the archive, for it cannot be renewed."""
-    pictures = {"audiences": state.audience_index, "analytics": state.analytics}
-    return [name for name, picture in pictures.items() if picture.stale]
+    stale = {"audiences": state.audience_index.stale, "analytics": state.analytics.stale}
+    return [name for name, is_stale in stale.items() if is_stale]
 
 
 def readiness(health: Health, lag_limit: int, *, draining: bool) -> dict[str, dict[str, Any]]:

@@ -30,7 +30,8 @@ def orders(draw: st.DrawFn) -> EventRecord:
     ]
     return EventRecord(
         id="e", type="purchase", user="u", time_ms=0, received_ms=0, items=items,
-        value=draw(prices), currency=draw(codes), properties=draw(st.sampled_from([None, {"a": 1}])),
+        value=draw(prices), currency=draw(codes),
+        properties=draw(st.sampled_from([None, {"a": 1}])),
     )  # fmt: skip
 
 
