@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import fastapi_offline
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -38,6 +40,7 @@ BODIES: Final = (Event, EventItem, Item, Session, RankRequest, Consents, DecideR
 """What handlers read for themselves, for the API's description."""
 ANSWER_TIMEOUT_S: Final = 30.0
 """Longest time for an answer, once body and awaited receipt have had theirs."""
+_SWAGGER_UI: Final = Path(fastapi_offline.__file__).parent / "static"
 
 
 def create_app(
@@ -84,6 +87,8 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # its own page loads scripts of others: see `_pages`
+        redoc_url=None,
     )
     app.state.metrics = metrics
     modules = (
@@ -112,6 +117,24 @@ def create_app(
 def _pages() -> APIRouter:
     """Return what a browser may read without a key, besides the description of the API."""
     pages = scopes.router("open", "pages")
+
+    @pages.get("/docs", include_in_schema=False, response_class=HTMLResponse)
+    async def docs() -> Response:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="Portrait",
+            swagger_js_url="/docs/swagger-ui-bundle.js",
+            swagger_css_url="/docs/swagger-ui.css",
+            swagger_favicon_url="/favicon.ico",
+        )
+
+    @pages.get("/docs/swagger-ui-bundle.js", include_in_schema=False)
+    async def script() -> Response:
+        return FileResponse(_SWAGGER_UI / "swagger-ui-bundle.js")
+
+    @pages.get("/docs/swagger-ui.css", include_in_schema=False)
+    async def style() -> Response:
+        return FileResponse(_SWAGGER_UI / "swagger-ui.css")
 
     @pages.get("/problems/{name}", include_in_schema=False, response_class=HTMLResponse)
     async def problem(name: str) -> Response:

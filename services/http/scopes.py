@@ -17,7 +17,7 @@ from services.http.api_keys import Caller, Scope
 from services.http.problems import ProblemError
 
 Needed = Scope | Literal["open"]
-PAGES: Final = frozenset({"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
+PAGES: Final = frozenset({"/openapi.json"})
 """FastAPI's own pages, which need no key."""
 NO_KEY: Final = "the request carries no API key"
 CHALLENGE: Final = {"www-authenticate": "Bearer"}

@@ -1,11 +1,13 @@
 """The HTTP contract over a real store: a gateway under uvicorn and an updater thread."""
 
 import asyncio
+import re
 import time
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+import httpx2
 import orjson
 import pytest
 import redis
@@ -225,10 +227,19 @@ def test_keys_and_scopes(api: Api) -> None:
         assert post(shop, view("scoped"), "/v1/events?return=profile")["status"] == 403
 
 
+def test_the_docs_load_nothing_from_others(client: Client) -> None:
+    page = client.http.get("/docs").text
+    loaded = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""", page)
+    assert set(loaded) >= {"/openapi.json", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"}
+    assert [url for url in loaded if not url.startswith("/") or url.startswith("//")] == []
+    assert "//" not in page
+    with httpx2.Client(base_url=client.base_url) as browser:  # which has no key
+        assert {browser.get(url).status_code for url in loaded} <= {200, 204}
+
+
 def test_operations(client: Client) -> None:
     assert client.ready()
     assert "portrait_events_applied_total" in client.metrics()
-    assert client.http.get("/docs").status_code == 200
     schema = orjson.loads(client.http.get("/openapi.json").content)
     assert schema["openapi"].startswith("3.1")
     wanted = {
