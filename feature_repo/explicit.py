@@ -47,6 +47,9 @@ ITEM_CAPACITY: Final = Capacity(heaviest=18, newest=6)
 CATEGORY_CAPACITY: Final = Capacity(heaviest=16, newest=4)
 BRAND_CAPACITY: Final = Capacity(heaviest=6, newest=2)
 
+_STATING_TYPES: Final = frozenset({"consent_updated", "message_unsubscribed"})
+"""Say something about consent without the ``consent`` member."""
+
 PASSIVE_TYPES: Final = frozenset({"message_sent", "campaign_decision"})
 """Done to the user, not by the user: no session, no habit, no sign of life."""
 
@@ -90,8 +93,8 @@ def apply(profile: ExplicitProfile, event: EventRecord) -> None:
     _count(profile.counts, kind, MAX_CUSTOM_TYPES, not isinstance(kind, str))
     if not event.anonymous:
         profile.anonymous = False
-    if event.linked is not None or event.consent is not None or event_type == "consent_updated":
-        standing.update(profile.standing, event, at)
+    if event.linked is not None or event.consent is not None or event_type in _STATING_TYPES:
+        standing.update(profile.standing, event)
     if event_type not in PASSIVE_TYPES:
         if at > profile.seen_at:
             profile.seen_at = at

@@ -3,10 +3,11 @@
 Belongs here: what the user allows, and which pseudonyms are theirs. Not here: what may be
 done with it; that is decided where a purpose is served.
 
-Absence means not granted, so the bounded tables may forget: a purpose that falls out reads
-as not granted.
+Absence means not granted, so the bounded tables may forget: a purpose for which there is no room
+reads as not granted, and what is denied is never forgotten for it.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,9 @@ from feature_repo.events import EventRecord
 
 MAX_PURPOSES: Final = 32
 MAX_LINKED: Final = 32
+MESSAGE_CHANNELS: Final = ("email", "sms", "push")
+MARKETING: Final = "marketing_"
+"""``marketing_email`` and ``email`` are one purpose in two spellings."""
 
 
 class Consent(msgspec.Struct, array_like=True, gc=False):
@@ -32,35 +36,84 @@ class Standing(msgspec.Struct, array_like=True):
     linked: list[str] = []
 
 
-def update(standing: Standing, event: EventRecord, at: int) -> None:
-    """Apply what an event at ``at`` (epoch seconds) says about consent and identity.
-
-    Of two statements about one purpose the later in event time holds; of two at the same
-    second, the one that arrives last.
-    """
+def update(standing: Standing, event: EventRecord) -> None:
+    """Apply what an event says about consent and identity; see `say`."""
     if event.linked is not None and event.linked not in standing.linked:
         standing.linked.append(event.linked)
         del standing.linked[:-MAX_LINKED]
-    for purpose, granted in stated(event.type, event.consent, event.properties).items():
-        known = standing.consent.get(purpose)
-        if known is None or at >= known.at:
-            standing.consent[purpose] = Consent(granted, at, event.source)
-    while len(standing.consent) > MAX_PURPOSES:
-        del standing.consent[next(iter(standing.consent))]
+    for purpose, granted in said(event).items():
+        say(standing.consent, purpose, Consent(granted, counted_ms(event) // 1000, event.source))
+
+
+def say(consent: dict[str, Consent], purpose: str, new: Consent, most: int = MAX_PURPOSES) -> None:
+    """Put down a statement about a purpose, if it holds.
+
+    Of two the later holds, by event time or by receipt, whichever is earlier: a clock that is
+    ahead outvotes nobody. Of two at the same second a denial holds. A new purpose beyond ``most``
+    is not put down.
+    """
+    known = consent.get(purpose)
+    if known is None:
+        if len(consent) < most:
+            consent[purpose] = new
+    elif (new.at, not new.granted) >= (known.at, not known.granted):
+        consent[purpose] = new
+
+
+def counted_ms(event: EventRecord) -> int:
+    """Return the time from which a statement counts, epoch milliseconds.
+
+    A record without a time of receipt (0) counts from its own.
+    """
+    return min(event.time_ms, event.received_ms or event.time_ms)
+
+
+def allows(consent: Mapping[str, Consent], purpose: str) -> bool:
+    """Say whether a purpose is granted, and not denied in its `other_spelling`."""
+    known, other = consent.get(purpose), consent.get(other_spelling(purpose))
+    return known is not None and known.granted and (other is None or other.granted)
+
+
+def other_spelling(purpose: str) -> str:
+    """Return the other name of a purpose.
+
+    Examples
+    --------
+    >>> other_spelling("email"), other_spelling("marketing_email")
+    ('marketing_email', 'email')
+    """
+    bare = purpose.removeprefix(MARKETING)
+    return bare if bare != purpose else MARKETING + purpose
+
+
+def said(event: EventRecord) -> dict[str, bool]:
+    """Return what an event says about consent, by purpose; see `stated`."""
+    return stated(event.type, event.consent, event.properties, event.channel)
 
 
 def stated(
-    event_type: str, consent: dict[str, bool] | None, properties: dict[str, Any] | None
+    event_type: str,
+    consent: dict[str, bool] | None,
+    properties: dict[str, Any] | None,
+    channel: str | None = None,
 ) -> dict[str, bool]:
     """Return consent by purpose: the ``consent`` member, else properties of consent_updated.
 
     Properties are read as ``{"purpose": "ads", "granted": true}`` or as ``{"ads": true}``.
+    message_unsubscribed denies its channel as well, in both spellings; without one, all of
+    `MESSAGE_CHANNELS`.
 
     Examples
     --------
     >>> stated("consent_updated", None, {"purpose": "ads", "granted": True})
     {'ads': True}
+    >>> stated("message_unsubscribed", None, None, "email")
+    {'email': False, 'marketing_email': False}
     """
+    if event_type == "message_unsubscribed":
+        bare = [channel.strip().lower().removeprefix(MARKETING)] if channel else MESSAGE_CHANNELS
+        denied = {name: False for one in bare for name in (one[:128], (MARKETING + one)[:128])}
+        return {**(consent or {}), **denied}
     if consent is not None:
         return consent
     if event_type != "consent_updated" or not properties:

@@ -17,6 +17,7 @@ from feature_repo.audiences.sql_values import Values, joined
 from feature_repo.audiences.trait_sql import live_value, windowed
 from feature_repo.compact import DAY_S
 from feature_repo.features import USER_VIEWS
+from feature_repo.standing import other_spelling
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,16 @@ class _Compiler:
 
     def definition(self, definition: rules.Definition) -> str:
         parts = [self.node(definition.rule)]
-        parts += [
-            f"x.u IN (SELECT u FROM ({tables.LATEST_CONSENT}) "
-            f"WHERE granted AND purpose = {self.values.parameter(purpose)})"
-            for purpose in definition.consent
-        ]
+        for purpose in definition.consent:
+            parts.append(f"x.u IN ({self._consent(purpose, granted=True)})")
+            parts.append(f"x.u NOT IN ({self._consent(other_spelling(purpose), granted=False)})")
         parts += [f"NOT {self.node(node)}" for node in definition.exclude]
         return joined(" AND ", parts)
+
+    def _consent(self, purpose: str, *, granted: bool) -> str:
+        name = self.values.parameter(purpose)
+        asked = f"granted = {granted} AND purpose = {name}"
+        return f"SELECT u FROM ({tables.LATEST_CONSENT}) WHERE {asked}"
 
     def node(self, node: Any) -> str:
         return _COMPILED[type(node)](self, node)
@@ -201,8 +205,9 @@ def _cut_off(made: _Compiler) -> str:
     """Return the WITH clause that cuts the tables off at ``$now_ms``."""
     cut = {
         name: f"SELECT * FROM audience.{name} WHERE time_ms <= $now_ms"
-        for name in ("events", "lines", "shelf_events", "consents")
+        for name in ("events", "lines", "shelf_events")
     }
+    cut["consents"] = tables.PAST_CONSENTS
     cut |= {"orders": tables.ORDERS, "order_days": tables.ORDER_DAYS, "facts": tables.FACTS}
     views = set(USER_VIEWS) if made.scored else made.views
     for view in sorted(views):

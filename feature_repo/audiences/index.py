@@ -18,12 +18,11 @@ import pyarrow.parquet as pq
 
 from feature_repo import sound
 from feature_repo.archive import SCHEMA, Archive
-from feature_repo.audiences import tables
+from feature_repo.audiences import consents, tables
 from feature_repo.errors import PortraitError
 from feature_repo.features import USER_VIEWS
 from feature_repo.query_bounds import SpillFolder, interrupted
 from feature_repo.snapshots import schema as feature_schema
-from feature_repo.standing import stated
 
 THREADS: Final = 2
 
@@ -40,11 +39,6 @@ CLUSTERS: Final = pa.schema(
 """Columns of ``home/audiences/clusters.parquet``: which users a model sees alike."""
 WORDS: Final = b"clusters"
 """Key of that file's metadata: a JSON object, number of a cluster to what sets it apart."""
-
-_CONSENTS: Final = pa.schema(
-    [("u", pa.int32()), ("purpose", pa.string()), ("granted", pa.bool_()), ("at_s", pa.int64()),
-     ("ordinal", pa.int32()), ("time_ms", pa.int64())]
-)  # fmt: skip
 
 
 class Index:
@@ -177,25 +171,15 @@ class Index:
         self._connection.unregister("empty")
 
     def _load_consents(self) -> None:
-        found = self._connection.execute(
-            "SELECT u, type, consent, properties, epoch_ms(time) FROM archive_events "
-            'JOIN users ON entity = "user" '
-            "WHERE consent IS NOT NULL OR (type = 'consent_updated' AND properties IS NOT NULL) "
-            "ORDER BY log_ms, log_seq, event_id"
-        ).fetchall()
-        rows = [
-            (u, purpose, granted, time_ms // 1000, ordinal, time_ms)
-            for ordinal, (u, type_, consent, properties, time_ms) in enumerate(found)
-            for purpose, granted in stated(type_, _json(consent), _json(properties)).items()
-            if isinstance(granted, bool)
-        ]
+        rows = consents.statements(self._connection)
         table = pa.table(
-            [list(column) for column in zip(*rows, strict=True)] or [[] for _ in _CONSENTS],
-            schema=_CONSENTS,
+            [list(column) for column in zip(*rows, strict=True)] or [[] for _ in consents.SCHEMA],
+            schema=consents.SCHEMA,
         )
         self._connection.register("stated_consents", table)
-        self._connection.execute("CREATE TABLE consents AS SELECT * FROM stated_consents")
+        self._connection.execute("CREATE TABLE statements AS SELECT * FROM stated_consents")
         self._connection.unregister("stated_consents")
+        self._connection.execute(f"CREATE TABLE consents AS {tables.CONSENTS}")
 
     def _load_features(self, home: Path) -> None:
         for view in USER_VIEWS:
@@ -243,7 +227,3 @@ class Index:
             'JOIN users ON entity = "user" '
             "QUALIFY row_number() OVER (PARTITION BY u, name ORDER BY as_of_ms DESC) = 1"
         )
-
-
-def _json(text: str | None) -> Any:
-    return None if text is None else orjson.loads(text)

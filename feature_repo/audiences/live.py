@@ -16,6 +16,7 @@ from feature_repo.audiences.values import Bounds
 from feature_repo.compact import DAY_S, MILLI, pack_type
 from feature_repo.explicit import ExplicitProfile
 from feature_repo.order_days import window
+from feature_repo.standing import allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def is_member(
     """
     consent = user.profile.standing.consent if definition.consent else {}
     return (
-        all(p in consent and consent[p].granted for p in definition.consent)
+        all(allows(consent, purpose) for purpose in definition.consent)
         and _holds(definition.rule, known, user)
         and not any(_holds(node, known, user) for node in definition.exclude)
     )

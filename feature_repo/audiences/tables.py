@@ -175,10 +175,17 @@ LEFT JOIN (
 ) bought ON bought.u = seen.u
 """
 
+CONSENTS: Final = "SELECT * FROM statements WHERE until_ms IS NULL"
+PAST_CONSENTS: Final = """
+SELECT * FROM audience.statements WHERE from_ms <= $now_ms
+AND (until_ms IS NULL OR until_ms > $now_ms)
+"""
+
 LATEST_CONSENT: Final = """
 SELECT u, purpose, granted FROM consents
-QUALIFY row_number() OVER (PARTITION BY u, purpose ORDER BY at_s DESC, ordinal DESC) = 1
+QUALIFY row_number() OVER (PARTITION BY u, purpose ORDER BY at_s DESC, granted) = 1
 """
+"""Of two at the same second a denial holds (`feature_repo.standing.say`)."""
 
 
 def latest_features(view: str, until: str = "true") -> str:

@@ -15,6 +15,7 @@ from feature_repo.audiences.plan import plan
 from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import AnyOf, Definition
 from feature_repo.errors import ConflictError
+from feature_repo.standing import allows
 from services import workers
 from services.audiences.definitions import KEY, VERSION, Definitions
 from services.audiences.index import AudienceIndex
@@ -77,7 +78,7 @@ class Eligibility:
             some = AnyOf.model_construct(any=definition.exclude)
             excluded = await self._holds(rule.model_copy(update={"rule": some}), known, user)
         return Eligible(
-            consented=all(p in consent and consent[p].granted for p in asked),
+            consented=all(allows(consent, purpose) for purpose in asked),
             member=await self._holds(rule, known, user),
             excluded=excluded,
         )

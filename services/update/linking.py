@@ -276,10 +276,14 @@ def _laid_out(
 ) -> Work:
     """Return the work: whole histories in the place of the batches' events that are in them."""
     plain = _plain(batches, rows)
-    numbers = {id(event): n for n, event in enumerate(plain.events)}
+    numbers = {_named(event): n for n, event in enumerate(plain.events)}
     places = [n for n, event in enumerate(plain.events) if event.user not in histories]
     events = [plain.events[n] for n in places]
     for history in histories.values():
         events += history
-        places += [numbers.get(id(event), -1) for event in history]
+        places += [numbers.get(_named(event), -1) for event in history]
     return Work(rows, events, places)
+
+
+def _named(event: EventRecord) -> tuple[str, str, str, str | None, bool]:
+    return event.user, event.source, event.id, event.linked, event.anonymous

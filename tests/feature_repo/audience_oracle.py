@@ -47,6 +47,7 @@ class Shop:
         granted = self.consents(user)
         return (
             all(granted.get(purpose, False) for purpose in definition.consent)
+            and all(granted.get(f"marketing_{purpose}", True) for purpose in definition.consent)
             and self.holds(definition.rule, user)
             and not any(self.holds(node, user) for node in definition.exclude)
         )
@@ -54,14 +55,15 @@ class Shop:
     def consents(self, user: str) -> dict[str, bool]:
         found: dict[str, tuple[int, bool]] = {}
         for event in self.histories[user]:
-            said = event.consent
-            if said is None and event.type == "consent_updated" and event.properties:
-                said = {event.properties["purpose"]: event.properties["granted"]}
-            for purpose, granted in (said or {}).items():
-                at = event.time_ms // 1000
-                if purpose not in found or at >= found[purpose][0]:
-                    found[purpose] = at, granted
-        return {purpose: granted for purpose, (_, granted) in found.items()}
+            told = event.consent
+            if told is None and event.type == "consent_updated" and event.properties:
+                told = {event.properties["purpose"]: event.properties["granted"]}
+            if event.type == "message_unsubscribed":
+                told = {**(told or {}), event.channel: False, f"marketing_{event.channel}": False}
+            for purpose, granted in (told or {}).items():
+                said = min(event.time_ms, event.received_ms) // 1000, not granted
+                found[purpose] = max(found.get(purpose, said), said)
+        return {purpose: not denied for purpose, (_, denied) in found.items()}
 
     def holds(self, node: Any, user: str) -> bool:
         match node:

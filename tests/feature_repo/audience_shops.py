@@ -17,7 +17,16 @@ START_MS = int(START.timestamp() * 1000)
 DAY_MS = 86_400_000
 DAYS = 100
 USERS = tuple(f"{{p00{n % 3}}}" + letter * 26 for n, letter in enumerate("abcdef"))
-TYPES = ("purchase", "purchase", "view_item", "refund", "message_sent", "try_on", "consent_updated")
+TYPES = (
+    "purchase",
+    "purchase",
+    "view_item",
+    "refund",
+    "message_sent",
+    "try_on",
+    "consent_updated",
+    "message_unsubscribed",
+)
 ITEMS = {
     "i0": ("Food/Tea/Green", "Ox"), "i1": ("Food/Tea", "Yak"), "i2": ("Food", "Ox"),
     "i3": ("Food-like/Tea", None), "i4": (None, "Yak"), "i5": ("Home/Lamp", None),
@@ -40,18 +49,20 @@ def _event(draw: st.DrawFn, number: int) -> EventRecord:
     time_ms = (
         START_MS
         + draw(st.integers(0, DAYS * 4)) * DAY_MS // 4
-        + draw(st.sampled_from([0, 0, 1, 500]))
+        + (jitter_ms := draw(st.sampled_from([0, 0, 1, 500])))
     )
+    ahead_ms = 0 if jitter_ms else draw(st.sampled_from([0, 0, 1, 1_500, 240_000]))
     chosen = draw(st.lists(st.sampled_from(sorted(ITEMS)), max_size=3))
     ordered = kind in {"purchase", "refund"}
     told = st.sampled_from([None, {"ads": True}, {"ads": False}, {"mail": True, "ads": True}])
     return EventRecord(
         id=f"e{number:03d}", type=kind, user=draw(st.sampled_from(USERS)), time_ms=time_ms,
-        received_ms=time_ms, anonymous=draw(st.booleans()),
+        received_ms=time_ms - ahead_ms, anonymous=draw(st.booleans()),
         items=[_line(draw, item) for item in chosen],
         order_id=draw(st.sampled_from(["o1", "o2", f"o-{number}"])) if ordered else None,
         value=draw(st.sampled_from([None, 0.0, 7.0, 12.125])),
-        channel=draw(st.sampled_from([None, "web", "app"])),
+        channel=draw(st.sampled_from(["ads", "mail"] if kind == "message_unsubscribed"
+                                     else [None, "web", "app"])),
         campaign_id=draw(st.sampled_from([None, "c1"])),
         rating=draw(st.sampled_from([None, 2.0, 5.0])),
         consent=draw(told) if draw(st.booleans()) else None,

@@ -329,13 +329,16 @@ def test_a_decision_that_was_spent_but_not_logged_is_completed_by_its_repeat(
 
 
 def test_consent_that_is_taken_back_stops_even_a_decision_that_was_made(client: Client) -> None:
-    user = shopper(client, "u-leaves")
+    now_s, user = int(time.time()), shopper(client, "u-leaves", time=int(time.time()) - 50)
     made(client, "left")
     assert decide(client, "left", user)["arm"] == "treated"
-    shopper(client, user, "consent_updated", consent={"email": False})
-    assert decide(client, "left", user)["reasons"] == ["no_consent"]
-    shopper(client, user, "consent_updated", consent={"email": True})
-    assert decide(client, "left", user)["arm"] == "treated"
+    withdrawn = {"type": "consent_updated", "consent": {"email": False}}
+    for ago_s, left in ((40, withdrawn), (20, {"type": "message_unsubscribed"})):
+        sent = {**left, "user_id": user, "channel": "email", "time": now_s - ago_s}
+        client.post_event(sent, return_profile=True)
+        assert decide(client, "left", user)["reasons"] == ["no_consent"]
+        shopper(client, user, "consent_updated", time=now_s - ago_s + 10, consent={"email": True})
+        assert decide(client, "left", user)["arm"] == "treated"
     assert call(client, "GET", "/left").json()["spent"]["messages"] == 1
 
 

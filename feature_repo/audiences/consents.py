@@ -1,0 +1,100 @@
+"""What users said about consent, as rows that the index asks: by user, purpose and time.
+
+They come to what the live profile holds (`feature_repo.standing`), links included
+(`feature_repo.joining`), now and as of a moment. Not here: which of them holds (`tables`).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import orjson
+import pyarrow as pa
+
+from feature_repo.archive import LogPosition
+from feature_repo.events import EventRecord
+from feature_repo.joining import Placed, ordered, overruled
+from feature_repo.standing import MAX_PURPOSES, counted_ms, said, stated
+
+SCHEMA: Final = pa.schema(
+    [("u", pa.int32()), ("purpose", pa.string()), ("granted", pa.bool_()), ("at_s", pa.int64()),
+     ("from_ms", pa.int64()), ("until_ms", pa.int64())]
+)  # fmt: skip
+"""``at_s`` is when it counts from, ``from_ms`` since when it is known of this user, ``until_ms``
+the link that took it away, null for none."""
+Row = tuple[int, str, bool, int, int, int | None]
+
+_STATING: Final = (
+    "(consent IS NOT NULL OR type = 'message_unsubscribed' "
+    "OR (type = 'consent_updated' AND properties IS NOT NULL))"
+)
+_ALL: Final = f"""
+SELECT u, type, consent, properties, channel,
+    least(epoch_ms(time), coalesce(nullif(epoch_ms(received), 0), epoch_ms(time)))
+FROM archive_events JOIN users ON entity = "user" WHERE {_STATING}
+ORDER BY log_ms, log_seq, event_id
+"""
+_LINKS: Final = f"""
+SELECT linked, arg_min("user", (log_ms, log_seq, event_id)) FROM archive_events
+WHERE linked IN (SELECT "user" FROM archive_events WHERE anonymous AND {_STATING}) GROUP BY linked
+"""
+"""Anonymous ids that said something, and whose they became."""
+_RECORDS: Final = f"""
+SELECT u, "user", log_ms, log_seq, record FROM archive_events JOIN users ON entity = "user"
+WHERE "user" IN (SELECT unnest(?)) AND (linked IS NOT NULL OR {_STATING})
+ORDER BY log_ms, log_seq, event_id
+"""
+
+
+def statements(connection: Any) -> list[Row]:
+    """Return every statement of every user in ``archive_events``; see `SCHEMA`."""
+    owners = dict(connection.execute(_LINKS).fetchall())
+    linked = list(_of_linked(connection, owners))
+    known = {row[0] for row in linked}
+    own = (
+        (u, purpose, granted, at_ms // 1000, at_ms, None)
+        for u, type_, consent, properties, channel, at_ms in connection.execute(_ALL).fetchall()
+        if u not in known
+        for purpose, granted in stated(type_, _json(consent), _json(properties), channel).items()
+    )
+    return [*_bounded(own), *_bounded(linked)]
+
+
+def _of_linked(connection: Any, owners: dict[str, str]) -> Iterator[Row]:
+    """Yield the statements of users to whom anonymous ids came that had said something."""
+    histories: dict[str, list[Placed]] = defaultdict(list)
+    numbers = dict[str, int]()
+    wanted = sorted({*owners, *owners.values()})
+    for u, user, ms, seq, record in connection.execute(_RECORDS, [wanted]).fetchall():
+        numbers[user] = u
+        histories[user].append((LogPosition(ms, seq), EventRecord.decode(record)))
+    for owner in sorted(set(owners.values())):
+        theirs = {a: histories[a] for a, user in owners.items() if user == owner}
+        both = ordered(histories[owner], theirs)
+        links = dict[str, int]()
+        for _, event in both:
+            if event.linked is not None:
+                links.setdefault(event.linked, counted_ms(event))
+        lost = overruled(both)
+        for index, (anonymous, event) in enumerate(both):
+            at_ms = counted_ms(event)
+            since_ms = at_ms if anonymous is None else max(at_ms, links[anonymous])
+            for purpose, granted in said(event).items():
+                link = lost.get(index, {}).get(purpose) if granted else None
+                until_ms = None if link is None else counted_ms(both[link][1])
+                yield numbers[owner], purpose, granted, at_ms // 1000, since_ms, until_ms
+
+
+def _bounded(rows: Iterable[Row]) -> Iterator[Row]:
+    """Leave out what a profile has no room for."""
+    known: dict[int, set[str]] = defaultdict(set)
+    for row in rows:
+        purposes = known[row[0]]
+        if row[1] in purposes or len(purposes) < MAX_PURPOSES:
+            if row[5] is None:
+                purposes.add(row[1])
+            yield row
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else orjson.loads(text)
