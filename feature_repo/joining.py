@@ -12,7 +12,7 @@ import msgspec
 from feature_repo import standing
 from feature_repo.archive import LogPosition
 from feature_repo.events import EventRecord
-from feature_repo.standing import Consent, counted_ms, said
+from feature_repo.standing import Consent, counted_ms, said, spellings
 
 Placed = tuple[LogPosition, EventRecord]
 """An event and where it stands in its partition's log."""
@@ -86,13 +86,16 @@ def woven(own: Sequence[Placed], linked: Mapping[str, Sequence[Placed]]) -> list
     both = ordered(own, linked)
     history = [event for _, event in both]
     for index, purposes in overruled(both).items():
-        kept = {name: yes for name, yes in said(history[index]).items() if name not in purposes}
+        told = said(history[index]).items()
+        kept = {n: yes for n, yes in told if not (yes and spellings(n)[0] in purposes)}
         history[index] = msgspec.structs.replace(history[index], consent=kept)
     return history
 
 
 def overruled(both: Sequence[tuple[str | None, EventRecord]]) -> dict[int, dict[str, int]]:
     """Return the grants that a link takes away: by event the purposes, each with that link's event.
+
+    Purposes are named by the first of their `spellings`.
 
     A purpose that either had denied when the anonymous id became the user's is denied: the
     other's grants from before do not count, whichever is later.
@@ -122,9 +125,9 @@ class _Books:
         side, at = None if anonymous in self._joined else anonymous, counted_ms(event) // 1000
         for purpose, granted in said(event).items():
             new = Consent(granted, at, event.source)
-            standing.say(self._consent[side], purpose, new, most=2**31)
+            standing.say(self._consent[side], spellings(purpose)[0], new, most=2**31)
             if granted:
-                self._grants[side][purpose].append(index)
+                self._grants[side][spellings(purpose)[0]].append(index)
 
     def join(self, anonymous: str, link: int) -> None:
         if anonymous in self._joined:

@@ -69,21 +69,21 @@ def counted_ms(event: EventRecord) -> int:
 
 
 def allows(consent: Mapping[str, Consent], purpose: str) -> bool:
-    """Say whether a purpose is granted, and not denied in its `other_spelling`."""
-    known, other = consent.get(purpose), consent.get(other_spelling(purpose))
-    return known is not None and known.granted and (other is None or other.granted)
+    """Say whether a purpose is granted: by the later statement, in whichever spelling."""
+    known = [consent[name] for name in spellings(purpose) if name in consent]
+    return bool(known) and max(known, key=lambda one: (one.at, not one.granted)).granted
 
 
-def other_spelling(purpose: str) -> str:
-    """Return the other name of a purpose.
+def spellings(purpose: str) -> tuple[str, str]:
+    """Return both names of a purpose, the shorter first.
 
     Examples
     --------
-    >>> other_spelling("email"), other_spelling("marketing_email")
-    ('marketing_email', 'email')
+    >>> spellings("marketing_email")
+    ('email', 'marketing_email')
     """
     bare = purpose.removeprefix(MARKETING)
-    return bare if bare != purpose else MARKETING + purpose
+    return bare, MARKETING + bare
 
 
 def said(event: EventRecord) -> dict[str, bool]:

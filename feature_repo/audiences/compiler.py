@@ -17,7 +17,7 @@ from feature_repo.audiences.sql_values import Values, joined
 from feature_repo.audiences.trait_sql import live_value, windowed
 from feature_repo.compact import DAY_S
 from feature_repo.features import USER_VIEWS
-from feature_repo.standing import other_spelling
+from feature_repo.standing import spellings
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,10 @@ class _Compiler:
     def definition(self, definition: rules.Definition) -> str:
         parts = [self.node(definition.rule)]
         for purpose in definition.consent:
-            parts.append(f"x.u IN ({self._consent(purpose, granted=True)})")
-            parts.append(f"x.u NOT IN ({self._consent(other_spelling(purpose), granted=False)})")
+            one, other = map(self.values.parameter, spellings(purpose))
+            parts.append(f"x.u IN ({tables.granted(one, other)})")
         parts += [f"NOT {self.node(node)}" for node in definition.exclude]
         return joined(" AND ", parts)
-
-    def _consent(self, purpose: str, *, granted: bool) -> str:
-        name = self.values.parameter(purpose)
-        asked = f"granted = {granted} AND purpose = {name}"
-        return f"SELECT u FROM ({tables.LATEST_CONSENT}) WHERE {asked}"
 
     def node(self, node: Any) -> str:
         return _COMPILED[type(node)](self, node)

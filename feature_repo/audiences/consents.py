@@ -14,7 +14,7 @@ import pyarrow as pa
 from feature_repo.archive import LogPosition
 from feature_repo.events import EventRecord
 from feature_repo.joining import Placed, ordered, overruled
-from feature_repo.standing import MAX_PURPOSES, counted_ms, said, stated
+from feature_repo.standing import MAX_PURPOSES, counted_ms, said, spellings, stated
 
 SCHEMA: Final = pa.schema(
     [("u", pa.int32()), ("purpose", pa.string()), ("granted", pa.bool_()), ("at_s", pa.int64()),
@@ -80,7 +80,7 @@ def _of_linked(connection: Any, owners: dict[str, str]) -> Iterator[Row]:
             at_ms = counted_ms(event)
             since_ms = at_ms if anonymous is None else max(at_ms, links[anonymous])
             for purpose, granted in said(event).items():
-                link = lost.get(index, {}).get(purpose) if granted else None
+                link = lost.get(index, {}).get(spellings(purpose)[0]) if granted else None
                 until_ms = None if link is None else counted_ms(both[link][1])
                 yield numbers[owner], purpose, granted, at_ms // 1000, since_ms, until_ms
 

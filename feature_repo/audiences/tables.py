@@ -181,11 +181,15 @@ SELECT * FROM audience.statements WHERE from_ms <= $now_ms
 AND (until_ms IS NULL OR until_ms > $now_ms)
 """
 
-LATEST_CONSENT: Final = """
-SELECT u, purpose, granted FROM consents
-QUALIFY row_number() OVER (PARTITION BY u, purpose ORDER BY at_s DESC, granted) = 1
+
+def granted(one: str, other: str) -> str:
+    """Return the SELECT of the users who grant a purpose of two names (`feature_repo.standing`)."""
+    return f"""
+SELECT u FROM (
+    SELECT u, granted FROM consents WHERE purpose IN ({one}, {other})
+    QUALIFY row_number() OVER (PARTITION BY u ORDER BY at_s DESC, granted) = 1
+) WHERE granted
 """
-"""Of two at the same second a denial holds (`feature_repo.standing.say`)."""
 
 
 def latest_features(view: str, until: str = "true") -> str:

@@ -47,7 +47,6 @@ class Shop:
         granted = self.consents(user)
         return (
             all(granted.get(purpose, False) for purpose in definition.consent)
-            and all(granted.get(f"marketing_{purpose}", True) for purpose in definition.consent)
             and self.holds(definition.rule, user)
             and not any(self.holds(node, user) for node in definition.exclude)
         )
@@ -60,7 +59,8 @@ class Shop:
                 told = {event.properties["purpose"]: event.properties["granted"]}
             if event.type == "message_unsubscribed":
                 told = {**(told or {}), event.channel: False, f"marketing_{event.channel}": False}
-            for purpose, granted in (told or {}).items():
+            for name, granted in (told or {}).items():
+                purpose = name.removeprefix("marketing_")
                 said = min(event.time_ms, event.received_ms) // 1000, not granted
                 found[purpose] = max(found.get(purpose, said), said)
         return {purpose: not denied for purpose, (_, denied) in found.items()}

@@ -21,6 +21,7 @@ from feature_repo.standing import MAX_PURPOSES, Consent, allows
 START_S = 1_700_000_000
 KNOWN, GUESTS = "{p000}" + "k" * 26, ["{p000}" + letter * 26 for letter in "ab"]
 PURPOSES = ("email", "ads")
+NAMES = ("email", "marketing_email", "ads")
 Said = list[tuple[int, bool]]
 
 
@@ -39,7 +40,7 @@ def logs(draw: st.DrawFn) -> list[EventRecord]:
                 id=f"e{number}", type="consent_updated", user=user, linked=link,
                 anonymous=user != KNOWN, received_ms=received_s * 1000,
                 time_ms=(received_s + draw(st.sampled_from([0, 0, -61, -1, 1, 299]))) * 1000,
-                consent=draw(st.dictionaries(st.sampled_from(PURPOSES), st.booleans())),
+                consent=draw(st.dictionaries(st.sampled_from(NAMES), st.booleans())),
             )
         )  # fmt: skip
     return log
@@ -63,9 +64,10 @@ def expected(log: list[EventRecord], purpose: str) -> bool:
             elif sides == (False, True):
                 theirs = [each for each in theirs if not each[1]]
             own += theirs
-        if purpose in (event.consent or {}):
-            at = min(event.time_ms, event.received_ms) // 1000
-            said[event.user].append((at, event.consent[purpose]))
+        for name in (purpose, f"marketing_{purpose}"):
+            if name in (event.consent or {}):
+                at = min(event.time_ms, event.received_ms) // 1000
+                said[event.user].append((at, event.consent[name]))
     return granted(said[KNOWN]) or False
 
 
@@ -154,6 +156,9 @@ def test_who_unsubscribes_withdraws_the_channel_in_either_spelling(
         assert live.is_member(language.read(body), {}, user) == allows(consent, name)
 
 
-def test_a_denial_in_the_other_spelling_denies() -> None:
+def test_the_later_statement_holds_in_whichever_spelling() -> None:
     log = [said({"email": True}, START_S), said({"marketing_email": False}, START_S + 1)]
     assert not allows(explicit.fold(log).standing.consent, "email")
+    log.append(said({"email": True}, START_S + 2))
+    consent = explicit.fold(log).standing.consent
+    assert (allows(consent, "email"), allows(consent, "marketing_email")) == (True, True)
