@@ -6,8 +6,10 @@ They come to what the live profile holds (`feature_repo.standing`), links includ
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
+import msgspec
 import orjson
 import pyarrow as pa
 
@@ -56,6 +58,7 @@ def statements(connection: Any) -> list[Row]:
         for u, type_, consent, properties, channel, at_ms in connection.execute(_ALL).fetchall()
         if u not in known
         for purpose, granted in stated(type_, _json(consent), _json(properties), channel).items()
+        if isinstance(granted, bool)
     )
     return [*_bounded(own), *_bounded(linked)]
 
@@ -67,9 +70,11 @@ def _of_linked(connection: Any, owners: dict[str, str]) -> Iterator[Row]:
     wanted = sorted({*owners, *owners.values()})
     for u, user, ms, seq, record in connection.execute(_RECORDS, [wanted]).fetchall():
         numbers[user] = u
-        histories[user].append((LogPosition(ms, seq), EventRecord.decode(record)))
+        with suppress(msgspec.DecodeError):  # an older archive's: it stops no answer
+            histories[user].append((LogPosition(ms, seq), EventRecord.decode(record)))
     for owner in sorted(set(owners.values())):
-        theirs = {a: histories[a] for a, user in owners.items() if user == owner}
+        named = {event.linked for _, event in histories[owner]}
+        theirs = {a: histories[a] for a, user in owners.items() if user == owner and a in named}
         both = ordered(histories[owner], theirs)
         links = dict[str, int]()
         for _, event in both:
