@@ -88,6 +88,13 @@ def deadline(bound_s: float) -> Iterator[None]:
         _until_s.reset(token)
 
 
+def check() -> None:
+    """Raise `TooCostlyError` when the time of `deadline` is over, in work that is no query."""
+    until_s = _until_s.get()
+    if until_s is not None and time.monotonic() >= until_s:
+        raise _late()
+
+
 @contextmanager
 def interrupted(connection: Any) -> Iterator[None]:
     """Run queries of ``connection`` until the deadline, if there is one.

@@ -21,6 +21,7 @@ import structlog
 from feature_repo.catalogue import Item, load_catalogue
 from feature_repo.errors import ConflictError
 from feature_repo.events import EventRecord, ItemRecord
+from services import workers
 from services.tasks import end
 
 KEY: Final = "portrait:catalogue"
@@ -31,6 +32,7 @@ REMOVED_KEY: Final = "portrait:catalogue:removed"
 CHANGED: Final = b"portrait:catalogue:changed"
 _CHECK_S: Final = 5.0
 _PAGE: Final = 2000
+_STEP: Final = 200
 _JOURNAL: Final = 10_000
 _ATTEMPTS: Final = 50  # of one request: every round somebody's change is taken
 _SWAP: Final = """
@@ -141,7 +143,16 @@ class Catalogue:
         now_ms
             Kept as the time of the first put, epoch milliseconds.
         """
-        bodies = {i.item_id: _dumped(i) for i in items}
+        given = list(items)
+        if len(given) == 1:
+            bodies = _all_dumped(given)
+        else:
+            bodies = await workers.READING.run(_all_dumped, given)
+        names = list(bodies)
+        for start in range(0, len(names), _STEP):  # between which others get their turn
+            await self._put({name: bodies[name] for name in names[start : start + _STEP]}, now_ms)
+
+    async def _put(self, bodies: dict[str, bytes], now_ms: int) -> None:
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(KEY, mapping=bodies)
             for item_id in bodies.keys() - self.entries.keys():
@@ -318,6 +329,10 @@ class Catalogue:
 
 def _dumped(item: Item) -> bytes:
     return orjson.dumps(item.model_dump(exclude_none=True))
+
+
+def _all_dumped(items: Iterable[Item]) -> dict[str, bytes]:
+    return {item.item_id: _dumped(item) for item in items}
 
 
 def load(client: Any, items: Mapping[str, bytes]) -> None:

@@ -1,22 +1,25 @@
 """The HTTP application of one gateway replica: routes, errors and the frame put together."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import fastapi_offline
+import orjson
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 
 from feature_repo.catalogue import Item
 from feature_repo.errors import PortraitError
 from feature_repo.events import Event, EventItem, pointer
-from services import heap, ingest, items, operations, privacy, profiles
+from services import heap, ingest, items, operations, privacy, profiles, workers
 from services.analytics import routes as analytics
 from services.audiences import questions as audience_questions
 from services.audiences import routes as audiences
@@ -111,7 +114,21 @@ def create_app(
     )
     _handle_errors(app)
     describe(app, routers, BODIES)
+    app.router.routes.insert(0, _description(app))
     return app
+
+
+def _description(app: FastAPI) -> Route:
+    """Return the route of ``/openapi.json``: FastAPI would make the text anew for each request."""
+    making, made = asyncio.Lock(), list[bytes]()
+
+    async def described(request: Request) -> Response:
+        async with making:
+            if not made:
+                made.append(await workers.READING.run(lambda: orjson.dumps(app.openapi())))
+        return Response(made[0], media_type="application/json")
+
+    return Route("/openapi.json", described, include_in_schema=False)
 
 
 def _pages() -> APIRouter:

@@ -1,8 +1,7 @@
 """Routes that take events in: one, or a batch. An answer of 202 means it is in the log."""
 
-import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -24,6 +23,7 @@ from feature_repo.events import (
     problems,
     to_record,
 )
+from services import workers
 from services.answer_schemas import EVENT, EVENT_BATCH
 from services.answers import answer, gateway
 from services.http import body, scopes
@@ -39,7 +39,6 @@ from services.state import GatewayState
 router = scopes.router("write", "events", "/v1/events")
 
 ERASED: Final = "this person asked to be forgotten: no event of theirs is taken"
-_YIELD_EVERY: Final = 100  # events between which other requests get their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,16 @@ class Refused:
         }
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What is in a batch: the events that are taken, and where they stood."""
+
+    received: int
+    records: list[EventRecord] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+
 @router.post("", status_code=202, responses=EVENT, openapi_extra=body_of(Event, EVENT_EXAMPLE))
 async def post_event(
     request: Request,
@@ -74,7 +83,10 @@ async def post_event(
     if returning is not None:  # that makes a read of it
         scopes.require(request, "server")
     state = gateway(request)
-    event = _event(await body.read(request, limit=MAX_EVENT_BYTES))
+    data = await body.read(request, limit=MAX_EVENT_BYTES)
+    event = decode_event(data)
+    if event is None:
+        event = await workers.READING.run(_event, data)
     record, appended, reply = await _taken(request, event)
     if returning is None:
         return answer(reply, 202)
@@ -127,20 +139,12 @@ async def post_batch(request: Request) -> Response:
     data = await body.read(
         request, limit=MAX_BATCH_BYTES, types=body.JSON_TYPES | body.NDJSON_TYPES
     )
-    documents = body.split(data, lines=media in body.NDJSON_TYPES)
-    records, places, refused = list[EventRecord](), list[int](), list[Refused]()
-    for index, document in enumerate(documents):
-        taken = _take(state, index, document, request.state.caller)
-        if isinstance(taken, Refused):
-            refused.append(taken)
-        else:
-            records.append(taken)
-            places.append(index)
-        if index % _YIELD_EVERY == _YIELD_EVERY - 1:
-            await asyncio.sleep(0)
+    lines, caller = media in body.NDJSON_TYPES, request.state.caller
+    batch = await workers.READING.run(_batch, state, data, caller, lines=lines)
+    records, refused = batch.records, batch.refused
     aside = await _in_shop_currency(request, records)
     appended = await _append(state, records) if records else []
-    for index, record, one in zip(places, records, appended, strict=True):
+    for index, record, one in zip(batch.places, records, appended, strict=True):
         if one.status == "erased":
             refused.append(Refused(index, record.id, "erased", "", ERASED))
     refused.sort(key=lambda each: each.index)
@@ -149,7 +153,7 @@ async def post_batch(request: Request) -> Response:
     _count(request, records, appended)
     request.app.state.metrics.events.labels("rejected").inc(len(refused) - counts["erased"])
     reply = {
-        "received": len(documents),
+        "received": batch.received,
         "accepted": counts["accepted"],
         "duplicates": counts["duplicate"],
         "rejected": len(refused),
@@ -172,15 +176,25 @@ def _count(request: Request, records: list[EventRecord], appended: list[Appended
 
 
 def _event(document: bytes) -> Event:
-    """Return the event of a request that holds one."""
-    event = decode_event(document)
-    if event is not None:
-        return event
+    """Return the event of a request that holds one, or say what is wrong with it."""
     try:
         return Event.model_validate(body.parse(document))
     except ValidationError as error:
-        found = problems(error)
+        found = problems(error)[: body.MAX_ERRORS]
         raise ProblemError("invalid", found[0]["detail"], errors=found) from None
+
+
+def _batch(state: GatewayState, data: bytes, sender: Caller, *, lines: bool) -> _Batch:
+    documents = body.split(data, lines=lines)
+    found = _Batch(len(documents))
+    for index, document in enumerate(documents):
+        taken = _take(state, index, document, sender)
+        if isinstance(taken, Refused):
+            found.refused.append(taken)
+        else:
+            found.records.append(taken)
+            found.places.append(index)
+    return found
 
 
 def _take(

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from feature_repo.catalogue import Item, patched
 from feature_repo.event_fields import Id
 from feature_repo.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, iso, problems
+from services import workers
 from services.answer_schemas import ITEM, ITEM_BATCH, ITEM_PUT, SIMILAR
 from services.answers import answer, gateway
 from services.catalogue import Change
@@ -21,6 +22,7 @@ router = scopes.router("server", "items", "/v1/items")
 
 UNKNOWN: Final = "the catalogue has no item of this id"
 _CHANGE: Final = {"item_id": "A", "price": 2.9, "in_stock": False, "brand": None}
+_STEP: Final = 100
 Refusal = dict[str, Any]
 
 
@@ -39,18 +41,23 @@ ItemId = Annotated[str, Path(min_length=1, max_length=128)]
 async def put_item(request: Request, item_id: ItemId) -> Response:
     """Create an item (201) or replace it (200)."""
     state = gateway(request)
-    given = body.parse(await body.read(request, limit=MAX_EVENT_BYTES))
+    data = await body.read(request, limit=MAX_EVENT_BYTES)
+    item = await workers.READING.run(_item, data, item_id)
+    known = await state.bounded(state.catalogue.get(item_id))
+    await state.bounded(state.catalogue.put([item], state.clock.now_ms()))
+    return answer(_shown(item), 201 if known is None else 200)
+
+
+def _item(data: bytes, item_id: str) -> Item:
+    given = body.parse(data)
     if not isinstance(given, dict):
         raise ProblemError("invalid", "an item is a JSON object")
     if given.setdefault("item_id", item_id) != item_id:
         raise _other_id()
     try:
-        item = Item.model_validate(given)
+        return Item.model_validate(given)
     except ValidationError as error:
         raise _invalid(error) from None
-    known = await state.bounded(state.catalogue.get(item_id))
-    await state.bounded(state.catalogue.put([item], state.clock.now_ms()))
-    return answer(_shown(item), 201 if known is None else 200)
 
 
 @router.get("/{item_id}", responses=ITEM)
@@ -91,6 +98,21 @@ async def patch_items(request: Request) -> Response:
     """
     state = gateway(request)
     documents = await _documents(request)
+    errors, changes, places = await workers.READING.run(_changes, documents)
+    made = list[Item | None]()
+    for start in range(0, len(changes), _STEP):  # between which others get their turn
+        some = changes[start : start + _STEP]
+        made += await state.bounded(state.catalogue.patch(some), 5.0)
+    for index, item in zip(places, made, strict=True):
+        if item is None:
+            errors[index] = {
+                "index": index, "type": "/problems/not-found", "pointer": "/item_id",
+                "detail": UNKNOWN,
+            }  # fmt: skip
+    return _taken(len(documents), [errors[index] for index in sorted(errors)])
+
+
+def _changes(documents: list[bytes]) -> tuple[dict[int, Refusal], list[Change], list[int]]:
     errors, changes, places = dict[int, Refusal](), list[Change](), list[int]()
     for index, document in enumerate(documents):
         try:
@@ -101,14 +123,7 @@ async def patch_items(request: Request) -> Response:
             patch = given.model_extra or {}
             changes.append((given.item_id, partial(_patched, errors, index, patch)))
             places.append(index)
-    made = await state.bounded(state.catalogue.patch(changes), 5.0) if changes else []
-    for index, item in zip(places, made, strict=True):
-        if item is None:
-            errors[index] = {
-                "index": index, "type": "/problems/not-found", "pointer": "/item_id",
-                "detail": UNKNOWN,
-            }  # fmt: skip
-    return _taken(len(documents), [errors[index] for index in sorted(errors)])
+    return errors, changes, places
 
 
 @router.delete("/{item_id}", status_code=204, dependencies=[scopes.needs("admin")])
@@ -125,15 +140,20 @@ async def post_items(request: Request) -> Response:
     """Create or replace up to 1,000 items, each by itself: 200 all, 207 some, 422 none."""
     state = gateway(request)
     documents = await _documents(request)
+    taken, errors = await workers.READING.run(_items, documents)
+    if taken:
+        await state.bounded(state.catalogue.put(taken, state.clock.now_ms()), 5.0)
+    return _taken(len(documents), errors)
+
+
+def _items(documents: list[bytes]) -> tuple[list[Item], list[Refusal]]:
     taken, errors = list[Item](), list[Refusal]()
     for index, document in enumerate(documents):
         try:
             taken.append(Item.model_validate_json(document))
         except ValidationError as error:
             errors.append(_refusal(index, error))
-    if taken:
-        await state.bounded(state.catalogue.put(taken, state.clock.now_ms()), 5.0)
-    return _taken(len(documents), errors)
+    return taken, errors
 
 
 @router.get("/{item_id}/similar", responses=SIMILAR)
@@ -142,7 +162,8 @@ async def get_similar(
 ) -> Response:
     """Return the items most like this one: by the model's embeddings, else by its shelf."""
     state = gateway(request)
-    method, found = state.recommender.similar(item_id, n, state.clock.now_ms())
+    find = state.recommender.similar(item_id, n, state.clock.now_ms())
+    method, found = await workers.READING.run(find)
     if not found and item_id not in state.catalogue.entries:
         raise _unknown()
     return answer(
@@ -176,7 +197,7 @@ def _other_id() -> ProblemError:
 
 
 def _invalid(error: ValidationError) -> ProblemError:
-    found = problems(error)
+    found = problems(error)[: body.MAX_ERRORS]
     return ProblemError("invalid", found[0]["detail"], errors=found)
 
 
@@ -190,7 +211,7 @@ async def _documents(request: Request) -> list[bytes]:
     data = await body.read(
         request, limit=MAX_BATCH_BYTES, types=body.JSON_TYPES | body.NDJSON_TYPES
     )
-    return body.split(data, lines=media in body.NDJSON_TYPES)
+    return await workers.READING.run(body.split, data, lines=media in body.NDJSON_TYPES)
 
 
 def _patched(errors: dict[int, Refusal], index: int, patch: dict[str, Any], item: Item) -> Item:

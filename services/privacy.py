@@ -4,6 +4,7 @@ Belongs here: what a person may ask about themselves. What a consent allows is d
 purpose is served. Erasing is not part of this version.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import Request
@@ -12,6 +13,7 @@ from starlette.responses import Response
 
 from feature_repo.events import MAX_EVENT_BYTES, Event, iso, now_ms, problems, record_to_api
 from feature_repo.explicit_state import ExplicitProfile
+from services import workers
 from services.answer_schemas import CONSENTED, CONSENTS, EXPORTED
 from services.answers import answer, gateway
 from services.history.newest import read_all
@@ -76,17 +78,14 @@ async def get_export(request: Request, user_id: UserId, after: After = None) -> 
         raise unknown_user()
     known = state.profile(row)
     found = await read_all(state, entity, known.standing.linked, None, None, MOST_EVENTS + 1)
+    head = {"user_id": user_id, "exported_at": iso(now_ms()), "consents": _consents(known)}
+    return await workers.HISTORY.run(_exported, head, profile, found)
+
+
+def _exported(head: dict[str, Any], profile: dict[str, Any], found: Sequence[Any]) -> Response:
     events = [record_to_api(record) for _, record in reversed(found[:MOST_EVENTS])]
-    return answer(
-        {
-            "user_id": user_id,
-            "exported_at": iso(now_ms()),
-            "complete": len(found) <= MOST_EVENTS,
-            "consents": _consents(known),
-            "profile": profile,
-            "events": events,
-        }
-    )
+    complete = len(found) <= MOST_EVENTS
+    return answer({**head, "complete": complete, "profile": profile, "events": events})
 
 
 async def _is_anonymous(state: GatewayState, user_id: str) -> bool:

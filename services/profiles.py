@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import structlog
@@ -9,8 +10,9 @@ from fastapi import Path, Query, Request
 from starlette.responses import Response
 
 from feature_repo import views
-from feature_repo.events import record_to_api
+from feature_repo.events import EventRecord, record_to_api
 from feature_repo.live_row import LiveState
+from services import workers
 from services.answer_schemas import EVENTS
 from services.answers import answer, gateway
 from services.history.newest import Position, read_all
@@ -133,6 +135,10 @@ async def get_events(
     found = await read_all(state, entity, linked, before, type_, limit + 1)
     if not found and row is None:
         raise unknown_user()
+    return await workers.HISTORY.run(_page, found, limit)
+
+
+def _page(found: Sequence[tuple[Position, EventRecord]], limit: int) -> Response:
     page = found[:limit]
     more = len(found) > limit
     return answer(

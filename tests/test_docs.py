@@ -1,6 +1,8 @@
 """The docs name only tests that exist."""
 
 import re
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,16 @@ def test_every_row_of_faults_and_invariants_names_a_test() -> None:
     without = [row for row in rows if not TEST.search(row) and not row.endswith("| tests |")]
     assert len(rows) > 30
     assert without == []
+
+
+def test_the_table_of_bounds_is_what_the_code_says() -> None:
+    text = (ROOT / "docs" / "security.md").read_text().partition("## Bounds of every input")[2]
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| [^|]+ \| `([\w.]+)` \|$", text, re.MULTILINE)
+    assert len(rows) > 25
+    for most, name in rows:
+        room, _, rest = name.rpartition(".")
+        if room.endswith(".ASKING"):
+            room, rest = "services.workers", f"ASKING.{rest}"
+        found = attrgetter(rest)(import_module(room))
+        shown = f"{found:,}" if isinstance(found, int) else str(found).removesuffix(".0")
+        assert most == shown, name

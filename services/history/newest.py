@@ -22,7 +22,7 @@ Position = tuple[int, int, str]
 
 PARTS_A_READ: Final = 16
 """Parts of the archive that are read at once, the newest first, until there are enough events."""
-_PAGE: Final = 1000
+_PAGE: Final = 250  # of up to 32 KB each
 _IMPORTED: Final = LogPosition(1, 0)  # imported history stands before it, the log after it
 
 
@@ -68,26 +68,38 @@ async def read_events(
     # counted once; the other way round it would be missed.
     tail = await _tail(state.store, entity)
     archive = Archive(state.settings.home / "archive" / "events")
+    return await workers.HISTORY.run(_merged, archive, tail, entity, before, type_, limit)
+
+
+def _merged(
+    archive: Archive,
+    tail: Sequence[Any],
+    entity: str,
+    before: Position | None,
+    type_: str | None,
+    limit: int,
+) -> list[tuple[Position, EventRecord]]:
     found = {
         position: record
-        for position, record in tail.items()
+        for position, record in _decoded(tail, entity).items()
         if (before is None or position < before) and (type_ is None or record.type == type_)
     }
-    found |= await workers.HISTORY.run(_archived, archive, entity, before, type_, limit)
+    found |= _archived(archive, entity, before, type_, limit)
     return sorted(found.items(), key=lambda pair: pair[0], reverse=True)[:limit]
 
 
 async def last_tz(state: "GatewayState", entity: str) -> str | None:
     """Return the time zone that the user's latest event with one names; None if none does."""
     tail = await _tail(state.store, entity)
-    named = [(position, record.tz) for position, record in tail.items() if record.tz is not None]
+    archive = Archive(state.settings.home / "archive" / "events")
+    return await workers.HISTORY.run(_last_tz, archive, tail, entity)
+
+
+def _last_tz(archive: Archive, tail: Sequence[Any], entity: str) -> str | None:
+    found = _decoded(tail, entity).items()
+    named = [(position, record.tz) for position, record in found if record.tz is not None]
     if named:
         return max(named)[1]
-    archive = Archive(state.settings.home / "archive" / "events")
-    return await workers.HISTORY.run(_archived_tz, archive, entity)
-
-
-def _archived_tz(archive: Archive, entity: str) -> str | None:
     parts = [str(part) for part in archive.parts_of(partition_of(entity))]
     if not parts:
         return None
@@ -100,21 +112,27 @@ def _archived_tz(archive: Archive, entity: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-async def _tail(client: Any, entity: str) -> dict[Position, EventRecord]:
+async def _tail(client: Any, entity: str) -> list[Any]:
+    """Return the log's entries that may be the user's."""
     partition, needle = partition_of(entity), entity.encode()
-    found = dict[Position, EventRecord]()
+    found = list[Any]()
     with translated():
         archived = await client.hget(cursor_key(partition), "archived") or b"0-0"
         start = b"(" + archived
         while True:
             page = await client.xrange(log_key(partition), start, "+", count=_PAGE)
-            mine = [entry for entry in page if needle in entry[1].get(b"e", b"")]
-            for position, record in decoded(mine):
-                if record.user == entity:
-                    found[position.ms, position.seq, record.id] = record
+            found += [entry for entry in page if needle in entry[1].get(b"e", b"")]
             if len(page) < _PAGE:
                 return found
             start = b"(" + page[-1][0]
+
+
+def _decoded(tail: Sequence[Any], entity: str) -> dict[Position, EventRecord]:
+    return {
+        (position.ms, position.seq, record.id): record
+        for position, record in decoded(tail)
+        if record.user == entity
+    }
 
 
 def _archived(

@@ -16,6 +16,7 @@ from redis.exceptions import RedisClusterException
 from feature_repo.connection import in_our_words
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import EventRecord
+from services import workers
 from services.links import claimed, moved
 from services.log.keys import dedup_key
 from services.log.receipt import Appended, stream_id
@@ -24,6 +25,8 @@ from services.log.writer import Entry, LogWriter
 LAG_LIMIT: Final = 100_000
 CALL_EVENTS: Final = 250
 """Events a script call takes: keeps the server's longest pause under a few ms."""
+MANY_EVENTS: Final = 50
+"""Events of one call beyond which they are packed aside."""
 GROUP_EVENTS: Final = 2_000
 GROUP_BYTES: Final = 8_000_000
 """What one group commit takes at most; a single request may be larger."""
@@ -44,11 +47,8 @@ class _Request:
 
     __slots__ = ("entries", "future", "size")
 
-    def __init__(self, records: Sequence[EventRecord]) -> None:
-        self.entries: list[Entry] = [
-            (int(r.user[2:5]), dedup_key(r), r.user, r.encode(), r.linked, r.anonymous, claimed(r))
-            for r in records
-        ]
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
         self.size = sum(len(entry[3]) for entry in self.entries)
         self.future: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
 
@@ -107,7 +107,9 @@ class Appender:
         """
         if not records:
             return []
-        request = _Request(records)
+        many = len(records) > MANY_EVENTS
+        entries = await workers.READING.run(_entries, records) if many else _entries(records)
+        request = _Request(entries)
         if self._waiting and (
             self._events + len(request.entries) > WAITING_EVENTS
             or self._bytes + request.size > WAITING_BYTES
@@ -238,6 +240,13 @@ class Appender:
             f"{self._lag_limit} may wait there: repeat the request with the same event ids "
             "in a few seconds"
         )
+
+
+def _entries(records: Sequence[EventRecord]) -> list[Entry]:
+    return [
+        (int(r.user[2:5]), dedup_key(r), r.user, r.encode(), r.linked, r.anonymous, claimed(r))
+        for r in records
+    ]
 
 
 def _moved(entry: Entry, owner: str) -> Entry:

@@ -24,6 +24,8 @@ MAX_UNLISTED: Final = 100_000
 """Items known from events alone that are kept, beside vocabulary and catalogue."""
 ASIDE_ITEMS: Final = 5_000
 """From so many items on, a new layout is made in a thread; fewer take some milliseconds."""
+MOST_EDITS: Final = 500
+"""Edits taken up at once; the others come with the next answers."""
 _CHUNK: Final = 2_000
 UNKNOWN_MS: Final = -1
 _COLUMNS: Final = (
@@ -118,9 +120,11 @@ class Assortment:
             return
         changed = self._catalogue.since(self._changes)
         if changed is not None:
-            for item in changed:
-                self._set(self._place(item), item)
-            self._changes = self._catalogue.changes
+            some = changed[:MOST_EDITS]
+            for item in some:
+                self._set(self._place(item, cut=False), item)
+            self._cut()
+            self._changes += len(some)
             self.edits += 1
         elif self._changes < 0 or len(self._catalogue.entries) < ASIDE_ITEMS:
             self._build(self.ids[self.known :])
@@ -212,7 +216,7 @@ class Assortment:
         self.edits += 1
         self.layouts += 1
 
-    def _place(self, item: str) -> int:
+    def _place(self, item: str, *, cut: bool = True) -> int:
         row = self.row.get(item)
         if row is None:
             row = self.row[item] = len(self.ids)
@@ -221,7 +225,8 @@ class Assortment:
                 before, self._whole = self._whole, self._columns(row + 1)
                 for column, kept in zip(self._whole, before, strict=True):
                     column[: len(kept)] = kept
-            self._cut()
+            if cut:
+                self._cut()
         return row
 
     def _columns(self, rows: int) -> list[npt.NDArray[Any]]:

@@ -12,8 +12,10 @@ here: nearness by what shoppers did (the model's embeddings).
 """
 
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,12 @@ MAX_WORDS: Final = 20
 """Words of a title that are looked at."""
 _WORD: Final = re.compile(r"[^\W_]{2,}")
 _FACTOR: Final = 2**0.5
+MAX_WANTED: Final = 1_000
+"""Items that may wait for their neighbours; what is left out is asked for again."""
+_NOBODY: Final = np.zeros(0, np.int64)
+_NOTHING: Final = np.zeros(0)
+
+_thread: Final = ThreadPoolExecutor(1, thread_name_prefix="neighbours")
 
 
 def words(title: str) -> list[str]:
@@ -41,8 +49,10 @@ def words(title: str) -> list[str]:
     return list(dict.fromkeys(_WORD.findall(title.lower())))[:MAX_WORDS]
 
 
-def nearness(items: Assortment, row: int, among: int | None = None) -> Floats:
-    """Return how near each row is to ``row``, 0–1; 0 where they share nothing.
+def nearness(items: Assortment, row: int, among: int | None = None) -> Callable[[], Floats]:
+    """Return what finds how near each row is to ``row``, 0–1; 0 where they share nothing.
+
+    The call that is returned may take long; it sees the items as they are now, from any thread.
 
     Parameters
     ----------
@@ -50,63 +60,92 @@ def nearness(items: Assortment, row: int, among: int | None = None) -> Floats:
         Only the first so many rows, M of them; None: all.
     """
     size = len(items) if among is None else among
-    near, whole = np.zeros(size), 0.0
-    for mask in _terms(items, row, size):
-        idf = np.log((2 + size) / (1 + int(mask.sum())))
-        near += idf * mask
-        whole += idf
-    return near / whole if whole > 0 else near
+    return partial(_Sight(items, size).nearness, _Described.of(items, row))
 
 
-def _terms(items: Assortment, row: int, size: int) -> Iterator[Mask]:
-    """Yield which of the first rows share each of a row's terms, shape (size,)."""
-    path = items.categories.of[items.category[row]].split("/")
-    for level in range(1, len(path) + 1):
-        if path[level - 1]:
-            yield items.within("/".join(path[:level]))[items.category[:size]]
-    if items.brand[row]:
-        yield items.brand[:size] == items.brand[row]
-    if items.price[row] > 0:
-        ratio = items.price[:size] / items.price[row]
-        yield (ratio >= 1 / _FACTOR) & (ratio <= _FACTOR)
-    found = words(items.title[row])
-    if found:
-        titles = pc.utf8_lower(pa.array(items.title[:size], pa.string()))
-        for word in found:
+class _Described(NamedTuple):
+    """What the catalogue says of an item; a price of 0 is none."""
+
+    category: str
+    brand: int
+    price: float
+    title: str
+
+    @classmethod
+    def of(cls, items: Assortment, row: int) -> "_Described":
+        category, price = items.categories.of[items.category[row]], float(items.price[row])
+        return cls(category, int(items.brand[row]), price if price > 0 else 0.0, items.title[row])
+
+
+class _Sight:
+    """The first rows of an assortment as they are now: to be looked at from any thread."""
+
+    def __init__(self, items: Assortment, size: int) -> None:
+        self._size = size
+        self._category, self._brand = items.category[:size].copy(), items.brand[:size].copy()
+        self._price, self._title = items.price[:size].copy(), items.title[:size].copy()
+        self._paths = items.categories.of
+        self._titles: Any = None
+
+    def nearness(self, item: _Described) -> Floats:
+        near, whole = np.zeros(self._size), 0.0
+        for mask in self._terms(item):
+            idf = np.log((2 + self._size) / (1 + int(mask.sum())))
+            near += idf * mask
+            whole += idf
+        return near / whole if whole > 0 else near
+
+    def _terms(self, item: _Described) -> Iterator[Mask]:
+        """Yield which rows share each of an item's terms, shape (size,)."""
+        path = item.category.split("/")
+        for level in range(1, len(path) + 1):
+            if path[level - 1]:
+                yield self._within("/".join(path[:level]))[self._category]
+        if item.brand:
+            yield self._brand == item.brand
+        if item.price > 0:
+            ratio = self._price / item.price
+            yield (ratio >= 1 / _FACTOR) & (ratio <= _FACTOR)
+        for word in words(item.title):
+            if self._titles is None:
+                self._titles = pc.utf8_lower(pa.array(self._title, pa.string()))
             pattern = rf"(^|[^\pL\pN]){re.escape(word)}($|[^\pL\pN])"
-            yield pc.match_substring_regex(titles, pattern).to_numpy(zero_copy_only=False)
+            yield pc.match_substring_regex(self._titles, pattern).to_numpy(zero_copy_only=False)
+
+    def _within(self, category: str) -> Mask:
+        paths = self._paths[:]  # others may be named meanwhile
+        below = category + "/"
+        found = (path == category or path.startswith(below) for path in paths)
+        return np.fromiter(found, bool, len(paths))
 
 
 class Neighbours:
     """The nearest items of the vocabulary for items that the model does not know.
 
-    Found once for an item, and again after it was edited.
+    Found aside, once for an item and again after it was edited; until then an item has none, or
+    those of before. Whoever asks never waits.
     """
 
     def __init__(self, items: Assortment) -> None:
         self._items = items
         self._layouts = items.layouts
-        self._found: dict[int, tuple[tuple[Any, ...], Rows, Floats]] = {}
+        self._found: dict[int, tuple[_Described, Rows, Floats]] = {}
+        self._wanted: dict[int, _Described] = {}
+        self._looking: Future[None] | None = None
 
     def of(self, row: int) -> tuple[Rows, Floats]:
         """Return up to `NEIGHBOURS` rows of the vocabulary and their weights, adding up to 1.
 
-        Weights go with the square of the nearness. Empty if nothing of the vocabulary is near.
+        Weights go with the square of the nearness. Empty if nothing of the vocabulary is near, or
+        it is not known yet.
         """
         items = self._items
         if self._layouts != items.layouts:  # rows are others now
-            self._layouts, self._found = items.layouts, {}
-        mark = (
-            int(items.category[row]), int(items.brand[row]), repr(items.price[row]),
-            items.title[row],
-        )  # fmt: skip
-        found = self._found.get(row)
-        if found is None or found[0] != mark:
-            near = nearness(items, row, items.known)
-            best = np.argsort(-near, kind="stable")[:NEIGHBOURS]
-            best = best[near[best] > 0]
-            weight = near[best] ** 2
-            found = self._found[row] = (mark, best, weight / max(weight.sum(), 1e-9))
+            self._layouts, self._found, self._wanted = items.layouts, {}, {}
+        found, described = self._found.get(row), _Described.of(items, row)
+        if found is None or found[0] != described:
+            self._want(row, described)
+            found = found or (described, _NOBODY, _NOTHING)
         return found[1], found[2]
 
     def mean(self, rows: Rows, values: Floats, default: float) -> Floats:
@@ -117,3 +156,36 @@ class Neighbours:
             if len(near):
                 out[n] = values[near] @ weight
         return out
+
+    def settle(self) -> None:
+        """Wait until what has been asked for is found."""
+        while self._looking is not None:
+            self._looking.result()
+            if not self._wanted:
+                return
+            self._look()
+
+    def _want(self, row: int, described: _Described) -> None:
+        if len(self._wanted) < MAX_WANTED:
+            self._wanted[row] = described
+        if self._looking is None or self._looking.done():
+            self._look()
+
+    def _look(self) -> None:
+        """Take up what is wanted in the thread."""
+        sight = _Sight(self._items, self._items.known)
+        self._looking = _thread.submit(self._find, sight, self._wanted, self._found)
+
+    @staticmethod
+    def _find(
+        sight: _Sight,
+        wanted: dict[int, _Described],
+        found: dict[int, tuple[_Described, Rows, Floats]],
+    ) -> None:
+        while wanted:  # what is asked for meanwhile, too
+            row, described = wanted.popitem()
+            near = sight.nearness(described)
+            best = np.argsort(-near, kind="stable")[:NEIGHBOURS]
+            best = best[near[best] > 0]
+            weight = near[best] ** 2
+            found[row] = (described, best, weight / max(weight.sum(), 1e-9))

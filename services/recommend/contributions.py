@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from feature_repo import explicit
 from feature_repo.events import EventRecord
+from feature_repo.query_bounds import check
 from services import workers
 from services.history.newest import read_all
 from services.recommend.asked import Asked
@@ -142,6 +143,7 @@ def _by_profile(
     before = explicit.encode(explicit.fold(history[:first]))
 
     def scores(events: list[EventRecord]) -> Doubles:
+        check()
         profile = explicit.fold(events, explicit.decode(before))
         shopper = Shopper(profile=profile, now_s=asked.now_ms // 1000)
         return np.array([of_item(each, shopper) for each in facts])

@@ -12,20 +12,26 @@ Reasons = list[dict[str, Any]]
 def reasons(
     items: Assortment, popular: Mapping[str, float], shopper: Shopper
 ) -> Callable[[str], Reasons]:
-    """Return a function that gives the reasons for an item, the strongest first."""
+    """Return a function that gives the reasons for an item, the strongest first.
+
+    It goes by the rows as they are now, in whatever thread it is called.
+    """
+    rows, category_of, brand_of = items.row, items.category, items.brand
+    categories, brands = items.categories.of, items.brands.of
     interests = {(i["kind"], str(i["key"])): i for i in shopper.interests}
+    purchased = set(shopper.purchased)
 
     def of(item: str) -> Reasons:
         found = Reasons()
         own = interests.get(("item", item))
         evidence = _evidence(own)
-        if item in shopper.purchased or evidence.get("purchase"):
+        if item in purchased or evidence.get("purchase"):
             found.append({"code": "bought_before", "evidence": evidence})
         elif own is not None:
             found.append({"code": "looked_at", "evidence": evidence})
-        row = items.row.get(item)
-        category = "" if row is None else items.categories.of[items.category[row]]
-        brand = "" if row is None else items.brands.of[items.brand[row]]
+        row = rows.get(item)
+        category = "" if row is None else categories[category_of[row]]
+        brand = "" if row is None else brands[brand_of[row]]
         for kind, key in (
             ("category", category), ("category", category.split("/")[0]), ("brand", brand),
         ):  # fmt: skip

@@ -75,6 +75,10 @@ class Recommender:
         """Lay the items out, which the first answer would otherwise wait for."""
         self._items.refresh()
 
+    def settle(self) -> None:
+        """Wait until what is near the new items that were asked for is known."""
+        self._neighbours.settle()
+
     def set_popular(self, popular: Pairs, trending: Pairs = ()) -> None:
         """Take up new popularity and trend, best first, and a layout that has been made aside."""
         if self._items.layouts:
@@ -88,7 +92,8 @@ class Recommender:
         beyond, new = self._candidates(shopper, wish, now_ms)
         watch.lap(ranking, "candidates")
         if wish.only is None and self._search(ranking, watch, (beyond, new), shopper, wish, now_ms):
-            self._explain(ranking, shopper, wish, new)
+            if wish.explain:
+                self.explaining(ranking, shopper, now_ms)()
             watch.lap(ranking, "explain")
             return ranking
         scores = self._score(ranking, beyond, shopper, now_ms)
@@ -101,7 +106,8 @@ class Recommender:
             watch.lap(ranking, "rules")
             self._choose(ranking, self._items, values, rules, new, wish, now_ms)
             watch.lap(ranking, "diversify")
-        self._explain(ranking, shopper, wish, new)
+        if wish.explain:
+            self.explaining(ranking, shopper, now_ms)()
         watch.lap(ranking, "explain")
         return ranking
 
@@ -120,23 +126,32 @@ class Recommender:
             found.append(Facts(item, *names, float(popular[row])))
         return found
 
-    def similar(self, item_id: str, n: int, now_ms: int) -> tuple[str, list[tuple[str, float]]]:
-        """Return how similarity was judged and the items most similar to ``item_id``."""
+    def similar(
+        self, item_id: str, n: int, now_ms: int
+    ) -> Callable[[], tuple[str, list[tuple[str, float]]]]:
+        """Return what finds how similarity was judged and the items most similar to ``item_id``.
+
+        The call that is returned may take long, and be made from any thread.
+        """
         self._items.refresh()
         popular = self._popular.column()  # first: it may give items their rows
         items, row = self._items, self._items.row.get(item_id)
-        offered = items.offered(now_ms)
+        offered, ids = items.offered(now_ms), items.ids
         if row is None:
-            return "category", []
-        if self._scorer is not None and row < items.known:
-            method, values = self._alike(row)
-            values = np.where(offered[: items.known], values, -np.inf)
-        else:
-            method, near = "category", nearness(items, row)
-            values = np.where(offered & (near > 0), near, -np.inf)
-            values = values + 0.001 * popular
-        values[row] = -np.inf
-        return method, [(items.ids[i], float(values[i])) for i in best(values, n)]
+            return lambda: ("category", [])
+        near = None if self._scorer is not None and row < items.known else nearness(items, row)
+
+        def find() -> tuple[str, list[tuple[str, float]]]:
+            if near is None:
+                method, values = self._alike(row)
+                values = np.where(offered[: len(values)], values, -np.inf)
+            else:
+                method, found = "category", near()
+                values = np.where(offered & (found > 0), found, -np.inf) + 0.001 * popular
+            values[row] = -np.inf
+            return method, [(ids[i], float(values[i])) for i in best(values, n)]
+
+        return find
 
     def _alike(self, row: int) -> tuple[str, Floats]:
         vectors, norms = self._vectors()
@@ -284,18 +299,22 @@ class Recommender:
         for entry, chance in zip(ranking.items, chances or (), strict=False):
             entry["propensity"] = round(chance, 9)
 
-    def _explain(self, ranking: Ranking, shopper: Shopper, wish: Wish, new: Rows) -> None:
-        if not wish.explain:
-            return
+    def explaining(self, ranking: Ranking, shopper: Shopper, now_ms: int) -> Callable[[], None]:
+        """Return what gives each item its reasons and sources: of many it takes long, aside."""
         why = reasons(self._items, self._popular.scores, shopper)
         rows = [self._items.row.get(entry["item_id"], -1) for entry in ranking.items]
-        found = candidates.sources(
-            self._items, rows, shopper, new=new, trending=self._popular.trending(),
-            modelled=ranking.model is not None,
-        )  # fmt: skip
-        for entry, sources in zip(ranking.items, found, strict=True):
-            entry["reasons"] = why(entry["item_id"])
-            entry["sources"] = sources
+        new, trending = self._newcomers.rows(now_ms), self._popular.trending()
+
+        def explain() -> None:
+            found = candidates.sources(
+                self._items, rows, shopper, new=new, trending=trending,
+                modelled=ranking.model is not None,
+            )  # fmt: skip
+            for entry, sources in zip(ranking.items, found, strict=True):
+                entry["reasons"] = why(entry["item_id"])
+                entry["sources"] = sources
+
+        return explain
 
 
 def _masked(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:

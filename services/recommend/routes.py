@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -10,6 +11,7 @@ from starlette.responses import Response
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events import now_ms as wall_ms
+from services import workers
 from services.answer_schemas import RECOMMENDED
 from services.answers import answer, gateway
 from services.http import body, scopes
@@ -98,10 +100,13 @@ async def _answer(
 ) -> Response:
     state = gateway(request)
     read_ms = (time.perf_counter() - started_s) * 1000
-    ranking = asked.served.recommender.rank(asked.shopper, wish, asked.now_ms)
+    recommender = asked.served.recommender
+    ranking = recommender.rank(asked.shopper, replace(wish, explain=False), asked.now_ms)
     lacking = asked.lacking or ("model_failed" if ranking.failed else None)
     request.app.state.metrics.recommendations.labels(source(ranking, lacking)).inc()
     if wish.explain:
+        explain = recommender.explaining(ranking, asked.shopper, asked.now_ms)
+        await workers.HISTORY.run(explain)
         await _contribute(state, asked, ranking.items)
     reply = respond(ranking, wish.seed, user_id, lacking, placement)
     if placement is not None or (state.settings.impressions and wish.only is None):
@@ -121,13 +126,16 @@ async def _contribute(state: GatewayState, asked: Asked, items: list[dict[str, A
     except StoreUnavailableError as error:
         _log.warning("explaining_without_history", error=str(error))
         return
+    title, now_ms = state.catalogue.title, asked.now_ms
     places = {item: n for n, item in enumerate(found.items)}
-    for entry in items:
-        place = places.get(entry["item_id"])
-        if place is not None:
-            entry["contributions"] = shown(
-                found, place, state.catalogue.title, asked.now_ms, _MOST_EVENTS
-            )
+
+    def contributed() -> None:
+        for entry in items:
+            place = places.get(entry["item_id"])
+            if place is not None:
+                entry["contributions"] = shown(found, place, title, now_ms, _MOST_EVENTS)
+
+    await workers.HISTORY.run(contributed)
 
 
 def _note(

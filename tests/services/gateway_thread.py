@@ -56,6 +56,12 @@ class Api:
                 raise RuntimeError("the gateway did not start")
             threading.Event().wait(0.01)
 
+    @property
+    def loop_thread(self) -> int:
+        """Identity of the thread that the gateway's event loop runs in."""
+        assert self._thread.ident is not None
+        return self._thread.ident
+
     def start_updater(self) -> None:
         self._loop = UpdaterLoop(self.settings, self.url, models.transition(self.settings))
         self._worker = threading.Thread(target=self._loop.run, daemon=True)

@@ -28,7 +28,7 @@ def shop(*more: Entry) -> tuple[Catalogue, Assortment]:
 
 def near(entry: Entry) -> dict[str, float]:
     _, items = shop(entry)
-    found = nearness(items, items.row[entry.item_id], items.known)
+    found = nearness(items, items.row[entry.item_id], items.known)()
     return dict(zip(KNOWN, found.tolist(), strict=True))
 
 
@@ -61,14 +61,36 @@ def test_an_item_of_which_nothing_is_known_is_near_nothing() -> None:
     assert set(near(Entry("new")).values()) == {0.0}
 
 
-def test_neighbours_follow_an_edit_at_once() -> None:
+def test_neighbours_are_found_aside_and_follow_an_edit() -> None:
     catalogue, items = shop(Entry("new", title="retrospot"))
     neighbours = Neighbours(items)
     row = items.row["new"]
+    assert len(neighbours.of(row)[0]) == 0  # nobody waits for it
+    neighbours.settle()
     assert [items.ids[n] for n in neighbours.of(row)[0]] == ["bag"]
     catalogue.entries["new"] = Entry("new", title="case")
     catalogue.changes += 1
     items.refresh()
-    rows, weight = neighbours.of(items.row["new"])
+    row = items.row["new"]
+    neighbours.of(row)
+    neighbours.settle()
+    rows, weight = neighbours.of(row)
     assert [items.ids[n] for n in rows] == ["case"]
     assert weight.tolist() == [1.0]
+
+
+def test_what_is_asked_for_while_others_are_found_comes_next() -> None:
+    new = [Entry(f"n{n}", title=title) for n, title in enumerate(["jumbo", "blue", "red"] * 40)]
+    _, items = shop(*new)
+    neighbours = Neighbours(items)
+    rows = np.array([items.row[each.item_id] for each in new])
+    values = np.arange(5.0)
+    assert set(neighbours.mean(rows, values, -1.0).tolist()) == {-1.0}
+    neighbours.settle()
+    for row in rows.tolist():
+        near = nearness(items, row, items.known)()
+        best, weight = neighbours.of(row)
+        expected = near[best] ** 2 / (near[best] ** 2).sum()
+        assert set(best.tolist()) == set(np.flatnonzero(near).tolist())
+        assert weight.tolist() == pytest.approx(expected.tolist())
+    assert neighbours.mean(rows, values, -1.0).min() >= 0

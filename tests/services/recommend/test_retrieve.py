@@ -88,6 +88,8 @@ def test_what_is_searched_is_what_all_scores_give(
     made, shoppers = shop
     wish = Wish(n, rules=Rules.model_validate(rules), seed="s")
     with pytest.MonkeyPatch.context() as patch:
+        made.rank(shoppers[who], wish, NOW)
+        made.settle()  # then both know what is near new items
         expected = made.rank(shoppers[who], wish, NOW)
         patch.setattr(recommender, "MANY_ITEMS", 0)
         before = asked[0]
@@ -115,6 +117,8 @@ def test_what_stands_near_nothing_comes_last(
     catalogue.added_ms |= {"far": NOW, "near": NOW}
     made = Recommender(catalogue, Scorer(model), model.vocabulary.items, model.version)
     state = LearnedTransition(model).replay([small_model.HISTORY])[0]
+    made.rank(Shopper(state), Wish(100), NOW)
+    made.settle()
     found = [each["item_id"] for each in made.rank(Shopper(state), Wish(100), NOW).items]
     assert len(found) == len(small_model.ITEMS) + 2
     assert (found[-1], "near" in found[:-2]) == ("far", True)

@@ -1,0 +1,227 @@
+"""No request, the worst that is allowed included, holds the event loop up for 20 ms.
+
+Measured is CPU time of the loop's thread, callback by callback, not the clock: what runs in other
+threads and on other people's machines does not count.
+"""
+
+import gzip
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+import pytest
+from gateway_thread import Api
+from loop_watch import LoopWatch
+
+from feature_repo.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
+from services.client import Client
+from services.gateway import create_app
+from services.http.body import MAX_GZIP_MEMBERS
+from services.settings import Settings
+
+BOUND_S = 0.020
+TRIES = 3
+"""The least of so many counts: a slow moment of the machine may fall into one of them."""
+
+JSON = {"content-type": "application/json"}
+NDJSON = {"content-type": "application/x-ndjson"}
+YAML = {"content-type": "application/yaml"}
+GZIP = {**JSON, "content-encoding": "gzip"}
+
+Given = tuple[dict[str, str], bytes]
+"""Headers and body."""
+
+
+def dumped(value: Any, headers: dict[str, str] = JSON) -> Given:
+    return headers, orjson.dumps(value)
+
+
+def name(n: int, size: int = 128) -> str:
+    return f"item-{n}-".ljust(size, "x")
+
+
+def lines(count: int) -> list[dict[str, Any]]:
+    return [{"item_id": str(n)} for n in range(count)]
+
+
+def full(kind: str = "purchase", items: int = 200, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "user_id": "full", "order_id": "o", "items": lines(items), **more}
+
+
+def properties() -> dict[str, Any]:
+    return {
+        str(a): {str(b): {str(c): [0] * 4 for c in range(5)} for b in range(9)} for a in range(9)
+    }
+
+
+def batch(seed: int) -> list[dict[str, Any]]:
+    """A thousand events of two hundred items each, in 5 MB."""
+    return [full("view_item", 200, id=f"{seed}-{n}", user_id=f"u{n}") for n in range(1_000)]
+
+
+def bomb(size: int) -> Given:
+    parts = [gzip.compress(b" " * (size // MAX_GZIP_MEMBERS)) for _ in range(MAX_GZIP_MEMBERS)]
+    return GZIP, b"".join(parts)
+
+
+def junk(size: int) -> Given:
+    return JSON, b'{"a":[' + b"[],{}," * ((size - 20) // 6) + b"0]}"
+
+
+def wrong(size: int) -> Given:
+    return dumped({f"k{n}": n for n in range(size // 14)})
+
+
+def item(n: int) -> dict[str, Any]:
+    return {
+        "item_id": f"new-{n}", "title": " ".join(f"word{n}w{k}" for k in range(20)),
+        "category": f"c{n % 50}/d{n % 500}", "brand": f"b{n % 200}", "price": n % 90 + 1.0,
+        "properties": {"vector": [0.125] * 1_000},
+    }  # fmt: skip
+
+
+def rule(leaves: int) -> dict[str, Any]:
+    leaf = {"event": {"type": "purchase", "where": {"category": [f"c{k}" for k in range(90)]}}}
+    return {"any": [{"any": [leaf] * 50} for _ in range(leaves // 50)]}
+
+
+DEFINITION = {"rule": rule(200), "consent": []}
+USERS = {"rule": {"user_ids": [name(n) for n in range(10_000)]}, "consent": []}
+CAMPAIGN = {
+    "audience": "big", "offer": {"id": "o"}, "channel": "email", "rank_by": "random",
+    "window": {"from": "2020-01-01", "until": "2099-01-01"},
+}  # fmt: skip
+PATHS = {"user_id": "full", "item_id": "new-1", "name": "big", "plot": "arms"}
+
+BODIES: dict[str, list[Given]] = {
+    "POST /v1/events": [
+        dumped(full(items=200)), dumped(full(items=1, properties=properties())),
+        wrong(MAX_EVENT_BYTES), bomb(MAX_EVENT_BYTES), junk(MAX_EVENT_BYTES),
+    ],
+    "POST /v1/events/batch": [
+        dumped(batch(0)), (NDJSON, b"\n".join(map(orjson.dumps, batch(1)))),
+        (GZIP, gzip.compress(orjson.dumps(batch(2)))),
+        dumped([full(items=1, id=f"p-{n}", properties=properties()) for n in range(900)]),
+        dumped([{}] * 1_000), (NDJSON, b"{\n" * 1_000), junk(MAX_BATCH_BYTES),
+        bomb(MAX_BATCH_BYTES), dumped([{f"k{n}": n for n in range(400)}] * 900),
+        (JSON, b"[" + b"[]," * 1_600_000 + b"0]"), (NDJSON, b"\n" * MAX_BATCH_BYTES),
+    ],
+    "POST /v1/items/batch": [
+        dumped([item(n) for n in range(800)]), dumped([{}] * 1_000), junk(MAX_BATCH_BYTES),
+        dumped([{f"k{n}": n for n in range(400)}] * 900), bomb(MAX_BATCH_BYTES),
+    ],
+    "PUT /v1/items/{item_id}": [dumped(item(1)), wrong(MAX_EVENT_BYTES), junk(MAX_EVENT_BYTES)],
+    "POST /v1/recommendations": [
+        dumped({"events": [{"items": lines(200)}] * 200, "n": 500, "explain": True}),
+        dumped({"user_id": "full", "events": [{"items": lines(200)}] * 20, "n": 500}),
+        dumped({"n": 500, "exclude": [name(n) for n in range(1_000)]}),
+        dumped({"n": 500, "rules": {"diversity": 1, "cap": {"brand": 1}, "explore": {"share": 1}}}),
+        junk(1_000_000), wrong(1_000_000), bomb(1_000_000),
+    ],
+    "POST /v1/rank": [
+        dumped({"user_id": "full", "items": [name(n) for n in range(1_000)], "explain": True}),
+        dumped({"user_id": "full", "items": [f"new-{n}" for n in range(1_000)], "explain": True}),
+        junk(1_000_000),
+    ],
+    "PUT /v1/users/{user_id}/consents": [
+        dumped({"consents": {name(n): True for n in range(32)}}), wrong(MAX_EVENT_BYTES),
+    ],
+    "POST /v1/audiences": [dumped({**DEFINITION, "name": "posted"}), junk(2_000_000)],
+    "PUT /v1/audiences/{name}": [
+        dumped(USERS), dumped(DEFINITION), (YAML, b"rule: {any: [" + b"a," * 9_000 + b"]}"),
+    ],
+    "POST /v1/audiences/preview": [
+        dumped(DEFINITION), dumped(USERS), (YAML, b"{" + b"a," * 30_000),
+    ],
+    "POST /v1/campaigns": [dumped({**CAMPAIGN, "name": "posted"}), junk(2_000_000)],
+    "PUT /v1/campaigns/{name}": [dumped(CAMPAIGN), wrong(MAX_EVENT_BYTES)],
+    "POST /v1/campaigns/{name}/decide": [
+        dumped({"user_id": "full"}), dumped({"user_id": "u1", "decision_id": "d"}),
+        wrong(MAX_EVENT_BYTES),
+    ],
+}  # fmt: skip
+QUERIES: dict[str, list[str]] = {
+    "GET /v1/users/{user_id}/events": ["?limit=100000", "?limit=1000&type=view_item"],
+    "GET /v1/users/{user_id}/recommendations": [
+        "?n=500&explain=true&exclude=" + ",".join(f"item-{n}" for n in range(4_000)),
+        "?n=500&diversity=1&explore=1&new_items=500&exclude=purchased,seen",
+    ],
+    "GET /v1/users/{user_id}/explanations": ["?target=item:new-1&events=300"],
+    "GET /v1/users/{user_id}/profile": ["?view=full", "?view=summary", "?view=seed"],
+    "GET /v1/audiences/{name}/members": ["?limit=10000"],
+    "GET /v1/audiences/overlap": ["?names=big,other"],
+    "GET /v1/audiences/changes": ["?after=0-0"],
+    "GET /v1/items/{item_id}/similar": ["?n=500"],
+    "POST /v1/campaigns/{name}/rank": ["?limit=1000"],
+    "GET /v1/campaigns": ["?limit=1000"],
+    "GET /v1/analytics/trends": ["?most=50&level=2&buckets=520", "?kind=view_item&grain=month"],
+    "GET /v1/analytics/retention": ["?periods=104&grain=week"],
+    "GET /v1/analytics/funnel": ["?steps=view_item,add_to_cart,purchase,login&within=4w&days=3660"],
+    "GET /v1/receipts": ["?after=r" + "1." * 4_000],
+}
+
+
+def operations() -> list[str]:
+    app = create_app(Settings(redis_url="redis://127.0.0.1:1"), "redis://127.0.0.1:1", None)
+    found = [f"{m.upper()} {path}" for path, some in app.openapi()["paths"].items() for m in some]
+    return [*sorted(found, key=lambda each: each.startswith("DELETE")), "GET /openapi.json"]
+
+
+@pytest.fixture(scope="module")
+def watched(make_api: Callable[..., Api]) -> Iterator[tuple[Client, LoopWatch]]:
+    """A gateway that knows as much as one user, one catalogue and one audience can be."""
+    api = make_api()
+    watch = LoopWatch(api.loop_thread)
+    with api.client() as client:
+        for start in range(0, 2_000, 400):
+            client.put_items([item(n) for n in range(start, start + 400)])
+        for start in range(0, 1_000, 250):
+            events = [
+                full(("purchase", "view_item")[n % 2]) | {
+                    "id": f"full-{n}", "order_id": f"o{n}", "consent": {f"p{n % 32}": True},
+                    "items": [{"item_id": f"new-{(n * 20 + k) % 2_000}"} for k in range(20)],
+                }
+                for n in range(start, start + 250)
+            ]  # fmt: skip
+            receipt = client.post_batch(events)["receipt"]
+        client.wait_applied(receipt)
+        for audience in ("big", "other"):
+            client.audiences.put(audience, DEFINITION)
+        client.campaigns.put("big", CAMPAIGN)
+        with watch.watching():
+            yield client, watch
+
+
+def ask(client: Client, operation: str, query: str, given: Given | None) -> int:
+    method, _, path = operation.partition(" ")
+    headers, content = given or ({}, None)
+    if operation.endswith("/changes"):
+        with client.http.stream(method, path + query, headers=headers) as streamed:
+            return int(streamed.status_code)
+    found = client.http.request(
+        method, path.format(**PATHS) + query, content=content, headers=headers, timeout=60
+    )
+    return int(found.status_code)
+
+
+@pytest.mark.parametrize("operation", operations())
+def test_no_request_holds_the_loop_up(watched: tuple[Client, LoopWatch], operation: str) -> None:
+    client, watch = watched
+    held = list[str]()
+    for query in QUERIES.get(operation, [""]):
+        for given in BODIES.get(operation) or [None]:
+            found = list[tuple[float, str]]()
+            for _ in range(TRIES):
+                watch.begin()
+                status = ask(client, operation, query, given)
+                found.append((watch.most_s, watch.where))
+                if watch.most_s < BOUND_S / 2:
+                    break
+            least_s, where = min(found)
+            sent = f"{operation}{query[:60]} {b'' if given is None else given[1][:60]!r}"
+            assert status < 500, sent
+            if least_s >= BOUND_S:
+                held.append(f"{sent}, {status}: {least_s * 1000:.0f} ms in {where}")
+    if held:
+        print("HELD", held)
+    assert held == []
