@@ -196,7 +196,7 @@ def test_where_there_is_a_catalogue_only_what_it_has_is_offered(catalogue: Catal
                 found = recommender.rank(shopper, Wish(10, rules=rules), NOW).items
                 assert {i["item_id"] for i in found} == {f"i{n}" for n in range(5)}
         for item in ("i0", "unlisted", "made-up"):
-            near = {other for other, _ in recommender.similar(item, 10, NOW)[1]}
+            near = {other for other, _ in recommender.similar(item, 10, NOW)()[1]}
             assert near <= {f"i{n}" for n in range(5)}
     # Without a catalogue there is no other word for what the shop sells than its events.
     catalogue.entries.clear()
