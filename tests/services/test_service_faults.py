@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 from store_nodes import wait_until
 
@@ -22,7 +23,7 @@ KEY = "k-faults"
 
 
 @contextmanager
-def served(home: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Client]]:
+def served(home: Path, *command: str) -> Iterator[tuple["subprocess.Popen[bytes]", Client]]:
     port = free_port()
     variables = {
         "PORTRAIT_HOME": str(home), "PORTRAIT_PORT": str(port), "PORTRAIT_API_KEY": KEY,
@@ -31,7 +32,7 @@ def served(home: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Client]]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PORTRAIT_"))}
     with (home / "serve.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.hosting.serve"],
+            [sys.executable, *(command or ("-m", "services.hosting.serve"))],
             env=kept | variables,
             stderr=log,
             preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 - it only calls prctl
@@ -101,4 +102,21 @@ def test_a_service_outlives_its_store_and_ends_in_good_order(tmp_path: Path) -> 
             open_.sendall(body[9:])
             answer = open_.recv(65_536)
         assert answer.startswith(b"HTTP/1.1 202 ")
+        assert process.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_without_rays_own_processes_the_service_starts_again(tmp_path: Path) -> None:
+    command = ("-c", "from services.cli import main; main()", "serve")
+    with served(tmp_path, *command) as (process, client):
+        receipt = client.post_event({"type": "login", "user_id": "u", "id": "e0"})["receipt"]
+        assert client.profile("u", after=receipt)["event_count"] == 1
+        for name in ("gcs_server", "raylet"):
+            tree = psutil.Process(process.pid).children(recursive=True)
+            next(one for one in tree if one.name() == name).kill()
+            wait_until(lambda: not ready(client), "the end")
+            wait_until(lambda: ready(client), "the service again", 200)
+            assert client.profile("u")["event_count"] == 1
+        assert (tmp_path / "serve.log").read_bytes().count(b'"event": "service_lost"') == 2
+        process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
