@@ -32,7 +32,7 @@ REMOVED_KEY: Final = "portrait:catalogue:removed"
 CHANGED: Final = b"portrait:catalogue:changed"
 _CHECK_S: Final = 5.0
 _PAGE: Final = 2000
-_STEP: Final = 200
+_STEP: Final = 100
 _JOURNAL: Final = 10_000
 _ATTEMPTS: Final = 50  # of one request: every round somebody's change is taken
 _SWAP: Final = """
@@ -199,16 +199,13 @@ class Catalogue:
         """Try some of the changes, and return those to be tried again."""
         ids = list(dict.fromkeys(changes[n][0] for n in which))
         found = dict(zip(ids, await self._client.hmget(KEY, ids), strict=True))
-        wanted = dict[str, bytes]()
-        for n in which:
-            item_id, change = changes[n]
-            before = wanted.get(item_id, found[item_id])
-            made[n] = None
-            if before is not None:
-                was = Item.model_validate_json(before)
-                item = made[n] = change(was)
-                if item != was:
-                    wanted[item_id] = _dumped(item)
+        some = [changes[n] for n in which]
+        if len(some) == 1:
+            items, wanted = _changed(some, found)
+        else:
+            items, wanted = await workers.READING.run(_changed, some, found)
+        for n, item in zip(which, items, strict=True):
+            made[n] = item
         if not wanted:
             return []
         pairs = [part for i, new in wanted.items() for part in (i, found[i], new)]
@@ -275,6 +272,11 @@ class Catalogue:
         if not ids:  # a bulk load: everything may have changed
             return
         self._written.clear()
+        for start in range(0, len(ids), _STEP):  # between which others get their turn
+            await self._read(ids[start : start + _STEP])
+        self._version += 1
+
+    async def _read(self, ids: list[str]) -> None:
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.hmget(KEY, ids)
             pipe.hmget(ADDED_KEY, ids)
@@ -285,7 +287,6 @@ class Catalogue:
             if moment is not None:
                 self.added_ms[item_id] = int(moment)
             self._take(item_id, body)
-        self._version += 1
 
     def _take(self, item_id: str, body: bytes | None) -> None:
         """Make an item what the store holds of it; None: deleted."""
@@ -329,6 +330,24 @@ class Catalogue:
 
 def _dumped(item: Item) -> bytes:
     return orjson.dumps(item.model_dump(exclude_none=True))
+
+
+def _changed(
+    changes: Sequence[Change], found: Mapping[str, bytes | None]
+) -> tuple[list[Item | None], dict[str, bytes]]:
+    """Return the new items, and the bodies of those that are others than ``found``."""
+    made, wanted = list[Item | None](), dict[str, bytes]()
+    for item_id, change in changes:
+        before = wanted.get(item_id, found[item_id])
+        if before is None:
+            made.append(None)
+            continue
+        was = Item.model_validate_json(before)
+        item = change(was)
+        made.append(item)
+        if item != was:
+            wanted[item_id] = _dumped(item)
+    return made, wanted
 
 
 def _all_dumped(items: Iterable[Item]) -> dict[str, bytes]:

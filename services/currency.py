@@ -6,6 +6,7 @@ Belongs here: agreeing on it, once, durably. What it means for an event is
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -13,6 +14,7 @@ import structlog
 from feature_repo import currency
 from feature_repo.connection import translated
 from feature_repo.events import EventRecord
+from services import workers
 from services.settings import Settings
 
 KEY: Final = "portrait:currency"
@@ -45,10 +47,10 @@ class ShopCurrency:
             If the currency must be agreed on and the store does not answer.
         """
         if self.money.currency is None:
-            named = next(filter(None, map(currency.first_named, records)), None)
+            named = await workers.READING.run_many(_first_named, records)
             if named is not None:
                 await self._agree(named)
-        return [currency.convert(record, self.money) for record in records]
+        return await workers.READING.run_many(partial(_converted, self.money), records)
 
     async def _agree(self, named: str) -> None:
         with translated():
@@ -61,3 +63,11 @@ class ShopCurrency:
         if await asyncio.to_thread(currency.note, self._home, code) != code:
             _log.warning("currency_differs", store=code, home=str(self._home / currency.FILE))
         self.money = currency.Money(code, self.money.rates)
+
+
+def _first_named(records: Sequence[EventRecord]) -> str | None:
+    return next(filter(None, map(currency.first_named, records)), None)
+
+
+def _converted(money: currency.Money, records: Sequence[EventRecord]) -> list[bool]:
+    return [currency.convert(record, money) for record in records]

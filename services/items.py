@@ -109,6 +109,7 @@ async def patch_items(request: Request) -> Response:
                 "index": index, "type": "/problems/not-found", "pointer": "/item_id",
                 "detail": UNKNOWN,
             }  # fmt: skip
+    workers.READING.free(made)
     return _taken(len(documents), [errors[index] for index in sorted(errors)])
 
 
@@ -143,6 +144,7 @@ async def post_items(request: Request) -> Response:
     taken, errors = await workers.READING.run(_items, documents)
     if taken:
         await state.bounded(state.catalogue.put(taken, state.clock.now_ms()), 5.0)
+        workers.READING.free(taken)
     return _taken(len(documents), errors)
 
 

@@ -90,7 +90,8 @@ def readiness(health: Health, lag_limit: int, *, draining: bool) -> dict[str, di
 async def metrics(request: Request) -> Response:
     """Return this replica's numbers and the log's, in Prometheus form."""
     state = gateway(request)
-    text = generate_latest(request.app.state.metrics.registry).decode() + archive_metrics(state)
+    own = await asyncio.to_thread(generate_latest, request.app.state.metrics.registry)
+    text = own.decode() + archive_metrics(state)
     health = await state.probe.look()
     if health.error is None:
         text += log_metrics(health)

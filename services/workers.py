@@ -8,16 +8,19 @@ few milliseconds. Belongs here: threads and their bounds. What is done is the ca
 import asyncio
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from feature_repo.errors import BusyError
 from feature_repo.query_bounds import deadline
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_R = TypeVar("_R")
+MANY: Final = 50
+"""Records of one request beyond which their handling is no longer the loop's."""
 
 
 class Workers:
@@ -60,6 +63,18 @@ class Workers:
         future.add_done_callback(lambda _: self._places.release())
         return await asyncio.wrap_future(future)
 
+    async def run_many(self, work: Callable[[Sequence[_R]], _T], records: Sequence[_R]) -> _T:
+        """Return ``work(records)``, done in one of the threads unless they are few; see `run`."""
+        return await self.run(work, records) if len(records) > MANY else work(records)
+
+    def free(self, records: list[Any]) -> None:
+        """Have a list emptied aside unless it is short: giving back much memory takes long, too.
+
+        Its records must be nobody else's any more. Never refused, and nobody waits for it.
+        """
+        if len(records) > MANY:
+            self._pool.submit(_empty, records)
+
     def _bounded(self, work: Callable[[], _T]) -> _T:
         if self.bound_s == math.inf:
             return work()
@@ -67,8 +82,15 @@ class Workers:
             return work()
 
 
+def _empty(records: list[Any]) -> None:
+    while records:  # one by one: in between others get their turn
+        records.pop()
+
+
 READING: Final = Workers("reading", 2, 64)
 """Bodies: inflating, parsing, checking; and answers put together."""
+CHOOSING: Final = Workers("lists", 2, 32)
+"""Long recommendations that are diverse, capped or drawn by chance."""
 ASKING: Final = Workers("questions", 2, 32, bound_s=10.0)
 """Questions to the archive's index."""
 HISTORY: Final = Workers("histories", 4, 64, bound_s=10.0)

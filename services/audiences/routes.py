@@ -42,7 +42,7 @@ async def post_audience(request: Request) -> Response:
 @router.get("/schema", responses=said.SCHEMA)
 async def get_schema() -> Response:
     """Return the JSON Schema of a definition."""
-    return answer(language.schema())
+    return answer(await workers.READING.run(language.schema))
 
 
 @router.get("/traits", responses=said.TRAITS)

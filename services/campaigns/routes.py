@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from feature_repo.campaigns import language
 from feature_repo.events import MAX_EVENT_BYTES, iso
+from services import workers
 from services.answers import answer, gateway
 from services.campaigns import schemas as said
 from services.campaigns.decisions import decide
@@ -53,7 +54,7 @@ async def post_campaign(request: Request) -> Response:
 @router.get("/schema", responses=said.SCHEMA)
 async def get_campaign_schema() -> Response:
     """Return the JSON Schema of a campaign."""
-    return answer(language.schema())
+    return answer(await workers.READING.run(language.schema))
 
 
 @router.put("/{name}", responses=said.PUT, openapi_extra=said.body())

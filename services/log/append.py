@@ -25,8 +25,6 @@ from services.log.writer import Entry, LogWriter
 LAG_LIMIT: Final = 100_000
 CALL_EVENTS: Final = 250
 """Events a script call takes: keeps the server's longest pause under a few ms."""
-MANY_EVENTS: Final = 50
-"""Events of one call beyond which they are packed aside."""
 GROUP_EVENTS: Final = 2_000
 GROUP_BYTES: Final = 8_000_000
 """What one group commit takes at most; a single request may be larger."""
@@ -107,9 +105,7 @@ class Appender:
         """
         if not records:
             return []
-        many = len(records) > MANY_EVENTS
-        entries = await workers.READING.run(_entries, records) if many else _entries(records)
-        request = _Request(entries)
+        request = _Request(await workers.READING.run_many(_entries, records))
         if self._waiting and (
             self._events + len(request.entries) > WAITING_EVENTS
             or self._bytes + request.size > WAITING_BYTES

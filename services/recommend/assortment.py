@@ -37,10 +37,19 @@ _EMPTY: Final = tuple(empty for _, _, empty in _COLUMNS)
 
 
 class Names:
-    """Names and their numbers; 0 is "none"."""
+    """Names and their numbers; 0 is "none".
+
+    Attributes
+    ----------
+    of
+        Names by number.
+    lines
+        By number, the name and what it lies below, the nearest first: A/x/1, A/x, A.
+    """
 
     def __init__(self) -> None:
         self.of: list[str] = [""]
+        self.lines: list[tuple[str, ...]] = [("",)]
         self._numbers = {"": 0}
 
     def number(self, name: str | None) -> int:
@@ -50,6 +59,7 @@ class Names:
         if found is None:
             found = self._numbers[key] = len(self.of)
             self.of.append(key)
+            self.lines.append(_line(key))
         return found
 
     def known(self, name: str) -> int:
@@ -176,13 +186,10 @@ class Assortment:
         mask: Mask = self.fit & (self.from_ms <= now_ms)
         return mask & self.listed if self.listed.any() else mask
 
-    def within(self, category: str) -> Mask:
-        """Return which categories (by number) are this one or below it."""
-        below = category + "/"
-        return np.fromiter(
-            (name == category or name.startswith(below) for name in self.categories.of),
-            bool, len(self.categories.of),
-        )  # fmt: skip
+    def within(self, wanted: Iterable[str]) -> Mask:
+        """Return which categories (by number) are one of these or below one."""
+        lines, some = self.categories.lines, frozenset(wanted)
+        return np.fromiter((not some.isdisjoint(line) for line in lines), bool, len(lines))
 
     def since_ms(self, row: int | Rows) -> Any:
         """Return when items came: available from, else first put; `UNKNOWN_MS` if neither."""
@@ -261,14 +268,14 @@ class Assortment:
 
 
 class Part:
-    """Some rows of an assortment, as one of their own.
+    """Rows of an assortment as they stand now, to be read from any thread while it goes on.
 
     Parameters
     ----------
     items
         The whole.
     rows
-        Ascending.
+        Ascending; None: all.
 
     Attributes
     ----------
@@ -276,18 +283,25 @@ class Part:
         Those of the rows that the model knows.
     """
 
-    def __init__(self, items: Assortment, rows: Rows) -> None:
-        self.rows = rows
-        self.known = int(np.searchsorted(rows, items.known))
-        self.vocabulary = rows[: self.known]
-        self.ids = [items.ids[row] for row in rows.tolist()]
+    def __init__(self, items: Assortment, rows: Rows | None = None) -> None:
         self.categories, self.brands = items.categories, items.brands
-        self.category, self.brand = items.category[rows], items.brand[rows]
+        self.known = items.known if rows is None else int(np.searchsorted(rows, items.known))
+        self.category, self.brand, self.ids = items.category, items.brand, items.ids
+        self.vocabulary: Rows | slice = slice(self.known)
+        if rows is not None:
+            self.vocabulary = rows[: self.known]
+            self.ids = [items.ids[row] for row in rows.tolist()]
+            self.category, self.brand = items.category[rows], items.brand[rows]
 
 
 Items = Assortment | Part
 
 _aside: Final = ThreadPoolExecutor(1, thread_name_prefix="layout")
+
+
+def _line(name: str) -> tuple[str, ...]:
+    parts = name.split("/")
+    return tuple("/".join(parts[:level]) for level in range(len(parts), 0, -1))
 
 
 def _sorted(items: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ relevance r scaled to 0–1 over the pool and likeness s, the next item is the o
 Belongs here: choosing among rows. Not here: which may be chosen (`rules`), chance (`explore`).
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -76,32 +77,38 @@ def _greedy(
     span = relevance[0] - relevance[-1] if len(pool) else 0.0
     relevance = (relevance - relevance[-1:]) / span if span > 0 else np.ones(len(pool))
     chosen, strength = list[int](), rules.diversity
+    alike = _likeness(items, pool, vectors)
     while len(chosen) < n and caps.open.any():
         value = relevance if not chosen else (1 - strength) * relevance - strength * likest
         at = int(np.argmax(np.where(caps.open, value, -np.inf)))
         chosen.append(at)
         caps.take(at)
         if strength > 0:
-            likest = np.maximum(likest, _likeness(items, pool, at, vectors))
+            likest = np.maximum(likest, alike(at))
     out: Rows = pool[chosen] if chosen else pool[:0]
     return out
 
 
-def _likeness(items: Items, pool: Rows, at: int, vectors: Floats | None) -> Floats:
-    """Return how alike the pool's items are to one of it, −1 to 1."""
-    shelf = items.category[pool]
-    same = 0.5 * ((shelf == shelf[at]) & (shelf > 0))
-    brand = items.brand[pool]
-    same = same + 0.5 * ((brand == brand[at]) & (brand > 0))
-    out: Floats = same
-    if vectors is None or pool[at] >= items.known:
-        return out
+def _likeness(items: Items, pool: Rows, vectors: Floats | None) -> Callable[[int], Floats]:
+    """Return what says how alike the pool's items are to one of it, −1 to 1."""
+    shelf, brand = items.category[pool], items.brand[pool]
     known = pool < items.known
-    one = vectors[pool[at]]
-    some = vectors[pool[known]]
-    norms = np.linalg.norm(some, axis=1) * np.linalg.norm(one) + 1e-9
-    out[known] = (some @ one) / norms
-    return out
+    place = np.cumsum(known) - 1
+    some = None if vectors is None else vectors[pool[known]].astype(np.float64)
+    if some is not None:
+        some /= np.linalg.norm(some, axis=1, keepdims=True) + 1e-9
+
+    def alike(at: int) -> Floats:
+        out: Floats = np.zeros(len(pool))
+        if shelf[at] > 0:
+            out += 0.5 * (shelf == shelf[at])
+        if brand[at] > 0:
+            out += 0.5 * (brand == brand[at])
+        if some is not None and known[at]:
+            out[known] = some @ some[place[at]]
+        return out
+
+    return alike
 
 
 def _with_new(scores: Floats, chosen: Rows, wanted: int, new: Rows) -> Rows:

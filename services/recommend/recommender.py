@@ -4,8 +4,9 @@ Belongs here: which items, in which order, and why, from memory alone. Where a u
 comes from and how the answer is sent are the routes' work.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,11 @@ import structlog
 
 from services.catalogue import Catalogue
 from services.recommend import candidates, score
-from services.recommend.assortment import Assortment, Items, Mask, Part, Rows
+from services.recommend.assortment import Assortment, Mask, Part, Rows
+from services.recommend.choose import Choice, Choosing
 from services.recommend.content import Neighbours, nearness
-from services.recommend.diversify import best, diversify
+from services.recommend.diversify import best
 from services.recommend.explain import reasons
-from services.recommend.explore import explore
 from services.recommend.popular import Pairs, Popular
 from services.recommend.ranking import Ranking, Watch
 from services.recommend.relax import relaxed
@@ -28,6 +29,9 @@ from services.recommend.shopper import Shopper
 from services.recommend.wish import Wish
 
 Floats = npt.NDArray[np.floating[Any]]
+_T = TypeVar("_T")
+Steps = Generator[Choosing, Choice | None, _T]
+"""Yields what is to be chosen, is sent the choice; see `Recommender.ranking`."""
 
 _AMOUNT: Final = 0.01
 """What an item that nobody touched counts where a factor must show: without a model, no logits."""
@@ -87,29 +91,46 @@ class Recommender:
 
     def rank(self, shopper: Shopper, wish: Wish, now_ms: int) -> Ranking:
         """Return the best items for ``shopper``, or `Wish.only` in the shopper's order."""
+        steps, choice = self.ranking(shopper, wish, now_ms), None
+        while True:
+            try:
+                choosing = steps.send(choice)
+            except StopIteration as end:
+                ranking: Ranking = end.value
+                return ranking
+            choice = choosing.choose()
+
+    def ranking(self, shopper: Shopper, wish: Wish, now_ms: int) -> Steps[Ranking]:
+        """Do what `rank` does in steps, so that what takes long may be done aside.
+
+        Yields what is to be chosen and is sent the choice, which may be made in any thread; the
+        steps themselves belong to the one thread that calls everything else of this object.
+        """
         self._items.refresh()
         ranking, watch = Ranking(personalized=shopper.known), Watch()
-        beyond, new = self._candidates(shopper, wish, now_ms)
-        watch.lap(ranking, "candidates")
-        if wish.only is None and self._search(ranking, watch, (beyond, new), shopper, wish, now_ms):
-            if wish.explain:
-                self.explaining(ranking, shopper, now_ms)()
-            watch.lap(ranking, "explain")
-            return ranking
-        scores = self._score(ranking, beyond, shopper, now_ms)
-        watch.lap(ranking, "score")
-        if wish.only is not None:
-            ranking.fill(_ordered(self._items, scores, wish.only))
-        else:
-            rules = wish.demands()
-            values, rules = self._allowed(ranking, scores, rules, shopper, now_ms)
-            watch.lap(ranking, "rules")
-            self._choose(ranking, self._items, values, rules, new, wish, now_ms)
-            watch.lap(ranking, "diversify")
+        found = yield from self._search(ranking, watch, shopper, wish, now_ms)
+        if not found:
+            yield from self._rank_all(ranking, watch, shopper, wish, now_ms)
         if wish.explain:
             self.explaining(ranking, shopper, now_ms)()
         watch.lap(ranking, "explain")
         return ranking
+
+    def _rank_all(
+        self, ranking: Ranking, watch: Watch, shopper: Shopper, wish: Wish, now_ms: int
+    ) -> Steps[None]:
+        """Fill the ranking out of the scores of all items."""
+        beyond, new = self._candidates(shopper, wish, now_ms)
+        watch.lap(ranking, "candidates")
+        scores = self._score(ranking, beyond, shopper, now_ms)
+        watch.lap(ranking, "score")
+        if wish.only is not None:
+            ranking.fill(_ordered(self._items, scores, wish.only))
+            return
+        values, rules = self._allowed(ranking, scores, wish.demands(), shopper, now_ms)
+        watch.lap(ranking, "rules")
+        yield from self._choose(ranking, Part(self._items), values, rules, new, wish, now_ms)
+        watch.lap(ranking, "diversify")
 
     def facts(self, wanted: Sequence[str]) -> list[Facts]:
         """Return what the score without a model reads of some items."""
@@ -184,18 +205,16 @@ class Recommender:
         return beyond, new
 
     def _search(
-        self,
-        ranking: Ranking,
-        watch: Watch,
-        rows: tuple[Rows, Rows],
-        shopper: Shopper,
-        wish: Wish,
-        now_ms: int,
-    ) -> bool:
+        self, ranking: Ranking, watch: Watch, shopper: Shopper, wish: Wish, now_ms: int
+    ) -> Steps[bool]:
         """Fill the ranking of a model of very many items; False: all items are to be scored."""
-        scorer, (beyond, new) = self._scorer, rows
+        scorer = self._scorer
         if scorer is None or shopper.learned is None or self._items.known <= MANY_ITEMS:
             return False
+        if wish.only is not None:
+            return False
+        beyond, new = self._candidates(shopper, wish, now_ms)
+        watch.lap(ranking, "candidates")
         try:
             asked = scorer.ask(shopper.learned, now_ms, shopper.user_features)
             watch.lap(ranking, "score")
@@ -215,7 +234,7 @@ class Recommender:
             return False
         part = Part(self._items, found.rows)
         new = np.flatnonzero(np.isin(found.rows, new))
-        self._choose(ranking, part, found.values, rules, new, wish, now_ms)
+        yield from self._choose(ranking, part, found.values, rules, new, wish, now_ms)
         watch.lap(ranking, "diversify")
         if found.cut and len(ranking.items) < wish.n:
             return False
@@ -276,27 +295,20 @@ class Recommender:
     def _choose(
         self,
         ranking: Ranking,
-        items: Items,
+        items: Part,
         values: Floats,
         rules: Rules,
         new: Rows,
         wish: Wish,
         now_ms: int,
-    ) -> None:
-        vectors = None
-        if rules.diversity > 0 and self._scorer is not None:
-            vectors = self._vectors()[0]
-            vectors = vectors if isinstance(items, Assortment) else vectors[items.vocabulary]
-        rows = diversify(items, values, wish.n, rules, vectors, new)
-        chances: list[float] | None = None
-        if rules.explore is not None and rules.explore.share > 0 and len(rows):
-            rows, chances = explore(
-                items, rows, values, rules, wish.seed,
-                lambda some: self._popular.touches([items.ids[row] for row in some], now_ms),
-            )  # fmt: skip
-        names = items.ids
-        ranking.fill([(names[row], float(values[row])) for row in rows])
-        for entry, chance in zip(ranking.items, chances or (), strict=False):
+    ) -> Steps[None]:
+        vectors = None if self._scorer is None else lambda: self._vectors()[0]
+        touches = partial(self._popular.touches, now_ms=now_ms)
+        choice = yield Choosing(items, values, new, wish.n, rules, wish.seed, vectors, touches)
+        assert choice is not None
+        rows, chances = choice
+        ranking.fill([(items.ids[row], float(values[row])) for row in rows])
+        for entry, chance in zip(ranking.items, chances, strict=False):
             entry["propensity"] = round(chance, 9)
 
     def explaining(self, ranking: Ranking, shopper: Shopper, now_ms: int) -> Callable[[], None]:

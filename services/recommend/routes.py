@@ -20,6 +20,7 @@ from services.profiles import UserId
 from services.recommend.asked import Asked, of_session, of_user
 from services.recommend.contributions import contributions, shown
 from services.recommend.impressions import Shown
+from services.recommend.ranking import Ranking
 from services.recommend.requests import (
     ASKING_PARAMETERS,
     MAX_BYTES,
@@ -101,7 +102,7 @@ async def _answer(
     state = gateway(request)
     read_ms = (time.perf_counter() - started_s) * 1000
     recommender = asked.served.recommender
-    ranking = recommender.rank(asked.shopper, replace(wish, explain=False), asked.now_ms)
+    ranking = await _ranked(asked, replace(wish, explain=False))
     lacking = asked.lacking or ("model_failed" if ranking.failed else None)
     request.app.state.metrics.recommendations.labels(source(ranking, lacking)).inc()
     if wish.explain:
@@ -112,6 +113,21 @@ async def _answer(
     if placement is not None or (state.settings.impressions and wish.only is None):
         _note(state, user_id, asked, wish, placement, ranking.items)
     return answer(reply, headers={"server-timing": timing(ranking, read_ms)})
+
+
+async def _ranked(asked: Asked, wish: Wish) -> Ranking:
+    """Return the ranking, of which what takes long is done aside."""
+    steps, choice = asked.served.recommender.ranking(asked.shopper, wish, asked.now_ms), None
+    while True:
+        try:
+            choosing = steps.send(choice)
+        except StopIteration as end:
+            ranking: Ranking = end.value
+            return ranking
+        if choosing.long:
+            choice = await workers.CHOOSING.run(choosing.choose)
+        else:
+            choice = choosing.choose()
 
 
 async def _contribute(state: GatewayState, asked: Asked, items: list[dict[str, Any]]) -> None:

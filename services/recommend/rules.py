@@ -5,6 +5,7 @@ in which order they give way (`relax`), choosing among what is left (`diversify`
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal, Self
 
@@ -166,17 +167,27 @@ def boosts(items: Assortment, rules: Rules) -> Floats | None:
     """Return ``ln(factor)`` of each row, added up over the boosts; None without any."""
     if not rules.boost:
         return None
-    total = np.zeros(len(items))
+    brands, shelves = np.zeros(len(items.brands.of)), defaultdict[str, float](float)
+    single = defaultdict[int, float](float)
     for boost in rules.boost:
         amount = math.log(boost.factor)
         if boost.item_id is not None:
             row = items.row.get(boost.item_id)
             if row is not None:
-                total[row] += amount
+                single[row] += amount
         elif boost.category is not None:
-            total[items.within(boost.category)[items.category]] += amount
+            shelves[boost.category] += amount
         elif (number := items.brands.known(boost.brand or "")) > 0:
-            total[items.brand == number] += amount
+            brands[number] += amount
+    total: Floats = brands[items.brand]
+    if shelves:
+        amounts = [
+            sum(shelves[name] for name in line if name in shelves)
+            for line in items.categories.lines
+        ]
+        total += np.array(amounts)[items.category]
+    for row, amount in single.items():
+        total[row] += amount
     return total
 
 
@@ -203,12 +214,11 @@ def _may_repeat(items: Assortment, rules: Rules, item: str) -> bool:
 
 def _chosen(items: Assortment, rule: Among) -> Mask:
     """Return which categories, by number, the rule lets through."""
-    size = len(items.categories.of)
-    chosen = np.full(size, rule.within is None)
-    for name in rule.within or ():
-        chosen |= items.within(name)
-    for name in rule.out:
-        chosen &= ~items.within(name)
+    chosen = np.full(len(items.categories.of), rule.within is None)
+    if rule.within is not None:
+        chosen = items.within(rule.within)
+    if rule.out:
+        chosen &= ~items.within(rule.out)
     return chosen
 
 

@@ -123,9 +123,13 @@ def by_profile(items: Assortment, popular: Floats, shopper: Shopper) -> Scores:
     shelf, brand = np.zeros(len(items.categories.of)), np.zeros(len(items.brands.of))
     values = popular.astype(np.float64)
     heaviest = max(weights.values()) or 1.0
-    for (kind, key), weight in weights.items():
-        if kind == "category" and "/" not in key:
-            shelf[items.within(key)] = weight / 3
+    departments = {
+        key: weight / 3 for (kind, key), weight in weights.items()
+        if kind == "category" and "/" not in key
+    }  # fmt: skip
+    if departments:
+        lines = items.categories.lines
+        shelf = np.fromiter((departments.get(line[-1], 0.0) for line in lines), float, len(lines))
     for (kind, key), weight in weights.items():
         if kind == "category" and (number := items.categories.known(key)):
             shelf[number] = weight

@@ -166,19 +166,54 @@ def test_boost_and_bury_multiply() -> None:
     items = Assortment(CATALOGUE)
     items.refresh()
     rules = Rules.model_validate(
-        {"boost": [{"category": "A/x", "factor": 2}, {"brand": "q", "factor": 0.5},
+        {"boost": [{"category": "A", "factor": 3},
+                   {"category": "A/x", "factor": 2}, {"brand": "q", "factor": 0.5},
                    {"item_id": "i01", "factor": 4}, {"item_id": "gone", "factor": 9}]}
     )  # fmt: skip
     amount = boosts(items, rules)
     assert amount is not None
     factors = np.exp(amount)
-    assert factors[items.row["i01"]] == pytest.approx(2 * 0.5 * 4)  # A/x, q
-    assert factors[items.row["i02"]] == pytest.approx(2)  # A/x/1, no brand
-    assert factors[items.row["i00"]] == pytest.approx(1)
+    assert factors[items.row["i01"]] == pytest.approx(3 * 2 * 0.5 * 4)  # A/x, q
+    assert factors[items.row["i02"]] == pytest.approx(3 * 2)  # A/x/1, no brand
+    assert factors[items.row["i00"]] == pytest.approx(3)
+    assert factors[items.row["i04"]] == pytest.approx(0.5)  # B, q
     plain = ranked(Rules(), n=60)[0]
     buried = ranked(Rules.model_validate({"boost": [{"item_id": plain[0], "factor": 0.01}]}), 60)[0]
     assert buried[-5:].count(plain[0]) == 1
     assert [i for i in buried if i != plain[0]] == plain[1:]
+
+
+def test_a_list_that_is_chosen_aside_is_of_the_items_as_they_were() -> None:
+    catalogue = shop()
+    made, rules = (
+        recommender(catalogue),
+        Rules.model_validate({"diversity": 1, "cap": {"brand": 9}}),
+    )
+    wish = Wish(20, rules=rules)
+    expected = made.rank(SHOPPER, wish, NOW).items
+    steps = made.ranking(SHOPPER, wish, NOW)
+    choosing = next(steps)
+    catalogue.entries = {f"a{n}": Entry(f"a{n}", category="B", brand="p") for n in range(9)}
+    catalogue.changes += 1  # everything is another, and in other rows
+    made.warm()
+    with pytest.raises(StopIteration) as end:
+        steps.send(choosing.choose())
+    assert end.value.value.items == expected
+
+
+@pytest.mark.parametrize(
+    ("rules", "n", "long"),
+    [
+        ({}, 500, False), ({"diversity": 0.5}, 10, False), ({"diversity": 0.5}, 500, True),
+        ({"cap": {"brand": 1}}, 10, False), ({"cap": {"brand": 1}}, 500, True),
+        ({"explore": {"share": 0.1}}, 10, False), ({"explore": {"share": 0.1}}, 500, True),
+        ({"explore": {"share": 0.1, "by": "thompson"}}, 10, True),
+        ({"explore": {"share": 0, "by": "thompson"}}, 500, False),
+    ],
+)  # fmt: skip
+def test_what_takes_long_says_so(rules: dict[str, Any], n: int, long: bool) -> None:
+    wish = Wish(n, rules=Rules.model_validate(rules))
+    assert next(recommender().ranking(SHOPPER, wish, NOW)).long is long
 
 
 def test_nearer_rules_replace_and_exclusions_add_up() -> None:
