@@ -19,7 +19,7 @@ from feature_repo.errors import InvalidSourceError
 from feature_repo.events import iso, now_ms
 from feature_repo.importers.assemble import Made, assemble
 from feature_repo.importers.lines import FIELD_OF, clean
-from feature_repo.importers.publish import Publisher, import_lock
+from feature_repo.importers.publish import Publisher, check_rest, import_lock
 from feature_repo.importers.rejects import Rejects
 from feature_repo.importers.report import MENDS, SET_ASIDE, ImportReport, Progress, silent
 from feature_repo.importers.source import Chunk, Source
@@ -81,6 +81,8 @@ def run(
         raise InvalidSourceError("until and rest belong together: give both or neither")
     if until is not None and until.tzinfo is None:
         raise InvalidSourceError(f"until {until} has no offset: add Z or +hh:mm")
+    if rest is not None:
+        check_rest(rest)
     with import_lock(home) as staging:
         progress(0, 0, f"reading {source}")
         opened = _open(source, path, mapping, keep_raw=keep_raw)

@@ -4,6 +4,7 @@ Belongs here: grouping, splitting of long orders, the amount of an order. Valida
 event schema's own. Not here: judging single lines (`lines`), writing (`publish`).
 """
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ GROUP_MARK: Final = "\x1f"
 
 USER_MARK: Final = "\x1e"
 """Stands for the user's pseudonym in an id that is made here."""
+
+MAX_ID: Final = 128
+"""Characters that the event schema lets an id have."""
 
 Made = tuple[dict[str, Any], list[int]]
 """An event in the outside form and the source rows it was made of."""
@@ -60,13 +64,26 @@ def assemble(lines: pd.DataFrame, source: str) -> Iterator[Made]:
         head["source"] = source
         for part, at in enumerate(range(start, end, MAX_ITEMS)):
             stop = min(at + MAX_ITEMS, end)
-            event = head if part == 0 else {**head, "id": f"{head['id']}-{part + 1}"}
+            event = head if part == 0 else {**head, "id": _part_id(head["id"], part + 1)}
             event["items"] = [item for item in items[at:stop] if item is not None]
             for item in event["items"]:
                 if item.get("currency") == event.get("currency"):
                     item.pop("currency", None)
             _add_value(event, split=end - start > MAX_ITEMS)
             yield event, rows[at:stop]
+
+
+def bounded(made: str) -> str:
+    """Return an id that is made here; the end of one that is too long becomes a hash of it."""
+    if len(made) <= MAX_ID:
+        return made
+    return f"{made[: MAX_ID - 33]}-{hashlib.sha256(made.encode()).hexdigest()[:32]}"
+
+
+def _part_id(whole: str, number: int) -> str:
+    made = f"{whole}-{number}"
+    # One with the mark is bounded when that is replaced; a stated one too long is refused whole.
+    return made if USER_MARK in whole or len(whole) > MAX_ID else bounded(made)
 
 
 def _add_value(event: dict[str, Any], *, split: bool) -> None:

@@ -35,7 +35,7 @@ from feature_repo.events import (
     problems,
     to_record,
 )
-from feature_repo.importers.assemble import USER_MARK, Made
+from feature_repo.importers.assemble import USER_MARK, Made, bounded
 from feature_repo.importers.lines import EARLIEST_MS
 
 PART_EVENTS: Final = 20_000
@@ -114,21 +114,27 @@ class Publisher:
         self._money = money
         self._named = False  # whether the currency is one that events name
         self.amounts_set_aside = 0
-        self._earlier = self._ids(self.archive)
-        self._now = set[str]()
+        self._earlier = self._ids("source = ?")
+        self._now = set[tuple[str, str]]()
         self._pending = list[tuple[LogPosition, EventRecord]]()
         self._held = list[tuple[int, str, bytes]]()
 
-    def _ids(self, archive: Archive) -> set[str]:
-        if archive.empty():
+    def _ids(self, which: str) -> set[tuple[str, str]]:
+        """Return source and id of the archive's events of some sources."""
+        if self.archive.empty():
             return set()
         with duckdb.connect() as connection:
             connection.execute("SET threads = 2")
             found = connection.execute(
-                "SELECT event_id FROM read_parquet(?) WHERE source = ?",
-                [archive.glob(), self.source],
+                f"SELECT source, event_id FROM read_parquet(?) WHERE {which}",  # noqa: S608
+                [self.archive.glob(), self.source],
             ).fetchnumpy()
-        return set(found["event_id"].tolist())
+        return set(zip(found["source"].tolist(), found["event_id"].tolist(), strict=True))
+
+    @cached_property
+    def _others(self) -> set[tuple[str, str]]:
+        """Events of other sources: a line in the API's form may name its own."""
+        return self._ids("source <> ?")
 
     def add(self, made: Made) -> str | None:
         """Validate and take one event; return why not, or None.
@@ -149,9 +155,10 @@ class Publisher:
             return "unreadable_time"
         if not EARLIEST_MS <= event.time <= self._latest_ms:
             return "impossible_time"
-        if event.id in self._now:
+        named = (event.source, event.id)
+        if named in self._now:
             return "duplicate"
-        self._now.add(event.id)
+        self._now.add(named)
         record = to_record(event, self.tenant, received_ms=event.time)
         self._count(record)
         if self.until_ms is not None and event.time >= self.until_ms:
@@ -161,7 +168,7 @@ class Publisher:
             return None
         self.events += 1
         self.amounts_set_aside += self._convert(record)
-        if event.id not in self._earlier:
+        if named not in (self._earlier if event.source == self.source else self._others):
             self.events_new += 1
             self._pending.append((LogPosition.imported(event.time), record))
             if len(self._pending) >= PART_EVENTS:
@@ -188,7 +195,7 @@ class Publisher:
                 else self.tenant.entity(str(user))
             )  # fmt: skip
             mark = entity[6:22]
-            body = {**body, **{k: body[k].replace(USER_MARK, mark) for k in named}}
+            body = {**body, **{k: bounded(body[k].replace(USER_MARK, mark)) for k in named}}
         items = body.get("items")
         for item in items if isinstance(items, list) else ():
             if isinstance(item, dict) and ("category" not in item or "brand" not in item):
@@ -214,7 +221,8 @@ class Publisher:
         if not self._pending:
             return
         self._pending.sort(key=lambda entry: (entry[0].ms, entry[0].seq, entry[1].id))
-        digest = hashlib.sha256("\n".join(r.id for _, r in self._pending).encode()).hexdigest()
+        named = "\n".join(f"{r.source} {r.id}" for _, r in self._pending)
+        digest = hashlib.sha256(named.encode()).hexdigest()
         day = iso(self._pending[0][1].time_ms)[:10]
         self.staging.append(f"import-{self.source}-{day}-{digest[:16]}", self._pending)
         self._pending.clear()
@@ -243,7 +251,7 @@ class Publisher:
                 file.writelines(line + b"\n" for _, _, line in self._held)
                 file.flush()
                 os.fsync(file.fileno())
-            staged.append((path, self.rest))
+            staged.insert(0, (path, self.rest))  # of all places, the one that may fail
         with self.archive.part_set.adding() as folder:
             staged += [(part, folder / part.name) for part in self.staging.parts()]
             for source, target in staged:
@@ -251,14 +259,35 @@ class Publisher:
                 _move(source, target)
 
 
+def check_rest(rest: Path) -> None:
+    """Refuse a rest file that cannot be written, before anything is read.
+
+    Raises
+    ------
+    InvalidSourceError
+        With the path and why.
+    """
+    if rest.is_dir():
+        raise InvalidSourceError(f"--rest {rest} is a folder: name a file to write")
+    above = next(folder for folder in rest.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InvalidSourceError(
+            f"--rest {rest} cannot be written: {above} is no folder that you may write to"
+        )
+
+
 def _move(source: Path, target: Path) -> None:
     try:
         source.replace(target)
     except OSError:  # another file system: copy beside the target, then rename
         beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        beside.touch(mode=source.stat().st_mode & 0o777)
-        shutil.copyfile(source, beside)
-        beside.replace(target)
+        try:
+            beside.touch(mode=source.stat().st_mode & 0o777)
+            shutil.copyfile(source, beside)
+            beside.replace(target)
+        except BaseException:
+            beside.unlink(missing_ok=True)  # it may hold raw user ids
+            raise
 
 
 def _outside(event: Event) -> bytes:
