@@ -40,7 +40,7 @@ def owners_of(client: Any, anonymous: Collection[str]) -> dict[str, tuple[str, b
         If the store does not answer.
     """
     by_partition: dict[int, list[str]] = defaultdict(list)
-    for entity in anonymous:
+    for entity in sorted(anonymous):
         by_partition[partition_of(entity)].append(entity)
     found = dict[str, tuple[str, bool]]()
     with translated(), client.pipeline(transaction=False) as pipe:
@@ -130,16 +130,28 @@ def restore_owners(client: Any, archive: Archive, partitions: int) -> None:
         elif anonymous:
             own.add(user)
     marked: dict[int, list[str]] = defaultdict(list)
-    for entity in own:
+    for entity in sorted(own):
         marked[partition_of(entity)].append(entity)
     with translated():
         for partition, entities in marked.items():
             for start in range(0, len(entities), _PAGE):
                 _OPEN(client, [owners_key(partition)], entities[start : start + _PAGE])
         for (entity, claim), (_, user) in sorted(links.items(), key=lambda link: link[1]):
-            partition = partition_of(entity)
-            keys = [erased_key(partition), owners_key(partition), row_key(entity)]
-            LINK(client, keys, [entity, user, "~" if claim else ""])
+            note_owner(client, entity, user, claim=claim)
+
+
+def note_owner(client: Any, anonymous: str, user: str, *, claim: bool) -> None:
+    """Note in the store whose an anonymous id is, unless it knows already.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the store does not answer.
+    """
+    partition = partition_of(anonymous)
+    keys = [erased_key(partition), owners_key(partition), row_key(anonymous)]
+    with translated():
+        LINK(client, keys, [anonymous, user, "~" if claim else ""])
 
 
 _Named = tuple[LogPosition, str, bool, str | None, bool]

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from feature_repo.archive import Archive, LogPosition
 from feature_repo.connection import translated
+from feature_repo.events import EventRecord
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import read_live, read_versions, replace_live
 from services.history.linked import LinkedHistory
@@ -46,7 +47,8 @@ class Refolding:
         self._cursor = LogPosition(0, 0)
         self._expected: dict[str, int | None] = {}
         self._unjoined: dict[str, set[str]] = {}
-        self._missing = dict[str, int]()  # events that come in, and that the live row lacks
+        self._missing = dict[str, int]()  # events that come in, and that the live row may lack
+        self._without: dict[str, list[list[EventRecord]]] = {}  # histories that it may be of
         self.rows: dict[str, LiveState] = {}
         self.done: dict[str, LiveState] = {}
         self.short: list[str] = []
@@ -65,7 +67,10 @@ class Refolding:
         before = self._cursor
         self._cursor = self._look(list(self.rows))
         histories = self._history.since(list(self.rows), before, self._cursor)
-        linking = [u for u, events in histories.items() if fresh_links(self.rows[u], events)]
+        linking = [
+            user for user, events in histories.items()
+            if user in self._missing or fresh_links(self.rows[user], events)
+        ]  # fmt: skip
         events = [e for u, found in histories.items() if u not in linking for _, e in found]
         if events:
             self.rows |= self._transition.apply(self.rows, events)[0]
@@ -76,9 +81,14 @@ class Refolding:
         self._cursor, own = self._history.whole(users, look)
         theirs = self._linked.theirs(own)
         for user in own.keys() & self._unjoined:
-            self._unjoined[user] &= first_links(own[user]).keys()
-            added = (theirs[user].get(anonymous, ()) for anonymous in self._unjoined[user])
-            self._missing[user] = sum(map(len, added))
+            links, found = first_links(own[user]), theirs[user]
+            self._unjoined[user] &= links.keys()
+            late = sorted(self._unjoined[user] & found.keys(), key=lambda one: links[one])
+            self._missing[user] = sum(len(found[anonymous]) for anonymous in late)
+            self._without[user] = [
+                woven(own[user], {a: found[a] for a in found if a not in late[kept:]})
+                for kept in range(len(late), 0, -1)
+            ]
         return self._transition.fold({u: woven(events, theirs[u]) for u, events in own.items()})
 
     def settle(self, attempts: int) -> bool:
@@ -106,9 +116,13 @@ class Refolding:
         expected, missing = self._expected[user] or 0, self._missing.get(user, 0)
         if not missing or row.version < expected or row.version - missing >= expected:
             return row.version < expected
-        # Unless it is the very row: who put it there was killed before taking the note away.
+        # Notes may say too much: who made them good was killed before taking them away, or the row
+        # names an id no more. Whoever folds takes all ids linked so far: it lacks the last ones.
         live = read_live(self._client, [user])[0]
-        return live is None or live.profile != row.profile
+        if live is None or live.version != expected:
+            return False  # it has moved on: it is not replaced
+        folds = (self._transition.fold({user: events}) for events in self._without[user])
+        return all(user not in fold or fold[user].profile != live.profile for fold in folds)
 
     def _look(self, users: Sequence[str]) -> LogPosition:
         cursor, versions = read_versions(self._client, self._partition, users)

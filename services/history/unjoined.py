@@ -38,7 +38,7 @@ def unjoined(client: Any, partition: int) -> dict[str, set[str]]:
     """
     found: dict[str, set[str]] = defaultdict(set)
     with translated():
-        for name in client.smembers(unjoined_key(partition)):
+        for name in sorted(client.smembers(unjoined_key(partition))):
             user, anonymous = name.decode().split(" ")
             found[user].add(anonymous)
     return dict(found)

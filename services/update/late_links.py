@@ -15,7 +15,8 @@ from services.history.unjoined import unjoined
 from services.transition import Transition
 
 RETRY_S: Final = 300.0
-"""A row whose history is not all there is tried again so often."""
+"""A row whose history is not all there is tried again so often; a link that is not applied comes
+to be looked for as seldom."""
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +39,7 @@ class LateLinks:
         self._archive = archive
         self._transition = transition
         self._next_s = dict[str, float]()
+        self._wait_s = dict[str, float]()
 
     def run(self, partition: int) -> None:
         """Make good what is noted for a partition; what is short waits `RETRY_S`.
@@ -58,6 +60,10 @@ class LateLinks:
         work.begin([user])
         if work.settle(ATTEMPTS) and work.short:
             _log.error("link_without_history", user=user, mend="put the archive's parts back")
-            self._next_s[user] = time.monotonic() + RETRY_S
+            self._wait_s[user] = RETRY_S
+        elif user in unjoined(self._client, partition):
+            # Not applied yet; or never, if it is a dead letter or the store lost it.
+            self._wait_s[user] = min(RETRY_S, 2 * self._wait_s.get(user, 0.5))
         else:
-            self._next_s.pop(user, None)
+            self._wait_s.pop(user, None)
+        self._next_s[user] = time.monotonic() + self._wait_s.get(user, 0.0)

@@ -23,10 +23,10 @@ from feature_repo.errors import PortraitError, StoreUnavailableError
 from feature_repo.events import EventRecord
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import read_live
-from services.history.linked import LinkedHistory, owners_of
+from services.history.linked import LinkedHistory, note_owner, owners_of
 from services.history.unjoined import leave, unjoined
 from services.history.users import PartitionHistory
-from services.links import Placed, first_links, fresh_links, woven
+from services.links import Placed, claimed, first_links, fresh_links, woven
 from services.log.batch import Batch, cut
 from services.log.keys import cursor_key, log_key
 
@@ -123,11 +123,30 @@ class Linking:
                 (user, event.linked) for _, event in events
                 if event.linked is not None and event.linked not in fresh[user]
             }  # fmt: skip
-        owners = owners_of(self._client, {a for some in fresh.values() for a in some})
+        owners = self._owners(fresh, own)
         found = {
             user: {a for a in some if owners.get(a) == (user, True)} for user, some in fresh.items()
         }
         return {user: some for user, some in found.items() if some}
+
+    def _owners(
+        self, fresh: Mapping[str, set[str]], own: Mapping[str, Sequence[Placed]]
+    ) -> dict[str, tuple[str, bool]]:
+        """Return whose the anonymous ids are; of whom the store has lost the note, by these events.
+
+        It dies between a link's note and its event, comes back without the note, and then takes
+        the event from the gateway, which repeats its call.
+        """
+        named = {a for some in fresh.values() for a in some}
+        owners = owners_of(self._client, named)
+        lost = False
+        for _, event in (placed for events in own.values() for placed in events):
+            anonymous = event.linked
+            if anonymous in named and anonymous not in owners and anonymous is not None:
+                claim = event.anonymous or claimed(event)
+                note_owner(self._client, anonymous, event.user, claim=claim)
+                lost = True
+        return owners_of(self._client, named) if lost else owners
 
     def _joined(
         self,

@@ -1,6 +1,7 @@
 """The update path under thousands of seeds, each another interleaving with other faults.
 
-A failing seed is replayed, with its trace, by ``PYTHONPATH=tests python -m simulator SEED``.
+A failing seed is replayed, with its trace, by ``PYTHONPATH=tests python -m simulator SEED``; one
+that links anonymous ids by the same with ``links`` behind the seed.
 """
 
 import gc
@@ -8,20 +9,28 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
+from typing import Any
 
 import pytest
 from simulator import scenario
+from simulator.links import LinkScenario
 from simulator.patches import SimLoop
 from simulator.scenario import Scenario
 from simulator.world import Process, World
 
+from feature_repo.live_row import LiveState
 from services.log.archiver import SETTLE_MS
+from services.update import linking
+from services.update.linking import Linking
 
 SEEDS = 2_000
 MORE_SEEDS = 20_000
+LINK_SEEDS = 24
+MORE_LINK_SEEDS = 4_000
 BLOCK = 250
+LINKS = {Scenario: "", LinkScenario: "links"}
 _TESTS = Path(__file__).parents[1]
 
 AT_LEAST = {
@@ -33,6 +42,12 @@ AT_LEAST = {
 """What a block of seeds must have seen: a storm that does not blow proves nothing."""
 
 
+LINKS_AT_LEAST = {
+    "accepted": 400, "power loss": 12, "kill updater": 30, "rebuild": 50, "unreadable": 1,
+    "left link": 6, "late link": 6,
+}  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
 def no_collection() -> Iterator[None]:
     """Keep the garbage for later: a fifth of a run's time."""
@@ -42,17 +57,17 @@ def no_collection() -> Iterator[None]:
     gc.enable()
 
 
-def weathered(start: int, count: int) -> Counter[str]:
+def weathered(start: int, count: int, kind: type[Scenario] = Scenario) -> Counter[str]:
     """Run ``count`` seeds and return what happened."""
     happened = Counter[str]()
     for seed in range(start, start + count):
-        run = Scenario(seed)
+        run = kind(seed)
         try:
             run.run()
         except Exception as error:  # noqa: BLE001 - whatever it is, the seed must be told
             pytest.fail(
                 f"seed {seed}: {type(error).__name__}: {error}\n"
-                f"replay: PYTHONPATH=tests python -m simulator {seed}"
+                f"replay: PYTHONPATH=tests python -m simulator {seed} {LINKS[kind]}"
             )
         happened += run.world.happened + run.monitor.answers
     return happened
@@ -69,6 +84,17 @@ def test_every_invariant_holds_whatever_happens(start: int) -> None:
 @pytest.mark.parametrize("start", range(SEEDS, SEEDS + MORE_SEEDS, 2_000))
 def test_every_invariant_holds_for_ten_times_as_many(start: int) -> None:
     weathered(start, 2_000)
+
+
+def test_linked_histories_are_one_whatever_happens() -> None:
+    happened = weathered(0, LINK_SEEDS, LinkScenario)
+    assert not {what for what, least in LINKS_AT_LEAST.items() if happened[what] < least}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(LINK_SEEDS, LINK_SEEDS + MORE_LINK_SEEDS, 1_000))
+def test_linked_histories_are_one_for_many_times_as_many(start: int) -> None:
+    weathered(start, 1_000, LinkScenario)
 
 
 @pytest.mark.timeout(20)
@@ -162,10 +188,34 @@ def test_an_archive_that_does_not_wait_for_the_disk_is_caught(
     assert first_failure(300, lambda text: text)[:2] in {"I1", "I2"}
 
 
-def first_failure(within: int, rewrite: Callable[[str], str]) -> str:
+def own_log_alone(
+    _: Linking, user: str, fresh: Any, row: LiveState | None, own: Sized, theirs: dict[str, Sized]
+) -> int:
+    """A row that holds more than its user's own log is taken for one whose history is lost."""
+    known = row is None or len(own) >= row.version
+    return len(own) + sum(map(len, theirs.values())) if known else 0
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "instead"),
+    [
+        pytest.param(Linking, "_size", own_log_alone, id="second link"),
+        pytest.param(linking, "leave", lambda *_: None, id="no note"),
+    ],
+)
+def test_linking_without_its_guard_is_caught(
+    monkeypatch: pytest.MonkeyPatch, target: Any, name: str, instead: Any
+) -> None:
+    monkeypatch.setattr(target, name, instead)
+    assert first_failure(10, lambda text: text, LinkScenario)[:2] == "I2"
+
+
+def first_failure(
+    within: int, rewrite: Callable[[str], str], kind: type[Scenario] = Scenario
+) -> str:
     for seed in range(within):
         try:
-            Scenario(seed, rewrite).run()
+            kind(seed, rewrite).run()
         except AssertionError as error:
             return str(error)
     pytest.fail(f"nothing failed in {within} seeds")

@@ -73,6 +73,7 @@ def draw(rng: random.Random) -> Command:
         [b"HSETNX", hashed, field, value], [b"HDEL", hashed, field, b"a"],
         [b"HINCRBY", hashed, b"n", number], [b"HINCRBY", hashed, b"word", number],
         [b"SADD", sets, field, value], [b"SISMEMBER", sets, field],
+        [b"SMISMEMBER", sets, field, value], [b"SMEMBERS", sets], [b"SREM", sets, field, value],
         [b"ZADD", scored, number, field], [b"ZREM", scored, field], [b"ZCARD", scored],
         [b"ZCOUNT", scored, score, b"+inf"], [b"ZSCORE", scored, field],
         [b"ZRANGE", scored, b"0", b"-1"], [b"ZRANGEBYSCORE", scored, b"-inf", score],
@@ -102,6 +103,8 @@ def told(execute: Any, command: Command) -> Any:
     if command[0] == b"XINFO":
         fields = dict(zip(answer[::2], answer[1::2], strict=True))
         return [fields[name] for name in XINFO]
+    if command[0] == b"SMEMBERS":
+        return sorted(answer)
     if command[0] == b"HGETALL":
         return dict(zip(answer[::2], answer[1::2], strict=True))
     return answer

@@ -1,10 +1,12 @@
-"""Replay one seed and print what happened."""
+"""Replay one seed, with ``links`` behind it one that links, and print what happened."""
 
 import sys
 
+from simulator.links import LinkScenario
 from simulator.scenario import Scenario
 
-scenario = Scenario(int(sys.argv[1]))
+kind = LinkScenario if "links" in sys.argv[2:] else Scenario
+scenario = kind(int(sys.argv[1]))
 try:
     scenario.run()
 finally:

@@ -222,6 +222,26 @@ def _sismember(server: "Server", args: Command) -> Any:
     return int(args[1] in server.data.get(args[0], ()))
 
 
+@command("SMISMEMBER")
+def _smismember(server: "Server", args: Command) -> Any:
+    return [int(member in server.data.get(args[0], ())) for member in args[1:]]
+
+
+@command("SMEMBERS")
+def _smembers(server: "Server", args: Command) -> Any:
+    return sorted(server.data.get(args[0], ()))
+
+
+@command("SREM", writes=True)
+def _srem(server: "Server", args: Command) -> Any:
+    found = server.data.get(args[0], set())
+    before = len(found)
+    found.difference_update(args[1:])
+    if args[0] in server.data and not found:
+        server.drop(args[0])
+    return before - len(found)
+
+
 def _scored(server: "Server", key: bytes) -> list[tuple[float, bytes]]:
     return sorted((score, member) for member, score in server.hash(key).items())  # type: ignore[misc]
 

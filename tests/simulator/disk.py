@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.archive import Archive, LogPosition, Span
+from feature_repo.errors import PortraitError
 from feature_repo.events import EventRecord
 from simulator.weather import PART
 from simulator.world import World
@@ -26,7 +27,7 @@ class SimPath:
     name: str
 
     def exists(self) -> bool:
-        return self.name in self.disk.parts
+        return self.name in self.disk.tables
 
 
 class Disk:
@@ -41,7 +42,9 @@ class Disk:
     def __init__(self, world: World) -> None:
         self._world = world
         self._adding = 0
-        self.parts: dict[str, Entries] = {}
+        self.tables: dict[str, Entries] = {}
+        self._sets = [self.tables]  # what a reader found stays as it was
+        self.unreadable = 0.0
 
     def __truediv__(self, name: str) -> SimPath:
         return SimPath(self, name)
@@ -60,7 +63,7 @@ class Disk:
         self._world.pause(sending=[PART])  # the temporary file is being written
         if path.exists() and not replace:
             return False
-        self.parts[path.name] = table
+        self.tables[path.name] = table
         self._world.note("part", f"{path.name}: {len(table)} events")
         self._world.pause(sending=[PART])  # it has its name; its writer does not know yet
         return True
@@ -69,7 +72,7 @@ class Disk:
         """Do what `feature_repo.archive._held` does."""
         return {
             (position.ms, position.seq, record.id)
-            for name, table in self.parts.items()
+            for name, table in self.tables.items()
             if (other := Span.of(Path(name))) and other.partition == span.partition
             for position, record in table
             if span.after < position <= span.until
@@ -80,13 +83,13 @@ class Disk:
         for partition, until in archived.items():
             names = [
                 name
-                for name in self.parts
+                for name in self.tables
                 if (span := Span.of(Path(name)))
                 and span.partition == partition
                 and span.until <= until
             ]
             if len(names) > 1:
-                merged = [entry for name in names for entry in self.parts[name]]
+                merged = [entry for name in names for entry in self.tables[name]]
                 spans = [span for name in names if (span := Span.of(Path(name)))]
                 whole = Span(partition, min(s.after for s in spans), max(s.until for s in spans))
                 self._world.pause()  # the merged part is being written
@@ -94,17 +97,42 @@ class Disk:
         return 0
 
     def _exchange(self, names: Collection[str], whole: Span, merged: Entries) -> None:
-        if self._adding or not self.parts.keys() >= set(names):
+        if self._adding or not self.tables.keys() >= set(names):
             return  # others are adding a part, or were faster
-        name = next(n for n in whole.file_names() if n in names or n not in self.parts)
-        for old in names:
-            del self.parts[old]
-        self.parts[name] = merged
+        name = next(n for n in whole.file_names() if n in names or n not in self.tables)
+        kept = {old: table for old, table in self.tables.items() if old not in names}
+        self.tables = {**kept, name: merged}
+        self._sets.append(self.tables)
         self._world.note("compaction", f"{len(names)} parts into {name}")
 
     def events(self) -> list[tuple[LogPosition, EventRecord]]:
         """Return all events of all parts."""
-        return [entry for name in sorted(self.parts) for entry in self.parts[name]]
+        return [entry for name in sorted(self.tables) for entry in self.tables[name]]
+
+    def parts(self) -> list[Path]:
+        """Do what `feature_repo.part_set.PartSet.parts` does."""
+        return [Path(str(len(self._sets) - 1), name) for name in sorted(self.tables)]
+
+    def rows(self, parts: Sequence[Path], users: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Do what `services.history.users._rows` does."""
+        self._world.pause()
+        if self._world.rng.random() < self.unreadable:
+            self._world.note("unreadable", "a part of the archive")
+            raise PortraitError("the archive cannot be read")
+        return [
+            (position.ms, position.seq, record.id, record.encode())
+            for part in parts
+            for position, record in self._sets[int(part.parent.name)][part.name]
+            if record.user in users
+        ]
+
+    def named(self, archive: Archive) -> list[tuple[Any, ...]]:
+        """Do what `services.history.linked._archived` does."""
+        return [
+            (position, record.user, record.anonymous, record.linked, record.anonymous)
+            for position, record in self.events()
+            if record.anonymous or record.linked is not None
+        ]
 
     def archive(self) -> Archive:
         """Return the real archive over this disk."""

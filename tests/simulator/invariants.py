@@ -11,10 +11,12 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from feature_repo.entity import partition_of
 from feature_repo.events import EventRecord
 from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
+from services.links import Placed, first_links, first_owner_of, woven
 from services.log.archiver import decoded
-from services.log.keys import cursor_key, log_key
+from services.log.keys import cursor_key, log_key, owners_key
 from services.log.receipt import stream_id
 from services.transition import Transition
 from simulator.disk import Disk
@@ -100,6 +102,8 @@ class Monitor:
                 self.answers["dead letter"] += 1
             elif effect[0] == b"XTRIM":
                 self._trim(effect)
+            elif effect[1].endswith(b"unjoined"):
+                self.answers["left link" if effect[0] == b"SADD" else "late link"] += 1
 
     def _row(self, effect: Command) -> None:
         """I3: a user's version never decreases."""
@@ -166,7 +170,7 @@ def settled(server: Server, disk: Disk, partitions: int, acknowledged: dict[str,
     lost = sorted(acknowledged.keys() - counts.keys())
     if lost:
         raise ViolatedError(f"I1: acknowledged and gone: {lost[:5]}")
-    _rows(server, [record for _, record in entries])
+    _rows(server, entries)
     letters = sum(len(server.stream(b"{p%03d}dead" % p).ids) for p in range(partitions))
     poison = sum(name.startswith("poison") for name in counts)
     if letters != poison:
@@ -186,11 +190,12 @@ def _tail(server: Server, partition: int) -> list[Any]:
     )
 
 
-def _rows(server: Server, events: list[EventRecord]) -> None:
-    """I2: row(u) = fold(log(u) up to the cursor)."""
-    histories: dict[str, list[EventRecord]] = {}
-    for event in events:
-        histories.setdefault(event.user, []).append(event)
+def _rows(server: Server, entries: list[Placed]) -> None:
+    """I2: row(u) = fold(log(u) up to the cursor), and of the anonymous ids that are u's."""
+    logs: dict[str, list[Placed]] = {}
+    for position, event in entries:
+        logs.setdefault(event.user, []).append((position, event))
+    histories = _woven(server, logs)
     folded = Transition(Fingerprint()).fold(histories)
     rows = {key for key in server.data if key.endswith(_ROW_END)}
     strangers = rows - {row_key(user) for user in histories}
@@ -203,6 +208,25 @@ def _rows(server: Server, events: list[EventRecord]) -> None:
                 f"I2: {user} has version {row and row.version}, the fold of "
                 f"{[event.id for event in history]} has {folded.get(user) and folded[user].version}"
             )
+
+
+def _woven(server: Server, logs: dict[str, list[Placed]]) -> dict[str, list[EventRecord]]:
+    """Return histories as one log would hold them, of each anonymous id by its owner's note."""
+    histories: dict[str, list[EventRecord]] = {}
+    for user, own in logs.items():
+        links = first_links(own)
+        owners = {a: server.hash(owners_key(partition_of(a))).get(a.encode()) for a in links}
+        unowned = [anonymous for anonymous, note in owners.items() if not note]
+        if unowned:
+            raise ViolatedError(f"links: {user} has events of {unowned}, which nobody owns")
+        theirs = {a: logs[a] for a, note in owners.items() if a in logs and _is_of(note, user)}
+        histories[user] = woven(own, theirs)
+    return histories
+
+
+def _is_of(note: bytes | None, user: str) -> bool:
+    first = first_owner_of(note)
+    return first is not None and first[0] == user
 
 
 def _live(server: Server, user: str) -> LiveState | None:

@@ -26,8 +26,8 @@ STEPS = 4000
 LEASE_MS = 1000
 SETTLE_MS = 600
 LOSS_MS = 500
-_TENANT = Tenant(key=b"0" * 16, partitions=PARTITIONS)
-_USERS = tuple(_TENANT.entity(str(number)) for number in range(5))
+TENANT = Tenant(key=b"0" * 16, partitions=PARTITIONS)
+_USERS = tuple(TENANT.entity(str(number)) for number in range(5))
 _TYPES = ("view_item", "add_to_cart", "purchase", "search")
 _SETTINGS = Settings(
     home=Path("/simulated"), redis_url=URL, partitions=PARTITIONS,
@@ -35,7 +35,7 @@ _SETTINGS = Settings(
 )  # fmt: skip
 
 
-class _Silent:
+class Silent:
     """Takes every call and does nothing: a logger, or the statistics beside the commits."""
 
     def __init__(self, *_: object) -> None:
@@ -56,8 +56,12 @@ class Scenario:
         See `simulator.server.Server`.
     """
 
+    requests = (2, 6)
+    """How many a client sends, at least and at most."""
+
     def __init__(self, seed: int, rewrite: Callable[[str], str] = lambda text: text) -> None:
         self.seed = seed
+        self.settings = _SETTINGS
         self.world = World(seed, rewrite)
         self.rng = self.world.rng
         self.weather = Weather.draw(self.rng)
@@ -83,8 +87,7 @@ class Scenario:
                 self._start()
                 self.world.on_tick = self.storm.strike
                 self.world.run(lambda: all(each.done for each in self.clients), STEPS)
-                self.world.on_tick = lambda: None
-                self.faults.lost = self.faults.late = 0.0
+                self._calm()
                 self.world.run(self._drained, STEPS)
             finally:
                 for process in [*self.updaters, *(g.process for g in self.gateways)]:
@@ -93,11 +96,16 @@ class Scenario:
             settled(self.world.server, self.disk, PARTITIONS, self.acknowledged)
         return self
 
+    def _calm(self) -> None:
+        """Let nothing go wrong any more."""
+        self.world.on_tick = lambda: None
+        self.faults.lost = self.faults.late = 0.0
+
     def _stand_ins(self) -> dict[str, dict[str, Any]]:
-        silent, connect = _Silent(), self._connect
+        silent, connect = Silent(), self._connect
         return {
             "services.update.updater": {
-                "threading": threads(self.world), "connect": connect, "Tally": _Silent,
+                "threading": threads(self.world), "connect": connect, "Tally": Silent,
                 "SETTLE_MS": SETTLE_MS,
                 "Archive": lambda root: self.disk.archive(), "_log": silent,
             },
@@ -124,7 +132,7 @@ class Scenario:
         for gateway in self.gateways:
             gateway.start()
         for number in range(rng.randint(1, 3)):
-            self._start_updater(f"updater-{number}")
+            self._start_process(f"updater-{number}")
         self.clients = [
             Client(
                 world, f"client-{n}", self._batches(n), self.gateways, self._acknowledge,
@@ -134,33 +142,35 @@ class Scenario:
         ]  # fmt: skip
         self.storm = Storm(
             world, self.weather, self.updaters, self.gateways, lease_ms=LEASE_MS,
-            loss_ms=LOSS_MS, replace=lambda process: self._start_updater(process.name),
+            loss_ms=LOSS_MS, replace=lambda process: self._start_process(process.name),
             lose=self._forgot,
         )  # fmt: skip
 
     def _batches(self, number: int) -> list[list[EventRecord]]:
         rng, batches, serial = self.rng, [], 0
-        for _ in range(rng.randint(2, 6)):
+        for _ in range(rng.randint(*self.requests)):
             batch = []
             for _ in range(rng.randint(1, 4)):
                 kind = "poison" if rng.random() < 0.03 else "event"
-                time_ms = START_US // 1000 + serial - rng.randrange(3) * 3_600_000
-                event = EventRecord(
-                    id=f"{kind}-{number}-{serial}", type=rng.choice(_TYPES),
-                    user=rng.choice(_USERS), time_ms=time_ms, received_ms=time_ms,
-                    items=[ItemRecord(f"item-{serial % 3}", price=1.5)],
-                    order_id=f"order-{serial}",
-                )  # fmt: skip
-                batch.append(event)
+                batch.append(self._event(f"{kind}-{number}-{serial}", serial))
                 serial += 1
             batches.append(batch)
         return batches
 
-    def _start_updater(self, name: str) -> None:
+    def _event(self, name: str, serial: int) -> EventRecord:
+        rng = self.rng
+        time_ms = START_US // 1000 + serial - rng.randrange(3) * 3_600_000
+        return EventRecord(
+            id=name, type=rng.choice(_TYPES), user=rng.choice(_USERS), time_ms=time_ms,
+            received_ms=time_ms, items=[ItemRecord(f"item-{serial % 3}", price=1.5)],
+            order_id=f"order-{serial}",
+        )  # fmt: skip
+
+    def _start_process(self, name: str) -> None:
         process = Process(name)
 
         def work() -> None:
-            UpdaterLoop(_SETTINGS, URL, Transition(Fingerprint()), LEASE_MS).run()
+            UpdaterLoop(self.settings, URL, Transition(Fingerprint()), LEASE_MS).run()
 
         self.world.spawn(process, work)
         self.updaters.append(process)

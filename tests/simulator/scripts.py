@@ -8,7 +8,8 @@ from simulator.server import Command
 _NAMES = {
     script.digest.encode(): name
     for name, script in {
-        "append": writer.APPEND, "commit": live_store._COMMIT, "look": archiver._LOOK,
+        "append": writer.APPEND, "commit": live_store._COMMIT,
+        "replace": live_store._REPLACE, "link": writer.LINK, "look": archiver._LOOK,
         "claim": archiver._CLAIM, "finish": archiver._FINISH, "take": lease._TAKE,
         "free": lease._FREE, "release": lease._RELEASE, "beat": lease._BEAT,
     }.items()

@@ -9,7 +9,7 @@ from simulator.scripts import script_name
 from simulator.server import Command
 from simulator.world import Process, Task, World
 
-_AIM = ("commit", "claim", "finish")
+_AIM = ("commit", "claim", "finish", "replace")
 PART = b"part"
 """What a task is said to be sending while it writes a part of the archive."""
 
@@ -22,7 +22,7 @@ class Weather:
     ----------
     aim
         How much likelier a kill, a pause or a power loss is while an updater is about to
-        commit, or an archiver to claim, write or finish a part.
+        commit, a rebuild to replace rows, or an archiver to claim, write or finish a part.
     """
 
     kill_updater: float

@@ -407,6 +407,40 @@ def test_a_history_too_long_for_a_round_is_folded_beside_the_updates(
     assert unjoined(shop.client, partition_of(KNOWN)) == {}
 
 
+def test_notes_that_say_too_much_keep_no_history_out(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the row and its note; a link that is to be made good comes in between."""
+    monkeypatch.setattr(linking, "MERGED_EVENTS", 3)
+    shop.send(*(shop.event(user) for user in (PHONE, PHONE, PHONE, LAPTOP, LAPTOP, KNOWN)))
+    shop.apply()
+    shop.send(shop.event(KNOWN, PHONE))
+    shop.drain()
+    noted = unjoined(shop.client, partition_of(KNOWN))
+    shop.late()
+    leave(shop.client, noted)
+    shop.send(shop.event(KNOWN, LAPTOP))
+    shop.apply()
+    assert parts(shop.row(KNOWN)) == parts(of_one_log(shop.of(KNOWN)))
+    assert unjoined(shop.client, partition_of(KNOWN)) == {}
+
+
+@pytest.mark.parametrize("claim", [False, True])
+def test_an_owner_whom_the_store_forgot_before_it_took_the_event_is_noted_again(
+    shop: Shop, claim: bool
+) -> None:
+    shop.send(shop.event(KNOWN), shop.event(PHONE))
+    shop.apply()
+    link = shop.event(KNOWN, PHONE)
+    link.key = "write:0123456789ab" if claim else None
+    shop.send(link)
+    shop.client.hset(owners_key(partition_of(PHONE)), PHONE, "")
+    shop.apply()
+    noted = shop.client.hget(owners_key(partition_of(PHONE)), PHONE)
+    assert noted == f"{KNOWN}+{'~' if claim else ''}".encode()
+    assert parts(shop.row(KNOWN)) == parts(of_one_log(shop.of(KNOWN)))
+
+
 def test_an_archive_that_cannot_be_read_loses_no_history(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
