@@ -50,14 +50,22 @@ def say(consent: dict[str, Consent], purpose: str, new: Consent, most: int = MAX
 
     Of two the later holds, by event time or by receipt, whichever is earlier: a clock that is
     ahead outvotes nobody. Of two at the same second a denial holds. A new purpose beyond ``most``
-    is not put down.
+    is not put down; a denial counts for the other spelling that is there as well, so that it
+    holds without room of its own.
     """
-    known = consent.get(purpose)
-    if known is None:
-        if len(consent) < most:
-            consent[purpose] = new
-    elif (new.at, not new.granted) >= (known.at, not known.granted):
+    for name in (purpose,) if new.granted else {purpose, *spellings(purpose)} & consent.keys():
+        known = consent.get(name)
+        if known is not None and (new.at, not new.granted) >= (known.at, not known.granted):
+            consent[name] = new
+    if purpose not in consent and len(consent) < most:
         consent[purpose] = new
+
+
+def holds(consent: Mapping[str, Consent], purpose: str, *, granted: bool) -> bool:
+    """Say whether a statement needs no room of its own: see `say`."""
+    return purpose in consent or (
+        not granted and any(name in consent for name in spellings(purpose))
+    )
 
 
 def counted_ms(event: EventRecord) -> int:

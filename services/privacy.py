@@ -4,15 +4,24 @@ Belongs here: what a person may ask about themselves. What a consent allows is d
 purpose is served. Erasing is not part of this version.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from feature_repo.events import MAX_EVENT_BYTES, Event, iso, now_ms, problems, record_to_api
+from feature_repo.events import (
+    MAX_EVENT_BYTES,
+    Event,
+    iso,
+    now_ms,
+    pointer,
+    problems,
+    record_to_api,
+)
 from feature_repo.explicit_state import ExplicitProfile
+from feature_repo.standing import MAX_PURPOSES, holds
 from services import workers
 from services.answer_schemas import CONSENTED, CONSENTS, EXPORTED
 from services.answers import answer, gateway
@@ -43,7 +52,7 @@ class Consents(BaseModel):
 async def get_consents(request: Request, user_id: UserId, after: After = None) -> Response:
     """Return what a user has granted; a purpose that is not listed is not granted."""
     state = gateway(request)
-    _, row = await state.find(user_id, after)
+    _, row, _ = await state.find_user(user_id, after, None)
     if row is None:
         raise unknown_user()
     return answer({"user_id": user_id, "consents": _consents(state.profile(row))})
@@ -57,10 +66,10 @@ async def put_consents(request: Request, user_id: UserId) -> Response:
     """Take a statement as a `consent_updated` event; 202 once it is durable."""
     state = gateway(request)
     given = await body.model(request, Consents, limit=MAX_EVENT_BYTES)
-    name = "anonymous_id" if await _is_anonymous(state, user_id) else "user_id"
+    await _check_room(state, user_id, given.consents)
     said = {"consent": given.consents, "source": given.source}
     try:
-        event = Event.model_validate({"type": "consent_updated", name: user_id, **said})
+        event = Event.model_validate({"type": "consent_updated", "user_id": user_id, **said})
     except ValidationError as error:
         detail = problems(error)[0]["detail"]
         place = {"pointer": "/path/user_id", "detail": detail}
@@ -88,10 +97,19 @@ def _exported(head: dict[str, Any], profile: dict[str, Any], found: Sequence[Any
     return answer({**head, "complete": complete, "profile": profile, "events": events})
 
 
-async def _is_anonymous(state: GatewayState, user_id: str) -> bool:
-    """Say whether only an anonymous id of this name is known, or one that became a user's."""
-    entity, row = await state.find(user_id, None)
-    return row is not None and entity != state.tenant.entity(user_id)
+async def _check_room(state: GatewayState, user_id: str, given: Mapping[str, bool]) -> None:
+    """Refuse purposes that the user's table has no room for: they would not be kept."""
+    _, row, _ = await state.find_user(user_id, None, None)
+    known = {} if row is None else state.profile(row).standing.consent
+    new = [p for p, granted in given.items() if not holds(known, p, granted=granted)]
+    if len(known) + len(new) <= MAX_PURPOSES:
+        return
+    detail = (
+        f"a user has at most {MAX_PURPOSES} purposes and {user_id} has {len(known)}: "
+        f"no room for {', '.join(new)}"
+    )
+    errors = [{"pointer": pointer(("consents", p)), "detail": "no room for it"} for p in new]
+    raise ProblemError("invalid", detail, errors=errors)
 
 
 def _consents(profile: ExplicitProfile) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import structlog
 from feature_repo import explicit, zones
 from feature_repo.connection import connect_async, translated
 from feature_repo.entity import Tenant, partition_of
-from feature_repo.errors import StoreUnavailableError
+from feature_repo.errors import InvalidInputError, StoreUnavailableError
 from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
 from feature_repo.query_bounds import sweep
 from services import popularity
@@ -162,7 +162,15 @@ class GatewayState:
         ------
         ProblemError
             504 if that takes longer than ``settings.wait_ms``.
+        InvalidInputError
+            If it names a partition that there is not.
         """
+        most = self.tenant.partitions
+        if strange := [each for each in receipt.positions if each >= most]:
+            raise InvalidInputError(
+                f"the receipt names partition {strange[0]}, and the last of this service is "
+                f"{most - 1}: pass the one that an accepted event returned"
+            )
         with translated():
             done = await self.applied.wait(receipt, partitions, self.settings.wait_ms / 1000)
         if not done:
@@ -225,6 +233,20 @@ class GatewayState:
                 return owner, row, batch
         row, batch = anonymous
         return (known if row is None else unknown), row, batch
+
+    async def find_user(
+        self, user_id: str, after: str | None, service: str | None
+    ) -> tuple[str, LiveState | None, dict[str, Any] | None]:
+        """Do what `find_whole` does for a user id alone.
+
+        Anybody may speak for an anonymous id: what it allows must not count for the user id of
+        the same name.
+        """
+        entity = self.tenant.entity(user_id)
+        if after is not None:
+            await self.reached(Receipt.parse(after), {partition_of(entity)})
+        row, batch = await self.read(entity, service)
+        return entity, row, batch
 
     async def owner(self, anonymous: str) -> str | None:
         """Return the entity id of the user to whom an anonymous id belongs; None: nobody's."""

@@ -94,11 +94,15 @@ def _bounded(rows: Iterable[Row]) -> Iterator[Row]:
     """Leave out what a profile has no room for."""
     known: dict[int, set[str]] = defaultdict(set)
     for row in rows:
-        purposes = known[row[0]]
-        if row[1] in purposes or len(purposes) < MAX_PURPOSES:
+        u, purpose, granted, *times = row
+        purposes = known[u]
+        if purpose in purposes or len(purposes) < MAX_PURPOSES:
             if row[5] is None:
-                purposes.add(row[1])
+                purposes.add(purpose)
             yield row
+        elif not granted:
+            for name in purposes.intersection(spellings(purpose)):
+                yield u, name, granted, *times
 
 
 def _json(text: str | None) -> Any:

@@ -33,7 +33,6 @@ class _Person:
     """Who is asked about."""
 
     entity: str
-    anonymous: bool
     row: LiveState
     features: dict[str, Any] | None
 
@@ -132,7 +131,7 @@ async def _settle(
 
 async def _person(state: GatewayState, asked: Asked) -> _Person | None:
     service = SERVICE if state.models.ask_features else None
-    entity, row, features = await state.find_whole(asked.user_id, None, service)
+    entity, row, features = await state.find_user(asked.user_id, None, service)
     erased = await state.bounded(
         state.store.sismember(erased_key(partition_of(entity)), entity)
     )  # fmt: skip
@@ -140,8 +139,7 @@ async def _person(state: GatewayState, asked: Asked) -> _Person | None:
         raise ProblemError("erased", ERASED)
     if row is None:
         return None
-    anonymous = entity == state.tenant.anonymous(asked.user_id)
-    return _Person(entity, anonymous, row, features)
+    return _Person(entity, row, features)
 
 
 async def _facts(state: GatewayState, stored: Stored, person: _Person, asked: Asked) -> Facts:
@@ -197,7 +195,7 @@ def _answer(stored: Stored, asked: Asked, body: dict[str, Any]) -> dict[str, Any
 
 async def _log(state: GatewayState, stored: Stored, person: _Person, body: dict[str, Any]) -> None:
     """Append the events of a decision; appended before, they are known again."""
-    events = records(stored, person.entity, body, anonymous=person.anonymous)
+    events = records(stored, person.entity, body)
     appended = await state.bounded(state.appender.append(events))
     if any(one.status == "erased" for one in appended):
         raise ProblemError("erased", ERASED)

@@ -31,7 +31,7 @@ class Asked:
     Attributes
     ----------
     user_id
-        The shop's own user id, or an anonymous id.
+        The shop's own user id.
     now_ms
         The moment, epoch milliseconds.
     decision_id
@@ -72,9 +72,7 @@ def body_of(
     }
 
 
-def records(
-    stored: Stored, entity: str, body: dict[str, Any], *, anonymous: bool
-) -> list[EventRecord]:
+def records(stored: Stored, entity: str, body: dict[str, Any]) -> list[EventRecord]:
     """Return the events of a decision: the decision, and the message if one is sent.
 
     Their ids follow from campaign, user, decision and what decided, so the same decision gives
@@ -84,14 +82,14 @@ def records(
     name = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
     found = [
         EventRecord(
-            id=f"{_ID}{name}", type=TYPE, user=entity, anonymous=anonymous,
+            id=f"{_ID}{name}", type=TYPE, user=entity, anonymous=False,
             time_ms=body["at_ms"], received_ms=body["at_ms"], source=SOURCE,
             channel=stored.campaign.channel, campaign_id=stored.name, properties=body,
         )
     ]  # fmt: skip
     if body["arm"] == "treated":
         found.append(EventRecord(
-            id=f"message-{name}", type=SENT, user=entity, anonymous=anonymous,
+            id=f"message-{name}", type=SENT, user=entity, anonymous=False,
             time_ms=body["at_ms"], received_ms=body["at_ms"], source=SOURCE,
             channel=stored.campaign.channel, campaign_id=stored.name,
             properties={"offer": body["offer"], "decision": body["decision"]},

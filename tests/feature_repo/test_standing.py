@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -132,6 +133,24 @@ def test_further_purposes_push_no_denial_out() -> None:
     assert (len(consent), consent["email"].granted) == (MAX_PURPOSES, False)
     later = explicit.fold([*log, said({"email": True}, START_S + 100)]).standing.consent
     assert later["email"].granted
+
+
+@pytest.mark.parametrize(("granted", "denied"), [NAMES[:2], NAMES[1::-1]])
+def test_a_denial_without_room_counts_for_the_other_spelling(
+    granted: str, denied: str, tmp_path: Path
+) -> None:
+    more = [f"more-{n}" for n in range(MAX_PURPOSES - 1)]
+    log = [said(dict.fromkeys([granted, *more], True), START_S), said({denied: False}, START_S + 1)]
+    consent = explicit.fold(log).standing.consent
+    assert (len(consent), allows(consent, granted), allows(consent, more[0])) == (32, False, True)
+    archived = [(LogPosition(1_000 + n, 0), event) for n, event in enumerate(log)]
+    archived = [(p, msgspec.structs.replace(e, id=str(p.ms))) for p, e in archived]
+    Archive(tmp_path / "archive" / "events").append("one", archived)
+    with Index(tmp_path) as index:
+        for at_s, expected_ in ((START_S, True), (START_S + 2, False)):
+            assert [_offline(index, p, at_s * 1000) for p in (*NAMES[:2], more[0])] == [
+                expected_, expected_, True,
+            ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import pytest
 from api_calls import purchase, refused, view
 from stalls import running_s
 
+from feature_repo.standing import MAX_PURPOSES
 from services.client import Client
 
 
@@ -80,13 +82,31 @@ def test_consents_are_stated_and_read_and_everything_is_exported(client: Client,
     assert client.export(user)["events"] == kept["events"]
 
 
-def test_an_anonymous_visitors_consents_are_their_own(client: Client, user: str) -> None:
-    seen = {"type": "view_item", "anonymous_id": user, "items": [{"item_id": "A"}]}
-    client.wait_applied(client.post_event(seen)["receipt"])
+def test_an_anonymous_id_of_a_users_name_speaks_not_for_the_user(client: Client, user: str) -> None:
+    path = f"/v1/users/{user}/consents"
+    said = {"type": "consent_updated", "anonymous_id": user, "consent": {"email": True}}
+    client.post_event(said, return_profile=True)
+    assert client.http.get(path).status_code == 404
+    linked = {"type": "identify", "user_id": f"other-{user}", "anonymous_id": user}
+    client.post_event(linked, return_profile=True)
+    assert client.http.get(path).status_code == 404
     receipt = client.put_consents(user, {"ads": True})["receipt"]
-    profile = client.http.get(f"/v1/users/{user}/profile?after={receipt}").json()
-    assert (profile["identity"]["anonymous"], profile["event_count"]) == (True, 2)
-    assert profile["consent"]["ads"]["granted"]
+    assert client.consents(user, after=receipt)["consents"].keys() == {"ads"}
+    assert client.consents(f"other-{user}")["consents"].keys() == {"email"}
+
+
+def test_purposes_that_have_no_room_are_refused_by_name(client: Client, user: str) -> None:
+    names = [f"marketing_{n}" for n in range(MAX_PURPOSES)]
+    client.wait_applied(client.put_consents(user, dict.fromkeys(names, True))["receipt"])
+    for granted in (True, False):
+        given = {"consents": {"a/b": granted, names[0]: False}}
+        problem = refused(client, "PUT", f"/v1/users/{user}/consents", json=given)
+        assert problem["status"] == 422
+        assert f"at most {MAX_PURPOSES} purposes" in problem["detail"]
+        assert [each["pointer"] for each in problem["errors"]] == ["/consents/a~1b"]
+    for granted, status in ((True, 422), (False, 202)):  # a denial needs no second spelling
+        given = {"consents": {"0": granted}}
+        assert client.http.put(f"/v1/users/{user}/consents", json=given).status_code == status
 
 
 def test_profile_has_an_etag(client: Client, user: str) -> None:
@@ -98,6 +118,16 @@ def test_profile_has_an_etag(client: Client, user: str) -> None:
     client.post_event(view(user), return_profile=True)
     changed = client.http.get(path, headers={"if-none-match": first.headers["etag"]})
     assert changed.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["users/{}/profile?", "users/{}/consents?", "receipts?"])
+def test_a_receipt_of_a_partition_that_there_is_not_is_refused(
+    client: Client, user: str, path: str
+) -> None:
+    client.post_event(view(user), return_profile=True)
+    problem = refused(client, "GET", f"/v1/{path.format(user)}after=p999-1-1")
+    assert problem["status"] == 422
+    assert "999" in problem["detail"]
 
 
 def test_a_receipt_that_never_comes_is_504_in_bounded_time(client: Client, user: str) -> None:

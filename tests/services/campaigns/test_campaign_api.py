@@ -342,6 +342,16 @@ def test_consent_that_is_taken_back_stops_even_a_decision_that_was_made(client: 
     assert call(client, "GET", "/left").json()["spent"]["messages"] == 1
 
 
+def test_an_anonymous_id_of_a_users_name_decides_nothing(client: Client) -> None:
+    made(client, "named")
+    shopper(client, "victim", user_id=None, anonymous_id="victim")
+    assert decide(client, "named", "victim")["reasons"] == ["unknown_user"]
+    shopper(client, "victim", consent={"email": True})
+    assert decide(client, "named", "victim")["reasons"] == ["no_consent"]
+    shopper(client, "victim")
+    assert decide(client, "named", "victim")["arm"] == "treated"
+
+
 def test_an_experiment_that_has_decided_stays_what_it_is(client: Client) -> None:
     user = shopper(client, "u-fixed")
     made(client, "fixed")

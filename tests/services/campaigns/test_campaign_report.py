@@ -72,7 +72,7 @@ def shop(
         )  # fmt: skip
         facts = Facts(user, at_ms, score=score)
         body = body_of(campaign, Asked("u", at_ms), facts, list(made.reasons), made)
-        events = records(campaign, user, body, anonymous=False)
+        events = records(campaign, user, body)
         events.append(purchase(user, 0, at_ms - 3 * DAY_MS, habit))
         chance = 0.2 + 2 * effect * (score > 0.5) * (body["arm"] == "treated")
         if rng.random() < chance:
@@ -193,7 +193,7 @@ def test_events_that_say_they_are_decisions_do_not_move_the_report(tmp_path: Pat
         body = body_of(campaign, Asked("u", facts.now_ms), facts, list(made.reasons), made)
         body |= [{}, {"reasons": ["made_up"]}, {"decision": "id:7"}, {"reasons": []}][n % 4]
         # All is as Portrait has it, the arm too, but for what the entity id is needed for.
-        sent = records(campaign, f"user-{n}", body | {"reasons": ["x"]}, anonymous=False)
+        sent = records(campaign, f"user-{n}", body | {"reasons": ["x"]})
         forged += [msgspec.structs.replace(e, user=entity(n), properties=body) for e in sent]
     entries = [(LogPosition(START_MS, n), event) for n, event in enumerate(forged)]
     Archive(tmp_path / "archive" / "events").append("forged", entries)
