@@ -321,7 +321,7 @@ class Catalogue:
     async def _scan(self, key: str) -> AsyncIterator[tuple[str, bytes]]:
         cursor = 0
         while True:
-            cursor, page = await self._client.hscan(key, cursor, count=_PAGE)
+            cursor, page = await self._client.hscan(key, cursor, count=_STEP)
             for item_id, body in page.items():
                 yield item_id.decode(), body
             if cursor == 0:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from traceback import clear_frames
 from typing import Any, Final, ParamSpec, TypeVar
 
 from feature_repo.errors import BusyError
@@ -76,10 +77,15 @@ class Workers:
             self._pool.submit(_empty, records)
 
     def _bounded(self, work: Callable[[], _T]) -> _T:
-        if self.bound_s == math.inf:
-            return work()
-        with deadline(self.bound_s):
-            return work()
+        try:
+            if self.bound_s == math.inf:
+                return work()
+            with deadline(self.bound_s):
+                return work()
+        except Exception as error:
+            # What the work held is given back here, not where the error is answered.
+            clear_frames(error.__traceback__)
+            raise
 
 
 def _empty(records: list[Any]) -> None:

@@ -68,6 +68,7 @@ async def post_recommendations(request: Request) -> Response:
     state = gateway(request)
     rules = state.rules.rules(session.placement, session.rules)
     events = [(event.type, event.items) for event in session.events]
+    session.events.clear()
     if session.user_id is None:
         asked = await of_session(state, events)
     else:
@@ -76,6 +77,7 @@ async def post_recommendations(request: Request) -> Response:
         session.n, session.exclude, session.category, session.explain, rules=rules,
         seed=uuid.uuid4().hex,
     )  # fmt: skip
+    workers.READING.free(events)
     return await _answer(request, session.user_id, asked, wish, session.placement, started_s)
 
 

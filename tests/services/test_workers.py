@@ -31,6 +31,26 @@ def test_many_records_are_given_back_aside(count: int) -> None:
     assert len(records) == (0 if count > MANY else count)
 
 
+def test_what_failing_work_held_is_given_back_aside() -> None:
+    freed = list[int]()
+
+    class Held:
+        def __del__(self) -> None:
+            freed.append(threading.get_ident())
+
+    def fail() -> None:
+        held = Held()
+        raise ValueError(type(held).__name__)
+
+    async def ask() -> None:
+        with pytest.raises(ValueError, match="Held"):
+            await Workers("test", 1, 0).run(fail)
+
+    asyncio.run(ask())
+    assert freed
+    assert threading.get_ident() not in freed
+
+
 def test_more_than_may_wait_is_refused() -> None:
     async def ask() -> None:
         workers, goes_on = Workers("test", 1, 0), threading.Event()
