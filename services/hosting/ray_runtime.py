@@ -62,6 +62,8 @@ def environment(settings: Settings, folder: Path, more: Mapping[str, str]) -> No
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # The handlers never block, so they may share the loop that reads the sockets.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        # On a busy machine a proxy is slow to start; Serve would kill it for that, and the start.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
@@ -101,6 +103,7 @@ def start_application(settings: Settings, url: str, drain_file: Path) -> None:
         If Serve gave up on a replica.
     """
     from ray import serve
+    from ray.exceptions import RayError
 
     from services.app import build
 
@@ -108,28 +111,24 @@ def start_application(settings: Settings, url: str, drain_file: Path) -> None:
     if settings.api_key is not None:
         digest = api_keys.digest(settings.api_key.get_secret_value())
     arguments = settings.model_dump(mode="json", exclude={"api_key", "redis_url"})
+    quiet = {"enable_access_log": False, "log_level": "WARNING"}
+    application = build(
+        {
+            **arguments,
+            "redis_url": url,
+            "admin_key_sha256": digest,
+            "drain_file": str(drain_file),
+        }
+    )
     with _quiet():
-        serve.start(
-            # HAProxy alone is where others reach: see `services.hosting.haproxy`.
-            http_options={"host": local_ray.LOOPBACK, "port": settings.port},
-            logging_config={"enable_access_log": False, "log_level": "WARNING"},
-        )
-        application = build(
-            {
-                **arguments,
-                "redis_url": url,
-                "admin_key_sha256": digest,
-                "drain_file": str(drain_file),
-            }
-        )
         try:
-            serve.run(
-                application,
-                name=APPLICATION,
-                route_prefix="/",
-                logging_config={"enable_access_log": False, "log_level": "WARNING"},
+            # HAProxy alone is where others reach: see `services.hosting.haproxy`.
+            serve.start(
+                http_options={"host": local_ray.LOOPBACK, "port": settings.port},
+                logging_config=quiet,
             )
-        except RuntimeError as error:
+            serve.run(application, name=APPLICATION, route_prefix="/", logging_config=quiet)
+        except (RuntimeError, RayError) as error:
             raise StoreUnavailableError(
                 "a process of the service ended while it was being started: start it again, and "
                 "run `portrait doctor` if that does not help"
