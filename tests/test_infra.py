@@ -67,6 +67,25 @@ def test_the_image_gets_what_it_copies_and_no_more() -> None:
     assert {line[1:] for line in ignored if line.startswith("!")} == copied
 
 
+def _locked(name: str) -> dict[str, str]:
+    """Return version by package; every one of them has a hash."""
+    found = dict[str, str]()
+    for entry in re.split(r"\n(?=\S)", (INFRA / "lock" / name).read_text()):
+        package, version = re.match(r"([\w.-]+)(?:\[[\w,-]+\])?==([^ ;]+)", entry).groups()
+        assert "--hash=sha256:" in entry, package
+        found[re.sub(r"[-_.]+", "-", package).lower()] = version
+    return found
+
+
+def test_the_lock_has_what_is_pinned_and_a_hash_of_each() -> None:
+    pins = dict(line.split("==") for line in (INFRA.parent / "constraints.txt").read_text().split())
+    pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins.items()}
+    locked = _locked("torch.txt") | _locked("service.txt") | _locked("dev.txt")
+    assert {name: locked.get(name) for name in pinned} == pinned  # write it again: make lock
+    assert pinned["torch"] + "+cpu" in (INFRA / "lock" / "torch-cpu.txt").read_text()
+    assert all(name.startswith(("nvidia", "cuda", "triton")) for name in _locked("cuda.txt"))
+
+
 def test_compose_redis_refuses_to_evict(compose: dict[str, Any]) -> None:
     command = compose["services"]["redis"]["command"]
     assert "noeviction" in command

@@ -65,9 +65,7 @@ def measure_offline(*, tell: Tell, load: Load | None = None) -> dict[str, Any]:
     try:
         import polars as pl  # noqa: F401
     except ImportError:
-        raise InvalidInputError(
-            'polars is needed to compare with: pip install -c constraints.txt ".[dev]"'
-        ) from None
+        raise InvalidInputError("polars is needed to compare with: run `make setup`") from None
     with tempfile.TemporaryDirectory(prefix="portrait-bench-") as name:
         folder = Path(name)
         tell(0, 0, "writing events")
