@@ -3,9 +3,13 @@
 import atexit
 import os
 import sys
+import traceback
 
+import structlog
+
+from feature_repo.errors import PortraitError
 from services.commands import audience, campaign, data, model, proof, report, service
-from services.commands.application import app
+from services.commands.application import app, opened, say, settings_with
 
 __all__ = [
     "app",
@@ -24,7 +28,27 @@ def main() -> None:
     """Run the command line; what it writes is for its user alone."""
     os.umask(0o077)
     atexit.register(_hush)
-    app()
+    try:
+        app()
+    except Exception as error:  # noqa: BLE001 - the last place where it can become a line
+        say(_unexpected(error))
+        sys.exit(1)
+
+
+def _unexpected(error: Exception) -> str:
+    """Log where an exception passed, and return the line about it; never its message."""
+    from services import logs
+
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    told = f"{command} failed unexpectedly ({type(error).__name__})".lstrip()
+    try:
+        settings = opened[0] if opened else settings_with()
+        logs.configure(settings, "cli")
+        structlog.get_logger().error("command_failed", command=command, exc_info=error)
+    except (OSError, PortraitError):
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{told} in {last.filename}, line {last.lineno}"
+    return f"{told}; the details are in cli-*.log below {logs.folder(settings.home)}"
 
 
 def _hush() -> None:

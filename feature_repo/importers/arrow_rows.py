@@ -48,11 +48,18 @@ def read_parquet(path: Path, mapping: Mapping, names: Sequence[str], *, raw: boo
         for batch in file.iter_batches(_BATCH_ROWS, columns=roots):
             flat = _flat(pa.Table.from_batches([batch]))
             told = {
-                name: _cells(flat.column(name).combine_chunks(), name)
-                for name in (flat.column_names if raw else names)
+                name: _cells(flat.column(place).combine_chunks(), name)
+                for place, name in _places(flat.column_names)
+                if raw or name in names
             }
             for at, row in enumerate(zip(*(told[name] for name in names), strict=True)):
                 yield _row(row, _json(told, at) if raw else None)
+
+
+def _places(names: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield place and name; a name again gets its place, as a column not mapped may."""
+    for place, name in enumerate(names):
+        yield place, name if names.index(name) == place else f"{name} ({place + 1})"
 
 
 def _row(cells: tuple[_Cell, ...], raw: str | None) -> Row:

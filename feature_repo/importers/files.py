@@ -7,11 +7,12 @@ Belongs here: folders of parts, compression, encodings. Not here: what stands in
 import codecs
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, NoReturn, cast
 
 import pyarrow as pa
 
@@ -24,6 +25,7 @@ _PACKED: Final = (".gz", ".zst")
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _HEAD_BYTES: Final = 1 << 16
+_STATED_ORDER: Final = ("utf-16-le", "utf-16-be")
 _WHOLE_UNITS: Final = ("utf-16", "utf-32")
 """Encodings in which a wrong byte cannot be kept for a later look."""
 
@@ -34,20 +36,27 @@ def parts_of(path: Path) -> list[Path]:
     Raises
     ------
     InvalidSourceError
-        If there is no such file, or the folder has none.
+        If there is no such file, or the folder has none, or one in it that cannot be read.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise InvalidSourceError(f"{path} does not exist or is no file or folder: check the path")
-    found = [
-        part for part in sorted(path.rglob("*"))
-        if part.is_file()
-        and not any(name.startswith(("_", ".")) for name in part.relative_to(path).parts)
-    ]  # fmt: skip
+    found = list[Path]()
+    for folder, below, names in os.walk(path, onerror=_no_folder):
+        below[:] = [name for name in below if not name.startswith(("_", "."))]
+        parts = (Path(folder, name) for name in names if not name.startswith(("_", ".")))
+        found += [part for part in parts if part.is_file()]
     if not found:
         raise InvalidSourceError(f"{path} is a folder without files: check the path")
-    return found
+    return sorted(found)
+
+
+def _no_folder(error: OSError) -> NoReturn:
+    raise InvalidSourceError(
+        f"{error.filename} cannot be read ({error.strerror}): "
+        "its files would be missing; let it be read, or move it away"
+    ) from None
 
 
 def format_of(path: Path, stated: str | None) -> str:
@@ -73,6 +82,8 @@ def open_text(path: Path, encoding: str) -> Iterator[io.TextIOWrapper]:
         head = file.read(_HEAD_BYTES)
     if encoding == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InvalidSourceError(f"{path} begins like UTF-16: set encoding: utf-16 in the mapping")
+    if encoding in _STATED_ORDER and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"  # which drops the mark
     strict = encoding.startswith(_WHOLE_UNITS)
     with (
         _unpacked(path) as file,

@@ -159,7 +159,7 @@ class Mapping(BaseModel):
     def _zone(cls, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # a folder of zones is one too
             raise ValueError(f"{value!r} is not an IANA time zone such as Europe/Berlin") from None
         return value
 
@@ -195,7 +195,8 @@ def load_mapping(path: Path) -> Mapping:
         raise InvalidSourceError(f"{path} does not exist: give --mapping a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSourceError(f"{path} cannot be read: {type(error).__name__}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # A number or a date that is none is none of YAML's own errors.
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" in line {mark.line + 1}"
         raise InvalidSourceError(f"{path} is not YAML{where}") from None

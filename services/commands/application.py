@@ -2,13 +2,14 @@
 
 Expected failures become one line on stderr: exit code 2 when the caller can mend it, 1
 when the store or a model is at fault, 130 after Ctrl-C. JSON, where a command offers it,
-is the last line on stdout.
+is the last line on stdout. What is not expected here, `services.cli` turns into a line.
 """
 
+import errno
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
 import typer
@@ -16,8 +17,17 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from typer.core import TyperGroup
 
-from feature_repo.errors import InvalidInputError, InvalidSettingError, PortraitError
+from feature_repo.errors import InvalidInputError, InvalidSettingError, NotFoundError, PortraitError
 from services.settings import Settings, tighten
+
+_PLACE_ERRORS: Final = frozenset({
+    errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT,
+    errno.ENOTDIR, errno.EPERM, errno.EROFS,
+})  # fmt: skip
+"""What is wrong with a path that the caller named; a full disk is another matter."""
+
+opened: Final[list[Settings]] = []
+"""The settings of the command that runs, once they are read."""
 
 
 class OneLineErrors(TyperGroup):
@@ -27,7 +37,7 @@ class OneLineErrors(TyperGroup):
         """Run the command; see the module's text for the exit codes."""
         try:
             return super().invoke(ctx)
-        except InvalidInputError as error:
+        except (InvalidInputError, NotFoundError) as error:
             message, code = str(error), 2
         except PortraitError as error:
             message, code = str(error), 1
@@ -36,8 +46,20 @@ class OneLineErrors(TyperGroup):
             if isinstance(error, RuntimeError) and str(error) != "Query interrupted":
                 raise
             message, code = "stopped; what was finished is kept, nothing is half-written", 130
-        print(f"portrait: {message}", file=sys.stderr)  # noqa: T201
+        except OSError as error:
+            if error.errno not in _PLACE_ERRORS or error.filename is None:
+                raise
+            message, code = f"{error.filename}: {error.strerror}: check the path", 2
+        say(message)
         raise typer.Exit(code)
+
+
+def say(message: str) -> None:
+    """Print one line on stderr; what a terminal would act on is shown, not done."""
+    shown = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in message
+    )
+    print(f"portrait: {shown}", file=sys.stderr)  # noqa: T201
 
 
 app = typer.Typer(
@@ -80,6 +102,7 @@ def settings_with(**given: Any) -> Settings:
         raise InvalidSettingError(
             'PORTRAIT_EXCHANGE_RATES is no JSON object: write it as {"USD": 0.92, "GBP": 1.17}'
         ) from None
+    opened[:] = [settings]
     tighten(settings.home)
     return settings
 

@@ -66,6 +66,6 @@ def test_a_wrong_option_is_one_line_and_writes_nothing(
 def test_without_events_there_is_no_report(tmp_path: Path) -> None:
     asked = ["report", "--home", str(tmp_path / "home"), "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, asked)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "portrait import" in done.stderr
     assert not (tmp_path / "out").exists()

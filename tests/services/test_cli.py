@@ -82,7 +82,7 @@ def test_wrong_option_exits_2(tmp_path: Path) -> None:
 
 def test_empty_archive_says_what_to_run(tmp_path: Path) -> None:
     done = portrait("train", home=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "portrait import" in done.stderr
 
 
