@@ -149,7 +149,7 @@ BODIES: dict[str, Callable[[], list[Given]]] = {
         junk(1_000_000),
     ],
     "PUT /v1/users/{user_id}/consents": lambda: [
-        dumped({"consents": {name(n): True for n in range(32)}}), wrong(MAX_EVENT_BYTES),
+        dumped({"consents": {f"p{n}": True for n in range(32)}}), wrong(MAX_EVENT_BYTES),
     ],
     "POST /v1/audiences": lambda: [dumped({**DEFINITION, "name": "posted"}), junk(2_000_000)],
     "PUT /v1/audiences/{name}": lambda: [
