@@ -7,6 +7,7 @@ event's properties, and the event counts without them. What names no currency is
 Belongs here: that rule, and which currency the shop's is where no setting says so.
 """
 
+import fcntl
 import os
 import secrets
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import duckdb
 import msgspec
 
 from feature_repo.archive import Archive
+from feature_repo.errors import InvalidSettingError
 from feature_repo.events import EventRecord, ItemRecord
 
 SET_ASIDE: Final = "portrait_set_aside"
@@ -25,6 +27,8 @@ SET_ASIDE: Final = "portrait_set_aside"
 REASON: Final = "other_currency"
 FILE: Final = "currency"
 """File of the state folder that says what the shop's currency is."""
+CLAIM: Final = "?"
+"""Stands behind a noted currency that only keys of scope ``write`` have named."""
 _DIGITS: Final = 6
 _MAX_PRICE: Final = 1e9
 _MAX_VALUE: Final = 1e12
@@ -58,6 +62,11 @@ def first_named(record: EventRecord) -> str | None:
         if named:
             return named.upper()
     return None
+
+
+def has_amounts(record: EventRecord) -> bool:
+    """Say whether an event states money at all."""
+    return record.value is not None or any(item.price is not None for item in record.items)
 
 
 def convert(record: EventRecord, money: Money) -> bool:
@@ -118,7 +127,7 @@ def known(home: Path) -> str | None:
     """Return the shop's currency as noted below ``home``, else the archive's most frequent one."""
     path = home / FILE
     if path.exists():
-        return path.read_text().strip() or None
+        return path.read_text().strip() or None  # a claim with its mark
     archive = Archive(home / "archive" / "events")
     if archive.empty():
         return None
@@ -133,16 +142,44 @@ def known(home: Path) -> str | None:
     return None if row is None else str(row[0])
 
 
+def is_firm(noted: str | None) -> bool:
+    """Say whether a currency is noted for good, by more than a claim."""
+    return noted is not None and not noted.endswith(CLAIM)
+
+
+def check(home: Path, setting: str | None) -> None:
+    """Refuse another currency than the one that amounts below ``home`` are kept in.
+
+    Raises
+    ------
+    InvalidSettingError
+        If ``setting`` is not what is noted for good.
+    """
+    noted = known(home) if (home / FILE).exists() else None
+    if setting is not None and noted is not None and is_firm(noted) and noted != setting:
+        raise InvalidSettingError(
+            f"PORTRAIT_CURRENCY is {setting}, but the amounts kept below {home} are in {noted}: "
+            f"set PORTRAIT_CURRENCY={noted} (PORTRAIT_EXCHANGE_RATES says what a {setting} is "
+            f"worth in {noted}), or begin a new home for {setting}"
+        )
+
+
 def note(home: Path, currency: str) -> str:
-    """Note the shop's currency below ``home`` unless one is noted there; return what is noted."""
+    """Note the shop's currency below ``home``; return what is noted.
+
+    What is noted for good stays; a claim (`CLAIM` behind it) gives way to what is no claim.
+    """
     path = home / FILE
     home.mkdir(parents=True, exist_ok=True)
-    draft = home / f".{FILE}.{secrets.token_hex(8)}.tmp"
-    draft.write_text(f"{currency}\n")
+    folder = os.open(home, os.O_RDONLY)
     try:
-        os.link(draft, path)  # appears whole, and only where there is none
-    except FileExistsError:
-        pass
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        noted = path.read_text().strip() if path.exists() else None
+        if noted and (is_firm(noted) or not is_firm(currency)):
+            return noted
+        draft = home / f".{FILE}.{secrets.token_hex(8)}.tmp"
+        draft.write_text(f"{currency}\n")
+        draft.replace(path)
     finally:
-        draft.unlink()
-    return path.read_text().strip()
+        os.close(folder)
+    return currency

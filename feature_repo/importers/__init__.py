@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from feature_repo.catalogue import write_catalogue
-from feature_repo.currency import Money
+from feature_repo.currency import Money, check
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events import iso, now_ms
 from feature_repo.importers.assemble import Made, assemble
@@ -76,6 +76,8 @@ def run(
     ------
     InvalidSourceError
         If the source, file, mapping or times cannot be read as stated.
+    InvalidSettingError
+        If amounts below ``home`` are kept in another currency than ``money`` has.
     """
     if (until is None) != (rest is None):
         raise InvalidSourceError("until and rest belong together: give both or neither")
@@ -83,12 +85,14 @@ def run(
         raise InvalidSourceError(f"until {until} has no offset: add Z or +hh:mm")
     if rest is not None:
         check_rest(rest)
+    money = money or Money()
+    check(home, money.currency)
     with import_lock(home) as staging:
         progress(0, 0, f"reading {source}")
         opened = _open(source, path, mapping, keep_raw=keep_raw)
         until_ms = None if until is None else round(until.timestamp() * 1000)
         rejects = Rejects(staging / "rejects.parquet", keep_raw=keep_raw)
-        return _import(opened, home, staging, until_ms, rest, money or Money(), rejects, progress)
+        return _import(opened, home, staging, until_ms, rest, money, rejects, progress)
 
 
 def _open(source: str, path: Path | None, mapping: Path | None, *, keep_raw: bool) -> Source:

@@ -112,7 +112,7 @@ class Publisher:
         self.first_ms: int | None = None
         self.last_ms: int | None = None
         self._money = money
-        self._named = False  # whether the currency is one that events name
+        self._named = False  # whether amounts taken make the currency the shop's for good
         self.amounts_set_aside = 0
         self._earlier = self._ids("source = ?")
         self._now = set[tuple[str, str]]()
@@ -181,8 +181,11 @@ class Publisher:
             named = currency.first_named(record)
             if named is None:
                 return False
-            self._money = Money(currency.known(self.home) or named, self._money.rates)
+            noted = currency.known(self.home)
+            code = noted if currency.is_firm(noted) else named
+            self._money = Money(code, self._money.rates)
             self._named = True
+        self._named = self._named or currency.has_amounts(record)
         return currency.convert(record, self._money)
 
     def _whole(self, body: dict[str, Any]) -> dict[str, Any]:

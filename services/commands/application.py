@@ -95,9 +95,8 @@ def settings_with(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
-        raise InvalidSettingError(
-            f"PORTRAIT_{name.upper()} or --{name.replace('_', '-')}: {first['msg']}"
-        ) from None
+        option = f" or --{name.replace('_', '-')}" if name in given else ""
+        raise InvalidSettingError(f"PORTRAIT_{name.upper()}{option}: {first['msg']}") from None
     except SettingsError:
         raise InvalidSettingError(
             'PORTRAIT_EXCHANGE_RATES is no JSON object: write it as {"USD": 0.92, "GBP": 1.17}'

@@ -20,6 +20,7 @@ import redis
 import structlog
 from pydantic import SecretStr
 
+from feature_repo import currency
 from feature_repo.connection import connect as connect_store
 from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavailableError
 from services.client import Client
@@ -118,9 +119,10 @@ def check(settings: Settings) -> None:
     Raises
     ------
     InvalidSettingError
-        See `serve_forever`; also if the file of rules is wrong.
+        See `serve_forever`; also if the file of rules is wrong, or the home keeps another currency.
     """
     rule_book.load(settings.rules)
+    currency.check(settings.home, settings.currency)
     if settings.api_key is None and not _is_loopback(settings.host):
         raise InvalidSettingError(
             f"host {settings.host} can be reached from other machines: set PORTRAIT_API_KEY first"

@@ -14,6 +14,7 @@ from feature_repo import currency, importers
 from feature_repo.amounts import amount
 from feature_repo.archive import Archive, LogPosition
 from feature_repo.currency import SET_ASIDE, Money
+from feature_repo.errors import InvalidSettingError
 from feature_repo.events import EventRecord, ItemRecord
 
 EURO = Money("EUR", {"USD": 0.5, "GBP": 2.0})
@@ -148,6 +149,20 @@ def test_an_import_without_a_setting_takes_the_first_currency_for_good(tmp_path:
     (tmp_path / "home" / "archive").rename(tmp_path / "home" / "gone")
     report, (only,) = read(tmp_path, [["2024-05-03T10:00:00Z", "u", "o3", "D", "7", "USD"]])
     assert (report.amounts_set_aside, amount(only)) == (1, 0)
+
+
+def test_an_import_with_a_setting_notes_it_and_keeps_to_it(tmp_path: Path) -> None:
+    currency.note(tmp_path / "home", "QQQ?")  # but a claim
+    _, (_, second) = read(tmp_path, ROWS, money=Money("USD"))
+    assert (amount(second), currency.known(tmp_path / "home")) == (4_000, "USD")
+    with pytest.raises(InvalidSettingError, match=r"is EUR, but .* are in USD"):
+        read(tmp_path, ROWS, money=Money("EUR"))
+
+
+def test_an_import_overrules_a_claim(tmp_path: Path) -> None:
+    currency.note(tmp_path / "home", "QQQ?")
+    _, (first, _) = read(tmp_path, ROWS)
+    assert (amount(first), currency.known(tmp_path / "home")) == (10_000, "EUR")
 
 
 @pytest.mark.parametrize("code", ["usd", "USD"])

@@ -70,8 +70,41 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_bad_setting_names_variable_and_bound(tmp_path: Path) -> None:
     done = portrait("key", "1", home=tmp_path, PORTRAIT_PORT="99999")
     assert done.returncode == 2
-    assert "PORTRAIT_PORT" in done.stderr
+    assert "PORTRAIT_PORT:" in done.stderr
     assert "65535" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        (["serve"], "currency", "euro"),
+        (["serve"], "exchange_rates", '{"USD": -1}'),
+        (["key", "1"], "durability", "never"),
+    ],
+)
+def test_a_setting_without_an_option_is_named_by_its_variable_alone(
+    arguments: list[str], name: str, value: str, tmp_path: Path
+) -> None:
+    done = portrait(*arguments, home=tmp_path, **{f"PORTRAIT_{name.upper()}": value})
+    assert done.returncode == 2
+    assert f"PORTRAIT_{name.upper()}:" in done.stderr
+    assert "--" not in done.stderr
+
+
+def test_a_setting_with_an_option_names_both(tmp_path: Path) -> None:
+    done = portrait("serve", "--port", "99999", home=tmp_path)
+    assert done.returncode == 2
+    assert "PORTRAIT_PORT or --port:" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["import", "file", "a.csv", "--mapping", "m"]])
+def test_another_currency_than_the_homes_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "currency").write_text("EUR\n")
+    done = portrait(*arguments, home=tmp_path, PORTRAIT_CURRENCY="USD")
+    last = done.stderr.strip().splitlines()[-1]
+    assert (done.returncode, last[:10]) == (2, "portrait: ")
+    for word in ("PORTRAIT_CURRENCY is USD", "are in EUR", "PORTRAIT_CURRENCY=EUR", "RATES"):
+        assert word in last
 
 
 def test_wrong_option_exits_2(tmp_path: Path) -> None:
