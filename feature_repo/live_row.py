@@ -7,12 +7,16 @@ read and written by hand: importing Feast takes a process longer than all else a
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import mmh3
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from feature_repo.errors import ModelMismatchError
 
 PROJECT: Final = "portrait"
 """Feast project; part of every online key."""
@@ -161,15 +165,40 @@ def live_fields(
 
 
 def parse_live(values: Sequence[bytes | None]) -> LiveState | None:
-    """Read the reply of ``HMGET row *FIELDS``; None when the user has no live row."""
+    """Read the reply of ``HMGET row *FIELDS``; None when the user has no live row.
+
+    Raises
+    ------
+    ModelMismatchError
+        If the bytes are no row.
+    """
     profile, learned, version, model, stamp = values
     if stamp is None or profile is None:
         return None
-    moment = Timestamp.FromString(stamp)
-    return LiveState(
-        profile=_payload(profile, _IN_BYTES),
-        learned=_payload(learned, _IN_BYTES),
-        version=parse_version(version or b""),
-        model=_payload(model, _IN_TEXT).decode(),
-        time_ms=moment.seconds * 1000 + moment.nanos // 1_000_000,
-    )
+    try:
+        moment = Timestamp.FromString(stamp)
+        return LiveState(
+            profile=_payload(profile, _IN_BYTES),
+            learned=_payload(learned, _IN_BYTES),
+            version=parse_version(version or b""),
+            model=_payload(model, _IN_TEXT).decode(),
+            time_ms=moment.seconds * 1000 + moment.nanos // 1_000_000,
+        )
+    except (ValueError, DecodeError) as error:
+        raise ModelMismatchError(f"a user's row in the store cannot be read: {error}") from error
+
+
+def parse_any(values: Sequence[bytes | None]) -> LiveState | None:
+    """Do what `parse_live` does; of bytes that are no row only the version, if that is there."""
+    try:
+        return parse_live(values)
+    except ModelMismatchError:
+        version = 0
+        with suppress(ValueError):
+            version = parse_version(values[2] or b"")
+        return LiveState(profile=b"", learned=b"", version=version, model="", time_ms=0)
+
+
+def unreadable(rows: Mapping[str, LiveState | None]) -> set[str]:
+    """Return the users of whose rows `parse_any` found no more than the version."""
+    return {user for user, row in rows.items() if row is not None and not row.profile}

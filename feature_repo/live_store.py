@@ -18,6 +18,7 @@ from feature_repo.live_row import (
     FIELDS,
     LiveState,
     live_values,
+    parse_any,
     parse_live,
     parse_version,
     row_key,
@@ -78,7 +79,7 @@ def read_batch(
     tuple
         For each partition how many of its rows rebuilds have replaced, read before its
         rows (so a row replaced in between is noticed by `commit`); and the row of each
-        user, None for one who has none.
+        user, None for one who has none; see `live_row.parse_any`.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def read_batch(
         answers = counters + pipe.execute()
     width = len(users_by_partition)
     rebuilt = {p: int(n or 0) for p, n in zip(users_by_partition, answers[:width], strict=True)}
-    return rebuilt, dict(zip(users, map(parse_live, answers[width:]), strict=True))
+    return rebuilt, dict(zip(users, map(parse_any, answers[width:]), strict=True))
 
 
 def read_versions(

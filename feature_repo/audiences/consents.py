@@ -94,15 +94,15 @@ def _bounded(rows: Iterable[Row]) -> Iterator[Row]:
     """Leave out what a profile has no room for."""
     known: dict[int, set[str]] = defaultdict(set)
     for row in rows:
-        u, purpose, granted, *times = row
+        u, purpose, granted, at_s, from_ms, until_ms = row
         purposes = known[u]
         if purpose in purposes or len(purposes) < MAX_PURPOSES:
-            if row[5] is None:
+            if until_ms is None:
                 purposes.add(purpose)
             yield row
         elif not granted:
             for name in purposes.intersection(spellings(purpose)):
-                yield u, name, granted, *times
+                yield u, name, granted, at_s, from_ms, until_ms
 
 
 def _json(text: str | None) -> Any:

@@ -3,8 +3,9 @@
 A round's events are looked through for links that their users' rows do not know of yet. The
 rows of those users are folded anew, from both histories in order, together with the round's own
 events: so the very commit that applies the link writes the merged profile, and whoever is killed
-before it leaves nothing behind. Not here: who owns an anonymous id (`services/log/link.lua`), the
-order (`links`), and what a round cannot fold (`late_links`).
+before it leaves nothing behind. So are rows whose bytes cannot be read, if their history is all
+there; else their events become dead letters. Not here: who owns an anonymous id
+(`services/log/link.lua`), the order (`links`), and what a round cannot fold (`late_links`).
 """
 
 from collections import defaultdict
@@ -21,7 +22,7 @@ from feature_repo.connection import translated
 from feature_repo.entity import partition_of
 from feature_repo.errors import PortraitError, StoreUnavailableError
 from feature_repo.events import EventRecord
-from feature_repo.live_row import LiveState
+from feature_repo.live_row import LiveState, unreadable
 from feature_repo.live_store import read_live
 from services.history.linked import LinkedHistory, note_owner, owners_of
 from services.history.unjoined import leave, unjoined
@@ -88,9 +89,12 @@ class Linking:
         StoreUnavailableError
             If the store does not answer.
         """
-        fresh = {}
+        fresh = dict[str, set[str]]()
         if any(event.linked is not None for batch in batches for event in batch.events):
             fresh = self._fresh(batches, rows)
+        if broken := unreadable(rows):
+            _log.error("unreadable_rows", users=len(broken))
+            fresh |= {user: fresh.get(user, set()) for user in broken}
         if not fresh:
             return _plain(batches, rows)
         try:
@@ -99,7 +103,7 @@ class Linking:
             raise
         except (PortraitError, OSError) as error:
             _log.error("links_without_history", users=len(fresh), error=str(error)[:200])
-            self._leave(fresh)
+            self._leave({user: some for user, some in fresh.items() if user not in broken})
             return _plain(batches, rows)
 
     def forget(self) -> None:
@@ -155,14 +159,14 @@ class Linking:
         rows: Mapping[str, LiveState | None],
         fresh: Mapping[str, set[str]],
     ) -> Work:
-        start, placed = dict(rows), _placed(batches, fresh)
+        start, placed, broken = dict(rows), _placed(batches, fresh), unreadable(rows)
         for user, anonymous in fresh.items():
             if rows[user] is None:
                 start[user] = self._settled(placed[user], anonymous)
         slow = {user: row for user in fresh if (row := rows[user]) is start[user]}
         left = {user for user, row in slow.items() if row and row.version > MERGED_EVENTS}
         for partition in {partition_of(user) for user in slow}:
-            left |= slow.keys() & unjoined(self._client, partition)
+            left |= (slow.keys() & unjoined(self._client, partition)) - broken
         own = self._own(slow.keys() - left, cursors)
         theirs = self._linked.theirs({u: [*own[u], *placed[u]] for u in own})
         sizes = dict[str, int]()
@@ -172,14 +176,14 @@ class Linking:
                 left.add(user)
             elif size:
                 sizes[user] = size
-        self._leave({user: fresh[user] for user in sorted(left)})
+        self._leave({user: fresh[user] for user in sorted(left - broken)})
         _cut_short(batches, sizes)
         placed = _placed(batches, sizes)
         histories = dict[str, list[EventRecord]]()
         for user in sizes:
             events = [*own[user], *placed[user]]
             links = first_links(events)
-            if fresh[user] & links.keys():
+            if user in broken or fresh[user] & links.keys():
                 start[user] = None
                 known = {a: found for a, found in theirs[user].items() if a in links}
                 histories[user] = woven(events, known)
@@ -203,7 +207,8 @@ class Linking:
         if applied < version:
             _log.error("link_without_history", user=user, known=applied, version=version)
             return None
-        if applied == version and links.keys() >= set(fresh):
+        whole = row is None or bool(row.profile)
+        if whole and applied == version and links.keys() >= set(fresh):
             self._known |= {(user, anonymous) for anonymous in fresh}
             return 0
         return len(own) + sum(map(len, theirs.values()))

@@ -25,7 +25,7 @@ from feature_repo.errors import (
     StaleRowsError,
     StoreUnavailableError,
 )
-from feature_repo.live_row import LiveState
+from feature_repo.live_row import LiveState, unreadable
 from feature_repo.live_store import commit, read_batch
 from services import heap
 from services.audiences.watch import AudienceWatch
@@ -106,6 +106,9 @@ class UpdaterLoop:
                 _log.warning("store_unavailable", error=str(error)[:200])
                 self._next_share_s = 0.0
                 self._stopping.wait(_BACKOFF_S)
+            except Exception:
+                _log.exception("updater_ended")
+                raise
         self._archiving.join(timeout=10)
         self._joining.join(timeout=10)
         self._tally.flush(now=True)
@@ -171,6 +174,7 @@ class UpdaterLoop:
         changed, poison = (
             self._transition.apply(work.rows, work.events) if work.events else ({}, {})
         )
+        rows |= dict.fromkeys(unreadable(rows))  # what became of them is in `changed` or `poison`
         if poison:
             poison = {work.places[n]: why for n, why in poison.items() if work.places[n] >= 0}
         mine: dict[int, dict[str, LiveState]] = defaultdict(dict)

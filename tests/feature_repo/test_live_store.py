@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from feature_repo import live_store
 from feature_repo.connection import connect
-from feature_repo.errors import FencedError, StaleRowsError
+from feature_repo.errors import FencedError, ModelMismatchError, StaleRowsError
 from feature_repo.live_row import (
     FIELDS,
     LiveState,
@@ -202,5 +202,5 @@ def test_rows_are_read_as_protobuf_would(size: int) -> None:
 @pytest.mark.parametrize("value", [b"\x12\x01a", b"\n\x05ab", b"\n\xff", b"\n"])
 def test_a_value_that_is_none_is_refused(value: bytes) -> None:
     stamp = live_values(LiveState(b"", b"", 1, "", 5))[4]
-    with pytest.raises(ValueError, match="a value"):
+    with pytest.raises(ModelMismatchError, match="a value"):
         parse_live([value, None, None, None, stamp])

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import redis
+import structlog
 from event_log import TENANT, Sum, append, drain, event, loop, users_of
 
-from feature_repo.live_row import LiveState
+from feature_repo.live_row import FIELDS, LiveState, row_key
 from feature_repo.live_store import commit, replace_live
 from feature_repo.online_store import read_live
 from services.log.batch import USER_EVENTS
@@ -43,6 +44,47 @@ def test_one_round_applies_commits_and_dead_letters(
     assert read_live(store_client, [TENANT.entity("a")]) == [row]
     stats = {name: int(n) for name, n in store_client.hgetall(STATS_KEY).items()}
     assert stats == {b"events": 2, b"dead": 4}
+
+
+@pytest.mark.parametrize("broken", range(len(FIELDS)))
+@pytest.mark.parametrize("known", [True, False])
+def test_a_row_of_garbage_is_folded_anew_or_stops_its_user_alone(
+    redis_url: str, store_client: redis.Redis, tmp_path: Path, broken: int, *, known: bool
+) -> None:
+    updater = loop(redis_url, tmp_path, Sum())
+    one, other = (user for user, _ in zip(users_of(1), range(2), strict=False))
+    append(redis_url, [event(one, "1"), event(one, "2"), event(other, "a")])
+    drain(updater)
+    store_client.hset(row_key(TENANT.entity(one)), FIELDS[broken], b"\xff garbage")
+    if not known:
+        store_client.xtrim(log_key(1), maxlen=0)
+    append(redis_url, [event(one, "3"), event(other, "b")])
+    drain(updater)
+    assert row_of(store_client, other).learned == b"a;b;"
+    if known:
+        row = row_of(store_client, one)
+        assert (row.version, row.learned, row.model) == (3, b"1;2;3;", "sum-1")
+        assert store_client.xlen(b"{p001}dead") == 0
+    else:
+        [(_, letter)] = store_client.xrange(b"{p001}dead")
+        assert b"unreadable row" in b"".join(letter.values())
+
+
+def test_what_ends_an_updater_is_logged(
+    redis_url: str, store_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updater = loop(redis_url, tmp_path)
+
+    def fail() -> None:
+        updater.stop()
+        raise ArithmeticError
+
+    monkeypatch.setattr(updater, "_round", fail)
+    with structlog.testing.capture_logs() as lines, pytest.raises(ArithmeticError):
+        updater.run()
+    assert [(line["event"], line["exc_info"]) for line in lines] == [("updater_ended", True)]
+    updater._archiving.join()
+    updater._joining.join()
 
 
 def test_an_owner_that_lost_its_lease_commits_nothing(
