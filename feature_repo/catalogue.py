@@ -137,7 +137,8 @@ def write_catalogue(path: Path, items: Sequence[Item]) -> None:
 def load_catalogue(home: Path) -> dict[str, Item]:
     """Return the catalogue below ``home``, item id to item; empty when there is none.
 
-    Of an item that several parts name, the part last by file name counts.
+    Of an item that several parts name, the part last by name counts; what it does not
+    state, the part before it does.
 
     Parameters
     ----------
@@ -145,9 +146,35 @@ def load_catalogue(home: Path) -> dict[str, Item]:
         State folder.
     """
     items = dict[str, Item]()
-    for part in sorted((home / "archive" / "items").glob("*.parquet")):
+    parts = (home / "archive" / "items").glob("*.parquet")
+    for part in sorted(parts, key=lambda part: part.stem):
         for row in pq.read_table(part).to_pylist():
             properties = row.pop("properties")
             row["properties"] = None if properties is None else orjson.loads(properties)
-            items[row["item_id"]] = Item.model_validate(row)
+            item = Item.model_validate(row)
+            items[item.item_id] = completed(item, items.get(item.item_id))
     return items
+
+
+def completed(item: Item, older: Item | None) -> Item:
+    """Return an item with what it does not state taken from an older statement about it.
+
+    A price and its currency are one statement.
+
+    Examples
+    --------
+    >>> new = completed(Item(item_id="A", title="Tea"), Item(item_id="A", brand="B", price=2))
+    >>> new.title, new.brand, new.price
+    ('Tea', 'B', 2.0)
+    """
+    if older is None:
+        return item
+    lacking = [n for n in _OPTIONAL if getattr(item, n) is None and getattr(older, n) is not None]
+    told = {name: getattr(older, name) for name in lacking}
+    if item.price is None and older.price is not None:
+        told |= {"price": older.price, "currency": older.currency}
+    return item.model_copy(update=told) if told else item
+
+
+_OPTIONAL: Final = ("title", "category", "brand", "available_from", "properties")
+"""Fields, besides the price, of which an item may say nothing."""

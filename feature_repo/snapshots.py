@@ -55,8 +55,9 @@ _NOT_OWN: Final = ("message_sent", "campaign_decision")
 """Event types that are the shop's doing, not the user's."""
 
 _ITEM_SCHEMA: Final = pa.schema(
-    [("item_id", pa.string()), ("category", pa.string()), ("brand", pa.string())]
+    [(name, pa.string()) for name in ("item_id", "category", "brand", "filename")]
 )
+"""Of a catalogue that is empty; the file's name says which part counts, as in `load_catalogue`."""
 
 _EVENTS: Final = f"""
 CREATE TEMP TABLE events AS
@@ -106,8 +107,8 @@ SELECT "user", type, time, event, day, week, item.item_id AS item_id, item.categ
 FROM (SELECT *, unnest(items) AS item FROM events WHERE type IN {_TOUCHES});
 
 CREATE TEMP TABLE catalogue AS
-SELECT item_id, any_value(category) AS category, any_value(brand) AS brand
-FROM archive_items GROUP BY item_id;
+SELECT item_id, arg_max(category, part) AS category, arg_max(brand, part) AS brand
+FROM (SELECT *, parse_filename(filename, true) AS part FROM archive_items) GROUP BY item_id;
 """  # noqa: S608 - built from constants
 
 _WEEKS: Final = f"""
@@ -240,7 +241,9 @@ def _source(connection: Any, name: str, folder: Path, empty: pa.Schema) -> None:
     # Resolved: a link to the present generation of parts must not change under the query.
     parts = sorted(str(path) for path in folder.resolve().glob("*.parquet"))
     if parts:
-        connection.read_parquet(parts, union_by_name=True).create_view(name)
+        named = "filename" in empty.names
+        found = connection.read_parquet(parts, union_by_name=True, filename=named)
+        found.create_view(name)
     else:
         connection.register(name, empty.empty_table())
 

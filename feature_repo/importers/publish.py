@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from feature_repo import currency
 from feature_repo.archive import Archive, LogPosition
-from feature_repo.catalogue import Item, load_catalogue
+from feature_repo.catalogue import Item, completed, load_catalogue
 from feature_repo.currency import Money
 from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidSourceError
@@ -211,7 +211,9 @@ class Publisher:
 
     @cached_property
     def _catalogue(self) -> dict[str, Item]:
-        return load_catalogue(self.home) | {i.item_id: i for i in self._source_items()}
+        known = load_catalogue(self.home)
+        told = self._source_items()
+        return known | {i.item_id: completed(i, known.get(i.item_id)) for i in told}
 
     def _count(self, record: EventRecord) -> None:
         self.users.add(record.user)

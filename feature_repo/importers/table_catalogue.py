@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from feature_repo.catalogue import Item
+from feature_repo.catalogue import Item, completed
 from feature_repo.importers.lines import MARK
 from feature_repo.importers.mapping import Mapping
 
@@ -56,9 +56,8 @@ class TableCatalogue:
                     "currency": self._mapping.currency, "is_merchandise": not aside,
                 }  # fmt: skip
                 try:
-                    made[item_id] = Item.model_validate(
-                        {k: v for k, v in body.items() if v is not None}
-                    )
+                    item = Item.model_validate({k: v for k, v in body.items() if v is not None})
                 except ValidationError:
                     continue
+                made[item_id] = completed(item, made.get(item_id))
         return list(made.values())

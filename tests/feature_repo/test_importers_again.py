@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import orjson
 import pytest
 from hypothesis import given
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from shop_table import GOOD, archived, check_conservation, import_shop, write_shop
 
 from feature_repo import importers
+from feature_repo.catalogue import Item, completed, load_catalogue, write_catalogue
 from feature_repo.errors import InvalidSourceError
 from feature_repo.importers.assemble import MAX_ID, bounded
+from feature_repo.snapshots import _stage
 
 
 def _import_lines(home: Path, *named: tuple[str | None, str]) -> importers.ImportReport:
@@ -79,6 +82,46 @@ def test_a_bounded_id_fits_and_tells_apart(one: str, other: str) -> None:
     assert len(bounded(one)) <= MAX_ID
     assert len(one) > MAX_ID or bounded(one) == one
     assert (bounded(one) == bounded(other)) == (one == other)
+
+
+@pytest.mark.parametrize("price", ["", "9.5"])
+def test_a_later_file_takes_nothing_out_of_the_catalogue(tmp_path: Path, price: str) -> None:
+    home = tmp_path / "home"
+    table, mapping = write_shop(tmp_path, GOOD)
+    import_shop(home, table, mapping)
+    later = ["2020-05-03T10:00:00Z", "u2", "view", "A", "", "", price, "Beans", ""]
+    table, mapping = write_shop(tmp_path, [later, [*later[:3], "C", *later[4:]]])
+    import_shop(home, table.rename(tmp_path / "shop2.csv"), mapping)
+    found = load_catalogue(home)
+    assert (found["A"].title, found["A"].category) == ("Beans", "Grocery/Coffee")
+    assert (found["A"].price, found["A"].currency) == (float(price or 3.5), "EUR")
+    assert found["C"].category is None
+    categories = {i.category for e in archived(home) for i in e.items if i.item_id == "A"}
+    assert categories == {"Grocery/Coffee"}
+
+
+def test_a_price_and_its_currency_are_one_statement() -> None:
+    old = Item(item_id="A", price=2, currency="USD", available_from=1)
+    assert completed(Item(item_id="A", currency="EUR"), old).currency == "USD"
+    assert completed(Item(item_id="A", price=3, currency="EUR"), old).price == 3
+    assert completed(Item(item_id="A", price=3), old).currency is None
+    assert completed(Item(item_id="A"), old) == old
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_snapshots_and_catalogue_agree_on_the_part(tmp_path: Path, names: tuple[str, str]) -> None:
+    home = tmp_path / "home"
+    (home / "archive" / "items").mkdir(parents=True)
+    for name, category in zip(names, ("One", "Two"), strict=True):
+        items = [Item(item_id="A", category=category), Item(item_id="B", brand=name)]
+        write_catalogue(home / "archive" / "items" / f"{name}.parquet", items)
+    write_catalogue(home / "archive" / "items" / "c.parquet", [Item(item_id="A", brand="X")])
+    with duckdb.connect() as connection:
+        _stage(connection, home, UNTIL)
+        rows = connection.execute("SELECT * FROM catalogue").fetchall()
+    told = load_catalogue(home)
+    assert sorted(rows) == [(i, told[i].category, told[i].brand) for i in ("A", "B")]
+    assert told["A"].category == ("Two" if names == ("a", "b") else "One")
 
 
 UNTIL = datetime(2020, 5, 2, tzinfo=UTC)
