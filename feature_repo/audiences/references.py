@@ -13,7 +13,7 @@ from feature_repo.audiences.values import Node
 from feature_repo.errors import InvalidRuleError
 
 MAX_NODES: Final = 2000
-MAX_EVENT_LEAVES: Final = 200
+MAX_EVENT_LEAVES: Final = 50
 MAX_SEQUENCES: Final = 20
 MAX_LEVELS: Final = 10
 """Of a rule with all the audiences that it names; a sequence costs as much as ten events."""

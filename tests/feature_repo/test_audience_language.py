@@ -130,7 +130,8 @@ def any_of(leaf: dict[str, Any], count: int) -> dict[str, Any]:
         (SEQUENCE, references.MAX_SEQUENCES + 1, "the rule has 21 sequences: at most 20"),
         (SEQUENCE, 170, "the rule has 170 sequences: at most 20"),
         (BOUGHT, references.MAX_EVENT_LEAVES, None),
-        (BOUGHT, 1_000, "the rule has 1,000 leaves on events: at most 200"),
+        (BOUGHT, 51, "the rule has 51 leaves on events: at most 50"),
+        (BOUGHT, 1_000, "the rule has 1,000 leaves on events: at most 50"),
         (OVERDUE, 2_100, "nodes: at most 2,000"),
     ],
 )

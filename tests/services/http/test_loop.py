@@ -93,7 +93,7 @@ def rule(leaves: int) -> dict[str, Any]:
     return {"any": [{"any": [leaf] * 50} for _ in range(leaves // 50)]}
 
 
-DEFINITION = {"rule": rule(200), "consent": []}
+DEFINITION = {"rule": rule(50), "consent": []}
 EVERYBODY = {"rule": {"event": {"type": "view_item"}}, "consent": []}
 RULES = {
     "diversity": 1, "cap": {"brand": 500, "category": 500}, "explore": {"share": 1, "pool": 1_000},
