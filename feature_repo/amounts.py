@@ -32,6 +32,11 @@ def amount(event: EventRecord) -> int:
     return pack_money(total)
 
 
+def is_stated(event: EventRecord) -> bool:
+    """Say whether an order states what it is worth: by a ``value``, 0 too, or a priced line."""
+    return event.value is not None or any(item.price is not None for item in event.items)
+
+
 LINE: Final = (
     "greatest(0::DOUBLE, i.quantity * coalesce(i.price, 0::DOUBLE) "
     "- coalesce(i.discount, 0::DOUBLE))"
@@ -52,3 +57,9 @@ def milli(figure: str) -> str:
 
 EVENT_M: Final = milli(f"coalesce(value, {of_lines(LINE)}, 0::DOUBLE)")
 """`amount` of a row of sound events (`feature_repo.sound`), in SQL."""
+
+IS_STATED: Final = (
+    "(value IS NOT NULL "
+    "OR len(list_filter(coalesce(items, []), lambda i: i.price IS NOT NULL)) > 0)"
+)
+"""`is_stated` of a row of sound events, in SQL."""

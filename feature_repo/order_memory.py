@@ -1,10 +1,10 @@
 """Recent orders: what is remembered of them so that an order told again is not counted again.
 
 An order id that comes again within `MEMORY_DAYS` and the user's last `MEMORY_EVENTS` purchase
-events is the same order: its amounts take the place of those told before. One exception: an order
-of which an event held as many lines as an event can, `MAX_ITEMS`, is taken to be split over several
-events, and they add up. Belongs here: the bytes of that memory, and the same rule in SQL. Not here:
-what orders do to a profile (`orders`).
+events is the same order: its amounts take the place of those told before; where it states none,
+what was told stays. One exception: an order of which an event held as many lines as an event can,
+`MAX_ITEMS`, is taken to be split over several events, and they add up. Belongs here: the bytes of
+that memory, and the same rule in SQL. Not here: what orders do to a profile (`orders`).
 """
 
 from hashlib import blake2b
@@ -64,13 +64,14 @@ def _mark(order_id: str) -> bytes:
 def told_again(source: str, *, user: str, order: str, day: str) -> str:
     """Return the SELECT of purchases with what they say again of an order, in SQL.
 
-    Adds ``is_new``, and ``before_m`` and ``before_lines``, which the event takes the place of; both
-    0 where it takes none.
+    Adds ``is_new``, and ``before_m`` and ``before_lines``, which the event takes the place of: 0
+    where it takes none, its own where it states no amount, so that nothing changes.
 
     Parameters
     ----------
     source
-        FROM clause of purchases: ``order_key``, ``worth_m`` (thousandths), ``num_lines``.
+        FROM clause of purchases: ``order_key``, ``worth_m`` (thousandths), ``num_lines``,
+        ``is_stated``.
     user, day
         Columns: whose, and the epoch day.
     order
@@ -78,16 +79,18 @@ def told_again(source: str, *, user: str, order: str, day: str) -> str:
     """
     same = f"PARTITION BY {user}, order_key ORDER BY {order}"
     chain = f"PARTITION BY {user}, order_key, chain ORDER BY {order}"
+    before = f"OVER ({chain} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+    told = "CASE WHEN is_new OR is_stated THEN {} END"
     return f"""
 SELECT * EXCLUDE (nth, chain, is_whole),
-    CASE WHEN is_new OR NOT is_whole THEN 0
-        ELSE lag(worth_m) OVER ({chain}) END::BIGINT AS before_m,
-    CASE WHEN is_new OR NOT is_whole THEN 0
-        ELSE lag(num_lines) OVER ({chain}) END::BIGINT AS before_lines,
+    CASE WHEN is_new OR NOT is_whole THEN 0 WHEN NOT is_stated THEN worth_m
+        ELSE last_value({told.format("worth_m")} IGNORE NULLS) {before} END::BIGINT AS before_m,
+    CASE WHEN is_new OR NOT is_whole THEN 0 WHEN NOT is_stated THEN num_lines
+        ELSE last_value({told.format("num_lines")} IGNORE NULLS) {before}
+        END::BIGINT AS before_lines,
     NOT is_new AND is_whole AS takes_place
 FROM (
-    SELECT *, coalesce(max(num_lines) OVER ({chain}
-        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) < {MAX_ITEMS} AS is_whole
+    SELECT *, coalesce(max({told.format("num_lines")}) {before}, 0) < {MAX_ITEMS} AS is_whole
     FROM (
         SELECT *, sum(is_new::INTEGER) OVER ({same}) AS chain
         FROM (

@@ -5,9 +5,10 @@ figures. Not here: what an order is worth (`amounts`), money by day (`order_days
 (`heavy_hitters`), the cart (`session`).
 
 An order that is told again (`order_memory`) counts once: what it is worth now takes the place of
-what was told before, the difference on the day on which it was told again; its prices and
-promotions count as first told. A refund takes its amount off the day of the refund and off the
-lifetime sum; it removes no order, no gap and nothing from the purchase history.
+what was told before, the difference on the day on which it was told again; told again without an
+amount it changes nothing. Its prices and promotions count as first told. A refund takes its amount
+off the day of the refund and off the lifetime sum; it removes no order, no gap and nothing from the
+purchase history.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from feature_repo.amounts import amount
+from feature_repo.amounts import amount, is_stated
 from feature_repo.compact import DAY_S, MICRO, add_money, pack_money
 from feature_repo.events import MAX_ITEMS, EventRecord, ItemRecord
 from feature_repo.id_ring import add, stored
@@ -53,6 +54,8 @@ def purchase(orders: Orders, event: EventRecord, at: int) -> bool:
     is_whole = told is None or told[0] < MAX_ITEMS
     if told is not None and is_whole:
         told_lines, told_money = told
+        if not is_stated(event):
+            lines, money = told
     orders.recent = remember(orders.recent, order_id, day, lines if is_whole else MAX_ITEMS, money)
     orders.lines += lines - told_lines
     orders.spend = add_money(orders.spend, money - told_money)

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from feature_repo import behaviour, interests, item_stats, profile_rows, sound
-from feature_repo.amounts import EVENT_M
+from feature_repo.amounts import EVENT_M, IS_STATED
 from feature_repo.archive import SCHEMA as EVENT_SCHEMA
 from feature_repo.archive import write_part
 from feature_repo.features import BATCH_VIEWS, INTEREST_HALF_LIFE_DAYS, VIEWS
@@ -72,6 +72,7 @@ FROM (
         isodow(timezone(coalesce(tz, 'UTC'), time)) - 1 AS weekday,
         type NOT IN {(*_NOT_OWN, "")} AS own,
         CASE WHEN type = 'purchase' THEN {EVENT_M} ELSE 0 END AS spend_m,
+        {IS_STATED} AS is_stated,
         CASE WHEN type = 'purchase' THEN round(1000 * coalesce(list_sum(
             list_transform(items, lambda i: i.quantity * i.price)), 0))::BIGINT
             ELSE 0 END AS gross_m,

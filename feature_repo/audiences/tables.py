@@ -9,7 +9,7 @@ Belongs here: statements. What runs them is `index`'s, what asks of the tables `
 
 from typing import Final
 
-from feature_repo.amounts import EVENT_M, LINE, milli, of_lines
+from feature_repo.amounts import EVENT_M, IS_STATED, LINE, milli, of_lines
 from feature_repo.compact import DAY_S
 from feature_repo.derived import PRIOR_GAP_DAYS, PRIOR_GAPS
 from feature_repo.explicit import PASSIVE_TYPES
@@ -49,7 +49,8 @@ GROUP BY ALL ORDER BY shelf, type, time_ms
 _ORDER_KEY: Final = "coalesce(order_id, event_id)"
 _TOLD: Final = told_again(
     f"(SELECT *, {_ORDER_KEY} AS order_key, {EVENT_M} AS worth_m, "
-    f"coalesce(len(items), 0) AS num_lines, epoch_ms(time) // {1000 * DAY_S} AS day "
+    f"{IS_STATED} AS is_stated, coalesce(len(items), 0) AS num_lines, "
+    f"epoch_ms(time) // {1000 * DAY_S} AS day "
     "FROM archive_events WHERE type = 'purchase')",
     user='"user"', order="log_ms, log_seq, event_id", day="day",
 )  # fmt: skip
@@ -70,6 +71,7 @@ FROM (
     SELECT u, e, type, epoch_ms(time) AS time_ms, anonymous, value, rating, {", ".join(_TEXTS)},
         CASE WHEN type = 'purchase' THEN {_ORDER_KEY} END AS order_key,
         coalesce(len(items), 0)::SMALLINT AS num_lines, {EVENT_M} AS worth_m, before_m,
+        {IS_STATED} AS is_stated,
         coalesce({of_lines(milli(LINE))}, 0)::BIGINT AS all_lines_m,
         coalesce({of_lines(_thousandths("i.quantity"))}, 0)::BIGINT AS quantity_m
     FROM archive_events JOIN users ON entity = "user" LEFT JOIN retold USING (e)

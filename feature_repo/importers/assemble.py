@@ -96,7 +96,7 @@ def _add_value(event: dict[str, Any], *, split: bool) -> None:
             line_amount(item.get("quantity", 1.0), item["price"], item.get("discount"))
             for item in event["items"]
         )
-        event["value"] = round(amount, 2)
+        event["value"] = round(amount, 3)
     else:
         event.pop("value", None)
 

@@ -8,7 +8,10 @@ from feature_repo.events import EventRecord
 
 @dataclass
 class Told:
-    """A purchase: whether it begins an order, and the event whose place it takes."""
+    """A purchase: whether it begins an order, and the event whose place it takes.
+
+    An event that states no amount takes its own place: it changes nothing.
+    """
 
     event: EventRecord
     is_new: bool
@@ -24,9 +27,13 @@ def told(history: Sequence[EventRecord]) -> list[Told]:
         again = bool(same) and n - same[-1] <= 32 and abs(day(e) - day(purchases[same[-1]])) <= 91
         orders.append(orders[same[-1]] if again else [])
         split = any(len(part.items) == 200 for part in orders[n])
+        is_silent = e.value is None and all(item.price is None for item in e.items)
         instead_of = orders[n][-1] if again and not split else None
+        if instead_of and is_silent:
+            instead_of = e
+        else:
+            orders[n].append(e)
         found.append(Told(e, not again, instead_of))
-        orders[n].append(e)
     return found
 
 

@@ -171,3 +171,9 @@ def test_capitals_do_not_matter(code: str) -> None:
                         currency=code)  # fmt: skip
     assert not currency.convert(event, EURO)
     assert (event.value, event.currency) == (1.5, "EUR")
+
+
+def test_an_imported_order_is_summed_to_thousandths(tmp_path: Path) -> None:
+    lines = [[*ROWS[0][:3], item, "0.333", "EUR"] for item in "AB"]
+    _, (order,) = read(tmp_path, lines)
+    assert (order.value, amount(order)) == (0.666, 666)

@@ -28,7 +28,8 @@ def purchases(draw: st.DrawFn) -> list[EventRecord]:
     found, at = list[EventRecord](), START_S
     for n in range(draw(st.integers(0, 80))):
         at += draw(st.sampled_from([0, 60, DAY_S, 30 * DAY_S, 91 * DAY_S, 92 * DAY_S, -DAY_S]))
-        lines = [ItemRecord(f"i{k}", price=1.0) for k in range(draw(st.sampled_from(LINES)))]
+        price = draw(st.sampled_from([1.0, None]))
+        lines = [ItemRecord(f"i{k}", price=price) for k in range(draw(st.sampled_from(LINES)))]
         value = draw(st.sampled_from([None, 0.0, 12.5, 1e12]))
         made = event("purchase", at=at, items=lines, value=value,
                      order_id=draw(st.sampled_from(orders)))  # fmt: skip
@@ -58,6 +59,17 @@ def test_a_repeat_counts_once_and_its_new_amount_holds() -> None:
     state = fold([first, other, first, other, again, again]).orders
     assert (state.count, state.spend, state.lines) == (2, 37_000, 3)
     assert window(state, (START_S + DAY_S) // DAY_S, 28) == (2, 37_000)
+
+
+def test_an_order_told_again_without_an_amount_keeps_the_one_it_had() -> None:
+    first = event("purchase", "A", order_id="o", value=50.0)
+    silent = event("purchase", "A", "B", order_id="o", at=START_S + 60)
+    state = fold([first, silent, silent]).orders
+    assert (state.count, state.spend, state.lines) == (1, 50_000, 1)
+    for value in (30.0, 0.0):  # 0 is an amount
+        again = msgspec.structs.replace(silent, value=value)
+        state = fold([first, silent, again, silent]).orders
+        assert (state.count, state.spend, state.lines) == (1, value * 1000, 2)
 
 
 def test_an_order_split_over_events_adds_up() -> None:
