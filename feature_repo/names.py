@@ -1,6 +1,6 @@
-"""Names of categories and brands in fewer bytes, by a fixed list of frequent pieces.
+"""Names of categories and brands as bytes: UTF-8 between two 0xFF.
 
-Belongs here: the list and the two conversions. Not here: which names a profile keeps.
+Belongs here: the two conversions. Not here: which names a profile keeps.
 """
 
 from functools import lru_cache

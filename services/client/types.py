@@ -129,6 +129,7 @@ class Ready(TypedDict):
     checks: dict[str, dict[str, Any]]
     degraded: list[str]
     model: str | None
+    model_refused: bool
     uptime_s: float
 
 
