@@ -101,6 +101,8 @@ def settings_with(**given: Any) -> Settings:
         raise InvalidSettingError(
             'PORTRAIT_EXCHANGE_RATES is no JSON object: write it as {"USD": 0.92, "GBP": 1.17}'
         ) from None
+    if settings.home.exists() and not settings.home.is_dir():
+        raise InvalidSettingError(f"PORTRAIT_HOME or --home: {settings.home} is no folder")
     opened[:] = [settings]
     tighten(settings.home)
     return settings

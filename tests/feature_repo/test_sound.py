@@ -74,7 +74,7 @@ def answers(log: list[EventRecord]) -> tuple[dict[str, Any], dict[str, int]]:
                 "affinities": affinities.affinities(moment, months=12, most=9),
                 "clusters": describe(index, np.ones(index.num_users, dtype=np.int64)),
                 "spent": index.rows("SELECT u, spend_m FROM facts ORDER BY u", {}),
-                "consents": index.rows("SELECT * EXCLUDE ordinal FROM consents", {}),
+                "consents": index.rows("SELECT * FROM consents", {}),
             }  # fmt: skip
             return found, index.odd
 

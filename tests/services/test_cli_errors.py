@@ -157,7 +157,9 @@ def test_what_nobody_expected_without_a_place_for_a_log(
         raise KeyError
 
     monkeypatch.setattr("feature_repo.importers.run", broken)
-    code, err = run("import", "file", "t.csv", "--home", "file")
+    Path("shop").mkdir()
+    Path("shop/run").write_text("")  # where the log's folder would be
+    code, err = run("import", "file", "t.csv", "--home", "shop")
     assert (code, "test_cli_errors.py, line" in _one_line(err)) == (1, True), err
 
 

@@ -156,10 +156,10 @@ FINISHED = ("if (held[2] or '0-0') ~= ARGV[1] or held[3] ~= ARGV[2] then return 
     [
         pytest.param((EPOCH, CURSOR), ("I3", "I4"), 50, id="fence"),
         pytest.param((EPOCH,), ("I4",), 50, id="epoch"),
-        pytest.param((CURSOR,), ("I2", "dead letters"), 300, id="cursor"),
+        pytest.param((CURSOR,), ("I2", "dead letters"), 1500, id="cursor"),
         pytest.param((ENTRY,), ("I2",), 150, id="last entry still in the log"),
         pytest.param((KNOWN,), ("I1", "I6"), 10, id="dedup"),
-        pytest.param((CLAIMED,), ("I1",), 100, id="claim of another archiver"),
+        pytest.param((CLAIMED,), ("I1",), 600, id="claim of another archiver"),
         pytest.param((FINISHED,), ("I5",), 400, id="claim no longer held"),
     ],
 )

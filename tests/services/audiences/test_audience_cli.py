@@ -65,7 +65,7 @@ def test_a_definition_from_a_file_is_kept_counted_and_listed(home: Path) -> None
     assert overlap["counts"] == {"buyers": 1, "ready-lifecycle-visitor": 1}
     assert portrait("list", "--json").stdout.count('"buyers"') == 1
     portrait("delete", "buyers")
-    portrait("delete", "buyers", code=1)
+    portrait("delete", "buyers", code=2)
 
 
 def test_a_definition_that_is_not_stored_is_counted(home: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_wrong_definition_is_one_line_and_exit_code_2(home: Path, text: str, s
         done = portrait(*command, str(home / "wrong.yaml"), code=2)
         assert said in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
-    portrait("show", "wrong", code=1)
+    portrait("show", "wrong", code=2)
 
 
 def test_a_file_that_is_not_there(home: Path) -> None:

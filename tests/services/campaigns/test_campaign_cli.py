@@ -52,8 +52,8 @@ def test_a_campaign_from_a_file_is_kept_listed_and_removed(home: Path) -> None:
     assert [each["name"] for each in last(portrait("list", "--json"))] == ["spring"]
     assert "properties" in last(portrait("schema"))
     portrait("delete", "spring")
-    portrait("delete", "spring", code=1)
-    portrait("show", "spring", code=1)
+    portrait("delete", "spring", code=2)
+    portrait("show", "spring", code=2)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_wrong_campaign_is_one_line_and_exit_code_2(home: Path, text: str, sai
     done = portrait("put", "wrong", str(home / "wrong.yaml"), code=2)
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    portrait("show", "wrong", code=1)
+    portrait("show", "wrong", code=2)
 
 
 def test_a_report_is_printed_and_written_with_its_pictures(
@@ -85,7 +85,7 @@ def test_a_report_is_printed_and_written_with_its_pictures(
     assert found["claim"] == "effect"
     assert orjson.loads((home / "out" / "report.json").read_bytes()) == found
     assert {p.name for p in (home / "out").iterdir()} == {"report.json", "arms.svg", "qini.svg"}
-    portrait("report", "nobody", code=1)
+    portrait("report", "nobody", code=2)
 
 
 def test_decisions_and_ranks_are_the_running_services(

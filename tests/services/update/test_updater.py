@@ -80,6 +80,8 @@ def test_what_ends_an_updater_is_logged(
         raise ArithmeticError
 
     monkeypatch.setattr(updater, "_round", fail)
+    # A logger that has written before keeps what it was configured with then.
+    monkeypatch.setattr("services.update.updater._log", structlog.get_logger())
     with structlog.testing.capture_logs() as lines, pytest.raises(ArithmeticError):
         updater.run()
     assert [(line["event"], line["exc_info"]) for line in lines] == [("updater_ended", True)]
