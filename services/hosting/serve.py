@@ -46,7 +46,7 @@ DRAIN_S: Final = 6.0
 _log = structlog.get_logger(__name__)
 
 
-class RayLost(Exception):  # noqa: N818 - no fault of ours, and nothing to catch
+class RayLostError(Exception):
     """A process that Ray cannot be without has ended."""
 
 
@@ -77,7 +77,7 @@ def serve(settings: Settings) -> None:
         See `serve_forever`.
     StoreUnavailableError
         If the store does not answer, or the service does not come up.
-    RayLost
+    RayLostError
         If Ray has ended; what ran on it is killed.
     """
     check(settings)
@@ -88,7 +88,7 @@ def serve(settings: Settings) -> None:
         ended = signals.wait(local_ray.vital())
         if ended is not None:
             _log.error("ray_lost", process=ended)
-            raise RayLost(f"Ray's {ended} has ended, and with it the service")
+            raise RayLostError(f"Ray's {ended} has ended, and with it the service")
         say("stopping")
 
 
@@ -195,7 +195,7 @@ def _ray(folder: Path) -> Iterator[None]:
     try:
         start_ray(folder)
         yield
-    except RayLost:
+    except RayLostError:
         local_ray.kill()
         raise
     except BaseException:
@@ -275,7 +275,7 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except RayLost as error:
+    except RayLostError as error:
         say(f"portrait: {error}")
         os._exit(LOST)  # at an orderly exit Ray would wait for what is gone
 
