@@ -1,5 +1,7 @@
 """What "now" is: the wall clock, or under ``--replay-clock`` the newest event's time."""
 
+import threading
+
 from feature_repo.events import now_ms
 
 
@@ -22,10 +24,12 @@ class ServiceClock:
     def __init__(self, *, replay: bool) -> None:
         self.replay = replay
         self._newest_ms = 0
+        self._showing = threading.Lock()  # batches are read in several threads
 
     def show(self, time_ms: int) -> None:
         """Let the clock see an event's time; without effect on the wall clock."""
-        self._newest_ms = max(self._newest_ms, time_ms)
+        with self._showing:
+            self._newest_ms = max(self._newest_ms, time_ms)
 
     def now_ms(self, at_least_ms: int = 0) -> int:
         """Return now; on the replay clock not before ``at_least_ms`` (a profile's last event)."""

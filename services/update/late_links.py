@@ -58,12 +58,14 @@ class LateLinks:
     def _fold(self, partition: int, user: str) -> None:
         work = Refolding(self._client, self._archive, self._transition, partition)
         work.begin([user])
+        wait_s = self._wait_s.pop(user, 0.5)
+        self._next_s.pop(user, None)
         if work.settle(ATTEMPTS) and work.short:
             _log.error("link_without_history", user=user, mend="put the archive's parts back")
-            self._wait_s[user] = RETRY_S
+            wait_s = RETRY_S
         elif user in unjoined(self._client, partition):
             # Not applied yet; or never, if it is a dead letter or the store lost it.
-            self._wait_s[user] = min(RETRY_S, 2 * self._wait_s.get(user, 0.5))
+            wait_s = min(RETRY_S, 2 * wait_s)
         else:
-            self._wait_s.pop(user, None)
-        self._next_s[user] = time.monotonic() + self._wait_s.get(user, 0.0)
+            return
+        self._wait_s[user], self._next_s[user] = wait_s, time.monotonic() + wait_s
