@@ -4,18 +4,26 @@
 -- ARGV: 1 seconds for which a day's ids are kept, 2 entries the log may hold, 3 '1' to write
 --       something in any case (a replica that confirms it has everything before it), then for
 --       each event its dedup key, its user, its record and '1' if that user is an anonymous id.
+--       A dedup key that begins with '~' and 31 is of a key of scope write: what others sent under
+--       the rest of it makes the event known, never the other way round.
 -- Answers for each event '+id' (new), '=id' (known), 'x' (its user is erased), '>owner' (it is
 -- to be written for the user the anonymous id belongs to) or '!entries' (refused: the log is full).
 local call, keys, argv = redis.call, KEYS, ARGV
 local names, known, answer, fresh = {}, {}, {}, {}
 local count = (#argv - 3) / 4
+local function vouched(name)
+  return string.sub(name, 1, 2) == '~\31' and string.sub(name, 3)
+end
 for n = 1, count do
   names[n] = argv[4 * n]
+end
+for n = 1, count do
+  names[#names + 1] = vouched(names[n]) or nil
 end
 for k = 4, #keys do
   if call('EXISTS', keys[k]) == 1 then
     local found = call('HMGET', keys[k], unpack(names))
-    for n = 1, count do
+    for n = 1, #names do
       if found[n] and not known[names[n]] then
         known[names[n]] = found[n]
       end
@@ -27,6 +35,7 @@ local length, bound = call('XLEN', keys[1]), tonumber(argv[2])
 for n = 1, count do
   local name, user = names[n], argv[4 * n + 1]
   local owner = argv[4 * n + 3] == '1' and call('HGET', keys[3], user)
+  known[name] = known[name] or known[vouched(name)]
   if erasing and call('SISMEMBER', keys[2], user) == 1 then
     answer[n] = 'x'
   elseif known[name] then

@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 from feature_repo.events import DEDUP_WINDOW_MS, EventRecord
+from feature_repo.joining import claimed
 
 DAY_MS: Final = 86_400_000
 _DAYS_BACK: Final = DEDUP_WINDOW_MS // DAY_MS
@@ -61,8 +62,13 @@ def seen_keys(partition: int, day: int) -> list[bytes]:
 
 
 def dedup_key(record: EventRecord) -> str:
-    """Return what makes an event known again, within its user's partition."""
-    return f"{record.source}\x1f{record.id}"
+    """Return what makes an event known again, within its user's partition.
+
+    What a key of scope ``write`` sent has ids of its own (the append script knows the mark): it is
+    a duplicate of what others sent too, and makes nothing of theirs one.
+    """
+    name = f"{record.source}\x1f{record.id}"
+    return f"~\x1f{name}" if claimed(record) else name
 
 
 def today() -> int:

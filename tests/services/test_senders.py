@@ -121,6 +121,23 @@ def test_an_event_keeps_which_key_sent_it(api: Api, user: str) -> None:
         assert post(browser, view(user, key="admin:1"))["errors"][0]["pointer"] == "/key"
 
 
+def test_a_write_key_makes_no_event_of_the_shops_a_duplicate(api: Api, user: str) -> None:
+    seen, bought = view(user, id="e", source="s"), event_of("purchase", user_id=user, id="e")
+    with api.client("write-key") as browser, api.client("server-key") as shop:
+        first = browser.post_event(seen)
+        assert first["status"] == "accepted"
+        order = shop.post_event(bought | {"source": "s"})
+        assert order["status"] == "accepted"
+        for sender, before in ((browser, first), (shop, order)):  # each its own receipt again
+            again = sender.post_event(seen if sender is browser else bought | {"source": "s"})
+            assert (again["status"], again["receipt"]) == ("duplicate", before["receipt"])
+        told = shop.post_event(view(user, id="f"))
+        repeated = browser.post_event(view(user, id="f"))
+        assert (repeated["status"], repeated["receipt"]) == ("duplicate", told["receipt"])
+        batch = [view(user, id="g"), view(user, id="g")]
+        assert browser.post_batch(batch)["duplicates"] == 1
+
+
 # --- links
 
 
