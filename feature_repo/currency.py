@@ -178,8 +178,11 @@ def note(home: Path, currency: str) -> str:
         if noted and (is_firm(noted) or not is_firm(currency)):
             return noted
         draft = home / f".{FILE}.{secrets.token_hex(8)}.tmp"
-        draft.write_text(f"{currency}\n")
-        draft.replace(path)
+        try:
+            draft.write_text(f"{currency}\n")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
     finally:
         os.close(folder)
     return currency

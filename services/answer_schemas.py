@@ -70,7 +70,7 @@ class EventsTaken(Answer):
     rejected: Count
     receipt: str | None
     errors: list[EventRefused]
-    set_aside: Annotated[
+    amounts_set_aside: Annotated[
         Count, Field(description="Events that count without amounts in another currency")
     ] = 0
 

@@ -45,6 +45,7 @@ class ShopCurrency:
         self._client = client
         self._set = settings.currency
         self._is_agreed = False  # for good: a claim is asked for again
+        self._seeking = asyncio.Lock()  # one look through an old archive, not one a request
         self.money = currency.Money(settings.currency, settings.exchange_rates)
 
     async def convert(self, records: Sequence[EventRecord], *, claims: bool) -> list[bool]:
@@ -68,18 +69,20 @@ class ShopCurrency:
 
     async def _agree(self, named: str) -> None:
         if self._set is None:
-            noted = await asyncio.to_thread(currency.known, self._home)
+            async with self._seeking:
+                noted = await asyncio.to_thread(currency.known, self._home)
             if noted is not None and (currency.is_firm(noted) or not currency.is_firm(named)):
                 named = noted
         with translated():
             agreed: str = (await self._client.eval(_AGREE, 1, KEY, named)).decode()
-        self._is_agreed = currency.is_firm(agreed)
         code = agreed.removesuffix(currency.CLAIM)
+        if not self._is_agreed:  # else another request has heard of a firm one meanwhile
+            self._is_agreed = currency.is_firm(agreed)
+            self.money = currency.Money(self._set or code, self.money.rates)
         if await asyncio.to_thread(currency.note, self._home, agreed) != agreed or (
             self._set not in (None, code)
         ):
             _log.warning("currency_differs", store=code, home=str(self._home / currency.FILE))
-        self.money = currency.Money(self._set or code, self.money.rates)
 
 
 def _named(setting: str | None, claims: bool, records: Sequence[EventRecord]) -> str | None:

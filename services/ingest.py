@@ -161,7 +161,7 @@ async def post_batch(request: Request) -> Response:
         "errors": [one.shown() for one in refused],
     }
     if any(aside):
-        reply["set_aside"] = sum(aside)
+        reply["amounts_set_aside"] = sum(aside)
     workers.READING.free(records)
     return answer(reply, 202 if not refused else 207 if stored else 422)
 

@@ -36,7 +36,7 @@ class EventsTaken(TypedDict):
     rejected: int
     receipt: str | None
     errors: list[EventRefused]
-    set_aside: NotRequired[int]
+    amounts_set_aside: NotRequired[int]
 
 
 class EventPage(TypedDict):

@@ -144,7 +144,7 @@ def test_amounts_in_another_currency_are_set_aside_and_said(client: Client, user
     assert "set_aside" not in first
     assert other["set_aside"] == "other_currency"
     batch = client.post_batch([buy("o3", "EUR", id="a"), buy("o4", "CHF", id="b")])
-    assert batch["set_aside"] == 1
+    assert batch["amounts_set_aside"] == 1
     profile = client.profile(user, after=batch["receipt"])
     assert profile["rfm"]["monetary"]["28d"] == 20
     assert profile["rfm"]["frequency"]["28d"] == 4

@@ -102,4 +102,4 @@ def test_a_browser_names_no_currency_for_good(make_api: Any) -> None:
         again = client.http.post(
             "/v1/events/batch", json=[{**order, "id": "x", "currency": "QQQ"}], headers=browser
         )
-        assert again.json()["set_aside"] == 1
+        assert again.json()["amounts_set_aside"] == 1
