@@ -27,7 +27,8 @@ def taken(path: Path, take: Callable[[str], None]) -> Iterator[None]:
 
         def listen() -> None:
             while line := listener.recv(_LONGEST):
-                take(line.decode(errors="replace").rstrip("\n"))
+                with contextlib.suppress(OSError):  # a terminal that has gone ends nothing
+                    take(line.decode(errors="replace").rstrip("\n"))
 
         thread = threading.Thread(target=listen, name=path.name, daemon=True)
         thread.start()

@@ -38,7 +38,7 @@ def supervise(settings: Settings) -> int:
             code, lasted_s = _serve_once(settings, more, signals)
             if code is None:
                 return 0
-            if attempt == 0 and code in _FAILED_STARTS:
+            if attempt == 0 and code in _FAILED_STARTS and lasted_s < STEADY_S:
                 return code  # it has said why
             if lasted_s >= STEADY_S:
                 attempt = 0

@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 
 from feature_repo.archive import Archive
+from feature_repo.errors import PortraitError, StoreUnavailableError
 from services.history.refolding import ATTEMPTS, Refolding
 from services.history.unjoined import unjoined
 from services.transition import Transition
@@ -42,30 +43,36 @@ class LateLinks:
         self._wait_s = dict[str, float]()
 
     def run(self, partition: int) -> None:
-        """Make good what is noted for a partition; what is short waits `RETRY_S`.
+        """Make good what is noted for a partition, each user by itself; what fails is put off.
 
         Raises
         ------
         StoreUnavailableError
             If the store does not answer; what is not done is still noted.
-        PortraitError
-            If a part of the archive cannot be read.
         """
         for user in unjoined(self._client, partition):
-            if time.monotonic() >= self._next_s.get(user, 0.0):
-                self._fold(partition, user)
+            if time.monotonic() < self._next_s.get(user, 0.0):
+                continue
+            longer_s = min(RETRY_S, 2 * self._wait_s.get(user, 0.5))
+            try:
+                wait_s = self._fold(partition, user, longer_s)
+            except StoreUnavailableError:
+                raise
+            except PortraitError as error:  # the histories of others may be there
+                _log.warning("late_link_failed", user=user, error=type(error).__name__)
+                wait_s = longer_s
+            if wait_s:
+                self._wait_s[user], self._next_s[user] = wait_s, time.monotonic() + wait_s
+            else:
+                self._wait_s.pop(user, None)
+                self._next_s.pop(user, None)
 
-    def _fold(self, partition: int, user: str) -> None:
+    def _fold(self, partition: int, user: str, longer_s: float) -> float:
+        """Fold a user's row anew; return how long to wait before the next try, 0 if it is done."""
         work = Refolding(self._client, self._archive, self._transition, partition)
         work.begin([user])
-        wait_s = self._wait_s.pop(user, 0.5)
-        self._next_s.pop(user, None)
         if work.settle(ATTEMPTS) and work.short:
             _log.error("link_without_history", user=user, mend="put the archive's parts back")
-            wait_s = RETRY_S
-        elif user in unjoined(self._client, partition):
-            # Not applied yet; or never, if it is a dead letter or the store lost it.
-            wait_s = min(RETRY_S, 2 * wait_s)
-        else:
-            return
-        self._wait_s[user], self._next_s[user] = wait_s, time.monotonic() + wait_s
+            return RETRY_S
+        # Not applied yet; or never, if it is a dead letter or the store lost it.
+        return longer_s if user in unjoined(self._client, partition) else 0.0

@@ -262,6 +262,8 @@ class UpdaterLoop:
                     self._archiver.run([partition])
             except (PortraitError, OSError, redis.RedisError) as error:
                 _log.warning("archive_failed", partition=partition, error=type(error).__name__)
+            except Exception:  # noqa: BLE001 - the thread goes on with the other partitions
+                _log.exception("archive_broke", partition=partition)
 
     def _join(self) -> None:
         while not self._stopping.wait(_LATE_S):
@@ -274,6 +276,8 @@ class UpdaterLoop:
                     self._late_links.run(partition)
             except (PortraitError, OSError, redis.RedisError) as error:
                 _log.warning("late_links_failed", partition=partition, error=str(error)[:200])
+            except Exception:  # noqa: BLE001 - the thread goes on with the other partitions
+                _log.exception("late_links_broke", partition=partition)
 
 
 def _counts(
