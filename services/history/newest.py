@@ -45,9 +45,13 @@ async def read_all(
     for anonymous in linked:
         if await state.first_owner(anonymous) == entity:
             found += await read_events(state, anonymous, before, type_, limit)
-    if linked:
-        found.sort(key=lambda pair: pair[0], reverse=True)
-    return found[:limit]
+    return await workers.HISTORY.run(_newest, found, limit) if linked else found[:limit]
+
+
+def _newest(
+    found: list[tuple[Position, EventRecord]], limit: int
+) -> list[tuple[Position, EventRecord]]:
+    return sorted(found, key=lambda pair: pair[0], reverse=True)[:limit]
 
 
 async def read_events(

@@ -4,18 +4,17 @@ Nobody is held up: a row is replaced only if it is still the one that the histor
 else what happened since is folded on top. Not here: who is folded again, and why.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from feature_repo.archive import Archive, LogPosition
 from feature_repo.connection import translated
-from feature_repo.events import EventRecord
 from feature_repo.live_row import LiveState
 from feature_repo.live_store import read_live, read_versions, replace_live
 from services.history.linked import LinkedHistory
 from services.history.unjoined import joined, unjoined
 from services.history.users import PartitionHistory
-from services.links import first_links, fresh_links, woven
+from services.links import Placed, first_links, fresh_links, woven
 from services.log.keys import erased_key
 from services.transition import Transition
 
@@ -48,7 +47,8 @@ class Refolding:
         self._expected: dict[str, int | None] = {}
         self._unjoined: dict[str, set[str]] = {}
         self._missing = dict[str, int]()  # events that come in, and that the live row may lack
-        self._without: dict[str, list[list[EventRecord]]] = {}  # histories that it may be of
+        self._late: dict[str, tuple[Sequence[Placed], Mapping[str, Sequence[Placed]], list[str]]]
+        self._late = {}  # its own events, those of its ids, and the ids of which it may be without
         self.rows: dict[str, LiveState] = {}
         self.done: dict[str, LiveState] = {}
         self.short: list[str] = []
@@ -85,10 +85,7 @@ class Refolding:
             self._unjoined[user] &= links.keys()
             late = sorted(self._unjoined[user] & found.keys(), key=lambda one: links[one])
             self._missing[user] = sum(len(found[anonymous]) for anonymous in late)
-            self._without[user] = [
-                woven(own[user], {a: found[a] for a in found if a not in late[kept:]})
-                for kept in range(len(late), 0, -1)
-            ]
+            self._late[user] = own[user], found, late
         return self._transition.fold({u: woven(events, theirs[u]) for u, events in own.items()})
 
     def settle(self, attempts: int) -> bool:
@@ -121,8 +118,13 @@ class Refolding:
         live = read_live(self._client, [user])[0]
         if live is None or live.version != expected:
             return False  # it has moved on: it is not replaced
-        folds = (self._transition.fold({user: events}) for events in self._without[user])
-        return all(user not in fold or fold[user].profile != live.profile for fold in folds)
+        own, found, late = self._late[user]
+        for kept in range(len(late), 0, -1):
+            known = {a: found[a] for a in found.keys() - late[kept:]}
+            fold = self._transition.fold({user: woven(own, known)})
+            if user in fold and fold[user].profile == live.profile:
+                return False
+        return True
 
     def _look(self, users: Sequence[str]) -> LogPosition:
         cursor, versions = read_versions(self._client, self._partition, users)

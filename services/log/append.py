@@ -24,6 +24,7 @@ from services.log.writer import Entry, LogWriter
 
 LAG_LIMIT: Final = 100_000
 CALL_EVENTS: Final = 250
+_YIELD_EVERY: Final = 50  # events written anew between which others get their turn
 """Events a script call takes: keeps the server's longest pause under a few ms."""
 GROUP_EVENTS: Final = 2_000
 GROUP_BYTES: Final = 8_000_000
@@ -162,7 +163,10 @@ class Appender:
         # Anonymous ids first: what is to be written for the user that one belongs to is known
         # then, and keeps its place among the user's own events.
         anonymous = [n for n, e in enumerate(entries) if e[5] and outcomes[n] is None]
-        for index, owner in (await self._in_order(anonymous, entries, outcomes)).items():
+        owners = await self._in_order(anonymous, entries, outcomes)
+        for n, (index, owner) in enumerate(owners.items()):
+            if n % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
             entries[index] = _moved(entries[index], owner)
         rest = [index for index, outcome in enumerate(outcomes) if outcome is None]
         await self._in_order(rest, entries, outcomes)
@@ -175,7 +179,9 @@ class Appender:
             dict.fromkeys((str(entries[n][4]), entries[n][2], entries[n][6]) for n in linking)
         )
         owners = dict(zip(pairs, await self._writer.link(pairs), strict=True))
-        for index in linking:
+        for n, index in enumerate(linking):
+            if n % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
             entry = entries[index]
             owner = owners[str(entry[4]), entry[2], entry[6]]
             if isinstance(owner, Exception):
