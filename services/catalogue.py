@@ -8,6 +8,7 @@ item may live on in a model's vocabulary, and must not be offered.
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ CHANGED: Final = b"portrait:catalogue:changed"
 _CHECK_S: Final = 5.0
 _PAGE: Final = 2000
 _STEP: Final = 100
+_SCANNED: Final = 500
 _JOURNAL: Final = 10_000
 _ATTEMPTS: Final = 50  # of one request: every round somebody's change is taken
 _SWAP: Final = """
@@ -93,6 +95,7 @@ class Catalogue:
         self._changed: asyncio.Queue[bytes] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._version = -1
+        self._check_at_s = 0.0
         self._journal = deque[tuple[int, str]](maxlen=_JOURNAL)
         self._written = set[str]()
         self.entries: dict[str, Entry] = {}
@@ -261,15 +264,19 @@ class Catalogue:
                 await asyncio.sleep(0.5)
 
     async def _keep_up(self) -> None:
-        version = int(await self._client.get(VERSION_KEY) or 0)
-        if version != self._version:
-            await self._load()
-            self._version = version
+        # What is announced is counted one by one: only where nothing waits can it fall short.
+        if self._changed.empty() and time.monotonic() >= self._check_at_s:
+            version = int(await self._client.get(VERSION_KEY) or 0)
+            self._check_at_s = time.monotonic() + _CHECK_S
+            if version != self._version:
+                await self._load()
+                self._version = version
         try:
             ids = orjson.loads(await asyncio.wait_for(self._changed.get(), _CHECK_S))
         except TimeoutError:
             return
         if not ids:  # a bulk load: everything may have changed
+            self._check_at_s = 0.0
             return
         self._written.clear()
         for start in range(0, len(ids), _STEP):  # between which others get their turn
@@ -321,7 +328,7 @@ class Catalogue:
     async def _scan(self, key: str) -> AsyncIterator[tuple[str, bytes]]:
         cursor = 0
         while True:
-            cursor, page = await self._client.hscan(key, cursor, count=_STEP)
+            cursor, page = await self._client.hscan(key, cursor, count=_SCANNED)
             for item_id, body in page.items():
                 yield item_id.decode(), body
             if cursor == 0:

@@ -23,6 +23,7 @@ from typing import Any, Final
 import duckdb
 import numpy as np
 
+from feature_repo import sound
 from feature_repo.archive import Archive
 from feature_repo.events import EventRecord
 
@@ -135,6 +136,9 @@ def fading(now_ms: int) -> float:
 def seed(client: Any, archive: Archive) -> int:
     """Fill sets and cells from the archive, each in one step, and return the number of items."""
     counted = from_archive(archive)
+    # The cells first: a start that is killed here fills both again.
+    for partition, cells in counted.cells.items():
+        client.set(touched_key(partition), cells)
     for key, scores in counted.scores.items():
         if not scores:
             continue
@@ -144,8 +148,6 @@ def seed(client: Any, archive: Archive) -> int:
             for start in range(0, len(items), 5000):
                 pipe.zadd(key, dict(items[start : start + 5000]))
             pipe.execute()
-    for partition, cells in counted.cells.items():
-        client.set(touched_key(partition), cells)
     for key in EVENT_KEYS:
         client.delete(key)
     return len(counted.scores[KEY])
@@ -161,26 +163,27 @@ def from_archive(archive: Archive) -> Counted:
         return Counted({key: {} for key in SETS}, {})
     with duckdb.connect() as connection:
         connection.execute("SET threads = 2")
+        sound.prepare(connection)
         connection.execute(_TOUCHED, [_MAX_DAY, _DAY_MS, CELLS, archive.glob()])
         scores = {key: _scores(connection, half_life_ms) for key, half_life_ms in SETS.items()}
         return Counted(scores, _cells(connection))
 
 
-_TOUCHED: Final = """
+_TOUCHED: Final = f"""
 CREATE TEMP TABLE touched AS
 WITH touch AS (
     SELECT "user", unnest(items).item_id AS item, epoch_ms(time) AS at_ms,
         greatest(1, least(?, at_ms // ?)) AS day,
         CASE type WHEN 'purchase' THEN 2 WHEN 'add_to_cart' THEN 1 ELSE 0 END AS level,
         left("user", 6) AS tag, (md5_number_lower("user" || item) % ?)::INTEGER AS cell
-    FROM read_parquet(?)
+    FROM ({sound.sound("read_parquet(?)")})
     WHERE type IN ('purchase', 'add_to_cart', 'view_item', 'select_item')
 ), daily AS (
     SELECT tag, cell, step, day, arg_min(item, at_ms) AS item
     FROM touch, range(3) AS steps(step) WHERE level >= step GROUP BY ALL
 )
 SELECT *, lag(day) OVER (PARTITION BY tag, cell, step ORDER BY day) AS before FROM daily
-"""
+"""  # noqa: S608 - `sound` is built from constants
 """Days on which a step was counted in a cell, for which item, and the day before it."""
 
 

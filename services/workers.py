@@ -49,7 +49,7 @@ class Workers:
     async def run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Return ``work(*args, **kwargs)``, done in one of the threads.
 
-        A caller that is cancelled takes work that waits out of the queue.
+        If the caller is cancelled, work that waits leaves the queue.
 
         Raises
         ------
@@ -95,7 +95,7 @@ def _empty(records: list[Any]) -> None:
 
 READING: Final = Workers("reading", 2, 64)
 """Bodies: inflating, parsing, checking; and answers put together."""
-CHOOSING: Final = Workers("lists", 2, 32)
+CHOOSING: Final = Workers("lists", 2, 512)
 """Long recommendations that are diverse, capped or drawn by chance."""
 ASKING: Final = Workers("questions", 2, 32, bound_s=10.0)
 """Questions to the archive's index."""

@@ -64,6 +64,7 @@ class AnalyticsCube:
 
     async def _renew(self) -> None:
         """Make the cube anew if there is another index."""
+        began_s = time.monotonic()
         try:
             index = await self._source.present()
             if self._cube is None or self._cube.index is not index:
@@ -73,6 +74,7 @@ class AnalyticsCube:
             self._failed = False
         except Exception as error:
             self._failed = True
+            self._next_s = time.monotonic() + _SPARE * max(1.0, time.monotonic() - began_s)
             if self._cube is None:
                 raise
             # Whatever it was: the older cube answers on, and health and metrics say so.

@@ -82,7 +82,8 @@ class AudienceIndex:
 
     async def _renew(self) -> None:
         """Make the index anew if what it is made of has changed."""
-        self._next_s = time.monotonic() + self._check_s
+        began_s = time.monotonic()
+        self._next_s = began_s + self._check_s
         try:
             parts = await asyncio.to_thread(self._parts)
             if self._index is None or parts != self._made_of:
@@ -98,6 +99,8 @@ class AudienceIndex:
             self.stale = False
         except Exception as error:
             self.stale = True
+            spent_s = time.monotonic() - began_s
+            self._next_s = max(self._next_s, time.monotonic() + 10 * spent_s)
             if self._index is None:
                 raise
             # Whatever it was: the older index answers on, and health and metrics say so.

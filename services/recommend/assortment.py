@@ -24,7 +24,7 @@ MAX_UNLISTED: Final = 100_000
 """Items known from events alone that are kept, beside vocabulary and catalogue."""
 ASIDE_ITEMS: Final = 5_000
 """From so many items on, a new layout is made in a thread; fewer take some milliseconds."""
-MOST_EDITS: Final = 200
+MOST_EDITS: Final = 1_000
 """Edits taken up at once; the others come with the next answers."""
 _CHUNK: Final = 2_000
 UNKNOWN_MS: Final = -1

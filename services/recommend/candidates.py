@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from services.recommend.assortment import UNKNOWN_MS, Assortment, Rows
+from services.recommend.assortment import UNKNOWN_MS, Assortment, Items, Rows
 from services.recommend.rules import DAY_MS
 from services.recommend.shopper import Shopper
 
@@ -58,7 +58,7 @@ def own_items(items: Assortment, shopper: Shopper) -> Rows:
 
 
 def sources(
-    items: Assortment,
+    items: Items,
     rows: Sequence[int],
     shopper: Shopper,
     *,

@@ -36,8 +36,8 @@ class Choosing:
         See `services.recommend.wish.Wish`.
     vectors
         Gives the embeddings of the vocabulary; None: items are alike by category and brand.
-    touches
-        Gives how often items were touched lately.
+    shoppers
+        Gives how many shoppers had to do with items lately.
     """
 
     items: Part
@@ -47,7 +47,7 @@ class Choosing:
     rules: Rules
     seed: str
     vectors: Callable[[], Floats] | None
-    touches: Callable[[list[str]], Floats]
+    shoppers: Callable[[list[str]], Floats]
 
     @property
     def long(self) -> bool:
@@ -74,5 +74,5 @@ class Choosing:
             return rows, []
         return explore(
             items, rows, self.values, rules, self.seed,
-            lambda some: self.touches([items.ids[row] for row in some]),
+            lambda some: self.shoppers([items.ids[row] for row in some]),
         )  # fmt: skip

@@ -35,8 +35,8 @@ class Popular:
         self.scores, self._trend = _scaled(popular), _scaled(trending)
         self._edits = -1
 
-    def touches(self, items: Iterable[str], now_ms: int) -> Floats:
-        """Return how often items were touched lately, faded to ``now_ms``; 0 if not popular."""
+    def shoppers(self, items: Iterable[str], now_ms: int) -> Floats:
+        """Return how many shoppers items had lately, as of ``now_ms``; 0: not popular."""
         faded = self._most * fading(now_ms)
         return np.array([self.scores.get(item, 0.0) * faded for item in items])
 

@@ -303,8 +303,8 @@ class Recommender:
         now_ms: int,
     ) -> Steps[None]:
         vectors = None if self._scorer is None else lambda: self._vectors()[0]
-        touches = partial(self._popular.touches, now_ms=now_ms)
-        choice = yield Choosing(items, values, new, wish.n, rules, wish.seed, vectors, touches)
+        shoppers = partial(self._popular.shoppers, now_ms=now_ms)
+        choice = yield Choosing(items, values, new, wish.n, rules, wish.seed, vectors, shoppers)
         assert choice is not None
         rows, chances = choice
         ranking.fill([(items.ids[row], float(values[row])) for row in rows])
@@ -316,10 +316,11 @@ class Recommender:
         why = reasons(self._items, self._popular.scores, shopper)
         rows = [self._items.row.get(entry["item_id"], -1) for entry in ranking.items]
         new, trending = self._newcomers.rows(now_ms), self._popular.trending()
+        part = Part(self._items)  # the rows as they are now, whatever is laid out meanwhile
 
         def explain() -> None:
             found = candidates.sources(
-                self._items, rows, shopper, new=new, trending=trending,
+                part, rows, shopper, new=new, trending=trending,
                 modelled=ranking.model is not None,
             )  # fmt: skip
             for entry, sources in zip(ranking.items, found, strict=True):

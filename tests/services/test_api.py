@@ -16,9 +16,9 @@ from gateway_thread import ADMIN_KEY, Api
 from stalls import running_s
 from store_nodes import wait_until
 
-from feature_repo.catalogue import patched
+from feature_repo.catalogue import Item, patched
 from feature_repo.connection import connect_async
-from services.catalogue import Catalogue
+from services.catalogue import CHANGED, Catalogue
 from services.client import Client
 from services.gateway import create_app
 from services.http import api_keys
@@ -192,6 +192,39 @@ def test_patches_that_come_at_once_are_all_kept(
     assert client.item(user)["properties"] == dict(
         zip("abcdefghijklmnopqrst", range(20), strict=True)
     )
+
+
+def test_a_batch_of_items_is_followed_without_loading_all(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, user: str
+) -> None:
+    loads = list[Catalogue]()
+    load = Catalogue._load
+
+    async def counted(self: Catalogue) -> None:
+        loads.append(self)
+        await load(self)
+
+    monkeypatch.setattr(Catalogue, "_load", counted)
+
+    async def follow() -> None:
+        store = connect_async(redis_url)
+        writer, reader = Catalogue(store), Catalogue(store)
+        async with store.pubsub() as announced:
+            await announced.subscribe(CHANGED)
+            await reader.start()
+            try:
+                await writer.put([Item(item_id=f"{user}-{n}") for n in range(1000)], 0)
+                while f"{user}-999" not in reader.entries:
+                    message = await announced.get_message(ignore_subscribe_messages=True, timeout=1)
+                    if message is not None:
+                        reader.announce(message["data"])
+                    await asyncio.sleep(0)
+            finally:
+                await reader.stop()
+        await store.aclose()
+
+    asyncio.run(follow())
+    assert len(loads) == 1  # at the start
 
 
 def test_similar_items_share_the_shelf(client: Client, user: str) -> None:

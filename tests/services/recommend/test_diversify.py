@@ -139,11 +139,11 @@ def test_propensities_of_thompson_sampling_are_the_chances_of_what_is_shown() ->
     scores = -0.3 * np.arange(float(SIZE))
     scores[4:] = -np.inf
     rules = Rules(explore=Explore(share=0.8, pool=4, by="thompson", spread=2))
-    chosen, touches = best(scores, 2), np.array([0.0, 8.0, 0.0, 3.0])
+    chosen, shoppers = best(scores, 2), np.array([0.0, 8.0, 0.0, 3.0])
     pairs, told = Counter[tuple[int, ...]](), dict[tuple[int, ...], tuple[float, float]]()
 
     def known(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        return touches[rows]
+        return shoppers[rows]
 
     rounds = 10_000
     for n in range(rounds):

@@ -168,6 +168,14 @@ def test_a_shop_of_more_pairs_than_cells_counts_the_same_sample(
     assert live == pytest.approx(counted.scores[popularity.KEY], rel=1e-9)
 
 
+def test_a_record_of_a_time_that_cannot_be_brings_no_item_to_the_top(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "events")
+    events = [_event("purchase", 1, "A", day=1_000_000), _event("purchase", 1, "B", event_id="2")]
+    archive.append("part", [(LogPosition(n + 1, 0), event) for n, event in enumerate(events)])
+    for scores in popularity.from_archive(archive).scores.values():
+        assert set(scores) == {"B"}
+
+
 def test_sets_hold_no_more_than_their_most(
     tally: Tally, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
