@@ -76,7 +76,7 @@ bench: $(BUILT) ## measure the updates and recommendations on this machine
 	@$(BIN)/portrait bench $(ARGS)
 
 lock: $(STAMP) ## write the hashes of what constraints.txt pins, for every platform (infra/lock)
-	@$(PIP) -qq uv
+	@$(PIP) -qq uv==0.13.9
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    -c constraints.txt pyproject.toml -o $(LOCK)/all.txt
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
