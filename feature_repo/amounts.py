@@ -8,7 +8,7 @@ counts as 0. Not here: what is done with them (`orders`, `snapshots`, `audiences
 from typing import Final
 
 from feature_repo.compact import MAX_MONEY_MILLI, pack_money
-from feature_repo.events import EventRecord
+from feature_repo.events.schema import EventRecord
 
 
 def line_amount(quantity: float, price: float | None, discount: float | None) -> float:
@@ -56,7 +56,7 @@ def milli(figure: str) -> str:
 
 
 EVENT_M: Final = milli(f"coalesce(value, {of_lines(LINE)}, 0::DOUBLE)")
-"""`amount` of a row of sound events (`feature_repo.sound`), in SQL."""
+"""`amount` of a row of sound events (`feature_repo.archive.valid_events`), in SQL."""
 
 IS_STATED: Final = (
     "(value IS NOT NULL "

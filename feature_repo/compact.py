@@ -7,7 +7,7 @@ strings only, so a profile's bytes are the same wherever they are made.
 
 from typing import Final
 
-from feature_repo.events import CANONICAL_TYPES
+from feature_repo.events.schema import CANONICAL_TYPES
 
 Key = int | str
 """An id as kept in a profile: canonical decimal digits as an integer, else the string."""

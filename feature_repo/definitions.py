@@ -1,7 +1,7 @@
 """All Feast objects: entities, sources, feature views and feature services.
 
 ``feast apply`` imports this file as a top-level module, so it builds its objects at import;
-it is the one file that does. What the features are is said in `feature_repo.features`.
+it is the one file that does. What the features are is said in `feature_repo.features.catalogue`.
 """
 
 import os
@@ -11,8 +11,8 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, Projec
 from feast.data_format import ParquetFormat
 from feast.types import Array, Bytes, Float64, Int64, String
 
-from feature_repo.features import USER_VIEWS, VIEWS, Feature, scalars
-from feature_repo.live_row import LIVE_VIEW, PROJECT
+from feature_repo.features.catalogue import USER_VIEWS, VIEWS, Feature, scalars
+from feature_repo.online.live_row import LIVE_VIEW, PROJECT
 
 _TYPES = {
     "int": Int64, "float": Float64, "str": String, "bytes": Bytes,

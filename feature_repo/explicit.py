@@ -15,7 +15,7 @@ from typing import Final
 from feature_repo import orders as buying
 from feature_repo import rhythm, standing
 from feature_repo.compact import Key, pack_type
-from feature_repo.events import CANONICAL_TYPES, ITEM_TYPES, EventRecord
+from feature_repo.events.schema import CANONICAL_TYPES, ITEM_TYPES, EventRecord
 from feature_repo.explicit_state import (
     MAX_ENCODED_BYTES,
     SCHEMA,
@@ -69,7 +69,7 @@ def fold(events: Iterable[EventRecord], profile: ExplicitProfile | None = None) 
 
     Examples
     --------
-    >>> from feature_repo.events import ItemRecord
+    >>> from feature_repo.events.schema import ItemRecord
     >>> view = EventRecord(
     ...     id="1", type="view_item", user="u", time_ms=0, received_ms=0, items=[ItemRecord("A")]
     ... )

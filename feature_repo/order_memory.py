@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Final
 
 from feature_repo.compact import pack_varint, unpack_varint
-from feature_repo.events import MAX_ITEMS
+from feature_repo.events.schema import MAX_ITEMS
 
 MEMORY_EVENTS: Final = 32
 MEMORY_DAYS: Final = 91

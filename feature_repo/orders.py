@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from feature_repo.amounts import amount, is_stated
 from feature_repo.compact import DAY_S, MICRO, add_money, pack_money
-from feature_repo.events import MAX_ITEMS, EventRecord, ItemRecord
+from feature_repo.events.schema import MAX_ITEMS, EventRecord, ItemRecord
 from feature_repo.id_ring import add, stored
 from feature_repo.interest import LONG_HALF_LIFE_S
 from feature_repo.order_days import add_day

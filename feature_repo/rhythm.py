@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from feature_repo.compact import DAY_S
 from feature_repo.errors import ModelMismatchError
-from feature_repo.zones import zone
+from feature_repo.events.time_zones import zone
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 

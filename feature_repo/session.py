@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from feature_repo.compact import MILLI, Key, pack_id
-from feature_repo.events import SESSION_GAP_MS, EventRecord
+from feature_repo.events.schema import SESSION_GAP_MS, EventRecord
 from feature_repo.id_ring import Row, append, delete, drop, index, stored
 from feature_repo.names import pack_name
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from feature_repo.events import EventRecord
+from feature_repo.events.schema import EventRecord
 
 MAX_PURPOSES: Final = 32
 MAX_LINKED: Final = 32

@@ -64,7 +64,7 @@ def build(args: Mapping[str, Any]) -> Any:
 
     # Ray evaluates this in each replica, so nothing of the app has to be pickled.
     def application() -> "FastAPI":
-        from services.gateway import create_app
+        from services.gateway.application import create_app
 
         return create_app(
             settings,

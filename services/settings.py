@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from feature_repo import nobody
+from feature_repo.events import placeholder_ids
 
 
 class Settings(BaseSettings):
@@ -124,7 +124,7 @@ class Settings(BaseSettings):
             "PORTRAIT_REDIS_URL": redis_url,
         }
         os.environ.update(variables)
-        os.environ[nobody.SETTING] = self.nobody_ids
+        os.environ[placeholder_ids.SETTING] = self.nobody_ids
         return variables
 
 

@@ -46,7 +46,7 @@ def test_the_table_of_bounds_is_what_the_code_says() -> None:
     for most, name in rows:
         room, _, rest = name.rpartition(".")
         if room.endswith(".ASKING"):
-            room, rest = "services.workers", f"ASKING.{rest}"
+            room, rest = "services.runtime.workers", f"ASKING.{rest}"
         found = attrgetter(rest)(import_module(room))
         shown = f"{found:,}" if isinstance(found, int) else str(found).removesuffix(".0")
         assert most == shown, name

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from services.cli import app
+from services.commands.cli import app
 from services.settings import Settings
 
 INFRA = Path(__file__).parent.parent / "infra"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.analytics.basket_pairs import GROUPS
-from feature_repo.analytics.buckets import name
+from feature_repo.analytics.calendar import name
 from feature_repo.analytics.cube import Moment
 from feature_repo.analytics.intervals import LEVEL, quantile
 from feature_repo.analytics.suppression import K

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.analytics.buckets import SQL
+from feature_repo.analytics.calendar import SQL
 from feature_repo.audiences.index import Index
 
 MOST_CATEGORIES: Final = 80

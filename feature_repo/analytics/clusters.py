@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.analytics.buckets import DAY_MS
+from feature_repo.analytics.calendar import DAY_MS
 from feature_repo.analytics.suppression import K
 from feature_repo.audiences.index import Index
 from feature_repo.errors import InvalidInputError

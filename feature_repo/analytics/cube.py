@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from feature_repo.analytics import tables
 from feature_repo.analytics.basket_pairs import BasketPairs
-from feature_repo.analytics.buckets import DAY_MS, Grain, bucket_of, start_ms
-from feature_repo.analytics.steps import Steps
+from feature_repo.analytics.calendar import DAY_MS, Grain, bucket_of, start_ms
+from feature_repo.analytics.event_sequences import Steps
+from feature_repo.analytics.interest_history import Taste
+from feature_repo.analytics.suppressed_cells import Withheld
 from feature_repo.analytics.suppression import K
-from feature_repo.analytics.taste import Taste
-from feature_repo.analytics.withheld import Withheld
 from feature_repo.audiences.index import Index
-from feature_repo.events import iso
+from feature_repo.events.schema import iso
 
 
 class Cube:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.analytics.buckets import name
+from feature_repo.analytics.calendar import name
 from feature_repo.analytics.cube import Moment
+from feature_repo.analytics.interest_history import Taste, match
 from feature_repo.analytics.intervals import LEVEL, quantile
 from feature_repo.analytics.suppression import K, few, line
-from feature_repo.analytics.taste import Taste, match
 
 
 def drift(moment: Moment, *, months: int, most: int) -> dict[str, Any]:

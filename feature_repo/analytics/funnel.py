@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from feature_repo.analytics.buckets import DAY_MS
+from feature_repo.analytics.calendar import DAY_MS
 from feature_repo.analytics.cube import Moment
 from feature_repo.analytics.intervals import share
 from feature_repo.analytics.suppression import chain
 from feature_repo.errors import InvalidQuestionError
-from feature_repo.events import iso
+from feature_repo.events.schema import iso
 
 LEAST_STEPS: Final = 2
 MOST_STEPS: Final = 8

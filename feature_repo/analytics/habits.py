@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from feature_repo.analytics.buckets import DAY_MS
+from feature_repo.analytics.calendar import DAY_MS
 from feature_repo.analytics.cube import Moment
 from feature_repo.analytics.intervals import LEVEL, quantile
 from feature_repo.analytics.suppression import few, grid
-from feature_repo.events import iso
+from feature_repo.events.schema import iso
 
 WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _SLOTS: Final = 7 * 24

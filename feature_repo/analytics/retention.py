@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from feature_repo.analytics.buckets import Grain, name
+from feature_repo.analytics.calendar import Grain, name
 from feature_repo.analytics.cube import Moment
 from feature_repo.analytics.intervals import share
 from feature_repo.analytics.suppression import complement_few, few

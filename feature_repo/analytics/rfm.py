@@ -1,6 +1,6 @@
 """The RFM grid: buyers by fifths of recency, frequency and money.
 
-Belongs here: the answer. Fifths are those of the profile view (`feature_repo.profile_rows`):
+Belongs here: the answer. Fifths are those of the profile view (`feature_repo.features.sql.profile`):
 equal values share the lower one, 5 is best.
 """
 
@@ -8,11 +8,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from feature_repo.analytics.buckets import DAY_MS
+from feature_repo.analytics.calendar import DAY_MS
 from feature_repo.analytics.cube import Moment
 from feature_repo.analytics.intervals import share
 from feature_repo.analytics.suppression import few, grid
-from feature_repo.derived import rfm_segment
+from feature_repo.profile_views.metrics import rfm_segment
 
 Figure = Literal["recency", "frequency", "monetary"]
 

@@ -7,7 +7,7 @@ statements. What runs them is `cube`'s.
 from collections.abc import Iterator
 from typing import Final, get_args
 
-from feature_repo.analytics.buckets import SQL, Grain
+from feature_repo.analytics.calendar import SQL, Grain
 
 GRAINS: Final[tuple[Grain, ...]] = get_args(Grain)
 

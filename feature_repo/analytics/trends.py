@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from feature_repo.analytics import changes
-from feature_repo.analytics.buckets import Grain, name
+from feature_repo.analytics.calendar import Grain, name
 from feature_repo.analytics.cube import Moment
 from feature_repo.analytics.intervals import growth, poisson
 from feature_repo.errors import InvalidQuestionError

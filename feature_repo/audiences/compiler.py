@@ -16,7 +16,7 @@ from feature_repo.audiences.leaves import TraitTest
 from feature_repo.audiences.sql_values import Values, joined
 from feature_repo.audiences.trait_sql import live_value, windowed
 from feature_repo.compact import DAY_S
-from feature_repo.features import USER_VIEWS
+from feature_repo.features.catalogue import USER_VIEWS
 from feature_repo.standing import spellings
 
 

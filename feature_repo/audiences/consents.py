@@ -1,7 +1,7 @@
 """What users said about consent, as rows that the index asks: by user, purpose and time.
 
 They come to what the live profile holds (`feature_repo.standing`), links included
-(`feature_repo.joining`), now and as of a moment. Not here: which of them holds (`tables`).
+(`feature_repo.user_profile.merged_history`), now and as of a moment. Not here: which of them holds (`tables`).
 """
 
 from collections import defaultdict
@@ -13,10 +13,10 @@ import msgspec
 import orjson
 import pyarrow as pa
 
-from feature_repo.archive import LogPosition
-from feature_repo.events import EventRecord
-from feature_repo.joining import Placed, ordered, overruled
+from feature_repo.archive.event_archive import LogPosition
+from feature_repo.events.schema import EventRecord
 from feature_repo.standing import MAX_PURPOSES, counted_ms, said, spellings, stated
+from feature_repo.user_profile.merged_history import Placed, ordered, overruled
 
 SCHEMA: Final = pa.schema(
     [("u", pa.int32()), ("purpose", pa.string()), ("granted", pa.bool_()), ("at_s", pa.int64()),

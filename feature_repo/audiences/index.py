@@ -16,13 +16,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo import sound
-from feature_repo.archive import SCHEMA, Archive
+from feature_repo.archive import valid_events
+from feature_repo.archive.event_archive import SCHEMA, Archive
+from feature_repo.archive.query_bounds import SpillFolder, interrupted
 from feature_repo.audiences import consents, tables
 from feature_repo.errors import PortraitError
-from feature_repo.features import USER_VIEWS
-from feature_repo.query_bounds import SpillFolder, interrupted
-from feature_repo.snapshots import schema as feature_schema
+from feature_repo.features.catalogue import USER_VIEWS
+from feature_repo.features.snapshots import schema as feature_schema
 
 THREADS: Final = 2
 
@@ -54,7 +54,7 @@ class Index:
     num_events, num_users
         What it holds.
     odd
-        Rows with a value that `feature_repo.sound` leaves out, by column; only those that are.
+        Rows with a value that `feature_repo.archive.valid_events` leaves out, by column; only those that are.
     newest_ms
         Time of the newest event, epoch milliseconds; 0 of an empty archive.
     clusters
@@ -109,7 +109,7 @@ class Index:
         Raises
         ------
         TooCostlyError
-            See `feature_repo.query_bounds`.
+            See `feature_repo.archive.query_bounds`.
         """
         with self._connection.cursor() as cursor, interrupted(cursor):
             cursor.execute("USE audience")
@@ -149,9 +149,9 @@ class Index:
             self._empty("no_events", SCHEMA)
             source = "SELECT *, 0::BIGINT AS e FROM no_events"
         run(f"CREATE VIEW stored_events AS {source}")
-        sound.prepare(self._connection)
-        self.odd = sound.count_odd(self._connection, "stored_events")
-        run(f"CREATE VIEW archive_events AS {sound.sound('stored_events')}")
+        valid_events.prepare(self._connection)
+        self.odd = valid_events.count_odd(self._connection, "stored_events")
+        run(f"CREATE VIEW archive_events AS {valid_events.sound('stored_events')}")
         run(
             'CREATE VIEW archive_lines AS SELECT "user", e, type, time, unnest(items) AS i '
             "FROM archive_events"

@@ -13,9 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 from feature_repo.audiences import plain_yaml, rules
 from feature_repo.audiences.traits import OVERDUE
 from feature_repo.audiences.values import Node
-from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidRuleError
-from feature_repo.events import pointer
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.schema import pointer
 
 MAX_DEPTH: Final = 40
 """Levels of objects and lists in a definition; a rule takes two a level."""

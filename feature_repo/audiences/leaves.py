@@ -11,7 +11,7 @@ from pydantic import field_validator as on_field
 
 from feature_repo.audiences.traits import Trait, named
 from feature_repo.audiences.values import Bounds, Duration, Finite, Moment, Node, Texts, moment_ms
-from feature_repo.event_fields import LongText
+from feature_repo.events.fields import LongText
 
 EventType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from feature_repo import derived
 from feature_repo.audiences import rules
 from feature_repo.audiences.trait_sql import windowed
 from feature_repo.audiences.traits import OVERDUE
@@ -16,6 +15,7 @@ from feature_repo.audiences.values import Bounds
 from feature_repo.compact import DAY_S, MILLI, pack_type
 from feature_repo.explicit import ExplicitProfile
 from feature_repo.order_days import window
+from feature_repo.profile_views import metrics
 from feature_repo.standing import allows
 
 
@@ -117,12 +117,12 @@ def _last_seen_days(user: User) -> float | None:
 
 
 def _overdue(user: User) -> float | None:
-    gap, recency = derived.median_gap_days(user.profile), _recency_days(user)
+    gap, recency = metrics.median_gap_days(user.profile), _recency_days(user)
     return recency / gap if gap and recency is not None else None
 
 
 def _recency_days(user: User) -> float | None:
-    return derived.recency_days(user.profile, user.now_s)
+    return metrics.recency_days(user.profile, user.now_s)
 
 
 _TRAITS: Final[dict[str, Callable[[User], Any]]] = {
@@ -133,9 +133,9 @@ _TRAITS: Final[dict[str, Callable[[User], Any]]] = {
     "identity.first_seen_days": lambda user: _days(user, user.profile.first_at),
     "identity.last_seen_days": _last_seen_days,
     "rfm.recency_days": _recency_days,
-    "habits.median_gap_days": lambda user: derived.median_gap_days(user.profile),
+    "habits.median_gap_days": lambda user: metrics.median_gap_days(user.profile),
     OVERDUE: _overdue,
-    "lifecycle.stage": lambda user: derived.lifecycle(user.profile, user.now_s)["stage"],
+    "lifecycle.stage": lambda user: metrics.lifecycle(user.profile, user.now_s)["stage"],
 }
 
 _LEAVES: Final[dict[type, Callable[[Any, User], bool]]] = {

@@ -12,7 +12,7 @@ from feature_repo.audiences import rules
 from feature_repo.audiences.leaves import EventTest
 from feature_repo.audiences.references import nodes
 from feature_repo.audiences.values import Node
-from feature_repo.events import CANONICAL_TYPES
+from feature_repo.events.schema import CANONICAL_TYPES
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from feature_repo.audiences.rules import Definition
 from feature_repo.audiences.traits import TRAITS
-from feature_repo.derived import rfm_segment
+from feature_repo.profile_views.metrics import rfm_segment
 
 PREFIX: Final = "ready-"
 LAPSE_SHARE: Final = 20

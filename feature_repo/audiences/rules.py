@@ -14,8 +14,8 @@ from pydantic import field_validator as on_field
 
 from feature_repo.audiences.leaves import EventTest, ScoreTest, SequenceTest, TraitTest
 from feature_repo.audiences.values import Node
-from feature_repo.entity import ENTITY_ID_LENGTH, partition_of
-from feature_repo.event_fields import Id
+from feature_repo.events.fields import Id
+from feature_repo.events.pseudonyms import ENTITY_ID_LENGTH, partition_of
 
 MAX_MEMBERS: Final = 10_000
 MAX_CHILDREN: Final = 50

@@ -11,12 +11,12 @@ from typing import Final
 
 from feature_repo.amounts import EVENT_M, IS_STATED, LINE, milli, of_lines
 from feature_repo.compact import DAY_S
-from feature_repo.derived import PRIOR_GAP_DAYS, PRIOR_GAPS
 from feature_repo.explicit import PASSIVE_TYPES
-from feature_repo.features import USER_VIEWS, scalars
+from feature_repo.features.catalogue import USER_VIEWS, scalars
 from feature_repo.order_memory import told_again
 from feature_repo.orders import MAX_GAPS
-from feature_repo.score import load as score_terms
+from feature_repo.profile_views.engagement_score import load as score_terms
+from feature_repo.profile_views.metrics import PRIOR_GAP_DAYS, PRIOR_GAPS
 
 _TEXTS: Final = (
     "source", "coupon", "query", "url", "device", "channel", "campaign_id", "placement", "currency",

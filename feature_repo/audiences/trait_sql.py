@@ -1,4 +1,4 @@
-"""Live traits in SQL: the same figures as `feature_repo.derived` reads from a profile.
+"""Live traits in SQL: the same figures as `feature_repo.profile_views.metrics` reads from a profile.
 
 Belongs here: one expression a trait, over a row ``x`` of ``facts``. Figures of a window of
 days are sums over ``order_days``.
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from feature_repo.audiences.traits import OVERDUE
-from feature_repo.derived import ACTIVE_GAPS, RISK_GAPS
+from feature_repo.profile_views.metrics import ACTIVE_GAPS, RISK_GAPS
 
 _DAYS: Final = "greatest(0, {now} - {at}) / 86400::DOUBLE"
 _RECENCY: Final = f"round({_DAYS.format(now='{now}', at='x.last_order_s')}, 4)"

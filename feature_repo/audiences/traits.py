@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Literal
 
-from feature_repo.features import USER_VIEWS, VIEWS
+from feature_repo.features.catalogue import USER_VIEWS, VIEWS
 
 Kind = Literal["number", "flag", "text", "texts"]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from feature_repo.event_fields import LongText, parse_time
+from feature_repo.events.fields import LongText, parse_time
 
 MAX_TEXTS: Final = 1000
 MAX_DURATION_MS: Final = 3660 * 86_400_000

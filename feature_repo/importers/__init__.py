@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from feature_repo.catalogue import write_catalogue
-from feature_repo.currency import Money, check
+from feature_repo.archive.catalogue import write_catalogue
+from feature_repo.archive.currency import Money, check
 from feature_repo.errors import InvalidSourceError
-from feature_repo.events import iso, now_ms
+from feature_repo.events.schema import iso, now_ms
 from feature_repo.importers.assemble import Made, assemble
 from feature_repo.importers.lines import FIELD_OF, clean
 from feature_repo.importers.publish import Publisher, check_rest, import_lock

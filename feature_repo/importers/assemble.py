@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from feature_repo.amounts import line_amount
-from feature_repo.events import MAX_ITEMS, ORDER_TYPES
+from feature_repo.events.schema import MAX_ITEMS, ORDER_TYPES
 from feature_repo.importers.lines import EVENT_COLUMNS, ITEM_COLUMNS
 
 _ITEM_NAMES: Final = {"item_coupon": "coupon", "item_currency": "currency"}

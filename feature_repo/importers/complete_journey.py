@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from feature_repo.catalogue import Item
+from feature_repo.archive.catalogue import Item
 from feature_repo.errors import InvalidSourceError
 from feature_repo.importers.assemble import USER_MARK, Made
 from feature_repo.importers.lines import MARK

@@ -15,8 +15,8 @@ import pandas as pd
 import pandera.errors as pandera_errors
 import pandera.pandas as pa
 
-from feature_repo.events import ITEM_TYPES, MAX_FUTURE_MS, ORDER_TYPES
-from feature_repo.nobody import is_nobody
+from feature_repo.events.placeholder_ids import is_nobody
+from feature_repo.events.schema import ITEM_TYPES, MAX_FUTURE_MS, ORDER_TYPES
 
 EARLIEST_MS: Final = 631_152_000_000
 """1990-01-01: an older event time is a misread unit or a default value, not a sale."""

@@ -22,8 +22,8 @@ from pydantic import (
 )
 
 from feature_repo.errors import InvalidSourceError
-from feature_repo.event_fields import Currency
-from feature_repo.events import problems
+from feature_repo.events.fields import Currency
+from feature_repo.events.schema import problems
 
 EventType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Column = Annotated[str, StringConstraints(min_length=1)]

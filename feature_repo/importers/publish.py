@@ -19,13 +19,13 @@ import duckdb
 import orjson
 from pydantic import ValidationError
 
-from feature_repo import currency
-from feature_repo.archive import Archive, LogPosition
-from feature_repo.catalogue import Item, completed, load_catalogue
-from feature_repo.currency import Money
-from feature_repo.entity import Tenant
+from feature_repo.archive import currency
+from feature_repo.archive.catalogue import Item, completed, load_catalogue
+from feature_repo.archive.currency import Money
+from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.errors import InvalidSourceError
-from feature_repo.events import (
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.schema import (
     MAX_EVENT_BYTES,
     MAX_FUTURE_MS,
     Event,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from feature_repo.catalogue import Item
+from feature_repo.archive.catalogue import Item
 from feature_repo.importers.assemble import USER_MARK, Made
 from feature_repo.importers.rows import Refused
 

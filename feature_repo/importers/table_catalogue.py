@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from feature_repo.catalogue import Item, completed
+from feature_repo.archive.catalogue import Item, completed
 from feature_repo.importers.lines import MARK
 from feature_repo.importers.mapping import Mapping
 

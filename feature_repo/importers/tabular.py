@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from feature_repo.errors import InvalidSourceError
-from feature_repo.events import ORDER_TYPES
+from feature_repo.events.schema import ORDER_TYPES
 from feature_repo.importers.arrow_rows import read_parquet
 from feature_repo.importers.assemble import GROUP_MARK, USER_MARK
 from feature_repo.importers.cells import Texts, flags, ids, numbers, texts

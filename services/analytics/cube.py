@@ -11,7 +11,7 @@ import structlog
 
 from feature_repo.analytics.cube import Cube
 from services.audiences.index import AudienceIndex
-from services.tasks import end
+from services.runtime.tasks import end
 
 _SPARE: Final = 10
 """A cube is made anew at most a tenth of the time."""

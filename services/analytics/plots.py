@@ -5,7 +5,7 @@ Hidden figures are shown as hidden (grey), never as nought. Colours are those of
 
 from typing import Any, Final
 
-from services.plots import ACCENT, OURS, PEER, WEEKDAYS, svg
+from services.runtime.plots import ACCENT, OURS, PEER, WEEKDAYS, svg
 
 HIDDEN: Final = "#e3e6ea"
 _SHORT: Final = 34

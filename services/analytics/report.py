@@ -11,9 +11,8 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from feature_repo import sound
 from feature_repo.analytics.affinities import affinities
-from feature_repo.analytics.buckets import DAY_MS
+from feature_repo.analytics.calendar import DAY_MS
 from feature_repo.analytics.cube import Cube, Moment
 from feature_repo.analytics.drift import drift
 from feature_repo.analytics.funnel import LEAST_STEPS, funnel
@@ -21,6 +20,7 @@ from feature_repo.analytics.habits import habits
 from feature_repo.analytics.retention import retention
 from feature_repo.analytics.rfm import rfm
 from feature_repo.analytics.trends import trends
+from feature_repo.archive import valid_events
 from feature_repo.audiences.index import Index
 from services.analytics import plots, tables
 
@@ -83,7 +83,7 @@ def write(
         head = moment.head(0)
         lede = f"{index.num_events:,} events of {index.num_users:,} users, as of {head['as_of']}."
         if index.odd:
-            lede += f" Counted without what is odd in them: {sound.said(index.odd)}."
+            lede += f" Counted without what is odd in them: {valid_events.said(index.odd)}."
     template = Template((Path(__file__).parent / PAGE).read_text())
     (out / PAGE).write_text(template.substitute(lede=html.escape(lede), parts="".join(sections)))
     return {

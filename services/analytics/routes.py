@@ -13,15 +13,15 @@ from feature_repo.analytics import habits as hours
 from feature_repo.analytics import retention as cohorts
 from feature_repo.analytics import rfm as fifths
 from feature_repo.analytics import trends as demand
-from feature_repo.analytics.buckets import Grain
+from feature_repo.analytics.calendar import Grain
 from feature_repo.analytics.cube import Moment
 from feature_repo.audiences.values import duration_ms
 from feature_repo.errors import InvalidQuestionError
-from services import workers
 from services.analytics import schemas as said
-from services.answers import answer, gateway
 from services.audiences.requests import moment_of
+from services.gateway.answers import answer, gateway
 from services.http import scopes
+from services.runtime import workers
 
 router = scopes.router("server", "analytics", "/v1/analytics")
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from services.answer_schemas import Answer, Count, said
 from services.audiences.schemas import AskedOf
-from services.profile_schemas import EXAMPLE_TIME
+from services.http.answer_schemas import Answer, Count, said
+from services.http.profile_schemas import EXAMPLE_TIME
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from services.spreadsheet import write_rows
+from services.runtime.spreadsheet import write_rows
 
 Row = dict[str, Any]
 

@@ -14,7 +14,7 @@ from feature_repo.audiences.index import Index
 from feature_repo.audiences.plan import plan
 from feature_repo.audiences.rules import Definition
 from feature_repo.errors import InvalidInputError, NotFoundError
-from feature_repo.events import iso
+from feature_repo.events.schema import iso
 
 MAX_PAGE: Final = 10_000
 MAX_OVERLAP: Final = 10

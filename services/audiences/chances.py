@@ -1,7 +1,7 @@
 """What the model says of every user, put down for audiences: the scores of `ScoreTest`.
 
 Belongs here: reading all live rows once and writing one file. The chances themselves are
-`training.scoring`'s; how audiences read the file is `feature_repo.audiences.index`'s.
+`training.scoring.scorer`'s; how audiences read the file is `feature_repo.audiences.index`'s.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,15 +11,15 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from feature_repo.archive import Archive, write_part
+from feature_repo.archive.event_archive import Archive, write_part
 from feature_repo.audiences.index import CHANCES
-from feature_repo.connection import connect as connect_store
-from feature_repo.connection import translated
 from feature_repo.errors import NotFoundError
-from feature_repo.live_row import FIELDS, parse_live, row_key
-from services.models import load_model
+from feature_repo.online.connection import connect as connect_store
+from feature_repo.online.connection import translated
+from feature_repo.online.live_row import FIELDS, parse_live, row_key
+from services.models.loaded import load_model
+from services.models.user_features import UserFeatures
 from services.settings import Settings
-from services.user_features import UserFeatures
 
 CHUNK_USERS: Final = 500
 _SERVICE: Final = "ranking_v1"
@@ -52,7 +52,7 @@ def refresh_chances(settings: Settings, url: str, *, now_ms: int, tell: Tell) ->
     model = load_model(settings)
     if model is None:
         raise NotFoundError(f"no model below {settings.home / 'models'}: run `portrait train`")
-    from training.scoring import Scorer
+    from training.scoring.scorer import Scorer
 
     scorer, users = Scorer(model), _users(settings.home)
     features = UserFeatures()

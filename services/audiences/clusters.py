@@ -14,15 +14,15 @@ import orjson
 import pyarrow as pa
 
 from feature_repo.analytics.clusters import Portrait, describe, group
-from feature_repo.archive import write_part
+from feature_repo.archive.event_archive import write_part
 from feature_repo.audiences.index import CLUSTERS, WORDS, Index
-from feature_repo.connection import connect as connect_store
-from feature_repo.connection import translated
 from feature_repo.errors import NotFoundError
-from feature_repo.live_row import FIELDS, parse_live, row_key
-from services.models import load_model
+from feature_repo.online.connection import connect as connect_store
+from feature_repo.online.connection import translated
+from feature_repo.online.live_row import FIELDS, parse_live, row_key
+from services.models.loaded import load_model
+from services.models.user_features import UserFeatures
 from services.settings import Settings
-from services.user_features import UserFeatures
 
 CHUNK_USERS: Final = 500
 _SERVICE: Final = "ranking_v1"
@@ -62,7 +62,7 @@ def refresh_clusters(
     model = load_model(settings)
     if model is None:
         raise NotFoundError(f"no model below {settings.home / 'models'}: run `portrait train`")
-    from training.scoring import Scorer
+    from training.scoring.scorer import Scorer
 
     scorer, features = Scorer(model), UserFeatures()
     features.open()

@@ -14,9 +14,9 @@ from feature_repo.audiences import language
 from feature_repo.audiences.ready import PREFIX, ready
 from feature_repo.audiences.references import check_references, references
 from feature_repo.audiences.rules import Definition
-from feature_repo.entity import Tenant
 from feature_repo.errors import ConflictError, InvalidRuleError, NotFoundError
-from services import workers
+from feature_repo.events.pseudonyms import Tenant
+from services.runtime import workers
 
 KEY: Final = "portrait:audiences"
 MAX_AUDIENCES: Final = 1000

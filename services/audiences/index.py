@@ -10,10 +10,10 @@ from typing import Final
 
 import structlog
 
-from feature_repo.archive import Archive
+from feature_repo.archive.event_archive import Archive
 from feature_repo.audiences.index import Index
-from feature_repo.features import USER_VIEWS
-from services.tasks import end
+from feature_repo.features.catalogue import USER_VIEWS
+from services.runtime.tasks import end
 
 CHECK_S: Final = 10.0
 """The archive is looked at for new parts so often at most, and less often where an index takes

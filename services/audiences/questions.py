@@ -9,18 +9,18 @@ from starlette.responses import Response, StreamingResponse
 
 from feature_repo.audiences import language
 from feature_repo.audiences.rules import Definition
-from feature_repo.entity import ENTITY_ID_LENGTH
-from services import workers
-from services.answers import answer, gateway
+from feature_repo.events.pseudonyms import ENTITY_ID_LENGTH
 from services.audiences import schemas as said
 from services.audiences.answers import MAX_PAGE, Answers
 from services.audiences.definitions import check
 from services.audiences.requests import AsOf, Name, all_known, moment_of, read_document
 from services.audiences.stream import STREAM_ID, newest, stream
+from services.gateway.answers import answer, gateway
+from services.gateway.state import GatewayState
 from services.http import scopes
 from services.http.problems import ProblemError
-from services.spreadsheet import write_rows
-from services.state import GatewayState
+from services.runtime import workers
+from services.runtime.spreadsheet import write_rows
 
 router = scopes.router("server", "audiences", "/v1/audiences")
 

@@ -10,11 +10,11 @@ from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import Definition
 from feature_repo.audiences.values import moment_ms
 from feature_repo.errors import InvalidRuleError
-from services import workers
 from services.audiences.definitions import Audience
+from services.gateway.state import GatewayState
 from services.http import body
 from services.http.problems import ProblemError
-from services.state import GatewayState
+from services.runtime import workers
 
 MAX_BYTES: Final = 2 * 1000 * 1000
 """Of a definition as JSON; as YAML `feature_repo.audiences.plain_yaml.MAX_BYTES`."""

@@ -11,14 +11,14 @@ from feature_repo.audiences.plan import plan
 from feature_repo.audiences.rules import Definition
 from feature_repo.audiences.traits import TRAITS
 from feature_repo.errors import InvalidRuleError
-from feature_repo.events import iso
-from services import workers
-from services.answers import answer, gateway
+from feature_repo.events.schema import iso
 from services.audiences import schemas as said
 from services.audiences.definitions import Audience
 from services.audiences.requests import Name, all_known, named, read_document
+from services.gateway.answers import answer, gateway
+from services.gateway.state import GatewayState
 from services.http import scopes
-from services.state import GatewayState
+from services.runtime import workers
 
 router = scopes.router("server", "audiences", "/v1/audiences")
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from services.answer_schemas import Answer, Count, said
-from services.profile_schemas import EXAMPLE_TIME
+from services.http.answer_schemas import Answer, Count, said
+from services.http.profile_schemas import EXAMPLE_TIME
 
 ENTITY: Final = "{p014}mfzwizltoq2gk3tbnzxxezltfo"
 RULE: Final = {"event": {"type": "purchase", "count": {"gte": 3}, "within": "28d"}}

@@ -13,7 +13,7 @@ import orjson
 import redis
 from redis.exceptions import RedisClusterException
 
-from feature_repo.events import iso
+from feature_repo.events.schema import iso
 from services.audiences.watch import CHANGES
 
 STREAM_ID: Final = re.compile(r"\d{1,20}-\d{1,20}")

@@ -20,10 +20,10 @@ from feature_repo.audiences.live import User, is_member
 from feature_repo.audiences.plan import plan
 from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import Definition
-from feature_repo.cluster import node_of
-from feature_repo.live_row import LiveState
+from feature_repo.online.cluster import node_of
+from feature_repo.online.live_row import LiveState
 from services.audiences.definitions import KEY, VERSION, decode_all
-from services.patience import Patience
+from services.runtime.backoff import Patience
 
 CHANGES: Final = "portrait:audiences:changes"
 MAX_CHANGES: Final = 100_000

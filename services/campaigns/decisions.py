@@ -3,29 +3,29 @@
 The order of steps makes a decision safe to repeat: what was decided is kept in one step that
 also spends (`ledger`), then its events are appended under ids that follow from the
 decision, then it is marked as logged. Whoever repeats a decision that was cut off in between
-completes it. Belongs here: those steps. The reasons are `feature_repo.campaigns.decision`'s.
+completes it. Belongs here: those steps. The reasons are `services.campaigns.decision`'s.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 from feature_repo.audiences.live import User
-from feature_repo.campaigns import decision
-from feature_repo.campaigns.decision import Facts
-from feature_repo.entity import partition_of
 from feature_repo.errors import ConflictError
-from feature_repo.events import iso
-from feature_repo.live_row import LiveState
+from feature_repo.events.pseudonyms import partition_of
+from feature_repo.events.schema import iso
+from feature_repo.online.live_row import LiveState
+from services.campaigns import decision
+from services.campaigns.decision import Facts
 from services.campaigns.definitions import Stored
 from services.campaigns.events import Asked, body_of, records
 from services.campaigns.ledger import Settled, Spent, Wanted
 from services.campaigns.scores import score_of
-from services.history.newest import last_tz
+from services.event_log.keys import erased_key
+from services.gateway.ingest import ERASED
+from services.gateway.state import GatewayState
+from services.history.recent_events import last_tz
 from services.http.problems import ProblemError
-from services.ingest import ERASED
-from services.log.keys import erased_key
-from services.recommend.asked import SERVICE
-from services.state import GatewayState
+from services.recommend.request import SERVICE
 
 
 @dataclass(frozen=True, slots=True)

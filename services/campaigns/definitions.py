@@ -1,7 +1,7 @@
 """Campaigns as the store keeps them: one hash, changed one at a time.
 
 Belongs here: reading and changing definitions. What a campaign has decided and spent is
-`ledger`'s; what its parts mean `feature_repo.campaigns`'.
+`ledger`'s; what its parts mean `services.campaigns`'.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import orjson
 
-from feature_repo.campaigns import language
-from feature_repo.campaigns.campaign import Campaign
 from feature_repo.errors import ConflictError, InvalidRuleError, NotFoundError
+from services.campaigns import language
+from services.campaigns.campaign import Campaign
 from services.campaigns.keys import CAMPAIGNS, state_key
 
 MAX_CAMPAIGNS: Final = 1000

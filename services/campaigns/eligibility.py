@@ -16,14 +16,14 @@ from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import AnyOf, Definition
 from feature_repo.errors import ConflictError
 from feature_repo.standing import allows
-from services import workers
 from services.audiences.definitions import KEY, VERSION, Definitions
 from services.audiences.index import AudienceIndex
+from services.runtime import workers
 
 
 @dataclass(frozen=True, slots=True)
 class Eligible:
-    """What a campaign's audience says of a user; see `feature_repo.campaigns.decision.Facts`."""
+    """What a campaign's audience says of a user; see `services.campaigns.decision.Facts`."""
 
     consented: bool
     member: bool

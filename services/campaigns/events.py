@@ -7,8 +7,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
-from feature_repo.campaigns.decision import Draft, Facts
-from feature_repo.events import EventRecord
+from feature_repo.events.schema import EventRecord
+from services.campaigns.decision import Draft, Facts
 from services.campaigns.definitions import Stored
 
 TYPE: Final = "campaign_decision"

@@ -3,7 +3,7 @@
 One script looks for the same decision made before, counts the user's messages against the caps,
 the campaign's against its budget, spends and keeps the decision. So parallel decisions never
 exceed either, and a killed gateway leaves a decision made or not made, never half. Belongs here:
-that step and what it keeps. Why a decision comes out so is `feature_repo.campaigns`' to say.
+that step and what it keeps. Why a decision comes out so is `services.campaigns`' to say.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from typing import Any, Final
 import orjson
 from redis.exceptions import NoScriptError
 
-from feature_repo.campaigns.campaign import MAX_CAP_DAYS, Campaign, Cap
-from feature_repo.script import Script
+from feature_repo.online.lua import Script
+from services.campaigns.campaign import MAX_CAP_DAYS, Campaign, Cap
 from services.campaigns.keys import decisions_key, sent_key, state_key
 
 KEPT_DAYS: Final = 400

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.plots import ACCENT, OURS, PEER, _figure, svg
+from services.runtime.plots import ACCENT, OURS, PEER, _figure, svg
 
 
 def arms(report: Mapping[str, Any]) -> str:
@@ -48,7 +48,7 @@ def qini(share: Sequence[float], gain: Sequence[float]) -> str:
     Parameters
     ----------
     share, gain
-        See `training.uplift_metrics.UpliftCurve`.
+        See `training.evaluation.uplift_metrics.UpliftCurve`.
     """
     figure, axes = _figure(4.8, 3.4)
     axes.plot([0, 1], [0, gain[-1]], color=PEER, lw=1, label="random order")

@@ -6,12 +6,12 @@ Belongs here: that number. The order itself is `scores`'.
 import math
 from typing import Any
 
-from feature_repo.campaigns.campaign import Campaign
-from feature_repo.events import iso
+from feature_repo.events.schema import iso
+from services.campaigns.campaign import Campaign
 from services.campaigns.definitions import Stored
 from services.campaigns.ledger import Spent, budget_u, cost_u
 from services.campaigns.scores import Ranked
-from services.state import GatewayState
+from services.gateway.state import GatewayState
 
 
 def most_chosen(campaign: Campaign, spent: Spent, scored: int) -> int:
@@ -21,7 +21,7 @@ def most_chosen(campaign: Campaign, spent: Spent, scored: int) -> int:
 
     Examples
     --------
-    >>> from feature_repo.campaigns.language import read
+    >>> from services.campaigns.language import read
     >>> spring = read({
     ...     "audience": "a", "offer": {"id": "o", "cost": 0.5}, "channel": "email", "top": 50,
     ...     "window": {"from": "2026-01-01", "until": "2026-02-01"}, "budget": {"amount": 9},

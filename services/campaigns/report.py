@@ -3,7 +3,7 @@
 Users are compared by the arm they were assigned to, whatever came of it (intention to treat).
 Where nothing was assigned at random the figures are an association, and the report says so in
 these words. Belongs here: conclusions. The users are `sample`'s, the statistics
-`training.experiment`'s and `training.uplift_metrics`'.
+`training.evaluation.experiment`'s and `training.evaluation.uplift_metrics`'.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ import numpy as np
 from feature_repo.audiences.index import Index
 from feature_repo.audiences.values import duration_ms
 from feature_repo.errors import InvalidInputError
-from feature_repo.events import iso
+from feature_repo.events.schema import iso
 from services.campaigns.definitions import Stored
 from services.campaigns.sample import Doubles, Flags, Sample, sample
-from training.experiment import ROUNDS, SRM_P, Difference, compare, sample_ratio
-from training.uplift_metrics import auuc, qini, qini_curve
+from training.evaluation.experiment import ROUNDS, SRM_P, Difference, compare, sample_ratio
+from training.evaluation.uplift_metrics import auuc, qini, qini_curve
 
 EFFECT: Final = "effect"
 ASSOCIATION: Final = "association, not effect"

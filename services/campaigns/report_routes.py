@@ -5,15 +5,15 @@ from typing import Any, Literal
 from fastapi import Request
 from starlette.responses import Response
 
-from services import workers
-from services.answers import answer, gateway
 from services.campaigns import plots
 from services.campaigns import schemas as said
 from services.campaigns.report import report
 from services.campaigns.requests import Name
+from services.gateway.answers import answer, gateway
+from services.gateway.state import GatewayState
 from services.http import scopes
 from services.http.problems import ProblemError
-from services.state import GatewayState
+from services.runtime import workers
 
 router = scopes.router("server", "campaigns", "/v1/campaigns")
 

@@ -7,14 +7,14 @@ from fastapi import Path, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from feature_repo.audiences.language import check_name
-from feature_repo.campaigns import language
-from feature_repo.campaigns.campaign import Campaign
 from feature_repo.errors import InvalidRuleError
-from feature_repo.event_fields import Person, check_tz, parse_time
-from feature_repo.events import DEDUP_WINDOW_MS, MAX_FUTURE_MS
+from feature_repo.events.fields import Person, check_tz, parse_time
+from feature_repo.events.schema import DEDUP_WINDOW_MS, MAX_FUTURE_MS
 from services.audiences.requests import read_document
+from services.campaigns import language
+from services.campaigns.campaign import Campaign
+from services.gateway.state import GatewayState
 from services.http.problems import ProblemError
-from services.state import GatewayState
 
 MAX_PAGE: Final = 1000
 

@@ -5,10 +5,8 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from feature_repo.campaigns import language
-from feature_repo.events import MAX_EVENT_BYTES, iso
-from services import workers
-from services.answers import answer, gateway
+from feature_repo.events.schema import MAX_EVENT_BYTES, iso
+from services.campaigns import language
 from services.campaigns import schemas as said
 from services.campaigns.decisions import decide
 from services.campaigns.definitions import Stored
@@ -23,9 +21,11 @@ from services.campaigns.requests import (
     read_campaign,
 )
 from services.campaigns.scores import ranked
+from services.gateway.answers import answer, gateway
+from services.gateway.state import GatewayState
 from services.http import body, scopes
 from services.http.openapi import DECIDE_EXAMPLE, body_of
-from services.state import GatewayState
+from services.runtime import workers
 
 router = scopes.router("server", "campaigns", "/v1/campaigns")
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from feature_repo.audiences.index import Index
 from feature_repo.audiences.values import duration_ms
-from feature_repo.campaigns.assignment import held_out
+from services.campaigns.assignment import held_out
 from services.campaigns.definitions import Stored
 from services.campaigns.events import MADE, SOURCE, TYPE
 

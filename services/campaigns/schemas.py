@@ -4,7 +4,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from feature_repo.campaigns.campaign import (
+from services.audiences.schemas import ENTITY
+from services.campaigns.campaign import (
     Budget,
     Cap,
     Control,
@@ -14,9 +15,8 @@ from feature_repo.campaigns.campaign import (
     RankBy,
     Window,
 )
-from services.answer_schemas import Answer, Count, Rank, said
-from services.audiences.schemas import ENTITY
-from services.profile_schemas import EXAMPLE_TIME
+from services.http.answer_schemas import Answer, Count, Rank, said
+from services.http.profile_schemas import EXAMPLE_TIME
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Arm = Literal["treated", "control", "none"]

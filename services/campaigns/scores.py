@@ -12,13 +12,13 @@ from typing import Any
 from feature_repo.audiences.compiler import compile_definition
 from feature_repo.audiences.index import Index
 from feature_repo.audiences.rules import Definition
-from feature_repo.campaigns.assignment import random_score
-from feature_repo.live_row import LiveState
-from services import workers
+from feature_repo.online.live_row import LiveState
 from services.audiences.requests import all_known
+from services.campaigns.assignment import random_score
 from services.campaigns.definitions import Stored
+from services.gateway.state import GatewayState
 from services.http.problems import ProblemError
-from services.state import GatewayState
+from services.runtime import workers
 
 _ONE = "SELECT value FROM scores JOIN users USING (u) WHERE entity = $entity AND name = $name"
 _ANY = "SELECT 1 FROM scores WHERE name = $name AND value IS NOT NULL LIMIT 1"

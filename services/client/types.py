@@ -1,6 +1,6 @@
 """What the client returns: the answers of the HTTP API as typed dictionaries.
 
-The same names as in `services.answer_schemas`, which describes them to others; a test holds
+The same names as in `services.http.answer_schemas`, which describes them to others; a test holds
 the two together. Profiles stay plain dictionaries: their members depend on the view.
 """
 

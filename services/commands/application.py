@@ -2,7 +2,7 @@
 
 Expected failures become one line on stderr: exit code 2 when the caller can mend it, 1
 when the store or a model is at fault, 130 after Ctrl-C. JSON, where a command offers it,
-is the last line on stdout. What is not expected here, `services.cli` turns into a line.
+is the last line on stdout. What is not expected here, `services.commands.cli` turns into a line.
 """
 
 import errno

@@ -13,10 +13,10 @@ import typer
 from rich.table import Table
 
 from feature_repo.errors import InvalidInputError, NotFoundError
-from feature_repo.events import now_ms
+from feature_repo.events.schema import now_ms
 from services.commands.application import Home, Json, app, moment, print_json, settings_with
-from services.progress import console, step
-from services.spreadsheet import write_rows
+from services.runtime.progress import console, step
+from services.runtime.spreadsheet import write_rows
 
 audience = typer.Typer(
     no_args_is_help=True,
@@ -201,7 +201,7 @@ def score(as_of: AsOf = None, home: Home = None, json: Json = False) -> None:
     Example: `portrait audience score`
     """
     from services.audiences.chances import refresh_chances
-    from services.workflow import stores
+    from services.hosting.workflow import stores
 
     settings = settings_with(home=home)
     at_ms = now_ms() if as_of is None else round(moment(as_of).timestamp() * 1000)
@@ -221,7 +221,7 @@ def cluster(as_of: AsOf = None, home: Home = None, json: Json = False) -> None:
     from dataclasses import asdict
 
     from services.audiences.clusters import refresh_clusters
-    from services.workflow import stores
+    from services.hosting.workflow import stores
 
     settings = settings_with(home=home)
     at_ms = now_ms() if as_of is None else round(moment(as_of).timestamp() * 1000)
@@ -256,14 +256,14 @@ def _text(file: Path) -> str:
 
 
 def _tenant(settings: Any) -> Any:
-    from feature_repo.entity import Tenant
+    from feature_repo.events.pseudonyms import Tenant
 
     return Tenant.load(settings.home, settings.partitions)
 
 
 def _stored(home: Path | None, act: Callable[[Any], Awaitable[_T]]) -> _T:
     """Do something with the stored definitions."""
-    from feature_repo.connection import connect_async, translated
+    from feature_repo.online.connection import connect_async, translated
     from services.audiences.definitions import Definitions
     from services.hosting.embedded import connect
 

@@ -12,10 +12,10 @@ import typer
 from rich.table import Table
 
 from feature_repo.errors import InvalidInputError, InvalidRuleError
-from feature_repo.events import now_ms
+from feature_repo.events.schema import now_ms
 from services.commands.application import Home, Json, app, print_json, settings_with
 from services.commands.audience import _text
-from services.progress import console, step
+from services.runtime.progress import console, step
 
 campaign = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +40,7 @@ def put(
     Example: `portrait campaign put spring spring.yaml`
     """
     from feature_repo.audiences.language import check_name, parse_yaml
-    from feature_repo.campaigns import language
+    from services.campaigns import language
 
     check_name(name)
     read = language.read(parse_yaml(_text(file)))
@@ -78,7 +78,7 @@ def show(name: Name, home: Home = None) -> None:
 
     Example: `portrait campaign show spring`
     """
-    from feature_repo.campaigns import language
+    from services.campaigns import language
 
     stored = _campaigns(home, lambda kept: kept.get(name))
     print_json({"name": name, **language.shown(stored.campaign)})
@@ -171,7 +171,7 @@ def schema() -> None:
 
     Example: `portrait campaign schema > campaign.schema.json`
     """
-    from feature_repo.campaigns import language
+    from services.campaigns import language
 
     print_json(language.schema())
 
@@ -209,7 +209,7 @@ def _campaigns(home: Path | None, act: Any) -> Any:
     """Do something with the stored campaigns."""
     import asyncio
 
-    from feature_repo.connection import connect_async, translated
+    from feature_repo.online.connection import connect_async, translated
     from services.campaigns.definitions import Campaigns
     from services.hosting.embedded import connect
 

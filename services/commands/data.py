@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidInputError
+from feature_repo.events.pseudonyms import Tenant
 from services.commands.application import Home, Json, app, moment, print_json, settings_with
-from services.progress import console, step
+from services.runtime.progress import console, step
 
 
 @app.command("import")
@@ -32,7 +32,7 @@ def import_(
     `portrait import file shop.parquet --mapping shop.yaml`
     """
     from feature_repo import importers
-    from feature_repo.currency import Money
+    from feature_repo.archive.currency import Money
 
     settings = settings_with(home=home)
     with step(f"import {source}") as tell:
@@ -103,7 +103,7 @@ def apply(home: Home = None) -> None:
 
     Example: `portrait apply`
     """
-    from services.workflow import stores
+    from services.hosting.workflow import stores
 
     with step("apply feature definitions"), stores(settings_with(home=home)):
         pass
@@ -119,8 +119,8 @@ def dataset(
 
     Example: `portrait dataset --as-of 2017-12-18 --out train.parquet`
     """
-    from services.workflow import build_features, stores
-    from training import dataset as training_dataset
+    from services.hosting.workflow import build_features, stores
+    from training.history import dataset as training_dataset
 
     settings, end = settings_with(home=home), moment(as_of)
     with stores(settings):
@@ -146,7 +146,7 @@ def train(
 
     Examples: `portrait train --cut-off 2017-12-18` · `portrait train --resume`
     """
-    from services.workflow import train_model
+    from services.hosting.workflow import train_model
 
     settings = settings_with(home=home)
     with step(f"train {recipe}") as tell:
@@ -173,7 +173,7 @@ def evaluate(
 
     Example: `portrait evaluate --since 2017-12-18 --json`
     """
-    from services.workflow import evaluate_model, metrics_table
+    from services.hosting.workflow import evaluate_model, metrics_table
 
     settings = settings_with(home=home, model=model)
     with step("evaluate") as tell:
@@ -199,7 +199,7 @@ def materialize(
 
     Example: `portrait materialize --until 2017-12-18`
     """
-    from services.workflow import materialize_views
+    from services.hosting.workflow import materialize_views
 
     settings = settings_with(home=home)
     with step("materialize") as tell:

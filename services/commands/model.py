@@ -11,7 +11,7 @@ from rich.table import Table
 from feature_repo.errors import InvalidInputError
 from services.commands.application import Json, app, print_json
 from services.commands.targeting import TARGETING, compare_targeting, keep, refuse_others
-from services.progress import console, step
+from services.runtime.progress import console, step
 
 
 class Study(StrEnum):
@@ -24,7 +24,7 @@ class Study(StrEnum):
 
 
 class Schedule(StrEnum):
-    """How a study's networks are fitted: `training.compare.own.SCHEDULES`."""
+    """How a study's networks are fitted: `training.lab.comparison.portrait_model.SCHEDULES`."""
 
     short = "short"
     long = "long"
@@ -117,11 +117,11 @@ def compare(
         return
     if dataset == "categories":
         dataset, study = "completejourney", Study.category
-    from training.compare import datasets, page
-    from training.compare.run import compare as run
-    from training.compare.study import Study as Setup
-    from training.compare.tuning import PEERS
-    from training.devices import one_thread
+    from training.lab.comparison import datasets, page
+    from training.lab.comparison.run import compare as run
+    from training.lab.comparison.tuning import PEERS
+    from training.lab.studies.study import Study as Setup
+    from training.network.devices import one_thread
 
     chosen = (
         None if models is None else [name.strip() for name in models.split(",") if name.strip()]
@@ -149,7 +149,7 @@ def compare(
 
 
 def _study(study: Study) -> Callable[..., dict[str, Any]]:
-    from training.compare import ablation, category, freshness, updating
+    from training.lab.studies import ablation, category, freshness, updating
 
     return {
         Study.ablation: ablation.ablate,
@@ -160,7 +160,7 @@ def _study(study: Study) -> Callable[..., dict[str, Any]]:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    from training.metrics import NAMES
+    from training.evaluation.metrics import NAMES
 
     models = result["rows"] if "study" in result else result["models"]
     table = Table(

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from services.bench.kinds import Bench, Given, measure
 from services.commands.application import Json, app, print_json
-from services.progress import console
+from services.lab.bench.kinds import Bench, Given, measure
+from services.runtime.progress import console
 
 
 @app.command()
@@ -72,7 +72,7 @@ def bench(
     `portrait bench analytics --json`
     """
     from feature_repo.errors import InvalidInputError
-    from services.bench.service import table
+    from services.lab.bench.service import table
 
     if items is not None and (what not in (Bench.train, Bench.recommend) or data is not None):
         raise InvalidInputError(
@@ -131,11 +131,11 @@ def chaos(
     `portrait chaos --break fence`
     """
     from feature_repo.errors import PortraitError
-    from services.bench.service import table
-    from services.chaos.plan import Plan
-    from services.chaos.result import verdict
-    from services.chaos.run import chaos as carry_out
-    from services.signals import Signals
+    from services.lab.bench.service import table
+    from services.lab.chaos.plan import Plan
+    from services.lab.chaos.result import verdict
+    from services.lab.chaos.run import chaos as carry_out
+    from services.runtime.signals import Signals
 
     plan = Plan(
         seconds=seconds, seed=seed, clients=clients, events=events, guard=break_,

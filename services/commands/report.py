@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from feature_repo.errors import NotFoundError
-from feature_repo.events import now_ms
+from feature_repo.events.schema import now_ms
 from services.commands.application import Home, Json, app, moment, print_json, settings_with
-from services.progress import console, step
+from services.runtime.progress import console, step
 
 
 @app.command()
@@ -27,7 +27,7 @@ def report(
     `portrait report --as-of 2017-12-01 --steps view_item,add_to_cart,purchase`
     """
     from feature_repo.analytics.funnel import parse
-    from feature_repo.archive import Archive
+    from feature_repo.archive.event_archive import Archive
     from services.analytics import report as behaviour_report
 
     chosen = None if steps is None else parse(steps)

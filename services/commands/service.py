@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from feature_repo.entity import Tenant
 from feature_repo.errors import InvalidInputError
+from feature_repo.events.pseudonyms import Tenant
 from services.commands.application import Home, Json, app, print_json, settings_with
-from services.progress import console, step
+from services.runtime.progress import console, step
 
 if TYPE_CHECKING:
-    from services.dead_letters import DeadLetter
+    from services.event_log.dead_letters import DeadLetter
 
 
 @app.command()
@@ -75,8 +75,8 @@ def rebuild(
 
     Example: `portrait rebuild --user 123 --user 456`
     """
+    from services.hosting.workflow import stores
     from services.rebuild.run import rebuild as rebuild_profiles
-    from services.workflow import stores
 
     settings = settings_with(home=home)
     with stores(settings), step("rebuild profiles") as tell:
@@ -99,8 +99,8 @@ def dead_letters(
     Examples: `portrait dead-letters list` · `portrait dead-letters retry p012-1732391111111-0` ·
     `portrait dead-letters drop --all`
     """
-    from feature_repo.connection import connect as connect_store
-    from services import dead_letters as letters
+    from feature_repo.online.connection import connect as connect_store
+    from services.event_log import dead_letters as letters
     from services.hosting.embedded import connect
 
     settings = settings_with(home=home)
@@ -140,7 +140,7 @@ def doctor(home: Home = None) -> None:
 
     Example: `portrait doctor`
     """
-    from services.doctor import examine
+    from services.commands.doctor import examine
 
     findings = examine(settings_with(home=home))
     for finding in findings:

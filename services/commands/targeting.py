@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from feature_repo.errors import InvalidInputError
-from services.progress import console, step
+from services.runtime.progress import console, step
 
 TARGETING: Final = ("coupons", "lapse", "uplift")
 _TAKEN: Final = ("dataset", "data", "seeds", "results", "json")
@@ -39,8 +39,8 @@ def compare_targeting(name: str, data: Path | None, seeds: Sequence[int]) -> dic
     InvalidInputError
         If the data cannot be used.
     """
-    from training.compare import coupons, lapse, uplift
-    from training.devices import one_thread
+    from training.lab.studies import coupons, lapse, uplift
+    from training.network.devices import one_thread
 
     with step(f"compare {name}") as tell, one_thread():
         if name == "uplift":
@@ -57,7 +57,7 @@ def compare_targeting(name: str, data: Path | None, seeds: Sequence[int]) -> dic
 
 def keep(folder: Path, result: Mapping[str, Any]) -> None:
     """Write the result and the page on accuracy."""
-    from training.compare import page
+    from training.lab.comparison import page
 
     page.keep(folder, result)
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from rich.table import Table
 
-from feature_repo.archive import Archive
-from feature_repo.entity import Tenant
-from services.bench.service import percentiles
-from services.progress import console
+from feature_repo.archive.event_archive import Archive
+from feature_repo.events.pseudonyms import Tenant
+from services.lab.bench.service import percentiles
+from services.runtime.progress import console
 
 SHOWN_CATEGORIES = 7
 

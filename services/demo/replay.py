@@ -12,11 +12,11 @@ from typing import Any
 
 import orjson
 
-from feature_repo.archive import Archive
-from feature_repo.entity import Tenant
-from feature_repo.events import Event, EventRecord, to_record
+from feature_repo.archive.event_archive import Archive
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.schema import Event, EventRecord, to_record
 from services.client import Client
-from services.progress import Step
+from services.runtime.progress import Step
 from services.settings import Settings
 
 BATCH_EVENTS = 500
@@ -77,7 +77,7 @@ def replay(
 def parity(settings: Settings, cut_off: datetime, tell: Step) -> dict[str, Any]:
     """Compare each replayed user's live row with a fold of the same events from scratch."""
     from feature_repo import explicit
-    from feature_repo.online_store import connect, read_live
+    from feature_repo.feast_stores.online import connect, read_live
     from services.hosting.embedded import running_url
 
     url = running_url(settings.home)
@@ -105,7 +105,7 @@ def _deviations(
     settings: Settings, histories: list[list[EventRecord]], live: list[bytes]
 ) -> list[float]:
     """Return per user how far the live learned state is from an unrolled one; 0 without a model."""
-    from services.models import load_transition
+    from services.models.loaded import load_transition
 
     transition = load_transition(settings)
     if transition is None:

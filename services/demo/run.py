@@ -21,7 +21,7 @@ from services.demo import report
 from services.demo.findings import figures, shopper, show_summary
 from services.demo.replay import parity, replay, with_held_out
 from services.hosting.embedded import free_port
-from services.progress import Step, console, step
+from services.runtime.progress import Step, console, step
 from services.settings import Settings
 
 CUT_OFF = datetime(2017, 12, 18, tzinfo=UTC)
@@ -80,7 +80,7 @@ def run(settings: Settings, *, out: Path, keep_serving: bool, fresh: bool) -> No
     # The demo's data is its own: never in the Redis that a setting names for real use.
     settings = settings.model_copy(update={"home": home, "redis_url": None, "replay_clock": True})
     memory = Memory(home / "steps")
-    from services.workflow import stores
+    from services.hosting.workflow import stores
 
     imported = memory.once("import", "import a year of real purchases", _import(home))
     with stores(settings):
@@ -118,9 +118,9 @@ def _import(home: Path) -> Callable[[Step], dict[str, Any]]:
 
 
 def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
-    from services.workflow import build_features, epoch_teller, load_features
-    from training import dataset
-    from training.train import train
+    from services.hosting.workflow import build_features, epoch_teller, load_features
+    from training.fit.train import train
+    from training.history import dataset
 
     home = settings.home
 
@@ -141,7 +141,7 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
         return {"model": str(model), "history": manifest["metrics"]["epochs"]}
 
     def judge(tell: Step) -> dict[str, Any]:
-        from training.evaluate import evaluate
+        from training.evaluation.evaluate import evaluate
 
         tell(0, 0, "ranking every basket of the last fortnight")
         histories = with_held_out(home, CUT_OFF)
@@ -168,8 +168,8 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
 
 
 def _live(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
-    from services.bench.service import latencies_ms
     from services.hosting.serve import running
+    from services.lab.bench.service import latencies_ms
 
     settings = settings.model_copy(update={"port": free_port()})
     with ExitStack() as service:

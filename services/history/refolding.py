@@ -7,16 +7,16 @@ else what happened since is folded on top. Not here: who is folded again, and wh
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from feature_repo.archive import Archive, LogPosition
-from feature_repo.connection import translated
-from feature_repo.live_row import LiveState
-from feature_repo.live_store import read_live, read_versions, replace_live
-from services.history.linked import LinkedHistory
+from feature_repo.archive.event_archive import Archive, LogPosition
+from feature_repo.online.connection import translated
+from feature_repo.online.live_row import LiveState
+from feature_repo.online.live_rows import read_live, read_versions, replace_live
+from services.event_log.keys import erased_key
+from services.event_log.links import Placed, first_links, fresh_links, woven
+from services.history.merged_history import LinkedHistory
 from services.history.unjoined import joined, unjoined
 from services.history.users import PartitionHistory
-from services.links import Placed, first_links, fresh_links, woven
-from services.log.keys import erased_key
-from services.transition import Transition
+from services.models.transition import Transition
 
 ATTEMPTS: Final = 8
 """How often rows that move are tried again before something else is done about them."""

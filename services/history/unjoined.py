@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from feature_repo.connection import translated
-from feature_repo.entity import partition_of
-from services.log.keys import unjoined_key
+from feature_repo.events.pseudonyms import partition_of
+from feature_repo.online.connection import translated
+from services.event_log.keys import unjoined_key
 
 
 def leave(client: Any, links: Mapping[str, Collection[str]]) -> None:

@@ -13,14 +13,14 @@ from typing import Any, Final
 
 import duckdb
 
-from feature_repo.archive import Archive, LogPosition, Span
-from feature_repo.connection import translated
+from feature_repo.archive.event_archive import Archive, LogPosition, Span
 from feature_repo.errors import PortraitError
-from feature_repo.events import EventRecord
-from services.dead_letters import voided
-from services.links import Placed
-from services.log.archiver import decoded
-from services.log.keys import cursor_key, log_key
+from feature_repo.events.schema import EventRecord
+from feature_repo.online.connection import translated
+from services.event_log.archiver import decoded
+from services.event_log.dead_letters import voided
+from services.event_log.keys import cursor_key, log_key
+from services.event_log.links import Placed
 
 Found = dict[tuple[LogPosition, str], EventRecord]
 Histories = dict[str, list[Placed]]

@@ -16,7 +16,7 @@ from services.hosting.embedded import free_port
 from services.hosting.haproxy import write_launcher
 from services.http import api_keys
 from services.settings import Settings
-from training import local_ray
+from training.fit import local_ray
 
 APPLICATION: Final = "portrait"
 _OBJECT_STORE_BYTES: Final = 80 * 1024 * 1024

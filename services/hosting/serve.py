@@ -20,9 +20,9 @@ import redis
 import structlog
 from pydantic import SecretStr
 
-from feature_repo import currency
-from feature_repo.connection import connect as connect_store
+from feature_repo.archive import currency
 from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavailableError
+from feature_repo.online.connection import connect as connect_store
 from services.client import Client
 from services.hosting import child
 from services.hosting.child import base_url, wait_until_ready
@@ -31,12 +31,12 @@ from services.hosting.haproxy import LOG_SOCKET, drain
 from services.hosting.ray_runtime import environment, start_application, start_ray, stop_ray
 from services.hosting.supervisor import KEY_VARIABLE, LOST, say, supervise
 from services.http import api_keys
-from services.log_lines import STDERR_VARIABLE, taken
-from services.logs import configure, file_writer, hush_feast
 from services.recommend import rule_book
+from services.runtime.log_lines import STDERR_VARIABLE, taken
+from services.runtime.logs import configure, file_writer, hush_feast
+from services.runtime.signals import Signals
 from services.settings import Settings, tighten
-from services.signals import Signals
-from training import local_ray
+from training.fit import local_ray
 
 DRAIN_NOTICE_S: Final = 1.0
 """For so long the service still answers after readiness has turned to 503."""
@@ -217,10 +217,10 @@ def _announced_end(drain_file: Path) -> Iterator[None]:
 
 
 def _prepare_store(settings: Settings, url: str) -> str | None:
-    from feature_repo import registry_stamp
-    from feature_repo import store as feast_store
-    from feature_repo.archive import Archive
-    from services import catalogue, popularity
+    from feature_repo.archive.event_archive import Archive
+    from feature_repo.feast_stores import registry_stamp
+    from feature_repo.feast_stores import store as feast_store
+    from services.catalogue import catalogue, popularity
 
     if not registry_stamp.is_current(settings.home):
         feast_store.apply()

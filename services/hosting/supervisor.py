@@ -12,8 +12,8 @@ import structlog
 
 from services.hosting import child
 from services.http import api_keys
+from services.runtime.signals import Signals
 from services.settings import Settings
-from services.signals import Signals
 
 LOST: Final = 75
 """Exit code: of a service whose Ray has ended; of the supervisor when it gives up."""

@@ -14,9 +14,9 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from feature_repo.events import MAX_BATCH_EVENTS, problems
-from services import workers
+from feature_repo.events.schema import MAX_BATCH_EVENTS, problems
 from services.http.problems import ProblemError
+from services.runtime import workers
 
 JSON_TYPES: Final = frozenset({"application/json"})
 NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})

@@ -10,7 +10,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
-from feature_repo.events import MAX_BATCH_BYTES
+from feature_repo.events.schema import MAX_BATCH_BYTES
 from services.http.problems import Problem, ProblemError
 
 MAX_HEADER_BYTES: Final = 16 * 1024

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from feature_repo.catalogue import Item
+from feature_repo.archive.catalogue import Item
 from services.http.problems import TYPES
 from services.http.scopes import needed_by
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import redis
 from redis.exceptions import NoScriptError
 
-from feature_repo.script import Script
+from feature_repo.online.lua import Script
 
 KEY: Final = b"portrait:rate:"
 _WINDOW_US: Final = 60_000_000

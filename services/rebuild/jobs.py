@@ -17,16 +17,16 @@ from typing import Any, Final
 import pyarrow as pa
 import tenacity
 
-from feature_repo.archive import Archive
-from feature_repo.connection import connect
+from feature_repo.archive.event_archive import Archive
+from feature_repo.archive.part_set import write_part
 from feature_repo.errors import PortraitError, StoreUnavailableError
-from feature_repo.live_row import LiveState
-from feature_repo.part_set import write_part
-from services import models
+from feature_repo.online.connection import connect
+from feature_repo.online.live_row import LiveState
+from services.models import loaded
+from services.models.transition import Transition
 from services.rebuild.refold import refold
 from services.settings import Settings
-from services.transition import Transition
-from training import local_ray
+from training.fit import local_ray
 
 INLINE_USERS: Final = 400
 """Up to so many users one process is quicker than starting Ray."""
@@ -123,7 +123,7 @@ def run(job: Job) -> Result:
 @lru_cache(maxsize=1)
 def _transition(settings: str) -> tuple[Path, Transition]:
     given = Settings.model_validate_json(settings)
-    return given.home, models.transition(given)
+    return given.home, loaded.transition(given)
 
 
 def _on_ray(jobs: Sequence[Job], processors: int) -> Iterator[Result]:

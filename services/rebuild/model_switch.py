@@ -7,8 +7,8 @@ that model. The commit that passes it notes it beside the cursor.
 from collections.abc import Iterable
 from typing import Any, Final
 
-from feature_repo.connection import translated
-from services.log.keys import cursor_key, log_key
+from feature_repo.online.connection import translated
+from services.event_log.keys import cursor_key, log_key
 
 _PAGE: Final = 1000
 

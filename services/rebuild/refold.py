@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import structlog
 
-from feature_repo.archive import Archive
-from feature_repo.connection import translated
+from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.live_row import LiveState
+from feature_repo.online.connection import translated
+from feature_repo.online.live_row import LiveState
 from services.history.refolding import ATTEMPTS, Refolding
-from services.transition import Transition
+from services.models.transition import Transition
 from services.update.lease import Leases
 
 LEASE_MS: Final = 5_000

@@ -19,17 +19,18 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.archive import Archive
-from feature_repo.connection import connect as connect_store
-from feature_repo.connection import translated
-from feature_repo.entity import Tenant, partition_of
+from feature_repo.archive.event_archive import Archive
+from feature_repo.archive.part_set import part_writer
 from feature_repo.errors import PortraitError
-from feature_repo.part_set import part_writer
-from services import catalogue, models, popularity
-from services.history.linked import restore_owners
+from feature_repo.events.pseudonyms import Tenant, partition_of
+from feature_repo.online.connection import connect as connect_store
+from feature_repo.online.connection import translated
+from services.catalogue import catalogue, popularity
+from services.event_log.archiver import decoded
+from services.event_log.keys import log_key
+from services.history.merged_history import restore_owners
 from services.hosting.embedded import connect
-from services.log.archiver import decoded
-from services.log.keys import log_key
+from services.models import loaded
 from services.rebuild.jobs import SNAPSHOT, TIMEOUT_S, Job, results
 from services.rebuild.model_switch import switch_model
 from services.settings import Settings
@@ -104,7 +105,7 @@ def rebuild(
 
 def _pinned(settings: Settings) -> tuple[Settings, str]:
     """Return settings that name the chosen model, and its version, so that all jobs use one."""
-    version, path = models.transition(settings).model, models.chosen(settings)
+    version, path = loaded.transition(settings).model, loaded.chosen(settings)
     update: dict[str, Path] = {"home": settings.home.resolve()}
     if version and path is not None:
         update["model"] = path.resolve()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.catalogue import Catalogue, Entry
+from services.catalogue.catalogue import Catalogue, Entry
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]

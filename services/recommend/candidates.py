@@ -13,7 +13,7 @@ import numpy as np
 
 from services.recommend.assortment import UNKNOWN_MS, Assortment, Items, Rows
 from services.recommend.rules import DAY_MS
-from services.recommend.shopper import Shopper
+from services.recommend.user_context import Shopper
 
 NEW_DAYS: Final = 30
 """An item counts as new for so long after it was first put, or became available."""

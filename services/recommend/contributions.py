@@ -2,7 +2,7 @@
 
 With a learned state the model is asked with each event left out; without one the explicit
 profile is folded again without it. Belongs here: reading the history and putting the two
-alike. Not here: the arithmetic (`training.attribution`), words (`narrative`).
+alike. Not here: the arithmetic (`training.scoring.attribution`), words (`narrative`).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo import explicit
-from feature_repo.events import EventRecord
-from feature_repo.query_bounds import check
-from services import workers
-from services.history.newest import read_all
-from services.recommend.asked import Asked
+from feature_repo.archive.query_bounds import check
+from feature_repo.events.schema import EventRecord
+from services.gateway.state import GatewayState
+from services.history.recent_events import read_all
+from services.recommend.request import Asked
 from services.recommend.score import Facts, of_item
-from services.recommend.shopper import Shopper
-from services.state import GatewayState
+from services.recommend.user_context import Shopper
+from services.runtime import workers
 
 MAX_HISTORY: Final = 5_000
 """Events of a user that are read; with more, the oldest are left out and the answer says so."""
@@ -100,7 +100,7 @@ def _by_model(
     last: int,
     whole: bool,
 ) -> Contributions:
-    from training.attribution import leave_one_out, memory_parts
+    from training.scoring.attribution import leave_one_out, memory_parts
 
     served = asked.served
     model = served.model
@@ -176,8 +176,8 @@ def shown(
     most
         Contributions shown.
     """
-    from feature_repo.events import iso
-    from services.recommend.narrative import sentence
+    from feature_repo.events.schema import iso
+    from services.recommend.event_text import sentence
 
     about = found.items[item]
     column = found.values[:, item]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.recommend.assortment import Assortment
-from services.recommend.shopper import Shopper
+from services.recommend.user_context import Shopper
 
 Reasons = list[dict[str, Any]]
 

@@ -5,15 +5,15 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from services.answer_schemas import EXPLAINED
-from services.answers import answer, gateway
+from services.gateway.answers import answer, gateway
+from services.gateway.profiles import After, UserId
+from services.gateway.state import GatewayState
 from services.http import scopes
+from services.http.answer_schemas import EXPLAINED
 from services.http.problems import ProblemError, unknown_user
-from services.profiles import After, UserId
-from services.recommend.asked import of_user
 from services.recommend.contributions import Contributions, contributions, shown
-from services.serving import Serving
-from services.state import GatewayState
+from services.recommend.request import of_user
+from services.recommend.serving import Serving
 
 router = scopes.router("server", "recommendations", "/v1/users")
 

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import structlog
 
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.events import MAX_ITEMS, EventRecord, ItemRecord
-from services.tasks import end
+from feature_repo.events.schema import MAX_ITEMS, EventRecord, ItemRecord
+from services.runtime.tasks import end
 
 TYPE: Final = "view_item_list"
 SOURCE: Final = "portrait"
@@ -37,7 +37,7 @@ class Counted(Protocol):
 
 
 class Appending(Protocol):
-    """What is needed of `services.log.append.Appender`."""
+    """What is needed of `services.event_log.append.Appender`."""
 
     async def append(self, records: Sequence[EventRecord]) -> Any:
         """Append events."""

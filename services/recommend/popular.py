@@ -1,6 +1,6 @@
 """What sells lately and what is trending, by row.
 
-Belongs here: the store's two sorted sets (`services.popularity`) as columns beside the
+Belongs here: the store's two sorted sets (`services.catalogue.popularity`) as columns beside the
 assortment's. Not here: how they are counted.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.popularity import fading
+from services.catalogue.popularity import fading
 from services.recommend.assortment import Assortment, Rows
 
 Floats = npt.NDArray[np.floating[Any]]

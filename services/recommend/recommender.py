@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from services.catalogue import Catalogue
+from services.catalogue.catalogue import Catalogue
 from services.recommend import candidates, score
 from services.recommend.assortment import Assortment, Mask, Part, Rows
 from services.recommend.choose import Choice, Choosing
@@ -21,11 +21,11 @@ from services.recommend.diversify import best
 from services.recommend.explain import reasons
 from services.recommend.popular import Pairs, Popular
 from services.recommend.ranking import Ranking, Watch
-from services.recommend.relax import relaxed
 from services.recommend.retrieve import MANY_ITEMS, depth, retrieve
+from services.recommend.rule_fallback import relaxed
 from services.recommend.rules import Rules, allowed, boosts
 from services.recommend.score import Facts, ModelScorer, Scores
-from services.recommend.shopper import Shopper
+from services.recommend.user_context import Shopper
 from services.recommend.wish import Wish
 
 Floats = npt.NDArray[np.floating[Any]]

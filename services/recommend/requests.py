@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from feature_repo.event_fields import Category, Id
-from feature_repo.events import EventItem, problems
+from feature_repo.events.fields import Category, Id
+from feature_repo.events.schema import EventItem, problems
 from services.http.problems import ProblemError
 from services.recommend.rules import Among, Explore, Range, Repeat, Rules
 

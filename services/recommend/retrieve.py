@@ -1,7 +1,7 @@
 """The best of very many items: what the stages after the score need, without a score of every item.
 
 Exact: under the rules and with their boosts the list is the one that the scores of all items give
-(`training.retrieval`). Belongs here: which items come into question. Not here: choosing
+(`training.scoring.retrieval`). Belongs here: which items come into question. Not here: choosing
 among them.
 """
 

@@ -10,17 +10,17 @@ from fastapi import Request
 from starlette.responses import Response
 
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.events import now_ms as wall_ms
-from services import workers
-from services.answer_schemas import RECOMMENDED
-from services.answers import answer, gateway
+from feature_repo.events.schema import now_ms as wall_ms
+from services.gateway.answers import answer, gateway
+from services.gateway.profiles import UserId
+from services.gateway.state import GatewayState
 from services.http import body, scopes
+from services.http.answer_schemas import RECOMMENDED
 from services.http.openapi import RANK_EXAMPLE, SESSION_EXAMPLE, body_of
-from services.profiles import UserId
-from services.recommend.asked import Asked, of_session, of_user
 from services.recommend.contributions import contributions, shown
 from services.recommend.impressions import Shown
 from services.recommend.ranking import Ranking
+from services.recommend.request import Asked, of_session, of_user
 from services.recommend.requests import (
     ASKING_PARAMETERS,
     MAX_BYTES,
@@ -31,7 +31,7 @@ from services.recommend.requests import (
 )
 from services.recommend.respond import respond, source, timing
 from services.recommend.wish import Wish
-from services.state import GatewayState
+from services.runtime import workers
 
 router = scopes.router("server", "recommendations", "/v1")
 

@@ -20,8 +20,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_repo.errors import InvalidSettingError
-from feature_repo.event_fields import Id
-from feature_repo.events import problems
+from feature_repo.events.fields import Id
+from feature_repo.events.schema import problems
 from services.recommend.rules import Rules
 
 

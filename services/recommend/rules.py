@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from feature_repo.event_fields import Category, Id, Text
+from feature_repo.events.fields import Category, Id, Text
 from services.recommend.assortment import UNKNOWN_MS, Assortment, Mask
-from services.recommend.shopper import Shopper
+from services.recommend.user_context import Shopper
 
 DAY_MS: Final = 86_400_000
 GROUPS: Final = ("purchased", "seen")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from services.recommend.assortment import Assortment, Rows
 from services.recommend.content import Neighbours
-from services.recommend.shopper import Shopper
+from services.recommend.user_context import Shopper
 
 Floats = npt.NDArray[np.floating[Any]]
 _ITEM_BOOST: Final = 2.0
@@ -23,7 +23,7 @@ _BRAND_BOOST: Final = 0.5
 
 
 class Asked(Protocol):
-    """What is needed of `training.scoring.Asked`."""
+    """What is needed of `training.scoring.scorer.Asked`."""
 
     def best(self, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Floats]:
         """Return the ``k`` best items and their scores."""
@@ -35,7 +35,7 @@ class Asked(Protocol):
 
 
 class ModelScorer(Protocol):
-    """What is needed of `training.scoring.Scorer`."""
+    """What is needed of `training.scoring.scorer.Scorer`."""
 
     def scores(
         self, state: bytes | None, now_ms: int, user_features: Mapping[str, float] | None

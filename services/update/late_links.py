@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import structlog
 
-from feature_repo.archive import Archive
+from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import PortraitError, StoreUnavailableError
 from services.history.refolding import ATTEMPTS, Refolding
 from services.history.unjoined import unjoined
-from services.transition import Transition
+from services.models.transition import Transition
 
 RETRY_S: Final = 300.0
 """A row whose history is not all there is tried again so often; a link that is not applied comes

@@ -14,11 +14,11 @@ import redis
 import structlog
 from redis.exceptions import RedisClusterException
 
-from feature_repo.cluster import node_of
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.script import Call, Script
-from services.log.keys import cursor_key
-from services.patience import Patience
+from feature_repo.online.cluster import node_of
+from feature_repo.online.lua import Call, Script
+from services.event_log.keys import cursor_key
+from services.runtime.backoff import Patience
 
 _TAKE: Final = Script("""
 local time = redis.call('TIME')

@@ -5,7 +5,7 @@ rows of those users are folded anew, from both histories in order, together with
 events: so the very commit that applies the link writes the merged profile, and whoever is killed
 before it leaves nothing behind. So are rows whose bytes cannot be read, if their history is all
 there; else their events become dead letters. Not here: who owns an anonymous id
-(`services/log/link.lua`), the order (`links`), and what a round cannot fold (`late_links`).
+(`services/event_log/link.lua`), the order (`links`), and what a round cannot fold (`late_links`).
 """
 
 from collections import defaultdict
@@ -17,19 +17,19 @@ from typing import Any, Final
 import structlog
 
 from feature_repo import explicit
-from feature_repo.archive import Archive, LogPosition
-from feature_repo.connection import translated
-from feature_repo.entity import partition_of
+from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.errors import PortraitError, StoreUnavailableError
-from feature_repo.events import EventRecord
-from feature_repo.live_row import LiveState, unreadable
-from feature_repo.live_store import read_live
-from services.history.linked import LinkedHistory, note_owner, owners_of
+from feature_repo.events.pseudonyms import partition_of
+from feature_repo.events.schema import EventRecord
+from feature_repo.online.connection import translated
+from feature_repo.online.live_row import LiveState, unreadable
+from feature_repo.online.live_rows import read_live
+from services.event_log.batch import Batch, cut
+from services.event_log.keys import cursor_key, log_key
+from services.event_log.links import Placed, claimed, first_links, fresh_links, woven
+from services.history.merged_history import LinkedHistory, note_owner, owners_of
 from services.history.unjoined import leave, unjoined
 from services.history.users import PartitionHistory
-from services.links import Placed, claimed, first_links, fresh_links, woven
-from services.log.batch import Batch, cut
-from services.log.keys import cursor_key, log_key
 
 MERGED_EVENTS: Final = 5_000
 """Events of histories that a round folds anew; what would be more is left to the next round, and

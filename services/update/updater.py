@@ -17,29 +17,29 @@ import redis
 import structlog
 from redis.exceptions import RedisClusterException
 
-from feature_repo.archive import Archive
-from feature_repo.connection import connect, translated
+from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import (
     FencedError,
     PortraitError,
     StaleRowsError,
     StoreUnavailableError,
 )
-from feature_repo.live_row import LiveState, unreadable
-from feature_repo.live_store import commit, read_batch
-from services import heap
+from feature_repo.online.connection import connect, translated
+from feature_repo.online.live_row import LiveState, unreadable
+from feature_repo.online.live_rows import commit, read_batch
 from services.audiences.watch import AudienceWatch
-from services.log.archiver import SETTLE_MS, Archiver
-from services.log.batch import Batch, cut
-from services.log.reader import reader
-from services.patience import Patience
+from services.event_log.archiver import SETTLE_MS, Archiver
+from services.event_log.batch import Batch, cut
+from services.event_log.reader import reader
+from services.models.transition import Transition
+from services.runtime import freeze_heap
+from services.runtime.backoff import Patience
 from services.settings import Settings
-from services.transition import Transition
+from services.update.batch_sizing import Pace
+from services.update.counters import STATS_KEY, Tally
 from services.update.late_links import LateLinks
 from services.update.lease import LEASE_MS, UPDATERS, Leases
 from services.update.linking import Linking
-from services.update.pace import Pace
-from services.update.tally import STATS_KEY, Tally
 
 _BACKOFF_S: Final = 0.2
 _LATE_S: Final = 1.0  # links left for later are looked for so often
@@ -312,12 +312,12 @@ class Updater:
     """
 
     def __init__(self, settings: Settings, url: str) -> None:
-        from services import replica
         from services.models import transition
+        from services.runtime import replica
 
         replica.begin(settings, "updater")
         self._loop = UpdaterLoop(settings, url, transition(settings))
-        heap.settle()
+        freeze_heap.settle()
         self._thread = threading.Thread(target=self._loop.run, name="updater", daemon=True)
         self._thread.start()
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from feature_repo import snapshots
-from feature_repo.archive import Archive, LogPosition
-from feature_repo.events import EventRecord, ItemRecord
+from feature_repo.archive.event_archive import Archive, LogPosition
+from feature_repo.events.schema import EventRecord, ItemRecord
+from feature_repo.features import snapshots
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

@@ -11,7 +11,7 @@ from feature_repo.audiences import leaves, rules
 from feature_repo.audiences.live import User, trait_value
 from feature_repo.audiences.values import duration_ms, moment_ms
 from feature_repo.compact import pack_money
-from feature_repo.events import EventRecord, ItemRecord
+from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.explicit import fold
 
 Known = Mapping[str, rules.Definition]

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from feature_repo import snapshots
-from feature_repo.archive import Archive, LogPosition, write_part
-from feature_repo.events import EventRecord, ItemRecord
-from feature_repo.features import VIEWS
+from feature_repo.archive.event_archive import Archive, LogPosition, write_part
+from feature_repo.events.schema import EventRecord, ItemRecord
+from feature_repo.features import snapshots
+from feature_repo.features.catalogue import VIEWS
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from feature_repo import part_set
+from feature_repo.archive import part_set
 
 FILE_STEPS: list[tuple[Any, str]] = [
     (Path, "symlink_to"), (Path, "hardlink_to"), (Path, "replace"), (Path, "mkdir"),

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from feature_repo.events import EventRecord, ItemRecord
+from feature_repo.events.schema import EventRecord, ItemRecord
 
 START_S = 1_700_000_000
 HOUR_S, DAY_S = 3600, 86_400

@@ -12,8 +12,8 @@ from feast import RepoConfig
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from feature_repo.features import VIEWS
-from feature_repo.online_store import PortraitOnlineStore
+from feature_repo.feast_stores.online import PortraitOnlineStore
+from feature_repo.features.catalogue import VIEWS
 
 _READ = """
 import sys, orjson
@@ -38,7 +38,7 @@ def feast_versions(url: str, users: Sequence[str]) -> list[int | None]:
     config = RepoConfig(
         project="portrait", provider="local", registry="unused.db",
         online_store={
-            "type": "feature_repo.online_store.PortraitOnlineStore", "connection_string": url,
+            "type": "feature_repo.feast_stores.online.PortraitOnlineStore", "connection_string": url,
         },
         entity_key_serialization_version=3,
     )  # fmt: skip

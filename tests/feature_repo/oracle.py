@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 
 from retold import told
 
-from feature_repo.events import EventRecord
-from feature_repo.features import COUNTED_TYPES, INTERESTS
-from feature_repo.interests import SHRINKAGE_BASKETS
+from feature_repo.events.schema import EventRecord
+from feature_repo.features.catalogue import COUNTED_TYPES, INTERESTS
+from feature_repo.features.sql.interests import SHRINKAGE_BASKETS
 
 NOT_OWN = {"message_sent", "campaign_decision"}
 

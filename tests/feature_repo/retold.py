@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from feature_repo.events import EventRecord
+from feature_repo.events.schema import EventRecord
 
 
 @dataclass

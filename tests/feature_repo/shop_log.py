@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 from hypothesis import strategies as st
 
-from feature_repo.archive import Archive, LogPosition
-from feature_repo.events import EventRecord, ItemRecord
+from feature_repo.archive.event_archive import Archive, LogPosition
+from feature_repo.events.schema import EventRecord, ItemRecord
 
 DAY_MS = 86_400_000
 START = datetime(2024, 1, 3, tzinfo=UTC)

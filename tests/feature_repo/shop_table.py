@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from feature_repo import importers
-from feature_repo.archive import Archive
-from feature_repo.events import EventRecord
+from feature_repo.archive.event_archive import Archive
+from feature_repo.events.schema import EventRecord
 from feature_repo.importers import ImportReport
 
 MAPPING = """

@@ -9,7 +9,7 @@ import redis
 from gateway_thread import Api
 from stalls import PATIENCE_S
 
-from feature_repo import store as feast_store
+from feature_repo.feast_stores import store as feast_store
 from services.client import Client
 from services.settings import Settings
 

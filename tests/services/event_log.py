@@ -9,13 +9,13 @@ from typing import Any
 
 from stalls import patient
 
-from feature_repo.connection import connect_async
-from feature_repo.entity import Tenant
-from feature_repo.events import EventRecord, ItemRecord
-from services.log.append import Appender
-from services.log.receipt import Appended
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.schema import EventRecord, ItemRecord
+from feature_repo.online.connection import connect_async
+from services.event_log.append import Appender
+from services.event_log.receipt import Appended
+from services.models.transition import Transition
 from services.settings import Settings
-from services.transition import Transition
 from services.update.updater import UpdaterLoop
 
 PARTITIONS = 4

@@ -14,7 +14,7 @@ from gateway_thread import ADMIN_KEY
 from store_nodes import wait_until
 
 from services.client import Client
-from services.gateway import create_app
+from services.gateway.application import create_app
 from services.hosting.embedded import die_with, free_port
 from services.http import api_keys
 from services.settings import Settings

@@ -8,11 +8,11 @@ from typing import Any
 
 import uvicorn
 
-from services import models
 from services.client import Client
-from services.gateway import create_app
+from services.gateway.application import create_app
 from services.hosting.embedded import free_port
 from services.http import api_keys
+from services.models import loaded
 from services.settings import Settings
 from services.update.updater import UpdaterLoop
 
@@ -63,7 +63,7 @@ class Api:
         return self._thread.ident
 
     def start_updater(self) -> None:
-        self._loop = UpdaterLoop(self.settings, self.url, models.transition(self.settings))
+        self._loop = UpdaterLoop(self.settings, self.url, loaded.transition(self.settings))
         self._worker = threading.Thread(target=self._loop.run, daemon=True)
         self._worker.start()
 

@@ -6,15 +6,15 @@ from typing import Any
 import pyarrow.parquet as pq
 from event_log import TENANT, Sum, append, drain, event
 
-from feature_repo.archive import Archive, LogPosition
-from feature_repo.events import EventRecord
-from feature_repo.live_row import LiveState
-from feature_repo.live_store import read_live
-from services.dead_letters import voided
-from services.log.archiver import Archiver, decoded
-from services.log.keys import cursor_key, log_key
+from feature_repo.archive.event_archive import Archive, LogPosition
+from feature_repo.events.schema import EventRecord
+from feature_repo.online.live_row import LiveState
+from feature_repo.online.live_rows import read_live
+from services.event_log.archiver import Archiver, decoded
+from services.event_log.dead_letters import voided
+from services.event_log.keys import cursor_key, log_key
+from services.models.transition import Transition
 from services.settings import Settings
-from services.transition import Transition
 from services.update.updater import UpdaterLoop
 
 PARTITIONS = 4

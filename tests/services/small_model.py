@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from feature_repo.events import EventRecord, ItemRecord
-from training.config import ModelConfig
-from training.memory import KINDS, Memory, Table
-from training.model_dir import Model, load, save
-from training.network import PortraitNetwork
-from training.user_features import UserFeatures
-from training.vocabulary import Vocabulary
+from feature_repo.events.schema import EventRecord, ItemRecord
+from training.history.user_features import UserFeatures
+from training.history.vocabulary import Vocabulary
+from training.neighbours.channels import KINDS, Memory, Table
+from training.network.config import ModelConfig
+from training.network.model_dir import Model, load, save
+from training.network.network import PortraitNetwork
 
 ITEMS = tuple(f"i{n:02d}" for n in range(40))
 NOW_MS = 1_700_000_000_000

@@ -12,13 +12,13 @@ from redis.crc import key_slot
 from stalls import running_s
 from store_nodes import Node, cluster, wait_until
 
-from feature_repo.connection import connect, connect_async
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.live_row import row_key
-from feature_repo.online_store import read_live
-from services import dead_letters
-from services.log.append import Appender
-from services.log.keys import (
+from feature_repo.feast_stores.online import read_live
+from feature_repo.online.connection import connect, connect_async
+from feature_repo.online.live_row import row_key
+from services.event_log import dead_letters
+from services.event_log.append import Appender
+from services.event_log.keys import (
     cursor_key,
     erased_key,
     log_key,

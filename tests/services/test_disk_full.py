@@ -8,11 +8,11 @@ import pytest
 from store_nodes import Node, wait_until
 from test_faults import ALWAYS, accepted, ids_of, post, refused, shop
 
-from feature_repo.archive import Archive
-from feature_repo.entity import Tenant, partition_of
+from feature_repo.archive.event_archive import Archive
+from feature_repo.events.pseudonyms import Tenant, partition_of
 from services.client import Client
+from services.event_log.keys import cursor_key, log_key
 from services.hosting.embedded import EmbeddedStore
-from services.log.keys import cursor_key, log_key
 
 
 @pytest.fixture

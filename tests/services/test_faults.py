@@ -22,10 +22,10 @@ from store_nodes import Node, wait_until
 from store_proxy import Proxy
 
 from services.client import Client
-from services.health import Health, PartitionHealth
-from services.log.keys import cursor_key, log_key
-from services.operations import MAX_LAG_S, readiness
+from services.event_log.keys import cursor_key, log_key
+from services.gateway.operations import MAX_LAG_S, readiness
 from services.settings import Settings
+from services.update.health import Health, PartitionHealth
 from services.update.lease import Leases
 
 PARTITIONS = 4

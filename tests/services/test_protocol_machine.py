@@ -26,19 +26,19 @@ from hypothesis.stateful import (
 )
 from rebuilt_shop import history, lags
 
-from feature_repo import live_store
-from feature_repo.archive import Archive, LogPosition
-from feature_repo.compaction import compact
-from feature_repo.entity import partition_of
+from feature_repo.archive.compaction import compact
+from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.errors import FencedError, StaleRowsError
-from feature_repo.events import EventRecord
-from feature_repo.live_store import read_live
-from services.dead_letters import drop, letters, retry
-from services.log.archiver import Archiver
-from services.log.keys import cursor_key, erased_key, log_key
-from services.log.receipt import Appended
+from feature_repo.events.pseudonyms import partition_of
+from feature_repo.events.schema import EventRecord
+from feature_repo.online import live_rows
+from feature_repo.online.live_rows import read_live
+from services.event_log.archiver import Archiver
+from services.event_log.dead_letters import drop, letters, retry
+from services.event_log.keys import cursor_key, erased_key, log_key
+from services.event_log.receipt import Appended
+from services.models.transition import Transition
 from services.rebuild.refold import refold
-from services.transition import Transition
 from services.update.updater import UpdaterLoop
 
 USERS = tuple(f"u{n}" for n in range(5))
@@ -71,14 +71,14 @@ class UpdatePath(RuleBasedStateMachine):
         self.patches = [
             mock.patch("services.update.updater.commit", self.commit),
             mock.patch("services.update.updater._JOIN_S", 0.001),  # nobody else acts meanwhile
-            mock.patch("services.log.reader.BLOCK_MS", 1),
+            mock.patch("services.event_log.reader.BLOCK_MS", 1),
         ]
         for patch in self.patches:
             patch.start()
 
     def commit(self, client: Any, partition: int, **given: Any) -> None:
         self.commits.append((partition, given))
-        live_store.commit(client, partition, **given)
+        live_rows.commit(client, partition, **given)
 
     def teardown(self) -> None:
         """I1 and I2, when everything is applied."""
@@ -208,7 +208,7 @@ class UpdatePath(RuleBasedStateMachine):
         before = self.cursors()
         # Refused, unless it is the last one: then it is known to be done.
         with contextlib.suppress(FencedError, StaleRowsError):
-            live_store.commit(self.client, partition, **given)
+            live_rows.commit(self.client, partition, **given)
             assert given["new_cursor"].encode() == before[partition]
         assert self.cursors() == before
 

@@ -10,9 +10,9 @@ import pytest
 from event_log import TENANT, Sum, append, event, loop, running
 from store_nodes import Node, SentinelNode, wait_until
 
-from feature_repo.connection import connect
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.online_store import read_live
+from feature_repo.feast_stores.online import read_live
+from feature_repo.online.connection import connect
 from tests.feature_repo.feast_read import feast_sdk_versions, feast_versions
 
 

@@ -18,10 +18,10 @@ import redis
 from store_nodes import wait_until
 
 from feature_repo import explicit
-from feature_repo.archive import Archive
-from feature_repo.entity import Tenant
+from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import InvalidSettingError
-from feature_repo.online_store import read_live
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.feast_stores.online import read_live
 from services.client import Client
 from services.hosting.embedded import connect, free_port, running_url
 from services.hosting.serve import check, running
@@ -149,7 +149,13 @@ def test_nobody_else_may_read_what_is_kept(client: Client, settings: Settings) -
         '{"type":"login","user_id":"u","id":"1","time":"2024-01-01T00:00:00Z"}\n{"user_id":"u"}\n'
     )
     home = settings.home.parent / "imported"
-    command = [sys.executable, "-c", "from services.cli import main; main()", "import", "file"]
+    command = [
+        sys.executable,
+        "-c",
+        "from services.commands.cli import main; main()",
+        "import",
+        "file",
+    ]
     variables = os.environ | {"PORTRAIT_HOME": str(home)}
     subprocess.run([*command, str(shop)], env=variables, check=True, capture_output=True)
     assert client.ready()

@@ -107,7 +107,7 @@ def test_a_service_outlives_its_store_and_ends_in_good_order(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_without_rays_own_processes_the_service_starts_again(tmp_path: Path) -> None:
-    command = ("-c", "from services.cli import main; main()", "serve")
+    command = ("-c", "from services.commands.cli import main; main()", "serve")
     with served(tmp_path, *command) as (process, client):
         receipt = client.post_event({"type": "login", "user_id": "u", "id": "e0"})["receipt"]
         assert client.profile("u", after=receipt)["event_count"] == 1

@@ -20,8 +20,8 @@ from simulator.patches import SimLoop
 from simulator.scenario import Scenario
 from simulator.world import Process, World
 
-from feature_repo.live_row import LiveState
-from services.log.archiver import SETTLE_MS
+from feature_repo.online.live_row import LiveState
+from services.event_log.archiver import SETTLE_MS
 from services.update import linking
 from services.update.linking import Linking
 

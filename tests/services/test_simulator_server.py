@@ -8,8 +8,8 @@ import redis
 from simulator.commands import HANDLERS, Command
 from simulator.server import Server
 
-from feature_repo.live_store import _COMMIT
-from services.log.writer import APPEND
+from feature_repo.online.live_rows import _COMMIT
+from services.event_log.writer import APPEND
 from services.update.lease import _BEAT
 
 SEQUENCES = 60

@@ -11,12 +11,12 @@ from event_log import PARTITIONS, TENANT, Sum, append, drain, event, loop
 from gateway_thread import Api
 from store_nodes import Node, wait_until
 
-from feature_repo import store as feast_store
-from feature_repo.connection import connect
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.online_store import read_live
-from services import dead_letters
-from services.log.keys import log_key
+from feature_repo.feast_stores import store as feast_store
+from feature_repo.feast_stores.online import read_live
+from feature_repo.online.connection import connect
+from services.event_log import dead_letters
+from services.event_log.keys import log_key
 from services.settings import Settings
 from tests.feature_repo.feast_read import feast_versions
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from feature_repo.events import EventRecord
-from services.log.append import Appender
-from services.log.receipt import Appended
+from feature_repo.events.schema import EventRecord
+from services.event_log.append import Appender
+from services.event_log.receipt import Appended
 from simulator.network import Faults, async_client
 from simulator.patches import SimLoop
 from simulator.world import Process, World

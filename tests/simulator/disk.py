@@ -1,6 +1,6 @@
 """The archive's disk: parts that appear whole or not at all, on which every process looks.
 
-The archive's own code runs (`feature_repo.archive.Archive.extend`); what it calls to read and
+The archive's own code runs (`feature_repo.archive.event_archive.Archive.extend`); what it calls to read and
 write Parquet is replaced by a dictionary. Between the steps of a write its process can die.
 """
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from feature_repo.archive import Archive, LogPosition, Span
+from feature_repo.archive.event_archive import Archive, LogPosition, Span
 from feature_repo.errors import PortraitError
-from feature_repo.events import EventRecord
+from feature_repo.events.schema import EventRecord
 from simulator.weather import PART
 from simulator.world import World
 
@@ -59,7 +59,7 @@ class Disk:
             self._adding -= 1
 
     def write_part(self, path: SimPath, table: Entries, *, replace: bool = True) -> bool:
-        """Do what `feature_repo.part_set.write_part` does."""
+        """Do what `feature_repo.archive.part_set.write_part` does."""
         self._world.pause(sending=[PART])  # the temporary file is being written
         if path.exists() and not replace:
             return False
@@ -69,7 +69,7 @@ class Disk:
         return True
 
     def held(self, folder: "Disk", span: Span) -> set[tuple[int, int, str]]:
-        """Do what `feature_repo.archive._held` does."""
+        """Do what `feature_repo.archive.event_archive._held` does."""
         return {
             (position.ms, position.seq, record.id)
             for name, table in self.tables.items()
@@ -79,7 +79,7 @@ class Disk:
         }
 
     def compact(self, archive: Any, archived: Mapping[int, LogPosition]) -> int:
-        """Merge what `feature_repo.compaction.compact` may merge, all of it, in one exchange."""
+        """Merge what `feature_repo.archive.compaction.compact` may merge, all of it, in one exchange."""
         for partition, until in archived.items():
             names = [
                 name
@@ -110,7 +110,7 @@ class Disk:
         return [entry for name in sorted(self.tables) for entry in self.tables[name]]
 
     def parts(self) -> list[Path]:
-        """Do what `feature_repo.part_set.PartSet.parts` does."""
+        """Do what `feature_repo.archive.part_set.PartSet.parts` does."""
         return [Path(str(len(self._sets) - 1), name) for name in sorted(self.tables)]
 
     def rows(self, parts: Sequence[Path], users: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -127,7 +127,7 @@ class Disk:
         ]
 
     def named(self, archive: Archive) -> list[tuple[Any, ...]]:
-        """Do what `services.history.linked._archived` does."""
+        """Do what `services.history.merged_history._archived` does."""
         return [
             (position, record.user, record.anonymous, record.linked, record.anonymous)
             for position, record in self.events()

@@ -11,14 +11,14 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from feature_repo.entity import partition_of
-from feature_repo.events import EventRecord
-from feature_repo.live_row import FIELDS, LiveState, parse_live, row_key
-from services.links import Placed, first_links, first_owner_of, woven
-from services.log.archiver import decoded
-from services.log.keys import cursor_key, log_key, owners_key
-from services.log.receipt import stream_id
-from services.transition import Transition
+from feature_repo.events.pseudonyms import partition_of
+from feature_repo.events.schema import EventRecord
+from feature_repo.online.live_row import FIELDS, LiveState, parse_live, row_key
+from services.event_log.archiver import decoded
+from services.event_log.keys import cursor_key, log_key, owners_key
+from services.event_log.links import Placed, first_links, first_owner_of, woven
+from services.event_log.receipt import stream_id
+from services.models.transition import Transition
 from simulator.disk import Disk
 from simulator.server import Command, Server
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from feature_repo.entity import partition_of
 from feature_repo.errors import PortraitError
-from feature_repo.events import EventRecord
-from services.history.linked import restore_owners
-from services.log.keys import unjoined_key
+from feature_repo.events.pseudonyms import partition_of
+from feature_repo.events.schema import EventRecord
+from services.event_log.keys import unjoined_key
+from services.history.merged_history import restore_owners
+from services.models.transition import Transition
 from services.rebuild.refold import refold
-from services.transition import Transition
 from simulator.invariants import Fingerprint, ViolatedError, settled
 from simulator.scenario import LEASE_MS, PARTITIONS, TENANT, Scenario, Silent
 from simulator.server import Command
@@ -60,7 +60,7 @@ class LinkScenario(Scenario):
             "services.update.linking": {"MERGED_EVENTS": self.merged_events, "_log": silent},
             "services.update.late_links": {"RETRY_S": 0.5, "_log": silent},
             "services.history.users": {"_rows": self.disk.rows},
-            "services.history.linked": {"_archived": self.disk.named},
+            "services.history.merged_history": {"_archived": self.disk.named},
             "feature_repo.standing": {"MAX_LINKED": self.named},
             "services.rebuild.refold": {"ATTEMPTS": 2, "LEASE_MS": LEASE_MS, "_log": silent},
         }

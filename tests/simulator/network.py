@@ -10,7 +10,7 @@ import redis.asyncio
 import redis.asyncio.connection
 import redis.connection
 
-from feature_repo.connection import connect, connect_async
+from feature_repo.online.connection import connect, connect_async
 from simulator.commands import Command, reads
 from simulator.scripts import shown
 from simulator.world import Killed, Process, World

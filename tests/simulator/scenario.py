@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from feature_repo.entity import Tenant
-from feature_repo.events import EventRecord, ItemRecord
-from services.log.keys import cursor_key, log_key
-from services.log.receipt import Appended, stream_id
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.schema import EventRecord, ItemRecord
+from services.event_log.keys import cursor_key, log_key
+from services.event_log.receipt import Appended, stream_id
+from services.models.transition import Transition
 from services.settings import Settings
-from services.transition import Transition
 from services.update.updater import UpdaterLoop
 from simulator.actors import Client, Gateway
 from simulator.disk import Disk
@@ -109,14 +109,14 @@ class Scenario:
                 "SETTLE_MS": SETTLE_MS,
                 "Archive": lambda root: self.disk.archive(), "_log": silent,
             },
-            "services.log.reader": {"connect": connect, "_log": silent},
+            "services.event_log.reader": {"connect": connect, "_log": silent},
             "services.update.lease": {"_log": silent},
-            "services.log.append": {"_log": silent},
-            "services.log.archiver": {
+            "services.event_log.append": {"_log": silent},
+            "services.event_log.archiver": {
                 "compact": self.disk.compact, "COMPACT_EVERY_S": 1.0, "_log": silent,
             },
-            "services.transition": {"_log": silent},
-            "feature_repo.archive": {
+            "services.models.transition": {"_log": silent},
+            "feature_repo.archive.event_archive": {
                 "_held": self.disk.held, "write_part": self.disk.write_part,
                 "to_table": lambda entries: entries,
             },

@@ -1,15 +1,15 @@
 """The product's scripts by their digests: for the trace, and for faults that are aimed."""
 
-from feature_repo import live_store
-from services.log import archiver, writer
+from feature_repo.online import live_rows
+from services.event_log import archiver, writer
 from services.update import lease
 from simulator.server import Command
 
 _NAMES = {
     script.digest.encode(): name
     for name, script in {
-        "append": writer.APPEND, "commit": live_store._COMMIT,
-        "replace": live_store._REPLACE, "link": writer.LINK, "look": archiver._LOOK,
+        "append": writer.APPEND, "commit": live_rows._COMMIT,
+        "replace": live_rows._REPLACE, "link": writer.LINK, "look": archiver._LOOK,
         "claim": archiver._CLAIM, "finish": archiver._FINISH, "take": lease._TAKE,
         "free": lease._FREE, "release": lease._RELEASE, "beat": lease._BEAT,
     }.items()

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.training.shops import Shop, end_ms, habits, shop
-from training.config import ModelConfig, TrainConfig
-from training.loop import Fit
-from training.model_dir import Model, load
-from training.prepare import prepare
-from training.session import Alone
-from training.train import write_model
+from training.fit.loop import Fit
+from training.fit.train import write_model
+from training.fit.worker import Alone
+from training.history.prepare import prepare
+from training.network.config import ModelConfig, TrainConfig
+from training.network.model_dir import Model, load
 
 SMALL = ModelConfig(dim=16, hidden=24, dropout=0.2)
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from feature_repo.events import EventRecord, ItemRecord
+from feature_repo.events.schema import EventRecord, ItemRecord
 
 DAY_MS = 86_400_000
 START_MS = 1_600_000_000_000

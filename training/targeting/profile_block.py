@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from feature_repo import importers, snapshots
-from feature_repo.entity import Tenant
+from feature_repo import importers
 from feature_repo.errors import InvalidInputError
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.features import snapshots
 from feature_repo.importers.complete_journey import LAST_MS
-from training.prepare import TRAINING_SERVICE, History, numeric_columns, read_histories
-from training.user_features import compress
+from training.history.prepare import TRAINING_SERVICE, History, numeric_columns, read_histories
+from training.history.user_features import compress
 
 
 def profile_block(home: Path, users: Sequence[str], time_ms: npt.NDArray[np.int64]) -> pd.DataFrame:
@@ -34,7 +35,7 @@ def profile_block(home: Path, users: Sequence[str], time_ms: npt.NDArray[np.int6
     DataFrame
         ``sign(x) log(1 + |x|)`` of every feature, 0 where it is missing, a row each.
     """
-    from training.dataset import point_in_time
+    from training.history.dataset import point_in_time
 
     entities = pd.DataFrame(
         {"user": list(users), "event_timestamp": pd.to_datetime(time_ms, unit="ms", utc=True)}

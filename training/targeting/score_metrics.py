@@ -2,7 +2,7 @@
 
 Each measure takes weights of rows, one line a bootstrap round, so that a thousand rounds cost
 a few sorted sums. Of equal scores every order counts alike in the AUC; in average precision and
-lift they stand in the rows' order. Not here: Qini (`training.uplift_metrics`).
+lift they stand in the rows' order. Not here: Qini (`training.evaluation.uplift_metrics`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from training.predict import auc
+from training.evaluation.predict import auc
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -10,8 +10,8 @@ up to thousands of times that of ``b``. Heads of all penalties are averaged by t
 folds of the training users, so that a sample too small to tell users apart gives everybody the
 mean effect rather than noise. ``e`` is the share of the treated.
 
-Belongs here: the models. Not here: measuring them (`training.uplift_metrics`), data
-(`training.compare.uplift`).
+Belongs here: the models. Not here: measuring them (`training.evaluation.uplift_metrics`), data
+(`training.lab.studies.uplift`).
 """
 
 from typing import Final, Protocol, Self

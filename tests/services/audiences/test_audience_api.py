@@ -8,13 +8,13 @@ import pytest
 import redis
 from gateway_thread import Api
 
-from feature_repo.archive import Archive, LogPosition
-from feature_repo.entity import Tenant
-from feature_repo.events import EventRecord, ItemRecord
-from services import workers
+from feature_repo.archive.event_archive import Archive, LogPosition
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.schema import EventRecord, ItemRecord
 from services.audiences.definitions import KEY
 from services.client import Client
 from services.http import api_keys
+from services.runtime import workers
 
 DAY_MS = 86_400_000
 START_MS = 1_700_000_000_000 // DAY_MS * DAY_MS

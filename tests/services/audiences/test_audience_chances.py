@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import redis
 
-from feature_repo.archive import Archive, LogPosition
+from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.audiences.index import Index
 from feature_repo.audiences.ready import ready
 from feature_repo.errors import NotFoundError
-from feature_repo.events import EventRecord, ItemRecord
-from feature_repo.live_row import live_fields, row_key
+from feature_repo.events.schema import EventRecord, ItemRecord
+from feature_repo.online.live_row import live_fields, row_key
 from services.audiences.answers import Answers
 from services.audiences.chances import refresh_chances
-from services.bench.model import untrained
+from services.lab.bench.model import untrained
+from services.models.transition import Transition
 from services.settings import Settings
-from services.transition import Transition
 
 DAY_MS = 86_400_000
 USERS = tuple("{p001}" + letter * 26 for letter in "abcde")
@@ -44,9 +44,9 @@ def shop(home: Path) -> Archive:
 def test_users_whose_row_the_model_made_get_their_chances(
     tmp_path: Path, redis_url: str, store_client: redis.Redis
 ) -> None:
-    from training.model_dir import load
-    from training.scoring import Scorer
-    from training.transition import LearnedTransition
+    from training.network.model_dir import load
+    from training.scoring.scorer import Scorer
+    from training.scoring.transition import LearnedTransition
 
     store_client.flushall()
     archive = shop(tmp_path)

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feature_repo.audiences import language
-from feature_repo.events import EventRecord
-from feature_repo.live_row import LiveState
+from feature_repo.events.schema import EventRecord
+from feature_repo.online.live_row import LiveState
 from services.audiences import watch as audience_watch
 from services.audiences.watch import CHANGES, AudienceWatch
 from services.client import Client
-from services.patience import Patience
-from services.transition import Transition
+from services.models.transition import Transition
+from services.runtime.backoff import Patience
 from tests.feature_repo import audience_shops as shops
 
 LOOKED: dict[str, Any] = {"event": {"type": "view_item", "count": {"gte": 2}}}

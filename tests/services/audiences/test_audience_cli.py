@@ -7,11 +7,11 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from feature_repo.archive import Archive, LogPosition
-from feature_repo.entity import Tenant
-from feature_repo.events import EventRecord
+from feature_repo.archive.event_archive import Archive, LogPosition
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.schema import EventRecord
 from services.audiences.definitions import KEY
-from services.cli import app
+from services.commands.cli import app
 
 BUYERS = "rule: {event: {type: purchase}}\nconsent: []\n"
 

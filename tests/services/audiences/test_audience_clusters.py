@@ -9,19 +9,19 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from feature_repo.archive import Archive
+from feature_repo.archive.event_archive import Archive
 from feature_repo.audiences.index import Index
 from feature_repo.audiences.language import read
 from feature_repo.audiences.ready import ready
 from feature_repo.errors import InvalidInputError, InvalidRuleError, NotFoundError
-from feature_repo.live_row import live_fields, row_key
+from feature_repo.online.live_row import live_fields, row_key
 from services.audiences.answers import Answers
 from services.audiences.clusters import refresh_clusters
 from services.audiences.definitions import check
-from services.bench.model import untrained
-from services.cli import app
+from services.commands.cli import app
+from services.lab.bench.model import untrained
+from services.models.transition import Transition
 from services.settings import Settings
-from services.transition import Transition
 from tests.feature_repo import analytics_shop as shop
 
 NOW_MS = shop.START_MS + 240 * shop.DAY_MS
@@ -34,8 +34,8 @@ def silent(done: int, total: int, what: str) -> None:
 @pytest.fixture
 def home(tmp_path: Path, store_client: redis.Redis) -> Path:
     """Users of four tastes, whose rows an untrained model has made, but for one."""
-    from training.model_dir import load
-    from training.transition import LearnedTransition
+    from training.network.model_dir import load
+    from training.scoring.transition import LearnedTransition
 
     store_client.flushall()
     names = [f"{{p00{number % 3}}}u{number:025d}" for number in range(160)]

@@ -9,11 +9,11 @@ import pytest
 import redis
 from gateway_thread import Api
 
-from feature_repo.campaigns.assignment import GLOBAL_SALT, place
-from feature_repo.entity import Tenant
 from feature_repo.errors import StoreUnavailableError
+from feature_repo.events.pseudonyms import Tenant
+from services.campaigns.assignment import GLOBAL_SALT, place
 from services.client import Client
-from services.log.append import Appender
+from services.event_log.append import Appender
 
 DAY_MS = 86_400_000
 GLOBAL_SHARE = 0.2

@@ -10,10 +10,10 @@ from gateway_thread import ADMIN_KEY, Api
 from test_campaign_report import NOW_MS, shop, stored
 from typer.testing import CliRunner, Result
 
-from feature_repo.campaigns import language
+from services.campaigns import language
 from services.campaigns.keys import CAMPAIGNS
-from services.cli import app
 from services.commands import campaign as cli_campaign
+from services.commands.cli import app
 
 SPRING = """
 audience: ready-lifecycle-active

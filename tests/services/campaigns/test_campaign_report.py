@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from gateway_thread import Api
 
-from feature_repo.archive import Archive, LogPosition
+from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.audiences.index import Index
-from feature_repo.campaigns import language
-from feature_repo.campaigns.decision import Facts, draft
-from feature_repo.events import EventRecord, ItemRecord
-from services.campaigns import plots
+from feature_repo.events.schema import EventRecord, ItemRecord
+from services.campaigns import language, plots
+from services.campaigns.decision import Facts, draft
 from services.campaigns.definitions import Stored
 from services.campaigns.events import Asked, body_of, records
 from services.campaigns.report import ASSOCIATION, EFFECT, report

@@ -9,11 +9,11 @@ import pytest
 from gateway_thread import Api
 from small_model import ITEMS, write
 
-from feature_repo.archive import Archive, LogPosition, write_part
+from feature_repo.archive.event_archive import Archive, LogPosition, write_part
 from feature_repo.audiences.index import CHANCES
-from feature_repo.campaigns.assignment import place, random_score
-from feature_repo.entity import Tenant
-from feature_repo.events import Event, to_record
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.schema import Event, to_record
+from services.campaigns.assignment import place, random_score
 from services.client import ApiError, Client
 
 USERS = tuple(f"u{n:02d}" for n in range(20))

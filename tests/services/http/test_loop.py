@@ -15,7 +15,7 @@ import pytest
 from gateway_thread import Api
 from loop_watch import LoopWatch
 
-from feature_repo.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
+from feature_repo.events.schema import MAX_BATCH_BYTES, MAX_EVENT_BYTES
 from services.client import Client
 from services.http.body import MAX_GZIP_MEMBERS
 

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from services.client import Client
-from services.gateway import create_app
+from services.gateway.application import create_app
 from services.http.problems import TYPES
 from services.settings import Settings
 

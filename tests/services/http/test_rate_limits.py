@@ -10,7 +10,7 @@ import redis
 from gateway_thread import ADMIN_KEY, Api
 from stalls import running_s
 
-from feature_repo.connection import connect_async
+from feature_repo.online.connection import connect_async
 from services.client import TransientApiError
 from services.http import api_keys
 from services.http.rate_limits import KEY, RateLimits

@@ -11,8 +11,8 @@ from api_calls import view
 from fastapi import APIRouter
 from gateway_thread import Api
 
-from services import access, gateway
-from services.gateway import create_app
+from services.gateway import access, application
+from services.gateway.application import create_app
 from services.http import api_keys, scopes
 from services.settings import Settings
 
@@ -136,14 +136,14 @@ def test_a_route_that_declares_nothing_keeps_the_service_from_starting(
     async def everything(user_id: str) -> str:
         return user_id
 
-    monkeypatch.setattr(gateway.privacy, "router", forgotten)
+    monkeypatch.setattr(application.privacy, "router", forgotten)
     with pytest.raises(RuntimeError, match="everything declares no scope"):
         create_app(Settings(redis_url="redis://127.0.0.1:1"), "redis://127.0.0.1:1", None)
 
 
 def test_the_page_has_the_table_of_calls_and_scopes() -> None:
     page = Path(__file__).parents[3] / "docs" / "security.md"
-    assert access.table() in page.read_text(), "print it: python -m services.access"
+    assert access.table() in page.read_text(), "print it: python -m services.gateway.access"
 
 
 def test_what_a_route_declares_last_holds() -> None:

@@ -13,7 +13,7 @@ from rebuilt_shop import (
     made,
 )
 
-from services import models
+from services.models import loaded
 from services.rebuild import jobs as rebuild_jobs
 from services.settings import Settings
 
@@ -24,7 +24,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
 
     def choose(learned: Any) -> None:
         rebuild_jobs._transition.cache_clear()
-        monkeypatch.setattr(models, "transition", lambda settings: made(learned))
+        monkeypatch.setattr(loaded, "transition", lambda settings: made(learned))
 
     choose(Sum())
     return choose

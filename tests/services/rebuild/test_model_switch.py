@@ -7,8 +7,8 @@ import redis
 from event_log import TENANT, append, event
 from rebuilt_shop import PARTITIONS, Newer, apply, assert_rows_are_the_fold, shop
 
-from feature_repo.live_store import read_live
-from services.log.keys import cursor_key, log_key
+from feature_repo.online.live_rows import read_live
+from services.event_log.keys import cursor_key, log_key
 from services.rebuild.model_switch import followed, switch_model
 from services.rebuild.run import rebuild
 from services.settings import Settings

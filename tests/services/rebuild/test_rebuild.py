@@ -16,19 +16,19 @@ from rebuilt_shop import (
     shop,
 )
 
-from feature_repo.archive import LogPosition
+from feature_repo.archive.event_archive import LogPosition
 from feature_repo.errors import PortraitError
-from feature_repo.events import EventRecord
-from feature_repo.live_row import LiveState, row_key
-from feature_repo.live_store import load_live, read_live
-from services import models
-from services.dead_letters import drop, letters, retry
-from services.log.archiver import Archiver
-from services.log.keys import cursor_key, log_key
+from feature_repo.events.schema import EventRecord
+from feature_repo.online.live_row import LiveState, row_key
+from feature_repo.online.live_rows import load_live, read_live
+from services.event_log.archiver import Archiver
+from services.event_log.dead_letters import drop, letters, retry
+from services.event_log.keys import cursor_key, log_key
+from services.models import loaded
+from services.models.transition import Transition
 from services.rebuild import jobs as rebuild_jobs
 from services.rebuild.run import rebuild
 from services.settings import Settings
-from services.transition import Transition
 from services.update.updater import UpdaterLoop
 
 
@@ -95,7 +95,7 @@ def test_dead_letters_are_left_out_and_retried_ones_count_once(
     assert len(found) == 3
     assert retry(store_client, range(PARTITIONS), [found[0].id]) == {found[0].id: "retried"}
     drop(store_client, range(PARTITIONS), [found[1].id])
-    monkeypatch.setattr(models, "transition", lambda settings: Transition(Tolerant()))
+    monkeypatch.setattr(loaded, "transition", lambda settings: Transition(Tolerant()))
     updater = UpdaterLoop(settings, settings.redis_url, Transition(Tolerant()))
     drain(updater)
     [row] = read_live(store_client, [TENANT.entity("a")])

@@ -21,14 +21,14 @@ from rebuilt_shop import (
     updater_of,
 )
 
-from feature_repo.live_row import row_key
-from feature_repo.live_store import load_live, read_live, replace_live
+from feature_repo.online.live_row import row_key
+from feature_repo.online.live_rows import load_live, read_live, replace_live
+from services.event_log.archiver import Archiver
 from services.history import refolding
 from services.history.refolding import ATTEMPTS
-from services.log.archiver import Archiver
+from services.models.transition import Transition
 from services.rebuild.run import rebuild
 from services.settings import Settings
-from services.transition import Transition
 
 
 def test_events_that_are_not_applied_yet_are_left_to_the_updater(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from services.catalogue import Catalogue, Entry
+from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend.assortment import Assortment
 from services.recommend.content import Neighbours, nearness, words
 

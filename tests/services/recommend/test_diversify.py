@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.catalogue import Catalogue, Entry
+from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend.assortment import Assortment
 from services.recommend.diversify import best, diversify
 from services.recommend.explore import chance_of_best, explore

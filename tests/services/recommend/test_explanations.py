@@ -14,17 +14,17 @@ from gateway_thread import Api
 from small_model import ITEMS, category
 
 from feature_repo import explicit
-from feature_repo.events import EventRecord, ItemRecord
-from services.catalogue import Catalogue, Entry
+from feature_repo.events.schema import EventRecord, ItemRecord
+from services.catalogue.catalogue import Catalogue, Entry
 from services.client import Client
-from services.recommend.narrative import sentence
+from services.recommend.event_text import sentence
 from services.recommend.recommender import Recommender
 from services.recommend.score import of_item
-from services.recommend.shopper import Shopper
+from services.recommend.user_context import Shopper
 from services.recommend.wish import Wish
-from training.model_dir import Model, load
-from training.scoring import Scorer
-from training.transition import LearnedTransition
+from training.network.model_dir import Model, load
+from training.scoring.scorer import Scorer
+from training.scoring.transition import LearnedTransition
 
 _users = itertools.count()
 DEEDS = [

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.events import EventRecord
-from services.log.receipt import Appended
+from feature_repo.events.schema import EventRecord
+from services.event_log.receipt import Appended
 from services.recommend import impressions
 from services.recommend.impressions import Impressions, Shown, records
 

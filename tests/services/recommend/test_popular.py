@@ -4,8 +4,8 @@ import asyncio
 
 import redis
 
-from feature_repo.connection import connect_async
-from services import state
+from feature_repo.online.connection import connect_async
+from services.gateway import state
 
 
 def test_made_up_items_do_not_stand_before_those_of_the_catalogue(

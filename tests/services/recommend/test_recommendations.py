@@ -15,14 +15,14 @@ from small_model import ITEMS, category
 from store_nodes import wait_until
 
 from feature_repo.errors import InvalidSettingError
-from feature_repo.live_row import FIELDS, parse_live, row_key
+from feature_repo.online.live_row import FIELDS, parse_live, row_key
 from services.app import build
 from services.client import Client
 from services.hosting.embedded import free_port
 from services.hosting.serve import check
 from services.settings import Settings
-from training.model_dir import Model, load
-from training.scoring import Scorer
+from training.network.model_dir import Model, load
+from training.scoring.scorer import Scorer
 
 _users = itertools.count()
 RULES = """
@@ -95,7 +95,7 @@ def test_without_rules_the_answer_is_the_models_ranking(
     assert (answer["model"], answer["reason"]) == (model.version, "model")
     assert (answer["degraded"], answer["relaxed"]) == (False, [])
     store = redis.Redis.from_url(api.url)
-    from feature_repo.entity import Tenant
+    from feature_repo.events.pseudonyms import Tenant
 
     tenant = Tenant.load(api.settings.home, api.settings.partitions)
     row = parse_live(store.hmget(row_key(tenant.entity(user)), FIELDS))

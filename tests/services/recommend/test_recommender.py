@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import small_model
 
-from services.catalogue import Catalogue, Entry
+from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend.recommender import Recommender
 from services.recommend.rules import Rules
-from services.recommend.shopper import Shopper
+from services.recommend.user_context import Shopper
 from services.recommend.wish import Wish
-from training.scoring import Scorer
-from training.transition import LearnedTransition
+from training.scoring.scorer import Scorer
+from training.scoring.transition import LearnedTransition
 
 NOW = 1_700_000_000_000
 

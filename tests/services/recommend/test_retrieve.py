@@ -10,14 +10,14 @@ import small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.catalogue import Catalogue, Entry
+from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend import assortment, recommender
 from services.recommend.recommender import Recommender
 from services.recommend.rules import DAY_MS, Rules
-from services.recommend.shopper import Shopper
+from services.recommend.user_context import Shopper
 from services.recommend.wish import Wish
-from training.scoring import Asked, Scorer
-from training.transition import LearnedTransition
+from training.scoring.scorer import Asked, Scorer
+from training.scoring.transition import LearnedTransition
 
 NOW = small_model.NOW_MS
 

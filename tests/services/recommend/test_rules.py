@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feature_repo.errors import InvalidSettingError
-from services.catalogue import Catalogue, Entry
+from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend import rule_book
 from services.recommend.assortment import Assortment
 from services.recommend.recommender import Recommender
-from services.recommend.relax import STEPS, relaxed
+from services.recommend.rule_fallback import STEPS, relaxed
 from services.recommend.rules import DAY_MS, Rules, allowed, boosts
-from services.recommend.shopper import Shopper
+from services.recommend.user_context import Shopper
 from services.recommend.wish import Wish
 
 NOW = 1_700_000_000_000

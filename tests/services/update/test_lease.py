@@ -11,10 +11,10 @@ import redis
 from event_log import PARTITIONS, TENANT, Sum, append, event, loop, running
 from store_nodes import Node, wait_until
 
-from feature_repo.events import EventRecord
-from feature_repo.online_store import read_live
+from feature_repo.events.schema import EventRecord
+from feature_repo.feast_stores.online import read_live
+from services.update.counters import STATS_KEY
 from services.update.lease import UPDATERS, Leases, lease_key
-from services.update.tally import STATS_KEY
 from services.update.updater import UpdaterLoop
 
 LEASE_MS = 600

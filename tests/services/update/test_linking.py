@@ -16,24 +16,24 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from feature_repo import explicit, standing
-from feature_repo.archive import Archive, LogPosition, write_part
-from feature_repo.entity import partition_of
+from feature_repo.archive.event_archive import Archive, LogPosition, write_part
 from feature_repo.errors import PortraitError, StoreUnavailableError
-from feature_repo.events import EventRecord, ItemRecord
-from feature_repo.live_row import LiveState
-from feature_repo.live_store import load_live, read_live
-from services import models
-from services.dead_letters import letters, retry
-from services.history.linked import restore_owners
+from feature_repo.events.pseudonyms import partition_of
+from feature_repo.events.schema import EventRecord, ItemRecord
+from feature_repo.online.live_row import LiveState
+from feature_repo.online.live_rows import load_live, read_live
+from services.event_log.archiver import Archiver
+from services.event_log.dead_letters import letters, retry
+from services.event_log.keys import cursor_key, log_key, owners_key
+from services.event_log.links import woven
+from services.event_log.receipt import Appended
+from services.history.merged_history import restore_owners
 from services.history.unjoined import leave, unjoined
-from services.links import woven
-from services.log.archiver import Archiver
-from services.log.keys import cursor_key, log_key, owners_key
-from services.log.receipt import Appended
+from services.models import loaded
+from services.models.transition import Transition
 from services.rebuild import jobs as rebuild_jobs
 from services.rebuild.run import rebuild
 from services.settings import Settings
-from services.transition import Transition
 from services.update import linking, updater
 from services.update.updater import UpdaterLoop
 
@@ -49,7 +49,7 @@ def settings(
         json.dumps({"key": TENANT.key.hex(), "partitions": TENANT.partitions})
     )
     rebuild_jobs._transition.cache_clear()
-    monkeypatch.setattr(models, "transition", lambda settings: Transition(Sum()))
+    monkeypatch.setattr(loaded, "transition", lambda settings: Transition(Sum()))
     yield Settings(home=tmp_path, redis_url=redis_url, partitions=TENANT.partitions)
     rebuild_jobs._transition.cache_clear()
 

@@ -8,14 +8,14 @@ import redis
 import structlog
 from event_log import TENANT, Sum, append, drain, event, loop, users_of
 
-from feature_repo.live_row import FIELDS, LiveState, row_key
-from feature_repo.live_store import commit, replace_live
-from feature_repo.online_store import read_live
-from services.log.batch import USER_EVENTS
-from services.log.keys import cursor_key, log_key
+from feature_repo.feast_stores.online import read_live
+from feature_repo.online.live_row import FIELDS, LiveState, row_key
+from feature_repo.online.live_rows import commit, replace_live
+from services.event_log.batch import USER_EVENTS
+from services.event_log.keys import cursor_key, log_key
 from services.update import updater as updater_module
+from services.update.counters import STATS_KEY
 from services.update.lease import Leases
-from services.update.tally import STATS_KEY
 
 
 def row_of(client: redis.Redis, user: str) -> LiveState:

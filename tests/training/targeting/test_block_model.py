@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from feature_repo.errors import InvalidInputError
-from training.predict import auc
+from training.evaluation.predict import auc
 from training.targeting.block_model import BlockModel, Rows, Setting, choose
 from training.targeting.score_metrics import grouped_auc
 

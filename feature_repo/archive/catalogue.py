@@ -1,0 +1,180 @@
+"""The item schema: what the shop says about a thing it offers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from feature_repo.archive.event_archive import write_part
+from feature_repo.events.fields import (
+    Amount,
+    Category,
+    Currency,
+    Id,
+    LongText,
+    Text,
+    check_properties,
+    parse_time,
+)
+
+SCHEMA: Final = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("title", pa.string()),
+        ("category", pa.string()),
+        ("brand", pa.string()),
+        ("price", pa.float64()),
+        ("currency", pa.string()),
+        ("in_stock", pa.bool_()),
+        ("available_from", pa.int64()),
+        ("is_merchandise", pa.bool_()),
+        ("properties", pa.string()),
+    ]
+)
+"""Columns of a catalogue part: those of `Item`; ``properties`` as JSON text."""
+
+
+class Item(BaseModel):
+    """One catalogue entry.
+
+    ``is_merchandise`` is False for lines that are no interest of anyone's (coupons, fuel,
+    fees); such items are kept out of interests and recommendations.
+
+    Examples
+    --------
+    >>> Item(item_id="A", title="Coffee", category="Grocery/Coffee").in_stock
+    True
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    item_id: Id
+    title: LongText | None = None
+    category: Category | None = None
+    brand: Text | None = None
+    price: Amount | None = None
+    currency: Currency | None = None
+    in_stock: bool = True
+    available_from: Annotated[int, BeforeValidator(parse_time)] | None = Field(
+        default=None,
+        description="RFC 3339 with offset, or epoch seconds or milliseconds",
+        json_schema_extra={"type": ["string", "number", "null"]},
+    )
+    is_merchandise: bool = True
+    properties: dict[str, Any] | None = None
+
+    @field_validator("properties")
+    @classmethod
+    def _properties(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if value is None else check_properties(value)
+
+
+def patched(item: Item, patch: Mapping[str, Any]) -> Item:
+    """Return an item with the named fields changed: a JSON merge patch (RFC 7396).
+
+    Parameters
+    ----------
+    patch
+        New values by field; None takes a field away, objects are merged.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If what comes out is no item.
+
+    Examples
+    --------
+    >>> tea = Item(item_id="A", title="Tea", properties={"organic": True, "origin": "Assam"})
+    >>> new = patched(tea, {"price": 3, "title": None, "properties": {"origin": "Ceylon"}})
+    >>> new.price, new.title, new.properties
+    (3.0, None, {'organic': True, 'origin': 'Ceylon'})
+    """
+    return Item.model_validate(_merged(item.model_dump(exclude_none=True), patch, _MAX_MERGED))
+
+
+_MAX_MERGED: Final = 8
+"""Levels that are merged: more than an item may have."""
+
+
+def _merged(value: Any, patch: Any, levels: int) -> Any:
+    if not isinstance(patch, Mapping) or levels == 0:
+        return patch
+    merged = dict(value) if isinstance(value, Mapping) else {}
+    for name, new in patch.items():
+        if new is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = _merged(merged.get(name), new, levels - 1)
+    return merged
+
+
+def write_catalogue(path: Path, items: Sequence[Item]) -> None:
+    """Write items as one Parquet part (``archive/items/<source>.parquet``).
+
+    Parameters
+    ----------
+    path
+        File to write; replaced whole when there.
+    items
+        Catalogue entries.
+    """
+    rows = [
+        {
+            **item.model_dump(exclude={"properties"}),
+            "properties": None
+            if item.properties is None
+            else orjson.dumps(item.properties).decode(),
+        }
+        for item in items
+    ]
+    write_part(path, pa.Table.from_pylist(rows, schema=SCHEMA))
+
+
+def load_catalogue(home: Path) -> dict[str, Item]:
+    """Return the catalogue below ``home``, item id to item; empty when there is none.
+
+    Of an item that several parts name, the part last by name counts; what it does not
+    state, the part before it does.
+
+    Parameters
+    ----------
+    home
+        State folder.
+    """
+    items = dict[str, Item]()
+    parts = (home / "archive" / "items").glob("*.parquet")
+    for part in sorted(parts, key=lambda part: part.stem):
+        for row in pq.read_table(part).to_pylist():
+            properties = row.pop("properties")
+            row["properties"] = None if properties is None else orjson.loads(properties)
+            item = Item.model_validate(row)
+            items[item.item_id] = completed(item, items.get(item.item_id))
+    return items
+
+
+def completed(item: Item, older: Item | None) -> Item:
+    """Return an item with what it does not state taken from an older statement about it.
+
+    A price and its currency are one statement.
+
+    Examples
+    --------
+    >>> new = completed(Item(item_id="A", title="Tea"), Item(item_id="A", brand="B", price=2))
+    >>> new.title, new.brand, new.price
+    ('Tea', 'B', 2.0)
+    """
+    if older is None:
+        return item
+    lacking = [n for n in _OPTIONAL if getattr(item, n) is None and getattr(older, n) is not None]
+    told = {name: getattr(older, name) for name in lacking}
+    if item.price is None and older.price is not None:
+        told |= {"price": older.price, "currency": older.currency}
+    return item.model_copy(update=told) if told else item
+
+
+_OPTIONAL: Final = ("title", "category", "brand", "available_from", "properties")
+"""Fields, besides the price, of which an item may say nothing."""

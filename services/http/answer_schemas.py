@@ -1,0 +1,372 @@
+"""What answers look like, for the API's description: a schema and an example of each.
+
+Handlers answer with plain dictionaries; nothing here runs while a request is served. That
+what is served agrees with what is said here is tested on the running service. Profiles have a
+file of their own, `profile_schemas`; problems are `openapi`'s.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.http.profile_schemas import EXAMPLE_TIME, FULL, Consent, Profile
+
+Count = Annotated[int, Field(ge=0)]
+Rank = Annotated[int, Field(ge=1)]
+
+RECEIPT = "p014-1795737846570-0"
+
+
+class Answer(BaseModel):
+    """An answer whose members are all named here."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def said(
+    model: Any, description: str, example: Any, *, media: str = "application/json", **more: Any
+) -> dict[str, Any]:
+    """Return the OpenAPI description of one answer."""
+    content = {media: {"example": example}}
+    return {"model": model, "description": description, "content": content, **more}
+
+
+# --- events
+
+
+class Accepted(Answer):
+    """An event is in the log."""
+
+    id: str
+    status: Literal["accepted", "duplicate"]
+    receipt: str
+    set_aside: Annotated[
+        Literal["other_currency"] | None, Field(description="Why amounts of it do not count")
+    ] = None
+
+
+class Applied(Accepted):
+    """An event is in the log and in the profile."""
+
+    profile: Profile
+
+
+class EventRefused(Answer):
+    """Why one event of a batch was not taken."""
+
+    index: Count
+    id: str | None
+    type: str
+    pointer: str
+    detail: str
+
+
+class EventsTaken(Answer):
+    """What became of a batch."""
+
+    received: Count
+    accepted: Count
+    duplicates: Count
+    rejected: Count
+    receipt: str | None
+    errors: list[EventRefused]
+    amounts_set_aside: Annotated[
+        Count, Field(description="Events that count without amounts in another currency")
+    ] = 0
+
+
+class StoredEvent(BaseModel):
+    """An event as it is kept, without its user."""
+
+    id: str
+    type: str
+    time: str
+    late: Literal[True] | None = None
+    key: str | None = None
+
+
+class EventPage(Answer):
+    """Some events of a user, newest first."""
+
+    events: list[StoredEvent]
+    next_cursor: str | None
+
+
+_ACCEPTED = {"id": "e-1", "status": "accepted", "receipt": RECEIPT}
+_TAKEN = {
+    "received": 2, "accepted": 1, "duplicates": 1, "rejected": 0, "receipt": RECEIPT, "errors": [],
+}  # fmt: skip
+_REFUSED = {
+    "index": 0, "id": "e-2", "type": "/problems/invalid", "pointer": "/items/0/price",
+    "detail": "Input should be greater than or equal to 0",
+}  # fmt: skip
+_NONE = {
+    "received": 1, "accepted": 0, "duplicates": 0, "rejected": 1, "receipt": None,
+    "errors": [_REFUSED],
+}  # fmt: skip
+_PAGE = {
+    "events": [
+        {"id": "e-1", "type": "view_item", "time": EXAMPLE_TIME,
+         "items": [{"item_id": "A", "quantity": 1.0}], "channel": "web"}
+    ],
+    "next_cursor": None,
+}  # fmt: skip
+
+EVENT: dict[int | str, Any] = {
+    202: said(Accepted, "Durable in the log", _ACCEPTED),
+    200: said(Applied, "Applied, with `return=profile`", _ACCEPTED | {"profile": FULL}),
+}
+EVENT_BATCH: dict[int | str, Any] = {
+    202: said(EventsTaken, "All taken", _TAKEN),
+    207: said(EventsTaken, "Some taken", _TAKEN | {
+        "received": 3, "rejected": 1, "errors": [_REFUSED | {"index": 2}]}),
+    422: said(EventsTaken, "None taken", _NONE),
+}  # fmt: skip
+EVENTS: dict[int | str, Any] = {200: said(EventPage, "A page of events, newest first", _PAGE)}
+
+
+# --- privacy
+
+
+class UserConsents(Answer):
+    """What a user has said, by purpose."""
+
+    user_id: str
+    consents: dict[str, Consent]
+
+
+class Export(Answer):
+    """Everything that is kept of a user."""
+
+    user_id: str
+    exported_at: str
+    complete: bool
+    consents: dict[str, Consent]
+    profile: Profile
+    events: list[StoredEvent]
+
+
+_CONSENTS = {"email": {"granted": True, "at": EXAMPLE_TIME, "source": "preferences"}}
+CONSENTS: dict[int | str, Any] = {
+    200: said(UserConsents, "What is granted", {"user_id": "123", "consents": _CONSENTS})
+}
+CONSENTED: dict[int | str, Any] = {202: said(Accepted, "Durable in the log", _ACCEPTED)}
+EXPORTED: dict[int | str, Any] = {
+    200: said(Export, "All of it; the oldest events are left out where there are too many", {
+        "user_id": "123", "exported_at": EXAMPLE_TIME, "complete": True, "consents": _CONSENTS,
+        "profile": FULL, "events": _PAGE["events"]})
+}  # fmt: skip
+
+
+# --- items
+
+
+class ShownItem(Answer):
+    """A catalogue entry; what is not known is left out."""
+
+    item_id: str
+    title: str | None = None
+    category: str | None = None
+    brand: str | None = None
+    price: float | None = None
+    currency: str | None = None
+    in_stock: bool
+    available_from: str | None = None
+    is_merchandise: bool
+    properties: dict[str, Any] | None = None
+
+
+class ItemRefused(Answer):
+    """Why one item of a batch was not taken."""
+
+    index: Count
+    type: str
+    pointer: str
+    detail: str
+
+
+class ItemsTaken(Answer):
+    """What became of a batch of items."""
+
+    received: Count
+    accepted: Count
+    rejected: Count
+    errors: list[ItemRefused]
+
+
+class SimilarItem(Answer):
+    """An item and how like it is."""
+
+    item_id: str
+    score: float
+    rank: Rank
+
+
+class Similar(Answer):
+    """The items most like one."""
+
+    item_id: str
+    method: str
+    model: str | None
+    items: list[SimilarItem]
+
+
+_ITEM = {
+    "item_id": "A", "title": "Fine Coffee", "category": "Grocery/Coffee", "brand": "Ox",
+    "price": 3.5, "currency": "EUR", "in_stock": True, "is_merchandise": True,
+}  # fmt: skip
+_ITEMS = {"received": 1, "accepted": 1, "rejected": 0, "errors": []}
+_ITEM_REFUSED = {
+    "index": 0, "type": "/problems/invalid", "pointer": "/price",
+    "detail": "Input should be greater than or equal to 0",
+}  # fmt: skip
+
+ITEM: dict[int | str, Any] = {200: said(ShownItem, "The item", _ITEM)}
+ITEM_PUT: dict[int | str, Any] = {
+    200: said(ShownItem, "Replaced", _ITEM), 201: said(ShownItem, "Created", _ITEM)
+}  # fmt: skip
+ITEM_BATCH: dict[int | str, Any] = {
+    200: said(ItemsTaken, "All taken", _ITEMS),
+    207: said(ItemsTaken, "Some taken", _ITEMS | {
+        "received": 2, "rejected": 1, "errors": [_ITEM_REFUSED | {"index": 1}]}),
+    422: said(ItemsTaken, "None taken", {
+        "received": 1, "accepted": 0, "rejected": 1, "errors": [_ITEM_REFUSED]}),
+}  # fmt: skip
+SIMILAR: dict[int | str, Any] = {
+    200: said(Similar, "Similar items", {
+        "item_id": "A", "method": "category", "model": None,
+        "items": [{"item_id": "B", "score": 0.7, "rank": 1}]})
+}  # fmt: skip
+
+
+# --- recommendations
+
+
+class Recommended(BaseModel):
+    """An item, its score and place, and why where that was asked."""
+
+    item_id: str
+    score: float
+    rank: Rank
+    reasons: list[dict[str, Any]] | None = None
+
+
+class Recommendations(BaseModel):
+    """Items in order."""
+
+    recommendation_id: str
+    user_id: str | None
+    items: list[Recommended]
+    model: str | None
+    placement: str | None
+    personalized: bool
+    degraded: bool
+    reason: str
+    relaxed: list[Any]
+
+
+class Contribution(Answer):
+    """A past event, and what the score would lack without it."""
+
+    event_id: str
+    type: str
+    time: str
+    items: list[str]
+    contribution: float
+    sentence: str
+
+
+class Explanation(BaseModel):
+    """What moved the score of an item for a user."""
+
+    user_id: str
+    target: dict[str, Any]
+    score: float
+    model: str | None
+    method: str
+    exact: bool
+    events: dict[str, Count]
+    contributions: list[Contribution]
+    memories: list[dict[str, Any]]
+    popularity: float | None
+
+
+EXPLAINED: dict[int | str, Any] = {
+    200: said(Explanation, "What moved the score, the most first", {
+        "user_id": "123", "target": {"kind": "item", "item_id": "B", "title": None},
+        "score": 1.5, "model": None, "method": "leave_one_event_out_of_profile", "exact": True,
+        "events": {"looked_at": 1, "of": 1},
+        "contributions": [
+            {"event_id": "e-1", "type": "view_item", "time": EXAMPLE_TIME, "items": ["A"],
+             "contribution": 0.4, "sentence": "viewed A on 1 Nov"}],
+        "memories": [], "popularity": None})
+}  # fmt: skip
+RECOMMENDED: dict[int | str, Any] = {
+    200: said(Recommendations, "Items in order", {
+        "recommendation_id": "cfa118cde5ff48a09b2a72749751ae66", "user_id": "123",
+        "items": [{"item_id": "B", "score": 1.5, "rank": 1, "reasons": [
+            {"code": "interest_category", "key": "Grocery/Coffee",
+             "evidence": {"view": 1, "cart": 1, "purchase": 1}}]}],
+        "model": None, "placement": None, "personalized": True, "degraded": False,
+        "reason": "explicit_profile", "relaxed": []})
+}  # fmt: skip
+
+
+# --- operations
+
+
+class Live(Answer):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Ready(Answer):
+    """Whether events are taken and applied, check by check."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, dict[str, Any]]
+    degraded: list[str]
+    model: str | None
+    model_refused: bool
+    uptime_s: Annotated[float, Field(ge=0)]
+
+
+class ModelOnDisk(BaseModel):
+    """A model directory."""
+
+    name: str
+    version: str
+    in_use: bool
+    refused: str | None
+
+
+class Models(Answer):
+    """The models on disk and which one is in use."""
+
+    models: list[ModelOnDisk]
+    in_use: str | None
+
+
+_READY: dict[str, Any] = {
+    "status": "ok", "checks": {"store": {"ok": True}}, "degraded": [], "model": None,
+    "model_refused": False,
+    "uptime_s": 12.5,
+}  # fmt: skip
+
+LIVE: dict[int | str, Any] = {200: said(Live, "The process answers", {"status": "ok"})}
+READY: dict[int | str, Any] = {
+    200: said(Ready, "Ready", _READY),
+    503: said(Ready, "Not ready", _READY | {
+        "status": "unavailable", "checks": {"store": {"ok": False}}}),
+}  # fmt: skip
+MODELS: dict[int | str, Any] = {
+    200: said(Models, "Models", {
+        "models": [{"name": "m-1", "version": "m-1", "in_use": True, "refused": None,
+                    "recipe": "fused"}],
+        "in_use": "m-1"})
+}  # fmt: skip
+METRICS: dict[int | str, Any] = {
+    200: {"description": "Numbers in Prometheus form", "content": {"text/plain": {
+        "example": "# TYPE portrait_updaters gauge\nportrait_updaters 1\n"}}}
+}  # fmt: skip

@@ -1,0 +1,5 @@
+"""What `portrait bench` measures: one file a bench, and what they share.
+
+Belongs here: loads, clients, peers and figures of the benches. Not here: anything that the
+service runs, or what breaks it on purpose (`services.lab.chaos`).
+"""

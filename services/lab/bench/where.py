@@ -1,0 +1,181 @@
+"""Where the time of an applied event goes: CPU time by process, and by part within ours.
+
+CPU seconds come from the kernel, the parts from py-spy's samples of the two replicas while
+they work: nothing is instrumented, so nothing that is measured changes. Belongs here:
+sampling and naming the parts. Not here: the load.
+"""
+
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+SAMPLES_PER_S: Final = 250
+_LONGEST_S: Final = 120
+_STOP_S: Final = 20
+
+PARTS: Final = {
+    "Gateway": (
+        ("pseudonym", r"feature_repo/entity\.py"),
+        ("encode event", r"^(?:EventRecord\.)?encode \(feature_repo/events\.py"),
+        ("append", r"services/event_log/(?!receipt)"),
+        ("read body", r"services/http/(?:body|limits)"),
+        ("validate", r"services/(?:ingest|catalogue)|feature_repo/event|pydantic/"),
+    ),
+    "Updater": (
+        ("archive", r"services/event_log/archiver|feature_repo/archive"),
+        ("model step", r"training/"),
+        ("profile bytes", r"(?:encode|decode) \(feature_repo/explicit"),
+        ("decode event", r"feature_repo/event|services/event_log/batch"),
+        ("read rows", r"read_\w+ \(feature_repo/live_store"),
+        ("commit", r"feature_repo/live_store"),
+        ("profile fold", r"feature_repo/explicit"),
+        ("transition", r"services/transition"),
+        ("counts", r"services/(?:popularity|update/tally)"),
+        ("read log", r"_round \(services/update/updater|services/event_log/"),
+    ),
+}
+"""Parts of each replica: the first pattern that any frame of a sample matches names its part."""
+
+REST: Final = {"Gateway": "HTTP and Serve", "Updater": "rest"}
+_IDLE: Final = re.compile(
+    r"^(?:Worker\.main_loop|Thread\.run|Condition\.wait|Event\.wait|_worker|\w+Selector\.select) \("
+)
+"""Innermost frames of threads that wait, which py-spy takes for working now and then."""
+_PYTHON: Final = frozenset({"Gateway", "Updater"})
+
+
+def processes() -> dict[str, list[psutil.Process]]:
+    """Return the service's processes below this one, by what they are."""
+    found: dict[str, list[psutil.Process]] = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found.setdefault(_kind(" ".join(process.cmdline()), process.name()), []).append(process)
+    return found
+
+
+def _kind(line: str, name: str) -> str:
+    for kind in _PYTHON:
+        if f"ServeReplica:portrait:{kind}" in line:
+            return kind
+    if name in {"valkey-server", "redis-server", "haproxy"}:
+        return {"haproxy": "HAProxy"}.get(name, "store")
+    return "Ray and supervisor"
+
+
+def cpu_s(found: dict[str, list[psutil.Process]]) -> dict[str, float]:
+    """Return CPU seconds used so far, by what a process is."""
+    used = dict.fromkeys(found, 0.0)
+    for kind, members in found.items():
+        for process in members:
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                used[kind] += times.user + times.system
+    return used
+
+
+@contextmanager
+def sampled(folder: Path) -> Iterator[dict[str, Counter[str]]]:
+    """Sample gateway and updater while the block runs; the yielded counters are filled after it.
+
+    Empty where py-spy is missing or may not look into other processes.
+    """
+    counts: dict[str, Counter[str]] = {}
+    command, runs = _py_spy(), list[tuple[str, Path, subprocess.Popen[bytes]]]()
+    try:
+        for kind, members in processes().items() if command else ():
+            for process in members if kind in _PYTHON else ():
+                out = folder / f"{kind}-{process.pid}.txt"
+                runs.append((kind, out, _start(str(command), process.pid, out)))
+        yield counts
+    finally:
+        for _, _, run in runs:
+            run.send_signal(2)  # it writes what it has
+        for kind, out, run in runs:
+            try:
+                run.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                run.kill()
+                run.wait()
+            if out.exists():
+                counts.setdefault(kind, Counter()).update(parts(kind, out.read_text().splitlines()))
+
+
+def _py_spy() -> str | None:
+    beside = Path(sys.executable).with_name("py-spy")
+    return str(beside) if beside.exists() else shutil.which("py-spy")
+
+
+def _start(command: str, pid: int, out: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [
+            command, "record", "--pid", str(pid), "--format", "raw", "--output", str(out),
+            "--rate", str(SAMPLES_PER_S), "--duration", str(_LONGEST_S),
+        ],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def parts(kind: str, lines: Iterable[str]) -> Counter[str]:
+    """Count samples by part; lines are py-spy's ``frame;frame;… count``, outermost first.
+
+    Examples
+    --------
+    >>> parts("Updater", ["run (services/update/updater.py:70);step (training/scoring/transition.py:65) 3"])
+    Counter({'model step': 3})
+    """
+    rules = [(name, re.compile(pattern)) for name, pattern in PARTS[kind]]
+    counted = Counter[str]()
+    for line in lines:
+        stack, _, count = line.rpartition(" ")
+        frames = stack.split(";")
+        if not _IDLE.search(frames[-1]):
+            counted[_part(frames, rules) or REST[kind]] += int(count)
+    return counted
+
+
+def _part(frames: list[str], rules: list[tuple[str, re.Pattern[str]]]) -> str | None:
+    for name, pattern in rules:
+        if any(map(pattern.search, frames)):
+            return name
+    return None
+
+
+def shares(
+    used_s: dict[str, float], counts: dict[str, Counter[str]], events: int
+) -> dict[str, Any]:
+    """Return ``cpu_us_per_event`` by process and ``share`` by part, of all CPU time.
+
+    Examples
+    --------
+    >>> shares({"store": 1.0, "Updater": 3.0}, {"Updater": Counter({"fold": 2, "rest": 1})}, 1000)
+    {'cpu_us_per_event': {'Updater': 3000.0, 'store': 1000.0}, 'share': {'Updater: fold': 0.5, \
+'Updater: rest': 0.25, 'store': 0.25}}
+    """
+    whole = sum(used_s.values()) or 1.0
+    share = dict[str, float]()
+    for kind, used in used_s.items():
+        samples = counts.get(kind)
+        if not samples:
+            share[kind] = used / whole
+            continue
+        for name, count in samples.items():
+            share[f"{kind}: {name}"] = used / whole * count / samples.total()
+    return {
+        "cpu_us_per_event": {
+            kind: round(used * 1e6 / events, 1) for kind, used in _largest_first(used_s)
+        },
+        "share": {name: round(value, 3) for name, value in _largest_first(share)},
+    }
+
+
+def _largest_first(values: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -1,0 +1,164 @@
+"""Who asks: a user's row, or a session that is sent along, as recommendations see it.
+
+Belongs here: reading what is known of a user, and saying why it may be less than usual. Not
+here: what follows from it (the stages).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from feature_repo import explicit
+from feature_repo.errors import ModelMismatchError, StoreUnavailableError
+from feature_repo.events.schema import Event, EventItem, EventRecord, to_record
+from feature_repo.online.live_row import LiveState
+from services.gateway.state import GatewayState
+from services.recommend.serving import Serving
+from services.recommend.user_context import Shopper
+from services.runtime import workers
+
+SERVICE = "ranking_v1"
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A user at a moment.
+
+    Attributes
+    ----------
+    shopper
+        What is known.
+    now_ms
+        The moment to rank at, epoch milliseconds.
+    served
+        The model that serves this user.
+    lacking
+        Why less is known than could be, None if nothing lacks: ``store_unavailable``,
+        ``catalogue_loading``, ``model_unavailable`` or ``features_unavailable``.
+    entity
+        Entity id of the user; None for a session without one.
+    stored
+        Whether the user has a row.
+    """
+
+    shopper: Shopper
+    now_ms: int
+    served: Serving
+    lacking: str | None = None
+    entity: str | None = None
+    stored: bool = False
+
+
+async def of_user(
+    state: GatewayState,
+    user_id: str,
+    after: str | None = None,
+    session: Sequence[tuple[str, Sequence[EventItem]]] = (),
+) -> Asked:
+    """Return what is known of a user, with a session's events on top of it.
+
+    Parameters
+    ----------
+    session
+        Type and items of events that are not stored.
+    """
+    try:
+        entity, row, features = await state.find_whole(user_id, after, _service(state))
+    except StoreUnavailableError as error:
+        _log.warning("recommending_without_store", error=str(error))
+        given = await of_session(state, session)
+        return replace(given, lacking="store_unavailable", entity=state.tenant.entity(user_id))
+    if row is None:
+        given = await of_session(state, session)
+        return replace(given, entity=entity)
+    now_ms = state.clock.now_ms(row.time_ms)
+    profile, (served, learned) = state.profile(row), state.served(row)
+    if session:
+        # Without a state of the whole history there is none of the session alone either.
+        learned = await workers.READING.run(
+            _go_on, state, served if learned else None, profile, learned, session, now_ms
+        )
+    lacking = _lacking(state, row)
+    if lacking is None and learned is not None and features is None and _asks(served):
+        lacking = "features_unavailable"
+    shopper = Shopper(learned, user_features=features, profile=profile, now_s=now_ms // 1000)
+    return Asked(shopper, now_ms, served, lacking, entity, stored=True)
+
+
+async def of_session(
+    state: GatewayState, session: Sequence[tuple[str, Sequence[EventItem]]]
+) -> Asked:
+    """Return what a session alone says."""
+    now_ms = state.clock.now_ms()
+    profile = explicit.new()
+    served = state.models.newest
+    learned: bytes | None = None
+    if session:
+        learned = await workers.READING.run(_go_on, state, served, profile, None, session, now_ms)
+    shopper = Shopper(learned, profile=profile, now_s=now_ms // 1000)
+    return Asked(shopper, now_ms, served, _lacking(state, None))
+
+
+def _service(state: GatewayState) -> str | None:
+    """Return the feature service that a model may ask for; None if none asks for a feature."""
+    return SERVICE if state.models.ask_features else None
+
+
+def _asks(served: Serving) -> bool:
+    return served.model is not None and bool(served.model.user_features.names)
+
+
+def _lacking(state: GatewayState, row: LiveState | None) -> str | None:
+    if not state.catalogue.loaded:
+        return "catalogue_loading"
+    if row is not None and row.model:
+        lacking = state.models.of(row.model) is None
+    else:
+        lacking = state.models.refused and state.model is None
+    return "model_unavailable" if lacking else None
+
+
+def _records(
+    state: GatewayState, session: Sequence[tuple[str, Sequence[EventItem]]], now_ms: int
+) -> list[EventRecord]:
+    records = []
+    for kind, items in session:
+        order = "session" if kind in {"purchase", "refund"} else None
+        whole = Event.model_construct(
+            type=kind, anonymous_id="session", items=list(items), time=now_ms, order_id=order
+        )
+        record = to_record(whole, state.tenant, now_ms)
+        state.catalogue.enrich(record)
+        records.append(record)
+    return records
+
+
+def _go_on(
+    state: GatewayState,
+    served: Serving | None,
+    profile: explicit.ExplicitProfile,
+    learned: bytes | None,
+    session: Sequence[tuple[str, Sequence[EventItem]]],
+    now_ms: int,
+) -> bytes | None:
+    """Apply a session's events to ``profile`` and return the learned state after them.
+
+    Parameters
+    ----------
+    served
+        Moves the learned state; None leaves it as it is.
+    """
+    records = _records(state, session, now_ms)
+    for record in records:
+        explicit.apply(profile, record)
+    if served is None or served.model is None:
+        return learned
+    try:
+        after: bytes = served.transition.replay([list(records)], [learned])[0]
+    except ModelMismatchError as error:
+        _log.error("session_unread", error=str(error))
+        return learned
+    return after

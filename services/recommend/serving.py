@@ -1,0 +1,197 @@
+"""The models a gateway serves with: the newest, and those that rows were made by.
+
+A row is scored by the model that made it, so a new model takes nobody's recommendations away
+while a rebuild folds the rows anew. Models are loaded in the background and taken up in one
+step: an answer is made by one model or another, never by half of each. Belongs here: which
+model, and when. Not here: loading one (`models`), scoring (`recommend`).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from feature_repo.errors import ModelMismatchError
+from services.catalogue.catalogue import Catalogue
+from services.models.loaded import chosen, load_version, try_model, version_of
+from services.recommend.recommender import Recommender
+from services.runtime.tasks import end
+from services.settings import Settings
+
+LOOK_EVERY_S: Final = 5.0
+MAX_MODELS: Final = 3
+"""Models kept: the newest, and those most lately asked for."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A model and what is made of it; without a model, the recommender alone.
+
+    Attributes
+    ----------
+    recommender
+        Ranks by this model.
+    model, scorer, transition
+        As `training.network.model_dir`, `training.scoring.scorer` and `training.scoring.transition` make them.
+    """
+
+    recommender: Recommender
+    model: Any = None
+    scorer: Any = None
+    transition: Any = None
+
+    @property
+    def version(self) -> str:
+        """Version of the model; empty without one."""
+        return "" if self.model is None else str(self.model.version)
+
+
+def serving(catalogue: Catalogue, model: Any) -> Serving:
+    """Return a model ready to serve; takes a second or two."""
+    if model is None:
+        return Serving(Recommender(catalogue))
+    from training.scoring.related_items import related
+    from training.scoring.scorer import Scorer
+    from training.scoring.transition import LearnedTransition
+
+    scorer = Scorer(model)
+    if not scorer.compiled:
+        _log.warning("scores_not_compiled", model=model.version)
+    recommender = Recommender(
+        catalogue, scorer, model.vocabulary.items, model.version, partial(related, model)
+    )
+    recommender.warm()
+    return Serving(recommender, model, scorer, LearnedTransition(model))
+
+
+class ServedModels:
+    """The models in service, kept up with what is on disk and in the rows.
+
+    Attributes
+    ----------
+    newest
+        What new users and sessions are served by.
+    refused
+        Whether the chosen model could not be loaded.
+    refusals
+        Why models could not be loaded, by version.
+    """
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._served: dict[str, Serving] = {}
+        self._wanted = asyncio.Queue[str]()
+        self._gone = set[str]()
+        self._popular: tuple[Sequence[Any], Sequence[Any]] = ((), ())
+        self._task: asyncio.Task[None] | None = None
+        self.newest = Serving(Recommender(catalogue))
+        self.refused = False
+        self.refusals = dict[str, str]()
+
+    def load(self) -> None:
+        """Load the chosen model, before anything is served.
+
+        Raises
+        ------
+        ModelMismatchError, NotFoundError
+            See `services.models.loaded.load_model`.
+        """
+        model, reason = try_model(self._settings)
+        self.refused = reason is not None
+        path = chosen(self._settings)
+        if reason is not None and path is not None:
+            self.refusals[version_of(path) or path.name] = reason
+        self._take(serving(self._catalogue, model))
+
+    def start(self) -> None:
+        """Begin to follow what is on disk."""
+        self._task = asyncio.create_task(self._follow())
+
+    @property
+    def ask_features(self) -> bool:
+        """Whether one of the models reads user features."""
+        return any(
+            each.model is not None and each.model.user_features.names
+            for each in self._served.values()
+        )
+
+    async def stop(self) -> None:
+        """Stop following."""
+        await end(self._task)
+
+    def of(self, version: str) -> Serving | None:
+        """Return what serves rows of a model; None if it is not loaded, which is then tried."""
+        found = self._served.get(version)
+        if found is None:
+            if version not in self._gone:
+                self._gone.add(version)
+                self._wanted.put_nowait(version)
+        elif len(self._served) > 1:
+            self._served[version] = self._served.pop(version)  # most lately asked for
+        return found
+
+    def set_popular(
+        self, popular: Sequence[tuple[str, float]], trending: Sequence[tuple[str, float]]
+    ) -> None:
+        """Take up new popularity and trend for every model."""
+        self._popular = popular, trending
+        for each in {id(s): s for s in (self.newest, *self._served.values())}.values():
+            each.recommender.set_popular(popular, trending)
+
+    def _take(self, new: Serving, *, newest: bool = True) -> None:
+        """Put a model into service, in one step of the event loop."""
+        new.recommender.set_popular(*self._popular)
+        self._served[new.version] = new
+        if newest:
+            self.newest = new
+        for version in list(self._served):
+            if len(self._served) > MAX_MODELS and version != self.newest.version:
+                del self._served[version]
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                version = await asyncio.wait_for(self._wanted.get(), LOOK_EVERY_S)
+            except TimeoutError:
+                self._gone.clear()  # what was not there may be by now
+                await self._look()
+            else:
+                await self._fetch(version)
+
+    async def _look(self) -> None:
+        """Take up the chosen model if it is another than the newest."""
+        path = await asyncio.to_thread(chosen, self._settings)
+        version = None if path is None else await asyncio.to_thread(version_of, path)
+        if version is not None and version != self.newest.version:
+            await self._bring(version, newest=True)
+            self.refused = version != self.newest.version
+
+    async def _fetch(self, version: str) -> None:
+        if version not in self._served:
+            await self._bring(version, newest=False)
+
+    async def _bring(self, version: str, *, newest: bool) -> None:
+        known = self._served.get(version)
+        if known is None:
+            try:
+                known = await asyncio.to_thread(self._load_version, version)
+            except ModelMismatchError as error:
+                if self.refusals.get(version) != str(error):
+                    _log.error("model_refused", version=version, reason=str(error))
+                self.refusals[version] = str(error)
+            except Exception as error:  # noqa: BLE001 - whatever is on disk, the service goes on
+                _log.error("model_unread", version=version, error=type(error).__name__)
+        if known is not None:
+            self.refusals.pop(version, None)
+            self._take(known, newest=newest)
+            _log.info("model_taken_up", version=version, newest=newest)
+
+    def _load_version(self, version: str) -> Serving | None:
+        model = load_version(self._settings, version)
+        return None if model is None else serving(self._catalogue, model)

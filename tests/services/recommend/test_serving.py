@@ -1,0 +1,174 @@
+"""Models come and go under a running gateway: rows keep the model that made them."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import redis
+import small_model
+from gateway_thread import Api
+from store_nodes import wait_until
+
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.online.live_row import FIELDS, live_fields, parse_live, row_key
+from services.models import transition as models_of
+from services.models.loaded import version_of
+from services.recommend import serving
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "LOOK_EVERY_S", 0.1)
+
+
+def answer(client: Any, user: str) -> dict[str, Any]:
+    response = client.http.get(f"/v1/users/{user}/recommendations?n=5")
+    assert response.status_code == 200
+    body: dict[str, Any] = orjson.loads(response.content)
+    return body
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_new_model_is_taken_up_without_an_answer_that_is_empty_or_poorer(
+    make_api: Callable[..., Api],
+) -> None:
+    api = make_api(replay_clock=True)  # the scores change with every second
+    models = api.settings.home / "models"
+    one = str(version_of(small_model.write(models / "one", seed=0)))
+    api.stop_updater()
+    api.start_updater()  # it takes up the model that new users begin with
+    with api.client() as client:
+        client.put_items([{"item_id": i} for i in small_model.ITEMS])
+        wait_until(lambda: answer(client, "nobody")["degraded"] is False, "an answer")
+        event = {"type": "purchase", "user_id": "u", "order_id": "1", "time": small_model.NOW_MS,
+                 "items": [{"item_id": "i01"}]}  # fmt: skip
+        client.post_event(event, return_profile=True)
+        wait_until(lambda: answer(client, "u")["model"] == one, "the first model")
+        before = answer(client, "u")["items"]
+        seen, stop = list[dict[str, Any]](), threading.Event()
+
+        def ask() -> None:
+            with api.client() as other:
+                while not stop.is_set():
+                    seen.append(answer(other, "u"))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            two = str(version_of(small_model.write(models / "two", seed=1)))
+            later = time.time() + 5
+            os.utime(models / "two" / "manifest.json", (later, later))
+            served = "/v1/models"
+            wait_until(
+                lambda: orjson.loads(client.http.get(served).content)["in_use"] == two,
+                "the second model",
+            )
+            for _ in range(20):
+                answer(client, "u")
+        finally:
+            stop.set()
+            asking.join(timeout=10)
+        assert len(seen) > 20
+        assert {a["model"] for a in seen} == {one}  # the row was made by the first
+        assert not any(a["degraded"] for a in seen)
+        assert answer(client, "u")["items"] == before
+        session = {"events": [{"items": [{"item_id": "i02"}]}]}
+        fresh = client.http.post("/v1/recommendations", json=session)
+        assert orjson.loads(fresh.content)["model"] == two
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_row_of_a_model_that_is_gone_degrades_until_it_is_back(
+    make_api: Callable[..., Api], tmp_path: Path
+) -> None:
+    api = make_api()
+    home = api.settings.home
+    gone = small_model.write(tmp_path / "gone", seed=2)
+    small_model.write(home / "models" / "here", seed=3)
+    store = redis.Redis.from_url(api.url)
+    with api.client() as client:
+        wait_until(lambda: client.http.get("/v1/models").json()["in_use"] is not None, "a model")
+        event = {"type": "view_item", "user_id": "u", "items": [{"item_id": "i01"}]}
+        client.post_event(event, return_profile=True)
+        pretend(store, api, "")  # made without a model: a session alone is not the whole history
+        session = {"user_id": "u", "events": [{"items": [{"item_id": "i02"}]}]}
+        cold = orjson.loads(client.http.post("/v1/recommendations", json=session).content)
+        assert (cold["model"], cold["reason"]) == (None, "explicit_profile")
+        pretend(store, api, str(version_of(gone)))
+        poorer = answer(client, "u")
+        assert (poorer["degraded"], poorer["reason"]) == (True, "model_unavailable")
+        assert poorer["personalized"]
+        assert len(poorer["items"]) == 5
+        gone.rename(home / "models" / "back")
+        wait_until(lambda: answer(client, "u")["reason"] != "model_unavailable", "the model")
+    store.close()
+
+
+def pretend(store: "redis.Redis", api: Api, version: str) -> None:
+    """Make the row of user u say that a model of this version made it."""
+    tenant = Tenant.load(api.settings.home, api.settings.partitions)
+    key = row_key(tenant.entity("u"))
+    row = parse_live(store.hmget(key, FIELDS))
+    assert row is not None
+    store.hset(key, mapping=live_fields(row.profile, b"", row.version, version, row.time_ms))
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_model_with_features_of_another_version_is_refused_and_said(
+    make_api: Callable[..., Api],
+) -> None:
+    api = make_api()
+    models = api.settings.home / "models"
+    used = str(version_of(small_model.write(models / "used", seed=5)))
+    with api.client() as client:
+        client.put_items([{"item_id": i} for i in small_model.ITEMS])
+        wait_until(lambda: client.http.get("/v1/models").json()["in_use"] == used, "a model")
+        assert client.http.get("/health/ready").json()["model_refused"] is False
+        newer = small_model.write(models / "aside", seed=6)
+        manifest = orjson.loads((newer / "manifest.json").read_bytes())
+        manifest["user_features"] = {
+            "service": "ranking_v1", "names": ["num_dreams_7d"], "mean": [0.0], "deviation": [1.0],
+        }  # fmt: skip
+        (newer / "manifest.json").write_bytes(orjson.dumps(manifest))
+        newer.rename(models / "newer")
+        wait_until(lambda: client.http.get("/health/ready").json()["model_refused"], "a refusal")
+        found = client.http.get("/v1/models").json()
+        assert found["in_use"] == used
+        refused = {each["name"]: each["refused"] for each in found["models"]}
+        assert refused["used"] is None
+        assert "num_dreams_7d" in refused["newer"]
+        assert "portrait train" in refused["newer"]
+        # The updater goes on without it, and says so.
+        transition = models_of(api.settings)
+        assert transition.model == ""
+    other = Api(api.settings, api.url)
+    other.start()
+    try:
+        with other.client() as client:
+            assert client.http.get("/health/ready").json()["model_refused"] is True
+            found = client.http.get("/v1/models").json()
+            assert found["in_use"] is None
+            assert any("num_dreams_7d" in (each["refused"] or "") for each in found["models"])
+    finally:
+        other.stop()
+
+
+def test_a_model_that_cannot_be_read_is_said(make_api: Callable[..., Api], tmp_path: Path) -> None:
+    api = make_api()
+    broken = small_model.write(api.settings.home / "models" / "broken", seed=4)
+    (broken / "weights.safetensors").write_bytes(b"no weights")
+    other = Api(api.settings, api.url)
+    other.start()
+    try:
+        with other.client() as client:
+            client.put_items([{"item_id": "i01"}])
+            poorer = answer(client, "somebody")
+            assert (poorer["degraded"], poorer["reason"]) == (True, "model_unavailable")
+            assert [i["item_id"] for i in poorer["items"]] == ["i01"]
+    finally:
+        other.stop()

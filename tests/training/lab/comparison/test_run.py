@@ -1,0 +1,101 @@
+"""Comparisons by several processes, and such that were stopped: nothing is lost or done twice."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.training.shops import habits, shop
+from training.lab.comparison import run
+from training.lab.comparison.datasets import by_time
+from training.lab.comparison.result_store import Finished, place
+from training.lab.comparison.run import compare
+from training.lab.comparison.shop import Shop
+from training.lab.comparison.tuning import OWN
+
+PEERS = ["popularity", "frequency"]
+
+
+@pytest.fixture(scope="module")
+def baskets() -> Shop:
+    found = shop(habits, users=50)
+    return Shop("habits", found, by_time(found), support=1)
+
+
+def own(baskets: Shop) -> Finished:
+    """Stand in for Portrait's own part, which takes longest."""
+    requests = len(baskets.test.event)
+    metrics = np.linspace(0, 1, requests * 4).reshape(requests, 4)
+    controls = {"portrait_timed": metrics / 2}
+    return Finished(metrics, controls, {"tried": 3, "by_seed": [0.5]}, 12.5, "a machine")
+
+
+def compared(baskets: Shop, kept: Path, jobs: int = 1) -> dict[str, Any]:
+    return compare(
+        baskets, seeds=[7], budget_s=0.0, models=PEERS, jobs=jobs, resume=kept,
+        tell=lambda *_: None, say=lambda _: None,
+    )  # fmt: skip
+
+
+def keep_own(baskets: Shop, kept: Path) -> Path:
+    folder = place(kept, baskets, [7], 0.0)
+    own(baskets).save(folder / f"{OWN}.npz")
+    return folder
+
+
+def test_what_is_kept_comes_back(baskets: Shop, tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "one.npz"
+    assert Finished.load(path) is None
+    given = own(baskets)
+    given.save(path)
+    found = Finished.load(path)
+    assert found is not None
+    np.testing.assert_array_equal(found.metrics, given.metrics)
+    np.testing.assert_array_equal(found.controls["portrait_timed"], given.metrics / 2)
+    assert (found.tuning, found.seconds, found.machine) == (
+        given.tuning, given.seconds, given.machine,
+    )  # fmt: skip
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_several_processes_find_what_one_does(baskets: Shop, tmp_path: Path) -> None:
+    for jobs in (1, 2):
+        keep_own(baskets, tmp_path / str(jobs))
+    one, two = (compared(baskets, tmp_path / str(jobs), jobs) for jobs in (1, 2))
+    assert set(one["models"]) == {OWN, "portrait_timed", *PEERS}
+    assert one["models"] == two["models"]
+    assert list(one["models"]) == list(two["models"])
+    assert one["over_best_peer"] == two["over_best_peer"]
+
+
+def test_a_finished_model_is_not_run_again(
+    baskets: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = keep_own(baskets, tmp_path)
+    ran = list[str]()
+    real = run.one
+
+    def counted(shop: Shop, name: str, **given: Any) -> Finished:
+        ran.append(name)
+        return real(shop, name, **given)
+
+    monkeypatch.setattr(run, "one", counted)
+    first = compared(baskets, tmp_path)
+    (folder / "frequency.npz").unlink()
+    again = compared(baskets, tmp_path)
+    assert ran == [*PEERS, "frequency"]
+    assert first["models"] == again["models"]
+    assert first["machines"][OWN] == "a machine"
+
+
+def test_other_data_seeds_or_budget_are_kept_apart(baskets: Shop, tmp_path: Path) -> None:
+    other = shop(habits, users=51)
+    places = {
+        place(tmp_path, baskets, [7], 60.0),
+        place(tmp_path, baskets, [7, 8], 60.0),
+        place(tmp_path, baskets, [7], 61.0),
+        place(tmp_path, Shop("habits", other, by_time(other), support=1), [7], 60.0),
+    }
+    assert len(places) == 4
+    assert place(tmp_path, baskets, [7], 60.0) in places

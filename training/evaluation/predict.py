@@ -1,0 +1,130 @@
+"""Answers of a network along whole histories: what validation and evaluation read."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.evaluation.metrics import Doubles, metrics_of, ranking_metrics
+from training.history.prepared import OUTCOMES
+from training.history.sequences import Ints
+from training.neighbours.channels import Touched
+from training.network import sampled_softmax
+from training.network.devices import autocast, move
+from training.network.examples import Example, ExampleMaker
+from training.network.network import PortraitNetwork
+from training.scoring.retrieval import Items, Queries, ranks
+
+USERS_PER_PASS = 64
+_CPU = torch.device("cpu")
+
+
+def auc(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> float:
+    """Return the area under the ROC curve; 0.5 when one class is absent.
+
+    Examples
+    --------
+    >>> auc(np.array([0, 0, 1, 1], np.float32), np.array([1, 3, 2, 4], np.float32))
+    0.75
+    """
+    positive = labels > 0
+    pairs = int(positive.sum()) * int((~positive).sum())
+    if not pairs:
+        return 0.5
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    won = ranks[positive].sum() - positive.sum() * (positive.sum() + 1) / 2
+    return float(won / pairs)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a network answered in a window: basket metrics, and chances of outcomes.
+
+    ``chances`` and ``labels`` have a column for each outcome, ``labels`` NaN where its days do
+    not end in the window.
+    """
+
+    metrics: npt.NDArray[np.float64]
+    users: Ints
+    answers: Ints
+    chances: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+    moment_rows: Ints
+
+    def known(self, outcome: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return the labels of an outcome that are known, and their chances."""
+        there = ~np.isnan(self.labels[:, outcome])
+        return self.labels[there, outcome], self.chances[there, outcome]
+
+
+def score_window(
+    network: PortraitNetwork,
+    maker: ExampleMaker,
+    users: Ints,
+    window_ms: tuple[int, int],
+    *,
+    timed: bool,
+    device: torch.device | None = None,
+    ranked: bool = True,
+) -> Scored:
+    """Predict every target event of ``users`` in a window, then apply it.
+
+    Parameters
+    ----------
+    window_ms
+        ``since <= time < until``, epoch milliseconds.
+    timed
+        Whether the network is told the time of the request.
+    ranked
+        False leaves the basket metrics out (NaN), where only chances are wanted.
+    """
+    where = device or _CPU
+    network.eval()
+    items = None
+    if network.items > sampled_softmax.FULL_ITEMS:
+        items = Items.of(network, maker.memory)
+    parts = list[Scored]()
+    ordered = users[np.argsort(maker.prepared.histories.lengths()[users], kind="stable")]
+    with torch.no_grad(), autocast(where):
+        for begin in range(0, len(ordered), USERS_PER_PASS):
+            some = ordered[begin : begin + USERS_PER_PASS]
+            example = move(maker.evaluation(some, *window_ms, timed=timed), where)
+            flat = network.unroll(example.events).flatten(0, 1)
+            asked = network.vector(flat[example.moment_place], example.moments)
+            u = network.vector(flat[example.place], example.requests)
+            parts.append(
+                Scored(
+                    _metrics(network, items, u, example)
+                    if ranked
+                    else np.full((len(u), 4), np.nan),
+                    example.users,
+                    example.answers,
+                    torch.sigmoid(network.outcome_logits(asked).float()).cpu().numpy(),
+                    example.labels.cpu().numpy(),
+                    example.moment_rows,
+                )
+            )
+    names = ("metrics", "users", "answers", "chances", "labels", "moment_rows")
+    if not parts:
+        rows, chances = np.zeros(0, np.int64), np.zeros((0, len(OUTCOMES)), np.float32)
+        return Scored(np.zeros((0, 4)), rows, rows, chances, chances, rows)
+    return Scored(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
+
+
+def _metrics(
+    network: PortraitNetwork, items: Items | None, u: torch.Tensor, example: Example
+) -> Doubles:
+    """Return the basket metrics of an example, shape (P, 4); ``items`` where there are many."""
+    on_cpu = move(example.targets, _CPU)
+    if items is None:
+        assert not isinstance(example.memory, Touched)
+        scores = network.scores(u, example.pairs, example.requests, example.memory)
+        return ranking_metrics(scores.float().cpu(), on_cpu)
+    touched = example.memory if isinstance(example.memory, Touched) else None
+    queries = Queries.of(
+        network, u, example.pairs, example.requests.statistics[:, 0], touched, network.mixing
+    )
+    return metrics_of(ranks(items, queries, example.targets), on_cpu)

@@ -1,0 +1,299 @@
+"""Whether memories count beside a network, and how much: asked of the validation period."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.evaluation.baselines import Window, window
+from training.evaluation.metrics import Doubles, Interval, bootstrap, metrics_of, ranking_metrics
+from training.history.prepared import Prepared
+from training.history.sequences import Ints
+from training.neighbours.channels import CHANNELS, COUNT, Memory, Touched
+from training.network import mixture, sampled_softmax
+from training.network.batches import make_targets
+from training.network.config import TrainConfig
+from training.network.examples import Asked, Example, ExampleMaker
+from training.network.network import PortraitNetwork
+from training.network.sampled_softmax import Shares, draw
+from training.network.stacking import Mixing, Piece
+from training.scoring.retrieval import Items, Queries, ranks
+
+PIECE: Final = 256
+"""Requests asked at once."""
+FULL_ITEMS: Final = 4000
+DRAWS: Final = 2000
+"""Draws that stand for all items where there are more than `FULL_ITEMS`."""
+MAX_NUMBERS: Final = 120_000_000
+"""Most numbers that fitting holds: requests · (M + 1) · items."""
+SHARES_ON: Final = 1500
+"""Most requests of each half of the period that the mixture's shares are fitted on."""
+GAIN_ON: Final = 4000
+"""Most requests on which it is seen whether memories pay."""
+
+
+def weigh(
+    network: PortraitNetwork, prepared: Prepared
+) -> tuple[Memory | None, dict[str, float] | None]:
+    """Fit memories to a network and keep them if they pay.
+
+    Returns
+    -------
+    tuple
+        The memories, or None where the network stands better alone (it is then told so); and
+        what `fit_mixing` gave, None for a network without.
+    """
+    if network.mixing is None:
+        return None, None
+    items = len(prepared.vocabulary.items)
+    memory = Memory.fit(prepared.histories, prepared.train_until_ms, items)
+    told = fit_mixing(network, prepared, memory)
+    if told["used"]:
+        return memory, told
+    network.without_memories()
+    return None, told
+
+
+def fit_mixing(
+    network: PortraitNetwork,
+    prepared: Prepared,
+    memory: Memory,
+    *,
+    seen: bool = False,
+    always: bool = False,
+) -> dict[str, float]:
+    """Set the weights of the memories by the validation period; see `training.network.stacking`.
+
+    Whether they count at all is the data's to decide, by weights fitted on the first half of the
+    period and asked of the second. The weighed sum has to raise NDCG@10 there, the 95 % interval of
+    the gain above 0. The mixture (`training.network.mixture`; up to `sampled.FULL_ITEMS` items) has to
+    raise the likelihood, its interval above 0, and must not lower NDCG@10, its interval below 0.
+
+    Parameters
+    ----------
+    seen
+        Set them by the training period instead, which network and memories were fitted on.
+    always
+        Set both without asking whether they pay. Both are for ablations.
+
+    Returns
+    -------
+    dict
+        On the second half, ``gain`` and ``gain_at_least`` of the sum, and ``mixture_gain`` of the
+        mixture beside it, with its ``mixture_gain_at_most`` and ``mixture_likelihood_at_least``;
+        ``added``, ``mixture`` and ``used`` (0 or 1: sum, mixture, either); of the sum, the loss of
+        the ``network`` alone and ``mixed``.
+    """
+    assert network.mixing is not None
+    histories, since, until = prepared.histories, prepared.train_until_ms, prepared.until_ms
+    asked = window(histories, *((-(2**62), since) if seen else (since, until)))
+    order = np.argsort(histories.time_ms[asked.event], kind="stable")
+    maker = ExampleMaker(prepared, network.config, TrainConfig(), memory)
+    asker = _Asker(network, maker, asked, histories.lengths()[asked.user])
+    parts = (order[: len(order) // 2], order[len(order) // 2 :])
+    told = {"added": 1.0, "mixture": float(asker.dense)} if always else _ask(asker, *parts)
+    mixing = network.mixing
+    if told["added"]:
+        told["network"], told["mixed"] = asker.fit(mixing, parts)
+    if told["mixture"]:
+        asker.fit_shares(mixing, parts, added=bool(told["added"]))
+    return {**told, "used": max(told["added"], told["mixture"])}
+
+
+def _ask(asker: "_Asker", first: Ints, second: Ints) -> dict[str, float]:
+    """Return whether the sum and the mixture pay, and by how much."""
+    trial = Mixing()
+    asker.fit(trial, [first])
+    gain = asker.gain(second, trial, None)[0]
+    told = {"gain": gain.mean, "gain_at_least": gain.low, "added": float(gain.low > 0)}
+    told["mixture"] = 0.0
+    if not asker.dense:
+        return told
+    added = copy.deepcopy(trial) if told["added"] else Mixing()
+    trial = copy.deepcopy(added)
+    asker.fit_shares(trial, [first], added=bool(told["added"]))
+    gain, likelihood = asker.gain(second, trial, added)
+    return {
+        **told,
+        "mixture": float(likelihood.low > 0 and gain.high >= 0),
+        "mixture_gain": gain.mean,
+        "mixture_gain_at_most": gain.high,
+        "mixture_likelihood_at_least": likelihood.low,
+    }
+
+
+class _Answer(Protocol):
+    """What network and memories answer to some requests."""
+
+    def piece(self) -> Piece:
+        """Return it for fitting, candidates that stand for all where there are many items."""
+        ...
+
+    def quality(self, mixing: Mixing | None) -> Doubles:
+        """Return NDCG@10 and the mean log chance of the targets, shape (P, 2).
+
+        All items are ranked, with weights or by the network alone; of very many items the second
+        is 0.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """Scores of every item."""
+
+    full: Piece
+    shares: Shares
+
+    def piece(self) -> Piece:
+        full = replace(self.full, memory=self.full.memory[:, :COUNT])
+        if full.base.shape[1] <= FULL_ITEMS:
+            return full
+        found = draw(self.shares, full.targets, DRAWS)
+        return replace(
+            full, base=full.base[:, found.items], memory=full.memory[:, :, found.items],
+            candidates=found,
+        )  # fmt: skip
+
+    def quality(self, mixing: Mixing | None) -> Doubles:
+        full, targets = self.full, self.full.targets
+        with torch.no_grad():
+            scores = full.base
+            if mixing is not None:
+                scores = mixing(full.base, full.memory, full.log_events)
+            line = torch.log_softmax(scores, dim=1)[targets.owner, targets.item]
+            total = line.new_zeros(len(scores)).index_add_(0, targets.owner, line)
+        log_chance = (total / targets.sizes.clamp(min=1)).double().numpy()
+        return np.stack([ranking_metrics(scores, targets)[:, 0], log_chance], axis=1)
+
+    def given(self, mixing: Mixing) -> tuple[Tensor, Tensor]:
+        """Return what every expert gave to each target line, and the lines' weights."""
+        full = self.full
+        with torch.no_grad():
+            added = mixing.added(full.base, full.memory, full.log_events)
+            found = mixture.of_targets(
+                added, full.base, full.memory, full.targets, once=bool(mixing.once)
+            )
+        return found, mixture.line_weights(full.targets)
+
+    def repeats(self) -> Tensor:
+        """Return which target lines were held, shape (L,)."""
+        targets = self.full.targets
+        return self.full.memory[targets.owner, mixture.HELD, targets.item] > 0
+
+
+@dataclass(frozen=True)
+class _Sparse:
+    """Of very many items, what scores are made of; ``back`` is the order asked for, shape (P,)."""
+
+    network: PortraitNetwork
+    memory: Memory
+    items: Items
+    u: Tensor
+    example: Example
+    back: Ints
+    shares: Shares
+
+    def piece(self) -> Piece:
+        example = self.example
+        found = draw(self.shares, example.targets, DRAWS)
+        with torch.no_grad():
+            base = self.network.logits_of(found.items, self.u, example.pairs)
+        touched = self._touched()
+        memory = base.new_zeros(len(base), COUNT, base.shape[1])
+        place = torch.searchsorted(found.items, touched.item).clamp(max=len(found.items) - 1)
+        among = found.items[place] == touched.item
+        memory[touched.owner[among], : len(CHANNELS), place[among]] = touched.value[among]
+        memory[:, len(CHANNELS) :] = torch.from_numpy(self.memory.popularity)[:, found.items]
+        return Piece(base, memory, example.requests.statistics[:, 0], example.targets, found)
+
+    def quality(self, mixing: Mixing | None) -> Doubles:
+        example = self.example
+        with torch.no_grad():
+            queries = Queries.of(
+                self.network, self.u, example.pairs, example.requests.statistics[:, 0],
+                self._touched(), mixing,
+            )  # fmt: skip
+            found = ranks(self.items, queries, example.targets)
+        ndcg = metrics_of(found, example.targets)[self.back, 0]
+        return np.stack([ndcg, np.zeros(len(ndcg))], axis=1)
+
+    def _touched(self) -> Touched:
+        assert isinstance(self.example.memory, Touched)
+        return self.example.memory
+
+
+class _Asker:
+    """Asks a network and memories, in pieces that fit into memory, at requests of a window."""
+
+    def __init__(
+        self, network: PortraitNetwork, maker: ExampleMaker, asked: Window, lengths: Ints
+    ) -> None:
+        self._network, self._maker, self._asked = network, maker, asked
+        self._lengths = lengths
+        self._shares = Shares.of(maker.prepared.vocabulary.log_support)
+        self.dense = network.items <= sampled_softmax.FULL_ITEMS
+        self._items = None if self.dense else Items.of(network, maker.memory)
+        network.eval()
+
+    def fit(self, mixing: Mixing, parts: Sequence[Ints]) -> tuple[float, float]:
+        """Weigh by parts of the window; see `training.network.stacking.Mixing.fit`."""
+        items = min(self._network.items, FULL_ITEMS)
+        most = max(2 * PIECE, MAX_NUMBERS // ((COUNT + 1) * items)) // 2
+        return mixing.fit([a.piece() for rows in parts for a in self._ask(rows, most)])
+
+    def fit_shares(self, mixing: Mixing, parts: Sequence[Ints], *, added: bool) -> None:
+        """Set the shares of the experts by parts of the window."""
+        first = [a for rows in parts for a in self._ask(rows, PIECE) if isinstance(a, _Dense)]
+        repeats = torch.cat([a.repeats() for a in first]).float().mean()
+        mixing.once.fill_(float(repeats < mixture.REPEATS_FROM))
+        answers = (a for rows in parts for a in self._ask(rows, SHARES_ON))
+        found = [a.given(mixing) for a in answers if isinstance(a, _Dense)]
+        given, weight = (torch.cat(one) for one in zip(*found, strict=True))
+        usable = [True, added, *[True] * (mixture.COUNT_EXPERTS - 2)]
+        mixing.shares.copy_(mixture.fit(given, weight, usable))
+
+    def gain(self, rows: Ints, mixing: Mixing, over: Mixing | None) -> tuple[Interval, Interval]:
+        """Return what weights add to NDCG@10 and log chance, over others or the network alone."""
+        found = [a.quality(mixing) - a.quality(over) for a in self._ask(rows, GAIN_ON)]
+        gains = np.nan_to_num(np.concatenate(found))
+        user = self._asked.user[self._sample(rows, GAIN_ON)]
+        return bootstrap(gains[:, 0], user), bootstrap(gains[:, 1], user)
+
+    def _sample(self, rows: Ints, most: int) -> Ints:
+        """Return at most so many rows, evenly spread, those of like lengths together."""
+        some = rows[:: max(1, -(-len(rows) // most))]
+        return some[np.argsort(self._lengths[some], kind="stable")]
+
+    def _ask(self, rows: Ints, most: int) -> Iterator[_Answer]:
+        """Yield the answers to a sample of a window's rows."""
+        some = self._sample(rows, most)
+        for begin in range(0, len(some), PIECE):
+            part = some[begin : begin + PIECE]
+            yield self._answer(self._asked.user[part], self._asked.event[part])
+
+    def _answer(self, user: Ints, event: Ints) -> _Answer:
+        prepared, network, memory = self._maker.prepared, self._network, self._maker.memory
+        users = np.unique(user)
+        requests = Asked(user, event - 1, event, np.zeros(len(user), np.bool_))
+        lengths = prepared.histories.lengths()[users]
+        with torch.no_grad():
+            example = self._maker.make(users, requests, np.zeros(0, np.int64), lengths)
+            flat = network.unroll(example.events).flatten(0, 1)
+            u = network.vector(flat[example.place], example.requests)
+        # The batch stands by place in the history: put it back into the order asked for.
+        place = np.argsort(np.argsort(event, kind="stable"), kind="stable")
+        back = np.argsort(example.answers, kind="stable")[place]
+        if self._items is not None:
+            assert memory is not None
+            return _Sparse(network, memory, self._items, u, example, back, self._shares)
+        assert isinstance(example.memory, Tensor)
+        with torch.no_grad():
+            base = network.logits(u, example.pairs)[back]
+        log_events = example.requests.statistics[back, 0]
+        targets = make_targets(prepared.histories, event)
+        return _Dense(Piece(base, example.memory[back], log_events, targets), self._shares)

@@ -1,0 +1,281 @@
+"""Training from an archive to a model directory, with Ray Train or without.
+
+A run has a folder ``models/.run-<name>`` with the prepared arrays, the checkpoint and the
+progress; it is removed when the model directory stands.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+
+from feature_repo.errors import PortraitError
+from feature_repo.events.schema import iso
+from training.evaluation.calibration import calibrate
+from training.fit import local_ray
+from training.fit.loop import CHECKPOINT, PROGRESS, Fit, new_network, train_loop_per_worker
+from training.fit.selection import weigh
+from training.fit.signals import own_signals
+from training.fit.worker import Alone
+from training.history.prepare import feast_join, milliseconds, prepare, read_histories
+from training.history.prepared import Prepared
+from training.network.config import RECIPES, ModelConfig, TrainConfig
+from training.network.devices import accelerator, one_thread
+from training.network.model_dir import save
+
+OnEpoch = Callable[[Mapping[str, Any]], None]
+Say = Callable[[str], None]
+_POLL_S = 0.3
+
+
+def train(
+    home: Path,
+    *,
+    cut_off: datetime,
+    recipe: str = "fused",
+    workers: int = 2,
+    epochs: int | None = None,
+    seed: int = 7,
+    resume: bool = False,
+    name: str | None = None,
+    ray: bool = True,
+    features: bool = True,
+    model: ModelConfig | None = None,
+    config: TrainConfig | None = None,
+    on_epoch: OnEpoch | None = None,
+    progress: Say | None = None,
+) -> Path:
+    """Train a model on the archive and write its directory.
+
+    Parameters
+    ----------
+    home
+        State folder with ``archive/events``.
+    cut_off
+        Start of the test period, with offset. Nothing at or after it is read.
+    recipe
+        ``fused`` or ``stacked``.
+    workers
+        Ray Train workers; one GPU each where there are GPUs, else one CPU each.
+    epochs, seed
+        Override those of ``config``.
+    resume
+        Go on from the checkpoint of a run of the same name that was stopped.
+    name
+        Of the model directory below ``home/models``; default recipe, cut-off and seed.
+    ray
+        False runs the loop in this process.
+    features
+        False leaves out the user features of the feature service.
+    on_epoch
+        Called with ``epoch``, ``loss``, ``validation_ndcg@10``, ``seconds``; ``done`` is
+        absent from the notes between, which carry ``batch`` and ``batches``.
+    progress
+        Called with one line of text per stage.
+
+    Returns
+    -------
+    Path
+        The model directory.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is too little history, or a name is already taken.
+    """
+    say, note = progress or _silent, on_epoch or _ignore
+    shape = replace(model or ModelConfig(), recipe=recipe)
+    settings = replace(config or TrainConfig(), seed=seed)
+    settings = settings if epochs is None else replace(settings, epochs=epochs)
+    target = _target(home, name or f"{recipe}-{cut_off:%Y%m%d}-{seed}", resume=resume)
+    run = target.with_name(f".run-{target.name}")
+    cut_off_ms = milliseconds(cut_off)
+    if not (resume and (run / "arrays.npz").exists()):
+        shutil.rmtree(run, ignore_errors=True)
+        say("reading the archive")
+        histories = read_histories(home, until_ms=cut_off_ms)
+        join = feast_join(home) if features and recipe == "fused" else None
+        say("preparing sequences" + (" and joining point-in-time features" if join else ""))
+        prepare(histories, cut_off_ms=cut_off_ms, point_in_time=join).write(run)
+    say(f"training {recipe} with {workers} workers" if ray else f"training {recipe}")
+    with _watch(run / PROGRESS, note):
+        if ray:
+            train_with_ray(run, shape, settings, workers)
+        else:
+            with one_thread():
+                Fit(run, shape, settings, Alone(accelerator())).run(resume=resume)
+    write_model(run, target, shape, settings)
+    shutil.rmtree(run, ignore_errors=True)
+    return target
+
+
+def _target(home: Path, name: str, *, resume: bool) -> Path:
+    """Return a free model directory: the name, or with a number when it is taken."""
+    models = home / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    path, number = models / name, 1
+    while path.exists():
+        number += 1
+        path = models / f"{name}-{number}"
+    return path
+
+
+def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConfig) -> None:
+    """Write the model directory ``target`` from the best weights of the run in ``run``."""
+    kept = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
+    prepared = Prepared.read(run)
+    network = new_network(prepared, shape)
+    network.load_state_dict(kept["best"])
+    memory, mixing = weigh(network, prepared)
+    calibration = calibrate(network, prepared)
+    epochs = kept["progress"]["epochs"]
+    training = {
+        "train_until": iso(prepared.train_until_ms),
+        "validated_until": iso(prepared.until_ms),
+        "events": len(prepared.histories.time_ms),
+        "users": len(prepared.histories.users),
+        "items": len(prepared.vocabulary.items),
+        "seed": settings.seed,
+        "settings": asdict(settings),
+        "torch": torch.__version__,
+    }
+    metrics = {
+        "validation": kept["progress"]["best"],
+        "epochs": epochs,
+        "memories": mixing,
+        "calibration": calibration,
+    }
+    save(
+        target, network, prepared.vocabulary, prepared.user_features,
+        memory=memory, training=training, metrics=metrics,
+    )  # fmt: skip
+
+
+def train_with_ray(
+    run: Path, shape: ModelConfig, settings: TrainConfig, workers: int
+) -> list[dict[str, Any]]:
+    """Train what stands prepared in ``run`` on Ray, from its checkpoint if it has one.
+
+    Returns
+    -------
+    list
+        The epochs' records; see `training.fit.loop.Progress`.
+    """
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    with local_ray.using(num_cpus=max(2, workers)):
+        gpu = ray.cluster_resources().get("GPU", 0) >= workers
+        trainer = TorchTrainer(
+            train_loop_per_worker,
+            train_loop_config={
+                "folder": str(run.resolve()),
+                "model": shape.values(),
+                "train": asdict(settings),
+                "threads": 1,
+            },
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+            run_config=RunConfig(
+                name=f"attempt-{time.time_ns()}",
+                storage_path=str((run / "ray").resolve()),
+                failure_config=FailureConfig(max_failures=2),
+            ),
+        )
+        with own_signals():
+            trainer.fit()
+    kept = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
+    return list(kept["progress"]["epochs"])
+
+
+@contextmanager
+def _watch(path: Path, note: OnEpoch) -> Iterator[None]:
+    """Pass each line that the loop appends to ``path`` on to ``note`` while the body runs."""
+    done = threading.Event()
+    seen = path.stat().st_size if path.exists() else 0
+
+    def follow() -> None:
+        position = seen
+        while True:
+            last = done.wait(_POLL_S)
+            if path.exists():
+                size = path.stat().st_size
+                position = 0 if size < position else position
+                with path.open() as file:
+                    file.seek(position)
+                    for line in iter(file.readline, ""):
+                        if not line.endswith("\n"):
+                            break
+                        position += len(line.encode())
+                        note(json.loads(line))
+            if last:
+                return
+
+    thread = threading.Thread(target=follow, name="training-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+def _ignore(record: Mapping[str, Any]) -> None:
+    del record
+
+
+def command(*, ray: bool) -> None:
+    """Read the command line and train; ``ray`` decides how."""
+    parser = argparse.ArgumentParser(description="Train a model on an archive.")
+    parser.add_argument("--home", type=Path, required=True, help="state folder")
+    parser.add_argument("--cut-off", type=datetime.fromisoformat, required=True)
+    parser.add_argument("--recipe", choices=RECIPES, default="fused")
+    parser.add_argument("--workers", type=int, default=2, help="Ray Train workers")
+    parser.add_argument("--epochs", type=int, default=None)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--name", default=None)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--no-features", action="store_true")
+    given = parser.parse_args()
+    write = sys.stdout.write
+    try:
+        path = train(
+            given.home, cut_off=given.cut_off, recipe=given.recipe, workers=given.workers,
+            epochs=given.epochs, seed=given.seed, name=given.name, resume=given.resume, ray=ray,
+            features=not given.no_features,
+            on_epoch=lambda r: None if "done" not in r else print_record(r),
+            progress=_line,
+        )  # fmt: skip
+    except PortraitError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from error
+    write(f"{path}\n")
+
+
+def print_record(record: Mapping[str, Any]) -> None:
+    """Write one epoch's record as a JSON line."""
+    _line(orjson.dumps(dict(record)).decode())
+
+
+def _line(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    command(ray=True)

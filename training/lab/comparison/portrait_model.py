@@ -1,0 +1,216 @@
+"""Portrait's own model in a comparison: fitted, chosen and asked as its peers are."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.evaluation.baselines import Window
+from training.fit.loop import Fit
+from training.fit.selection import weigh
+from training.fit.worker import Alone
+from training.history.prepared import Prepared
+from training.history.sequences import Histories, Ints, ranges
+from training.lab.comparison.peer import Tell, Trial
+from training.lab.comparison.protocol import Score
+from training.lab.comparison.shop import Shop
+from training.neighbours.channels import Memory, Touched
+from training.network.config import ModelConfig, TrainConfig
+from training.network.devices import accelerator
+from training.network.examples import Asked, ExampleMaker
+from training.network.network import PortraitNetwork
+from training.scoring.retrieval import Items, Queries, scores
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A fitted network as a comparison asks it; a `training.lab.comparison.protocol.Score`.
+
+    Attributes
+    ----------
+    shop, network, memory
+        Data set, network, and memory (None without).
+    timed
+        Whether the network is told the time of each request.
+    shuffled
+        Seed of a control: what came before each request stands in random order (times keep
+        their places). None: as it was.
+    age_ms
+        Age of the state at each request: events younger than this are not applied yet.
+    """
+
+    shop: Shop
+    network: PortraitNetwork
+    memory: Memory | None
+    timed: bool = False
+    shuffled: int | None = None
+    age_ms: int = 0
+
+    def __call__(self, wanted: Window) -> Tensor:
+        """Return the scores of requests, histories applied up to each, shape (P, N)."""
+        if self.shuffled is not None:
+            return self._shuffled(wanted, self.shuffled)
+        last = self._last(wanted)
+        some = np.flatnonzero(last >= self.shop.histories.starts[:-1][wanted.user])
+        if len(some) == len(last):
+            return self._scores(self._maker, wanted.user, last, wanted.event)
+        # As in service, who has no state is shown what is popular.
+        popular = torch.from_numpy(self.shop.vocabulary.log_popularity)
+        out = popular.expand(len(last), -1).clone()
+        if len(some):
+            out[torch.from_numpy(some)] = self._scores(
+                self._maker, wanted.user[some], last[some], wanted.event[some]
+            )
+        return out
+
+    def without_state(self, wanted: Window) -> float:
+        """Return the share of requests of who has no event as old as the state."""
+        first = self.shop.histories.starts[:-1][wanted.user]
+        return float((self._last(wanted) < first).mean())
+
+    def _last(self, wanted: Window) -> Ints:
+        """Return the last event in each request's state; before the user's first if none is."""
+        if not self.age_ms:
+            return wanted.event - 1
+        histories = self.shop.histories
+        until = histories.time_ms[wanted.event] - self.age_ms
+        found = [
+            first + int(np.searchsorted(histories.time_ms[first:end], moment, side="right")) - 1
+            for first, end, moment in zip(
+                histories.starts[:-1][wanted.user], wanted.event, until, strict=True
+            )
+        ]
+        return np.array(found, np.int64)
+
+    @cached_property
+    def _maker(self) -> ExampleMaker:
+        return self._maker_of(self.shop.whole)
+
+    def _maker_of(self, prepared: Prepared) -> ExampleMaker:
+        return ExampleMaker(prepared, self.network.config, TrainConfig(), self.memory)
+
+    def _shuffled(self, wanted: Window, seed: int) -> Tensor:
+        # One history for each request, since each has another past to shuffle.
+        starts = self.shop.histories.starts[:-1][wanted.user]
+        cut = self.shop.histories.select(wanted.user, wanted.event - starts + 1)
+        mixed = _shuffle(cut, np.random.default_rng([seed, int(wanted.event[0])]))
+        answers = mixed.starts[1:] - 1
+        rows = np.arange(len(answers))
+        maker = self._maker_of(self.shop.prepared_of(mixed))
+        return self._scores(maker, rows, answers - 1, answers)
+
+    def _scores(self, maker: ExampleMaker, user: Ints, last: Ints, answer: Ints) -> Tensor:
+        users = np.unique(user)
+        lengths = maker.prepared.histories.lengths()[users]
+        asked = Asked(user, last, answer, np.full(len(answer), self.timed))
+        network = self.network
+        with torch.no_grad():
+            example = maker.make(users, asked, np.zeros(0, np.int64), lengths)
+            flat = network.unroll(example.events).flatten(0, 1)
+            u = network.vector(flat[example.place], example.requests)
+            if isinstance(example.memory, Touched):
+                queries = Queries.of(
+                    network, u, example.pairs, example.requests.statistics[:, 0], example.memory,
+                    network.mixing,
+                )  # fmt: skip
+                found = scores(Items.of(network, self.memory), queries)
+            else:
+                found = network.scores(u, example.pairs, example.requests, example.memory)
+        # The batch stands by time, then user: put it back into the order asked for.
+        order = np.argsort(np.argsort(answer, kind="stable"), kind="stable")
+        return found[np.argsort(example.answers, kind="stable")][order]
+
+
+def _shuffle(histories: Histories, generator: np.random.Generator) -> Histories:
+    """Permute what each user's events were, the last one's kept; times keep their places."""
+    events = len(histories.time_ms)
+    owner = np.repeat(np.arange(len(histories.users)), histories.lengths())
+    key = generator.random(events)
+    key[histories.starts[1:] - 1] = 1.0
+    order = np.lexsort((key, owner))
+    sizes = np.diff(histories.lines)[order]
+    line = ranges(histories.lines[order], sizes)
+    return replace(
+        histories,
+        kind=histories.kind[order], weight=histories.weight[order],
+        target=histories.target[order], numeric=histories.numeric[order],
+        lines=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        item=histories.item[line], category=histories.category[line],
+    )  # fmt: skip
+
+
+def fit(
+    shop: Shop,
+    model: ModelConfig,
+    config: TrainConfig,
+    tell: Tell,
+    alter: Callable[[PortraitNetwork], None] | None = None,
+) -> Answers:
+    """Fit on the training period; epochs and the memories' weights by the validation period.
+
+    Parameters
+    ----------
+    tell
+        Called with a line after each epoch.
+    alter
+        Changes the fresh network before it is fitted.
+    """
+
+    def told(epoch: Mapping[str, Any]) -> None:
+        tell(f"epoch {epoch['epoch'] + 1}, validation NDCG@10 {epoch['validation_ndcg@10']:.4f}")
+
+    prepared = shop.prepared()
+    with TemporaryDirectory(prefix="portrait-compare-") as folder:
+        prepared.write(Path(folder))
+        run = Fit(Path(folder), model, config, Alone(accelerator(), told), alter)
+        run.run(resume=False)
+    network = run.network.cpu()
+    network.load_state_dict(run.best)
+    network.eval()
+    memory, _ = weigh(network, prepared)
+    return Answers(shop, network, memory)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A shape of the network, and how it is fitted."""
+
+    model: ModelConfig
+    config: TrainConfig
+
+
+SCHEDULES: Final = {
+    "short": Recipe(ModelConfig(), TrainConfig()),
+    "long": Recipe(
+        ModelConfig(),
+        TrainConfig(epochs=40, patience=5, batch_users=8, positions=60, decay=0.985),
+    ),
+    "wide": Recipe(
+        ModelConfig(dim=128, hidden=128),
+        TrainConfig(epochs=200, patience=10, positions=100, decay=0.98),
+    ),
+}
+"""The product's default; one for shops whose training converges slowly; and one of twice the
+width, for many items in long or plain sequences: a GPU's work, or hours."""
+_GRID: Final = (
+    ("short", 0.4), ("long", 0.4), ("wide", 0.5),
+    ("short", 0.5), ("long", 0.5), ("short", 0.3), ("wide", 0.3), ("long", 0.3),
+)  # fmt: skip
+
+
+def portrait(shop: Shop) -> Iterator[Trial]:
+    """Portrait's model, the cheapest fit first."""
+    for schedule, dropout in _GRID:
+        yield {"schedule": schedule, "dropout": dropout}, partial(_made, shop, schedule, dropout)
+
+
+def _made(shop: Shop, schedule: str, dropout: float, seed: int, tell: Tell) -> Score:
+    recipe = SCHEDULES[schedule]
+    model = replace(recipe.model, dropout=dropout)
+    return fit(shop, model, replace(recipe.config, seed=seed), tell)

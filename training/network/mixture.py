@@ -1,0 +1,124 @@
+"""A mixture: the network's answer, and each memory's answer by itself, as chances added up.
+
+Every expert k spreads one chance over the items, and the answer is the chance of each::
+
+    p[j] = Σ_k π_k · q_k[j],     score = log p
+
+q_0 is the softmax of the weighed scores of `training.network.stacking`, q_1 that of the network's logits
+alone; the others are `training.neighbours.channels`'s channels that count evidence, ``max(r_m, 0)`` divided
+by its sum over all items, and the softmax of each popularity. A sum of scores lets one side veto
+what another is sure of; a sum of chances does not, so an item with few events keeps what its
+neighbours say.
+
+The shares π are those of greatest likelihood on the validation period, found by expectation
+maximisation (Dempster, Laird and Rubin, 1977): the problem is convex and has no setting. An
+expert without evidence at a request gives nothing to it, which changes no order. Where shoppers
+take nothing twice (fewer than `REPEATS_FROM` of the target lines), no expert gives what is held a
+chance: otherwise it would lose to the others what it spends on items out of the question.
+Belongs here: the mixture and its fit. Not here: what the channels are (`memory`), whether it pays
+(`weighing`).
+
+Shape legend: P requests, N items, L target lines, K experts.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from training.neighbours.channels import CHANNELS, COUNT, PLACES
+from training.network.batches import Targets
+from training.network.losses import ideal_gain
+
+EVIDENCE: Final = tuple(m for m, channel in PLACES.items() if not channel.log)
+"""Places in a reading of the experts from 2 on."""
+HELD: Final = next(m for m, channel in PLACES.items() if channel.rows == "own")
+"""A place in a reading that is above 0 for what is held."""
+REPEATS_FROM: Final = 0.01
+"""Share of target lines that were held, from which items are taken to be bought again."""
+POPULARITY: Final = tuple(range(len(CHANNELS), COUNT))
+COUNT_EXPERTS: Final = 2 + len(EVIDENCE) + len(POPULARITY)
+_ROUNDS: Final = 300
+_LEAST: Final = 5e-3
+NOTHING: Final = 1e-30
+"""A chance of at least this, so that every score is finite."""
+
+
+def chances(
+    added_PN: Tensor, base_PN: Tensor, memory_PRN: Tensor, expert: int, *, once: bool = False
+) -> Tensor:
+    """Return q of one expert, shape (P, N).
+
+    Parameters
+    ----------
+    added_PN, base_PN, memory_PRN
+        Weighed scores, the network's logits, and what `training.neighbours.channels.Memory.read` gives.
+    once
+        Whether nothing is taken twice: what is held has no chance.
+    """
+    if expert < 2:
+        logits = (added_PN, base_PN)[expert]
+    elif expert >= 2 + len(EVIDENCE):
+        logits = memory_PRN[:, POPULARITY[expert - 2 - len(EVIDENCE)]]
+    else:
+        return _divided(memory_PRN[:, EVIDENCE[expert - 2]].clamp(min=0.0), memory_PRN, once)
+    return _divided(torch.exp(logits - logits.amax(dim=1, keepdim=True)), memory_PRN, once)
+
+
+def _divided(amounts_PN: Tensor, memory_PRN: Tensor, once: bool) -> Tensor:
+    if once:
+        amounts_PN = amounts_PN * (memory_PRN[:, HELD] <= 0)
+    return amounts_PN / amounts_PN.sum(dim=1, keepdim=True).clamp(min=NOTHING)
+
+
+def mixed(
+    shares_K: Tensor, added_PN: Tensor, base_PN: Tensor, memory_PRN: Tensor, *, once: bool = False
+) -> Tensor:
+    """Return log p, shape (P, N)."""
+    out = torch.zeros_like(base_PN)
+    for k in torch.nonzero(shares_K)[:, 0].tolist():
+        out += shares_K[k] * chances(added_PN, base_PN, memory_PRN, k, once=once)
+    return torch.log(out + NOTHING)
+
+
+def of_targets(
+    added_PN: Tensor, base_PN: Tensor, memory_PRN: Tensor, targets: Targets, *, once: bool = False
+) -> Tensor:
+    """Return what each expert gave to each target line, shape (L, K)."""
+    line = targets.owner, targets.item
+    every = range(COUNT_EXPERTS)
+    return torch.stack(
+        [chances(added_PN, base_PN, memory_PRN, k, once=once)[line] for k in every], dim=1
+    )
+
+
+def line_weights(targets: Targets) -> Tensor:
+    """Return the weight of each line in the loss, shape (L,); see `training.network.losses`."""
+    return 1.0 / ideal_gain(targets.sizes.clamp(min=1))[targets.owner]
+
+
+def fit(given_LK: Tensor, weight_L: Tensor, usable: list[bool]) -> Tensor:
+    """Return the shares π of greatest likelihood, those too small to matter 0, shape (K,).
+
+    Parameters
+    ----------
+    given_LK, weight_L
+        What each expert gave to each target line, and how much the line counts.
+    usable
+        Which experts may have a share, K of them.
+
+    Examples
+    --------
+    >>> given = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9]])
+    >>> [round(v, 2) for v in fit(given, torch.ones(3), [True, True]).tolist()]
+    [0.71, 0.29]
+    """
+    q, weight = given_LK.double() + NOTHING, weight_L.double() / weight_L.sum()
+    shares = torch.tensor(usable, dtype=torch.float64)
+    for _ in range(2):
+        shares /= shares.sum()
+        for _ in range(_ROUNDS):
+            parts = q * shares
+            shares = weight @ (parts / parts.sum(dim=1, keepdim=True))
+        shares[shares < _LEAST] = 0.0
+    return (shares / shares.sum()).float()
