@@ -1,6 +1,6 @@
 """The RFM grid: buyers by fifths of recency, frequency and money.
 
-Belongs here: the answer. Fifths are those of the profile view (`feature_repo.features.sql.profile`):
+Belongs here: the answer. Fifths are those of the profile view (`features.sql.profile`):
 equal values share the lower one, 5 is best.
 """
 

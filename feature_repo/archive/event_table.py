@@ -1,6 +1,6 @@
 """Events as a table: the columns of an archive part.
 
-Belongs here: what a row holds. Where rows lie and who reads them is `feature_repo.archive.event_archive`'s.
+Belongs here: what a row holds. Where rows lie and who reads them is `archive.event_archive`'s.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 A record that today's rules would refuse may lie in an older archive. It must stop no answer and
 be silently nobody's: what is odd in it is left out, the rest counts, and it is counted itself.
-Belongs here: which values are odd, in SQL. What the columns mean is `feature_repo.archive.event_table`'s.
+Belongs here: which values are odd, in SQL. What the columns mean is `archive.event_table`'s.
 """
 
 from collections.abc import Mapping

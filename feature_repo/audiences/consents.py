@@ -1,7 +1,7 @@
 """What users said about consent, as rows that the index asks: by user, purpose and time.
 
 They come to what the live profile holds (`feature_repo.standing`), links included
-(`feature_repo.user_profile.merged_history`), now and as of a moment. Not here: which of them holds (`tables`).
+(`user_profile.merged_history`), now and as of a moment. Not here: which of them holds (`tables`).
 """
 
 from collections import defaultdict

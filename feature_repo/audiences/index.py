@@ -54,7 +54,7 @@ class Index:
     num_events, num_users
         What it holds.
     odd
-        Rows with a value that `feature_repo.archive.valid_events` leaves out, by column; only those that are.
+        Rows with a value that `archive.valid_events` leaves out, by column; only those that are.
     newest_ms
         Time of the newest event, epoch milliseconds; 0 of an empty archive.
     clusters

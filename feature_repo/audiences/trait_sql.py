@@ -1,4 +1,4 @@
-"""Live traits in SQL: the same figures as `feature_repo.profile_views.metrics` reads from a profile.
+"""Live traits in SQL: the same figures as `profile_views.metrics` reads from a profile.
 
 Belongs here: one expression a trait, over a row ``x`` of ``facts``. Figures of a window of
 days are sums over ``order_days``.

@@ -2,7 +2,7 @@
 
 `PortraitOfflineStore` is what ``feature_store.yaml`` names: Feast's DuckDB store, but where
 the sources are plain Parquet files, joins and newest rows come from
-`feature_repo.features.point_in_time`. Other sources, on-demand views written in substrait and frames
+`features.point_in_time`. Other sources, on-demand views written in substrait and frames
 given as SQL go Feast's way.
 """
 

@@ -124,7 +124,7 @@ class PortraitOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         config
             Feast's repository configuration.
         table
-            A feature view for which `feature_repo.feast_stores.materialize_engine.encodable` is true.
+            A feature view for which `feast_stores.materialize_engine.encodable` is true.
         rows
             ``pyarrow.Table`` with the view's join key, event time and features.
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from feature_repo.features.catalogue import VIEWS
 
-_FOLDER: Final = Path(__file__).parent
+_FOLDER: Final = Path(__file__).parents[1]
 
 
 def is_current(home: Path) -> bool:

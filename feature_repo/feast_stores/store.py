@@ -19,7 +19,7 @@ from typing import Any, Final
 from feature_repo.errors import InvalidSettingError, NotFoundError
 from feature_repo.features.catalogue import BATCH_VIEWS
 
-FOLDER: Final = Path(__file__).parent
+FOLDER: Final = Path(__file__).parents[1]
 OVERLAP_DAYS: Final = 8
 """How far each materialize reaches back: a weekly row and the 72 h in which events come late."""
 

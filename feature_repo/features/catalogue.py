@@ -2,7 +2,8 @@
 
 One list for all: `feature_repo.definitions` makes Feast objects of it, the snapshots fill
 the columns it names, and ``docs/features.md`` is its printed form (``python -m
-feature_repo.features.catalogue > docs/features.md``). How a column is computed does not belong here.
+feature_repo.features.catalogue > docs/features.md``). How a column is computed does not belong
+here.
 """
 
 from dataclasses import dataclass
@@ -169,7 +170,8 @@ def page() -> str:
     lines = [
         "# Features",
         "",
-        "Printed by `python -m feature_repo.features.catalogue > docs/features.md`; edit it there, not here.",
+        "Printed by `python -m feature_repo.features.catalogue > docs/features.md`; edit it there, "
+        "not here.",
         "Every row of a batch view holds what follows from events **before** its midnight (UTC).",
         "*Touched*: viewed, selected, put in a cart or on a wish list, bought, rated or shared.",
         "*Paid* is the event's `value`, or Σ max(0, price·quantity − discount) over its lines.",

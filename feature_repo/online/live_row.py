@@ -2,7 +2,7 @@
 
 Pure encoding, no input or output. A user's row is one Redis hash shared by all feature
 views of the entity; these functions make the fields of the view ``live_state`` so that any
-Feast client reads them. Sending them is `feature_repo.feast_stores.online`'s work. Protobuf's bytes are
+Feast client reads them. Sending them is `feast_stores.online`'s work. Protobuf's bytes are
 read and written by hand: importing Feast takes a process longer than all else at its start.
 """
 

@@ -1,6 +1,6 @@
 """The linear interest score f(x) = Σ wᵢ·xᵢ over a user's features, with its parts shown.
 
-The weights are configuration (``score.yaml``), not learned. A plain function and no Feast
+The weights are configuration (``engagement_score.yaml``), not learned. A plain function, no Feast
 on-demand view: a registry that carries code runs that code wherever it is read.
 """
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from feature_repo.errors import InvalidSettingError
 from feature_repo.features.catalogue import USER_VIEWS, scalars
 
-DEFAULT: Final = Path(__file__).parent / "score.yaml"
+DEFAULT: Final = Path(__file__).parent / "engagement_score.yaml"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -73,7 +73,7 @@ def explain(
     features
         Feature name to value, e.g. from ``read_user``. A missing value adds nothing.
     terms
-        Weights; by default those of ``score.yaml``.
+        Weights; by default those of ``engagement_score.yaml``.
 
     Examples
     --------

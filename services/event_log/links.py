@@ -1,10 +1,11 @@
 """Anonymous ids that became a known user's: whose events stand where in the user's history.
 
-An anonymous id belongs to the first user whom an event names beside it (`services/event_log/link.lua`).
+An anonymous id belongs to the first user whom an event names beside it (`event_log/link.lua`).
 From then on its own log is closed, and what it does is written to that user's log; so what
 stands in its log is older than the link. A link that only a key of scope ``write`` claimed may be
 corrected: from then on the anonymous id is another's, and what it did before stays where it is.
-Pure: reading the logs is `history.linked`'s; how two logs become one is `feature_repo.user_profile.merged_history`'s.
+Pure: reading the logs is `history.merged_history`'s; how two logs become one is
+`user_profile.merged_history`'s.
 """
 
 from collections.abc import Sequence

@@ -1,1 +1,4 @@
-"""To be said."""
+"""The laboratory of the service: benches, and faults made on purpose.
+
+Not in the service's install.
+"""

@@ -37,7 +37,7 @@ class Serving:
     recommender
         Ranks by this model.
     model, scorer, transition
-        As `training.network.model_dir`, `training.scoring.scorer` and `training.scoring.transition` make them.
+        As `network.model_dir`, `scoring.scorer` and `scoring.transition` make them.
     """
 
     recommender: Recommender

@@ -36,7 +36,7 @@ class Workers:
     waiting
         Pieces of work that may wait for a thread.
     bound_s
-        How long the queries of one piece of work may take (`feature_repo.archive.query_bounds`), seconds.
+        How long the queries of one piece of work may take (`archive.query_bounds`), seconds.
     """
 
     def __init__(self, name: str, threads: int, waiting: int, bound_s: float = math.inf) -> None:

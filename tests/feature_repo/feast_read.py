@@ -38,7 +38,8 @@ def feast_versions(url: str, users: Sequence[str]) -> list[int | None]:
     config = RepoConfig(
         project="portrait", provider="local", registry="unused.db",
         online_store={
-            "type": "feature_repo.feast_stores.online.PortraitOnlineStore", "connection_string": url,
+            "type": "feature_repo.feast_stores.online.PortraitOnlineStore",
+            "connection_string": url,
         },
         entity_key_serialization_version=3,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """The archive's disk: parts that appear whole or not at all, on which every process looks.
 
-The archive's own code runs (`feature_repo.archive.event_archive.Archive.extend`); what it calls to read and
+The archive's own code runs (`archive.event_archive.Archive.extend`); what it calls to read and
 write Parquet is replaced by a dictionary. Between the steps of a write its process can die.
 """
 
@@ -79,7 +79,7 @@ class Disk:
         }
 
     def compact(self, archive: Any, archived: Mapping[int, LogPosition]) -> int:
-        """Merge what `feature_repo.archive.compaction.compact` may merge, all of it, in one exchange."""
+        """Merge what `archive.compaction.compact` may merge, all of it, in one exchange."""
         for partition, until in archived.items():
             names = [
                 name

@@ -45,7 +45,7 @@ from training.network.model_dir import Model, load
 
 RECENT_DAYS = 28.0
 MOST_USERS = 5000
-"""Most users evaluated where there are more than `training.network.sampled_softmax.FULL_ITEMS` items."""
+"""Most users evaluated where there are more than `network.sampled_softmax.FULL_ITEMS` items."""
 
 
 def evaluate(
@@ -75,8 +75,8 @@ def evaluate(
     Returns
     -------
     dict
-        ``next_basket`` (per method `training.evaluation.metrics.NAMES` and ``ci``), ``difference`` (model −
-        decayed frequency, paired), ``outcomes`` (by name of `training.history.prepared.OUTCOMES`, the
+        ``next_basket`` (per method `evaluation.metrics.NAMES` and ``ci``), ``difference`` (model −
+        decayed frequency, paired), ``outcomes`` (by name of `history.prepared.OUTCOMES`, the
         model and logistic regression), ``next_category`` (None without such a head; see
         `training.evaluation.category_evaluation`) and ``test``.
 

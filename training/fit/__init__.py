@@ -1,1 +1,5 @@
-"""To be said."""
+"""Fitting: the training loop under Ray Train and alone, its optimizer and its workers.
+
+Belongs here: from prepared arrays to a model directory. Not here: the networks
+(`training.network`).
+"""

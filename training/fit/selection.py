@@ -70,7 +70,7 @@ def fit_mixing(
 
     Whether they count at all is the data's to decide, by weights fitted on the first half of the
     period and asked of the second. The weighed sum has to raise NDCG@10 there, the 95 % interval of
-    the gain above 0. The mixture (`training.network.mixture`; up to `sampled.FULL_ITEMS` items) has to
+    the gain above 0. The mixture (`network.mixture`; up to `sampled.FULL_ITEMS` items) has to
     raise the likelihood, its interval above 0, and must not lower NDCG@10, its interval below 0.
 
     Parameters

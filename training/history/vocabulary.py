@@ -29,6 +29,8 @@ POSITIVE: Final[dict[str, float]] = {
 
 MAX_ITEMS: Final = 1_000_000
 MAX_CATEGORIES: Final = 1000
+FULL_ITEMS: Final = 20_000
+"""Up to so many items everything is over all of them: softmax, rankings (P, N), rows of XᵀX."""
 RECENT_HALF_LIFE_DAYS: Final = 28.0
 _PRIOR_GAPS: Final = 10.0
 

@@ -6,7 +6,7 @@ For a request with held items i, ``s_i`` positive events since each was last tou
     r_m[j] = Σ_i γ_m^{s_i} · B_m[i, j]
     φ_m    = r_m, or log(r_m / ε + 1)
 
-What is held, and since when, is the repeat table (`training.state.item_table`): a memory adds nothing to
+What is held, and since when, is the repeat table (`state.item_table`): a memory adds nothing to
 a shopper's state, and is bounded as the table is. Two channels more are the same for everybody:
 the logarithm of popularity, recent and most recent. Five more count how often i was had, too, with
 the table's decayed count in place of γ^s: what is held itself, and rows fitted to the next
@@ -43,7 +43,7 @@ EPSILON: Final = 1e-3
 class Channel:
     """One memory: which rows, how it fades, and whether its logarithm counts.
 
-    ``count`` is the place in `training.state.item_table.COUNTS` of what a held item's row is multiplied
+    ``count`` is the place in `state.item_table.COUNTS` of what a held item's row is multiplied
     with as well; None: nothing.
     """
 

@@ -23,13 +23,12 @@ import scipy.sparse as sp
 from numba import njit
 
 from training.history.sequences import Histories
-from training.history.vocabulary import DAY_MS
-from training.network.sampled_softmax import FULL_ITEMS
+from training.history.vocabulary import DAY_MS, FULL_ITEMS
 
 Floats = npt.NDArray[np.float32]
 DISTANCE: Final = 10
 MAX_TOGETHER: Final = 50_000_000
-"""Most entries of XᵀX that rows of more than `training.network.sampled_softmax.FULL_ITEMS` items are made from."""
+"""Most entries of XᵀX that rows of more than `FULL_ITEMS` items are made from."""
 FEW_NEIGHBOURS: Final = 50
 """M for so many items: a regression on 150 takes ten times as long."""
 _ROW_SHRINK: Final = 5.0

@@ -4,8 +4,8 @@ Every expert k spreads one chance over the items, and the answer is the chance o
 
     p[j] = Σ_k π_k · q_k[j],     score = log p
 
-q_0 is the softmax of the weighed scores of `training.network.stacking`, q_1 that of the network's logits
-alone; the others are `training.neighbours.channels`'s channels that count evidence, ``max(r_m, 0)`` divided
+q_0 is the softmax of the weighed scores of `network.stacking`, q_1 that of the network's logits
+alone; the others are `neighbours.channels`'s channels that count evidence, ``max(r_m, 0)`` divided
 by its sum over all items, and the softmax of each popularity. A sum of scores lets one side veto
 what another is sure of; a sum of chances does not, so an item with few events keeps what its
 neighbours say.
@@ -52,7 +52,7 @@ def chances(
     Parameters
     ----------
     added_PN, base_PN, memory_PRN
-        Weighed scores, the network's logits, and what `training.neighbours.channels.Memory.read` gives.
+        Weighed scores, the network's logits, and what `neighbours.channels.Memory.read` gives.
     once
         Whether nothing is taken twice: what is held has no chance.
     """

@@ -5,7 +5,7 @@
     <name>/manifest.json        schema, recipe, config, features, metrics, SHA-256 of each file
     <name>/weights.safetensors
     <name>/vocabulary.json
-    <name>/memory.safetensors   item-item rows (`training.neighbours.channels`), where the model has any
+    <name>/memory.safetensors   item-item rows (`neighbours.channels`), where the model has any
 
 A directory appears whole (temporary folder, fsync, rename) and is never changed. Loading
 checks every byte; a model that does not fit is refused with the reason.

@@ -8,7 +8,7 @@ A request asks at a moment about a shopper whose last event is known::
 
 and the next categories (`training.network.next_category`).
 
-``b`` starts at the centred log popularity. α and β are 1 and 0 in training; `training.evaluation.calibration`
+``b`` starts at the centred log popularity. α and β are 1 and 0 in training; `calibration`
 sets them afterwards. ``stacked`` has the sigmoid of one Dense layer only, purchase; its item scores
 are the popularity.
 
@@ -32,8 +32,8 @@ from training.network.next_category import CategoryHead
 from training.network.repeat_head import PairHead, Pairs
 from training.network.stacked import StackedEncoder
 from training.network.stacking import Mixing
-from training.scoring.request_step import STATISTICS, request_statistics
 from training.state.item_table import KNOWN, LAST_MS
+from training.state.item_table_kernels import STATISTICS, request_statistics
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ popularity. The order within a shopper is that of z, which is not learned: every
 that was measured ranks worse (docs/model.md). Learned is how likely each is: l and m, linear in u.
 The head keeps nothing of its own in a shopper's state: the counts are the repeat table's, of known
 items only; the interests are the feature service's, of all that is bought.
-α and β are 1 and 0 in training; `training.evaluation.calibration` sets them afterwards. What the answers
-were is here too (`bought_within`); how they are measured is `training.evaluation.category_window`'s.
+α and β are 1 and 0 in training; `evaluation.calibration` sets them afterwards. What the answers
+were is here too (`bought_within`); how they are measured is `evaluation.category_window`'s.
 
 Shape legend: M moments, K categories, D width, R held items.
 """

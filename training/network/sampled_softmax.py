@@ -19,10 +19,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from training.history import vocabulary
 from training.network.batches import Targets
 
-FULL_ITEMS: Final = 20_000
-"""Up to so many items the softmax is over all of them, and so is every ranking (P, N)."""
+FULL_ITEMS: Final = vocabulary.FULL_ITEMS
 NEGATIVES: Final = 4096
 
 

@@ -10,7 +10,7 @@ event: exact, not estimated. Contributions need not add up to the score.
 
 of which each i's summand is its own; of a channel that takes the logarithm, i gets its share of
 the sum under it. These and the popularity's part add up exactly. Of a mixture
-(`training.network.mixture`) that sum counts as far as it made the answer (its part of p), and evidence by
+(`network.mixture`) that sum counts as far as it made the answer (its part of p), and evidence by
 itself adds ``log p − log(p − its part)``, of which i gets its share.
 
 Belongs here: numbers. Not here: whose events, and words.

@@ -1,4 +1,4 @@
-"""The score of one request in compiled code: what `training.network.network` writes as torch modules.
+"""The score of one request in compiled code: what `network.network` writes as torch modules.
 
 A single request is too small for torch: thirty operations on vectors of 64 numbers cost more
 to call than to compute. Belongs here: the innermost loops, over arrays. Not here: whose
@@ -12,23 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from training.history.vocabulary import DAY_MS
 from training.neighbours.channels import FADING, PLACES, READ
 from training.state.item_table_kernels import (
     EVENTS,
-    FIRST_MS,
-    LAST_GAP_MS,
     LAST_MS,
-    LAST_SIZE,
-    SIZE_SUM,
-    USED,
 )
 from training.state.pair_features import write_one
 from training.state.recurrence import gap_of, normalise, product, sigmoid
 
 Floats = npt.NDArray[np.float32]
 _ROOT_HALF: Final = math.sqrt(0.5)
-STATISTICS: Final = 6
 _NOTHING: Final = 1e-7  # a faded row that `training.neighbours.channels` leaves out
 
 
@@ -65,7 +58,7 @@ class VectorWeights(NamedTuple):
 
 
 class PairWeights(NamedTuple):
-    """Of `training.network.repeat_head.PairHead`, weights by input, and the median gaps of items in days."""
+    """Of `network.repeat_head.PairHead`, weights by input, and the median gaps of items in days."""
 
     item: Floats
     user: Floats
@@ -79,23 +72,6 @@ class PairWeights(NamedTuple):
     mix: Floats
     repurchase: Floats
     median_gap_days: Floats
-
-
-@njit(cache=True)
-def request_statistics(scalars: Any) -> Any:
-    """Return `training.network.network.statistics`, shape (P, 6)."""
-    out = np.empty((len(scalars), STATISTICS), np.float32)
-    for n in range(len(scalars)):
-        row = scalars[n]
-        events = max(row[EVENTS], 1.0)
-        span_days = (row[LAST_MS] - row[FIRST_MS]) / DAY_MS
-        out[n, 0] = math.log1p(row[EVENTS])
-        out[n, 1] = math.log1p(span_days / max(events - 1.0, 1.0))
-        out[n, 2] = math.log1p(row[SIZE_SUM] / events)
-        out[n, 3] = math.log1p(row[LAST_SIZE])
-        out[n, 4] = math.log1p(row[LAST_GAP_MS] / DAY_MS)
-        out[n, 5] = math.log1p(row[USED])
-    return out
 
 
 @njit(cache=True)
@@ -145,7 +121,7 @@ def profile_vector(
 
 @njit(cache=True)
 def add_pairs(logits: Any, w: Any, u: Any, rows: Any, scalars: Any, now_ms: float) -> None:
-    """Add what held items are worth to their logits; see `training.network.repeat_head.PairHead`."""
+    """Add what held items are worth to their logits; see `network.repeat_head.PairHead`."""
     width, small = len(w.linear), w.item.shape[1]
     own = w.user_bias.copy()
     product(own, u, w.user)

@@ -6,7 +6,7 @@ With the vectors V and biases b of `training.network.network` and the popularity
     s_qj = x_q·V_j + e_q·[b_j, ρ_j] + c_qj
 
 c, what the pair head and the rows of what is held add, is 0 but for few items. Without memories x
-is u and e is [1, 0, 0]; with them both are weighed (`training.network.stacking`). So ranks are counted block
+is u and e is [1, 0, 0]; with them both are weighed (`network.stacking`). So ranks are counted block
 by block of items (`ranks`), and the best found by passing over what cannot be among them (`best`):
 an item's score is at most ``|x||V_j| + e·[b_j, ρ_j]``, e ≥ 0. Both are exact.
 
@@ -113,7 +113,7 @@ def scores(items: Items, queries: Queries) -> Tensor:
 
 
 def ranks(items: Items, queries: Queries, targets: Targets) -> Tensor:
-    """Return each target's place from 1 among all items, shape (L,); see `training.evaluation.metrics`."""
+    """Return each target's place from 1 among all items, shape (L,); see `evaluation.metrics`."""
     with torch.autocast(items.vectors.device.type, enabled=False):
         return _ranks(items, queries, targets)
 

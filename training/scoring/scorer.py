@@ -52,7 +52,7 @@ class Asked:
 
 
 class Ranked:
-    """The same of a request whose items all have a score: of a mixture (`training.network.mixture`)."""
+    """The same of a request whose items all have a score: of a mixture (`network.mixture`)."""
 
     def __init__(self, scores: Floats) -> None:
         self._scores = scores

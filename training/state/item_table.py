@@ -1,9 +1,9 @@
 """The repeat table: what each shopper already had, in bounded memory.
 
-One sequential code (`training.state.item_table_kernels`) for training, replay and serving, so that the
+One sequential code (`state.item_table_kernels`) for training, replay and serving, so that the
 three agree to the bit, evictions and rounding included. Decays are lazy: a row holds
 its counts as of its own last event, and readers bring them forward. What the numbers are
-worth is learned in `training.network.repeat_head`; how a table is kept in bytes is `training.scoring.learned_state`'s.
+worth is learned in `network.repeat_head`; `scoring.learned_state` keeps a table in bytes.
 
 A row touched once holds its event's weight exactly. From the second touch on its decayed
 counts are rounded to `STEPS` = 2^((c − 73)/30), c in 1…255 (at most 1.2 % off), so that

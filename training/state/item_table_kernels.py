@@ -1,4 +1,4 @@
-"""What one event does to one repeat table, compiled: the innermost loops of `training.state.item_table`.
+"""What one event does to one repeat table, compiled: the innermost loops of `state.item_table`.
 
 Belongs here: rows and scalars of one shopper. Not here: batches of shoppers (`repeat`), bytes
 (`state_codec`), the network (`recurrence`).
@@ -32,6 +32,8 @@ POWERS: Final = np.power(
     np.array([1.0, *EVENT_DECAYS], np.float64)[:, None], np.arange(4096)[None, :]
 ).astype(np.float32)
 MAX_COUNT: Final = 60_000.0
+STATISTICS: Final = 6
+"""Numbers that `request_statistics` makes of a table's scalars."""
 _EVICT: Final = 3  # index in COUNTS of the decayed count that decides who leaves
 _LEAST: Final = float(STEPS[1])
 
@@ -156,7 +158,7 @@ def _held(rows: Any, used: int, item: int) -> bool:
 def count_events(
     rows: Any, scalars: Any, users: Any, time_ms: Any, weight: Any, lines: Any, item: Any
 ) -> None:
-    """Apply one event to each of the tables ``users``; see `training.state.item_table.RepeatTables.apply`."""
+    """Apply one event to each of the tables ``users``; see `item_table.RepeatTables.apply`."""
     bits = np.zeros(1, np.uint32)
     for n in range(len(users)):
         user = users[n]
@@ -177,3 +179,20 @@ def round_counts(counts: Any, out: Any) -> None:
         out[r, 0] = floats[0]
         for n in range(1, 6):
             out[r, n] = STEPS[code_of(counts[r, n])]
+
+
+@njit(cache=True)
+def request_statistics(scalars: Any) -> Any:
+    """Return `training.network.network.statistics`, shape (P, 6)."""
+    out = np.empty((len(scalars), STATISTICS), np.float32)
+    for n in range(len(scalars)):
+        row = scalars[n]
+        events = max(row[EVENTS], 1.0)
+        span_days = (row[LAST_MS] - row[FIRST_MS]) / DAY_MS
+        out[n, 0] = math.log1p(row[EVENTS])
+        out[n, 1] = math.log1p(span_days / max(events - 1.0, 1.0))
+        out[n, 2] = math.log1p(row[SIZE_SUM] / events)
+        out[n, 3] = math.log1p(row[LAST_SIZE])
+        out[n, 4] = math.log1p(row[LAST_GAP_MS] / DAY_MS)
+        out[n, 5] = math.log1p(row[USED])
+    return out

@@ -1,6 +1,6 @@
 """One event after another through the encoder's recurrent half, compiled.
 
-What `training.network.encoder` and `training.network.stacked` write as torch modules for whole histories is
+What `network.encoder` and `network.stacked` write as torch modules for whole histories is
 written here once more for one shopper's next event: content, convolution, LSTM and the repeat
 table. The two are tested equal.
 Sums have a fixed order and no neighbour, so the same events give the same bytes whoever
@@ -236,7 +236,7 @@ def _convolve(y: Any, x: Any, carried: Any, weights: Any, scratch: Any) -> None:
 
 @njit
 def gap_of(scalars: Any, time_ms: int) -> int:
-    """Return the bucket of the gap to the latest event; see `training.history.sequences.gap_bucket`."""
+    """Return the bucket of the gap to the latest event; see `history.sequences.gap_bucket`."""
     if scalars[KNOWN] <= 0:
         return 0
     seconds, bucket = int(max(0.0, time_ms - scalars[LAST_MS])) // 1000 + 1, 1

@@ -1,1 +1,1 @@
-"""To be said."""
+"""SQL of the feature views, one file a view."""

@@ -1,7 +1,7 @@
 """`portrait bench materialize`: feature tables into the online store, against Feast's own way.
 
 The same Parquet parts, the same definitions, the same embedded server: once by
-`feature_repo.feast_stores.store.materialize`, once by Feast's local engine and Feast's Redis store. Both
+`feast_stores.store.materialize`, once by Feast's local engine and Feast's Redis store. Both
 include reading the parts, finding the newest rows and the registry's bookkeeping.
 """
 

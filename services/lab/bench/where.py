@@ -129,7 +129,7 @@ def parts(kind: str, lines: Iterable[str]) -> Counter[str]:
 
     Examples
     --------
-    >>> parts("Updater", ["run (services/update/updater.py:70);step (training/scoring/transition.py:65) 3"])
+    >>> parts("Updater", ["run (services/update/updater.py:70);step (training/fit/loop.py:65) 3"])
     Counter({'model step': 3})
     """
     rules = [(name, re.compile(pattern)) for name, pattern in PARTS[kind]]

@@ -17,7 +17,7 @@ from feature_repo.online.live_row import LiveState, row_key
 from tests.feature_repo import shop_log
 from tests.feature_repo.fixed_shop import LOG
 
-FOLDER = Path(__file__).parents[2] / "feature_repo"
+FOLDER = Path(__file__).parents[3] / "feature_repo"
 AS_OF = shop_log.START + timedelta(days=120)
 
 

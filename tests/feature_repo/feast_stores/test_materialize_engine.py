@@ -123,7 +123,8 @@ def both(tmp_path: Path, redis_url: str, store_client: redis.Redis) -> Iterator[
     """Return a function that opens a view with Feast's engine and store, and with ours."""
     host = urlsplit(redis_url).netloc
     ours = {
-        "type": "feature_repo.feast_stores.online.PortraitOnlineStore", "connection_string": redis_url,
+        "type": "feature_repo.feast_stores.online.PortraitOnlineStore",
+        "connection_string": redis_url,
     }  # fmt: skip
 
     def make(objects: tuple[Entity, FeatureView]) -> tuple[Any, Any]:

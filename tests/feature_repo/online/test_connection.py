@@ -1,7 +1,6 @@
 """Connections: every kind of URL, fast failure of each, and finding the way back."""
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,14 +10,12 @@ from typing import Any
 import pytest
 import redis
 from stalls import running_s
+from store_nodes import Node, SentinelNode, cluster, wait_until
 
 from feature_repo.errors import InvalidSettingError, StoreUnavailableError
 from feature_repo.online.connection import connect, connect_async, in_our_words, translated
 from feature_repo.online.lua import Script
 from feature_repo.online.url import StoreUrl
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "services"))
-from store_nodes import Node, SentinelNode, cluster, wait_until
 
 SECOND = 1.2  # the contract says one; a busy machine gets a little more
 

@@ -13,7 +13,7 @@ from explicit_histories import DAY_S, START_S, event
 from feature_repo import compiled, explicit
 from feature_repo.events.schema import EventRecord, ItemRecord
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 KINDS = [
     "view_item", "view_item", "add_to_cart", "purchase", "refund", "remove_from_cart",

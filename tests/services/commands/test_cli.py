@@ -13,7 +13,7 @@ from services.commands.application import moment
 from services.commands.cli import app
 from services.settings import Settings
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 PORTRAIT = [sys.executable, "-c", "from services.commands.cli import main; main()"]
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.analytics.tables import write
 from services.runtime.spreadsheet import write_rows
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def written(cell: object) -> str:

@@ -23,7 +23,7 @@ class Finished:
     Attributes
     ----------
     metrics
-        `training.evaluation.metrics.NAMES` at every test request, the mean over seeds. Shape (P, 4).
+        `evaluation.metrics.NAMES` at every test request, the mean over seeds. Shape (P, 4).
     controls
         The same of what is no part of the comparison, by name.
     tuning

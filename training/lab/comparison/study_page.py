@@ -152,7 +152,8 @@ over the shares of categories that those counts give; the profile is the nearest
 Portrait's model. Rules and clusters are tuned on the validation period. A jump is how much of a
 profile one odd event moves (an item of a category never shown before), from 0 to 1: of the shares
 of categories (total variation), and of the ten best items (part replaced). Interests that change
-are planted in a synthetic shop (`training/lab/studies/adaptation.py`): how often the profile's first
+are planted in a synthetic shop (`training/lab/studies/adaptation.py`): how often the profile's
+first
 category is the true interest, and the median number of events until it is. Time is of one profile
 on one core, in process, without store or network.
 """,

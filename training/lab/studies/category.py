@@ -22,7 +22,7 @@ def category(study: Study) -> dict[str, Any]:
     -------
     dict
         See `training.lab.studies.study.Study.result` and
-        `training.evaluation.category_evaluation.against_baselines`; ``by_seed`` holds the head's NDCG@10.
+        `evaluation.category_evaluation.against_baselines`; ``by_seed`` holds the head's NDCG@10.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """The learned state as of any moment: what the encoder makes of the events before it.
 
 The encoder is fitted on events before one date only, so that what is judged later was not in it.
-Belongs here: fitting it for targeting, and reading it. Not here: the encoder (`training.network.encoder`).
+Belongs here: fitting it for targeting, and reading it. Not here: the encoder (`network.encoder`).
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ class Learned:
     vector
         Profile vectors, zeros for who had no event before, shape (P, D).
     chance
-        Chances of `training.history.prepared.OUTCOMES`, the mean where there was no event, shape (P, K).
+        Chances of `history.prepared.OUTCOMES`, the mean where there was no event, shape (P, K).
     item
         Logits of the vocabulary's items in its order, shape (P, N); None where not asked for.
     """

@@ -39,7 +39,7 @@ SETTINGS: Final = tuple(
 
 
 def lapse(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[str, Any]:
-    """Compare on Complete Journey; parameters and result as `training.lab.studies.coupons.coupons`."""
+    """Compare on Complete Journey; parameters and result as `lab.studies.coupons.coupons`."""
     prepare_home(home, lambda line: tell(0, 3, line))
     journey, histories = read_journey(), read_home(home)
     asked = moments(journey)

@@ -266,7 +266,7 @@ def test_a_stage_of_the_service_bench_waits_for_the_last_event(
         ("Updater", "decode (feature_repo/explicit.py:2);a (feature_repo/b.py:1)", "profile bytes"),
         ("Updater", "apply (feature_repo/explicit.py:1);touch (h.py:2)", "profile fold"),
         ("Updater", "commit (feature_repo/online/live_rows.py:3);send (redis/x.py:2)", "commit"),
-        ("Updater", "read_batch (feature_repo/online/live_rows.py:3);send (redis/x.py:2)", "read rows"),
+        ("Updater", "read_batch (feature_repo/online/x.py:3);send (redis/x.py:2)", "read rows"),
         ("Updater", "a (training/scoring/transition.py:3);b (torch/nn.py:2)", "model step"),
     ],
 )  # fmt: skip
@@ -277,7 +277,7 @@ def test_a_sample_belongs_to_the_part_it_was_taken_in(kind: str, stack: str, par
 
 
 def test_every_part_names_files_that_exist() -> None:
-    root = Path(where.__file__).parents[2]
+    root = Path(where.__file__).parents[3]
     files = [
         f"{name} ({path.relative_to(root)}:1)"
         for room in ("services", "training", "feature_repo")

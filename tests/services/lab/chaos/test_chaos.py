@@ -32,7 +32,7 @@ def test_a_guard_is_taken_out_of_a_copy(
     assert not guards.runs(store_client, guard, code)
     store_client.script_load((code / name).read_text())  # it is still Lua
     assert guards.runs(store_client, guard, code)
-    store_client.script_load((Path(guards.__file__).parents[2] / name).read_text())
+    store_client.script_load((Path(guards.__file__).parents[3] / name).read_text())
     assert not guards.runs(store_client, guard, code)
 
 
