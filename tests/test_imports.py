@@ -1,7 +1,6 @@
 """Rooms and the arrows between them: one table of who may import whom, and no circle in it."""
 
 import ast
-import textwrap
 import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -10,8 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("feature_repo", "training", "services")
+PROFILE = {
+    "amounts", "compact", "compiled", "explicit", "explicit_parts", "explicit_state",
+    "heavy_hitters", "id_ring", "interest", "names", "order_days", "order_memory", "orders",
+    "recent", "rhythm", "session", "standing",
+}  # fmt: skip
+"""The explicit profile's modules: of the room user_profile, flat as long as they are compiled."""
 FLAT = {
-    "feature_repo": {"__init__", "definitions", "errors"},
+    "feature_repo": {"__init__", "definitions", "errors"} | PROFILE,
     "training": {"__init__"},
     "services": {"__init__", "app", "settings"},
 }
@@ -19,27 +24,92 @@ FLAT = {
 HEAVY = {"feature_repo": {"torch", "fastapi", "starlette", "httpx2"}, "training": {"fastapi"}}
 """Libraries that a package does without."""
 ARROWS = """
-@@TABLE@@
+feature_repo.analytics: audiences errors events profile_views
+feature_repo.archive: errors events
+feature_repo.audiences: archive errors events features profile_views user_profile
+feature_repo.definitions: features online
+feature_repo.events: errors
+feature_repo.feast_stores: errors features online
+feature_repo.features: archive user_profile
+feature_repo.importers: archive errors events user_profile
+feature_repo.online: errors
+feature_repo.profile_views: errors events features user_profile
+feature_repo.user_profile: archive errors events
+training.evaluation: history neighbours network scoring | feature_repo: errors events
+training.fit: evaluation history neighbours network scoring | feature_repo: errors events
+training.history:  | feature_repo: archive errors events feast_stores features
+training.lab.comparison: evaluation fit history neighbours network scoring targeting |
+    feature_repo: errors events importers
+training.lab.studies: evaluation fit history lab.comparison neighbours network scoring targeting
+    | feature_repo: errors events
+training.neighbours: history state
+training.network: history neighbours state | feature_repo: errors features profile_views
+training.scoring: history neighbours network state | feature_repo: errors events
+training.state: history
+training.targeting: evaluation history | feature_repo: errors events features importers
+services.analytics: audiences context http runtime | feature_repo: analytics archive audiences
+    errors
+services.app: gateway http recommend settings update | feature_repo: errors
+services.audiences: context http models runtime settings | training: scoring | feature_repo:
+    analytics archive audiences errors events features online user_profile
+services.campaigns: audiences context event_log history http recommend runtime | training:
+    evaluation | feature_repo: audiences errors events online user_profile
+services.catalogue: context http runtime | feature_repo: archive errors events
+services.client:  | feature_repo: errors
+services.commands: analytics audiences campaigns client demo event_log hosting lab.bench
+    lab.chaos rebuild runtime settings | training: evaluation history lab.comparison lab.studies
+    network | feature_repo: analytics archive audiences errors events importers online user_profile
+services.context: event_log http models runtime settings | feature_repo: errors events online
+    user_profile
+services.demo: client hosting lab.bench models rebuild runtime settings | training: evaluation
+    fit history | feature_repo: archive events feast_stores importers user_profile
+services.event_log: models runtime settings | feature_repo: archive errors events online
+    user_profile
+services.gateway: analytics audiences campaigns catalogue context event_log history http models
+    recommend runtime settings update | feature_repo: archive errors events online profile_views
+    user_profile
+services.history: context event_log models runtime | feature_repo: archive errors events online
+services.hosting: app catalogue client http recommend runtime settings | training: evaluation
+    fit network | feature_repo: archive errors feast_stores features online
+services.http: runtime | feature_repo: archive errors events online user_profile
+services.lab.bench: audiences catalogue client event_log hosting models recommend runtime
+    settings update | training: evaluation fit history lab.comparison lab.studies neighbours network
+    scoring | feature_repo: analytics archive audiences errors events feast_stores features
+    importers online profile_views user_profile
+services.lab.chaos: client event_log hosting lab.bench models runtime settings
+    update | feature_repo: archive errors events online
+services.models: settings | training: network scoring | feature_repo: errors events feast_stores
+    online user_profile
+services.rebuild: catalogue event_log history hosting models settings update | training: fit |
+    feature_repo: archive errors events online
+services.recommend: catalogue context history http models runtime settings | training: scoring |
+    feature_repo: archive errors events online profile_views user_profile
+services.runtime: settings | training: fit | feature_repo: archive errors events
+services.settings:  | feature_repo: events
+services.update: audiences catalogue event_log history models runtime settings | feature_repo:
+    archive errors events online user_profile
 """
-"""A room, and the rooms that it may import; those of its own package without the package's name."""
+"""A room and the rooms that it may import, those of each other package after a stroke."""
 
 
 def table(text: str = ARROWS) -> dict[str, set[str]]:
     """Return the rooms that each room may import, by their full names."""
     found = dict[str, set[str]]()
-    for line in textwrap.dedent(text).strip().replace("\\\n", "").splitlines():
-        room, _, others = line.partition(":")
+    for line in text.replace("\n    ", " ").strip().splitlines():
+        room, _, others = line.partition(": ")
         package = room.split(".")[0]
-        found[room] = {
-            name if name.split(".")[0] in PACKAGES else f"{package}.{name}"
-            for name in others.split()
-        }
+        found[room] = set()
+        for group in others.split(" | "):
+            other, _, names = group.rpartition(": ")
+            found[room] |= {f"{other or package}.{name}" for name in names.split()}
     return found
 
 
 def room_of(module: str) -> str:
     """Return the room of a module: its folder, or the module itself where it stands flat."""
     parts = module.split(".")
+    if parts[0] == "feature_repo" and set(parts[1:2]) & PROFILE:
+        return "feature_repo.user_profile"
     return ".".join(parts[: 3 if parts[1:2] == ["lab"] else 2])
 
 
@@ -51,7 +121,7 @@ MODULES = {
 
 
 def imported(source: str) -> set[str]:
-    """Return all that ``source`` imports, anywhere in it: modules, and names of ``from`` in full."""
+    """Return what ``source`` imports, anywhere in it: modules, and names of ``from`` in full."""
     names = set[str]()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -63,7 +133,7 @@ def imported(source: str) -> set[str]:
 
 def rooms_imported(module: str, source: str) -> set[str]:
     """Return the rooms other than its own that a module imports."""
-    ours = {name for name in imported(source) if name.split(".")[0] in PACKAGES}
+    ours = {name for name in imported(source) if name.startswith(tuple(f"{p}." for p in PACKAGES))}
     return {room_of(name) for name in ours} - {room_of(module)}
 
 
@@ -96,7 +166,7 @@ def test_packages_import_one_way() -> None:
 
 def test_the_product_needs_no_laboratory() -> None:
     users = {room for room, others in table().items() if any(".lab." in name for name in others)}
-    assert {room for room in users if ".lab." not in room} == {"services.commands"}
+    assert {room for room in users if ".lab." not in room} == {"services.commands", "services.demo"}
 
 
 def test_libraries_that_a_package_does_without() -> None:

@@ -18,8 +18,9 @@ from feature_repo.analytics.cube import Moment
 from feature_repo.audiences.values import duration_ms
 from feature_repo.errors import InvalidQuestionError
 from services.analytics import schemas as said
+from services.analytics.cube import AnalyticsCube
 from services.audiences.requests import moment_of
-from services.gateway.answers import answer, gateway
+from services.context.answers import answer, context_of
 from services.http import scopes
 from services.runtime import workers
 
@@ -147,7 +148,7 @@ async def get_affinities(
 async def _answer(
     request: Request, as_of: str | None, ask: Callable[[Moment], dict[str, Any]]
 ) -> Response:
-    state = gateway(request)
-    now_ms = moment_of(state, as_of)
-    cube = await state.analytics.present()
+    context = context_of(request)
+    now_ms = moment_of(context, as_of)
+    cube = await context.of(AnalyticsCube).present()
     return answer(await workers.ASKING.run(ask, cube.moment(now_ms)))

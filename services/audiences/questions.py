@@ -12,11 +12,12 @@ from feature_repo.audiences.rules import Definition
 from feature_repo.events.pseudonyms import ENTITY_ID_LENGTH
 from services.audiences import schemas as said
 from services.audiences.answers import MAX_PAGE, Answers
-from services.audiences.definitions import check
+from services.audiences.definitions import Definitions, check
+from services.audiences.index import AudienceIndex
 from services.audiences.requests import AsOf, Name, all_known, moment_of, read_document
 from services.audiences.stream import STREAM_ID, newest, stream
-from services.gateway.answers import answer, gateway
-from services.gateway.state import GatewayState
+from services.context.answers import answer, context_of
+from services.context.context import Context
 from services.http import scopes
 from services.http.problems import ProblemError
 from services.runtime import workers
@@ -30,17 +31,17 @@ _T = TypeVar("_T")
 @router.post("/preview", responses=said.PREVIEW, openapi_extra=said.body())
 async def preview(request: Request, as_of: AsOf = None) -> Response:
     """Return how many members a definition would have, storing nothing."""
-    state = gateway(request)
+    context = context_of(request)
 
     def read(document: dict[str, Any]) -> Definition:
         document.pop("name", None)
-        return language.pseudonymous(language.read(document), state.tenant)
+        return language.pseudonymous(language.read(document), context.tenant)
 
     definition = await read_document(request, read)
-    stored = await state.bounded(state.audiences.all())
+    stored = await context.bounded(context.of(Definitions).all())
     known = {name: each.definition for name, each in stored.items()}
     await workers.READING.run(check, "preview", definition, known)
-    return answer(await _asked(state, as_of, lambda answers: answers.preview(definition)))
+    return answer(await _asked(context, as_of, lambda answers: answers.preview(definition)))
 
 
 @router.get("/overlap", responses=said.OVERLAP)
@@ -51,7 +52,7 @@ async def get_overlap(
 ) -> Response:
     """Return the sizes of audiences and of what every two of them share."""
     chosen = [name.strip() for name in names.split(",")]
-    return answer(await _asked(gateway(request), as_of, lambda answers: answers.overlap(chosen)))
+    return answer(await _asked(context_of(request), as_of, lambda answers: answers.overlap(chosen)))
 
 
 @router.get("/changes", responses=said.CHANGES, response_class=StreamingResponse)
@@ -69,7 +70,7 @@ async def get_changes(
     A stream lasts 20 seconds; clients such as EventSource then connect again by themselves and
     name the last event they saw.
     """
-    state = gateway(request)
+    context = context_of(request)
     start: str | None = request.headers.get("last-event-id") or after
     if start is not None and not STREAM_ID.fullmatch(start):
         raise ProblemError(
@@ -78,9 +79,9 @@ async def get_changes(
         )  # fmt: skip
     wanted = None if names is None else frozenset(name.strip() for name in names.split(","))
     if start is None:
-        start = await state.bounded(newest(state.store))
+        start = await context.bounded(newest(context.store))
     return StreamingResponse(
-        stream(state.store, start, wanted, request.is_disconnected),
+        stream(context.store, start, wanted, request.is_disconnected),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
@@ -89,8 +90,8 @@ async def get_changes(
 @router.get("/{name}/preview", responses=said.PREVIEW)
 async def preview_stored(request: Request, name: Name, as_of: AsOf = None) -> Response:
     """Return how many members an audience has."""
-    state = gateway(request)
-    return answer(await _asked(state, as_of, lambda answers: answers.preview_of(name)))
+    context = context_of(request)
+    return answer(await _asked(context, as_of, lambda answers: answers.preview_of(name)))
 
 
 @router.get("/{name}/members", responses=said.MEMBERS)
@@ -102,8 +103,8 @@ async def get_members(
     as_of: AsOf = None,
 ) -> Response:
     """Return a page of an audience's members: entity ids, sorted."""
-    state = gateway(request)
-    page = await _asked(state, as_of, lambda answers: answers.page(name, cursor or "", limit + 1))
+    context = context_of(request)
+    page = await _asked(context, as_of, lambda answers: answers.page(name, cursor or "", limit + 1))
     more = len(page) > limit
     return answer({"members": page[:limit], "next_cursor": page[limit - 1] if more else None})
 
@@ -116,8 +117,8 @@ async def get_members(
 )
 async def export(request: Request, name: Name, as_of: AsOf = None) -> Response:
     """Return all members of an audience as CSV, one column ``user``."""
-    state = gateway(request)
-    answers = await _answers(state, as_of)
+    context = context_of(request)
+    answers = await _answers(context, as_of)
     pages = answers.everyone(name)
     none = list[str]()
     first = await workers.ASKING.run(next, pages, none)
@@ -139,12 +140,12 @@ def _csv(members: list[str]) -> bytes:
     return text.getvalue().encode()
 
 
-async def _answers(state: GatewayState, as_of: str | None) -> Answers:
-    index = await state.audience_index.present()
-    _, known = await all_known(state)
-    return Answers(index, known, moment_of(state, as_of))
+async def _answers(context: Context, as_of: str | None) -> Answers:
+    index = await context.of(AudienceIndex).present()
+    _, known = await all_known(context)
+    return Answers(index, known, moment_of(context, as_of))
 
 
-async def _asked(state: GatewayState, as_of: str | None, ask: Callable[[Answers], _T]) -> _T:
-    answers = await _answers(state, as_of)
+async def _asked(context: Context, as_of: str | None, ask: Callable[[Answers], _T]) -> _T:
+    answers = await _answers(context, as_of)
     return await workers.ASKING.run(ask, answers)

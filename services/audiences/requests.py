@@ -10,8 +10,9 @@ from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import Definition
 from feature_repo.audiences.values import moment_ms
 from feature_repo.errors import InvalidRuleError
-from services.audiences.definitions import Audience
-from services.gateway.state import GatewayState
+from services.audiences.definitions import Audience, Definitions
+from services.audiences.index import AudienceIndex
+from services.context.context import Context
 from services.http import body
 from services.http.problems import ProblemError
 from services.runtime import workers
@@ -46,18 +47,18 @@ async def read_document(request: Request, read: Callable[[dict[str, Any]], _T]) 
     return await workers.READING.run(document)
 
 
-async def all_known(state: GatewayState) -> tuple[dict[str, Audience], dict[str, Definition]]:
+async def all_known(context: Context) -> tuple[dict[str, Audience], dict[str, Definition]]:
     """Return what is stored, and every definition by name, the ready ones too."""
-    stored = await state.bounded(state.audiences.all())
+    stored = await context.bounded(context.of(Definitions).all())
     own = {name: each.definition for name, each in stored.items()}
-    index = state.audience_index
+    index = context.of(AudienceIndex)
     return stored, own | ready(index.categories, index.clusters)
 
 
-def moment_of(state: GatewayState, as_of: str | None) -> int:
+def moment_of(context: Context, as_of: str | None) -> int:
     """Return the moment asked for, now if none is, epoch milliseconds."""
     if as_of is None:
-        return state.clock.now_ms()
+        return context.clock.now_ms()
     try:
         return moment_ms(as_of)
     except ValueError as error:

@@ -13,10 +13,11 @@ from feature_repo.audiences.traits import TRAITS
 from feature_repo.errors import InvalidRuleError
 from feature_repo.events.schema import iso
 from services.audiences import schemas as said
-from services.audiences.definitions import Audience
+from services.audiences.definitions import Audience, Definitions
+from services.audiences.index import AudienceIndex
 from services.audiences.requests import Name, all_known, named, read_document
-from services.gateway.answers import answer, gateway
-from services.gateway.state import GatewayState
+from services.context.answers import answer, context_of
+from services.context.context import Context
 from services.http import scopes
 from services.runtime import workers
 
@@ -26,9 +27,9 @@ router = scopes.router("server", "audiences", "/v1/audiences")
 @router.get("", responses=said.LIST)
 async def list_audiences(request: Request) -> Response:
     """Return all audiences, the shop's own and the ready ones, without their rules."""
-    state = gateway(request)
-    await state.audience_index.present()  # from it come the categories of ready audiences
-    stored, known = await all_known(state)
+    context = context_of(request)
+    await context.of(AudienceIndex).present()  # from it come the categories of ready audiences
+    stored, known = await all_known(context)
     return await workers.READING.run(_listed, stored, known)
 
 
@@ -36,7 +37,7 @@ async def list_audiences(request: Request) -> Response:
 async def post_audience(request: Request) -> Response:
     """Create an audience whose ``name`` is in the body: 201, or 409 if the name is taken."""
     name, definition = await read_document(request, _named)
-    return await _put(gateway(request), name, definition, only_new=True)
+    return await _put(context_of(request), name, definition, only_new=True)
 
 
 @router.get("/schema", responses=said.SCHEMA)
@@ -63,13 +64,13 @@ async def get_traits() -> Response:
 async def put_audience(request: Request, name: Name) -> Response:
     """Create an audience (201) or replace it (200)."""
     _, definition = await read_document(request, partial(_named, name=name))
-    return await _put(gateway(request), name, definition)
+    return await _put(context_of(request), name, definition)
 
 
 @router.get("/{name}", responses=said.SHOWN)
 async def get_audience(request: Request, name: Name) -> Response:
     """Return an audience with its rule, and how it is kept up."""
-    stored, known = await all_known(gateway(request))
+    stored, known = await all_known(context_of(request))
     found = await workers.READING.run(_shown, name, known, stored.get(name))
     return answer(found)
 
@@ -77,8 +78,8 @@ async def get_audience(request: Request, name: Name) -> Response:
 @router.delete("/{name}", status_code=204, dependencies=[scopes.needs("admin")])
 async def delete_audience(request: Request, name: Name) -> Response:
     """Remove an audience; 409 while another one names it."""
-    state = gateway(request)
-    await state.bounded(state.audiences.delete(name))
+    context = context_of(request)
+    await context.bounded(context.of(Definitions).delete(name))
     return Response(status_code=204)
 
 
@@ -95,12 +96,14 @@ def _named(document: dict[str, Any], name: str | None = None) -> tuple[str, Defi
 
 
 async def _put(
-    state: GatewayState, name: str, definition: Definition, *, only_new: bool = False
+    context: Context, name: str, definition: Definition, *, only_new: bool = False
 ) -> Response:
-    stored, new = await state.bounded(
-        state.audiences.put(name, definition, now_ms=state.clock.now_ms(), only_new=only_new)
+    stored, new = await context.bounded(
+        context.of(Definitions).put(
+            name, definition, now_ms=context.clock.now_ms(), only_new=only_new
+        )
     )
-    _, known = await all_known(state)
+    _, known = await all_known(context)
     headers = {"location": f"/v1/audiences/{name}"} if new else None
     known = {**known, name: stored.definition}
     return answer(

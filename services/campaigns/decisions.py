@@ -16,16 +16,19 @@ from feature_repo.events.schema import iso
 from feature_repo.online.live_row import LiveState
 from services.campaigns import decision
 from services.campaigns.decision import Facts
-from services.campaigns.definitions import Stored
+from services.campaigns.definitions import Campaigns, Stored
+from services.campaigns.eligibility import Eligibility
 from services.campaigns.events import Asked, body_of, records
-from services.campaigns.ledger import Settled, Spent, Wanted
+from services.campaigns.ledger import Ledger, Settled, Spent, Wanted
 from services.campaigns.scores import score_of
+from services.context import users
+from services.context.context import Context
+from services.event_log.append import Appender
 from services.event_log.keys import erased_key
-from services.gateway.ingest import ERASED
-from services.gateway.state import GatewayState
 from services.history.recent_events import last_tz
-from services.http.problems import ProblemError
+from services.http.problems import ERASED, ProblemError
 from services.recommend.request import SERVICE
+from services.recommend.serving import ServedModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Decided:
     repeated: bool
 
 
-async def decide(state: GatewayState, name: str, asked: Asked) -> Decided:
+async def decide(context: Context, name: str, asked: Asked) -> Decided:
     """Decide about a user, or return what was decided.
 
     Raises
@@ -59,19 +62,19 @@ async def decide(state: GatewayState, name: str, asked: Asked) -> Decided:
     StoreUnavailableError
         Repeat the request: what was decided is kept.
     """
-    stored = await state.bounded(state.campaigns.get(name))
-    person = await _person(state, asked)
+    stored = await context.bounded(context.of(Campaigns).get(name))
+    person = await _person(context, asked)
     if person is None:
         shut = decision.closed(stored.campaign, asked.now_ms)
         reasons = ([shut] if shut else []) + ["unknown_user"]
         return Decided(
             _answer(stored, asked, body_of(stored, asked, None, reasons)), repeated=False
         )
-    kept, logged = await state.bounded(state.ledger.kept(name, person.entity, asked.name))
+    kept, logged = await context.bounded(context.of(Ledger).kept(name, person.entity, asked.name))
     if kept is not None and not logged:
-        await _log(state, stored, person, _whole(kept))
-        await state.bounded(state.ledger.mark_logged(name, person.entity, asked.name))
-    facts = await _facts(state, stored, person, asked)
+        await _log(context, stored, person, _whole(kept))
+        await context.bounded(context.of(Ledger).mark_logged(name, person.entity, asked.name))
+    facts = await _facts(context, stored, person, asked)
     gates = _gates(stored, facts)
     if kept is not None and gates is None:
         return Decided(_answer(stored, asked, _whole(kept)), repeated=True)
@@ -79,7 +82,7 @@ async def decide(state: GatewayState, name: str, asked: Asked) -> Decided:
         return Decided(
             _answer(stored, asked, body_of(stored, asked, None, [gates])), repeated=False
         )
-    return await _settle(state, stored, person, asked, facts)
+    return await _settle(context, stored, person, asked, facts)
 
 
 def _refused(stored: Stored, asked: Asked, reasons: list[str]) -> Decided:
@@ -95,45 +98,47 @@ def _gates(stored: Stored, facts: Facts) -> str | None:
 
 
 async def _settle(
-    state: GatewayState, stored: Stored, person: _Person, asked: Asked, facts: Facts
+    context: Context, stored: Stored, person: _Person, asked: Asked, facts: Facts
 ) -> Decided:
     shut, threshold = decision.closed(stored.campaign, asked.now_ms), float("-inf")
     if shut is None and facts.consented and facts.member and not facts.excluded:
         score = await score_of(
-            state, stored, person.entity, person.row, person.features, asked.now_ms
+            context, stored, person.entity, person.row, person.features, asked.now_ms
         )
         facts = replace(facts, score=score)
-        threshold = _threshold(stored, await state.bounded(state.ledger.spent(stored.name)))
+        threshold = _threshold(stored, await context.bounded(context.of(Ledger).spent(stored.name)))
     if facts.tz is None and stored.campaign.quiet_hours is not None:
-        facts = replace(facts, tz=await last_tz(state, person.entity))
+        facts = replace(facts, tz=await last_tz(context, person.entity))
     made = decision.draft(
         stored.campaign, stored.salt, facts, threshold=threshold,
-        global_share=state.settings.global_holdout,
+        global_share=context.settings.global_holdout,
     )  # fmt: skip
     body = body_of(stored, asked, facts, list(made.reasons), made)
     if shut is not None:
         return Decided(_answer(stored, asked, body), repeated=False)
     named = asked.decision_id is not None
     if made.assigned is None and made.arm == "none" and not named:
-        await _log(state, stored, person, body)
+        await _log(context, stored, person, body)
         return Decided(_answer(stored, asked, body), repeated=False)
     keep = named or made.arm == "control"
-    settled = await state.bounded(state.ledger.settle(Wanted(
+    settled = await context.bounded(context.of(Ledger).settle(Wanted(
         stored.name, stored.campaign, person.entity, asked.name, body, made.arm == "treated", keep,
         asked.now_ms,
     )))  # fmt: skip
     body = _whole(settled)
-    await _log(state, stored, person, body)
+    await _log(context, stored, person, body)
     if keep or body["arm"] == "treated":
-        await state.bounded(state.ledger.mark_logged(stored.name, person.entity, asked.name))
+        await context.bounded(
+            context.of(Ledger).mark_logged(stored.name, person.entity, asked.name)
+        )
     return Decided(_answer(stored, asked, body), repeated=settled.repeated)
 
 
-async def _person(state: GatewayState, asked: Asked) -> _Person | None:
-    service = SERVICE if state.models.ask_features else None
-    entity, row, features = await state.find_user(asked.user_id, None, service)
-    erased = await state.bounded(
-        state.store.sismember(erased_key(partition_of(entity)), entity)
+async def _person(context: Context, asked: Asked) -> _Person | None:
+    service = SERVICE if context.of(ServedModels).ask_features else None
+    entity, row, features = await users.find_user(context, asked.user_id, None, service)
+    erased = await context.bounded(
+        context.store.sismember(erased_key(partition_of(entity)), entity)
     )  # fmt: skip
     if erased:
         raise ProblemError("erased", ERASED)
@@ -142,11 +147,11 @@ async def _person(state: GatewayState, asked: Asked) -> _Person | None:
     return _Person(entity, row, features)
 
 
-async def _facts(state: GatewayState, stored: Stored, person: _Person, asked: Asked) -> Facts:
+async def _facts(context: Context, stored: Stored, person: _Person, asked: Asked) -> Facts:
     campaign = stored.campaign
-    user = User(person.entity, state.profile(person.row), asked.now_ms // 1000)
-    known = await state.bounded(state.eligibility.known())
-    found = await state.eligibility.of(campaign.audience, campaign.channel, known, user)
+    user = User(person.entity, users.profile_of(person.row), asked.now_ms // 1000)
+    known = await context.bounded(context.of(Eligibility).known())
+    found = await context.of(Eligibility).of(campaign.audience, campaign.channel, known, user)
     return Facts(
         person.entity, asked.now_ms, consented=found.consented, member=found.member,
         excluded=found.excluded, tz=asked.tz,
@@ -193,9 +198,9 @@ def _answer(stored: Stored, asked: Asked, body: dict[str, Any]) -> dict[str, Any
     }
 
 
-async def _log(state: GatewayState, stored: Stored, person: _Person, body: dict[str, Any]) -> None:
+async def _log(context: Context, stored: Stored, person: _Person, body: dict[str, Any]) -> None:
     """Append the events of a decision; appended before, they are known again."""
     events = records(stored, person.entity, body)
-    appended = await state.bounded(state.appender.append(events))
+    appended = await context.bounded(context.of(Appender).append(events))
     if any(one.status == "erased" for one in appended):
         raise ProblemError("erased", ERASED)

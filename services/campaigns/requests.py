@@ -13,7 +13,8 @@ from feature_repo.events.schema import DEDUP_WINDOW_MS, MAX_FUTURE_MS
 from services.audiences.requests import read_document
 from services.campaigns import language
 from services.campaigns.campaign import Campaign
-from services.gateway.state import GatewayState
+from services.campaigns.eligibility import Eligibility
+from services.context.context import Context
 from services.http.problems import ProblemError
 
 MAX_PAGE: Final = 1000
@@ -72,19 +73,19 @@ def _named(document: dict[str, Any], name: str | None) -> tuple[str, Campaign]:
     return given, language.read(document)
 
 
-async def check_audience(state: GatewayState, campaign: Campaign) -> None:
+async def check_audience(context: Context, campaign: Campaign) -> None:
     """Refuse a campaign whose audience is not there.
 
     Raises
     ------
     InvalidRuleError
     """
-    if campaign.audience not in await state.bounded(state.eligibility.known()):
+    if campaign.audience not in await context.bounded(context.of(Eligibility).known()):
         detail = f"no audience is named {campaign.audience}"
         raise InvalidRuleError([{"pointer": "/audience", "detail": detail}])
 
 
-def moment_of(state: GatewayState, time_ms: int | None) -> int:
+def moment_of(context: Context, time_ms: int | None) -> int:
     """Return the moment of a decision, epoch milliseconds; bounded as an event's time is.
 
     Raises
@@ -92,11 +93,11 @@ def moment_of(state: GatewayState, time_ms: int | None) -> int:
     ProblemError
         422 for one too far ahead or too long ago.
     """
-    if state.clock.replay:
+    if context.clock.replay:
         if time_ms is not None:
-            state.clock.show(time_ms)
-        return state.clock.now_ms() if time_ms is None else time_ms
-    now_ms = state.clock.now_ms()
+            context.clock.show(time_ms)
+        return context.clock.now_ms() if time_ms is None else time_ms
+    now_ms = context.clock.now_ms()
     if time_ms is None or now_ms - DEDUP_WINDOW_MS <= time_ms <= now_ms + MAX_FUTURE_MS:
         return now_ms if time_ms is None else time_ms
     detail = "time must lie between 72 hours ago and five minutes ahead"

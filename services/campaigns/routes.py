@@ -9,8 +9,9 @@ from feature_repo.events.schema import MAX_EVENT_BYTES, iso
 from services.campaigns import language
 from services.campaigns import schemas as said
 from services.campaigns.decisions import decide
-from services.campaigns.definitions import Stored
+from services.campaigns.definitions import Campaigns, Stored
 from services.campaigns.events import Asked
+from services.campaigns.ledger import Ledger
 from services.campaigns.ranking import set_threshold
 from services.campaigns.requests import (
     MAX_PAGE,
@@ -21,8 +22,8 @@ from services.campaigns.requests import (
     read_campaign,
 )
 from services.campaigns.scores import ranked
-from services.gateway.answers import answer, gateway
-from services.gateway.state import GatewayState
+from services.context.answers import answer, context_of
+from services.context.context import Context
 from services.http import body, scopes
 from services.http.openapi import DECIDE_EXAMPLE, body_of
 from services.runtime import workers
@@ -37,8 +38,8 @@ async def list_campaigns(
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """Return a page of campaigns by name, without their parts."""
-    state = gateway(request)
-    page = await state.bounded(state.campaigns.page(cursor or "", limit + 1))
+    context = context_of(request)
+    page = await context.bounded(context.of(Campaigns).page(cursor or "", limit + 1))
     more = len(page) > limit
     shown = [_head(each) for each in page[:limit]]
     return answer({"campaigns": shown, "next_cursor": page[limit - 1].name if more else None})
@@ -48,7 +49,7 @@ async def list_campaigns(
 async def post_campaign(request: Request) -> Response:
     """Create a campaign whose ``name`` is in the body: 201, or 409 if the name is taken."""
     name, campaign = await read_campaign(request)
-    return await _put(gateway(request), name, campaign, only_new=True)
+    return await _put(context_of(request), name, campaign, only_new=True)
 
 
 @router.get("/schema", responses=said.SCHEMA)
@@ -61,21 +62,21 @@ async def get_campaign_schema() -> Response:
 async def put_campaign(request: Request, name: Name) -> Response:
     """Create a campaign (201) or replace it (200)."""
     _, campaign = await read_campaign(request, name)
-    return await _put(gateway(request), name, campaign)
+    return await _put(context_of(request), name, campaign)
 
 
 @router.get("/{name}", responses=said.SHOWN)
 async def get_campaign(request: Request, name: Name) -> Response:
     """Return a campaign, and what it has decided and spent."""
-    state = gateway(request)
-    return answer(await _shown(state, await state.bounded(state.campaigns.get(name))))
+    context = context_of(request)
+    return answer(await _shown(context, await context.bounded(context.of(Campaigns).get(name))))
 
 
 @router.delete("/{name}", status_code=204, dependencies=[scopes.needs("admin")])
 async def delete_campaign(request: Request, name: Name) -> Response:
     """Remove a campaign; its name is not used again if it has decided."""
-    state = gateway(request)
-    await state.bounded(state.campaigns.delete(name))
+    context = context_of(request)
+    await context.bounded(context.of(Campaigns).delete(name))
     return Response(status_code=204)
 
 
@@ -87,10 +88,10 @@ async def post_decide(request: Request, name: Name) -> Response:
 
     A repeated decision gets the first one's answer, with the header ``idempotent-replayed``.
     """
-    state = gateway(request)
+    context = context_of(request)
     asked = await body.model(request, DecideRequest, limit=MAX_EVENT_BYTES)
-    now_ms = moment_of(state, asked.time)
-    found = await decide(state, name, Asked(asked.user_id, now_ms, asked.decision_id, asked.tz))
+    now_ms = moment_of(context, asked.time)
+    found = await decide(context, name, Asked(asked.user_id, now_ms, asked.decision_id, asked.tz))
     headers = {"idempotent-replayed": "true"} if found.repeated else None
     return answer(found.answer, headers=headers)
 
@@ -100,22 +101,20 @@ async def post_rank(
     request: Request, name: Name, limit: Annotated[int, Query(ge=0, le=MAX_PAGE)] = 100
 ) -> Response:
     """Rank the audience, and choose from now on the best: ``top`` per cent within the budget."""
-    state = gateway(request)
-    stored = await state.bounded(state.campaigns.get(name))
-    now_ms = state.clock.now_ms()
-    found = await ranked(state, stored, now_ms)
-    return answer(await set_threshold(state, stored, found, now_ms, limit))
+    context = context_of(request)
+    stored = await context.bounded(context.of(Campaigns).get(name))
+    now_ms = context.clock.now_ms()
+    found = await ranked(context, stored, now_ms)
+    return answer(await set_threshold(context, stored, found, now_ms, limit))
 
 
-async def _put(
-    state: GatewayState, name: str, campaign: Any, *, only_new: bool = False
-) -> Response:
-    await check_audience(state, campaign)
-    stored, new = await state.bounded(
-        state.campaigns.put(name, campaign, now_ms=state.clock.now_ms(), only_new=only_new)
+async def _put(context: Context, name: str, campaign: Any, *, only_new: bool = False) -> Response:
+    await check_audience(context, campaign)
+    stored, new = await context.bounded(
+        context.of(Campaigns).put(name, campaign, now_ms=context.clock.now_ms(), only_new=only_new)
     )
     headers = {"location": f"/v1/campaigns/{name}"} if new else None
-    return answer(await _shown(state, stored), 201 if new else 200, headers)
+    return answer(await _shown(context, stored), 201 if new else 200, headers)
 
 
 def _head(stored: Stored) -> dict[str, Any]:
@@ -131,8 +130,8 @@ def _head(stored: Stored) -> dict[str, Any]:
     }
 
 
-async def _shown(state: GatewayState, stored: Stored) -> dict[str, Any]:
-    spent = await state.bounded(state.ledger.spent(stored.name))
+async def _shown(context: Context, stored: Stored) -> dict[str, Any]:
+    spent = await context.bounded(context.of(Ledger).spent(stored.name))
     ranked_at = None if spent.ranked_ms is None else iso(spent.ranked_ms)
     return {
         "name": stored.name,

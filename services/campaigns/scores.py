@@ -13,11 +13,13 @@ from feature_repo.audiences.compiler import compile_definition
 from feature_repo.audiences.index import Index
 from feature_repo.audiences.rules import Definition
 from feature_repo.online.live_row import LiveState
+from services.audiences.index import AudienceIndex
 from services.audiences.requests import all_known
 from services.campaigns.assignment import random_score
 from services.campaigns.definitions import Stored
-from services.gateway.state import GatewayState
+from services.context.context import Context
 from services.http.problems import ProblemError
+from services.recommend.serving import ServedModels
 from services.runtime import workers
 
 _ONE = "SELECT value FROM scores JOIN users USING (u) WHERE entity = $entity AND name = $name"
@@ -41,7 +43,7 @@ class Ranked:
 
 
 async def score_of(
-    state: GatewayState,
+    context: Context,
     stored: Stored,
     entity: str,
     row: LiveState,
@@ -58,16 +60,16 @@ async def score_of(
     name = stored.campaign.score
     if name is None:
         return random_score(stored.salt, entity)
-    served, learned = state.served(row)
+    served, learned = context.of(ServedModels).served(row)
     if learned is not None:
         chances = served.scorer.chances(learned, now_ms, features)
         if name in chances:
             return float(chances[name][0])
-    index = await state.audience_index.present()
+    index = await context.of(AudienceIndex).present()
     return await workers.ASKING.run(_stored_score, index, stored, name, entity)
 
 
-async def ranked(state: GatewayState, stored: Stored, now_ms: int) -> Ranked:
+async def ranked(context: Context, stored: Stored, now_ms: int) -> Ranked:
     """Return the audience of a campaign, those with its channel's consent, in order of its score.
 
     Raises
@@ -75,8 +77,8 @@ async def ranked(state: GatewayState, stored: Stored, now_ms: int) -> Ranked:
     ProblemError
         422 if nobody has such a score.
     """
-    index = await state.audience_index.present()
-    _, known = await all_known(state)
+    index = await context.of(AudienceIndex).present()
+    _, known = await all_known(context)
     return await workers.ASKING.run(rank, index, known, stored, now_ms)
 
 

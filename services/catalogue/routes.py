@@ -1,19 +1,19 @@
-"""Routes of the catalogue: single items, batches, and what is similar."""
+"""Routes of the catalogue: single items and batches."""
 
 from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import Path, Query, Request
+from fastapi import Path, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.responses import Response
 
 from feature_repo.archive.catalogue import Item, patched
 from feature_repo.events.fields import Id
 from feature_repo.events.schema import MAX_BATCH_BYTES, MAX_EVENT_BYTES, iso, problems
-from services.catalogue.catalogue import Change
-from services.gateway.answers import answer, gateway
+from services.catalogue.catalogue import Catalogue, Change
+from services.context.answers import answer, context_of
 from services.http import body, scopes
-from services.http.answer_schemas import ITEM, ITEM_BATCH, ITEM_PUT, SIMILAR
+from services.http.answer_schemas import ITEM, ITEM_BATCH, ITEM_PUT
 from services.http.openapi import ITEM_EXAMPLE, batch_of, body_of, patch_of
 from services.http.problems import ProblemError
 from services.runtime import workers
@@ -40,11 +40,11 @@ ItemId = Annotated[str, Path(min_length=1, max_length=128)]
 @router.put("/{item_id}", responses=ITEM_PUT, openapi_extra=body_of(Item, ITEM_EXAMPLE))
 async def put_item(request: Request, item_id: ItemId) -> Response:
     """Create an item (201) or replace it (200)."""
-    state = gateway(request)
+    context = context_of(request)
     data = await body.read(request, limit=MAX_EVENT_BYTES)
     item = await workers.READING.run(_item, data, item_id)
-    known = await state.bounded(state.catalogue.get(item_id))
-    await state.bounded(state.catalogue.put([item], state.clock.now_ms()))
+    known = await context.bounded(context.of(Catalogue).get(item_id))
+    await context.bounded(context.of(Catalogue).put([item], context.clock.now_ms()))
     return answer(_shown(item), 201 if known is None else 200)
 
 
@@ -63,17 +63,17 @@ def _item(data: bytes, item_id: str) -> Item:
 @router.get("/{item_id}", responses=ITEM)
 async def get_item(request: Request, item_id: ItemId) -> Response:
     """Return an item."""
-    state = gateway(request)
-    item = await state.bounded(state.catalogue.get(item_id))
+    context = context_of(request)
+    item = await context.bounded(context.of(Catalogue).get(item_id))
     if item is None:
-        raise _unknown()
+        raise unknown_item()
     return answer(_shown(item))
 
 
 @router.patch("/{item_id}", responses=ITEM, openapi_extra=patch_of(_CHANGE))
 async def patch_item(request: Request, item_id: ItemId) -> Response:
     """Change the named fields of an item; null takes one away (JSON merge patch)."""
-    state = gateway(request)
+    context = context_of(request)
     types = body.JSON_TYPES | {"application/merge-patch+json"}
     given = body.parse(await body.read(request, limit=MAX_EVENT_BYTES, types=types))
     if not isinstance(given, dict):
@@ -82,11 +82,11 @@ async def patch_item(request: Request, item_id: ItemId) -> Response:
         raise _other_id()
     try:
         changes = [(item_id, partial(patched, patch=given))]
-        item = (await state.bounded(state.catalogue.patch(changes)))[0]
+        item = (await context.bounded(context.of(Catalogue).patch(changes)))[0]
     except ValidationError as error:
         raise _invalid(error) from None
     if item is None:
-        raise _unknown()
+        raise unknown_item()
     return answer(_shown(item))
 
 
@@ -96,13 +96,13 @@ async def patch_items(request: Request) -> Response:
 
     An item that is named twice is changed twice, in order.
     """
-    state = gateway(request)
+    context = context_of(request)
     documents = await _documents(request)
     errors, changes, places = await workers.READING.run(_changes, documents)
     made = list[Item | None]()
     for start in range(0, len(changes), _STEP):  # between which others get their turn
         some = changes[start : start + _STEP]
-        made += await state.bounded(state.catalogue.patch(some), 5.0)
+        made += await context.bounded(context.of(Catalogue).patch(some), 5.0)
     for index, item in zip(places, made, strict=True):
         if item is None:
             errors[index] = {
@@ -130,20 +130,20 @@ def _changes(documents: list[bytes]) -> tuple[dict[int, Refusal], list[Change], 
 @router.delete("/{item_id}", status_code=204, dependencies=[scopes.needs("admin")])
 async def delete_item(request: Request, item_id: ItemId) -> Response:
     """Remove an item from the catalogue; events that name it stay."""
-    state = gateway(request)
-    if not await state.bounded(state.catalogue.delete(item_id)):
-        raise _unknown()
+    context = context_of(request)
+    if not await context.bounded(context.of(Catalogue).delete(item_id)):
+        raise unknown_item()
     return Response(status_code=204)
 
 
 @router.post("/batch", responses=ITEM_BATCH, openapi_extra=batch_of(Item, ITEM_EXAMPLE))
 async def post_items(request: Request) -> Response:
     """Create or replace up to 1,000 items, each by itself: 200 all, 207 some, 422 none."""
-    state = gateway(request)
+    context = context_of(request)
     documents = await _documents(request)
     taken, errors = await workers.READING.run(_items, documents)
     if taken:
-        await state.bounded(state.catalogue.put(taken, state.clock.now_ms()), 5.0)
+        await context.bounded(context.of(Catalogue).put(taken, context.clock.now_ms()), 5.0)
         workers.READING.free(taken)
     return _taken(len(documents), errors)
 
@@ -158,29 +158,6 @@ def _items(documents: list[bytes]) -> tuple[list[Item], list[Refusal]]:
     return taken, errors
 
 
-@router.get("/{item_id}/similar", responses=SIMILAR)
-async def get_similar(
-    request: Request, item_id: ItemId, n: Annotated[int, Query(ge=1, le=500)] = 10
-) -> Response:
-    """Return the items most like this one: by the model's embeddings, else by its shelf."""
-    state = gateway(request)
-    find = state.recommender.similar(item_id, n, state.clock.now_ms())
-    method, found = await workers.READING.run(find)
-    if not found and item_id not in state.catalogue.entries:
-        raise _unknown()
-    return answer(
-        {
-            "item_id": item_id,
-            "method": method,
-            "model": state.recommender.version if method != "category" else None,
-            "items": [
-                {"item_id": other, "score": round(score, 6), "rank": rank}
-                for rank, (other, score) in enumerate(found, start=1)
-            ],
-        }
-    )
-
-
 def _shown(item: Item) -> dict[str, Any]:
     shown = item.model_dump(exclude_none=True)
     if item.available_from is not None:
@@ -188,7 +165,8 @@ def _shown(item: Item) -> dict[str, Any]:
     return shown
 
 
-def _unknown() -> ProblemError:
+def unknown_item() -> ProblemError:
+    """Return the problem of an item that is not in the catalogue."""
     hint = "Check the id; PUT /v1/items/{item_id} and POST /v1/items/batch bring items in."
     return ProblemError("not-found", UNKNOWN, hint=hint)
 

@@ -28,13 +28,14 @@ from services.campaigns.requests import DecideRequest
 from services.catalogue import routes as items
 from services.gateway import ingest, operations, privacy, profiles
 from services.gateway.privacy import Consents
-from services.gateway.state import GatewayState
+from services.gateway.wiring import Replica
 from services.http import scopes, slashes
 from services.http.middleware import Frame, Metrics
 from services.http.openapi import describe
 from services.http.problems import Problem, ProblemError, page
 from services.recommend import explanation_routes as explanations
 from services.recommend import routes as recommendations
+from services.recommend import similar_routes as similar
 from services.recommend.requests import RankRequest, Session
 from services.runtime import freeze_heap, workers
 from services.settings import Settings
@@ -61,7 +62,7 @@ def create_app(
     Parameters
     ----------
     settings, url, admin_digest
-        See `services.gateway.state.GatewayState`; nothing is opened before the lifespan starts.
+        See `services.gateway.wiring.Replica`; nothing is opened before the lifespan starts.
     behind_serve
         Whether Ray Serve is around it, which sends the request id back by itself.
     drain_file
@@ -75,16 +76,16 @@ def create_app(
 
         begin = replica.begin if behind_serve else logs.configure
         begin(settings, "gateway")
-        app.state.gateway = GatewayState(
+        app.state.replica = Replica(
             settings, url, admin_digest, drain_file, impressions=metrics.impressions
         )
-        await app.state.gateway.start()
+        await app.state.replica.start()
         if behind_serve:  # then the process is ours alone
             freeze_heap.settle()
         try:
             yield
         finally:
-            await app.state.gateway.stop()
+            await app.state.replica.stop()
 
     app = FastAPI(
         title="Portrait",
@@ -97,8 +98,8 @@ def create_app(
     )
     app.state.metrics = metrics
     modules = (
-        ingest, profiles, privacy, recommendations, explanations, items, audience_questions,
-        audiences, campaigns, campaign_reports, analytics, operations,
+        ingest, profiles, privacy, recommendations, explanations, items, similar,
+        audience_questions, audiences, campaigns, campaign_reports, analytics, operations,
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import Query, Request
@@ -23,22 +23,24 @@ from feature_repo.events.schema import (
     problems,
     to_record,
 )
+from services.catalogue.catalogue import Catalogue
+from services.context import users
+from services.context.answers import answer, context_of
+from services.context.context import Context
+from services.event_log.append import Appender
+from services.event_log.currency import ShopCurrency
 from services.event_log.receipt import Appended, merged
-from services.gateway.answers import answer, gateway
 from services.gateway.profiles import current
-from services.gateway.state import GatewayState
 from services.http import body, scopes
 from services.http.answer_schemas import EVENT, EVENT_BATCH
 from services.http.api_keys import Caller
 from services.http.middleware import Metrics
 from services.http.openapi import EVENT_EXAMPLE, batch_of, body_of
-from services.http.problems import ProblemError
+from services.http.problems import ERASED, ProblemError
 from services.http.senders import refusal
 from services.runtime import workers
 
 router = scopes.router("write", "events", "/v1/events")
-
-ERASED: Final = "this person asked to be forgotten: no event of theirs is taken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ async def post_event(
     """Take one event; 202 once it is durable, 200 with ``return=profile`` once it is applied."""
     if returning is not None:  # that makes a read of it
         scopes.require(request, "server")
-    state = gateway(request)
+    context = context_of(request)
     data = await body.read(request, limit=MAX_EVENT_BYTES)
     event = decode_event(data)
     if event is None:
@@ -90,10 +92,10 @@ async def post_event(
     record, appended, reply = await _taken(request, event)
     if returning is None:
         return answer(reply, 202)
-    await state.reached(appended.receipt, {appended.partition})
+    await context.reached(appended.receipt, {appended.partition})
     user_id = event.user_id or event.anonymous_id or ""
-    owner = await state.owner(record.user) if record.anonymous else None
-    profile = await current(state, owner or record.user, user_id, "full")
+    owner = await users.owner(context, record.user) if record.anonymous else None
+    profile = await current(context, owner or record.user, user_id, "full")
     if profile is None:  # only a poison event leaves its user without a row
         raise ProblemError("not-applied-yet", "the event is stored but could not be applied")
     reply["profile"] = profile
@@ -114,10 +116,10 @@ async def take(request: Request, event: Event) -> dict[str, Any]:
 
 
 async def _taken(request: Request, event: Event) -> tuple[EventRecord, Appended, dict[str, Any]]:
-    state = gateway(request)
-    record = _record(state, event, request.state.caller)
+    context = context_of(request)
+    record = _record(context, event, request.state.caller)
     aside = (await _in_shop_currency(request, [record]))[0]
-    appended = (await _append(state, [record]))[0]
+    appended = (await _append(context, [record]))[0]
     _count(request, [record], [appended])
     if appended.status == "erased":
         raise ProblemError("erased", ERASED)
@@ -134,16 +136,16 @@ async def _taken(request: Request, event: Event) -> tuple[EventRecord, Appended,
 )
 async def post_batch(request: Request) -> Response:
     """Take up to 1,000 events, each by itself: 202 all, 207 some, 422 none."""
-    state = gateway(request)
+    context = context_of(request)
     media = request.headers.get("content-type", "").split(";")[0].strip().lower()
     data = await body.read(
         request, limit=MAX_BATCH_BYTES, types=body.JSON_TYPES | body.NDJSON_TYPES
     )
     lines, caller = media in body.NDJSON_TYPES, request.state.caller
-    batch = await workers.READING.run(_batch, state, data, caller, lines=lines)
+    batch = await workers.READING.run(_batch, context, data, caller, lines=lines)
     records, refused = batch.records, batch.refused
     aside = await _in_shop_currency(request, records)
-    appended = await _append(state, records) if records else []
+    appended = await _append(context, records) if records else []
     for index, record, one in zip(batch.places, records, appended, strict=True):
         if one.status == "erased":
             refused.append(Refused(index, record.id, "erased", "", ERASED))
@@ -185,11 +187,11 @@ def _event(document: bytes) -> Event:
         raise ProblemError("invalid", found[0]["detail"], errors=found) from None
 
 
-def _batch(state: GatewayState, data: bytes, sender: Caller, *, lines: bool) -> _Batch:
+def _batch(context: Context, data: bytes, sender: Caller, *, lines: bool) -> _Batch:
     documents = body.split(data, lines=lines)
     found = _Batch(len(documents))
     for index, document in enumerate(documents):
-        taken = _take(state, index, document, sender)
+        taken = _take(context, index, document, sender)
         if isinstance(taken, Refused):
             found.refused.append(taken)
         else:
@@ -198,16 +200,14 @@ def _batch(state: GatewayState, data: bytes, sender: Caller, *, lines: bool) -> 
     return found
 
 
-def _take(
-    state: GatewayState, index: int, document: bytes, sender: Caller
-) -> EventRecord | Refused:
+def _take(context: Context, index: int, document: bytes, sender: Caller) -> EventRecord | Refused:
     if len(document) > MAX_EVENT_BYTES:
         return Refused(index, None, "too-large", "", f"over {MAX_EVENT_BYTES:,} bytes")
     try:
         event = decode_event(document) or Event.model_validate_json(document)
         if event.id is None:
             return Refused(index, None, "invalid", "/id", "id is required in a batch")
-        return _record(state, event, sender)
+        return _record(context, event, sender)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
@@ -229,22 +229,22 @@ def _id_of(document: bytes) -> str | None:
     return given[:128] if isinstance(given, str) else None
 
 
-def _record(state: GatewayState, event: Event, sender: Caller) -> EventRecord:
+def _record(context: Context, event: Event, sender: Caller) -> EventRecord:
     """Return the record to append: sender and time checked, items filled in from the catalogue."""
-    refused = refusal(event, sender, may_link=state.settings.write_keys_link)
+    refused = refusal(event, sender, may_link=context.settings.write_keys_link)
     if refused is not None:
         pointer, detail = refused
         place = {"pointer": pointer, "detail": detail}
         raise ProblemError("forbidden", detail, errors=[place])
-    if state.clock.replay:
+    if context.clock.replay:
         if event.time is not None:
-            state.clock.show(event.time)
-        received_ms = event.time if event.time is not None else state.clock.now_ms()
+            context.clock.show(event.time)
+        received_ms = event.time if event.time is not None else context.clock.now_ms()
     else:
         received_ms = now_ms()
         _check_time(event, received_ms)
-    record = to_record(event, state.tenant, received_ms, sender.mark)
-    state.catalogue.enrich(record)
+    record = to_record(event, context.tenant, received_ms, sender.mark)
+    context.of(Catalogue).enrich(record)
     return record
 
 
@@ -263,14 +263,14 @@ def _check_time(event: Event, now: int) -> None:
 async def _in_shop_currency(request: Request, records: list[EventRecord]) -> list[bool]:
     """Turn amounts into the shop's currency; say of which events some were set aside."""
     claims = not request.state.caller.may("server")
-    aside = await gateway(request).currency.convert(records, claims=claims)
+    aside = await context_of(request).of(ShopCurrency).convert(records, claims=claims)
     if any(aside):
         metrics: Metrics = request.app.state.metrics
         metrics.set_aside.labels(REASON).inc(sum(aside))
     return aside
 
 
-async def _append(state: GatewayState, records: list[EventRecord]) -> list[Appended]:
+async def _append(context: Context, records: list[EventRecord]) -> list[Appended]:
     # The appender works in a task of its own: a client that hangs up cancels this handler,
     # never the write. The bound grows with the batch.
-    return await state.bounded(state.appender.append(records), len(records) / 1000)
+    return await context.bounded(context.of(Appender).append(records), len(records) / 1000)

@@ -10,13 +10,16 @@ from prometheus_client import generate_latest
 from starlette.responses import PlainTextResponse, Response
 
 from feature_repo.archive import valid_events
+from services.analytics.cube import AnalyticsCube
+from services.audiences.index import AudienceIndex
+from services.context.answers import answer, context_of
+from services.context.context import Context
 from services.event_log.receipt import Receipt
-from services.gateway.answers import answer, gateway
-from services.gateway.state import GatewayState
 from services.http import scopes
 from services.http.answer_schemas import LIVE, METRICS, MODELS, READY
 from services.models.loaded import chosen
-from services.update.health import Health
+from services.recommend.serving import ServedModels
+from services.update.health import Health, Probe
 
 router = scopes.router("server", "operations")
 
@@ -35,25 +38,29 @@ async def live() -> Response:
 @router.get("/health/ready", responses=READY, dependencies=[scopes.needs("open")])
 async def ready(request: Request) -> Response:
     """Say whether events are taken and applied: 200, or 503 with what is missing."""
-    state = gateway(request)
+    context = context_of(request)
     checks = readiness(
-        await state.probe.glance(), state.settings.lag_limit, draining=state.draining()
+        await context.of(Probe).glance(), context.settings.lag_limit, draining=context.draining()
     )
+    models = context.of(ServedModels)
     fine = all(check["ok"] for check in checks.values())
     body = {
         "status": "ok" if fine else "unavailable",
         "checks": checks,
-        "degraded": degraded(state),
-        "model": None if state.model is None else state.model.version,
-        "model_refused": state.models.refused,
-        "uptime_s": round(time.monotonic() - state.started_s, 1),
+        "degraded": degraded(context),
+        "model": models.newest.version or None,
+        "model_refused": models.refused,
+        "uptime_s": round(time.monotonic() - context.started_s, 1),
     }
     return answer(body, 200 if fine else 503, None if fine else {"retry-after": "1"})
 
 
-def degraded(state: GatewayState) -> list[str]:
+def degraded(context: Context) -> list[str]:
     """Return what answers from an older picture of the archive, for it cannot be renewed."""
-    stale = {"audiences": state.audience_index.stale, "analytics": state.analytics.stale}
+    stale = {
+        "audiences": context.of(AudienceIndex).stale,
+        "analytics": context.of(AnalyticsCube).stale,
+    }
     return [name for name, is_stale in stale.items() if is_stale]
 
 
@@ -89,10 +96,10 @@ def readiness(health: Health, lag_limit: int, *, draining: bool) -> dict[str, di
 @router.get("/metrics", response_class=PlainTextResponse, responses=METRICS)
 async def metrics(request: Request) -> Response:
     """Return this replica's numbers and the log's, in Prometheus form."""
-    state = gateway(request)
+    context = context_of(request)
     own = await asyncio.to_thread(generate_latest, request.app.state.metrics.registry)
-    text = own.decode() + archive_metrics(state)
-    health = await state.probe.look()
+    text = own.decode() + archive_metrics(context)
+    health = await context.of(Probe).look()
     if health.error is None:
         text += log_metrics(health)
     else:
@@ -100,14 +107,14 @@ async def metrics(request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def archive_metrics(state: GatewayState) -> str:
+def archive_metrics(context: Context) -> str:
     """Return how this replica reads the archive, in Prometheus form."""
-    stale = degraded(state)
+    stale = degraded(context)
     text = "# TYPE portrait_archive_stale gauge\n# TYPE portrait_archive_odd_rows gauge\n"
     for name in ("audiences", "analytics"):
         text += f'portrait_archive_stale{{picture="{name}"}} {int(name in stale)}\n'
     for column in valid_events.COLUMNS:
-        rows = state.audience_index.odd.get(column, 0)
+        rows = context.of(AudienceIndex).odd.get(column, 0)
         text += f'portrait_archive_odd_rows{{column="{column}"}} {rows}\n'
     return text
 
@@ -137,24 +144,24 @@ async def wait_for_receipt(
     request: Request, after: Annotated[str, Query(max_length=65_536)]
 ) -> Response:
     """Answer 204 once everything up to the receipt is applied, in every partition it names."""
-    state = gateway(request)
-    partitions = set(range(state.tenant.partitions))
-    await state.reached(Receipt.parse(after), partitions)
+    context = context_of(request)
+    partitions = set(range(context.tenant.partitions))
+    await context.reached(Receipt.parse(after), partitions)
     return Response(status_code=204)
 
 
 @router.get("/v1/models", responses=MODELS)
 async def models(request: Request) -> Response:
     """Return the models on disk and which one is in use."""
-    state = gateway(request)
-    found = await asyncio.to_thread(_models, state)
-    return answer({"models": found, "in_use": state.recommender.version})
+    context = context_of(request)
+    found = await asyncio.to_thread(_models, context)
+    return answer({"models": found, "in_use": context.of(ServedModels).newest.recommender.version})
 
 
-def _models(state: GatewayState) -> list[dict[str, Any]]:
-    folder = state.settings.home / "models"
+def _models(context: Context) -> list[dict[str, Any]]:
+    folder, models = context.settings.home / "models", context.of(ServedModels)
     paths = set(folder.iterdir()) if folder.is_dir() else set()
-    named = chosen(state.settings)
+    named = chosen(context.settings)
     if named is not None:
         paths.add(named)
     found = []
@@ -168,8 +175,8 @@ def _models(state: GatewayState) -> list[dict[str, Any]]:
             {
                 "name": path.name,
                 "version": version,
-                "in_use": state.model is not None and state.model.version == version,
-                "refused": state.models.refusals.get(version),
+                "in_use": models.newest.version == version,
+                "refused": models.refusals.get(version),
                 **{k: manifest[k] for k in ("recipe", "created_at", "cut_off") if k in manifest},
             }
         )

@@ -22,10 +22,11 @@ from feature_repo.events.schema import (
 )
 from feature_repo.explicit_state import ExplicitProfile
 from feature_repo.standing import MAX_PURPOSES, holds
-from services.gateway.answers import answer, gateway
+from services.context import users
+from services.context.answers import answer, context_of
+from services.context.context import Context
 from services.gateway.ingest import take
 from services.gateway.profiles import After, UserId, current
-from services.gateway.state import GatewayState
 from services.history.recent_events import read_all
 from services.http import body, scopes
 from services.http.answer_schemas import CONSENTED, CONSENTS, EXPORTED
@@ -51,11 +52,11 @@ class Consents(BaseModel):
 @router.get("/{user_id}/consents", responses=CONSENTS)
 async def get_consents(request: Request, user_id: UserId, after: After = None) -> Response:
     """Return what a user has granted; a purpose that is not listed is not granted."""
-    state = gateway(request)
-    _, row, _ = await state.find_user(user_id, after, None)
+    context = context_of(request)
+    _, row, _ = await users.find_user(context, user_id, after, None)
     if row is None:
         raise unknown_user()
-    return answer({"user_id": user_id, "consents": _consents(state.profile(row))})
+    return answer({"user_id": user_id, "consents": _consents(users.profile_of(row))})
 
 
 @router.put(
@@ -64,9 +65,9 @@ async def get_consents(request: Request, user_id: UserId, after: After = None) -
 )  # fmt: skip
 async def put_consents(request: Request, user_id: UserId) -> Response:
     """Take a statement as a `consent_updated` event; 202 once it is durable."""
-    state = gateway(request)
+    context = context_of(request)
     given = await body.model(request, Consents, limit=MAX_EVENT_BYTES)
-    await _check_room(state, user_id, given.consents)
+    await _check_room(context, user_id, given.consents)
     said = {"consent": given.consents, "source": given.source}
     try:
         event = Event.model_validate({"type": "consent_updated", "user_id": user_id, **said})
@@ -80,13 +81,13 @@ async def put_consents(request: Request, user_id: UserId) -> Response:
 @router.get("/{user_id}/export", responses=EXPORTED, dependencies=[scopes.needs("admin")])
 async def get_export(request: Request, user_id: UserId, after: After = None) -> Response:
     """Return everything that is kept of a user: profile, consents and events, oldest first."""
-    state = gateway(request)
-    entity, row = await state.find(user_id, after)
-    profile = None if row is None else await current(state, entity, user_id, "full")
+    context = context_of(request)
+    entity, row = await users.find(context, user_id, after)
+    profile = None if row is None else await current(context, entity, user_id, "full")
     if row is None or profile is None:
         raise unknown_user()
-    known = state.profile(row)
-    found = await read_all(state, entity, known.standing.linked, None, None, MOST_EVENTS + 1)
+    known = users.profile_of(row)
+    found = await read_all(context, entity, known.standing.linked, None, None, MOST_EVENTS + 1)
     head = {"user_id": user_id, "exported_at": iso(now_ms()), "consents": _consents(known)}
     return await workers.HISTORY.run(_exported, head, profile, found)
 
@@ -97,10 +98,10 @@ def _exported(head: dict[str, Any], profile: dict[str, Any], found: Sequence[Any
     return answer({**head, "complete": complete, "profile": profile, "events": events})
 
 
-async def _check_room(state: GatewayState, user_id: str, given: Mapping[str, bool]) -> None:
+async def _check_room(context: Context, user_id: str, given: Mapping[str, bool]) -> None:
     """Refuse purposes that the user's table has no room for: they would not be kept."""
-    _, row, _ = await state.find_user(user_id, None, None)
-    known = {} if row is None else state.profile(row).standing.consent
+    _, row, _ = await users.find_user(context, user_id, None, None)
+    known = {} if row is None else users.profile_of(row).standing.consent
     new = [p for p, granted in given.items() if not holds(known, p, granted=granted)]
     if len(known) + len(new) <= MAX_PURPOSES:
         return

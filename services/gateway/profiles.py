@@ -6,28 +6,27 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import structlog
-from fastapi import Path, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from feature_repo.events.schema import EventRecord, record_to_api
 from feature_repo.online.live_row import LiveState
 from feature_repo.profile_views import views
-from services.gateway.answers import answer, gateway
-from services.gateway.state import GatewayState
+from services.catalogue.catalogue import Catalogue
+from services.context import users
+from services.context.answers import answer, context_of
+from services.context.context import Context
+from services.context.users import After, UserId
 from services.history.recent_events import Position, read_all
 from services.http import scopes
 from services.http.answer_schemas import EVENTS
 from services.http.problems import ProblemError, unknown_user
 from services.http.profile_schemas import PROFILE
-from services.recommend.serving import Serving
+from services.recommend.serving import ServedModels, Serving
 from services.runtime import workers
 
 router = scopes.router("server", "users", "/v1/users")
 
-UserId = Annotated[str, Path(min_length=1, max_length=128, description="The shop's own user id")]
-After = Annotated[
-    str | None, Query(max_length=8192, description="Receipt: wait until it is applied")
-]
 View = Literal["full", "summary", "seed"]
 _MAX_LIMIT: Final = 1000
 _MAX_ADMIN_LIMIT: Final = 100_000
@@ -40,50 +39,49 @@ async def get_profile(
     request: Request, user_id: UserId, view: View = "full", after: After = None
 ) -> Response:
     """Return the profile; an anonymous id works in place of a user id."""
-    state = gateway(request)
-    entity, row, batch = await state.find_whole(user_id, after, _service(state, view))
+    context = context_of(request)
+    entity, row, batch = await users.find_whole(context, user_id, after, _service(context, view))
     if row is None:
         raise unknown_user()
-    served, learned = state.served(row)
+    served, learned = context.of(ServedModels).served(row)
     model = served.version if learned is not None else ""
-    tag = f'W/"{row.version}-{view}-{state.catalogue.changes}-{model}"'
+    tag = f'W/"{row.version}-{view}-{context.of(Catalogue).changes}-{model}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
     if tag in [each.strip() for each in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers=headers)
-    return answer(_shown(state, entity, row, batch, user_id, view), headers=headers)
+    return answer(_shown(context, entity, row, batch, user_id, view), headers=headers)
 
 
-async def current(
-    state: GatewayState, entity: str, user_id: str, view: View
-) -> dict[str, Any] | None:
+async def current(context: Context, entity: str, user_id: str, view: View) -> dict[str, Any] | None:
     """Return a profile in one of its views as it is now; None for a user without a row."""
-    row, batch = await state.read(entity, _service(state, view))
-    return None if row is None else _shown(state, entity, row, batch, user_id, view)
+    row, batch = await users.read(context, entity, _service(context, view))
+    return None if row is None else _shown(context, entity, row, batch, user_id, view)
 
 
-def _service(state: GatewayState, view: View) -> str | None:
+def _service(context: Context, view: View) -> str | None:
     """Return the feature service that a view is made of."""
     if view == "seed":
         return None
     # One read serves both: ranking_v1 holds what a profile shows and what a model asks for.
-    return "ranking_v1" if view == "summary" or state.model is not None else "profile_v1"
+    modelled = context.of(ServedModels).newest.model is not None
+    return "ranking_v1" if view == "summary" or modelled else "profile_v1"
 
 
 def _shown(
-    state: GatewayState,
+    context: Context,
     entity: str,
     row: LiveState,
     batch: dict[str, Any] | None,
     user_id: str,
     view: View,
 ) -> dict[str, Any]:
-    profile, title = state.profile(row), state.catalogue.title
+    profile, title = users.profile_of(row), context.of(Catalogue).title
     if view == "seed":
         return views.seed(profile, user_id=user_id, title=title)
-    now_ms = state.clock.now_ms(row.time_ms)
+    now_ms = context.clock.now_ms(row.time_ms)
     if view == "summary":
         return views.summary(profile, user_id=user_id, now_ms=now_ms, title=title, batch=batch)
-    served, learned = state.served(row)
+    served, learned = context.of(ServedModels).served(row)
     return views.full(
         profile,
         user_id=user_id,
@@ -126,13 +124,13 @@ async def get_events(
     after: After = None,
 ) -> Response:
     """Return a user's events, newest first: archive and log, each event once."""
-    state = gateway(request)
+    context = context_of(request)
     if limit > _MAX_LIMIT and not request.state.caller.may("admin"):
         raise ProblemError("forbidden", f"limit over {_MAX_LIMIT} needs a key with scope admin")
-    entity, row = await state.find(user_id, after)
+    entity, row = await users.find(context, user_id, after)
     before = None if cursor is None else _decode_cursor(cursor)
-    linked = [] if row is None else state.profile(row).standing.linked
-    found = await read_all(state, entity, linked, before, type_, limit + 1)
+    linked = [] if row is None else users.profile_of(row).standing.linked
+    found = await read_all(context, entity, linked, before, type_, limit + 1)
     if not found and row is None:
         raise unknown_user()
     return await workers.HISTORY.run(_page, found, limit)

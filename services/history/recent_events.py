@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from feature_repo.archive.event_archive import Archive, LogPosition, Span
 from feature_repo.archive.query_bounds import interrupted
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import translated
+from services.context import users
+from services.context.context import Context
 from services.event_log.archiver import decoded
 from services.event_log.keys import cursor_key, log_key
 from services.history.users import database
 from services.runtime import workers
-
-if TYPE_CHECKING:
-    from services.gateway.state import GatewayState
 
 Position = tuple[int, int, str]
 """(log ms, log seq, event id): the order of the fold."""
@@ -27,7 +26,7 @@ _IMPORTED: Final = LogPosition(1, 0)  # imported history stands before it, the l
 
 
 async def read_all(
-    state: "GatewayState",
+    context: Context,
     entity: str,
     linked: Sequence[str],
     before: Position | None,
@@ -41,10 +40,10 @@ async def read_all(
     linked
         Entity ids of those; what is another's, or nobody's, is left out.
     """
-    found = await read_events(state, entity, before, type_, limit)
+    found = await read_events(context, entity, before, type_, limit)
     for anonymous in linked:
-        if await state.first_owner(anonymous) == entity:
-            found += await read_events(state, anonymous, before, type_, limit)
+        if await users.first_owner(context, anonymous) == entity:
+            found += await read_events(context, anonymous, before, type_, limit)
     return await workers.HISTORY.run(_newest, found, limit) if linked else found[:limit]
 
 
@@ -55,7 +54,7 @@ def _newest(
 
 
 async def read_events(
-    state: "GatewayState", entity: str, before: Position | None, type_: str | None, limit: int
+    context: Context, entity: str, before: Position | None, type_: str | None, limit: int
 ) -> list[tuple[Position, EventRecord]]:
     """Return up to ``limit`` events that stand before ``before`` in the log, newest first.
 
@@ -70,8 +69,8 @@ async def read_events(
     """
     # The tail first: an event that moves to the archive in between is then seen twice and
     # counted once; the other way round it would be missed.
-    tail = await _tail(state.store, entity)
-    archive = Archive(state.settings.home / "archive" / "events")
+    tail = await _tail(context.store, entity)
+    archive = Archive(context.settings.home / "archive" / "events")
     return await workers.HISTORY.run(_merged, archive, tail, entity, before, type_, limit)
 
 
@@ -92,10 +91,10 @@ def _merged(
     return sorted(found.items(), key=lambda pair: pair[0], reverse=True)[:limit]
 
 
-async def last_tz(state: "GatewayState", entity: str) -> str | None:
+async def last_tz(context: Context, entity: str) -> str | None:
     """Return the time zone that the user's latest event with one names; None if none does."""
-    tail = await _tail(state.store, entity)
-    archive = Archive(state.settings.home / "archive" / "events")
+    tail = await _tail(context.store, entity)
+    archive = Archive(context.settings.home / "archive" / "events")
     return await workers.HISTORY.run(_last_tz, archive, tail, entity)
 
 

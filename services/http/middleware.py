@@ -179,8 +179,8 @@ class Frame:
     async def _admit(self, scope: Scope, headers: Headers) -> Problem | None:
         if any(route.matches(scope)[0] is Match.FULL for route in self._open):
             return None
-        keys: KeyRing = self._state.gateway.keys
-        rates: RateLimits = self._state.gateway.rates
+        keys: KeyRing = self._state.replica.keys
+        rates: RateLimits = self._state.replica.rates
         bearer = headers.get("authorization", "")
         key = bearer[7:].strip() if bearer[:7].lower() == "bearer " else headers.get("x-api-key")
         caller = await keys.caller(key) if key else None

@@ -37,6 +37,8 @@ class ProblemType:
     mend: str
 
 
+ERASED: Final = "this person asked to be forgotten: no event of theirs is taken"
+
 TYPES: Final[dict[str, ProblemType]] = {
     "malformed": ProblemType(
         400, "Malformed request", "Send well-formed JSON, or NDJSON with one object a line."

@@ -1,6 +1,6 @@
 """Which past events moved the scores of some items: whose they are, and by which half.
 
-With a learned state the model is asked with each event left out; without one the explicit
+With a learned context the model is asked with each event left out; without one the explicit
 profile is folded again without it. Belongs here: reading the history and putting the two
 alike. Not here: the arithmetic (`training.scoring.attribution`), words (`narrative`).
 """
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from feature_repo import explicit
 from feature_repo.archive.query_bounds import check
 from feature_repo.events.schema import EventRecord
-from services.gateway.state import GatewayState
+from services.context.context import Context
 from services.history.recent_events import read_all
 from services.recommend.request import Asked
 from services.recommend.score import Facts, of_item
@@ -47,7 +47,7 @@ class Contributions:
     of
         Events in the whole history.
     exact
-        Whether the replayed history gives the very state that the row holds.
+        Whether the replayed history gives the very context that the row holds.
     memories
         Of each item, the memories' part by held item; empty without.
     popularity
@@ -66,7 +66,7 @@ class Contributions:
 
 
 async def contributions(
-    state: GatewayState, asked: Asked, items: Sequence[str], last: int
+    context: Context, asked: Asked, items: Sequence[str], last: int
 ) -> Contributions:
     """Return what the last events of a user contributed to the scores of items.
 
@@ -84,7 +84,7 @@ async def contributions(
     """
     assert asked.entity is not None
     linked = asked.shopper.linked
-    found = await read_all(state, asked.entity, linked, None, None, MAX_HISTORY + 1)
+    found = await read_all(context, asked.entity, linked, None, None, MAX_HISTORY + 1)
     history = [record for _, record in reversed(found[:MAX_HISTORY])]
     whole = len(found) <= MAX_HISTORY
     if asked.shopper.learned is not None:

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from services.gateway.answers import answer, gateway
-from services.gateway.profiles import After, UserId
-from services.gateway.state import GatewayState
+from services.catalogue.catalogue import Catalogue
+from services.context.answers import answer, context_of
+from services.context.context import Context
+from services.context.users import After, UserId
 from services.http import scopes
 from services.http.answer_schemas import EXPLAINED
 from services.http.problems import ProblemError, unknown_user
@@ -30,18 +31,18 @@ async def get_explanation(
 ) -> Response:
     """Say which past events moved the score of an item for a user, each left out by itself."""
     item = _item(target)
-    state = gateway(request)
-    asked = await of_user(state, user_id, after)
+    context = context_of(request)
+    asked = await of_user(context, user_id, after)
     if asked.lacking == "store_unavailable":
         raise ProblemError(
             "unavailable", "the online store does not answer: retry", headers={"retry-after": "1"}
         )
     if asked.entity is None or not asked.stored:
         raise unknown_user()
-    found = await contributions(state, asked, [item], events)
+    found = await contributions(context, asked, [item], events)
     if not found.items:
         raise ProblemError("not-found", "the model in use does not score an item of this id")
-    return answer(_reply(state, user_id, found, asked.now_ms, asked.served))
+    return answer(_reply(context, user_id, found, asked.now_ms, asked.served))
 
 
 def _item(target: str) -> str:
@@ -55,9 +56,9 @@ def _item(target: str) -> str:
 
 
 def _reply(
-    state: GatewayState, user_id: str, found: Contributions, now_ms: int, served: Serving
+    context: Context, user_id: str, found: Contributions, now_ms: int, served: Serving
 ) -> dict[str, Any]:
-    title, by_model = state.catalogue.title, bool(found.memories)
+    title, by_model = context.of(Catalogue).title, bool(found.memories)
     memories = found.memories[0] if by_model else {}
     return {
         "user_id": user_id,

@@ -13,8 +13,10 @@ from feature_repo import explicit
 from feature_repo.errors import ModelMismatchError, StoreUnavailableError
 from feature_repo.events.schema import Event, EventItem, EventRecord, to_record
 from feature_repo.online.live_row import LiveState
-from services.gateway.state import GatewayState
-from services.recommend.serving import Serving
+from services.catalogue.catalogue import Catalogue
+from services.context import users
+from services.context.context import Context
+from services.recommend.serving import ServedModels, Serving
 from services.recommend.user_context import Shopper
 from services.runtime import workers
 
@@ -53,7 +55,7 @@ class Asked:
 
 
 async def of_user(
-    state: GatewayState,
+    context: Context,
     user_id: str,
     after: str | None = None,
     session: Sequence[tuple[str, Sequence[EventItem]]] = (),
@@ -66,63 +68,62 @@ async def of_user(
         Type and items of events that are not stored.
     """
     try:
-        entity, row, features = await state.find_whole(user_id, after, _service(state))
+        entity, row, features = await users.find_whole(context, user_id, after, _service(context))
     except StoreUnavailableError as error:
         _log.warning("recommending_without_store", error=str(error))
-        given = await of_session(state, session)
-        return replace(given, lacking="store_unavailable", entity=state.tenant.entity(user_id))
+        given = await of_session(context, session)
+        return replace(given, lacking="store_unavailable", entity=context.tenant.entity(user_id))
     if row is None:
-        given = await of_session(state, session)
+        given = await of_session(context, session)
         return replace(given, entity=entity)
-    now_ms = state.clock.now_ms(row.time_ms)
-    profile, (served, learned) = state.profile(row), state.served(row)
+    now_ms = context.clock.now_ms(row.time_ms)
+    profile, (served, learned) = users.profile_of(row), context.of(ServedModels).served(row)
     if session:
-        # Without a state of the whole history there is none of the session alone either.
+        # Without a context of the whole history there is none of the session alone either.
         learned = await workers.READING.run(
-            _go_on, state, served if learned else None, profile, learned, session, now_ms
+            _go_on, context, served if learned else None, profile, learned, session, now_ms
         )
-    lacking = _lacking(state, row)
+    lacking = _lacking(context, row)
     if lacking is None and learned is not None and features is None and _asks(served):
         lacking = "features_unavailable"
     shopper = Shopper(learned, user_features=features, profile=profile, now_s=now_ms // 1000)
     return Asked(shopper, now_ms, served, lacking, entity, stored=True)
 
 
-async def of_session(
-    state: GatewayState, session: Sequence[tuple[str, Sequence[EventItem]]]
-) -> Asked:
+async def of_session(context: Context, session: Sequence[tuple[str, Sequence[EventItem]]]) -> Asked:
     """Return what a session alone says."""
-    now_ms = state.clock.now_ms()
+    now_ms = context.clock.now_ms()
     profile = explicit.new()
-    served = state.models.newest
+    served = context.of(ServedModels).newest
     learned: bytes | None = None
     if session:
-        learned = await workers.READING.run(_go_on, state, served, profile, None, session, now_ms)
+        learned = await workers.READING.run(_go_on, context, served, profile, None, session, now_ms)
     shopper = Shopper(learned, profile=profile, now_s=now_ms // 1000)
-    return Asked(shopper, now_ms, served, _lacking(state, None))
+    return Asked(shopper, now_ms, served, _lacking(context, None))
 
 
-def _service(state: GatewayState) -> str | None:
+def _service(context: Context) -> str | None:
     """Return the feature service that a model may ask for; None if none asks for a feature."""
-    return SERVICE if state.models.ask_features else None
+    return SERVICE if context.of(ServedModels).ask_features else None
 
 
 def _asks(served: Serving) -> bool:
     return served.model is not None and bool(served.model.user_features.names)
 
 
-def _lacking(state: GatewayState, row: LiveState | None) -> str | None:
-    if not state.catalogue.loaded:
+def _lacking(context: Context, row: LiveState | None) -> str | None:
+    if not context.of(Catalogue).loaded:
         return "catalogue_loading"
+    models = context.of(ServedModels)
     if row is not None and row.model:
-        lacking = state.models.of(row.model) is None
+        lacking = models.of(row.model) is None
     else:
-        lacking = state.models.refused and state.model is None
+        lacking = models.refused and models.newest.model is None
     return "model_unavailable" if lacking else None
 
 
 def _records(
-    state: GatewayState, session: Sequence[tuple[str, Sequence[EventItem]]], now_ms: int
+    context: Context, session: Sequence[tuple[str, Sequence[EventItem]]], now_ms: int
 ) -> list[EventRecord]:
     records = []
     for kind, items in session:
@@ -130,28 +131,28 @@ def _records(
         whole = Event.model_construct(
             type=kind, anonymous_id="session", items=list(items), time=now_ms, order_id=order
         )
-        record = to_record(whole, state.tenant, now_ms)
-        state.catalogue.enrich(record)
+        record = to_record(whole, context.tenant, now_ms)
+        context.of(Catalogue).enrich(record)
         records.append(record)
     return records
 
 
 def _go_on(
-    state: GatewayState,
+    context: Context,
     served: Serving | None,
     profile: explicit.ExplicitProfile,
     learned: bytes | None,
     session: Sequence[tuple[str, Sequence[EventItem]]],
     now_ms: int,
 ) -> bytes | None:
-    """Apply a session's events to ``profile`` and return the learned state after them.
+    """Apply a session's events to ``profile`` and return the learned context after them.
 
     Parameters
     ----------
     served
-        Moves the learned state; None leaves it as it is.
+        Moves the learned context; None leaves it as it is.
     """
-    records = _records(state, session, now_ms)
+    records = _records(context, session, now_ms)
     for record in records:
         explicit.apply(profile, record)
     if served is None or served.model is None:

@@ -11,14 +11,15 @@ from starlette.responses import Response
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.schema import now_ms as wall_ms
-from services.gateway.answers import answer, gateway
-from services.gateway.profiles import UserId
-from services.gateway.state import GatewayState
+from services.catalogue.catalogue import Catalogue
+from services.context.answers import answer, context_of
+from services.context.context import Context
+from services.context.users import UserId
 from services.http import body, scopes
 from services.http.answer_schemas import RECOMMENDED
 from services.http.openapi import RANK_EXAMPLE, SESSION_EXAMPLE, body_of
 from services.recommend.contributions import contributions, shown
-from services.recommend.impressions import Shown
+from services.recommend.impressions import Impressions, Shown
 from services.recommend.ranking import Ranking
 from services.recommend.request import Asked, of_session, of_user
 from services.recommend.requests import (
@@ -30,6 +31,7 @@ from services.recommend.requests import (
     asking,
 )
 from services.recommend.respond import respond, source, timing
+from services.recommend.rule_book import RuleBook
 from services.recommend.wish import Wish
 from services.runtime import workers
 
@@ -48,9 +50,9 @@ _log = structlog.get_logger(__name__)
 async def get_recommendations(request: Request, user_id: UserId) -> Response:
     """Recommend to a user; an unknown one gets what is popular."""
     started_s = time.perf_counter()
-    state, given = gateway(request), asking(request.query_params)
-    rules = state.rules.rules(given.placement, given.rules())
-    asked = await of_user(state, user_id, given.after)
+    context, given = context_of(request), asking(request.query_params)
+    rules = context.of(RuleBook).rules(given.placement, given.rules())
+    asked = await of_user(context, user_id, given.after)
     wish = Wish(
         given.n, given.excluded(), given.category, given.explain, rules=rules,
         seed=uuid.uuid4().hex,
@@ -65,14 +67,14 @@ async def post_recommendations(request: Request) -> Response:
     """Recommend to a session that is sent along, which is not stored; or to a user in one."""
     started_s = time.perf_counter()
     session = await body.model(request, Session, limit=MAX_BYTES)
-    state = gateway(request)
-    rules = state.rules.rules(session.placement, session.rules)
+    context = context_of(request)
+    rules = context.of(RuleBook).rules(session.placement, session.rules)
     events = [(event.type, event.items) for event in session.events]
     session.events.clear()
     if session.user_id is None:
-        asked = await of_session(state, events)
+        asked = await of_session(context, events)
     else:
-        asked = await of_user(state, session.user_id, None, events)
+        asked = await of_user(context, session.user_id, None, events)
     wish = Wish(
         session.n, session.exclude, session.category, session.explain, rules=rules,
         seed=uuid.uuid4().hex,
@@ -87,7 +89,7 @@ async def rank(request: Request) -> Response:
     started_s = time.perf_counter()
     given = await body.model(request, RankRequest, limit=MAX_BYTES)
     names = [i.item_id if isinstance(i, RankItem) else i for i in given.items]
-    asked = await of_user(gateway(request), given.user_id)
+    asked = await of_user(context_of(request), given.user_id)
     items = list(dict.fromkeys(names))
     wish = Wish(n=len(items), explain=given.explain, only=items, seed=uuid.uuid4().hex)
     return await _answer(request, given.user_id, asked, wish, None, started_s)
@@ -101,7 +103,7 @@ async def _answer(
     placement: str | None,
     started_s: float,
 ) -> Response:
-    state = gateway(request)
+    context = context_of(request)
     read_ms = (time.perf_counter() - started_s) * 1000
     recommender = asked.served.recommender
     ranking = await _ranked(asked, replace(wish, explain=False))
@@ -110,10 +112,10 @@ async def _answer(
     if wish.explain:
         explain = recommender.explaining(ranking, asked.shopper, asked.now_ms)
         await workers.HISTORY.run(explain)
-        await _contribute(state, asked, ranking.items)
+        await _contribute(context, asked, ranking.items)
     reply = respond(ranking, wish.seed, user_id, lacking, placement)
-    if placement is not None or (state.settings.impressions and wish.only is None):
-        _note(state, user_id, asked, wish, placement, ranking.items)
+    if placement is not None or (context.settings.impressions and wish.only is None):
+        _note(context, user_id, asked, wish, placement, ranking.items)
     return answer(reply, headers={"server-timing": timing(ranking, read_ms)})
 
 
@@ -132,7 +134,7 @@ async def _ranked(asked: Asked, wish: Wish) -> Ranking:
             choice = choosing.choose()
 
 
-async def _contribute(state: GatewayState, asked: Asked, items: list[dict[str, Any]]) -> None:
+async def _contribute(context: Context, asked: Asked, items: list[dict[str, Any]]) -> None:
     """Add to each item the events that moved its score most; none if the log cannot be read."""
     for entry in items:
         entry["contributions"] = []
@@ -140,11 +142,11 @@ async def _contribute(state: GatewayState, asked: Asked, items: list[dict[str, A
         return
     try:
         names = [entry["item_id"] for entry in items]
-        found = await contributions(state, asked, names, _LAST_EVENTS)
+        found = await contributions(context, asked, names, _LAST_EVENTS)
     except StoreUnavailableError as error:
         _log.warning("explaining_without_history", error=str(error))
         return
-    title, now_ms = state.catalogue.title, asked.now_ms
+    title, now_ms = context.of(Catalogue).title, asked.now_ms
     places = {item: n for n, item in enumerate(found.items)}
 
     def contributed() -> None:
@@ -157,7 +159,7 @@ async def _contribute(state: GatewayState, asked: Asked, items: list[dict[str, A
 
 
 def _note(
-    state: GatewayState,
+    context: Context,
     user_id: str | None,
     asked: Asked,
     wish: Wish,
@@ -167,8 +169,8 @@ def _note(
     """Have the impression logged; a session without a user has nobody to log it for."""
     if asked.entity is None or user_id is None or not items:
         return
-    anonymous = asked.entity == state.tenant.anonymous(user_id)
-    received_ms = asked.now_ms if state.clock.replay else wall_ms()
-    state.impressions.note(
+    anonymous = asked.entity == context.tenant.anonymous(user_id)
+    received_ms = asked.now_ms if context.clock.replay else wall_ms()
+    context.of(Impressions).note(
         Shown(asked.entity, anonymous, wish.seed, placement, items, asked.now_ms, received_ms)
     )

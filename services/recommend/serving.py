@@ -7,14 +7,17 @@ model, and when. Not here: loading one (`models`), scoring (`recommend`).
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import redis
 import structlog
 
 from feature_repo.errors import ModelMismatchError
+from feature_repo.online.live_row import LiveState
+from services.catalogue import popularity
 from services.catalogue.catalogue import Catalogue
 from services.models.loaded import chosen, load_version, try_model, version_of
 from services.recommend.recommender import Recommender
@@ -22,6 +25,10 @@ from services.runtime.tasks import end
 from services.settings import Settings
 
 LOOK_EVERY_S: Final = 5.0
+POPULAR_EVERY_S: Final = 2.0
+POPULAR_POOL: Final = 2000
+"""Items whose popularity and trend a gateway knows."""
+_POPULAR_DEPTH: Final = 20_000
 MAX_MODELS: Final = 3
 """Models kept: the newest, and those most lately asked for."""
 
@@ -136,6 +143,16 @@ class ServedModels:
             self._served[version] = self._served.pop(version)  # most lately asked for
         return found
 
+    def served(self, row: LiveState | None) -> tuple[Serving, bytes | None]:
+        """Return what serves a row, and the row's encoder state if that made it.
+
+        A row of a model that is not loaded is served by the newest, without a state.
+        """
+        found = None if row is None or not row.model else self.of(row.model)
+        if row is None or found is None or found.model is None:
+            return self.newest, None
+        return found, row.learned or None
+
     def set_popular(
         self, popular: Sequence[tuple[str, float]], trending: Sequence[tuple[str, float]]
     ) -> None:
@@ -195,3 +212,50 @@ class ServedModels:
     def _load_version(self, version: str) -> Serving | None:
         model = load_version(self._settings, version)
         return None if model is None else serving(self._catalogue, model)
+
+
+class PopularFollower:
+    """Brings what sells lately from the store to the models, every `POPULAR_EVERY_S`."""
+
+    def __init__(self, store: Any, catalogue: Catalogue, models: ServedModels) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._models = models
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._task = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Stop following."""
+        await end(self._task)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                popular, trending = [
+                    await popular_offered(self._store, key, self._catalogue.entries)
+                    for key in (popularity.KEY, popularity.TREND_KEY)
+                ]
+                self._models.set_popular(popular, trending)
+            except (redis.RedisError, OSError) as error:
+                _log.warning("popularity_unread", error=type(error).__name__)
+            await asyncio.sleep(POPULAR_EVERY_S)
+
+
+async def popular_offered(
+    client: Any, key: str, listed: Collection[str]
+) -> list[tuple[str, float]]:
+    """Return the best of a set, `POPULAR_POOL` at most; only ``listed`` ones where there are any.
+
+    Looks no further than `_POPULAR_DEPTH`: made-up items may stand before all others.
+    """
+    found = list[tuple[str, float]]()
+    for start in range(0, _POPULAR_DEPTH, POPULAR_POOL):
+        page = await client.zrevrange(key, start, start + POPULAR_POOL - 1, withscores=True)
+        pairs = [(item.decode(), score) for item, score in page]
+        found += [pair for pair in pairs if not listed or pair[0] in listed]
+        if len(page) < POPULAR_POOL or len(found) >= POPULAR_POOL:
+            break
+    return found[:POPULAR_POOL]

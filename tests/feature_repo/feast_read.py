@@ -19,7 +19,7 @@ _READ = """
 import sys, orjson
 from pathlib import Path
 from services.settings import Settings
-from feature_repo import store
+from feature_repo.feast_stores import store
 
 url, home, *users = sys.argv[1:]
 settings = Settings(home=Path(home), redis_url=url)

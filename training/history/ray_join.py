@@ -59,7 +59,7 @@ def join(
 
         import ray
         from feature_repo.features.point_in_time import Parts
-        from training import ray_join
+        from training.history import ray_join
 
         parts = Parts(("/shared/features/profile",), ("user",), "event_timestamp", "created")
         moments = ray.data.read_parquet("/shared/positions")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.feature_repo.test_materialize import AS_OF
+from tests.feature_repo.feast_stores.test_materialize import AS_OF
 
 from feature_repo.feast_stores import store
 from feature_repo.features import snapshots
@@ -18,9 +18,9 @@ from tests.feature_repo.fixed_shop import LOG
 DYING = """
 import os
 import signal
-from feature_repo import store
+from feature_repo.feast_stores import store
 from tests.feature_repo import shop_log
-from tests.feature_repo.test_materialize import AS_OF
+from tests.feature_repo.feast_stores.test_materialize import AS_OF
 
 def told(view, rows, total):
     if rows:

@@ -1,4 +1,4 @@
-"""Small things all routes share: JSON answers and the gateway's state of a request."""
+"""Small things all routes share: JSON answers and the context of a request."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.state import GatewayState
+from services.context.context import Context
 
 
-def gateway(request: Request) -> GatewayState:
-    """Return the state of the replica that answers."""
-    state: GatewayState = request.app.state.gateway
-    return state
+def context_of(request: Request) -> Context:
+    """Return the context of the replica that answers."""
+    context: Context = request.app.state.replica.context
+    return context
 
 
 def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

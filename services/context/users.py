@@ -1,0 +1,132 @@
+"""Users in the store: whose a user id or an anonymous id is, and the row that is kept."""
+
+from typing import Annotated, Any
+
+from fastapi import Path, Query
+
+from feature_repo import explicit
+from feature_repo.events.pseudonyms import partition_of
+from feature_repo.online.live_row import FIELDS, LiveState, parse_live, row_key
+from services.context.context import Context
+from services.event_log.keys import owners_key
+from services.event_log.links import first_owner_of, owner_of
+from services.event_log.receipt import Receipt
+
+UserId = Annotated[str, Path(min_length=1, max_length=128, description="The shop's own user id")]
+After = Annotated[
+    str | None, Query(max_length=8192, description="Receipt: wait until it is applied")
+]
+
+
+def profile_of(row: LiveState) -> explicit.ExplicitProfile:
+    """Return the row's explicit profile."""
+    return explicit.decode(row.profile)
+
+
+async def live(context: Context, entity_id: str) -> LiveState | None:
+    """Read a user's live row."""
+    return (await read(context, entity_id, None))[0]
+
+
+async def read(
+    context: Context, entity_id: str, service: str | None
+) -> tuple[LiveState | None, dict[str, Any] | None]:
+    """Read a user's live row and batch features in one round trip.
+
+    Parameters
+    ----------
+    service
+        Feature service whose batch features are wanted; None: the row alone.
+    """
+    batch = [] if service is None else context.features.fields(service)
+    values = await context.bounded(context.store.hmget(row_key(entity_id), [*FIELDS, *batch]))
+    return _parsed(context, values, service)
+
+
+def _parsed(
+    context: Context, values: list[bytes | None], service: str | None
+) -> tuple[LiveState | None, dict[str, Any] | None]:
+    row = parse_live(values[: len(FIELDS)])
+    if service is None:
+        return row, None
+    return row, context.features.decode(service, values[len(FIELDS) :])
+
+
+async def find(context: Context, user_id: str, after: str | None) -> tuple[str, LiveState | None]:
+    """Return the entity id and row of a user id, or of an anonymous id of that name.
+
+    An anonymous id that belongs to a user is read as that user.
+    """
+    return (await find_whole(context, user_id, after, None))[:2]
+
+
+async def find_whole(
+    context: Context, user_id: str, after: str | None, service: str | None
+) -> tuple[str, LiveState | None, dict[str, Any] | None]:
+    """Do what `find` does, and return the batch features of ``service`` as well."""
+    known, unknown = context.tenant.entity(user_id), context.tenant.anonymous(user_id)
+    await _wait_for(context, after, known, unknown)
+    row, batch = await read(context, known, service)
+    if row is not None:
+        return known, row, batch
+    anonymous, owner = await _read_anonymous(context, unknown, service)
+    if owner is not None:
+        row, batch = await read(context, owner, service)
+        if row is not None:
+            return owner, row, batch
+    row, batch = anonymous
+    return (known if row is None else unknown), row, batch
+
+
+async def find_user(
+    context: Context, user_id: str, after: str | None, service: str | None
+) -> tuple[str, LiveState | None, dict[str, Any] | None]:
+    """Do what `find_whole` does for a user id alone.
+
+    Anybody may speak for an anonymous id: what it allows must not count for the user id of
+    the same name.
+    """
+    entity = context.tenant.entity(user_id)
+    if after is not None:
+        await context.reached(Receipt.parse(after), {partition_of(entity)})
+    row, batch = await read(context, entity, service)
+    return entity, row, batch
+
+
+async def owner(context: Context, anonymous: str) -> str | None:
+    """Return the entity id of the user to whom an anonymous id belongs; None: nobody's."""
+    return owner_of(await _owner_value(context, anonymous))
+
+
+async def first_owner(context: Context, anonymous: str) -> str | None:
+    """Return the user who has what an anonymous id did before it was linked; None: nobody."""
+    found = first_owner_of(await _owner_value(context, anonymous))
+    return None if found is None else found[0]
+
+
+async def _owner_value(context: Context, anonymous: str) -> Any:
+    key = owners_key(partition_of(anonymous))
+    return await context.bounded(context.store.hget(key, anonymous))
+
+
+async def _wait_for(context: Context, after: str | None, known: str, unknown: str) -> None:
+    if after is None:
+        return
+    entities, receipt = {known, unknown}, Receipt.parse(after)
+    if receipt.positions.keys() - {partition_of(entity) for entity in entities}:
+        # What an anonymous id does stands in the log of the user it belongs to.
+        found = await owner(context, unknown)
+        entities |= {found} if found is not None else set()
+    await context.reached(receipt, {partition_of(entity) for entity in entities})
+
+
+async def _read_anonymous(
+    context: Context, entity_id: str, service: str | None
+) -> tuple[tuple[LiveState | None, dict[str, Any] | None], str | None]:
+    """Do what `read` does, and return whose the anonymous id is, in the same round trip."""
+    fields = [*FIELDS, *([] if service is None else context.features.fields(service))]
+    async with context.store.pipeline(transaction=False) as pipe:
+        pipe.hmget(row_key(entity_id), fields)
+        pipe.hget(owners_key(partition_of(entity_id)), entity_id)
+        values, owner = await context.bounded(pipe.execute())
+    return _parsed(context, values, service), owner_of(owner)

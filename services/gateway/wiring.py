@@ -1,0 +1,120 @@
+"""The wiring of a gateway replica: its context and subjects, and how they come up and go down."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from feature_repo.archive.query_bounds import sweep
+from feature_repo.events import time_zones
+from feature_repo.events.pseudonyms import Tenant
+from feature_repo.online.connection import connect_async
+from services.analytics.cube import AnalyticsCube
+from services.audiences.definitions import Definitions
+from services.audiences.index import AudienceIndex
+from services.campaigns.definitions import Campaigns
+from services.campaigns.eligibility import Eligibility
+from services.campaigns.ledger import Ledger
+from services.catalogue.catalogue import CHANGED, Catalogue
+from services.context.context import Context
+from services.event_log.append import Appender
+from services.event_log.consistency import Applied
+from services.event_log.currency import ShopCurrency
+from services.http.api_keys import KeyRing
+from services.http.rate_limits import RateLimits
+from services.models.user_features import UserFeatures
+from services.recommend import rule_book
+from services.recommend.impressions import Counted, Impressions
+from services.recommend.serving import PopularFollower, ServedModels
+from services.settings import Settings
+from services.update.health import Probe
+
+
+class Replica:
+    """Everything that one gateway replica holds between requests.
+
+    Parameters
+    ----------
+    settings
+        The service's settings.
+    url
+        URL of the store.
+    admin_digest
+        See `services.http.api_keys.KeyRing`.
+    drain_file
+        While this file exists, the service is about to end; None outside ``portrait serve``.
+    impressions
+        Counts what was shown; see `services.recommend.impressions`.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the file of rules is wrong.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        admin_digest: str | None,
+        drain_file: Path | None = None,
+        *,
+        impressions: Counted,
+    ) -> None:
+        rules = rule_book.load(settings.rules)
+        tenant = Tenant.load(settings.home, settings.partitions)
+        store: Any = connect_async(url)
+        self._settings, self._url = settings, url
+        self.keys = KeyRing(store, admin_digest)
+        self.rates = RateLimits(store, settings.rate_limit_per_min)
+        self._catalogue = Catalogue(store)
+        appender = Appender(
+            store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas
+        )
+        self._impressions = Impressions(appender, impressions)
+        self._applied = Applied(
+            store,
+            connect_async(url, timeout_s=15.0),
+            tenant.partitions,
+            {CHANGED: self._catalogue.announce},
+        )
+        definitions = Definitions(store, tenant)
+        self._index = AudienceIndex(settings.home)
+        self._analytics = AnalyticsCube(self._index)
+        self._models = ServedModels(settings, self._catalogue)
+        self._popular = PopularFollower(store, self._catalogue, self._models)
+        self.context = Context(
+            settings, store, tenant, self._applied, UserFeatures(),
+            lambda: drain_file is not None and drain_file.exists(),
+        )  # fmt: skip
+        for subject in (
+            rules, self._catalogue, ShopCurrency(settings, store), appender, self._impressions,
+            Probe(store, tenant.partitions), definitions, self._index, Campaigns(store),
+            Eligibility(store, definitions, self._index), Ledger(store), self._analytics,
+            self._models,
+        ):  # fmt: skip
+            self.context.add(subject)
+
+    async def start(self) -> None:
+        """Load the model and the catalogue, open Feast, begin to listen."""
+        sweep(self._settings.home)
+        self._settings.export(self._url)
+        self._models.load()
+        self.context.features.open()
+        await asyncio.to_thread(time_zones.known)  # no event waits for it
+        await self._catalogue.start()
+        self._models.newest.recommender.warm()
+        self._models.start()
+        self._applied.start()
+        self._impressions.start()
+        self._popular.start()
+
+    async def stop(self) -> None:
+        """Close what `start` opened."""
+        await self._impressions.stop()
+        await self._popular.stop()
+        await self._models.stop()
+        await self._applied.stop()
+        await self._analytics.stop()
+        await self._index.stop()
+        await self._catalogue.stop()
+        await self.context.store.aclose()
