@@ -25,8 +25,9 @@ from feature_repo.standing import MAX_PURPOSES, holds
 from services.context import users
 from services.context.answers import answer, context_of
 from services.context.context import Context
+from services.context.users import After, UserId
 from services.gateway.ingest import take
-from services.gateway.profiles import After, UserId, current
+from services.gateway.profiles import current
 from services.history.recent_events import read_all
 from services.http import body, scopes
 from services.http.answer_schemas import CONSENTED, CONSENTS, EXPORTED

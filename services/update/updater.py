@@ -312,7 +312,7 @@ class Updater:
     """
 
     def __init__(self, settings: Settings, url: str) -> None:
-        from services.models import transition
+        from services.models.loaded import transition
         from services.runtime import replica
 
         replica.begin(settings, "updater")

@@ -33,7 +33,7 @@ from services.lab.chaos.nemesis import Nemesis
 from services.lab.chaos.plan import Plan
 from services.lab.chaos.result import result
 from services.lab.chaos.store import MortalStore
-from services.models import transition
+from services.models.loaded import transition
 from services.runtime.progress import Step, step
 from services.settings import Settings
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.feature_repo.feast_stores.test_materialize import AS_OF
 
 from feature_repo.feast_stores import store
 from feature_repo.features import snapshots
 from tests.feature_repo import shop_log
+from tests.feature_repo.feast_stores.test_materialize import AS_OF
 from tests.feature_repo.fixed_shop import LOG
 
 DYING = """
