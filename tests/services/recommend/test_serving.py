@@ -16,7 +16,7 @@ from store_nodes import wait_until
 
 from feature_repo.events.pseudonyms import Tenant
 from feature_repo.online.live_row import FIELDS, live_fields, parse_live, row_key
-from services.models import transition as models_of
+from services.models.loaded import transition as models_of
 from services.models.loaded import version_of
 from services.recommend import serving
 
