@@ -11,14 +11,12 @@ from fastapi import APIRouter, Depends, FastAPI, params
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from services.http.api_keys import Caller, Scope
 from services.http.problems import ProblemError
 
 Needed = Scope | Literal["open"]
-PAGES: Final = frozenset({"/openapi.json"})
-"""FastAPI's own pages, which need no key."""
 NO_KEY: Final = "the request carries no API key"
 CHALLENGE: Final = {"www-authenticate": "Bearer"}
 
@@ -77,7 +75,7 @@ def needed_by(route: BaseRoute) -> Needed | None:
     if isinstance(route, Guarded):
         declared = [d.dependency for d in route.dependencies if isinstance(d.dependency, _Declared)]
         return declared[-1].needed if declared else None
-    return "open" if type(route) is Route and route.path in PAGES else None
+    return None
 
 
 def require(request: Request, needed: Scope) -> None:
