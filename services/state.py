@@ -107,7 +107,7 @@ class GatewayState:
         self.features = UserFeatures()
         self.audiences = Definitions(self.store, self.tenant)
         self.audience_index = AudienceIndex(settings.home)
-        self.eligibility = Eligibility(self.store, self.audiences, self.audience_index)
+        self.eligibility = Eligibility(self.audiences, self.audience_index)
         self.campaigns = Campaigns(self.store)
         self.ledger = Ledger(self.store)
         self.analytics = AnalyticsCube(self.audience_index)
