@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,34 @@ def test_images_are_pinned_and_run_without_privileges(compose: dict[str, Any]) -
     assert [image for image in images if not re.search(r":\d+\.\d+\.\d+", image)] == []
     lines = text.splitlines()
     assert lines.index("USER portrait") > max(n for n, x in enumerate(lines) if x.startswith("RUN"))
-    assert "/health/live" in text.partition("HEALTHCHECK")[2]
+
+
+@pytest.mark.parametrize("port", [None, "9123"])
+def test_the_image_asks_for_health_where_the_service_listens(
+    monkeypatch: pytest.MonkeyPatch, port: str | None
+) -> None:
+    check = (INFRA / "Dockerfile").read_text().partition("HEALTHCHECK")[2]
+    python, option, code = json.loads(re.search(r"CMD (\[.*\])", check)[1])
+    asked = list[str]()
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: asked.append(url))
+    monkeypatch.delenv("PORTRAIT_PORT", raising=False)
+    if port is not None:
+        monkeypatch.setenv("PORTRAIT_PORT", port)
+    exec(code)
+    assert (python, option) == ("python", "-c")
+    assert asked == [f"http://127.0.0.1:{Settings().port}/health/live"]
+
+
+def test_a_volume_of_root_is_mended_by_what_the_page_says(compose: dict[str, Any]) -> None:
+    page = (INFRA.parent / "docs" / "operations.md").read_text()
+    service, owner, folder = re.search(
+        r"docker compose -f infra/compose\.yaml run --rm --no-deps --user 0 "
+        r"--entrypoint chown (\w+) -R (\w+:\w+) (\S+)",
+        page,
+    ).groups()
+    assert f"state:{folder}" in compose["services"][service]["volumes"]
+    name, group = owner.split(":")
+    assert f"install -d -m 0700 -o {name} -g {group} {folder}" in (INFRA / "Dockerfile").read_text()
 
 
 def test_the_image_gets_what_it_copies_and_no_more() -> None:

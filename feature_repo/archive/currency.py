@@ -29,6 +29,8 @@ FILE: Final = "currency"
 """File of the state folder that says what the shop's currency is."""
 CLAIM: Final = "?"
 """Stands behind a noted currency that only keys of scope ``write`` have named."""
+Stamp = tuple[int, int]
+"""Inode and time of `FILE`: another one after each `note` that changed it."""
 _DIGITS: Final = 6
 _MAX_PRICE: Final = 1e9
 _MAX_VALUE: Final = 1e12
@@ -140,6 +142,15 @@ def known(home: Path) -> str | None:
             [archive.glob()],
         ).fetchone()
     return None if row is None else str(row[0])
+
+
+def stamp(home: Path) -> Stamp | None:
+    """Return which file the shop's currency is noted in; None if it is not noted."""
+    try:
+        status = (home / FILE).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def is_firm(noted: str | None) -> bool:

@@ -6,7 +6,6 @@ of the archive's index, as of its last part. Belongs here: asking the one or the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from feature_repo.audiences.compiler import compile_definition
 from feature_repo.audiences.index import Index
@@ -16,7 +15,7 @@ from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import AnyOf, Definition
 from feature_repo.errors import ConflictError
 from feature_repo.standing import allows
-from services.audiences.definitions import KEY, VERSION, Definitions
+from services.audiences.definitions import Definitions
 from services.audiences.index import AudienceIndex
 from services.runtime import workers
 
@@ -31,31 +30,23 @@ class Eligible:
 
 
 class Eligibility:
-    """Asks audiences about one user at a time; reads them again when they have changed.
+    """Asks audiences about one user at a time.
 
     Parameters
     ----------
-    client
-        Asyncio client of the store.
     definitions, index
         The gateway's own.
     """
 
-    def __init__(self, client: Any, definitions: Definitions, index: AudienceIndex) -> None:
-        self._client = client
+    def __init__(self, definitions: Definitions, index: AudienceIndex) -> None:
         self._definitions = definitions
         self._index = index
-        self._version: bytes | None = None
-        self._known: Mapping[str, Definition] = {}
+        self._ready = ready()
 
     async def known(self) -> Mapping[str, Definition]:
         """Return every audience that campaigns may name, as it is now."""
-        version = await self._client.hget(KEY, VERSION) or b"0"
-        if version != self._version:
-            stored = await self._definitions.all()
-            self._known = ready() | {name: each.definition for name, each in stored.items()}
-            self._version = version
-        return self._known
+        stored = await self._definitions.all()
+        return self._ready | {name: each.definition for name, each in stored.items()}
 
     async def of(
         self, audience: str, channel: str, known: Mapping[str, Definition], user: User

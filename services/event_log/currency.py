@@ -44,7 +44,8 @@ class ShopCurrency:
         self._home = settings.home
         self._client = client
         self._set = settings.currency
-        self._is_agreed = False  # for good: a claim is asked for again
+        self._is_agreed = False  # for good
+        self._claimed: tuple[str, currency.Stamp | None] | None = None
         self._seeking = asyncio.Lock()  # one look through an old archive, not one a request
         self.money = currency.Money(settings.currency, settings.exchange_rates)
 
@@ -63,11 +64,22 @@ class ShopCurrency:
         """
         if not self._is_agreed:
             named = await workers.READING.run_many(partial(_named, self._set, claims), records)
-            if named is not None:
+            if named is not None and not await self._stands(named):
                 await self._agree(named)
         return await workers.READING.run_many(partial(_converted, self.money), records)
 
+    async def _stands(self, named: str) -> bool:
+        """Say whether ``named`` is but a claim, and the one of before stands in store and file."""
+        if self._claimed is None or currency.is_firm(named):
+            return False
+        agreed, stamp = self._claimed
+        if currency.stamp(self._home) != stamp:
+            return False
+        with translated():
+            return bool(await self._client.get(KEY) == agreed.encode())
+
     async def _agree(self, named: str) -> None:
+        stamp = currency.stamp(self._home)  # before it is read: what comes later is seen then
         if self._set is None:
             async with self._seeking:
                 noted = await asyncio.to_thread(currency.known, self._home)
@@ -83,6 +95,7 @@ class ShopCurrency:
             self._set not in (None, code)
         ):
             _log.warning("currency_differs", store=code, home=str(self._home / currency.FILE))
+        self._claimed = agreed, stamp
 
 
 def _named(setting: str | None, claims: bool, records: Sequence[EventRecord]) -> str | None:

@@ -14,7 +14,6 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route
 
 from feature_repo.archive.catalogue import Item
 from feature_repo.errors import PortraitError
@@ -93,7 +92,8 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url=None,  # its own page loads scripts of others: see `_pages`
+        openapi_url=None,  # FastAPI's own pages make the text anew each time, and load others'
+        docs_url=None,  # scripts: see `_pages`
         redoc_url=None,
     )
     app.state.metrics = metrics
@@ -103,7 +103,7 @@ def create_app(
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()
-    for router in [*routers, _pages()]:
+    for router in [*routers, _pages(app)]:
         app.include_router(router)
     routes = scopes.checked(app)
     app.add_middleware(
@@ -117,26 +117,19 @@ def create_app(
     )
     _handle_errors(app)
     describe(app, routers, BODIES)
-    app.router.routes.insert(0, _description(app))
     return app
 
 
-def _description(app: FastAPI) -> Route:
-    """Return the route of ``/openapi.json``: FastAPI would make the text anew for each request."""
-    making, made = asyncio.Lock(), list[bytes]()
+def _pages(app: FastAPI) -> APIRouter:
+    """Return what a browser may read without a key."""
+    pages, making, made = scopes.router("open", "pages"), asyncio.Lock(), list[bytes]()
 
-    async def described(request: Request) -> Response:
+    @pages.get("/openapi.json", include_in_schema=False)
+    async def described() -> Response:
         async with making:
             if not made:
                 made.append(await workers.READING.run(lambda: orjson.dumps(app.openapi())))
         return Response(made[0], media_type="application/json")
-
-    return Route("/openapi.json", described, include_in_schema=False)
-
-
-def _pages() -> APIRouter:
-    """Return what a browser may read without a key, besides the description of the API."""
-    pages = scopes.router("open", "pages")
 
     @pages.get("/docs", include_in_schema=False, response_class=HTMLResponse)
     async def docs() -> Response:

@@ -89,7 +89,7 @@ class Replica:
         for subject in (
             rules, self._catalogue, ShopCurrency(settings, store), appender, self._impressions,
             Probe(store, tenant.partitions), definitions, self._index, Campaigns(store),
-            Eligibility(store, definitions, self._index), Ledger(store), self._analytics,
+            Eligibility(definitions, self._index), Ledger(store), self._analytics,
             self._models,
         ):  # fmt: skip
             self.context.add(subject)

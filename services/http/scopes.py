@@ -4,41 +4,60 @@ Belongs here: the declaration and where it is checked. Not here: who a caller is
 what a handler asks of its parsed parameters; for that it calls `require`.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, params
+from fastapi import APIRouter, FastAPI, params
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from services.http.api_keys import Caller, Scope
 from services.http.problems import ProblemError
 
 Needed = Scope | Literal["open"]
-PAGES: Final = frozenset({"/openapi.json"})
-"""FastAPI's own pages, which need no key."""
 NO_KEY: Final = "the request carries no API key"
 CHALLENGE: Final = {"www-authenticate": "Bearer"}
 
 
-class _Declared:
-    """A declaration, as a dependency; the check comes earlier, before the body is read."""
+@dataclass(frozen=True)
+class _Needs(params.Depends):
+    """A declaration among a route's dependencies: `Guarded` takes it out, no request solves it."""
 
-    def __init__(self, needed: Needed) -> None:
-        self.needed = needed
-
-    async def __call__(self) -> None:
-        """Do nothing: see `Guarded`."""
+    needed: Needed | None = None
 
 
 class Guarded(APIRoute):
-    """A route that looks at the caller's scope before it reads anything of the request."""
+    """A route that looks at the caller's scope before it reads anything of the request.
+
+    Attributes
+    ----------
+    needed
+        What is declared last: by the route, else by its router; None if nothing is.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        dependencies: Sequence[params.Depends] | None = None,
+        **given: Any,
+    ) -> None:
+        self.needed: Needed | None = None
+        others = list[params.Depends]()
+        for each in dependencies or ():
+            if isinstance(each, _Needs):
+                self.needed = each.needed
+            else:
+                others.append(each)
+        super().__init__(path, endpoint, dependencies=others, **given)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler with the check before it."""
-        handle, needed = super().get_route_handler(), needed_by(self)
+        handle, needed = super().get_route_handler(), self.needed
 
         async def guarded(request: Request) -> Response:
             if needed is None:
@@ -68,16 +87,12 @@ def router(needed: Needed, tag: str, prefix: str = "") -> APIRouter:
 
 def needs(needed: Needed) -> params.Depends:
     """Declare what a route needs, in its ``dependencies``: a scope, or ``open``."""
-    declared: params.Depends = Depends(_Declared(needed))
-    return declared
+    return _Needs(needed=needed)
 
 
 def needed_by(route: BaseRoute) -> Needed | None:
-    """Return what a route declares, which comes after its router's; None if it declares nothing."""
-    if isinstance(route, Guarded):
-        declared = [d.dependency for d in route.dependencies if isinstance(d.dependency, _Declared)]
-        return declared[-1].needed if declared else None
-    return "open" if type(route) is Route and route.path in PAGES else None
+    """Return what a route declares; None if it declares nothing."""
+    return route.needed if isinstance(route, Guarded) else None
 
 
 def require(request: Request, needed: Scope) -> None:

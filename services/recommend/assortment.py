@@ -28,7 +28,7 @@ MOST_EDITS: Final = 1_000
 """Edits taken up at once; the others come with the next answers."""
 _CHUNK: Final = 2_000
 UNKNOWN_MS: Final = -1
-_COLUMNS: Final = (
+_COLUMNS: Final[tuple[tuple[str, type[Any], Any], ...]] = (
     ("fit", np.bool_, False), ("listed", np.bool_, False), ("in_stock", np.bool_, True),
     ("from_ms", np.int64, 0), ("added_ms", np.int64, UNKNOWN_MS), ("price", np.float64, np.nan),
     ("category", np.int64, 0), ("brand", np.int64, 0), ("title", np.object_, ""),
@@ -65,6 +65,11 @@ class Names:
     def known(self, name: str) -> int:
         """Return the number of a name, 0 if it has none."""
         return self._numbers.get(name, 0)
+
+    def within(self, wanted: Iterable[str]) -> Mask:
+        """Return which names, by number, are one of these or lie below one; from any thread."""
+        lines, some = self.lines[:], frozenset(wanted)  # others may be named meanwhile
+        return np.fromiter((not some.isdisjoint(line) for line in lines), bool, len(lines))
 
 
 class Assortment:
@@ -185,11 +190,6 @@ class Assortment:
     def _shown(self, now_ms: int) -> Mask:
         mask: Mask = self.fit & (self.from_ms <= now_ms)
         return mask & self.listed if self.listed.any() else mask
-
-    def within(self, wanted: Iterable[str]) -> Mask:
-        """Return which categories (by number) are one of these or below one."""
-        lines, some = self.categories.lines, frozenset(wanted)
-        return np.fromiter((not some.isdisjoint(line) for line in lines), bool, len(lines))
 
     def since_ms(self, row: int | Rows) -> Any:
         """Return when items came: available from, else first put; `UNKNOWN_MS` if neither."""

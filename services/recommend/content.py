@@ -84,7 +84,7 @@ class _Sight:
         self._size = size
         self._category, self._brand = items.category[:size].copy(), items.brand[:size].copy()
         self._price, self._title = items.price[:size].copy(), items.title[:size].copy()
-        self._paths = items.categories.of
+        self._categories = items.categories
         self._titles: Any = None
 
     def nearness(self, item: _Described) -> Floats:
@@ -100,7 +100,7 @@ class _Sight:
         path = item.category.split("/")
         for level in range(1, len(path) + 1):
             if path[level - 1]:
-                yield self._within("/".join(path[:level]))[self._category]
+                yield self._categories.within(["/".join(path[:level])])[self._category]
         if item.brand:
             yield self._brand == item.brand
         if item.price > 0:
@@ -111,12 +111,6 @@ class _Sight:
                 self._titles = pc.utf8_lower(pa.array(self._title, pa.string()))
             pattern = rf"(^|[^\pL\pN]){re.escape(word)}($|[^\pL\pN])"
             yield pc.match_substring_regex(self._titles, pattern).to_numpy(zero_copy_only=False)
-
-    def _within(self, category: str) -> Mask:
-        paths = self._paths[:]  # others may be named meanwhile
-        below = category + "/"
-        found = (path == category or path.startswith(below) for path in paths)
-        return np.fromiter(found, bool, len(paths))
 
 
 class Neighbours:

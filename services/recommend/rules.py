@@ -216,9 +216,9 @@ def _chosen(items: Assortment, rule: Among) -> Mask:
     """Return which categories, by number, the rule lets through."""
     chosen = np.full(len(items.categories.of), rule.within is None)
     if rule.within is not None:
-        chosen = items.within(rule.within)
+        chosen = items.categories.within(rule.within)
     if rule.out:
-        chosen &= ~items.within(rule.out)
+        chosen &= ~items.categories.within(rule.out)
     return chosen
 
 

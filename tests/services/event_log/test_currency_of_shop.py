@@ -74,6 +74,31 @@ def test_a_claim_gives_way_to_what_an_import_notes(
     assert shop(redis_url, [tmp_path], monkeypatch, use) == "EUR"
 
 
+def test_a_claim_that_stands_is_noted_no_more(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, note = list[str](), currency.note
+
+    def noting(home: Path, named: str) -> str:
+        noted.append(named)
+        return note(home, named)
+
+    monkeypatch.setattr(currency, "note", noting)
+
+    async def use(pay: Pay) -> None:
+        assert [await pay(0, code, "write") for code in ("QQQ", "EUR", "QQQ")] == [3000, 0, 3000]
+        before = len(noted)
+        assert [await pay(0, code, "write") for code in ("QQQ", "EUR", "QQQ")] == [3000, 0, 3000]
+        assert len(noted) == before
+        (tmp_path / currency.FILE).unlink()
+        await pay(0, "QQQ", "write")
+        assert currency.known(tmp_path) == "QQQ?"
+        await pay(0, "EUR", "server")
+        assert noted[before:] == ["QQQ?", "EUR"]
+
+    assert shop(redis_url, [tmp_path], monkeypatch, use) == "EUR"
+
+
 def test_a_setting_is_noted_with_the_first_amount(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,12 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from feature_repo.errors import BusyError
 from services.client import Client
 from services.gateway.application import create_app
 from services.http import body
 from services.http.problems import ProblemError
-from services.runtime.workers import Workers
 from services.settings import Settings
 
 LIMIT = 100_000
@@ -130,26 +127,3 @@ def test_one_deep_event_of_a_batch_leaves_the_others(api: Api) -> None:
         assert client.post_event(view("u"))["status"] == "accepted"
     assert (answered["accepted"], answered["rejected"]) == (1, 1)
     assert answered["errors"][0]["index"] == 0
-
-
-# --- work aside
-
-
-def test_more_than_may_wait_is_refused_and_what_is_cancelled_waits_no_longer() -> None:
-    let, pool = threading.Event(), Workers("tests", 1, 1)
-
-    async def run() -> None:
-        first = asyncio.create_task(pool.run(let.wait))
-        second = asyncio.create_task(pool.run(let.wait))
-        await asyncio.sleep(0)
-        with pytest.raises(BusyError, match="1 requests wait for tests"):
-            await pool.run(let.wait)
-        second.cancel()
-        await asyncio.wait([second])
-        third = asyncio.create_task(pool.run(let.wait))
-        await asyncio.sleep(0)
-        let.set()
-        assert await first
-        assert await third
-
-    asyncio.run(run())

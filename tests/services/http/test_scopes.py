@@ -8,7 +8,7 @@ import orjson
 import pytest
 import redis
 from api_calls import view
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from gateway_thread import Api
 
 from services.gateway import access, application
@@ -153,3 +153,15 @@ def test_what_a_route_declares_last_holds() -> None:
     async def things() -> None: ...
 
     assert scopes.needed_by(made.routes[0]) == "admin"
+
+
+def test_a_declaration_is_no_dependency_that_requests_solve() -> None:
+    made, other = scopes.router("server", "things"), Depends(view)
+
+    @made.get("/things", dependencies=[scopes.needs("admin"), other])
+    async def things() -> None: ...
+
+    assert made.routes[0].dependencies == [other]  # type: ignore[attr-defined]
+    assert [each.call for each in made.routes[0].dependant.dependencies] == [view]  # type: ignore[attr-defined]
+    with pytest.raises(AssertionError):  # a route that would not look at it
+        APIRouter().get("/things", dependencies=[scopes.needs("admin")])(things)

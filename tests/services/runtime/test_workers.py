@@ -51,14 +51,21 @@ def test_what_failing_work_held_is_given_back_aside() -> None:
     assert threading.get_ident() not in freed
 
 
-def test_more_than_may_wait_is_refused() -> None:
-    async def ask() -> None:
-        workers, goes_on = Workers("test", 1, 0), threading.Event()
-        first = asyncio.create_task(workers.run(goes_on.wait))
-        await asyncio.sleep(0)
-        with pytest.raises(BusyError, match="test"):
-            await workers.run(bool)
-        goes_on.set()
-        assert await first
+def test_more_than_may_wait_is_refused_and_what_is_cancelled_waits_no_longer() -> None:
+    let, pool = threading.Event(), Workers("tests", 1, 1)
 
-    asyncio.run(ask())
+    async def run() -> None:
+        first = asyncio.create_task(pool.run(let.wait))
+        second = asyncio.create_task(pool.run(let.wait))
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError, match="1 requests wait for tests"):
+            await pool.run(let.wait)
+        second.cancel()
+        await asyncio.wait([second])
+        third = asyncio.create_task(pool.run(let.wait))
+        await asyncio.sleep(0)
+        let.set()
+        assert await first
+        assert await third
+
+    asyncio.run(run())
