@@ -24,8 +24,8 @@ from services.runtime import workers
 
 LAG_LIMIT: Final = 100_000
 CALL_EVENTS: Final = 250
-_YIELD_EVERY: Final = 50  # events written anew between which others get their turn
 """Events a script call takes: keeps the server's longest pause under a few ms."""
+_YIELD_EVERY: Final = 50  # events written anew between which others get their turn
 GROUP_EVENTS: Final = 2_000
 GROUP_BYTES: Final = 8_000_000
 """What one group commit takes at most; a single request may be larger."""
