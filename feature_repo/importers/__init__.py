@@ -182,7 +182,7 @@ def _take(
     lost = pd.DataFrame(
         [(row, *refused) for row, refused in chunk.refused],
         columns=["source_row", "reason", "column", "detail"],
-    )
+    ).assign(field=None)
     made_of_lines: Iterable[Made] = ()
     if not chunk.lines.empty:
         cleaned = clean(chunk.lines, now_ms=now_ms())
@@ -199,20 +199,19 @@ def _take(
         if number % _STEP_EVENTS == 0:
             progress(rows_before + done, source.total, "rows to events")
     more = pd.DataFrame(refused, columns=["source_row", "reason", "detail"])
-    lost = _joined(lost, more)
+    lost = _joined(lost, more.assign(field=more["reason"].map(FIELD_OF)))
     lost["source_row"] = lost["source_row"].astype("int64")
     lost["kind"] = [("set_aside" if r in SET_ASIDE else "rejected") for r in lost["reason"]]
-    lost["column"] = [
-        _column(reason, source) if pd.isna(column) else column
-        for reason, column in zip(lost["reason"], lost["column"], strict=True)
-    ]
+    columns = lost["field"].map(lambda field: _column(field, source), na_action="ignore")
+    lost["column"] = lost["column"].where(lost["column"].notna(), columns)
     rejects.add(lost.sort_values("source_row"), chunk.raw)
     return Counter(lost["reason"].tolist())
 
 
-def _column(reason: str, source: Source) -> str | None:
-    field = FIELD_OF.get(reason)
-    return None if field is None else source.columns.get(field, field)
+def _column(field: str, source: Source) -> str:
+    if field == "user_id" and field not in source.columns:
+        field = "anonymous_id" if "anonymous_id" in source.columns else field
+    return source.columns.get(field, field)
 
 
 def _joined(lost: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:

@@ -89,6 +89,8 @@ def _cells(column: pa.Array, name: str) -> list[_Cell]:
     """Return text, None or a refusal for every value of a column."""
     column = _bare(column)
     of = column.type
+    if kind.is_boolean(of):
+        return [None if value is None else str(value) for value in column.to_pylist()]
     if kind.is_floating(of):
         return [_float(value, of.bit_width) for value in _float_texts(column)]
     if kind.is_timestamp(of) and of.tz is not None:

@@ -23,6 +23,9 @@ GROUP_MARK: Final = "\x1f"
 USER_MARK: Final = "\x1e"
 """Stands for the user's pseudonym in an id that is made here."""
 
+MARK_LENGTH: Final = 16
+"""Characters of the pseudonym that takes the mark's place."""
+
 MAX_ID: Final = 128
 """Characters that the event schema lets an id have."""
 
@@ -33,8 +36,7 @@ Made = tuple[dict[str, Any], list[int]]
 def assemble(lines: pd.DataFrame, source: str) -> Iterator[Made]:
     """Yield events by time, then id; lines with the same ``event_id`` make one event.
 
-    An event of more than 200 lines is split: the first part keeps the id, the others get
-    ``-2``, ``-3`` … and all keep the order id.
+    An event of more than 200 lines is split (see `_parts`).
 
     Parameters
     ----------
@@ -49,7 +51,7 @@ def assemble(lines: pd.DataFrame, source: str) -> Iterator[Made]:
     ordered = lines.assign(time_ms=first_ms).sort_values(
         ["time_ms", "event_id", "source_row"], kind="stable"
     )
-    if "currency" in ordered and ordered["currency"].nunique() > 1:
+    if "currency" in ordered and ordered["currency"].nunique(dropna=False) > 1:
         stated = ordered.get("item_currency", ordered["currency"])
         ordered = ordered.assign(item_currency=stated.fillna(ordered["currency"]))
     ids = ordered["event_id"].to_numpy()
@@ -62,43 +64,78 @@ def assemble(lines: pd.DataFrame, source: str) -> Iterator[Made]:
         head["id"] = head.pop("event_id").split(GROUP_MARK)[0]
         head["time"] = int(head.pop("time_ms"))
         head["source"] = source
-        for part, at in enumerate(range(start, end, MAX_ITEMS)):
-            stop = min(at + MAX_ITEMS, end)
-            event = head if part == 0 else {**head, "id": _part_id(head["id"], part + 1)}
-            event["items"] = [item for item in items[at:stop] if item is not None]
-            for item in event["items"]:
-                if item.get("currency") == event.get("currency"):
-                    item.pop("currency", None)
-            _add_value(event, split=end - start > MAX_ITEMS)
-            yield event, rows[at:stop]
+        own = [item for item in items[start:end] if item is not None]
+        for item in own:
+            if item.get("currency") == head.get("currency"):
+                item.pop("currency", None)
+        if end - start <= MAX_ITEMS:
+            head["items"] = own
+            if head["type"] in ORDER_TYPES and "value" not in head:
+                _state_value(head, _amount(own))
+            yield head, rows[start:end]
+        else:
+            yield from _parts(head, items[start:end], rows[start:end])
 
 
-def bounded(made: str) -> str:
+def _parts(
+    head: dict[str, Any], items: list[dict[str, Any] | None], rows: list[int]
+) -> Iterator[Made]:
+    """Yield an event of too many lines as several, with one order id.
+
+    The first keeps the id, the others get ``-2``, ``-3`` … behind it, so that they sort after it.
+    Their values add up to that of the whole: a stated one is the first's, less what the lines of
+    the others come to.
+    """
+    starts = range(0, len(items), MAX_ITEMS)
+    lines = [[item for item in items[at : at + MAX_ITEMS] if item is not None] for at in starts]
+    amounts = [_amount(part) if head["type"] in ORDER_TYPES else None for part in lines]
+    stated = head.pop("value", None)
+    if stated is not None:
+        for part in range(len(amounts) - 1, 0, -1):
+            amounts[part] = min(amounts[part] or 0.0, stated)
+            stated = round(stated - (amounts[part] or 0.0), 6)
+        amounts[0] = stated
+    base = _base_id(head["id"], len(lines))
+    for part, at in enumerate(starts):
+        event = {**head, "id": base if part == 0 else f"{base}-{part + 1}", "items": lines[part]}
+        _state_value(event, amounts[part])
+        yield event, rows[at : at + MAX_ITEMS]
+
+
+def bounded(made: str, room: int = MAX_ID) -> str:
     """Return an id that is made here; the end of one that is too long becomes a hash of it."""
-    if len(made) <= MAX_ID:
+    if len(made) <= room:
         return made
-    return f"{made[: MAX_ID - 33]}-{hashlib.sha256(made.encode()).hexdigest()[:32]}"
+    return f"{made[: room - 33]}-{hashlib.sha256(made.encode()).hexdigest()[:32]}"
 
 
-def _part_id(whole: str, number: int) -> str:
-    made = f"{whole}-{number}"
-    # One with the mark is bounded when that is replaced; a stated one too long is refused whole.
-    return made if USER_MARK in whole or len(whole) > MAX_ID else bounded(made)
+def _base_id(whole: str, parts: int) -> str:
+    """Return the id of the first part: one that the numbers of the others fit behind."""
+    if USER_MARK not in whole and len(whole) > MAX_ID:
+        return whole  # a stated id that is too long is refused
+    mark = f"-{USER_MARK}" if USER_MARK in whole else ""
+    grows = len(mark) and MARK_LENGTH - 1
+    room = MAX_ID - len(f"-{parts}") - grows
+    return whole if len(whole) <= room else bounded(whole, room - len(mark)) + mark
 
 
-def _add_value(event: dict[str, Any], *, split: bool) -> None:
-    if event["type"] not in ORDER_TYPES or ("value" in event and not split):
-        return
-    if any("currency" in item for item in event["items"]):
-        event.pop("value", None)  # no sum of two currencies: each line is converted by itself
-    elif all("price" in item for item in event["items"]):
-        amount = sum(
+def _state_value(event: dict[str, Any], value: float | None) -> None:
+    if value is not None:
+        event["value"] = value
+
+
+def _amount(items: list[dict[str, Any]]) -> float | None:
+    """Return what lines come to; None where some have no price or another currency."""
+    # No sum of two currencies: each line is converted by itself.
+    if any("currency" in item or "price" not in item for item in items):
+        return None
+    return round(
+        sum(
             line_amount(item.get("quantity", 1.0), item["price"], item.get("discount"))
-            for item in event["items"]
-        )
-        event["value"] = round(amount, 3)
-    else:
-        event.pop("value", None)
+            for item in items
+        ),
+        3,
+    )
 
 
 def _item_dicts(lines: pd.DataFrame) -> list[dict[str, Any] | None]:

@@ -6,7 +6,7 @@ Not here: times (`times`), which column means what (`mapping`).
 
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -23,21 +23,15 @@ _GROUPS: Final = {" ": "[ \u00a0\u202f]", "'": "['\u2019]"}
 _Made = TypeVar("_Made")
 
 
-def texts(cells: Texts, null_words: Collection[str] = ()) -> list[str | None]:
-    """Return text without spaces around it; None where it is empty or a word for nothing.
+def texts(cells: Texts) -> list[str | None]:
+    """Return text without white space around it; None where it is empty.
 
     Examples
     --------
-    >>> texts([" 007", "", None, "NULL"], ["NULL"])
-    ['007', None, None, None]
+    >>> texts([" 007", "", None, "a\u00a0"])
+    ['007', None, None, 'a']
     """
-    nothing = frozenset(null_words)
-
-    def read(cell: str) -> str | None:
-        text = cell.strip(" \t\r\n")
-        return None if text in nothing else text or None
-
-    return _each(cells, read)
+    return _each(cells, lambda cell: cell.strip() or None)
 
 
 def numbers(
@@ -110,10 +104,6 @@ def flags(cells: Texts) -> "np.ndarray[Any, Any]":
 
 def _each(cells: Texts, read: Callable[[str], _Made]) -> list[_Made | None]:
     """Return what is read from each cell; equal ones are read once."""
-    known: dict[str | None, _Made | None] = {None: None}
-    made = list[_Made | None]()
-    for cell in cells:
-        if cell is not None and cell not in known:
-            known[cell] = read(cell)
-        made.append(known[cell])
-    return made
+    known: dict[str | None, _Made | None]
+    known = {cell: None if cell is None else read(cell) for cell in set(cells)}
+    return [known[cell] for cell in cells]

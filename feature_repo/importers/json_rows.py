@@ -85,11 +85,7 @@ def _inside(body: dict[str, Any], name: str) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    if value is None or value is _ABSENT:
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+    return None if value is None or value is _ABSENT else str(value)
 
 
 def float_text(text: str, exact: int = _EXACT) -> str:

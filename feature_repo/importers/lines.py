@@ -8,7 +8,7 @@ pass every check and rejects with the first reason that applies. Not here: readi
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -55,7 +55,8 @@ class Cleaned:
     lines
         Rows that passed every check, unchanged and in order.
     rejects
-        Columns ``source_row``, ``reason``, ``column`` (at fault), a row per line that did not pass.
+        Columns ``source_row``, ``reason``, ``column`` (of the file, where the source says so) and
+        ``field`` at fault, a row per line that did not pass.
     """
 
     lines: pd.DataFrame
@@ -95,9 +96,9 @@ FIELD_OF: Final = {
     "missing_user": "user_id", "nobody": "user_id", "unreadable_time": "time",
     "impossible_time": "time", "unknown_type": "type", "missing_item": "item_id",
     "missing_order": "order_id", "quantity_not_positive": "quantity", "negative_price": "price",
-    "non_merchandise": "is_merchandise", "other_type": "type",
+    "negative_value": "value", "non_merchandise": "is_merchandise", "other_type": "type",
 }  # fmt: skip
-"""The field at fault, by reason."""
+"""The field at fault, by reason; `clean` says which of two it is."""
 
 
 def repeated(frame: pd.DataFrame) -> "pd.Series[bool]":
@@ -199,5 +200,14 @@ def clean(frame: pd.DataFrame, *, now_ms: int) -> Cleaned:
     bad = reason != ""
     rejects = pd.DataFrame({"source_row": frame.loc[bad, "source_row"], "reason": reason[bad]})
     rejects["column"] = frame.loc[bad, AT_FAULT] if AT_FAULT in frame else None
+    rejects["field"] = _fields(frame.loc[bad], rejects["reason"])
     kept = frame.loc[~bad].drop(columns=[MARK, AT_FAULT], errors="ignore")
     return Cleaned(schema(now_ms).validate(kept), rejects.reset_index(drop=True))
+
+
+def _fields(frame: pd.DataFrame, reasons: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return the field at fault of each line that does not pass."""
+    fields = reasons.map(FIELD_OF).astype(object)
+    other_person = (reasons == "nobody") & ~_nobody(frame, "user_id")
+    other_amount = (reasons == "negative_price") & _above(frame, "price", 0)
+    return fields.mask(other_person, "anonymous_id").mask(other_amount, "discount")

@@ -35,7 +35,7 @@ from feature_repo.events.schema import (
     problems,
     to_record,
 )
-from feature_repo.importers.assemble import USER_MARK, Made, bounded
+from feature_repo.importers.assemble import MARK_LENGTH, USER_MARK, Made, bounded
 from feature_repo.importers.lines import EARLIEST_MS
 
 PART_EVENTS: Final = 20_000
@@ -197,7 +197,7 @@ class Publisher:
                 self.tenant.anonymous(str(anonymous)) if user is None
                 else self.tenant.entity(str(user))
             )  # fmt: skip
-            mark = entity[6:22]
+            mark = entity[6 : 6 + MARK_LENGTH]
             body = {**body, **{k: bounded(body[k].replace(USER_MARK, mark)) for k in named}}
         items = body.get("items")
         for item in items if isinstance(items, list) else ():

@@ -120,7 +120,7 @@ def _table(
         for at, reason, detail in unfit(cells):
             refused.setdefault(places[at], Refused(reason, name, detail))
     raw = pd.DataFrame(
-        {name: texts(cells, mapping.null_words) for name, cells in columns.items()},
+        {name: texts(cells) for name, cells in columns.items()},
         index=pd.Index(places, dtype="int64"), dtype=object,
     )  # fmt: skip
     return raw.drop(index=[row for row in places if row in refused]), refused
@@ -143,20 +143,24 @@ def to_lines(raw: pd.DataFrame, mapping: Mapping) -> pd.DataFrame:
     Parameters
     ----------
     raw
-        Text of the rows that can be read, None where there is nothing; the index is the source
-        row.
+        Text of the rows that can be read, words for nothing as they stand, None where a cell is
+        empty; the index is the source row.
     mapping
         What the columns mean.
     """
     lines = pd.DataFrame({"source_row": np.asarray(raw.index, dtype=np.int64)})
-    cells = {f: raw[c].tolist() for f, c in mapping.columns.named().items()}
+    told: dict[str, Texts] = {f: raw[c].tolist() for f, c in mapping.columns.named().items()}
+    nothing = frozenset(mapping.null_words)
+    cells: dict[str, Texts] = {
+        f: [None if text in nothing else text for text in column] for f, column in told.items()
+    }
     verdict = _Verdict(len(raw), mapping)
     for field in (f for f in _IDS if f in cells):
         cells[field], lost = ids(cells[field], mapping.float_ids)
         verdict.mark(lost, "float_id", field)
     lines["time_ms"] = times_ms(cells["time"], mapping.time_unit, mapping.time_zone)
     for field in (f for f in _TEXTS if f in cells):
-        lines[field] = pd.Series(cells[field], dtype=object)
+        lines[field] = np.array(cells[field], dtype=object)
     if "currency" in cells:
         lines["currency"] = lines["currency"].map(lambda c: c if c is None else c.upper())
     for field in (f for f in _NUMBERS if f in cells):
@@ -169,7 +173,9 @@ def to_lines(raw: pd.DataFrame, mapping: Mapping) -> pd.DataFrame:
         verdict.mark(~flags(cells["is_merchandise"]), "non_merchandise", "is_merchandise")
     _set_types(lines, cells.get("type"), mapping, verdict)
     _set_orders(lines, mapping)
-    _set_ids(lines, cells.get("id"), mapping)
+    _set_ids(lines, cells.get("id"), told, mapping)
+    if "value" in lines:  # programs write what they give back with either sign
+        lines["value"] = lines["value"].mask(lines["type"] == "refund", lines["value"].abs())
     lines[MARK], lines[AT_FAULT] = verdict.reasons, verdict.columns
     return lines
 
@@ -213,15 +219,13 @@ def _set_orders(lines: pd.DataFrame, mapping: Mapping) -> None:
         lines["order_id"] = made.where(lines["type"].isin(ORDER_TYPES)).astype(object)
 
 
-def _set_ids(lines: pd.DataFrame, stated: Texts | None, mapping: Mapping) -> None:
+def _set_ids(
+    lines: pd.DataFrame, stated: Texts | None, told: dict[str, Texts], mapping: Mapping
+) -> None:
     """Give every line its event's id; `USER_MARK` in it becomes the pseudonym when published."""
     prefix = f"{mapping.source}-"
-    told = [c for c in lines.columns if c not in {"source_row", "time_ms", *_USERS}]
-    hashed = lines
-    if mapping.orders == "user_time":  # the same ids as under the mark's earlier name
-        plain = lines["order_id"].map(lambda o: f"{o[:-1]}{{user}}", na_action="ignore")
-        hashed = lines.assign(order_id=plain)
-    own = hashed_ids(prefix, hashed, told)
+    columns = [c for c in lines.columns if c not in {"source_row", "time_ms", *_USERS}]
+    own = hashed_ids(prefix, _as_hashed(lines[["time_ms", *columns]], told, mapping), columns)
     if mapping.columns.order_id is not None:
         ordered = lines["type"].isin(ORDER_TYPES) & lines["order_id"].notna()
         order = lines["type"].astype(str) + "-" + lines["order_id"].astype(str)
@@ -233,6 +237,22 @@ def _set_ids(lines: pd.DataFrame, stated: Texts | None, mapping: Mapping) -> Non
         lines[STATED] = theirs.notna()
         own = theirs.where(theirs.notna(), own)
     lines["event_id"] = own.astype(object)
+
+
+def _as_hashed(lines: pd.DataFrame, told: dict[str, Texts], mapping: Mapping) -> pd.DataFrame:
+    """Return lines as ids have always been made of them, so that none changes.
+
+    A word for nothing counts as it stands, and the mark in an order's id by its earlier name.
+    """
+    changed = dict[str, Any]()
+    for field in (f for f in _TEXTS if f in told and f in lines):
+        text: pd.Series[Any] = pd.Series(np.array(told[field], dtype=object))
+        if (lines[field].isna() & text.notna()).any():
+            changed[field] = lines[field].where(lines[field].notna(), text)
+    if mapping.orders == "user_time":
+        order_ids = lines["order_id"]
+        changed["order_id"] = order_ids.map(lambda o: f"{o[:-1]}{{user}}", na_action="ignore")
+    return lines.assign(**changed)
 
 
 def _users(lines: pd.DataFrame) -> "pd.Series[Any]":

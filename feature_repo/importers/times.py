@@ -50,10 +50,11 @@ def times_ms(values: Sequence[str | None], unit: str, zone: str) -> "pd.Series[A
     3    <NA>
     dtype: Int64
     """
-    made = np.zeros(len(values), dtype=np.int64)
-    known = np.zeros(len(values), dtype=bool)
+    distinct = list(dict.fromkeys(values))
+    made = np.zeros(len(distinct), dtype=np.int64)
+    known = np.zeros(len(distinct), dtype=bool)
     places, local = list[int](), list[datetime]()
-    for at, text in enumerate(values):
+    for at, text in enumerate(distinct):
         found = None if text is None else _read(text, unit)
         if isinstance(found, datetime):
             places.append(at)
@@ -62,7 +63,9 @@ def times_ms(values: Sequence[str | None], unit: str, zone: str) -> "pd.Series[A
             made[at], known[at] = found, True
     if places:
         made[places], known[places] = _in_zone(local, zone), True
-    return pd.Series(pd.arrays.IntegerArray(made, ~known))
+    at_of = {text: at for at, text in enumerate(distinct)}
+    codes = np.array([at_of[text] for text in values], dtype=np.int64)
+    return pd.Series(pd.arrays.IntegerArray(made[codes], ~known[codes]))
 
 
 def _read(text: str, unit: str) -> int | datetime | None:
@@ -95,9 +98,12 @@ def _from_number(text: str, unit: str) -> int | None:
 
 
 def _moment(text: str) -> datetime | None:
-    plain = _OFFSET.sub(r"\1", _UTC.sub("Z", text))
+    try:  # most are ISO as they stand
+        return datetime.fromisoformat(text)
+    except ValueError:
+        pass
     try:
-        return datetime.fromisoformat(plain)
+        return datetime.fromisoformat(_OFFSET.sub(r"\1", _UTC.sub("Z", text)))
     except ValueError:
         return None
 
