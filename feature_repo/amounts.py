@@ -2,7 +2,8 @@
 
 A line is worth quantity · price − discount, never less than nothing; an order its ``value`` where
 one is given, else the sum of its lines. Amounts are ≥ 0; a negative ``value`` of an older record
-counts as 0. Not here: what is done with them (`orders`, `snapshots`, `audiences.tables`).
+counts as 0 in an order, and without its sign in a refund. Not here: what is done with them
+(`orders`, `snapshots`, `audiences.tables`).
 """
 
 from typing import Final
@@ -25,7 +26,8 @@ def line_amount(quantity: float, price: float | None, discount: float | None) ->
 def amount(event: EventRecord) -> int:
     """Return the money an order or refund moves, thousandths, ≥ 0."""
     if event.value is not None:
-        return max(0, pack_money(event.value))
+        money = pack_money(event.value)
+        return abs(money) if event.type == "refund" else max(0, money)
     total = 0.0
     for item in event.items:
         total += line_amount(item.quantity, item.price, item.discount)

@@ -230,7 +230,7 @@ class Orders(Days):
     lines
         Order lines of all orders.
     last_id
-        No longer used; kept so that older rows are read.
+        Of older rows, whose `recent` is empty: the last order (`compact.pack_id`).
     first_at, last_at
         Epoch seconds of the first and the last order.
     spend

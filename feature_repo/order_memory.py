@@ -3,7 +3,8 @@
 An order id that comes again within `MEMORY_DAYS` and the user's last `MEMORY_EVENTS` purchase
 events is the same order: its amounts take the place of those told before; where it states none,
 what was told stays. One exception: an order of which an event held as many lines as an event can,
-`MAX_ITEMS`, is taken to be split over several events, and they add up. Belongs here: the bytes of
+`MAX_ITEMS`, is taken to be split over several events, and that one, what was told before it and
+what comes after it add up. Belongs here: the bytes of
 that memory, and the same rule in SQL. Not here: what orders do to a profile (`orders`).
 """
 
@@ -90,7 +91,7 @@ SELECT * EXCLUDE (nth, chain, is_whole),
         END::BIGINT AS before_lines,
     NOT is_new AND is_whole AS takes_place
 FROM (
-    SELECT *, coalesce(max({told.format("num_lines")}) {before}, 0) < {MAX_ITEMS} AS is_whole
+    SELECT *, max(num_lines) OVER ({chain} ROWS UNBOUNDED PRECEDING) < {MAX_ITEMS} AS is_whole
     FROM (
         SELECT *, sum(is_new::INTEGER) OVER ({same}) AS chain
         FROM (

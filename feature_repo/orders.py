@@ -18,7 +18,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from feature_repo.amounts import amount, is_stated
-from feature_repo.compact import DAY_S, MICRO, add_money, pack_money
+from feature_repo.compact import DAY_S, MICRO, add_money, pack_id, pack_money
 from feature_repo.events.schema import MAX_ITEMS, EventRecord, ItemRecord
 from feature_repo.id_ring import add, stored
 from feature_repo.interest import LONG_HALF_LIFE_S
@@ -39,7 +39,7 @@ _MAX_GAP: Final = 2**32 - 1
 def purchase(orders: Orders, event: EventRecord, at: int) -> bool:
     """Apply a purchase at ``at`` (epoch seconds); return whether it begins a new order."""
     order_id, day = event.order_id or event.id, at // DAY_S
-    told = recall(orders.recent, order_id, day)
+    told = _recall(orders, event, day)
     is_new = told is None
     late = max(0, orders.last_at - at)
     elapsed = max(0, at - orders.last_at) if orders.count else 0
@@ -51,7 +51,7 @@ def purchase(orders: Orders, event: EventRecord, at: int) -> bool:
         orders.count += 1
     orders.last_at = max(orders.last_at, at)
     lines, money, told_lines, told_money = len(event.items), amount(event), 0, 0
-    is_whole = told is None or told[0] < MAX_ITEMS
+    is_whole = lines < MAX_ITEMS and (told is None or told[0] < MAX_ITEMS)
     if told is not None and is_whole:
         told_lines, told_money = told
         if not is_stated(event):
@@ -64,6 +64,18 @@ def purchase(orders: Orders, event: EventRecord, at: int) -> bool:
     _add_prices(orders, priced, elapsed, late)
     add(orders.history, [stored(item.item_id) for item in event.items], MAX_HISTORY)
     return is_new
+
+
+def _recall(orders: Orders, event: EventRecord, day: int) -> tuple[int, int] | None:
+    """Return lines and money that the event's order was last told with; None: it is new.
+
+    A row from before `order_memory` knows the id of its last order alone: that one, told again,
+    changes nothing.
+    """
+    order_id = event.order_id or event.id
+    if not orders.recent and orders.count and orders.last_id == pack_id(order_id):
+        return len(event.items), amount(event)
+    return recall(orders.recent, order_id, day)
 
 
 def refund(orders: Orders, event: EventRecord, at: int) -> None:

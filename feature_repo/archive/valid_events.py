@@ -71,7 +71,8 @@ def sound(source: str) -> str:
     return f"""
 SELECT * REPLACE (
     CASE WHEN tz IN (SELECT name FROM known_zones) THEN tz END AS tz,
-    CASE WHEN NOT {_ODD["value"]} THEN value WHEN value < 0 THEN 0 END AS value,
+    CASE WHEN NOT {_ODD["value"]} THEN value WHEN value < 0 AND type <> 'refund' THEN 0
+        WHEN value < 0 THEN -greatest(value, -{_MAX_VALUE!r}) END AS value,
     CASE WHEN {_ODD["items"]} THEN list_transform(
         list_filter(items, lambda i: i IS NOT NULL AND i.item_id IS NOT NULL),
         lambda i: {_SOUND_LINE}) ELSE items END AS items,

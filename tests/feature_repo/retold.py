@@ -26,7 +26,7 @@ def told(history: Sequence[EventRecord]) -> list[Told]:
         same = [m for m in range(n) if purchases[m].order_id == e.order_id]
         again = bool(same) and n - same[-1] <= 32 and abs(day(e) - day(purchases[same[-1]])) <= 91
         orders.append(orders[same[-1]] if again else [])
-        split = any(len(part.items) == 200 for part in orders[n])
+        split = any(len(part.items) == 200 for part in [*orders[n], e])
         is_silent = e.value is None and all(item.price is None for item in e.items)
         instead_of = orders[n][-1] if again and not split else None
         if instead_of and is_silent:

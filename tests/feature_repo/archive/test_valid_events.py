@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo import rhythm
+from feature_repo import explicit, rhythm
 from feature_repo.analytics import affinities, drift, funnel, habits, retention, rfm, trends
 from feature_repo.analytics.clusters import describe
 from feature_repo.analytics.cube import Cube
@@ -115,6 +115,16 @@ def test_what_is_odd_in_an_event_counts_for_nothing_and_stops_no_answer(
     mended = [plain(n, n % 3, **fields) for n, (_, fields) in numbered if fields is not None]
     wanted, none = answers([*sound, *mended])
     assert none == {}
+    assert rounded(found) == rounded(wanted)
+
+
+def test_a_refund_of_an_older_archive_counts_without_its_sign() -> None:
+    log = [plain(0, value=50.0), plain(1, type="refund", value=-20.0, items=[])]
+    assert explicit.fold(log).orders.spend == 30_000
+    found, odd = answers(log)
+    assert odd == {"value": 1}
+    assert found["spent"] == [(0, 30_000)]
+    wanted, _ = answers([log[0], msgspec.structs.replace(log[1], value=20.0)])
     assert rounded(found) == rounded(wanted)
 
 

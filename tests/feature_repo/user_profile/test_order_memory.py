@@ -1,9 +1,12 @@
 """An order that is told again: at any distance, in any parts, live and in the tables alike."""
 
 import tempfile
+from datetime import UTC, datetime
+from itertools import permutations
 from pathlib import Path
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 from explicit_histories import DAY_S, START_S, event
 from hypothesis import HealthCheck, Phase, given, settings
@@ -13,8 +16,10 @@ from retold import told
 from feature_repo.amounts import amount
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.audiences.index import Index
+from feature_repo.compact import pack_id
 from feature_repo.events.schema import EventRecord, ItemRecord
-from feature_repo.explicit import decode, encode, fold
+from feature_repo.explicit import ExplicitProfile, decode, encode, fold
+from feature_repo.features import snapshots
 from feature_repo.order_days import window
 from feature_repo.order_memory import MEMORY_EVENTS, recall, remember
 
@@ -72,22 +77,66 @@ def test_an_order_told_again_without_an_amount_keeps_the_one_it_had() -> None:
         assert (state.count, state.spend, state.lines) == (1, value * 1000, 2)
 
 
-def test_an_order_split_over_events_adds_up() -> None:
-    full = [ItemRecord(f"i{n}", price=1.0) for n in range(200)]
-    parts = [event("purchase", items=full, order_id="o"), event("purchase", "A", order_id="x"),
-             event("purchase", items=full[:5], order_id="o")]  # fmt: skip
-    state = fold(parts).orders
-    assert (state.count, state.spend, state.lines) == (2, 205_000, 206)
+@pytest.mark.parametrize("sizes", [(200, 50), (200, 200, 1), (200, 200, 200, 30)])
+def test_a_split_order_adds_up_in_whichever_order_its_parts_come(
+    sizes: tuple[int, ...], tmp_path: Path
+) -> None:
+    arrivals = sorted(set(permutations(sizes)))
+    histories = [
+        [_part(n, size, at=START_S + n * 60) for n, size in enumerate(arrival)]
+        for arrival in arrivals
+    ]
+    whole = sum(sizes)
+    for history in histories:
+        state = fold([history[0], event("purchase", "A", order_id="x"), *history[1:]]).orders
+        assert (state.count, state.spend, state.lines) == (2, whole * 1000, whole + 1)
+    log = [
+        msgspec.structs.replace(e, user=f"{{p000}}{n}")
+        for n, history in enumerate(histories) for e in history
+    ]  # fmt: skip
+    _archive(tmp_path, log)
+    with Index(tmp_path) as index:
+        rows = index.rows("SELECT num_orders, spend_m FROM facts", {})
+    assert rows == [(1, whole * 1000)] * len(arrivals)
+    snapshots.build(tmp_path, until=datetime.fromtimestamp(START_S + 9 * DAY_S, UTC))
+    found = pq.read_table(tmp_path / "features" / "profile").to_pylist()
+    assert {(row["num_orders_total"], row["spend_total"], row["mean_basket_lines"])
+            for row in found} == {(1, whole, whole)}  # fmt: skip
 
 
-def test_a_row_without_a_memory_is_read() -> None:
-    profile = fold([event("purchase", "A", order_id="o1", value=5.0)])
+def _part(number: int, size: int, at: int) -> EventRecord:
+    lines = [ItemRecord(f"i{number}-{k}", price=1.0) for k in range(size)]
+    made = event("purchase", at=at, items=lines, order_id="o")
+    return msgspec.structs.replace(made, id=f"e{number}")
+
+
+def _archive(home: Path, log: list[EventRecord]) -> None:
+    entries = [(LogPosition(1 + n, 0), e) for n, e in enumerate(log)]
+    Archive(home / "archive" / "events").append("part", entries)
+
+
+def _older_row(*events: EventRecord) -> ExplicitProfile:
+    """A row as it was before orders were remembered: only the id of the last one is known."""
+    profile = fold(events)
+    profile.orders.recent = b""
+    profile.orders.last_id = pack_id(events[-1].order_id or events[-1].id)
     raw = msgspec.msgpack.decode(encode(profile))
     place = raw.index(msgspec.msgpack.decode(profile.packed_orders))
-    del raw[place][-1]  # as rows were before
-    older = decode(msgspec.msgpack.encode(raw))
-    assert (older.orders.spend, older.orders.recent) == (5000, b"")
-    assert fold([event("purchase", "A", order_id="o2", value=2.0)], older).orders.spend == 7000
+    del raw[place][-1]
+    return decode(msgspec.msgpack.encode(raw))
+
+
+@pytest.mark.parametrize("order_id", ["o1", "12", None])
+def test_the_last_order_of_a_row_without_a_memory_is_known(order_id: str | None) -> None:
+    last = event("purchase", "A", order_id=order_id, value=5.0)
+    older = _older_row(event("purchase", "B", order_id="0", value=1.0), last)
+    assert (older.orders.spend, older.orders.recent) == (6000, b"")
+    state = fold([last], older).orders
+    assert (state.count, state.spend, state.lines) == (2, 6000, 2)
+    again = msgspec.structs.replace(last, value=4.0)
+    other = event("purchase", "A", order_id="0", value=2.0)
+    state = fold([again, other], older).orders
+    assert (state.count, state.spend, state.lines) == (3, 7000, 3)
 
 
 @pytest.mark.parametrize("day", [0, 1, 20_000, 65_535])
@@ -112,9 +161,7 @@ def test_tables_tell_the_same(histories: list[list[EventRecord]]) -> None:
         for n, history in enumerate(histories) for e in history
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        Archive(Path(folder) / "archive" / "events").append(
-            "part", [(LogPosition(1 + n, 0), e) for n, e in enumerate(log)]
-        )
+        _archive(Path(folder), log)
         with Index(Path(folder)) as index:
             rows = index.rows("SELECT num_orders, spend_m FROM facts ORDER BY u", {})
             money = index.rows("SELECT sum(amount_m) FROM events GROUP BY u ORDER BY u", {})
