@@ -133,7 +133,9 @@ async def get_events(
     found = await read_all(context, entity, linked, before, type_, limit + 1)
     if not found and row is None:
         raise unknown_user()
-    return await workers.HISTORY.run(_page, found, limit)
+    page = await workers.HISTORY.run(_page, found, limit)
+    workers.HISTORY.free(found)
+    return page
 
 
 def _page(found: Sequence[tuple[Position, EventRecord]], limit: int) -> Response:
