@@ -125,6 +125,7 @@ def write_catalogue(path: Path, items: Sequence[Item]) -> None:
     rows = [
         {
             **item.model_dump(exclude={"properties"}),
+            **{name: None for name in _FLAGS if name not in item.model_fields_set},
             "properties": None
             if item.properties is None
             else orjson.dumps(item.properties).decode(),
@@ -151,7 +152,7 @@ def load_catalogue(home: Path) -> dict[str, Item]:
         for row in pq.read_table(part).to_pylist():
             properties = row.pop("properties")
             row["properties"] = None if properties is None else orjson.loads(properties)
-            item = Item.model_validate(row)
+            item = Item.model_validate({n: v for n, v in row.items() if v is not None})
             items[item.item_id] = completed(item, items.get(item.item_id))
     return items
 
@@ -170,6 +171,7 @@ def completed(item: Item, older: Item | None) -> Item:
     if older is None:
         return item
     lacking = [n for n in _OPTIONAL if getattr(item, n) is None and getattr(older, n) is not None]
+    lacking += [n for n in _FLAGS if n in older.model_fields_set - item.model_fields_set]
     told = {name: getattr(older, name) for name in lacking}
     if item.price is None and older.price is not None:
         told |= {"price": older.price, "currency": older.currency}
@@ -178,3 +180,5 @@ def completed(item: Item, older: Item | None) -> Item:
 
 _OPTIONAL: Final = ("title", "category", "brand", "available_from", "properties")
 """Fields, besides the price, of which an item may say nothing."""
+_FLAGS: Final = ("in_stock", "is_merchandise")
+"""Fields that hold even where nothing says so; a part has nulls for what its file does not say."""

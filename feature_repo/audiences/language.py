@@ -4,7 +4,6 @@ Belongs here: reading, bounds on the whole document, JSON pointers, the JSON Sch
 a rule may not rest on. The nodes themselves are `rules`'.
 """
 
-from datetime import date, datetime
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -151,7 +150,7 @@ def _rests_on_overdue(node: Any, *, negated: bool = False) -> bool:
 
 
 def _plain(document: Any) -> Any:
-    """Return a bounded copy in which YAML's dates are texts; an alias is copied out."""
+    """Return a bounded copy; an alias is copied out."""
     count = 0
 
     def copied(value: Any, place: tuple[int | str, ...]) -> Any:
@@ -166,8 +165,6 @@ def _plain(document: Any) -> Any:
             return {str(key): copied(each, (*place, str(key))) for key, each in value.items()}
         if isinstance(value, list):
             return [copied(each, (*place, index)) for index, each in enumerate(value)]
-        if isinstance(value, datetime | date):
-            return value.isoformat()
         return value
 
     return copied(document, ())

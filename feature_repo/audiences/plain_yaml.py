@@ -1,9 +1,11 @@
 """YAML without references: what is read is no larger than what was written.
 
-Anchors, aliases and merge keys let a few bytes stand for gigabytes; a definition needs none of
-them. Belongs here: reading with bounds. What the document means is `language`'s.
+Anchors, aliases and merge keys let a few bytes stand for gigabytes, and tags let text be read in
+ways of its own; a definition needs none of them. A date is text, and so is a number of too many
+digits. Belongs here: reading with bounds. What the document means is `language`'s.
 """
 
+import re
 from typing import Any, Final
 
 import yaml
@@ -28,7 +30,7 @@ def read(text: str | bytes, *, max_depth: int, max_values: int) -> Any:
     Raises
     ------
     InvalidRuleError
-        If it is no YAML, breaks a bound, or has anchors, aliases or merge keys.
+        If it is no YAML, breaks a bound, or has anchors, aliases, merge keys or tags.
 
     Examples
     --------
@@ -50,6 +52,10 @@ def read(text: str | bytes, *, max_depth: int, max_values: int) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
+    """Reads text, numbers, booleans and null: no dates, no base 60, no tags."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as in its base
+
     def __init__(self, text: str | bytes, max_depth: int, max_values: int) -> None:
         super().__init__(text)
         self._max_depth, self._max_values = max_depth, max_values
@@ -60,6 +66,8 @@ class _Loader(yaml.SafeLoader):
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _refused(f"line {line}: anchors and aliases are not read; write it out")
+        if event.tag is not None:
+            raise _refused(f"line {line}: tags (!, !!) are not read; leave them out")
         self._values += 1
         self._depth += 1
         if self._depth > self._max_depth + 1:
@@ -75,6 +83,19 @@ class _Loader(yaml.SafeLoader):
         if merged is not None:
             line = merged.start_mark.line + 1
             raise _refused(f"line {line}: merge keys (<<) are not read; write it out")
+
+
+for _tag, _first, _form in (
+    ("bool", "yYnNtTfFoO", r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE"
+     r"|on|On|ON|off|Off|OFF"),
+    ("null", ["~", "n", "N", ""], r"~|null|Null|NULL|"),
+    ("int", "-+0123456789", r"[-+]?(?:0b[01]{1,64}|0x[0-9a-fA-F]{1,16}|0[0-7]{0,21}"
+     r"|[1-9][0-9_]{0,30})"),
+    ("float", "-+0123456789.", r"[-+]?(?:[0-9][0-9_]{0,308})\.[0-9_]{0,400}(?:[eE][-+][0-9]{1,3})?"
+     r"|\.[0-9][0-9_]{0,400}(?:[eE][-+][0-9]{1,3})?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
+    ("merge", "<", "<<"),
+):  # fmt: skip
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), _first)
 
 
 def _refused(detail: str) -> InvalidRuleError:

@@ -132,6 +132,7 @@ def _import(
     rows_in = 0
     for chunk in source.chunks:
         progress(rows_in, source.total, "cleaning rows")
+        publisher.take_catalogue()
         counts.update(_take(chunk, source, publisher, rejects, rows_in, progress))
         rows_in += chunk.rows
     for made in source.extras:

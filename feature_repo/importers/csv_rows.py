@@ -5,13 +5,22 @@ Belongs here: quoting, line ends, the header. Not here: what the cells mean.
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from feature_repo.errors import InvalidSourceError
 from feature_repo.importers.files import open_text
 from feature_repo.importers.mapping import Mapping
 from feature_repo.importers.rows import Refused, Row
+
+_MAY_HAVE_LINES: Final = frozenset(
+    {"title", "category", "brand", "variant", "query", "url", "device", "channel", "coupon"}
+)
+"""Fields whose text may be of several lines; any other is an id, a word, a time or a number."""
+_BREAK: Final = re.compile(r"[\r\n]")
+_SWALLOWED: Final = "a quotation mark makes a cell of several lines"
 
 
 def read_csv(path: Path, mapping: Mapping, names: Sequence[str], *, raw: bool) -> Iterator[Row]:
@@ -28,9 +37,21 @@ def read_csv(path: Path, mapping: Mapping, names: Sequence[str], *, raw: bool) -
     raw
         Whether each row comes whole as well.
     """
+    header = mapping.header
+    one_line = {c for f, c in mapping.columns.named().items() if f not in _MAY_HAVE_LINES}
+
+    def swallows(record: list[str]) -> Refused | None:
+        if header is None:
+            return None
+        if len(record) != len(header):
+            return Refused("malformed_csv", None, _SWALLOWED)
+        for name, cell in zip(header, record, strict=True):
+            if name in one_line and _BREAK.search(cell.strip()):
+                return Refused("malformed_csv", name, _SWALLOWED)
+        return None
+
     with open_text(path, mapping.encoding) as text:
-        records = _records(text, mapping.delimiter)
-        header = mapping.header
+        records = _records(text, mapping.delimiter, swallows)
         if header is None:
             first = next(records, None)
             if first is None:
@@ -83,10 +104,13 @@ def _named(header: Sequence[str], record: Sequence[str]) -> Iterator[tuple[str, 
         yield "…", list(record[len(header) :])
 
 
-def _records(text: Iterable[str], delimiter: str) -> Iterator[list[str] | Row]:
+def _records(
+    text: Iterable[str], delimiter: str, swallows: Callable[[list[str]], Refused | None]
+) -> Iterator[list[str] | Row]:
     """Yield records; one that is no CSV is refused with its first line, the others are read anew.
 
-    So a quotation mark that is never closed costs one line, not the rest of the file.
+    So a quotation mark too many costs one line, not the lines up to the next one or to the end.
+    ``swallows`` says of a record of several lines why it cannot be one.
     """
     lines = _Lines(text)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -94,11 +118,13 @@ def _records(text: Iterable[str], delimiter: str) -> Iterator[list[str] | Row]:
         lines.taken.clear()
         try:
             record = next(reader, None)
+            refused = swallows(record) if record and len(lines.taken) > 1 else None
         except csv.Error as error:
             if not lines.taken:
                 return
-            lines.give_back()
             refused = Refused("malformed_csv", None, str(error).split(" - ")[0])
+        if refused is not None:
+            lines.give_back()
             yield Row((), refused, json.dumps(lines.taken[0]))
             continue
         if record is None:

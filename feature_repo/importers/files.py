@@ -22,6 +22,8 @@ _FORMATS: Final = {
     ".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson", ".jsonl": "ndjson",
 }  # fmt: skip
 _PACKED: Final = (".gz", ".zst")
+_ENDINGS: Final = (*_FORMATS, *_PACKED, ".txt", ".tsv", ".dat", ".json")
+"""What is no part of a table's name."""
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _HEAD_BYTES: Final = 1 << 16
@@ -33,10 +35,12 @@ _WHOLE_UNITS: Final = ("utf-16", "utf-32")
 def parts_of(path: Path) -> list[Path]:
     """Return the file, or the files of a folder by name; ``_…`` and ``.…`` are no parts.
 
+    Links to files are followed, links to folders are not: they may lead round in a circle.
+
     Raises
     ------
     InvalidSourceError
-        If there is no such file, or the folder has none, or one in it that cannot be read.
+        If there is no such file, or the folder has none, or something that cannot be read.
     """
     if path.is_file():
         return [path]
@@ -45,11 +49,37 @@ def parts_of(path: Path) -> list[Path]:
     found = list[Path]()
     for folder, below, names in os.walk(path, onerror=_no_folder):
         below[:] = [name for name in below if not name.startswith(("_", "."))]
-        parts = (Path(folder, name) for name in names if not name.startswith(("_", ".")))
-        found += [part for part in parts if part.is_file()]
+        parts = [Path(folder, name) for name in names if not name.startswith(("_", "."))]
+        for part in (*parts, *(Path(folder, name) for name in below)):
+            _check_part(part)
+        found += parts
     if not found:
         raise InvalidSourceError(f"{path} is a folder without files: check the path")
     return sorted(found)
+
+
+def _check_part(part: Path) -> None:
+    if part.is_symlink() and not part.is_file():
+        kind = "folder" if part.is_dir() else "file that is not there"
+        raise InvalidSourceError(
+            f"{part} is a link to a {kind}: put what it leads to in its place, or take it away"
+        )
+    if not part.is_file() and not part.is_dir():
+        raise InvalidSourceError(f"{part} is neither file nor folder: take it away")
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a table: that of its file or folder without the endings of a format.
+
+    Examples
+    --------
+    >>> name_of(Path("shop.csv.gz")), name_of(Path("2024.01")), name_of(Path("a/b/.."))
+    ('shop', '2024.01', 'a')
+    """
+    name = Path(os.path.abspath(path)).name  # noqa: PTH100 - a link keeps its own name
+    while (ending := Path(name).suffix) and ending.lower() in _ENDINGS:
+        name = name.removesuffix(ending)
+    return name
 
 
 def _no_folder(error: OSError) -> NoReturn:
@@ -135,4 +165,6 @@ def _wrong_byte(path: Path, encoding: str, error: UnicodeError) -> str:
             file.read().decode(encoding)
     except UnicodeDecodeError as whole:
         return f" at byte {whole.start:,} ({whole.reason})"
+    except UnicodeError as whole:
+        return f" ({whole})"
     return f" ({error})"

@@ -147,7 +147,7 @@ class Mapping(BaseModel):
     @classmethod
     def _encoding(cls, value: str) -> str:
         try:
-            "a".encode(value)
+            codecs.getincrementaldecoder(value)("surrogateescape").decode("a".encode(value))
             return codecs.lookup(value).name
         except (LookupError, UnicodeError, ValueError):
             raise ValueError(
@@ -195,7 +195,9 @@ def load_mapping(path: Path) -> Mapping:
         raise InvalidSourceError(f"{path} does not exist: give --mapping a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSourceError(f"{path} cannot be read: {type(error).__name__}") from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+    except (
+        yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError, RecursionError
+    ) as error:  # fmt: skip
         # A number or a date that is none is none of YAML's own errors.
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" in line {mark.line + 1}"

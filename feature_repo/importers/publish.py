@@ -99,6 +99,7 @@ class Publisher:
         money: Money,
     ) -> None:
         self._source_items = items
+        self._catalogue = dict[str, Item]()
         self.home = home
         self.tenant = Tenant.load(home)
         self._latest_ms = now_ms() + MAX_FUTURE_MS
@@ -209,11 +210,15 @@ class Publisher:
                             item[name] = getattr(told, name)
         return body
 
-    @cached_property
-    def _catalogue(self) -> dict[str, Item]:
-        known = load_catalogue(self.home)
+    def take_catalogue(self) -> None:
+        """Complete events from here on with what the source has said of its items by now."""
         told = self._source_items()
-        return known | {i.item_id: completed(i, known.get(i.item_id)) for i in told}
+        known = self._known_items
+        self._catalogue = known | {i.item_id: completed(i, known.get(i.item_id)) for i in told}
+
+    @cached_property
+    def _known_items(self) -> dict[str, Item]:
+        return load_catalogue(self.home)
 
     def _count(self, record: EventRecord) -> None:
         self.users.add(record.user)

@@ -4,18 +4,25 @@ Belongs here: the shape that every source module fills, and the small conversion
 Not here: anything that knows one particular data set.
 """
 
+import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from feature_repo.archive.catalogue import Item
 from feature_repo.importers.assemble import USER_MARK, Made
+from feature_repo.importers.files import name_of
 from feature_repo.importers.rows import Refused
+
+_STEM: Final = 64
+_STEM_BYTES: Final = 160
+"""Characters and bytes of a table's name in the names of files: they have 255 bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +82,23 @@ class Source:
 
 
 def key_of(source: str, path: Path) -> str:
-    """Return the name of files made from ``path`` by a source."""
-    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in path.stem)[:64]
+    """Return the name of files made from ``path`` by a source.
+
+    Where not all of the path's name can be in it, a hash of that name tells it from others.
+
+    Examples
+    --------
+    >>> key_of("shop", Path("shop.csv")), key_of("shop", Path("x.csv.gz"))
+    ('shop', 'shop-x')
+    >>> key_of("shop", Path("2024.01")), key_of("shop", Path("2024_01"))
+    ('shop-2024_01-d3bdc269', 'shop-2024_01')
+    """
+    name = name_of(path)
+    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:_STEM]
+    while len(stem.encode()) > _STEM_BYTES:
+        stem = stem[:-1]
+    if stem != name or not stem:
+        stem += f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
     return source if source == stem else f"{source}-{stem}"
 
 

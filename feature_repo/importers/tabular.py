@@ -61,7 +61,7 @@ def open_table(path: Path, mapping: Mapping, *, keep_raw: bool = False) -> Sourc
         If the file is missing, of another format, or lacks a column that the mapping names.
     """
     catalogue = TableCatalogue(mapping)
-    parts = parts_of(path)
+    parts = [(part, _format(part, mapping)) for part in parts_of(path)]
     names = list(dict.fromkeys(mapping.columns.named().values()))
     # Lines of an order must not be torn apart: a file with an order column is one chunk.
     whole = mapping.columns.order_id is not None or mapping.columns.id is not None
@@ -83,14 +83,23 @@ def open_table(path: Path, mapping: Mapping, *, keep_raw: bool = False) -> Sourc
     )  # fmt: skip
 
 
+def _format(part: Path, mapping: Mapping) -> str:
+    kind = format_of(part, mapping.format)
+    if kind != "csv" and (mapping.decimal, mapping.thousands) != (".", None):
+        raise InvalidSourceError(f"{part.name} is {kind}: decimal and thousands are of csv")
+    return kind
+
+
 def _rows(
-    path: Path, parts: Sequence[Path], mapping: Mapping, names: Sequence[str], *, keep_raw: bool
+    path: Path,
+    parts: Sequence[tuple[Path, str]],
+    mapping: Mapping,
+    names: Sequence[str],
+    *,
+    keep_raw: bool,
 ) -> Iterator[Row]:
     json_rows = JsonRows(mapping, names, raw=keep_raw)
-    for part in parts:
-        kind = format_of(part, mapping.format)
-        if kind != "csv" and (mapping.decimal, mapping.thousands) != (".", None):
-            raise InvalidSourceError(f"{part.name} is {kind}: decimal and thousands are of csv")
+    for part, kind in parts:
         with readable(part, kind, mapping.encoding):
             if kind == "csv":
                 yield from read_csv(part, mapping, names, raw=keep_raw)

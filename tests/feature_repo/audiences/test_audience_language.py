@@ -172,6 +172,8 @@ def test_audiences_name_each_other_ten_levels_deep_at_most() -> None:
         ("a: &a [x, x]\nb: *a", "line 1: anchors and aliases"),
         ("a: 1\nb: [*a]", "line 2: anchors and aliases"),
         ("<<: {a: 1}\nb: 2", r"line 1: merge keys \(<<\)"),
+        ("a: !!bool foo", r"line 1: tags \(!, !!\)"),
+        ("a: 1\nb: ! {}", r"line 2: tags \(!, !!\)"),
         ("rule: " + "[" * 60_000, "over 40 levels"),
         ("\n".join(" " * n + "a:" for n in range(300)), "over 40 levels"),
         ("{" + "a," * 30_000, "over 20,000 values"),
@@ -202,7 +204,39 @@ def test_what_yaml_writes_without_references_is_read_as_it_was(document: Any) ->
             return True
 
     text = yaml.dump(document, Dumper=Plain)
-    assert plain_yaml.read(text, max_depth=40, max_values=20_000) == yaml.safe_load(text)
+    found = plain_yaml.read(text, max_depth=40, max_values=20_000)
+    assert found == document
+
+
+words = st.one_of(
+    st.text("0123456789.:-+_eExbofainyN~ ", max_size=12), st.floats().map(str),
+    st.integers(-(10**40), 10**40).map(str),
+    st.builds("".join, st.lists(st.sampled_from(["1:", "0x", "-", "9", ".", "5"]), max_size=400)),
+    st.builds("!!{} {}".format, st.sampled_from(["bool", "int", "timestamp", "binary", "set", "x"]),
+              st.sampled_from(["", '""', "foo", "{a}", "[1]", "2024-99-99", "1:1"])),
+)  # fmt: skip
+
+
+@given(words, st.sampled_from(["a: {}", "- {}", "{{{}: 1}}", "{}"]))
+def test_a_word_of_yaml_is_a_plain_value_or_refused(word: str, form: str) -> None:
+    try:
+        found = plain_yaml.read(form.format(word), max_depth=40, max_values=20_000)
+    except InvalidRuleError:
+        return
+    (value,) = (found.values() if isinstance(found, dict) else [found]) if found else [found]
+    while isinstance(value, dict | list):
+        value = next(iter(value.values() if isinstance(value, dict) else value), None)
+    assert value is None or type(value) in (str, int, float, bool)
+
+
+@pytest.mark.parametrize(
+    ("word", "read"),
+    [("2024-01-01", "2024-01-01"), ("8:30", "8:30"), ("1:1.5", "1:1.5"), ("9" * 99, "9" * 99),
+     ("1_000", 1000), ("0x1F", 31), ("010", 8), ("-1.5e+3", -1500.0), (".5", 0.5), ("on", True),
+     ("~", None), ("'1'", "1"), ("=", "=")],
+)  # fmt: skip
+def test_what_a_word_of_yaml_is(word: str, read: object) -> None:
+    assert plain_yaml.read(f"a: {word}", max_depth=40, max_values=20_000) == {"a": read}
 
 
 @pytest.mark.parametrize("text", ["rule: [", "\x00", "{a: {b}: c}", "2026-13-45: ["])

@@ -15,6 +15,7 @@ from shop_table import GOOD, archived, check_conservation, import_shop, write_sh
 
 from feature_repo import importers
 from feature_repo.archive.catalogue import Item, completed, load_catalogue, write_catalogue
+from feature_repo.archive.currency import Money
 from feature_repo.errors import InvalidSourceError
 from feature_repo.features.snapshots import _stage
 from feature_repo.importers.assemble import MAX_ID, bounded
@@ -106,6 +107,63 @@ def test_a_price_and_its_currency_are_one_statement() -> None:
     assert completed(Item(item_id="A", price=3, currency="EUR"), old).price == 3
     assert completed(Item(item_id="A", price=3), old).currency is None
     assert completed(Item(item_id="A"), old) == old
+
+
+def _import_table(home: Path, name: str, rows: str, columns: str, **more: Any) -> dict[str, Item]:
+    table, mapping = home.parent / f"{name}.csv", home.parent / "map.yaml"
+    table.write_text(rows)
+    mapping.write_text(
+        f"source: s\ndefault_type: view_item\n"
+        f"columns: {{time: t, user_id: u, item_id: i, title: n{columns}}}\n"
+    )
+    importers.run("file", home=home, path=table, mapping=mapping, **more)
+    return load_catalogue(home)
+
+
+def test_a_file_that_says_nothing_of_merchandise_changes_nothing_about_it(tmp_path: Path) -> None:
+    home, row = tmp_path / "home", "2024-01-01,u,FUEL,Fuel"
+    told = _import_table(home, "a", f"t,u,i,n,m\n{row},no\n{row},NULL\n", ", is_merchandise: m")
+    assert not told["FUEL"].is_merchandise
+    told = _import_table(home, "b", f"t,u,i,n\n{row}\n2024-01-01,u,TEA,Tea\n", "")
+    assert [told[name].is_merchandise for name in ("FUEL", "TEA")] == [False, True]
+    told = _import_table(home, "c", f"t,u,i,n,m\n{row},yes\n", ", is_merchandise: m")
+    assert told["FUEL"].is_merchandise
+
+
+@pytest.mark.parametrize("flag", ["in_stock", "is_merchandise"])
+def test_a_part_keeps_what_was_said_and_what_was_not(tmp_path: Path, flag: str) -> None:
+    folder = tmp_path / "archive" / "items"
+    folder.mkdir(parents=True)
+    write_catalogue(folder / "a.parquet", [Item.model_validate({"item_id": "A", flag: False})])
+    write_catalogue(folder / "b.parquet", [Item(item_id="A", title="Tea")])
+    (item,) = load_catalogue(tmp_path).values()
+    assert (getattr(item, flag), item.title) == (False, "Tea")
+    write_catalogue(folder / "c.parquet", [Item.model_validate({"item_id": "A", flag: True})])
+    assert getattr(load_catalogue(tmp_path)["A"], flag)
+
+
+def test_a_price_in_the_catalogue_is_in_the_currency_of_its_line(tmp_path: Path) -> None:
+    rows = [f"2024-01-0{n + 1},u,X,Tea,{price},{code}" for n, (price, code) in enumerate(
+        [(5, "usd"), (9, "USD"), (700, "JPY"), (7, "USD"), (1, "U$"), (-1, "EUR")])]  # fmt: skip
+    told = _import_table(
+        tmp_path / "home", "a", "\n".join(["t,u,i,n,p,c", *rows]), ", price: p, currency: c",
+        money=Money("EUR", {"USD": 0.9}),
+    )  # fmt: skip
+    assert (told["X"].price, told["X"].currency) == (7, "USD")
+    told = _import_table(tmp_path / "home", "b", "t,u,i,n,p\n2024-01-01,u,X,Tea,4\n", ", price: p")
+    assert (told["X"].price, told["X"].currency) == (4, None)
+
+
+def test_an_event_is_completed_with_what_its_file_has_said_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feature_repo.importers.tabular.CHUNK_ROWS", 2)
+    rows = ["u,A,G/X", "u,A,", "u,B,G/Y", "u,B,", "u,A,"]
+    table = "\n".join(["t,u,i,n,c", *(f"2024-01-0{n + 1},{row[:3]},N,{row[4:]}" for n, row in
+                                     enumerate(rows))])  # fmt: skip
+    _import_table(tmp_path / "home", "a", table, ", category: c")
+    found = [event.items[0].category for event in archived(tmp_path / "home")]
+    assert found == ["G/X", "G/X", "G/Y", "G/Y", "G/X"]
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
