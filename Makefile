@@ -18,7 +18,7 @@ define pip_install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-slow check bench lock clean
+.PHONY: help setup demo serve test test-slow check docs bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,9 @@ check: $(BUILT) ## ruff, strict mypy, import direction
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_imports.py
 
+docs: $(BUILT) ## the pages as a site: out/docs/index.html
+	@$(BIN)/sphinx-build -q -W -n -b html -d out/docs.cache docs out/docs
+
 bench: $(BUILT) ## measure the updates and recommendations on this machine
 	@$(BIN)/portrait bench $(ARGS)
 
@@ -80,7 +83,7 @@ lock: $(STAMP) ## write the hashes of what constraints.txt pins, for every platf
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    -c constraints.txt pyproject.toml -o $(LOCK)/all.txt
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	    -c constraints.txt --extra dev pyproject.toml -o $(LOCK)/dev.txt
+	    -c constraints.txt --all-extras pyproject.toml -o $(LOCK)/dev.txt
 	@cd $(LOCK); awk '/^[^ ]/ {cuda = /^(nvidia|cuda|triton)/} cuda' all.txt >cuda.txt
 	@cd $(LOCK); awk '/^[^ ]/ {kept = /^torch==/} kept' all.txt >torch.txt
 	@cd $(LOCK); awk '/^[^ ]/ {kept = !/^(nvidia|cuda|triton|torch==)/} kept' all.txt >service.txt

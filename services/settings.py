@@ -1,6 +1,10 @@
-"""Settings: read once from the environment, handed down as one frozen object."""
+"""Settings: read once from the environment, handed down as one frozen object.
+
+``python -m services.settings > docs/settings.md`` prints the page of them.
+"""
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -133,3 +137,26 @@ def tighten(home: Path) -> None:
     if (home / "tenant.json").exists() and home.stat().st_mode & 0o077:
         with suppress(PermissionError):  # somebody else's: they decide
             home.chmod(home.stat().st_mode & 0o7700)
+
+
+def page() -> str:
+    """Return ``docs/settings.md``."""
+    lines = [
+        "# Settings",
+        "",
+        "Printed by `python -m services.settings > docs/settings.md`; edit `services/settings.py`, "
+        "not this page.",
+        "Settings come from the environment; the options of `portrait serve` override them.",
+        "",
+        "| variable | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        shown = "–" if default in (None, "") else f"`{default}`"
+        lines.append(f"| `PORTRAIT_{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,13 +1,24 @@
-"""The docs name only tests that exist."""
+"""The docs are true: tests, files, commands, settings and calls that they name exist."""
 
+import json
 import re
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from doc_pages import DOCS, ROOT, Page, pages
+from typer.main import get_command
 
-ROOT = Path(__file__).parent.parent
+from services.commands.cli import app
+from services.gateway import access
+from services.settings import Settings
+from services.settings import page as settings_page
+
 TEST = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 
 
@@ -50,3 +61,103 @@ def test_the_table_of_bounds_is_what_the_code_says() -> None:
         found = attrgetter(rest)(import_module(room))
         shown = f"{found:,}" if isinstance(found, int) else str(found).removesuffix(".0")
         assert most == shown, name
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_a_heading(page: Page) -> None:
+    broken = list[str]()
+    for link in page.links():
+        where, _, anchor = link.partition("#")
+        target = (page.path.parent / where).resolve() if where else page.path
+        if "://" in link:
+            continue
+        if not target.exists() or (anchor and anchor not in Page(target).anchors()):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_is_in_the_contents_of_the_site() -> None:
+    listed = set(re.findall(r"^([\w/-]+)$", (DOCS / "index.md").read_text(), re.MULTILINE))
+    assert {path.stem for path in DOCS.glob("*.md")} - {"index"} == listed - {"adr/README"}
+    decisions = sorted((DOCS / "adr").glob("0*.md"))
+    assert [int(path.name[:4]) for path in decisions] == list(range(1, len(decisions) + 1))
+    for path in decisions:
+        assert path.name in Page(DOCS / "adr" / "README.md").links()
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_python_blocks_compile_and_shell_blocks_parse(page: Page) -> None:
+    for block in page.blocks("python"):
+        compile(block, page.name, "exec")
+    for block in page.blocks("yaml"):
+        yaml.safe_load(block)
+    for block in page.blocks("json"):
+        json.loads(block)
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_every_command_of_a_page_exists_with_its_options(page: Page) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    wrong = list[str]()
+    for program, *words in page.commands():
+        if program == "portrait":
+            wrong += unknown(get_command(app), words)
+        elif program == "make":
+            wrong += [
+                word for word in words if re.fullmatch("[a-z-]+", word) and word not in targets
+            ]
+        elif words[:1] == ["-m"]:
+            wrong += [] if find_spec(words[1]) else [words[1]]
+    assert wrong == []
+
+
+def unknown(command: Any, words: list[str]) -> list[str]:
+    """Return commands and options among the words that the command line does not have."""
+    options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    for n, word in enumerate(words):
+        if word.startswith("-"):
+            if not set(word.partition("=")[0].split("|")) <= options:
+                return [f"{command.name} {word}"]
+        elif hasattr(command, "commands"):
+            names = [name for name in word.split("|") if re.fullmatch("[a-z-]+", name)]
+            missing = [name for name in names if name not in command.commands]
+            if missing or len(names) != 1:
+                return missing
+            return unknown(command.commands[names[0]], words[n + 1 :])
+    return []
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_every_source_file_of_a_page_exists(page: Page) -> None:
+    code = {one.content.partition("::")[0] for one in page.inline("code_inline")}
+    files = {
+        name
+        for name in code
+        if re.fullmatch(r"(feature_repo|training|services|infra|tests)/[\w/.]+", name)
+    }
+    assert [name for name in sorted(files) if not (ROOT / name).exists()] == []
+
+
+@cache
+def calls() -> list[str]:
+    """Patterns of the paths that the API has."""
+    return [re.sub(r"{[^}]+}", "[^/]+", row.split(" ")[1]) for row in access.operations()]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_every_setting_and_call_of_a_page_exists(page: Page) -> None:
+    text = page.path.read_text()
+    variables = {f"PORTRAIT_{name.upper()}" for name in Settings.model_fields}
+    assert set(re.findall(r"\bPORTRAIT_[A-Z_]+[A-Z]\b", text)) <= variables
+    asked = [
+        found
+        for line in page.shell_lines()
+        for found in re.findall(r"localhost:\d+(/[^\s\"'?]*)", line)
+    ]
+    assert [one for one in asked if not any(re.fullmatch(path, one) for path in calls())] == []
+
+
+def test_the_page_of_settings_is_what_the_code_says() -> None:
+    written = (DOCS / "settings.md").read_text()
+    assert written == settings_page(), "run: python -m services.settings > docs/settings.md"
+    assert all(field.description for field in Settings.model_fields.values())

@@ -13,7 +13,6 @@ from services.commands.application import moment
 from services.commands.cli import app
 from services.settings import Settings
 
-ROOT = Path(__file__).parents[3]
 PORTRAIT = [sys.executable, "-c", "from services.commands.cli import main; main()"]
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -162,11 +161,3 @@ def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_moment_takes_days_and_offsets() -> None:
     assert moment("2017-12-18").isoformat() == "2017-12-18T00:00:00+00:00"
     assert moment("2017-12-18T06:00:00+02:00").utcoffset() is not None
-
-
-def test_readme_table_lists_every_setting() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for name, field in Settings.model_fields.items():
-        assert f"`PORTRAIT_{name.upper()}`" in readme, name
-        assert field.description
-        assert field.description.split(";")[0] in readme, name
