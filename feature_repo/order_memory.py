@@ -62,19 +62,20 @@ def _mark(order_id: str) -> bytes:
     return blake2b(order_id.encode(), digest_size=_MARK).digest()
 
 
-def told_again(source: str, *, user: str, order: str, day: str) -> str:
+def told_again(source: str, *, user: str, event: str, order: str, day: str) -> str:
     """Return the SELECT of purchases with what they say again of an order, in SQL.
 
     Adds ``is_new``, and ``before_m`` and ``before_lines``, which the event takes the place of: 0
-    where it takes none, its own where it states no amount, so that nothing changes.
+    where it takes none, its own where it states no amount, so that nothing changes. ``first_event``
+    is the one that began the order.
 
     Parameters
     ----------
     source
         FROM clause of purchases: ``order_key``, ``worth_m`` (thousandths), ``num_lines``,
         ``is_stated``.
-    user, day
-        Columns: whose, and the epoch day.
+    user, event, day
+        Columns: whose, which, and the epoch day.
     order
         What the events of one user are ordered by.
     """
@@ -89,7 +90,7 @@ SELECT * EXCLUDE (nth, chain, is_whole),
     CASE WHEN is_new OR NOT is_whole THEN 0 WHEN NOT is_stated THEN num_lines
         ELSE last_value({told.format("num_lines")} IGNORE NULLS) {before}
         END::BIGINT AS before_lines,
-    NOT is_new AND is_whole AS takes_place
+    NOT is_new AND is_whole AS takes_place, first_value({event}) OVER ({chain}) AS first_event
 FROM (
     SELECT *, max(num_lines) OVER ({chain} ROWS UNBOUNDED PRECEDING) < {MAX_ITEMS} AS is_whole
     FROM (

@@ -25,12 +25,13 @@ _LINES: Final = f"""
 SELECT month, basket, u, place FROM (
     SELECT {SQL["month"]} AS month, e AS basket, u, (list_position($shelves, shelf) - 1)::SMALLINT
         AS place
-    FROM shelf_events WHERE type = 'purchase' AND list_contains($shelves, shelf)
+    FROM shelf_events
+    WHERE type = 'purchase' AND e NOT IN (SELECT e FROM retold) AND list_contains($shelves, shelf)
 ) ORDER BY month, u, basket
 """
 _BASKETS: Final = f"""
 SELECT month, u % {GROUPS} AS part, count(*) FROM (
-    SELECT {SQL["month"]} AS month, u FROM events WHERE type = 'purchase'
+    SELECT {SQL["month"]} AS month, u FROM events WHERE is_order
 ) GROUP BY ALL
 """
 

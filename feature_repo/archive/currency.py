@@ -20,10 +20,9 @@ import msgspec
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import InvalidSettingError
+from feature_repo.events.fields import MAX_AMOUNT, MAX_VALUE, SET_ASIDE
 from feature_repo.events.schema import EventRecord, ItemRecord
 
-SET_ASIDE: Final = "portrait_set_aside"
-"""Member of an event's properties that holds amounts in a currency without a rate."""
 REASON: Final = "other_currency"
 FILE: Final = "currency"
 """File of the state folder that says what the shop's currency is."""
@@ -32,8 +31,6 @@ CLAIM: Final = "?"
 Stamp = tuple[int, int]
 """Inode and time of `FILE`: another one after each `note` that changed it."""
 _DIGITS: Final = 6
-_MAX_PRICE: Final = 1e9
-_MAX_VALUE: Final = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ def convert(record: EventRecord, money: Money) -> bool:
     if lines:
         aside["lines"] = lines
     record.items = items
-    record.value = _times(record.value, rate, _MAX_VALUE)
+    record.value = _times(record.value, rate, MAX_VALUE)
     record.currency = None if rate is None or own is None else money.currency
     if aside:
         record.properties = {**(record.properties or {}), SET_ASIDE: {"reason": REASON, **aside}}
@@ -113,8 +110,8 @@ def _line(item: ItemRecord, rate: float | None, shops: str | None) -> ItemRecord
         return item
     return msgspec.structs.replace(
         item,
-        price=_times(item.price, rate, _MAX_PRICE),
-        discount=_times(item.discount, rate, _MAX_PRICE),
+        price=_times(item.price, rate, MAX_AMOUNT),
+        discount=_times(item.discount, rate, MAX_AMOUNT),
         currency=None if rate is None or item.currency is None else shops,
     )
 
@@ -161,13 +158,15 @@ def is_firm(noted: str | None) -> bool:
 def check(home: Path, setting: str | None) -> None:
     """Refuse another currency than the one that amounts below ``home`` are kept in.
 
+    In an archive from before it was noted, that is the one that it names.
+
     Raises
     ------
     InvalidSettingError
-        If ``setting`` is not what is noted for good.
+        If ``setting`` is not what is noted for good, or `known` of an older archive.
     """
-    noted = known(home) if (home / FILE).exists() else None
-    if setting is not None and noted is not None and is_firm(noted) and noted != setting:
+    noted = None if setting is None else known(home)
+    if noted is not None and is_firm(noted) and noted != setting:
         raise InvalidSettingError(
             f"PORTRAIT_CURRENCY is {setting}, but the amounts kept below {home} are in {noted}: "
             f"set PORTRAIT_CURRENCY={noted} (PORTRAIT_EXCHANGE_RATES says what a {setting} is "

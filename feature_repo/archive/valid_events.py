@@ -9,11 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from feature_repo.events import time_zones
-from feature_repo.events.fields import EARLIEST_MS, LATEST_MS
-
-_MAX_QUANTITY: Final = 1e6
-_MAX_PRICE: Final = 1e9
-_MAX_VALUE: Final = 1e12
+from feature_repo.events.fields import EARLIEST_MS, LATEST_MS, MAX_AMOUNT, MAX_QUANTITY, MAX_VALUE
 
 
 def _line(check: str) -> str:
@@ -32,14 +28,14 @@ def _object(name: str) -> str:
 
 _ODD_LINE: Final = (
     "i IS NULL OR i.item_id IS NULL OR i.quantity IS NULL "
-    f"OR {_beyond('i.quantity', _MAX_QUANTITY)} OR {_beyond('i.price', _MAX_PRICE)} "
-    f"OR {_beyond('i.discount', _MAX_PRICE)}"
+    f"OR {_beyond('i.quantity', MAX_QUANTITY)} OR {_beyond('i.price', MAX_AMOUNT)} "
+    f"OR {_beyond('i.discount', MAX_AMOUNT)}"
 )
 _ODD: Final = {
     "tz": "tz IS NOT NULL AND tz NOT IN (SELECT name FROM known_zones)",
     "time": f"time IS NULL OR epoch_ms(time) NOT BETWEEN {EARLIEST_MS} AND {LATEST_MS}",
     "user": '"user" IS NULL OR type IS NULL OR event_id IS NULL',
-    "value": _beyond("value", _MAX_VALUE),
+    "value": _beyond("value", MAX_VALUE),
     "items": _line(_ODD_LINE),
     "consent": f"consent IS NOT NULL AND NOT ({_object('consent')})",
     "properties": f"properties IS NOT NULL AND NOT ({_object('properties')})",
@@ -55,10 +51,10 @@ def _kept(name: str, most: float) -> str:
 _COPIED: Final = ("category", "brand", "currency", "variant", "position")
 _SOUND_LINE: Final = (
     "struct_pack(item_id := i.item_id, quantity := CASE WHEN i.quantity IS NULL OR "
-    f"{_beyond('i.quantity', _MAX_QUANTITY)} THEN 0 ELSE i.quantity END, "
-    f"{_kept('price', _MAX_PRICE)}, "
+    f"{_beyond('i.quantity', MAX_QUANTITY)} THEN 0 ELSE i.quantity END, "
+    f"{_kept('price', MAX_AMOUNT)}, "
     + ", ".join(f"{name} := i.{name}" for name in _COPIED)
-    + f", {_kept('discount', _MAX_PRICE)}, coupon := i.coupon)"
+    + f", {_kept('discount', MAX_AMOUNT)}, coupon := i.coupon)"
 )
 
 
@@ -72,7 +68,7 @@ def sound(source: str) -> str:
 SELECT * REPLACE (
     CASE WHEN tz IN (SELECT name FROM known_zones) THEN tz END AS tz,
     CASE WHEN NOT {_ODD["value"]} THEN value WHEN value < 0 AND type <> 'refund' THEN 0
-        WHEN value < 0 THEN -greatest(value, -{_MAX_VALUE!r}) END AS value,
+        WHEN value < 0 THEN -greatest(value, -{MAX_VALUE!r}) END AS value,
     CASE WHEN {_ODD["items"]} THEN list_transform(
         list_filter(items, lambda i: i IS NOT NULL AND i.item_id IS NOT NULL),
         lambda i: {_SOUND_LINE}) ELSE items END AS items,

@@ -198,10 +198,9 @@ _COMPILED: Final[dict[type, Callable[[_Compiler, Any], str]]] = {
 
 def _cut_off(made: _Compiler) -> str:
     """Return the WITH clause that cuts the tables off at ``$now_ms``."""
-    cut = {
-        name: f"SELECT * FROM audience.{name} WHERE time_ms <= $now_ms"
-        for name in ("events", "lines", "shelf_events")
-    }
+    until = "time_ms <= $now_ms"
+    cut = {"retold": tables.retold(f"(SELECT * FROM audience.events WHERE {until})")}
+    cut |= {name: tables.counted_until(name, until) for name in tables.COUNTED}
     cut["consents"] = tables.PAST_CONSENTS
     cut |= {"orders": tables.ORDERS, "order_days": tables.ORDER_DAYS, "facts": tables.FACTS}
     views = set(USER_VIEWS) if made.scored else made.views

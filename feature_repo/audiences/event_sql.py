@@ -7,7 +7,7 @@ leaves mean is said in `leaves`.
 from collections.abc import Mapping
 from typing import Final
 
-from feature_repo.audiences import leaves, tables
+from feature_repo.audiences import leaves
 from feature_repo.audiences.sql_values import Values
 from feature_repo.audiences.values import Bounds, duration_ms, moment_ms
 from feature_repo.compact import DAY_S
@@ -18,9 +18,7 @@ _EVENTS: Final = {
     "amount": "sum(lines_m)::BIGINT / 1000::DOUBLE",
     "quantity": "sum(quantity_m)::BIGINT / 1000::DOUBLE",
 }  # fmt: skip
-_LINES: Final = _EVENTS | {
-    "count": "count(DISTINCT e)", "quantity": f"sum({tables.QUANTITY_M})::BIGINT / 1000::DOUBLE",
-}  # fmt: skip
+_LINES: Final = _EVENTS | {"count": "count(DISTINCT e)"}
 _TOTALS: Final = _EVENTS | {
     "count": "sum(num)::BIGINT", "first": "min(first_ms)", "last": "max(last_ms)",
 }  # fmt: skip

@@ -27,9 +27,6 @@ def _thousandths(quantity: str) -> str:
     return f"round_even(1000::DOUBLE * {quantity}, 0)::BIGINT"
 
 
-QUANTITY_M: Final = _thousandths("quantity")
-"""Quantity of a line in thousandths."""
-
 _SHELVES: Final = (
     "[split_part(category, '/', 1), array_to_string(string_split(category, '/')[1:2], '/')]"
 )
@@ -38,7 +35,8 @@ _SHELVES: Final = (
 def _fill_shelves(level: int) -> str:
     return f"""
 INSERT INTO shelf_events
-SELECT shelf, u, e, type, time_ms, sum(lines_m)::BIGINT, sum({QUANTITY_M})::BIGINT
+SELECT shelf, u, e, type, time_ms, sum(lines_m)::BIGINT, sum(quantity_m)::BIGINT,
+    sum(all_lines_m)::BIGINT, sum(all_quantity_m)::BIGINT
 FROM lines JOIN (
     SELECT good, shelf FROM goods JOIN shelves ON path = {_SHELVES}[{level}] WHERE level = {level}
 ) USING (good)
@@ -46,37 +44,72 @@ GROUP BY ALL ORDER BY shelf, type, time_ms
 """
 
 
+def _told(events: str) -> str:
+    source = (
+        "(SELECT u, e, ordinal, time_ms, order_key, worth_m, num_lines, is_stated, "
+        f"time_ms // {1000 * DAY_S} AS day FROM {events} WHERE type = 'purchase')"
+    )
+    return told_again(source, user="u", event="e", order="ordinal", day="day")
+
+
+def retold(events: str) -> str:
+    """Return the SELECT of the events that tell of an order again."""
+    return f"SELECT e, before_m, takes_place FROM ({_told(events)}) WHERE NOT is_new"
+
+
+_OF_LINES: Final = {
+    f"{name}_m": (f"all_{name}_m", f"CASE WHEN takes_place THEN 0 ELSE all_{name}_m END")
+    for name in ("lines", "quantity")
+}
+COUNTED: Final = {
+    "lines": _OF_LINES,
+    "shelf_events": _OF_LINES,
+    "events": _OF_LINES
+    | {"amount_m": ("worth_m", "worth_m - before_m"), "is_order": ("type = 'purchase'", "false")},
+}
+"""What a row counts for, by table and column: by itself, and where it tells of an order again."""
+
+
+def _count_again(table: str) -> str:
+    changes = ", ".join(f"{name} = {again}" for name, (_, again) in COUNTED[table].items())
+    return f"UPDATE {table} SET {changes} FROM retold WHERE retold.e = {table}.e"
+
+
+def counted_until(table: str, until: str) -> str:
+    """Return the SELECT of the rows of which ``until`` holds, as ``retold`` lets them count."""
+    changes = ", ".join(
+        f"CASE WHEN takes_place IS NULL THEN {alone} ELSE {again} END AS {name}"
+        for name, (alone, again) in COUNTED[table].items()
+    )
+    return (
+        f"SELECT * EXCLUDE (before_m, takes_place) REPLACE ({changes}) "
+        f"FROM audience.{table} LEFT JOIN retold USING (e) WHERE {until}"
+    )
+
+
 _ORDER_KEY: Final = "coalesce(order_id, event_id)"
-_TOLD: Final = told_again(
-    f"(SELECT *, {_ORDER_KEY} AS order_key, {EVENT_M} AS worth_m, "
-    f"{IS_STATED} AS is_stated, coalesce(len(items), 0) AS num_lines, "
-    f"epoch_ms(time) // {1000 * DAY_S} AS day "
-    "FROM archive_events WHERE type = 'purchase')",
-    user='"user"', order="log_ms, log_seq, event_id", day="day",
-)  # fmt: skip
 
 LOAD: Final = f"""
 CREATE TABLE users AS
 SELECT (row_number() OVER (ORDER BY entity) - 1)::INTEGER AS u, entity
 FROM (SELECT DISTINCT "user" AS entity FROM archive_events);
 
-CREATE TABLE retold AS
-SELECT e, before_m FROM ({_TOLD}) WHERE takes_place;
-
 CREATE TABLE events AS
-SELECT * EXCLUDE (before_m, all_lines_m), row_number() OVER ()::INTEGER AS ordinal,
-    worth_m - coalesce(before_m, 0) AS amount_m,
-    CASE WHEN before_m IS NULL THEN all_lines_m ELSE 0 END AS lines_m
+SELECT *, row_number() OVER ()::INTEGER AS ordinal, worth_m AS amount_m,
+    type = 'purchase' AS is_order, all_lines_m AS lines_m, all_quantity_m AS quantity_m
 FROM (
     SELECT u, e, type, epoch_ms(time) AS time_ms, anonymous, value, rating, {", ".join(_TEXTS)},
         CASE WHEN type = 'purchase' THEN {_ORDER_KEY} END AS order_key,
-        coalesce(len(items), 0)::SMALLINT AS num_lines, {EVENT_M} AS worth_m, before_m,
+        coalesce(len(items), 0)::SMALLINT AS num_lines, {EVENT_M} AS worth_m,
         {IS_STATED} AS is_stated,
         coalesce({of_lines(milli(LINE))}, 0)::BIGINT AS all_lines_m,
-        coalesce({of_lines(_thousandths("i.quantity"))}, 0)::BIGINT AS quantity_m
-    FROM archive_events JOIN users ON entity = "user" LEFT JOIN retold USING (e)
+        coalesce({of_lines(_thousandths("i.quantity"))}, 0)::BIGINT AS all_quantity_m
+    FROM archive_events JOIN users ON entity = "user"
     ORDER BY type, log_ms, log_seq, event_id
 );
+
+CREATE TABLE retold AS {retold("events")};
+{_count_again("events")};
 
 CREATE TABLE goods AS
 SELECT row_number() OVER (ORDER BY string_split(category, '/'), item_id, brand)::INTEGER AS good,
@@ -86,11 +119,13 @@ FROM (SELECT DISTINCT i.item_id AS item_id, i.category AS category, i.brand AS b
 
 CREATE TABLE lines AS
 SELECT u, e, type, epoch_ms(time) AS time_ms, good, i.price AS price, i.quantity AS quantity,
-    CASE WHEN e IN (SELECT e FROM retold) THEN 0 ELSE {milli(LINE)} END AS lines_m
+    {milli(LINE)} AS all_lines_m, {_thousandths("i.quantity")} AS all_quantity_m,
+    all_lines_m AS lines_m, all_quantity_m AS quantity_m
 FROM archive_lines JOIN users ON entity = "user"
 JOIN goods ON item_id = i.item_id AND category IS NOT DISTINCT FROM i.category
     AND brand IS NOT DISTINCT FROM i.brand
 ORDER BY good, type, time_ms;
+{_count_again("lines")};
 
 CREATE TABLE shelves AS
 SELECT row_number() OVER (ORDER BY level, path)::INTEGER AS shelf, level, path
@@ -99,7 +134,7 @@ FROM (SELECT DISTINCT unnest([1, 2]) AS level, unnest({_SHELVES}) AS path FROM g
 WHERE level = 1 OR contains(path, '/');
 
 CREATE TABLE shelf_events (shelf INTEGER, u INTEGER, e BIGINT, type VARCHAR, time_ms BIGINT,
-    lines_m BIGINT, quantity_m BIGINT);
+    lines_m BIGINT, quantity_m BIGINT, all_lines_m BIGINT, all_quantity_m BIGINT);
 {_fill_shelves(1)};
 {_fill_shelves(2)};
 """
@@ -107,7 +142,8 @@ CREATE TABLE shelf_events (shelf INTEGER, u INTEGER, e BIGINT, type VARCHAR, tim
 condition on either passes over all other lines unread. ``ordinal`` is the order of the fold within
 one type. ``shelf_events`` have one row for each event and shelf in it; a shelf is a category of the
 first or second level, with all below it. ``retold`` are the events that tell of an order again:
-``amount_m`` is the difference that they make, and their lines are worth nothing more."""
+``amount_m`` is the difference that they make; where they take an order's place, their lines and
+quantities are nothing more. As of the past, what tells again is found anew (`counted_until`)."""
 
 TOTALS: Final = """
 CREATE TABLE event_totals AS
@@ -123,18 +159,13 @@ FROM shelf_events GROUP BY ALL ORDER BY shelf, type;
 """
 """Each user's sums over all time, for the rules that ask of nothing else."""
 
-_SAID: Final = told_again(
-    f"(SELECT *, time_ms // {1000 * DAY_S} AS day FROM events WHERE type = 'purchase')",
-    user="u", order="ordinal", day="day",
-)  # fmt: skip
-
 ORDERS: Final = f"""
 SELECT u, ordinal, time_ms // 1000 AS at_s, worth_m - before_m AS amount_m, is_new,
     CASE WHEN is_new AND time_ms // 1000 >= newest_s THEN time_ms // 1000 - newest_s END AS gap_s
 FROM (
     SELECT *, max(time_ms // 1000) OVER (PARTITION BY u ORDER BY ordinal
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_s
-    FROM ({_SAID})
+    FROM ({_told("events")})
 )
 """
 """Purchases as the profile takes them: what tells of an order again takes the place of what was

@@ -14,6 +14,15 @@ from pydantic import AfterValidator, Field, StringConstraints
 from feature_repo.events import time_zones
 from feature_repo.events.placeholder_ids import check_person
 
+MAX_VALUE: Final = 1e12
+"""Of an order."""
+MAX_AMOUNT: Final = 1e9
+"""Of a line's price and discount."""
+MAX_QUANTITY: Final = 1e6
+SET_ASIDE: Final = "portrait_set_aside"
+"""Member of an event's properties that holds amounts in a currency without a rate."""
+MAX_SET_ASIDE_BYTES: Final = 24 * 1024
+"""Enough for what 200 lines can state."""
 MAX_PROPERTIES_BYTES: Final = 8 * 1024
 MAX_PROPERTIES_DEPTH: Final = 4
 
@@ -31,8 +40,9 @@ Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 AnyCaseCurrency = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{3}$")]
 """As senders write it; `feature_repo.archive.currency` puts it in capitals."""
 Category = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Value = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e12)]
-Amount = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e9)]
+Value = Annotated[float, Field(allow_inf_nan=False, ge=0, le=MAX_VALUE)]
+Amount = Annotated[float, Field(allow_inf_nan=False, ge=0, le=MAX_AMOUNT)]
+Quantity = Annotated[float, Field(allow_inf_nan=False, gt=0, le=MAX_QUANTITY)]
 
 
 def parse_time(value: Any) -> int:
@@ -75,6 +85,7 @@ def check_tz(value: str) -> str:
 def check_properties(value: dict[str, Any]) -> dict[str, Any]:
     """Return a free object as it is kept; refuse one over 8 KB or nested deeper than 4.
 
+    What Portrait put there itself, `SET_ASIDE`, does not count: events are taken again as exported.
     Whole numbers beyond 64 bits are kept as floats, as JSON readers in other languages do.
 
     Raises
@@ -83,9 +94,14 @@ def check_properties(value: dict[str, Any]) -> dict[str, Any]:
         With the bound that was broken, or for a number that is not finite.
     """
     kept: dict[str, Any] = _kept(value, MAX_PROPERTIES_DEPTH)
-    size = len(orjson.dumps(kept))
-    if size > MAX_PROPERTIES_BYTES:
-        raise ValueError(f"properties take {size} bytes: at most {MAX_PROPERTIES_BYTES}")
+    own = {name: each for name, each in kept.items() if name != SET_ASIDE}
+    for what, told, most in (
+        ("properties take", own, MAX_PROPERTIES_BYTES),
+        (f"{SET_ASIDE} takes", kept.get(SET_ASIDE), MAX_SET_ASIDE_BYTES),
+    ):
+        size = len(orjson.dumps(told))
+        if size > most:
+            raise ValueError(f"{what} {size} bytes: at most {most}")
     return kept
 
 

@@ -30,6 +30,7 @@ from feature_repo.events.fields import (
     Id,
     LongText,
     Person,
+    Quantity,
     Text,
     Value,
     check_properties,
@@ -85,7 +86,7 @@ class EventItem(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     item_id: Id
-    quantity: Annotated[float, Field(allow_inf_nan=False, gt=0, le=1e6)] = 1.0
+    quantity: Quantity = 1.0
     price: Amount | None = None
     currency: AnyCaseCurrency | None = None
     category: Category | None = None

@@ -53,6 +53,7 @@ COUNTED_TYPES: Final = {
     "num_messages": "message_sent",
 }
 """Count feature (without its window) to the event type that it counts."""
+_ONCE: Final = {"purchase": "; an order told again counts once"}
 
 
 def _behaviour(days: int) -> tuple[Feature, ...]:
@@ -60,7 +61,7 @@ def _behaviour(days: int) -> tuple[Feature, ...]:
     made: list[tuple[str, Kind, Literal["int", "float"], str, str]] = [
         ("num_events", "numeric", "int", "events", f"events of any type {window}"),
         *(
-            (name, "numeric", "int", "events", f"`{kind}` events {window}")
+            (name, "numeric", "int", "events", f"`{kind}` events {window}{_ONCE.get(kind, '')}")
             for name, kind in COUNTED_TYPES.items()
         ),
         ("num_distinct_items", "numeric", "int", "items", f"distinct items touched {window}"),

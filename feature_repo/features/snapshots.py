@@ -62,7 +62,8 @@ _ITEM_SCHEMA: Final = pa.schema(
 
 _EVENTS: Final = f"""
 CREATE TEMP TABLE events AS
-SELECT *, (day + 7 - (day + 3) % 7)::INTEGER AS week  -- the Monday that first sees the day
+SELECT *, event AS basket,
+    (day + 7 - (day + 3) % 7)::INTEGER AS week  -- the Monday that first sees the day
 FROM (
     SELECT "user", type, time, items, coalesce(len(items), 0) AS num_lines,
         coalesce(len(items), 0) AS order_lines, type = 'purchase' AS is_order,
@@ -87,13 +88,13 @@ FROM (
 
 _TOLD: Final = told_again(
     "(SELECT *, spend_m AS worth_m FROM events WHERE type = 'purchase')",
-    user='"user"', order="time, event", day="day",
+    user='"user"', order="time, event", day="day", event="event",
 )  # fmt: skip
 _RETOLD: Final = f"""
 CREATE TEMP TABLE told AS
-SELECT event, before_m, before_lines, takes_place FROM ({_TOLD}) WHERE NOT is_new;
+SELECT event, before_m, before_lines, takes_place, first_event FROM ({_TOLD}) WHERE NOT is_new;
 
-UPDATE events SET is_order = false, spend_m = spend_m - before_m,
+UPDATE events SET is_order = false, basket = first_event, spend_m = spend_m - before_m,
     order_lines = order_lines - before_lines,
     gross_m = CASE WHEN takes_place THEN 0 ELSE gross_m END,
     discount_m = CASE WHEN takes_place THEN 0 ELSE discount_m END
@@ -103,7 +104,8 @@ FROM told WHERE told.event = events.event;
 
 _LINES: Final = f"""
 CREATE TEMP TABLE lines AS
-SELECT "user", type, time, event, day, week, item.item_id AS item_id, item.category AS stated,
+SELECT "user", type, time, event, basket, day, week, item.item_id AS item_id,
+    item.category AS stated,
     array_to_string(string_split(item.category, '/')[1:2], '/') AS category,
     item.brand AS brand, item.price AS price
 FROM (SELECT *, unnest(items) AS item FROM events WHERE type IN {_TOUCHES});

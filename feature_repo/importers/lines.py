@@ -18,7 +18,7 @@ import pandera.pandas as pa
 from feature_repo.events.placeholder_ids import is_nobody
 from feature_repo.events.schema import ITEM_TYPES, MAX_FUTURE_MS, ORDER_TYPES
 
-EARLIEST_MS: Final = 631_152_000_000
+EARLIEST_IMPORTED_MS: Final = 631_152_000_000
 """1990-01-01: an older event time is a misread unit or a default value, not a sale."""
 
 EVENT_COLUMNS: Final = (
@@ -81,7 +81,8 @@ def rules(now_ms: int) -> dict[str, Rule]:
         "nobody": lambda f: ~(_nobody(f, "user_id") | _nobody(f, "anonymous_id")),
         "unreadable_time": lambda f: f["time_ms"].notna(),
         "impossible_time": lambda f: (
-            f["time_ms"].isna() | f["time_ms"].between(EARLIEST_MS, latest).fillna(value=False)
+            f["time_ms"].isna()
+            | f["time_ms"].between(EARLIEST_IMPORTED_MS, latest).fillna(value=False)
         ),
         "unknown_type": lambda f: _has(f, "type"),
         "missing_item": lambda f: ~f["type"].isin(ITEM_TYPES) | _has(f, "item_id"),

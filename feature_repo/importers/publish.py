@@ -36,7 +36,7 @@ from feature_repo.events.schema import (
     to_record,
 )
 from feature_repo.importers.assemble import MARK_LENGTH, USER_MARK, Made, bounded
-from feature_repo.importers.lines import EARLIEST_MS
+from feature_repo.importers.lines import EARLIEST_IMPORTED_MS
 
 PART_EVENTS: Final = 20_000
 
@@ -154,7 +154,7 @@ class Publisher:
         assert event.id is not None
         if event.time is None:
             return "unreadable_time"
-        if not EARLIEST_MS <= event.time <= self._latest_ms:
+        if not EARLIEST_IMPORTED_MS <= event.time <= self._latest_ms:
             return "impossible_time"
         named = (event.source, event.id)
         if named in self._now:

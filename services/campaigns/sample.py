@@ -41,7 +41,8 @@ WITH decided AS (
     QUALIFY row_number() OVER (PARTITION BY u ORDER BY at_ms, log_ms, log_seq) = 1
 )
 SELECT t.entity, t.at_ms, t.arm, t.exposed, t.reason, t.score, t.explored,
-    coalesce(bool_or(e.type = $goal AND e.time_ms > t.at_ms), false),
+    coalesce(bool_or(e.type = $goal AND e.time_ms > t.at_ms
+        AND (e.is_order OR e.type <> 'purchase')), false),
     coalesce(sum(CASE e.type WHEN 'purchase' THEN e.amount_m WHEN 'refund' THEN -e.amount_m END)
         FILTER (e.time_ms > t.at_ms), 0)::BIGINT,
     coalesce(sum(CASE e.type WHEN 'purchase' THEN e.amount_m WHEN 'refund' THEN -e.amount_m END)
@@ -71,7 +72,7 @@ class Sample:
     score
         What the campaign ranks by; NaN of a user without.
     converted
-        The goal's event came within its time after the decision.
+        The goal's event came within its time after the decision; of purchases a new order.
     revenue, before
         Paid less refunded within the goal's time after the decision, and before it.
     reasons

@@ -18,15 +18,11 @@ Known = Mapping[str, rules.Definition]
 
 
 class Shop:
-    """A log and feature rows, as of a moment.
-
-    ``whole`` is all that was logged: what an event takes the place of is known from it.
-    """
+    """A log and feature rows, as of a moment."""
 
     def __init__(
         self, log: Sequence[EventRecord], features: Mapping[str, Mapping[str, Any]],
         scores: Mapping[str, Mapping[str, float]], known: Known, now_ms: int,
-        whole: Sequence[EventRecord],
     ) -> None:  # fmt: skip
         self.now_ms, self.known = now_ms, known
         self.features, self.scores = features, scores
@@ -36,7 +32,7 @@ class Shop:
         self.instead = {
             each.event.id: each.instead_of
             for user in self.histories
-            for each in told([event for event in whole if event.user == user]) if each.instead_of
+            for each in told(self.histories[user]) if each.instead_of
         }  # fmt: skip
         self.profiles = {user: fold(events) for user, events in self.histories.items()}
 
@@ -106,7 +102,7 @@ class Shop:
                         pack_money(line_amount(line.quantity, line.price, line.discount))
                         for line in lines
                     )
-                else:
+                elif event.id not in self.instead:
                     total += sum(round(line.quantity * 1000) for line in lines)
             return test.sum.hold(total / 1000)
         for bounds, pick in ((test.first, min), (test.last, max)):

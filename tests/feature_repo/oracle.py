@@ -1,6 +1,7 @@
 """What every feature should be, by plain loops over the raw events; slow and obvious."""
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from statistics import fmean, pstdev
@@ -47,6 +48,18 @@ def gaps(days: set[int]) -> tuple[float | None, float | None]:
     return (fmean(steps), pstdev(steps)) if steps else (None, None)
 
 
+def first_told(
+    everyone: list[EventRecord], keys: Callable[[EventRecord], set[str]]
+) -> list[tuple[EventRecord, str]]:
+    """Return each key of each order once, with the purchase that told of it first."""
+    found: dict[tuple[str, str], EventRecord] = {}
+    for user in {e.user for e in everyone}:
+        for each in told([e for e in everyone if e.user == user]):
+            for key in keys(each.event):
+                found.setdefault((each.first.id, key), each.event)
+    return [(event, key) for (_, key), event in found.items()]
+
+
 def behaviour(log: list[EventRecord], snap: int, window: int) -> dict[str, float | None]:
     """Return one user's behaviour row at the midnight that begins day ``snap``."""
     seen = [e for e in log if snap - window <= day_of(e) < snap]
@@ -58,10 +71,12 @@ def behaviour(log: list[EventRecord], snap: int, window: int) -> dict[str, float
     off = sum(min(i.discount or 0, i.quantity * i.price) for i in priced)
     active = {day_of(e) for e in seen if e.type not in NOT_OWN}
     mean, spread = gaps(active)
-    order_mean, order_spread = gaps({day_of(e) for e in bought})
+    ordered = [t.event for t in told(log) if t.is_new and t.event in seen]
+    order_mean, order_spread = gaps({day_of(e) for e in ordered})
     row: dict[str, float | None] = {
         "num_events": len(seen),
         **{name: sum(e.type == kind for e in seen) for name, kind in COUNTED_TYPES.items()},
+        "num_purchases": len(ordered),
         "num_distinct_items": len({i.item_id for i in touched}),
         "num_distinct_categories": len({two_levels(i.category) for i in touched} - {None}),
         "spend": spent(log, bought),
@@ -81,16 +96,20 @@ def interests(
     """Return a user's ``(weight, key)``, best first."""
     baskets, total = defaultdict(float), 0.0
     own, own_total = defaultdict(float), 0.0
-    for e in everyone:
-        if e.type != "purchase" or day_of(e) >= snap:
-            continue
+
+    def keys(e: EventRecord) -> set[str]:
+        named = {two_levels(i.category) if field == "category" else i.brand for i in e.items}
+        return named - {None}
+
+    before = [e for e in everyone if day_of(e) < snap]
+    for e, _ in first_told(before, lambda _: {"all"}):
         share = 2.0 ** (-(snap - day_of(e)) / 112)
-        keys = {two_levels(i.category) if field == "category" else i.brand for i in e.items}
         total += share
         own_total += share if e.user == user else 0
-        for key in keys - {None}:
-            baskets[key] += share
-            own[key] += share if e.user == user else 0
+    for e, key in first_told(before, keys):
+        share = 2.0 ** (-(snap - day_of(e)) / 112)
+        baskets[key] += share
+        own[key] += share if e.user == user else 0
     kappa = SHRINKAGE_BASKETS
     scored = [
         ((n + kappa * baskets[key] / total) / (own_total + kappa), key)
@@ -179,7 +198,7 @@ def item(everyone: list[EventRecord], item_id: str, snap: int) -> dict[str, obje
     before = [e for e in everyone if day_of(e) < snap and e.type in TOUCHES]
     lines = [(e.time_ms, e.id, i) for e in before for i in e.items if i.item_id == item_id]
     sold = [
-        e for e in before if e.type == "purchase" and any(i.item_id == item_id for i in e.items)
+        e for e, key in first_told(before, lambda e: {i.item_id for i in e.items}) if key == item_id
     ]
     buyers = Counter(e.user for e in sold)
     prices = [(t, n, i.price) for t, n, i in lines if i.price is not None]

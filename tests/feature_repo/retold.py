@@ -10,12 +10,14 @@ from feature_repo.events.schema import EventRecord
 class Told:
     """A purchase: whether it begins an order, and the event whose place it takes.
 
-    An event that states no amount takes its own place: it changes nothing.
+    An event that states no amount takes its own place: it changes nothing. ``first`` began the
+    order.
     """
 
     event: EventRecord
     is_new: bool
     instead_of: EventRecord | None
+    first: EventRecord
 
 
 def told(history: Sequence[EventRecord]) -> list[Told]:
@@ -33,7 +35,7 @@ def told(history: Sequence[EventRecord]) -> list[Told]:
             instead_of = e
         else:
             orders[n].append(e)
-        found.append(Told(e, not again, instead_of))
+        found.append(Told(e, not again, instead_of, orders[n][0]))
     return found
 
 

@@ -1,8 +1,8 @@
 """Point-in-time training sets: positions, what was known at each, and what came after.
 
-A position is a purchase; its features are what Feast's point-in-time join finds from before
-it; its labels look at the archive after it, and are null where the data ends too early. How
-features are computed is `feature_repo.features.snapshots`' work.
+A position is a new order (`feature_repo.order_memory`); its features are what Feast's point-in-time
+join finds from before it; its labels look at the archive after it, and are null where the data ends
+too early. How features are computed is `feature_repo.features.snapshots`' work.
 """
 
 import os
@@ -18,16 +18,23 @@ import pyarrow as pa
 
 from feature_repo.archive.event_archive import Archive, write_part
 from feature_repo.errors import NotFoundError, PointInTimeError
+from feature_repo.order_memory import told_again
 
 HORIZONS_DAYS: Final = (7, 28)
 PIECE_ROWS: Final = 200_000
 """Positions joined at a time."""
 LABELS: Final = (*(f"purchase_{days}d" for days in HORIZONS_DAYS), "days_to_next_purchase")
 
-_POSITIONS: Final = """
+_ORDERS: Final = told_again(
+    """(SELECT *, coalesce(order_id, event_id) AS order_key, 0 AS worth_m, true AS is_stated,
+        len(items) AS num_lines, epoch_us(time) // 86_400_000_000 AS day
+    FROM archive WHERE type = 'purchase' AND time < make_timestamptz($until))""",
+    user='"user"', event="event_id", order="time, log_ms, log_seq, event_id", day="day",
+)  # fmt: skip
+_POSITIONS: Final = f"""
 WITH purchases AS (
-    SELECT "user", time AS event_timestamp, event_id, order_id, value, len(items) AS num_lines
-    FROM archive WHERE type = 'purchase' AND time < make_timestamptz($until)
+    SELECT "user", time AS event_timestamp, event_id, order_id, value, num_lines
+    FROM ({_ORDERS}) WHERE is_new
 ),
 ended AS (SELECT least(max(time), make_timestamptz($until)) AS data_end FROM archive),
 ahead AS (
@@ -37,16 +44,16 @@ ahead AS (
     ) AS next_purchase
     FROM purchases
 )
-SELECT "user", event_timestamp, event_id, order_id, value, num_lines, {labels},
+SELECT "user", event_timestamp, event_id, order_id, value, num_lines, {{labels}},
     (epoch_us(next_purchase) - epoch_us(event_timestamp)) / 86400e6 AS days_to_next_purchase
 FROM ahead, ended
 WHERE event_timestamp >= make_timestamptz($since)
 ORDER BY event_timestamp, "user", event_id
-"""
+"""  # noqa: S608 - built from constants
 
 
 def positions(home: Path, *, since: datetime | None = None, until: datetime) -> pd.DataFrame:
-    """Return one row for every purchase with ``since <= time < until``, oldest first.
+    """Return one row for every new order with ``since <= time < until``, oldest first.
 
     Parameters
     ----------

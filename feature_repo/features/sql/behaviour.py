@@ -21,10 +21,15 @@ _GAPS: Final = tuple(
 _DISTINCT: Final = ("num_distinct_items", "num_distinct_categories")
 _SUMMED: Final = (*_DAILY, *_GAPS, *_DISTINCT)
 
+
+def _is(kind: str) -> str:
+    return "is_order" if kind == "purchase" else f"type = '{kind}'"
+
+
 STAGE: Final = f"""
 CREATE TEMP TABLE daily AS
 SELECT "user", day, count(*) AS num_events,
-    {", ".join(f"count(*) FILTER (type = '{kind}') AS {n}" for n, kind in COUNTED_TYPES.items())},
+    {", ".join(f"count(*) FILTER ({_is(kind)}) AS {n}" for n, kind in COUNTED_TYPES.items())},
     sum(spend_m) AS spend_m, sum(gross_m) AS gross_m, sum(discount_m) AS discount_m,
     max(own::INT) AS num_active_days
 FROM events GROUP BY ALL;

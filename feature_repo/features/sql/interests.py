@@ -1,7 +1,8 @@
 """SQL of long-term interests: categories and brands by decayed distinct baskets.
 
-The weight of key k for user u at snapshot s counts each basket once, halves it every 112
-days, and is shrunk to the key's popularity::
+The weight of key k for user u at snapshot s counts each basket once (an order told again is the
+same basket; what it adds counts from then on), halves it every 112 days, and is shrunk to the
+key's popularity::
 
     n(u,k) = Σ_b 2^(−(s − day_b)/112) over u's baskets with k,   N(u) the same over all of u's
     p(k)   = Σ_u n(u,k) / Σ_u N(u)
@@ -33,7 +34,10 @@ CREATE TEMP TABLE baskets_to AS
 SELECT "user", week, added, sum(added) OVER (PARTITION BY "user" ORDER BY week) AS n
 FROM (
     SELECT "user", week, sum({weight}) AS added
-    FROM (SELECT DISTINCT "user", event, day, week FROM lines WHERE type = 'purchase')
+    FROM (
+        SELECT "user", basket, min(day) AS day, min(week) AS week FROM lines
+        WHERE type = 'purchase' GROUP BY ALL
+    )
     GROUP BY ALL
 );
 CREATE TEMP TABLE interests (
@@ -51,8 +55,8 @@ def _one_kind(column: str, weight: str, last: int) -> str:
     return f"""
 INSERT INTO interests
 WITH kept AS (
-    SELECT DISTINCT "user", event, day, week, {column} AS key FROM lines
-    WHERE type = 'purchase' AND {column} IS NOT NULL
+    SELECT "user", basket, {column} AS key, min(day) AS day, min(week) AS week FROM lines
+    WHERE type = 'purchase' AND {column} IS NOT NULL GROUP BY ALL
 ),
 own AS (
     SELECT "user", key, {mondays}, n FROM (

@@ -28,14 +28,16 @@ WITH seen AS (
         arg_max(price, (time, event, price)) FILTER (price IS NOT NULL) AS price
     FROM lines GROUP BY ALL
 ),
-sold AS (
-    SELECT item_id, week, count(DISTINCT event) AS baskets FROM lines
-    WHERE type = 'purchase' GROUP BY ALL
-),
-bought AS (
+bought AS (  -- once an order, when it first told of the item
     SELECT item_id, week,
-        row_number() OVER (PARTITION BY item_id, "user" ORDER BY time, event) AS nth
-    FROM (SELECT DISTINCT item_id, "user", event, time, week FROM lines WHERE type = 'purchase')
+        row_number() OVER (PARTITION BY item_id, "user" ORDER BY time, basket) AS nth
+    FROM (
+        SELECT item_id, "user", basket, min(time) AS time, min(week) AS week FROM lines
+        WHERE type = 'purchase' GROUP BY ALL
+    )
+),
+sold AS (
+    SELECT item_id, week, count(*) AS baskets FROM bought GROUP BY ALL
 ),
 changes AS ({" UNION ALL BY NAME ".join(changes)}),
 merged AS (

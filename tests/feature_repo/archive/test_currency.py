@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from feature_repo import importers
 from feature_repo.amounts import amount
 from feature_repo.archive import currency
-from feature_repo.archive.currency import SET_ASIDE, Money
+from feature_repo.archive.currency import Money
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.errors import InvalidSettingError
-from feature_repo.events.schema import EventRecord, ItemRecord
+from feature_repo.events.fields import SET_ASIDE, check_properties
+from feature_repo.events.schema import MAX_ITEMS, EventRecord, ItemRecord
 
 EURO = Money("EUR", {"USD": 0.5, "GBP": 2.0})
 WORTH = {None: 1.0, "EUR": 1.0, "USD": 0.5, "GBP": 2.0}
@@ -105,6 +106,39 @@ def test_an_older_archives_currency_is_its_most_frequent_one(tmp_path: Path) -> 
         "p", [(LogPosition(1, n), event) for n, event in enumerate(events)]
     )
     assert currency.known(tmp_path) == "EUR"
+
+
+@pytest.mark.parametrize("setting", ["USD", "EUR", None])
+def test_a_setting_is_held_to_what_an_older_archive_names(
+    setting: str | None, tmp_path: Path
+) -> None:
+    event = EventRecord(id="e", type="purchase", user="{p000}u", time_ms=0, received_ms=0,
+                        currency="eur", value=7.0)  # fmt: skip
+    archive = Archive(tmp_path / "home" / "archive" / "events")
+    archive.append("p", [(LogPosition(1, 0), event)])
+    if setting != "USD":
+        currency.check(tmp_path / "home", setting)
+        return
+    for ask in (
+        lambda: currency.check(tmp_path / "home", setting),
+        lambda: read(tmp_path, ROWS, money=Money(setting)),
+    ):
+        with pytest.raises(InvalidSettingError, match=r"are in EUR: set PORTRAIT_CURRENCY=EUR"):
+            ask()
+    assert not (tmp_path / "home" / currency.FILE).exists()
+
+
+def test_what_was_set_aside_of_the_longest_order_is_taken_again() -> None:
+    lines = [ItemRecord(f"i{n}", price=1e9 / 3, discount=1e9 / 7) for n in range(MAX_ITEMS)]
+    event = EventRecord(id="e", type="purchase", user="u", time_ms=0, received_ms=0, items=lines,
+                        currency="USD", value=1e12 / 3, properties={"a": "b" * 8000})  # fmt: skip
+    assert currency.convert(event, Money("EUR"))
+    assert event.properties is not None
+    assert check_properties(event.properties) == event.properties
+    with pytest.raises(ValueError, match="properties take 8208 bytes: at most 8192"):
+        check_properties({**event.properties, "a": "b" * 8200})
+    with pytest.raises(ValueError, match="portrait_set_aside takes 30002 bytes: at most 24576"):
+        check_properties({SET_ASIDE: "b" * 30_000})
 
 
 MAPPING = """source: shop

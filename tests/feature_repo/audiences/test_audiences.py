@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ def judge(
         user: engagement_score.score(found) for user, found in features.items() if user in users
     }
     seen = [e for e in log if e.time_ms <= now_ms]
-    return Shop(seen, features, {"interest": scores}, known, now_ms, log)
+    return Shop(seen, features, {"interest": scores}, known, now_ms)
 
 
 def drawn(bodies: list[dict[str, Any]], other: dict[str, Any]) -> tuple[list[Definition], Any]:
@@ -169,6 +170,29 @@ def test_history_as_of_a_date_knows_nothing_later(tmp_path: Path) -> None:
         for day, expected in ((5, set()), (30, {BUYER}), (60, {BUYER, LOOKER})):
             as_of = shops.START + timedelta(days=day)
             assert found(index, buyers, {}, as_of) == expected
+
+
+def told_again(number: int, day: float, price: float) -> EventRecord:
+    line = ItemRecord("A", quantity=2.0, price=price, category="Food/Tea")
+    made = event("purchase", BUYER, day, order_id="o", items=[line])
+    return msgspec.structs.replace(made, id=f"e{number}")
+
+
+@pytest.mark.parametrize("where", [{}, {"category": "Food"}, {"item_id": "A"}])
+def test_an_order_told_again_counts_once_and_as_it_was_known_then(
+    tmp_path: Path, where: dict[str, str]
+) -> None:
+    shops.write(tmp_path, [told_again(1, 10, 5.0), told_again(2, 5, 15.0)], [])  # one is late
+    with Index(tmp_path) as index:
+        for day, sums in (
+            (7, {"value": 30, "amount": 30, "quantity": 2}),
+            (50, {"value": 30, "amount": 10, "quantity": 2}),
+        ):
+            for of, total in sums.items():
+                asked = {"type": "purchase", "sum": {"of": of, "eq": total}, "where": where}
+                definition = language.read({"rule": {"event": asked}, "consent": []})
+                as_of = shops.START + timedelta(days=day)
+                assert found(index, definition, {}, as_of) == {BUYER}, (day, of)
 
 
 def test_an_empty_archive_has_no_members(tmp_path: Path) -> None:

@@ -53,11 +53,12 @@ def shop(
     effect: float = 0.3,
     threshold: float = float("-inf"),
     seed: int = 0,
+    again: bool = False,
 ) -> Index:
     """Write a campaign into an archive, as the service would log it, and what its users did.
 
     Of the treated a share ``effect`` more converts, twice that among scores over a half and
-    none below.
+    none below. With ``again``, what they bought before is told again after the decision.
     """
     rng = np.random.default_rng(seed)
     entries = []
@@ -73,6 +74,9 @@ def shop(
         body = body_of(campaign, Asked("u", at_ms), facts, list(made.reasons), made)
         events = records(campaign, user, body)
         events.append(purchase(user, 0, at_ms - 3 * DAY_MS, habit))
+        if again:
+            told = purchase(user, 0, at_ms + DAY_MS // 2, habit)
+            events.append(msgspec.structs.replace(told, id=f"again-{user}"))
         chance = 0.2 + 2 * effect * (score > 0.5) * (body["arm"] == "treated")
         if rng.random() < chance:
             events.append(purchase(user, 1, at_ms + DAY_MS, habit + 10))
@@ -135,6 +139,15 @@ def test_revenue_and_conversion_are_those_of_the_goals_time(tmp_path: Path) -> N
     assert more == pytest.approx(500 * users)
     assert early["open_windows"] == early["treated"]["users"] + early["control"]["users"] > 0
     assert any("not over yet" in caveat for caveat in early["caveats"])
+
+
+def test_an_order_told_again_after_the_decision_is_no_conversion(tmp_path: Path) -> None:
+    campaign = stored()
+    with (
+        shop(tmp_path / "once", campaign, users=60) as once,
+        shop(tmp_path / "again", campaign, users=60, again=True) as again,
+    ):
+        assert report(again, campaign, NOW_MS) == report(once, campaign, NOW_MS)
 
 
 def test_without_a_control_group_the_words_are_association_not_effect(tmp_path: Path) -> None:

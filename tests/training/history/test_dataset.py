@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from retold import told
 
 from feature_repo.errors import NotFoundError, PointInTimeError
+from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.features import snapshots
 from tests.feature_repo import oracle, shop_log
 from tests.feature_repo.fixed_shop import LOG
@@ -24,13 +26,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def purchases(user: str) -> list[int]:
-    return [e.time_ms for e in LOG if e.user == user and e.type == "purchase"]
+    mine = told([e for e in LOG if e.user == user])
+    return [each.event.time_ms for each in mine if each.is_new]
 
 
 def test_labels_look_only_ahead_and_only_where_the_data_reaches(home: Path) -> None:
     found = dataset.positions(home, until=AS_OF)
     cut_ms = AS_OF.timestamp() * 1000
-    assert len(found) == sum(e.type == "purchase" and e.time_ms < cut_ms for e in LOG)
+    assert len(found) == sum(t < cut_ms for user in shop_log.USERS for t in purchases(user))
     for row in found.itertuples():
         at = int(row.event_timestamp.timestamp() * 1000)
         later = [t for t in purchases(row.user) if at < t < cut_ms]
@@ -45,6 +48,19 @@ def test_labels_look_only_ahead_and_only_where_the_data_reaches(home: Path) -> N
         assert (gap is None) == pd.isna(row.days_to_next_purchase)
     assert set(found.purchase_7d.dropna()) == {0, 1}
     assert found.purchase_28d.isna().any()
+
+
+def test_an_order_told_again_is_no_position_and_no_purchase(tmp_path: Path) -> None:
+    user, day = shop_log.USERS[0], shop_log.DAY_MS
+    log = [
+        EventRecord(id=f"e{n}", type="purchase", user=user, order_id=order, received_ms=0,
+                    time_ms=shop_log.START_MS + at * day, items=[ItemRecord("A")])
+        for n, (order, at) in enumerate([("a", 0), ("a", 1), ("b", 20), ("a", 21), ("", 60)])
+    ]  # fmt: skip
+    found = dataset.positions(shop_log.write(tmp_path, log), until=AS_OF)
+    assert list(found.event_id) == ["e0", "e2", "e4"]
+    assert list(found.purchase_7d[:2]) == [0, 0]
+    assert list(found.days_to_next_purchase[:2]) == [20, 40]
 
 
 def test_since_bounds_positions_not_labels(home: Path) -> None:
