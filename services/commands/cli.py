@@ -8,7 +8,7 @@ import traceback
 import structlog
 
 from feature_repo.errors import PortraitError
-from services.commands import audience, campaign, data, model, proof, report, service
+from services.commands import audience, campaign, data, laboratory, report, service
 from services.commands.application import app, opened, say, settings_with
 
 __all__ = [
@@ -17,11 +17,11 @@ __all__ = [
     "campaign",
     "data",
     "main",
-    "model",
-    "proof",
     "report",
     "service",
 ]
+
+laboratory.add_commands(app)
 
 
 def main() -> None:

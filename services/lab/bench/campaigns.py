@@ -20,9 +20,9 @@ from typing import Any, Final
 import orjson
 
 from services.client import Client
+from services.demo.latency import percentiles
 from services.hosting.embedded import connect, free_port
 from services.lab.bench.http import Connection
-from services.lab.bench.service import percentiles
 from services.settings import Settings
 
 USERS: Final = 500

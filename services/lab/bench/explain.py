@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from feature_repo.events.schema import EventRecord, ItemRecord
-from services.lab.bench.service import percentiles
+from services.demo.latency import percentiles
 
 SHOPPERS: Final = 150
 MIN_EVENTS: Final = 12

@@ -21,10 +21,10 @@ import orjson
 
 from feature_repo.errors import PortraitError
 from services.client import Client
+from services.demo.latency import percentiles
 from services.hosting.embedded import connect, free_port
 from services.lab.bench import peer_models
 from services.lab.bench.http import Connection
-from services.lab.bench.service import percentiles
 from services.settings import Settings
 
 PACKAGES: Final = (

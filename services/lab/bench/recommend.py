@@ -29,11 +29,11 @@ from feature_repo.online.connection import connect as connect_store
 from feature_repo.online.live_row import FIELDS, LiveState, parse_live, row_key
 from services.catalogue import catalogue
 from services.client import Client
+from services.demo.latency import percentiles
 from services.hosting.embedded import connect, free_port
 from services.lab.bench.http import Connection, post_batches
 from services.lab.bench.load import Load, Offer, body_of
 from services.lab.bench.peers import Ask, measure_peers, pairs_of
-from services.lab.bench.service import percentiles
 from services.lab.bench.shop import catalogue_of, feature_fields, shop_offers, write_model
 from services.recommend.retrieve import MANY_ITEMS
 from services.settings import Settings

@@ -4,10 +4,9 @@ The service's figures come from requests made one after another on one connectio
 warm-up; ratios are against `/health/live` on the same service in the same run.
 """
 
-import itertools
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,66 +14,14 @@ from typing import Any
 from rich.table import Table
 
 from services.client import Client
+from services.demo.latency import Tell, latencies_ms, percentiles
 from services.hosting.embedded import free_port
 from services.settings import Settings
 
-WARM_UP = 30
 REQUESTS = 500
 BATCH_EVENTS = 500
 BATCHES = 40
 _JSON_ONLY = frozenset({"details", "trends", "sizes"})
-
-Tell = Callable[[int, int, str], None]
-
-
-def percentiles(values_ms: Sequence[float]) -> dict[str, float]:
-    """Return p50 and p99 of a list of milliseconds.
-
-    Examples
-    --------
-    >>> percentiles([1.0, 2.0, 3.0])
-    {'p50': 2.0, 'p99': 3.0}
-    """
-    ordered = sorted(values_ms)
-    return {
-        f"p{share}": round(ordered[min(len(ordered) - 1, len(ordered) * share // 100)], 3)
-        for share in (50, 99)
-    }
-
-
-def latencies_ms(
-    client: Client, requests: int, tell: Tell, items: Sequence[str] = ("A", "B", "C")
-) -> dict[str, list[float]]:
-    """Return the times of single requests: trivial, event with its profile, recommendation."""
-    numbers = itertools.count()
-    item = itertools.cycle(items)
-    users = [f"bench-{index}" for index in range(20)]
-
-    def event() -> None:
-        number = next(numbers)
-        body = {
-            "type": "view_item", "id": f"bench-{number}", "user_id": users[number % len(users)],
-            "items": [{"item_id": next(item)}],
-        }  # fmt: skip
-        client.post_event(body, return_profile=True)
-
-    calls: dict[str, Callable[[], Any]] = {
-        "trivial": client.live,
-        "event to profile": event,
-        "recommend": lambda: client.recommendations(users[next(numbers) % len(users)], n=10),
-    }
-    series: dict[str, list[float]] = {}
-    for index, (name, call) in enumerate(calls.items()):
-        for _ in range(WARM_UP):
-            call()
-        series[name] = []
-        for done in range(requests):
-            started = time.perf_counter()
-            call()
-            series[name].append((time.perf_counter() - started) * 1000)
-            if done % 20 == 0:
-                tell(index * requests + done, len(calls) * requests, name)
-    return series
 
 
 def applied_per_s(client: Client, tell: Tell) -> float:

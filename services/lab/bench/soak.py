@@ -18,9 +18,9 @@ import redis
 
 from feature_repo.online.connection import connect as connect_store
 from services.client import ApiError, Client
+from services.demo.latency import percentiles
 from services.hosting.embedded import connect, free_port
 from services.lab.bench.load import Offer, offers
-from services.lab.bench.service import percentiles
 from services.lab.bench.traffic import Rhythm, Traffic
 from services.lab.bench.where import processes
 from services.settings import Settings

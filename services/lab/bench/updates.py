@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.online.connection import connect as connect_store
+from services.demo.latency import percentiles
 from services.hosting.embedded import connect, free_port
 from services.lab.bench import rows
 from services.lab.bench.load import Load
 from services.lab.bench.rounds import LONG, SHORT, Rounds, Scale
-from services.lab.bench.service import percentiles
 from services.settings import Settings
 
 Tell = Callable[[int, int, str], None]

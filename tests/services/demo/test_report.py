@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.demo import report
-from services.lab.bench.service import percentiles
+from services.demo.latency import percentiles
 
 METRICS = {"ndcg@10": 0.25, "recall@10": 0.2, "hr@10": 0.6, "mrr": 0.4}
 CI = {"ci": {"ndcg@10": [0.24, 0.26]}}

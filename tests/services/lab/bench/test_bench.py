@@ -31,7 +31,7 @@ from services.lab.bench.materialize import measure_materialize
 from services.lab.bench.offline import Load as JoinLoad
 from services.lab.bench.offline import measure_offline
 from services.lab.bench.rounds import Rounds, Scale
-from services.lab.bench.service import percentiles, table
+from services.lab.bench.service import table
 from services.lab.bench.traffic import Rhythm, Traffic
 from services.lab.bench.updates import measure_updates
 from services.models.transition import Transition
@@ -83,10 +83,6 @@ def learned(model: Path) -> LearnedTransition:
 def batches(count: int, size: int = 30, users: int = 7) -> list[list[EventRecord]]:
     load = Load(OFFERS, users=users, seed="t")
     return [records_of(load.batch(n, size), TENANT, NOW_MS) for n in range(count)]
-
-
-def test_percentiles_are_those_of_the_sorted_values() -> None:
-    assert percentiles([float(n) for n in range(100, 0, -1)]) == {"p50": 51.0, "p99": 100.0}
 
 
 def test_the_load_is_the_same_every_time_and_valid() -> None:

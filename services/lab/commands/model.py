@@ -10,7 +10,7 @@ from rich.table import Table
 
 from feature_repo.errors import InvalidInputError
 from services.commands.application import Json, app, print_json
-from services.commands.targeting import TARGETING, compare_targeting, keep, refuse_others
+from services.lab.commands.targeting import TARGETING, compare_targeting, keep, refuse_others
 from services.runtime.progress import console, step
 
 
