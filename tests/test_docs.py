@@ -19,6 +19,8 @@ from services.gateway import access
 from services.settings import Settings
 from services.settings import page as settings_page
 
+TOPS = ("feature_repo", "training", "services")
+PRINTED = {DOCS / "accuracy.md", DOCS / "features.md", DOCS / "settings.md"}
 TEST = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 
 
@@ -161,3 +163,34 @@ def test_the_page_of_settings_is_what_the_code_says() -> None:
     written = (DOCS / "settings.md").read_text()
     assert written == settings_page(), "run: python -m services.settings > docs/settings.md"
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_readme_is_short_and_names_every_room() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 130
+    rows = re.findall(r"^\| (`.*?) \|", text.partition("## The rooms")[2], re.MULTILINE)
+    named = {name.rstrip("/") for row in rows for name in re.findall(r"`([\w/]+)`", row)}
+    rooms = {path.parent.name for top in TOPS for path in (ROOT / top).glob("*/__init__.py")}
+    assert named == rooms | set(TOPS)
+
+
+def test_the_chinese_readme_has_the_same_commands_figures_and_links() -> None:
+    english, chinese = (Page(ROOT / name) for name in ("README.md", "README.zh-CN.md"))
+    assert chinese.blocks("console") == english.blocks("console")
+    code = [{one.content for one in page.inline("code_inline")} for page in (english, chinese)]
+    assert code[0] == code[1]
+    links = [set(page.links()) for page in (english, chinese)]
+    assert links[0] - {"README.zh-CN.md"} == links[1] - {"README.md"}
+    figures = [
+        sorted(re.findall(r"[\d.,]*\d", page.path.read_text())) for page in (english, chinese)
+    ]
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_lines_are_no_longer_than_a_screen(page: Page) -> None:
+    if page.path in PRINTED:
+        return
+    prose = re.sub(r"^```.*?^```$", "", page.path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in prose.splitlines() if not line.startswith(("|", "#"))]
+    assert [line for line in lines if len(line) > 120] == []
