@@ -84,7 +84,9 @@ def test_what_cannot_be_a_part_is_named_before_anything_is_read(
     assert load(folder).rows_in == 2
 
 
-@pytest.mark.parametrize("encoding", sorted({*encodings.aliases.aliases.values(), "idna", "nul\0"}))
+@pytest.mark.parametrize(
+    "encoding", sorted({*encodings.aliases.aliases.values(), "idna", "punycode", "nul\0"})
+)
 def test_any_encoding_reads_or_is_refused_in_one_line(tmp_path: Path, encoding: str) -> None:
     told = tmp_path / "map.yaml"
     told.write_text(f"source: s\ndefault_type: view_item\nencoding: {encoding!a}\n{COLUMNS}}}\n")
