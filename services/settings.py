@@ -139,7 +139,7 @@ def tighten(home: Path) -> None:
             home.chmod(home.stat().st_mode & 0o7700)
 
 
-def page() -> str:
+def page(settings: type[Settings] = Settings) -> str:
     """Return ``docs/settings.md``."""
     lines = [
         "# Settings",
@@ -151,7 +151,7 @@ def page() -> str:
         "| variable | default | meaning |",
         "|---|---|---|",
     ]
-    for name, field in Settings.model_fields.items():
+    for name, field in settings.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
         shown = "–" if default in (None, "") else f"`{default}`"
         lines.append(f"| `PORTRAIT_{name.upper()}` | {shown} | {field.description} |")

@@ -88,7 +88,7 @@ def test_every_page_is_in_the_contents_of_the_site() -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
-def test_python_blocks_compile_and_shell_blocks_parse(page: Page) -> None:
+def test_python_yaml_and_json_blocks_can_be_read(page: Page) -> None:
     for block in page.blocks("python"):
         compile(block, page.name, "exec")
     for block in page.blocks("yaml"):
