@@ -36,7 +36,7 @@ Tell = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ReportSection:
     """A part of the report: its question, its picture and its words."""
 
     name: str
@@ -107,7 +107,7 @@ def usual_steps(types: Sequence[str]) -> list[str]:
     return list(_TOURS[-1])
 
 
-def _section(part: Part, answer: dict[str, Any], picture: str) -> str:
+def _section(part: ReportSection, answer: dict[str, Any], picture: str) -> str:
     said = html.escape(part.say(answer))
     hidden = f"{answer['suppressed']:,} figures hidden (fewer than {answer['k']} people, or near)."
     return (
@@ -117,26 +117,29 @@ def _section(part: Part, answer: dict[str, Any], picture: str) -> str:
     )
 
 
-def _parts(steps: Sequence[str]) -> list[Part]:
+def _parts(steps: Sequence[str]) -> list[ReportSection]:
     return [
-        Part("trends", "Demand", lambda m: trends(
+        ReportSection("trends", "Demand", lambda m: trends(
             m, grain="week", kind="purchase", level=1, category=None, most=9, buckets=52,
         ), plots.trends, _say_trends),
-        Part("drift", "Interests", lambda m: drift(m, months=6, most=8), plots.drift, _say_drift),
-        Part("retention", "Who comes back", lambda m: retention(
+        ReportSection(
+            "drift", "Interests", lambda m: drift(m, months=6, most=8), plots.drift, _say_drift
+        ),
+        ReportSection("retention", "Who comes back", lambda m: retention(
             m, grain="month", kind="purchase", periods=12,
         ), plots.retention, _say_retention),
-        Part("funnel", "Step by step", lambda m: funnel(
+        ReportSection("funnel", "Step by step", lambda m: funnel(
             m, steps=steps, within_ms=WITHIN_DAYS * DAY_MS, days=365,
         ), plots.funnel, _say_funnel),
-        Part("rfm", "Recency and frequency", lambda m: rfm(
+        ReportSection("rfm", "Recency and frequency", lambda m: rfm(
             m, rows="recency", columns="frequency",
         ), plots.rfm, _say_rfm),
-        Part("habits", "When they buy", lambda m: habits(
+        ReportSection("habits", "When they buy", lambda m: habits(
             m, kind="purchase", days=365,
         ), plots.habits, _say_habits),
-        Part("affinities", "What goes together", lambda m: affinities(m, months=12, most=15),
-             plots.affinities, _say_affinities),
+        ReportSection("affinities", "What goes together", lambda m: affinities(
+            m, months=12, most=15,
+        ), plots.affinities, _say_affinities),
     ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from services.audiences.schemas import AskedOf
-from services.http.answer_schemas import Answer, Count, said
+from services.http.answer_schemas import Answer, Count, describe_answer
 from services.http.profile_schemas import EXAMPLE_TIME
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -244,7 +244,7 @@ _PERIOD: Final = {"from": "2017-01-01", "to": "2018-01-01"}
 _RATE: Final = {"share": 0.2406, "interval": [0.22, 0.2626]}
 _CELL: Final = {"age": 1, "users": 128, "share": 0.6882, "interval": [0.6184, 0.7504]}
 
-TRENDS: Final[dict[int | str, Any]] = {200: said(Trends, "Demand by category", {
+TRENDS: Final[dict[int | str, Any]] = {200: describe_answer(Trends, "Demand by category", {
     **_HEAD, "type": "purchase", "grain": "week", "false_alarms": 0.05, "series": [{
         "category": "Grocery",
         "points": [{"start": "2017-01-02", "users": 1297, "users_interval": [1227.4, 1369.6],
@@ -252,7 +252,7 @@ TRENDS: Final[dict[int | str, Any]] = {200: said(Trends, "Demand by category", {
         "growth": {"per_bucket": 1.0012, "interval": [1.0004, 1.002]},
         "change_points": [{"at": "2017-11-13", "before": 2650.1, "after": 2790.4, "ratio": 1.0529,
                            "interval": [1.02, 1.087], "p": 0.0012}]}]})}  # fmt: skip
-DRIFT: Final[dict[int | str, Any]] = {200: said(Drift, "How interests move", {
+DRIFT: Final[dict[int | str, Any]] = {200: describe_answer(Drift, "How interests move", {
     **_HEAD, "period": _PERIOD, "users": 1969, "compared": 136,
     "months": [{"start": "2017-03-01", "users": 2143, "mean": 0.2322, "interval": [0.225, 0.2394],
                 "quartiles": [0.116, 0.2096, 0.3121]}],
@@ -260,30 +260,31 @@ DRIFT: Final[dict[int | str, Any]] = {200: said(Drift, "How interests move", {
                 "share_before": 0.004, "share_after": 0.009, "change": 0.005,
                 "interval": [0.002, 0.008]}],
     "falling": []})}  # fmt: skip
-RETENTION: Final[dict[int | str, Any]] = {200: said(Retention, "Who comes back", {
+RETENTION: Final[dict[int | str, Any]] = {200: describe_answer(Retention, "Who comes back", {
     **_HEAD, "type": "purchase", "grain": "month",
     "cohorts": [{"start": "2017-02-01", "began_before": False, "users": 186, "cells": [_CELL]}],
     "curve": [{**_CELL, "cohorts": 1, "of": 186}]})}  # fmt: skip
-FUNNEL: Final[dict[int | str, Any]] = {200: said(Funnel, "Who went how far", {
+FUNNEL: Final[dict[int | str, Any]] = {200: describe_answer(Funnel, "Who went how far", {
     **_HEAD, "period": _PERIOD, "within_hours": 720,
     "steps": [{"type": "message_sent", "users": 1546, "of_first": None, "of_previous": None,
                "median_hours": None},
               {"type": "coupon_redeemed", "users": 372, "of_first": _RATE, "of_previous": _RATE,
                "median_hours": 186.49}]})}  # fmt: skip
-RFM: Final[dict[int | str, Any]] = {200: said(Rfm, "The grid", {
+RFM: Final[dict[int | str, Any]] = {200: describe_answer(Rfm, "The grid", {
     **_HEAD, "days": 91, "rows": "recency", "columns": "frequency",
     "cells": [{"recency": 1, "frequency": 1, "segment": "hibernating", "users": 365,
                "share": 0.148, "interval": [0.1345, 0.1625], "mean_spend": 35.24,
                "median_recency_days": 73}],
     "row_totals": [493, 494, 493, 494, 493],
     "column_totals": [None, 494, 493, 494, 493]})}  # fmt: skip
-HABITS: Final[dict[int | str, Any]] = {200: said(Habits, "Hour by weekday", {
+HABITS: Final[dict[int | str, Any]] = {200: describe_answer(Habits, "Hour by weekday", {
     **_HEAD, "type": "purchase", "period": _PERIOD,
     "cells": [{"weekday": 0, "hour": 17, "users": 761, "events": 1373, "share": 0.00975,
                "interval": [0.009, 0.01049]}],
     "weekday_totals": [1373, None, None, None, None, None, None],
     "hour_totals": [None] * 17 + [1373] + [None] * 6})}  # fmt: skip
-AFFINITIES: Final[dict[int | str, Any]] = {200: said(Affinities, "What lies in one basket", {
+AFFINITIES: Final[dict[int | str, Any]] = {200: describe_answer(
+    Affinities, "What lies in one basket", {
     **_HEAD, "period": _PERIOD, "baskets": 129191, "compared": 3158,
     "pairs": [{"a": "Grocery/Dry Noodles & Pasta", "b": "Grocery/Pasta Sauce", "baskets": 3182,
                "users_at_least": 268, "share_of_a": 0.4482, "share_of_b": 0.5462, "lift": 9.94,

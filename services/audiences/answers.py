@@ -20,7 +20,7 @@ MAX_PAGE: Final = 10_000
 MAX_OVERLAP: Final = 10
 
 
-class Answers:
+class AudienceAnswers:
     """Answers about audiences as of one moment.
 
     Parameters
@@ -60,11 +60,11 @@ class Answers:
 
     def preview_of(self, name: str) -> dict[str, Any]:
         """Do what `preview` does for an audience by name."""
-        return self.preview(self._named(name))
+        return self.preview(self._find(name))
 
     def page(self, name: str, after: str, limit: int) -> list[str]:
         """Return up to ``limit`` members by entity id, those after ``after``."""
-        query = self._query(self._named(name))
+        query = self._query(self._find(name))
         rows = self._index.rows(
             query.members(), {**query.parameters, "after": after, "limit": limit}
         )
@@ -98,12 +98,12 @@ class Answers:
 
     def _count(self, names: Sequence[str]) -> int:
         for name in names:
-            self._named(name)
+            self._find(name)
         rule = {"all": [{"audience": name} for name in names]}
         query = self._query(Definition.model_validate({"rule": rule, "consent": []}))
         return int(self._index.rows(query.count(), query.parameters)[0][0])
 
-    def _named(self, name: str) -> Definition:
+    def _find(self, name: str) -> Definition:
         if name not in self._known:
             raise NotFoundError(f"no audience is named {name}")
         return self._known[name]

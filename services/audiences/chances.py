@@ -18,7 +18,7 @@ from feature_repo.online.connection import connect as connect_store
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import FIELDS, parse_live, row_key
 from services.models.loaded import load_model
-from services.models.user_features import UserFeatures
+from services.models.user_features import UserFeatureReader
 from services.settings import Settings
 
 CHUNK_USERS: Final = 500
@@ -29,7 +29,7 @@ Chance = tuple[str, str, float, int]
 """Entity id, name, probability, and as of when (epoch milliseconds)."""
 
 
-def refresh_chances(settings: Settings, url: str, *, now_ms: int, tell: Tell) -> int:
+def refresh_propensities(settings: Settings, url: str, *, now_ms: int, tell: Tell) -> int:
     """Write every outcome's chance of every user as of ``now_ms``, and return how many.
 
     Users whose row no model has seen, or another one, are left out. The file is replaced
@@ -55,14 +55,14 @@ def refresh_chances(settings: Settings, url: str, *, now_ms: int, tell: Tell) ->
     from training.scoring.scorer import Scorer
 
     scorer, users = Scorer(model), _users(settings.home)
-    features = UserFeatures()
+    features = UserFeatureReader()
     features.open()
     client, found = connect_store(url), list[Chance]()
     try:
         for start in range(0, len(users), CHUNK_USERS):
             tell(start, len(users), "users scored")
             chunk = users[start : start + CHUNK_USERS]
-            found += _chances(client, features, scorer, chunk, now_ms)
+            found += _propensities(client, features, scorer, chunk, now_ms)
     finally:
         client.close()
     columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in CHANCES]
@@ -82,8 +82,8 @@ def _users(home: Path) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-def _chances(
-    client: Any, features: UserFeatures, scorer: Any, users: Sequence[str], now_ms: int
+def _propensities(
+    client: Any, features: UserFeatureReader, scorer: Any, users: Sequence[str], now_ms: int
 ) -> Iterator[Chance]:
     fields = [*FIELDS, *features.fields(_SERVICE)]
     with translated(), client.pipeline(transaction=False) as pipe:

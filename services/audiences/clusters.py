@@ -21,7 +21,7 @@ from feature_repo.online.connection import connect as connect_store
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import FIELDS, parse_live, row_key
 from services.models.loaded import load_model
-from services.models.user_features import UserFeatures
+from services.models.user_features import UserFeatureReader
 from services.settings import Settings
 
 CHUNK_USERS: Final = 500
@@ -64,7 +64,7 @@ def refresh_clusters(
         raise NotFoundError(f"no model below {settings.home / 'models'}: run `portrait train`")
     from training.scoring.scorer import Scorer
 
-    scorer, features = Scorer(model), UserFeatures()
+    scorer, features = Scorer(model), UserFeatureReader()
     features.open()
     with Index(settings.home) as index:
         users = [str(row[0]) for row in index.rows("SELECT entity FROM users ORDER BY u", {})]
@@ -84,7 +84,12 @@ def refresh_clusters(
 
 
 def _vectors(
-    client: Any, features: UserFeatures, scorer: Any, users: Sequence[str], now_ms: int, tell: Tell
+    client: Any,
+    features: UserFeatureReader,
+    scorer: Any,
+    users: Sequence[str],
+    now_ms: int,
+    tell: Tell,
 ) -> Iterator[tuple[int, Any]]:
     fields = [*FIELDS, *features.fields(_SERVICE)]
     for start in range(0, len(users), CHUNK_USERS):

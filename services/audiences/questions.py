@@ -11,7 +11,7 @@ from feature_repo.audiences import language
 from feature_repo.audiences.rules import Definition
 from feature_repo.events.pseudonyms import ENTITY_ID_LENGTH
 from services.audiences import schemas as said
-from services.audiences.answers import MAX_PAGE, Answers
+from services.audiences.answers import MAX_PAGE, AudienceAnswers
 from services.audiences.definitions import Definitions, check
 from services.audiences.index import AudienceIndex
 from services.audiences.requests import AsOf, Name, all_known, moment_of, read_document
@@ -38,10 +38,10 @@ async def preview(request: Request, as_of: AsOf = None) -> Response:
         return language.pseudonymous(language.read(document), context.tenant)
 
     definition = await read_document(request, read)
-    stored = await context.bounded(context.of(Definitions).all())
+    stored = await context.await_bounded(context.of(Definitions).all())
     known = {name: each.definition for name, each in stored.items()}
     await workers.READING.run(check, "preview", definition, known)
-    return answer(await _asked(context, as_of, lambda answers: answers.preview(definition)))
+    return answer(await _ask(context, as_of, lambda answers: answers.preview(definition)))
 
 
 @router.get("/overlap", responses=said.OVERLAP)
@@ -52,7 +52,7 @@ async def get_overlap(
 ) -> Response:
     """Return the sizes of audiences and of what every two of them share."""
     chosen = [name.strip() for name in names.split(",")]
-    return answer(await _asked(context_of(request), as_of, lambda answers: answers.overlap(chosen)))
+    return answer(await _ask(context_of(request), as_of, lambda answers: answers.overlap(chosen)))
 
 
 @router.get("/changes", responses=said.CHANGES, response_class=StreamingResponse)
@@ -79,7 +79,7 @@ async def get_changes(
         )  # fmt: skip
     wanted = None if names is None else frozenset(name.strip() for name in names.split(","))
     if start is None:
-        start = await context.bounded(newest(context.store))
+        start = await context.await_bounded(newest(context.store))
     return StreamingResponse(
         stream(context.store, start, wanted, request.is_disconnected),
         media_type="text/event-stream",
@@ -91,7 +91,7 @@ async def get_changes(
 async def preview_stored(request: Request, name: Name, as_of: AsOf = None) -> Response:
     """Return how many members an audience has."""
     context = context_of(request)
-    return answer(await _asked(context, as_of, lambda answers: answers.preview_of(name)))
+    return answer(await _ask(context, as_of, lambda answers: answers.preview_of(name)))
 
 
 @router.get("/{name}/members", responses=said.MEMBERS)
@@ -104,7 +104,7 @@ async def get_members(
 ) -> Response:
     """Return a page of an audience's members: entity ids, sorted."""
     context = context_of(request)
-    page = await _asked(context, as_of, lambda answers: answers.page(name, cursor or "", limit + 1))
+    page = await _ask(context, as_of, lambda answers: answers.page(name, cursor or "", limit + 1))
     more = len(page) > limit
     return answer({"members": page[:limit], "next_cursor": page[limit - 1] if more else None})
 
@@ -140,12 +140,12 @@ def _csv(members: list[str]) -> bytes:
     return text.getvalue().encode()
 
 
-async def _answers(context: Context, as_of: str | None) -> Answers:
+async def _answers(context: Context, as_of: str | None) -> AudienceAnswers:
     index = await context.of(AudienceIndex).present()
     _, known = await all_known(context)
-    return Answers(index, known, moment_of(context, as_of))
+    return AudienceAnswers(index, known, moment_of(context, as_of))
 
 
-async def _asked(context: Context, as_of: str | None, ask: Callable[[Answers], _T]) -> _T:
+async def _ask(context: Context, as_of: str | None, ask: Callable[[AudienceAnswers], _T]) -> _T:
     answers = await _answers(context, as_of)
     return await workers.ASKING.run(ask, answers)

@@ -49,7 +49,7 @@ async def read_document(request: Request, read: Callable[[dict[str, Any]], _T]) 
 
 async def all_known(context: Context) -> tuple[dict[str, Audience], dict[str, Definition]]:
     """Return what is stored, and every definition by name, the ready ones too."""
-    stored = await context.bounded(context.of(Definitions).all())
+    stored = await context.await_bounded(context.of(Definitions).all())
     own = {name: each.definition for name, each in stored.items()}
     index = context.of(AudienceIndex)
     return stored, own | ready(index.categories, index.clusters)
@@ -67,7 +67,7 @@ def moment_of(context: Context, as_of: str | None) -> int:
         ) from None
 
 
-def named(name: str, known: dict[str, Definition]) -> Definition:
+def find_definition(name: str, known: dict[str, Definition]) -> Definition:
     """Return a definition, or answer 404."""
     if name not in known:
         raise ProblemError("not-found", f"no audience is named {name}")

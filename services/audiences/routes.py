@@ -15,7 +15,7 @@ from feature_repo.events.schema import iso
 from services.audiences import schemas as said
 from services.audiences.definitions import Audience, Definitions
 from services.audiences.index import AudienceIndex
-from services.audiences.requests import Name, all_known, named, read_document
+from services.audiences.requests import Name, all_known, find_definition, read_document
 from services.context.answers import answer, context_of
 from services.context.context import Context
 from services.http import scopes
@@ -30,13 +30,13 @@ async def list_audiences(request: Request) -> Response:
     context = context_of(request)
     await context.of(AudienceIndex).present()  # from it come the categories of ready audiences
     stored, known = await all_known(context)
-    return await workers.READING.run(_listed, stored, known)
+    return await workers.READING.run(_list_response, stored, known)
 
 
 @router.post("", status_code=201, responses=said.CREATED, openapi_extra=said.body(named=True))
 async def post_audience(request: Request) -> Response:
     """Create an audience whose ``name`` is in the body: 201, or 409 if the name is taken."""
-    name, definition = await read_document(request, _named)
+    name, definition = await read_document(request, _read_named)
     return await _put(context_of(request), name, definition, only_new=True)
 
 
@@ -63,7 +63,7 @@ async def get_traits() -> Response:
 @router.put("/{name}", responses=said.PUT, openapi_extra=said.body())
 async def put_audience(request: Request, name: Name) -> Response:
     """Create an audience (201) or replace it (200)."""
-    _, definition = await read_document(request, partial(_named, name=name))
+    _, definition = await read_document(request, partial(_read_named, name=name))
     return await _put(context_of(request), name, definition)
 
 
@@ -71,7 +71,7 @@ async def put_audience(request: Request, name: Name) -> Response:
 async def get_audience(request: Request, name: Name) -> Response:
     """Return an audience with its rule, and how it is kept up."""
     stored, known = await all_known(context_of(request))
-    found = await workers.READING.run(_shown, name, known, stored.get(name))
+    found = await workers.READING.run(_to_response, name, known, stored.get(name))
     return answer(found)
 
 
@@ -79,11 +79,11 @@ async def get_audience(request: Request, name: Name) -> Response:
 async def delete_audience(request: Request, name: Name) -> Response:
     """Remove an audience; 409 while another one names it."""
     context = context_of(request)
-    await context.bounded(context.of(Definitions).delete(name))
+    await context.await_bounded(context.of(Definitions).delete(name))
     return Response(status_code=204)
 
 
-def _named(document: dict[str, Any], name: str | None = None) -> tuple[str, Definition]:
+def _read_named(document: dict[str, Any], name: str | None = None) -> tuple[str, Definition]:
     """Return name and definition; ``name`` is the path's."""
     given = document.pop("name", name)
     if not isinstance(given, str):
@@ -98,7 +98,7 @@ def _named(document: dict[str, Any], name: str | None = None) -> tuple[str, Defi
 async def _put(
     context: Context, name: str, definition: Definition, *, only_new: bool = False
 ) -> Response:
-    stored, new = await context.bounded(
+    stored, new = await context.await_bounded(
         context.of(Definitions).put(
             name, definition, now_ms=context.clock.now_ms(), only_new=only_new
         )
@@ -107,11 +107,11 @@ async def _put(
     headers = {"location": f"/v1/audiences/{name}"} if new else None
     known = {**known, name: stored.definition}
     return answer(
-        await workers.READING.run(_shown, name, known, stored), 201 if new else 200, headers
+        await workers.READING.run(_to_response, name, known, stored), 201 if new else 200, headers
     )
 
 
-def _listed(stored: dict[str, Audience], known: dict[str, Definition]) -> Response:
+def _list_response(stored: dict[str, Audience], known: dict[str, Definition]) -> Response:
     own = [_head(each.name, each.definition, known, each) for each in stored.values()]
     given = [_head(n, each, known, None) for n, each in known.items() if n not in stored]
     return answer({"audiences": own + given})
@@ -133,7 +133,9 @@ def _head(
     }
 
 
-def _shown(name: str, known: dict[str, Definition], stored: Audience | None) -> dict[str, Any]:
-    definition = named(name, known)
+def _to_response(
+    name: str, known: dict[str, Definition], stored: Audience | None
+) -> dict[str, Any]:
+    definition = find_definition(name, known)
     kept_up = plan(definition, known).as_dict()
     return {**_head(name, definition, known, stored), **language.shown(definition), "plan": kept_up}

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from services.http.answer_schemas import Answer, Count, said
+from services.http.answer_schemas import Answer, Count, describe_answer
 from services.http.profile_schemas import EXAMPLE_TIME
 
 ENTITY: Final = "{p014}mfzwizltoq2gk3tbnzxxezltfo"
@@ -14,7 +14,7 @@ DEFINITION: Final = {"title": "Regulars", "rule": RULE, "consent": ["email"]}
 Mode = Literal["realtime", "batch"]
 
 
-class PlanShown(Answer):
+class PlanSchema(Answer):
     """How an audience is kept up."""
 
     mode: Mode
@@ -35,13 +35,13 @@ class AudienceHead(Answer):
     updated_at: str | None
 
 
-class AudienceShown(AudienceHead):
+class AudienceSchema(AudienceHead):
     """An audience."""
 
     description: str = ""
     rule: dict[str, Any]
     exclude: Annotated[list[dict[str, Any]], Field(default_factory=list)]
-    plan: PlanShown
+    plan: PlanSchema
 
 
 class AudienceList(Answer):
@@ -81,7 +81,7 @@ class Preview(Answer):
     took_ms: Annotated[float, Field(ge=0)]
     as_of: str
     contactable: bool
-    plan: PlanShown
+    plan: PlanSchema
     data: AskedOf
 
 
@@ -123,23 +123,28 @@ _PREVIEW: Final = {
 }  # fmt: skip
 
 LIST: Final[dict[int | str, Any]] = {
-    200: said(AudienceList, "All audiences", {"audiences": [_HEAD]})
+    200: describe_answer(AudienceList, "All audiences", {"audiences": [_HEAD]})
 }
-SHOWN: Final[dict[int | str, Any]] = {200: said(AudienceShown, "The audience", _SHOWN)}
-CREATED: Final[dict[int | str, Any]] = {201: said(AudienceShown, "Created", _SHOWN)}
-PUT: Final[dict[int | str, Any]] = {**CREATED, 200: said(AudienceShown, "Replaced", _SHOWN)}
+SHOWN: Final[dict[int | str, Any]] = {200: describe_answer(AudienceSchema, "The audience", _SHOWN)}
+CREATED: Final[dict[int | str, Any]] = {201: describe_answer(AudienceSchema, "Created", _SHOWN)}
+PUT: Final[dict[int | str, Any]] = {
+    **CREATED,
+    200: describe_answer(AudienceSchema, "Replaced", _SHOWN),
+}
 SCHEMA: Final[dict[int | str, Any]] = {
-    200: said(dict[str, Any], "JSON Schema of a definition", {"title": "Definition"})
+    200: describe_answer(dict[str, Any], "JSON Schema of a definition", {"title": "Definition"})
 }
 TRAITS: Final[dict[int | str, Any]] = {
-    200: said(AudienceTraits, "Traits", {"traits": [
+    200: describe_answer(AudienceTraits, "Traits", {"traits": [
         {"name": "lifecycle.stage", "kind": "text",
          "meaning": "recency against the user's own gap between orders",
          "values": ["visitor", "new", "active", "at_risk", "lapsed"], "realtime": True}]})
 }  # fmt: skip
-PREVIEW: Final[dict[int | str, Any]] = {200: said(Preview, "How many", _PREVIEW)}
+PREVIEW: Final[dict[int | str, Any]] = {200: describe_answer(Preview, "How many", _PREVIEW)}
 MEMBERS: Final[dict[int | str, Any]] = {
-    200: said(Members, "A page of entity ids", {"members": [ENTITY], "next_cursor": None})
+    200: describe_answer(
+        Members, "A page of entity ids", {"members": [ENTITY], "next_cursor": None}
+    )
 }
 EXPORT: Final[dict[int | str, Any]] = {
     200: {"description": "Entity ids, one a line below `user`",
@@ -147,7 +152,7 @@ EXPORT: Final[dict[int | str, Any]] = {
                                    "example": f"user\r\n{ENTITY}\r\n"}}}
 }  # fmt: skip
 OVERLAP: Final[dict[int | str, Any]] = {
-    200: said(Overlap, "Sizes and what is shared", {
+    200: describe_answer(Overlap, "Sizes and what is shared", {
         "as_of": EXAMPLE_TIME, "counts": {"a": 10, "b": 4},
         "pairs": [{"a": "a", "b": "b", "both": 2, "either": 12, "jaccard": 0.166667}]})
 }  # fmt: skip

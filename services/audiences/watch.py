@@ -23,7 +23,7 @@ from feature_repo.audiences.rules import Definition
 from feature_repo.online.cluster import node_of
 from feature_repo.online.live_row import LiveState
 from services.audiences.definitions import KEY, VERSION, decode_all
-from services.runtime.backoff import Patience
+from services.runtime.backoff import Backoff
 
 CHANGES: Final = "portrait:audiences:changes"
 MAX_CHANGES: Final = 100_000
@@ -48,7 +48,7 @@ class AudienceWatch:
         With the nodes of a cluster; shared, so that a node that hangs costs one wait.
     """
 
-    def __init__(self, client: Any, patience: Patience) -> None:
+    def __init__(self, client: Any, patience: Backoff) -> None:
         self._client = client
         self._patience = patience
         self._next_s = 0.0
@@ -69,9 +69,9 @@ class AudienceWatch:
                 self.follow({name: each.definition for name, each in stored.items()})
                 self._version = version
         except (redis.RedisError, RedisClusterException, OSError) as error:
-            self._failed(node, error)
+            self._note_failure(node, error)
         else:
-            self._patience.answered(node)
+            self._patience.note_answer(node)
 
     def follow(self, definitions: Mapping[str, Definition]) -> None:
         """Follow the real-time ones of these audiences from now on."""
@@ -82,7 +82,7 @@ class AudienceWatch:
             if plan(each, self._known).mode == "realtime"
         }
 
-    def committed(
+    def note_commit(
         self, before: Mapping[str, LiveState | None], after: Mapping[str, LiveState]
     ) -> None:
         """Tell who entered and left by a commit that replaced rows ``before`` by ``after``."""
@@ -97,9 +97,9 @@ class AudienceWatch:
                     pipe.xadd(CHANGES, change, maxlen=MAX_CHANGES, approximate=True)
                 pipe.execute()
         except (redis.RedisError, RedisClusterException, OSError) as error:
-            self._failed(node, error)
+            self._note_failure(node, error)
         else:
-            self._patience.answered(node)
+            self._patience.note_answer(node)
 
     def changes(
         self, before: Mapping[str, LiveState | None], after: Mapping[str, LiveState]
@@ -116,8 +116,8 @@ class AudienceWatch:
                         "at_ms": str(row.time_ms), "version": str(row.version),
                     }  # fmt: skip
 
-    def _failed(self, node: str, error: Exception) -> None:
-        self._patience.failed(node)
+    def _note_failure(self, node: str, error: Exception) -> None:
+        self._patience.note_failure(node)
         _log.warning("audience_changes_untold", node=node, error=type(error).__name__)
 
 

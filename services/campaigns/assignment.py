@@ -12,7 +12,7 @@ GLOBAL_SALT: Final = "portrait:global"
 """Of the service's global hold-out; a campaign's salt has no colon."""
 
 
-def place(salt: str, entity: str) -> float:
+def hash_share(salt: str, entity: str) -> float:
     """Return a user's place in [0, 1) under a salt.
 
     Parameters
@@ -32,21 +32,21 @@ def place(salt: str, entity: str) -> float:
     return number / 2**53
 
 
-def held_out(salt: str, entity: str, share: float) -> bool:
+def is_held_out(salt: str, entity: str, share: float) -> bool:
     """Say whether a user is in the hold-out of a salt; a larger share holds the smaller's users."""
-    return place(salt, entity) < share
+    return hash_share(salt, entity) < share
 
 
 def random_score(salt: str, entity: str) -> float:
     """Return what ``rank_by: random`` orders by, in [0, 1)."""
-    return place(f"{salt}:rank", entity)
+    return hash_share(f"{salt}:rank", entity)
 
 
-def explored(salt: str, entity: str, share: float) -> bool:
+def is_explored(salt: str, entity: str, share: float) -> bool:
     """Say whether a coin decides about a user in place of the rank."""
-    return place(f"{salt}:explore", entity) < share
+    return hash_share(f"{salt}:explore", entity) < share
 
 
 def coin(salt: str, entity: str) -> bool:
     """Return the coin of a user who is explored."""
-    return place(f"{salt}:coin", entity) < 0.5
+    return hash_share(f"{salt}:coin", entity) < 0.5

@@ -121,7 +121,7 @@ class Cap(Node):
     within: Duration
 
     @model_validator(mode="after")
-    def _bounded(self) -> Self:
+    def _check_bounds(self) -> Self:
         if self.within_ms > MAX_CAP_DAYS * _DAY_MS:
             raise ValueError(f"within is {self.within}: at most {MAX_CAP_DAYS}d")
         return self

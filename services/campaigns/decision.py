@@ -27,7 +27,7 @@ COIN: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class UserFacts:
     """What is known of a user at the moment of a decision.
 
     Attributes
@@ -83,7 +83,7 @@ class Draft:
     explored: bool
 
 
-def closed(campaign: Campaign, now_ms: int) -> str | None:
+def closed_reason(campaign: Campaign, now_ms: int) -> str | None:
     """Return why a campaign decides about nobody at a moment; None while it runs."""
     if not campaign.active:
         return "not_active"
@@ -93,7 +93,7 @@ def closed(campaign: Campaign, now_ms: int) -> str | None:
 
 
 def draft(
-    campaign: Campaign, salt: str, facts: Facts, *, threshold: float, global_share: float
+    campaign: Campaign, salt: str, facts: UserFacts, *, threshold: float, global_share: float
 ) -> Draft:
     """Return what a campaign does about a user, caps and budget left aside.
 
@@ -106,7 +106,7 @@ def draft(
     global_share
         Share of the global hold-out.
     """
-    by_coin = assignment.explored(salt, facts.entity, campaign.explore)
+    by_coin = assignment.is_explored(salt, facts.entity, campaign.explore)
     chosen, propensity = _choice(campaign, salt, facts, threshold, by_coin=by_coin)
     hours = campaign.quiet_hours
     holds = {
@@ -114,17 +114,17 @@ def draft(
         "not_in_audience": not facts.member,
         "excluded": facts.excluded,
         "global_holdout": campaign.control.global_holdout
-        and assignment.held_out(assignment.GLOBAL_SALT, facts.entity, global_share),
-        "holdout": assignment.held_out(salt, facts.entity, campaign.control.holdout),
+        and assignment.is_held_out(assignment.GLOBAL_SALT, facts.entity, global_share),
+        "holdout": assignment.is_held_out(salt, facts.entity, campaign.control.holdout),
         "not_chosen": not chosen,
         "quiet_hours": hours is not None and is_quiet(hours, facts.now_ms, facts.tz),
     }
-    shut = closed(campaign, facts.now_ms)
+    shut = closed_reason(campaign, facts.now_ms)
     reasons = tuple(name for name in REASONS if name == shut or holds.get(name, False))
-    return _drafted(reasons, propensity, explored=by_coin)
+    return _make_draft(reasons, propensity, explored=by_coin)
 
 
-def _drafted(reasons: tuple[str, ...], propensity: float, *, explored: bool) -> Draft:
+def _make_draft(reasons: tuple[str, ...], propensity: float, *, explored: bool) -> Draft:
     """Return the draft that follows from the reasons against treating a user."""
     if not reasons:
         why = "explored" if explored else "chosen"
@@ -140,7 +140,7 @@ def _drafted(reasons: tuple[str, ...], propensity: float, *, explored: bool) -> 
 
 
 def _choice(
-    campaign: Campaign, salt: str, facts: Facts, threshold: float, *, by_coin: bool
+    campaign: Campaign, salt: str, facts: UserFacts, threshold: float, *, by_coin: bool
 ) -> tuple[bool, float]:
     """Return whether a user is chosen, and the chance of that for a user of this score."""
     score = float("-inf") if facts.score is None else facts.score

@@ -15,10 +15,10 @@ from feature_repo.events.pseudonyms import partition_of
 from feature_repo.events.schema import iso
 from feature_repo.online.live_row import LiveState
 from services.campaigns import decision
-from services.campaigns.decision import Facts
+from services.campaigns.decision import UserFacts
 from services.campaigns.definitions import Campaigns, Stored
 from services.campaigns.eligibility import Eligibility
-from services.campaigns.events import Asked, body_of, records
+from services.campaigns.events import DecisionRequest, body_of, records
 from services.campaigns.ledger import Ledger, Settled, Spent, Wanted
 from services.campaigns.scores import score_of
 from services.context import users
@@ -32,7 +32,7 @@ from services.recommend.serving import ServedModels
 
 
 @dataclass(frozen=True, slots=True)
-class _Person:
+class _User:
     """Who is asked about."""
 
     entity: str
@@ -48,7 +48,7 @@ class Decided:
     repeated: bool
 
 
-async def decide(context: Context, name: str, asked: Asked) -> Decided:
+async def decide(context: Context, name: str, asked: DecisionRequest) -> Decided:
     """Decide about a user, or return what was decided.
 
     Raises
@@ -62,18 +62,20 @@ async def decide(context: Context, name: str, asked: Asked) -> Decided:
     StoreUnavailableError
         Repeat the request: what was decided is kept.
     """
-    stored = await context.bounded(context.of(Campaigns).get(name))
-    person = await _person(context, asked)
+    stored = await context.await_bounded(context.of(Campaigns).get(name))
+    person = await _find_user(context, asked)
     if person is None:
-        shut = decision.closed(stored.campaign, asked.now_ms)
+        shut = decision.closed_reason(stored.campaign, asked.now_ms)
         reasons = ([shut] if shut else []) + ["unknown_user"]
         return Decided(
             _answer(stored, asked, body_of(stored, asked, None, reasons)), repeated=False
         )
-    kept, logged = await context.bounded(context.of(Ledger).kept(name, person.entity, asked.name))
+    kept, logged = await context.await_bounded(
+        context.of(Ledger).read(name, person.entity, asked.name)
+    )
     if kept is not None and not logged:
         await _log(context, stored, person, _whole(kept))
-        await context.bounded(context.of(Ledger).mark_logged(name, person.entity, asked.name))
+        await context.await_bounded(context.of(Ledger).mark_logged(name, person.entity, asked.name))
     facts = await _facts(context, stored, person, asked)
     gates = _gates(stored, facts)
     if kept is not None and gates is None:
@@ -85,28 +87,30 @@ async def decide(context: Context, name: str, asked: Asked) -> Decided:
     return await _settle(context, stored, person, asked, facts)
 
 
-def _refused(stored: Stored, asked: Asked, reasons: list[str]) -> Decided:
+def _refuse(stored: Stored, asked: DecisionRequest, reasons: list[str]) -> Decided:
     """Return what is answered where nothing is decided."""
     body = body_of(stored, asked, None, reasons)
     return Decided(_answer(stored, asked, body), repeated=False)
 
 
-def _gates(stored: Stored, facts: Facts) -> str | None:
+def _gates(stored: Stored, facts: UserFacts) -> str | None:
     """Return what stops even a decision that was made: the campaign is over, consent is gone."""
-    shut = decision.closed(stored.campaign, facts.now_ms)
+    shut = decision.closed_reason(stored.campaign, facts.now_ms)
     return shut or (None if facts.consented else "no_consent")
 
 
 async def _settle(
-    context: Context, stored: Stored, person: _Person, asked: Asked, facts: Facts
+    context: Context, stored: Stored, person: _User, asked: DecisionRequest, facts: UserFacts
 ) -> Decided:
-    shut, threshold = decision.closed(stored.campaign, asked.now_ms), float("-inf")
+    shut, threshold = decision.closed_reason(stored.campaign, asked.now_ms), float("-inf")
     if shut is None and facts.consented and facts.member and not facts.excluded:
         score = await score_of(
             context, stored, person.entity, person.row, person.features, asked.now_ms
         )
         facts = replace(facts, score=score)
-        threshold = _threshold(stored, await context.bounded(context.of(Ledger).spent(stored.name)))
+        threshold = _threshold(
+            stored, await context.await_bounded(context.of(Ledger).read_spent(stored.name))
+        )
     if facts.tz is None and stored.campaign.quiet_hours is not None:
         facts = replace(facts, tz=await last_tz(context, person.entity))
     made = decision.draft(
@@ -121,38 +125,40 @@ async def _settle(
         await _log(context, stored, person, body)
         return Decided(_answer(stored, asked, body), repeated=False)
     keep = named or made.arm == "control"
-    settled = await context.bounded(context.of(Ledger).settle(Wanted(
+    settled = await context.await_bounded(context.of(Ledger).settle(Wanted(
         stored.name, stored.campaign, person.entity, asked.name, body, made.arm == "treated", keep,
         asked.now_ms,
     )))  # fmt: skip
     body = _whole(settled)
     await _log(context, stored, person, body)
     if keep or body["arm"] == "treated":
-        await context.bounded(
+        await context.await_bounded(
             context.of(Ledger).mark_logged(stored.name, person.entity, asked.name)
         )
     return Decided(_answer(stored, asked, body), repeated=settled.repeated)
 
 
-async def _person(context: Context, asked: Asked) -> _Person | None:
+async def _find_user(context: Context, asked: DecisionRequest) -> _User | None:
     service = SERVICE if context.of(ServedModels).ask_features else None
     entity, row, features = await users.find_user(context, asked.user_id, None, service)
-    erased = await context.bounded(
+    erased = await context.await_bounded(
         context.store.sismember(erased_key(partition_of(entity)), entity)
     )  # fmt: skip
     if erased:
         raise ProblemError("erased", ERASED)
     if row is None:
         return None
-    return _Person(entity, row, features)
+    return _User(entity, row, features)
 
 
-async def _facts(context: Context, stored: Stored, person: _Person, asked: Asked) -> Facts:
+async def _facts(
+    context: Context, stored: Stored, person: _User, asked: DecisionRequest
+) -> UserFacts:
     campaign = stored.campaign
     user = User(person.entity, users.profile_of(person.row), asked.now_ms // 1000)
-    known = await context.bounded(context.of(Eligibility).known())
+    known = await context.await_bounded(context.of(Eligibility).definitions())
     found = await context.of(Eligibility).of(campaign.audience, campaign.channel, known, user)
-    return Facts(
+    return UserFacts(
         person.entity, asked.now_ms, consented=found.consented, member=found.member,
         excluded=found.excluded, tz=asked.tz,
     )  # fmt: skip
@@ -180,7 +186,7 @@ def _whole(settled: Settled) -> dict[str, Any]:
     return body
 
 
-def _answer(stored: Stored, asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
+def _answer(stored: Stored, asked: DecisionRequest, body: dict[str, Any]) -> dict[str, Any]:
     offer = stored.campaign.offer
     return {
         "campaign_id": stored.name,
@@ -198,9 +204,9 @@ def _answer(stored: Stored, asked: Asked, body: dict[str, Any]) -> dict[str, Any
     }
 
 
-async def _log(context: Context, stored: Stored, person: _Person, body: dict[str, Any]) -> None:
+async def _log(context: Context, stored: Stored, person: _User, body: dict[str, Any]) -> None:
     """Append the events of a decision; appended before, they are known again."""
     events = records(stored, person.entity, body)
-    appended = await context.bounded(context.of(Appender).append(events))
+    appended = await context.await_bounded(context.of(Appender).append(events))
     if any(one.status == "erased" for one in appended):
         raise ProblemError("erased", ERASED)

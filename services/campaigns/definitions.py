@@ -146,7 +146,7 @@ class Campaigns:
 
 def _check_change(old: Stored, new: Stored) -> None:
     """Refuse what would make the experiment another one."""
-    before, after = _fixed(old), _fixed(new)
+    before, after = _to_document(old), _to_document(new)
     errors = [
         {"pointer": f"/{part}",
          "detail": f"the campaign has decided, so {part} stays: make one of another name"}
@@ -156,8 +156,8 @@ def _check_change(old: Stored, new: Stored) -> None:
         raise InvalidRuleError(errors)
 
 
-def _fixed(stored: Stored) -> dict[str, Any]:
-    shown = language.shown(stored.campaign)
+def _to_document(stored: Stored) -> dict[str, Any]:
+    shown = language.to_document(stored.campaign)
     shown["control"]["salt"] = stored.salt
     return shown
 
@@ -165,7 +165,7 @@ def _fixed(stored: Stored) -> dict[str, Any]:
 def _encode(stored: Stored) -> bytes:
     return orjson.dumps(
         {
-            "campaign": language.shown(stored.campaign),
+            "campaign": language.to_document(stored.campaign),
             "created_ms": stored.created_ms,
             "updated_ms": stored.updated_ms,
         }

@@ -22,7 +22,7 @@ from services.runtime import workers
 
 @dataclass(frozen=True, slots=True)
 class Eligible:
-    """What a campaign's audience says of a user; see `services.campaigns.decision.Facts`."""
+    """What a campaign's audience says of a user; see `services.campaigns.decision.UserFacts`."""
 
     consented: bool
     member: bool
@@ -43,7 +43,7 @@ class Eligibility:
         self._index = index
         self._ready = ready()
 
-    async def known(self) -> Mapping[str, Definition]:
+    async def definitions(self) -> Mapping[str, Definition]:
         """Return every audience that campaigns may name, as it is now."""
         stored = await self._definitions.all()
         return self._ready | {name: each.definition for name, each in stored.items()}
@@ -80,10 +80,10 @@ class Eligibility:
         if plan(definition, known).mode == "realtime":
             return is_member(definition, known, user)
         index = await self._index.present()
-        return await workers.ASKING.run(_archived, index, definition, known, user)
+        return await workers.ASKING.run(_ask_archive, index, definition, known, user)
 
 
-def _archived(
+def _ask_archive(
     index: Index, definition: Definition, known: Mapping[str, Definition], user: User
 ) -> bool:
     now_ms = user.now_s * 1000

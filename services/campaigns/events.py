@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from feature_repo.events.schema import EventRecord
-from services.campaigns.decision import Draft, Facts
+from services.campaigns.decision import Draft, UserFacts
 from services.campaigns.definitions import Stored
 
 TYPE: Final = "campaign_decision"
@@ -25,7 +25,7 @@ ONLY: Final = "once"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DecisionRequest:
     """A request for a decision.
 
     Attributes
@@ -52,7 +52,11 @@ class Asked:
 
 
 def body_of(
-    stored: Stored, asked: Asked, facts: Facts | None, reasons: list[str], made: Draft | None = None
+    stored: Stored,
+    asked: DecisionRequest,
+    facts: UserFacts | None,
+    reasons: list[str],
+    made: Draft | None = None,
 ) -> dict[str, Any]:
     """Return what is kept and logged of a decision."""
     campaign = stored.campaign

@@ -28,7 +28,7 @@ def read(document: Any) -> Campaign:
     return checked(Campaign, document)
 
 
-def shown(campaign: Campaign) -> dict[str, Any]:
+def to_document(campaign: Campaign) -> dict[str, Any]:
     """Return a campaign as a JSON document, defaults included; `read` of it gives the same."""
     return campaign.model_dump(mode="json", by_alias=True)
 

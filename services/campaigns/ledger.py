@@ -126,7 +126,7 @@ class Ledger:
             found = await self._client.eval(_SPEND.text, 3, *keys, *args)
         return _read(found[1], repeated=found[0] == b"old")
 
-    async def kept(self, name: str, entity: str, decision: str) -> tuple[Settled | None, bool]:
+    async def read(self, name: str, entity: str, decision: str) -> tuple[Settled | None, bool]:
         """Return a decision that was made before, and whether its events were logged."""
         field = _field(name, decision)
         found, logged = await self._client.hmget(decisions_key(entity), [field, _LOGGED + field])
@@ -136,7 +136,7 @@ class Ledger:
         """Note that the events of a kept decision stand in the log."""
         await self._client.hset(decisions_key(entity), _LOGGED + _field(name, decision), "1")
 
-    async def spent(self, name: str) -> Spent:
+    async def read_spent(self, name: str) -> Spent:
         """Return what a campaign has decided and spent."""
         names = ("decided", "messages", "amount", "amount_u", "threshold", "ranked_ms")
         found = await self._client.hmget(state_key(name), list(names))
@@ -182,11 +182,11 @@ def _arguments(wanted: Wanted) -> list[Any]:
         "" if amount is None else budget_u(amount), MAX_CAP_DAYS * _DAY_MS,
     ]  # fmt: skip
     for cap in campaign.caps:
-        args += [_counted(cap, campaign.channel, wanted.name), cap.most, cap.within_ms]
+        args += [_count_filter(cap, campaign.channel, wanted.name), cap.most, cap.within_ms]
     return args
 
 
-def _counted(cap: Cap, channel: str, name: str) -> str:
+def _count_filter(cap: Cap, channel: str, name: str) -> str:
     """Return what the messages that a cap counts have in them."""
     if cap.scope == "all":
         return ""

@@ -10,7 +10,7 @@ from feature_repo.events.schema import iso
 from services.campaigns.campaign import Campaign
 from services.campaigns.definitions import Stored
 from services.campaigns.ledger import Ledger, Spent, budget_u, cost_u
-from services.campaigns.scores import Ranked
+from services.campaigns.scores import RankedAudience
 from services.context.context import Context
 
 
@@ -44,13 +44,13 @@ def most_chosen(campaign: Campaign, spent: Spent, scored: int) -> int:
 
 
 async def set_threshold(
-    context: Context, stored: Stored, found: Ranked, now_ms: int, limit: int
+    context: Context, stored: Stored, found: RankedAudience, now_ms: int, limit: int
 ) -> dict[str, Any]:
     """Keep the score of the last user that is chosen, and return the ranking as it is answered."""
-    spent = await context.bounded(context.of(Ledger).spent(stored.name))
+    spent = await context.await_bounded(context.of(Ledger).read_spent(stored.name))
     most = most_chosen(stored.campaign, spent, len(found.users))
     threshold = found.users[most - 1][1] if most else math.inf
-    await context.bounded(context.of(Ledger).set_threshold(stored.name, threshold, now_ms))
+    await context.await_bounded(context.of(Ledger).set_threshold(stored.name, threshold, now_ms))
     return {
         "campaign_id": stored.name,
         "rank_by": stored.campaign.rank_by,

@@ -16,7 +16,7 @@ from feature_repo.audiences.values import duration_ms
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import iso
 from services.campaigns.definitions import Stored
-from services.campaigns.sample import Doubles, Flags, Sample, sample
+from services.campaigns.sample import Doubles, ExperimentSample, Flags, sample
 from training.evaluation.experiment import ROUNDS, SRM_P, Difference, compare, sample_ratio
 from training.evaluation.uplift_metrics import auuc, qini, qini_curve
 
@@ -47,7 +47,7 @@ class Basis:
     """
 
     name: str
-    users: Sample
+    users: ExperimentSample
     treated: Flags
     share_treated: float | None
 
@@ -83,7 +83,7 @@ def report(index: Index, stored: Stored, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _basis(found: Sample, stored: Stored) -> Basis:
+def _basis(found: ExperimentSample, stored: Stored) -> Basis:
     """Return who is compared: by the hold-out, else by the coin, else who got a message."""
     if stored.campaign.control.holdout > 0 and _two_arms(found.treated):
         return Basis("holdout", found, found.treated, 1 - stored.campaign.control.holdout)
@@ -105,7 +105,7 @@ def _ratio(basis: Basis) -> dict[str, Any] | None:
     return {"expected_treated": basis.share_treated, "p": p, "mismatch": p < SRM_P}
 
 
-def _caveats(found: Sample, basis: Basis, ratio: dict[str, Any] | None) -> list[str]:
+def _caveats(found: ExperimentSample, basis: Basis, ratio: dict[str, Any] | None) -> list[str]:
     said = []
     if basis.share_treated is None:
         said.append("nobody was held out at random: exposed and unexposed users differ anyway")
@@ -122,7 +122,7 @@ def _caveats(found: Sample, basis: Basis, ratio: dict[str, Any] | None) -> list[
     return said
 
 
-def _arm(users: Sample) -> dict[str, Any]:
+def _arm(users: ExperimentSample) -> dict[str, Any]:
     count = len(users.treated)
     revenue = float(users.revenue.sum())
     return {
@@ -143,15 +143,15 @@ def _measure(outcome: Doubles, basis: Basis) -> dict[str, Any] | None:
     found = compare(outcome, basis.treated, basis.users.before, rounds=rounds)
     count = float(basis.treated.sum())
     return {
-        "per_user": _shown(found.plain),
-        "cuped": _shown(found.cuped),
-        "incremental": _shown(found.plain.times(count)),
-        "incremental_cuped": _shown(found.cuped.times(count)),
+        "per_user": _to_response(found.plain),
+        "cuped": _to_response(found.cuped),
+        "incremental": _to_response(found.plain.times(count)),
+        "incremental_cuped": _to_response(found.cuped.times(count)),
         "variance_removed": found.variance_removed,
     }
 
 
-def _shown(one: Difference) -> dict[str, float]:
+def _to_response(one: Difference) -> dict[str, float]:
     return {"difference": one.value, "low": one.low, "high": one.high}
 
 

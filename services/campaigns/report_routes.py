@@ -41,6 +41,6 @@ async def get_plot(request: Request, name: Name, plot: Literal["arms", "qini"]) 
 
 
 async def _report(context: Context, name: str) -> dict[str, Any]:
-    stored = await context.bounded(context.of(Campaigns).get(name))
+    stored = await context.await_bounded(context.of(Campaigns).get(name))
     index = await context.of(AudienceIndex).present()
     return await workers.ASKING.run(report, index, stored, context.clock.now_ms())

@@ -59,10 +59,10 @@ async def read_campaign(request: Request, name: str | None = None) -> tuple[str,
     InvalidRuleError
         Whose ``errors`` point at everything that is wrong.
     """
-    return await read_document(request, partial(_named, name=name))
+    return await read_document(request, partial(_read_named, name=name))
 
 
-def _named(document: dict[str, Any], name: str | None) -> tuple[str, Campaign]:
+def _read_named(document: dict[str, Any], name: str | None) -> tuple[str, Campaign]:
     given: Any = document.pop("name", name)
     if not isinstance(given, str):
         raise InvalidRuleError([{"pointer": "/name", "detail": "this is required"}])
@@ -80,7 +80,7 @@ async def check_audience(context: Context, campaign: Campaign) -> None:
     ------
     InvalidRuleError
     """
-    if campaign.audience not in await context.bounded(context.of(Eligibility).known()):
+    if campaign.audience not in await context.await_bounded(context.of(Eligibility).definitions()):
         detail = f"no audience is named {campaign.audience}"
         raise InvalidRuleError([{"pointer": "/audience", "detail": detail}])
 

@@ -10,7 +10,7 @@ from services.campaigns import language
 from services.campaigns import schemas as said
 from services.campaigns.decisions import decide
 from services.campaigns.definitions import Campaigns, Stored
-from services.campaigns.events import Asked
+from services.campaigns.events import DecisionRequest
 from services.campaigns.ledger import Ledger
 from services.campaigns.ranking import set_threshold
 from services.campaigns.requests import (
@@ -21,7 +21,7 @@ from services.campaigns.requests import (
     moment_of,
     read_campaign,
 )
-from services.campaigns.scores import ranked
+from services.campaigns.scores import rank_audience
 from services.context.answers import answer, context_of
 from services.context.context import Context
 from services.http import body, scopes
@@ -39,7 +39,7 @@ async def list_campaigns(
 ) -> Response:
     """Return a page of campaigns by name, without their parts."""
     context = context_of(request)
-    page = await context.bounded(context.of(Campaigns).page(cursor or "", limit + 1))
+    page = await context.await_bounded(context.of(Campaigns).page(cursor or "", limit + 1))
     more = len(page) > limit
     shown = [_head(each) for each in page[:limit]]
     return answer({"campaigns": shown, "next_cursor": page[limit - 1].name if more else None})
@@ -69,14 +69,16 @@ async def put_campaign(request: Request, name: Name) -> Response:
 async def get_campaign(request: Request, name: Name) -> Response:
     """Return a campaign, and what it has decided and spent."""
     context = context_of(request)
-    return answer(await _shown(context, await context.bounded(context.of(Campaigns).get(name))))
+    return answer(
+        await _to_response(context, await context.await_bounded(context.of(Campaigns).get(name)))
+    )
 
 
 @router.delete("/{name}", status_code=204, dependencies=[scopes.needs("admin")])
 async def delete_campaign(request: Request, name: Name) -> Response:
     """Remove a campaign; its name is not used again if it has decided."""
     context = context_of(request)
-    await context.bounded(context.of(Campaigns).delete(name))
+    await context.await_bounded(context.of(Campaigns).delete(name))
     return Response(status_code=204)
 
 
@@ -91,7 +93,9 @@ async def post_decide(request: Request, name: Name) -> Response:
     context = context_of(request)
     asked = await body.model(request, DecideRequest, limit=MAX_EVENT_BYTES)
     now_ms = moment_of(context, asked.time)
-    found = await decide(context, name, Asked(asked.user_id, now_ms, asked.decision_id, asked.tz))
+    found = await decide(
+        context, name, DecisionRequest(asked.user_id, now_ms, asked.decision_id, asked.tz)
+    )
     headers = {"idempotent-replayed": "true"} if found.repeated else None
     return answer(found.answer, headers=headers)
 
@@ -102,19 +106,19 @@ async def post_rank(
 ) -> Response:
     """Rank the audience, and choose from now on the best: ``top`` per cent within the budget."""
     context = context_of(request)
-    stored = await context.bounded(context.of(Campaigns).get(name))
+    stored = await context.await_bounded(context.of(Campaigns).get(name))
     now_ms = context.clock.now_ms()
-    found = await ranked(context, stored, now_ms)
+    found = await rank_audience(context, stored, now_ms)
     return answer(await set_threshold(context, stored, found, now_ms, limit))
 
 
 async def _put(context: Context, name: str, campaign: Any, *, only_new: bool = False) -> Response:
     await check_audience(context, campaign)
-    stored, new = await context.bounded(
+    stored, new = await context.await_bounded(
         context.of(Campaigns).put(name, campaign, now_ms=context.clock.now_ms(), only_new=only_new)
     )
     headers = {"location": f"/v1/campaigns/{name}"} if new else None
-    return answer(await _shown(context, stored), 201 if new else 200, headers)
+    return answer(await _to_response(context, stored), 201 if new else 200, headers)
 
 
 def _head(stored: Stored) -> dict[str, Any]:
@@ -130,12 +134,12 @@ def _head(stored: Stored) -> dict[str, Any]:
     }
 
 
-async def _shown(context: Context, stored: Stored) -> dict[str, Any]:
-    spent = await context.bounded(context.of(Ledger).spent(stored.name))
+async def _to_response(context: Context, stored: Stored) -> dict[str, Any]:
+    spent = await context.await_bounded(context.of(Ledger).read_spent(stored.name))
     ranked_at = None if spent.ranked_ms is None else iso(spent.ranked_ms)
     return {
         "name": stored.name,
-        **language.shown(stored.campaign),
+        **language.to_document(stored.campaign),
         "created_at": iso(stored.created_ms),
         "updated_at": iso(stored.updated_ms),
         "decided": spent.decided,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from feature_repo.audiences.index import Index
 from feature_repo.audiences.values import duration_ms
-from services.campaigns.assignment import held_out
+from services.campaigns.assignment import is_held_out
 from services.campaigns.definitions import Stored
 from services.campaigns.events import MADE, SOURCE, TYPE
 
@@ -54,7 +54,7 @@ GROUP BY ALL ORDER BY t.entity
 
 
 @dataclass(frozen=True)
-class Sample:
+class ExperimentSample:
     """Users of an experiment, one place each; arrays of shape (N,).
 
     Attributes
@@ -102,7 +102,7 @@ class Sample:
         return type(self)(**arrays, reasons=self.reasons, foreign=self.foreign, forged=self.forged)
 
 
-def sample(index: Index, stored: Stored, now_ms: int) -> Sample:
+def sample(index: Index, stored: Stored, now_ms: int) -> ExperimentSample:
     """Return the users of a campaign's experiment as of a moment, epoch milliseconds."""
     goal, control = stored.campaign.goal, stored.campaign.control
     asked: dict[str, Any] = {
@@ -116,11 +116,11 @@ def sample(index: Index, stored: Stored, now_ms: int) -> Sample:
     })  # fmt: skip
     mine = [
         row for row in rows
-        if held_out(stored.salt, row[0], control.holdout) == (row[2] == "control")
+        if is_held_out(stored.salt, row[0], control.holdout) == (row[2] == "control")
     ]  # fmt: skip
     entity_to_before: list[list[Any]] = [list(c) for c in zip(*mine, strict=True)] or [[]] * 10
     _, at_ms, arm, exposed, reason, score, explored, converted, revenue, before = entity_to_before
-    return Sample(
+    return ExperimentSample(
         np.array(at_ms, np.int64),
         np.array([each == "treated" for each in arm], np.bool_),
         np.array(exposed, np.bool_),

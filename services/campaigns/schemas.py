@@ -15,7 +15,7 @@ from services.campaigns.campaign import (
     RankBy,
     Window,
 )
-from services.http.answer_schemas import Answer, Count, Rank, said
+from services.http.answer_schemas import Answer, Count, Rank, describe_answer
 from services.http.profile_schemas import EXAMPLE_TIME
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -57,7 +57,7 @@ class CampaignSpent(Answer):
     amount: Annotated[float, Field(ge=0)]
 
 
-class CampaignShown(Answer):
+class CampaignSchema(Answer):
     """A campaign with its parts, defaults filled in, and what it has decided and spent."""
 
     name: str
@@ -115,7 +115,7 @@ class RankedUser(Answer):
     rank: Rank
 
 
-class Ranking(Answer):
+class RankingSchema(Answer):
     """An audience by score, and how many of it are chosen."""
 
     campaign_id: str
@@ -155,7 +155,7 @@ class SampleRatio(Answer):
     mismatch: bool
 
 
-class MeasureShown(Answer):
+class MeasureSchema(Answer):
     """What is said of one outcome: per user, with and without CUPED, and for all treated users."""
 
     per_user: Estimate
@@ -165,7 +165,7 @@ class MeasureShown(Answer):
     variance_removed: float
 
 
-class QiniShown(Answer):
+class QiniSchema(Answer):
     """How well the score orders users by effect: areas and the curve, per user."""
 
     users: Count
@@ -191,9 +191,9 @@ class CampaignReport(Answer):
     control: ReportArm
     open_windows: Count
     sample_ratio: SampleRatio | None
-    conversion: MeasureShown | None
-    revenue: MeasureShown | None
-    qini: QiniShown | None
+    conversion: MeasureSchema | None
+    revenue: MeasureSchema | None
+    qini: QiniSchema | None
 
 
 _HEAD: Final = {
@@ -234,26 +234,31 @@ REPORT_EXAMPLE: Final = {
 }  # fmt: skip
 
 LIST: Final[dict[int | str, Any]] = {
-    200: said(CampaignList, "Campaigns", {"campaigns": [_HEAD], "next_cursor": None})
+    200: describe_answer(CampaignList, "Campaigns", {"campaigns": [_HEAD], "next_cursor": None})
 }
-SHOWN: Final[dict[int | str, Any]] = {200: said(CampaignShown, "The campaign", _SHOWN)}
-CREATED: Final[dict[int | str, Any]] = {201: said(CampaignShown, "Created", _SHOWN)}
-PUT: Final[dict[int | str, Any]] = {**CREATED, 200: said(CampaignShown, "Replaced", _SHOWN)}
+SHOWN: Final[dict[int | str, Any]] = {200: describe_answer(CampaignSchema, "The campaign", _SHOWN)}
+CREATED: Final[dict[int | str, Any]] = {201: describe_answer(CampaignSchema, "Created", _SHOWN)}
+PUT: Final[dict[int | str, Any]] = {
+    **CREATED,
+    200: describe_answer(CampaignSchema, "Replaced", _SHOWN),
+}
 SCHEMA: Final[dict[int | str, Any]] = {
-    200: said(dict[str, Any], "JSON Schema of a campaign", {"title": "Campaign"})
+    200: describe_answer(dict[str, Any], "JSON Schema of a campaign", {"title": "Campaign"})
 }
 DECISION: Final[dict[int | str, Any]] = {
-    200: said(Decision, "The decision", _DECISION, headers={
+    200: describe_answer(Decision, "The decision", _DECISION, headers={
         "idempotent-replayed": {"description": "`true`: the decision had been made before",
                                 "schema": {"type": "string"}}})
 }  # fmt: skip
 RANKED: Final[dict[int | str, Any]] = {
-    200: said(Ranking, "The audience in order", {
+    200: describe_answer(RankingSchema, "The audience in order", {
         "campaign_id": "spring", "rank_by": "propensity", "as_of": EXAMPLE_TIME, "members": 900,
         "scored": 890, "chosen": 178, "threshold": 0.31,
         "users": [{"user": ENTITY, "score": 0.93, "rank": 1}]})
 }  # fmt: skip
-REPORT: Final[dict[int | str, Any]] = {200: said(CampaignReport, "The report", REPORT_EXAMPLE)}
+REPORT: Final[dict[int | str, Any]] = {
+    200: describe_answer(CampaignReport, "The report", REPORT_EXAMPLE)
+}
 PLOT: Final[dict[int | str, Any]] = {
     200: {"description": "A picture",
           "content": {"image/svg+xml": {"schema": {"type": "string"}, "example": "<svg></svg>"}}}

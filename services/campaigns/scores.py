@@ -27,7 +27,7 @@ _ANY = "SELECT 1 FROM scores WHERE name = $name AND value IS NOT NULL LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class RankedAudience:
     """An audience in the order of a campaign's score.
 
     Attributes
@@ -60,7 +60,7 @@ async def score_of(
     name = stored.campaign.score
     if name is None:
         return random_score(stored.salt, entity)
-    served, learned = context.of(ServedModels).served(row)
+    served, learned = context.of(ServedModels).find_serving(row)
     if learned is not None:
         chances = served.scorer.chances(learned, now_ms, features)
         if name in chances:
@@ -69,7 +69,7 @@ async def score_of(
     return await workers.ASKING.run(_stored_score, index, stored, name, entity)
 
 
-async def ranked(context: Context, stored: Stored, now_ms: int) -> Ranked:
+async def rank_audience(context: Context, stored: Stored, now_ms: int) -> RankedAudience:
     """Return the audience of a campaign, those with its channel's consent, in order of its score.
 
     Raises
@@ -82,8 +82,8 @@ async def ranked(context: Context, stored: Stored, now_ms: int) -> Ranked:
     return await workers.ASKING.run(rank, index, known, stored, now_ms)
 
 
-def rank(index: Index, known: dict[str, Definition], stored: Stored, now_ms: int) -> Ranked:
-    """Do what `ranked` does, with an index and all audiences at hand."""
+def rank(index: Index, known: dict[str, Definition], stored: Stored, now_ms: int) -> RankedAudience:
+    """Do what `rank_audience` does, with an index and all audiences at hand."""
     campaign = stored.campaign
     definition = Definition.model_validate(
         {"rule": {"audience": campaign.audience}, "consent": [campaign.channel]}
@@ -97,7 +97,7 @@ def rank(index: Index, known: dict[str, Definition], stored: Stored, now_ms: int
         users = [(str(each), random_score(stored.salt, each)) for each, _ in found]
     else:
         users = [(str(each), float(value)) for each, value in found if value is not None]
-    return Ranked(sorted(users, key=lambda pair: (-pair[1], pair[0])), len(found))
+    return RankedAudience(sorted(users, key=lambda pair: (-pair[1], pair[0])), len(found))
 
 
 def _stored_score(index: Index, stored: Stored, name: str, entity: str) -> float | None:

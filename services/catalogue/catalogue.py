@@ -69,7 +69,7 @@ class Entry(msgspec.Struct, gc=False):
     available_from: int | None = None
     is_merchandise: bool = True
 
-    def offered(self, now_ms: int) -> bool:
+    def is_offered(self, now_ms: int) -> bool:
         """Say whether it may be recommended at ``now_ms``."""
         return (
             self.in_stock
@@ -204,9 +204,9 @@ class Catalogue:
         found = dict(zip(ids, await self._client.hmget(KEY, ids), strict=True))
         some = [changes[n] for n in which]
         if len(some) == 1:
-            items, wanted = _changed(some, found)
+            items, wanted = _change(some, found)
         else:
-            items, wanted = await workers.READING.run(_changed, some, found)
+            items, wanted = await workers.READING.run(_change, some, found)
         for n, item in zip(which, items, strict=True):
             made[n] = item
         if not wanted:
@@ -237,9 +237,9 @@ class Catalogue:
     def enrich(self, record: EventRecord) -> None:
         """Fill in what the event leaves open about its items, so that the log stands alone."""
         if record.items and self.entries:
-            record.items = [self._filled(item) for item in record.items]
+            record.items = [self._fill(item) for item in record.items]
 
-    def _filled(self, item: ItemRecord) -> ItemRecord:
+    def _fill(self, item: ItemRecord) -> ItemRecord:
         entry = self.entries.get(item.item_id)
         if entry is None or (item.category and item.brand and item.price is not None):
             return item
@@ -335,11 +335,11 @@ class Catalogue:
                 return
 
 
-def _dumped(item: Item) -> bytes:
+def _dump(item: Item) -> bytes:
     return orjson.dumps(item.model_dump(exclude_none=True))
 
 
-def _changed(
+def _change(
     changes: Sequence[Change], found: Mapping[str, bytes | None]
 ) -> tuple[list[Item | None], dict[str, bytes]]:
     """Return the new items, and the bodies of those that are others than ``found``."""
@@ -353,12 +353,12 @@ def _changed(
         item = change(was)
         made.append(item)
         if item != was:
-            wanted[item_id] = _dumped(item)
+            wanted[item_id] = _dump(item)
     return made, wanted
 
 
 def _all_dumped(items: Iterable[Item]) -> dict[str, bytes]:
-    return {item.item_id: _dumped(item) for item in items}
+    return {item.item_id: _dump(item) for item in items}
 
 
 def load(client: Any, items: Mapping[str, bytes]) -> None:

@@ -52,7 +52,7 @@ Touch = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
-class Counted:
+class ArchiveCounts:
     """What an archive says.
 
     Attributes
@@ -153,20 +153,20 @@ def seed(client: Any, archive: Archive) -> int:
     return len(counted.scores[KEY])
 
 
-def from_archive(archive: Archive) -> Counted:
+def from_archive(archive: Archive) -> ArchiveCounts:
     """Return every item's scores, and the days of the cells, by the archive's events.
 
     They are what counting the events one by one gives, where they come in the order of their
     days or no two pairs share a cell.
     """
     if archive.empty():
-        return Counted({key: {} for key in SETS}, {})
+        return ArchiveCounts({key: {} for key in SETS}, {})
     with duckdb.connect() as connection:
         connection.execute("SET threads = 2")
         valid_events.prepare(connection)
         connection.execute(_TOUCHED, [_MAX_DAY, _DAY_MS, CELLS, archive.glob()])
         scores = {key: _scores(connection, half_life_ms) for key, half_life_ms in SETS.items()}
-        return Counted(scores, _cells(connection))
+        return ArchiveCounts(scores, _cells(connection))
 
 
 _TOUCHED: Final = f"""

@@ -43,9 +43,9 @@ async def put_item(request: Request, item_id: ItemId) -> Response:
     context = context_of(request)
     data = await body.read(request, limit=MAX_EVENT_BYTES)
     item = await workers.READING.run(_item, data, item_id)
-    known = await context.bounded(context.of(Catalogue).get(item_id))
-    await context.bounded(context.of(Catalogue).put([item], context.clock.now_ms()))
-    return answer(_shown(item), 201 if known is None else 200)
+    known = await context.await_bounded(context.of(Catalogue).get(item_id))
+    await context.await_bounded(context.of(Catalogue).put([item], context.clock.now_ms()))
+    return answer(_to_response(item), 201 if known is None else 200)
 
 
 def _item(data: bytes, item_id: str) -> Item:
@@ -64,10 +64,10 @@ def _item(data: bytes, item_id: str) -> Item:
 async def get_item(request: Request, item_id: ItemId) -> Response:
     """Return an item."""
     context = context_of(request)
-    item = await context.bounded(context.of(Catalogue).get(item_id))
+    item = await context.await_bounded(context.of(Catalogue).get(item_id))
     if item is None:
         raise unknown_item()
-    return answer(_shown(item))
+    return answer(_to_response(item))
 
 
 @router.patch("/{item_id}", responses=ITEM, openapi_extra=patch_of(_CHANGE))
@@ -82,12 +82,12 @@ async def patch_item(request: Request, item_id: ItemId) -> Response:
         raise _other_id()
     try:
         changes = [(item_id, partial(patched, patch=given))]
-        item = (await context.bounded(context.of(Catalogue).patch(changes)))[0]
+        item = (await context.await_bounded(context.of(Catalogue).patch(changes)))[0]
     except ValidationError as error:
         raise _invalid(error) from None
     if item is None:
         raise unknown_item()
-    return answer(_shown(item))
+    return answer(_to_response(item))
 
 
 @router.patch("", responses=ITEM_BATCH, openapi_extra=patch_of(_CHANGE, batch=True))
@@ -102,7 +102,7 @@ async def patch_items(request: Request) -> Response:
     made = list[Item | None]()
     for start in range(0, len(changes), _STEP):  # between which others get their turn
         some = changes[start : start + _STEP]
-        made += await context.bounded(context.of(Catalogue).patch(some), 5.0)
+        made += await context.await_bounded(context.of(Catalogue).patch(some), 5.0)
     for index, item in zip(places, made, strict=True):
         if item is None:
             errors[index] = {
@@ -110,7 +110,7 @@ async def patch_items(request: Request) -> Response:
                 "detail": UNKNOWN,
             }  # fmt: skip
     workers.READING.free(made)
-    return _taken(len(documents), [errors[index] for index in sorted(errors)])
+    return _to_batch_response(len(documents), [errors[index] for index in sorted(errors)])
 
 
 def _changes(documents: list[bytes]) -> tuple[dict[int, Refusal], list[Change], list[int]]:
@@ -122,7 +122,7 @@ def _changes(documents: list[bytes]) -> tuple[dict[int, Refusal], list[Change], 
             errors[index] = _refusal(index, error)
         else:
             patch = given.model_extra or {}
-            changes.append((given.item_id, partial(_patched, errors, index, patch)))
+            changes.append((given.item_id, partial(_patch, errors, index, patch)))
             places.append(index)
     return errors, changes, places
 
@@ -131,7 +131,7 @@ def _changes(documents: list[bytes]) -> tuple[dict[int, Refusal], list[Change], 
 async def delete_item(request: Request, item_id: ItemId) -> Response:
     """Remove an item from the catalogue; events that name it stay."""
     context = context_of(request)
-    if not await context.bounded(context.of(Catalogue).delete(item_id)):
+    if not await context.await_bounded(context.of(Catalogue).delete(item_id)):
         raise unknown_item()
     return Response(status_code=204)
 
@@ -143,9 +143,9 @@ async def post_items(request: Request) -> Response:
     documents = await _documents(request)
     taken, errors = await workers.READING.run(_items, documents)
     if taken:
-        await context.bounded(context.of(Catalogue).put(taken, context.clock.now_ms()), 5.0)
+        await context.await_bounded(context.of(Catalogue).put(taken, context.clock.now_ms()), 5.0)
         workers.READING.free(taken)
-    return _taken(len(documents), errors)
+    return _to_batch_response(len(documents), errors)
 
 
 def _items(documents: list[bytes]) -> tuple[list[Item], list[Refusal]]:
@@ -158,7 +158,7 @@ def _items(documents: list[bytes]) -> tuple[list[Item], list[Refusal]]:
     return taken, errors
 
 
-def _shown(item: Item) -> dict[str, Any]:
+def _to_response(item: Item) -> dict[str, Any]:
     shown = item.model_dump(exclude_none=True)
     if item.available_from is not None:
         shown["available_from"] = iso(item.available_from)
@@ -194,7 +194,7 @@ async def _documents(request: Request) -> list[bytes]:
     return await workers.READING.run(body.split, data, lines=media in body.NDJSON_TYPES)
 
 
-def _patched(errors: dict[int, Refusal], index: int, patch: dict[str, Any], item: Item) -> Item:
+def _patch(errors: dict[int, Refusal], index: int, patch: dict[str, Any], item: Item) -> Item:
     """Return the changed item; the same, and why among ``errors``, where it would be none."""
     errors.pop(index, None)
     try:
@@ -204,7 +204,7 @@ def _patched(errors: dict[int, Refusal], index: int, patch: dict[str, Any], item
         return item
 
 
-def _taken(received: int, errors: list[Refusal]) -> Response:
+def _to_batch_response(received: int, errors: list[Refusal]) -> Response:
     """Return what became of a batch."""
     accepted = received - len(errors)
     reply = {

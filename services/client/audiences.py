@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from services.client.subject import Subject, given
+from services.client.subject import Subject, drop_none
 
 
 class AudienceCalls(Subject):
@@ -42,7 +42,7 @@ class AudienceCalls(Subject):
 
     def preview(self, definition: Mapping[str, Any], *, as_of: str | None = None) -> Any:
         """Return how many members a definition would have."""
-        query = given(as_of=as_of)
+        query = drop_none(as_of=as_of)
         return self._send("POST", "/v1/audiences/preview", dict(definition), query).json()
 
     def count(self, name: str, *, as_of: str | None = None) -> Any:
@@ -58,7 +58,7 @@ class AudienceCalls(Subject):
 
     def export(self, name: str, *, as_of: str | None = None) -> str:
         """Return all members as CSV."""
-        response = self._send("GET", f"{_path(name)}/export", None, given(as_of=as_of))
+        response = self._send("GET", f"{_path(name)}/export", None, drop_none(as_of=as_of))
         return str(response.text)
 
     def overlap(self, names: Sequence[str], *, as_of: str | None = None) -> Any:

@@ -147,8 +147,8 @@ class Client:
 
     def profile(self, user_id: str, *, view: str = "full", after: str | None = None) -> Any:
         """Return a user's profile, not older than the receipt ``after``."""
-        params = _given(view=view, after=after)
-        return self._call("GET", f"/v1/users/{_named(user_id)}/profile", params=params)
+        params = _drop_none(view=view, after=after)
+        return self._call("GET", f"/v1/users/{_quote(user_id)}/profile", params=params)
 
     def events(
         self,
@@ -160,27 +160,27 @@ class Client:
         after: str | None = None,
     ) -> EventPage:
         """Return a page of a user's events, newest first."""
-        params = _given(limit=limit, cursor=cursor, type=type, after=after)
-        found = self._call("GET", f"/v1/users/{_named(user_id)}/events", params=params)
+        params = _drop_none(limit=limit, cursor=cursor, type=type, after=after)
+        found = self._call("GET", f"/v1/users/{_quote(user_id)}/events", params=params)
         return cast("EventPage", found)
 
     def consents(self, user_id: str, *, after: str | None = None) -> UserConsents:
         """Return what a user has granted."""
-        path = f"/v1/users/{_named(user_id)}/consents"
-        return cast("UserConsents", self._call("GET", path, params=_given(after=after)))
+        path = f"/v1/users/{_quote(user_id)}/consents"
+        return cast("UserConsents", self._call("GET", path, params=_drop_none(after=after)))
 
     def put_consents(
         self, user_id: str, consents: Mapping[str, bool], *, source: str = ""
     ) -> Accepted:
         """State what a user grants; purposes that are not named stay as they are."""
         body = {"consents": dict(consents), "source": source}
-        found = self._call("PUT", f"/v1/users/{_named(user_id)}/consents", body)
+        found = self._call("PUT", f"/v1/users/{_quote(user_id)}/consents", body)
         return cast("Accepted", found)
 
     def export(self, user_id: str, *, after: str | None = None) -> Export:
         """Return everything that is kept of a user."""
-        path = f"/v1/users/{_named(user_id)}/export"
-        return cast("Export", self._call("GET", path, params=_given(after=after)))
+        path = f"/v1/users/{_quote(user_id)}/export"
+        return cast("Export", self._call("GET", path, params=_drop_none(after=after)))
 
     def recommendations(
         self,
@@ -194,7 +194,7 @@ class Client:
         explain: bool = False,
     ) -> Recommendations:
         """Return recommendations for a user."""
-        params = _given(
+        params = _drop_none(
             n=n,
             after=after,
             exclude=",".join(exclude) or None,
@@ -202,13 +202,13 @@ class Client:
             placement=placement,
             explain="true" if explain else None,
         )
-        found = self._call("GET", f"/v1/users/{_named(user_id)}/recommendations", params=params)
+        found = self._call("GET", f"/v1/users/{_quote(user_id)}/recommendations", params=params)
         return cast("Recommendations", found)
 
     def explanation(self, user_id: str, item_id: str, *, events: int = 100) -> Any:
         """Return which of a user's last events moved an item's score."""
         params = {"target": f"item:{item_id}", "events": events}
-        return self._call("GET", f"/v1/users/{_named(user_id)}/explanations", params=params)
+        return self._call("GET", f"/v1/users/{_quote(user_id)}/explanations", params=params)
 
     def recommend_session(
         self,
@@ -220,7 +220,7 @@ class Client:
         explain: bool = False,
     ) -> Recommendations:
         """Return recommendations for a session of an anonymous visitor; nothing is stored."""
-        body = _given(
+        body = _drop_none(
             events=list(events), n=n, exclude=list(exclude), category=category, explain=explain
         )
         return cast("Recommendations", self._call("POST", "/v1/recommendations", body))
@@ -232,11 +232,11 @@ class Client:
 
     def item(self, item_id: str) -> Any:
         """Return an item of the catalogue."""
-        return self._call("GET", f"/v1/items/{_named(item_id)}")
+        return self._call("GET", f"/v1/items/{_quote(item_id)}")
 
     def put_item(self, item: Mapping[str, Any]) -> Any:
         """Create or replace an item."""
-        return self._call("PUT", f"/v1/items/{_named(item['item_id'])}", dict(item))
+        return self._call("PUT", f"/v1/items/{_quote(item['item_id'])}", dict(item))
 
     def put_items(self, items: Sequence[Mapping[str, Any]]) -> ItemsTaken:
         """Create or replace up to 1,000 items; returns the counts, also when some were refused."""
@@ -244,7 +244,7 @@ class Client:
 
     def patch_item(self, item_id: str, changes: Mapping[str, Any]) -> Any:
         """Change the named fields of an item, None takes one away; return the whole item."""
-        return self._call("PATCH", f"/v1/items/{_named(item_id)}", dict(changes))
+        return self._call("PATCH", f"/v1/items/{_quote(item_id)}", dict(changes))
 
     def patch_items(self, changes: Sequence[Mapping[str, Any]]) -> ItemsTaken:
         """Change the named fields of up to 1,000 items, each with its ``item_id``."""
@@ -252,12 +252,12 @@ class Client:
 
     def delete_item(self, item_id: str) -> bool:
         """Remove an item; False if there was none (or an earlier try removed it)."""
-        path = f"/v1/items/{_named(item_id)}"
+        path = f"/v1/items/{_quote(item_id)}"
         return bool(self._send("DELETE", path, None, {}, accept=(404,)).status_code == 204)
 
     def similar(self, item_id: str, *, n: int = 10) -> Similar:
         """Return similar items."""
-        path = f"/v1/items/{_named(item_id)}/similar"
+        path = f"/v1/items/{_quote(item_id)}/similar"
         return cast("Similar", self._call("GET", path, params={"n": n}))
 
     def applied(self) -> int:
@@ -339,10 +339,10 @@ def _pause_s(state: RetryCallState) -> float:
     return min(asked_s, LONGEST_WAIT_S) + _JITTER(state)
 
 
-def _named(name: str) -> str:
+def _quote(name: str) -> str:
     """Return an id as one segment of a path."""
     return quote(name, safe="")
 
 
-def _given(**params: Any) -> dict[str, Any]:
+def _drop_none(**params: Any) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}

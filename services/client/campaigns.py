@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote
 
-from services.client.subject import Subject, given
+from services.client.subject import Subject, drop_none
 
 
 class CampaignCalls(Subject):
@@ -46,7 +46,7 @@ class CampaignCalls(Subject):
         tz: str | None = None,
     ) -> Any:
         """Decide about a user; a repeat, also after no answer came, gets the same decision."""
-        body = {"user_id": user_id} | given(decision_id=decision_id, time=time, tz=tz)
+        body = {"user_id": user_id} | drop_none(decision_id=decision_id, time=time, tz=tz)
         return self._send("POST", f"{_path(name)}/decide", body, {}).json()
 
     def rank(self, name: str, *, limit: int = 100) -> Any:

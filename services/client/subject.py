@@ -24,9 +24,9 @@ class Subject:
 
     def _get(self, path: str, **query: Any) -> Any:
         """Return the JSON document below `root`; what is None is not asked."""
-        return self._send("GET", f"{self.root}{path}", None, given(**query)).json()
+        return self._send("GET", f"{self.root}{path}", None, drop_none(**query)).json()
 
 
-def given(**query: Any) -> dict[str, Any]:
+def drop_none(**query: Any) -> dict[str, Any]:
     """Return what is not None."""
     return {name: value for name, value in query.items() if value is not None}

@@ -1,6 +1,6 @@
 """What the client returns: the answers of the HTTP API as typed dictionaries.
 
-The same names as in `services.http.answer_schemas`, which describes them to others; a test holds
+`services.http.answer_schemas` describes each to others, as a schema of its name; a test holds
 the two together. Profiles stay plain dictionaries: their members depend on the view.
 """
 

@@ -46,7 +46,7 @@ def put(
 
     language.check_name(name)
     definition = language.read_text(_text(file))
-    stored, new = _stored(home, lambda kept: kept.put(name, definition, now_ms=now_ms()))
+    stored, new = _with_definitions(home, lambda kept: kept.put(name, definition, now_ms=now_ms()))
     console.print(f"{name} {'created' if new else 'replaced'}", markup=False)
     if json:
         print_json({"name": name, "new": new, **language.shown(stored.definition)})
@@ -60,7 +60,7 @@ def list_(home: Home = None, json: Json = False) -> None:
     """
     from feature_repo.audiences.plan import plan
 
-    stored, known = _known(home)
+    stored, known = _read_definitions(home)
     rows = [
         {"name": each.name, "title": each.definition.title, "consent": each.definition.consent,
          "mode": plan(each.definition, known).mode}
@@ -83,7 +83,7 @@ def show(name: Name, home: Home = None) -> None:
     from feature_repo.audiences import language
     from feature_repo.audiences.plan import plan
 
-    _, known = _known(home)
+    _, known = _read_definitions(home)
     if name not in known:
         raise NotFoundError(f"no audience is named {name}")
     print_json({"name": name, **language.shown(known[name]),
@@ -96,7 +96,7 @@ def delete(name: Name, home: Home = None) -> None:
 
     Example: `portrait audience delete lapsing-tea-drinkers`
     """
-    _stored(home, lambda kept: kept.delete(name))
+    _with_definitions(home, lambda kept: kept.delete(name))
     console.print(f"{name} removed", markup=False)
 
 
@@ -122,13 +122,13 @@ def preview(
         raise InvalidInputError("give either the name of an audience or --file")
     settings = settings_with(home=home)
     if file is None:
-        found = _asked(home, as_of, lambda answers: answers.preview_of(str(name)))
+        found = _ask(home, as_of, lambda answers: answers.preview_of(str(name)))
     else:
         definition = language.read_text(_text(file))
-        stored, _ = _known(home)
+        stored, _ = _read_definitions(home)
         check("preview", definition, {each.name: each.definition for each in stored.values()})
         kept = language.pseudonymous(definition, _tenant(settings))
-        found = _asked(home, as_of, lambda answers: answers.preview(kept))
+        found = _ask(home, as_of, lambda answers: answers.preview(kept))
     console.print(
         f"{found['count']:,} of {found['users']:,} users, in {found['took_ms']:.1f} ms "
         f"({found['plan']['mode']})", markup=False,
@@ -149,7 +149,7 @@ def members(
 
     Example: `portrait audience members tea --limit 100`
     """
-    for member in _asked(home, as_of, lambda answers: answers.page(name, cursor, limit)):
+    for member in _ask(home, as_of, lambda answers: answers.page(name, cursor, limit)):
         print(member)  # noqa: T201
 
 
@@ -164,7 +164,7 @@ def overlap(
 
     Example: `portrait audience overlap tea ready-rfm-champions`
     """
-    found = _asked(home, as_of, lambda answers: answers.overlap(names))
+    found = _ask(home, as_of, lambda answers: answers.overlap(names))
     table = Table("a", "b", "both", "either", "jaccard")
     for pair in found["pairs"]:
         table.add_row(*(str(pair[key]) for key in ("a", "b", "both", "either", "jaccard")))
@@ -184,7 +184,7 @@ def export(
 
     Example: `portrait audience export tea --out tea.csv`
     """
-    pages = _asked(home, as_of, lambda answers: list(answers.everyone(name)))
+    pages = _ask(home, as_of, lambda answers: list(answers.everyone(name)))
     rows = [["user"], *([member] for page in pages for member in page)]
     if out is None:
         write_rows(sys.stdout, rows)
@@ -200,13 +200,13 @@ def score(as_of: AsOf = None, home: Home = None, json: Json = False) -> None:
 
     Example: `portrait audience score`
     """
-    from services.audiences.chances import refresh_chances
+    from services.audiences.chances import refresh_propensities
     from services.hosting.workflow import stores
 
     settings = settings_with(home=home)
     at_ms = now_ms() if as_of is None else round(moment(as_of).timestamp() * 1000)
     with stores(settings) as url, step("score every user") as tell:
-        count = refresh_chances(settings, url, now_ms=at_ms, tell=tell)
+        count = refresh_propensities(settings, url, now_ms=at_ms, tell=tell)
         tell.note = f"{count:,} chances"
     if json:
         print_json({"chances": count})
@@ -261,7 +261,7 @@ def _tenant(settings: Any) -> Any:
     return Tenant.load(settings.home, settings.partitions)
 
 
-def _stored(home: Path | None, act: Callable[[Any], Awaitable[_T]]) -> _T:
+def _with_definitions(home: Path | None, act: Callable[[Any], Awaitable[_T]]) -> _T:
     """Do something with the stored definitions."""
     from feature_repo.online.connection import connect_async, translated
     from services.audiences.definitions import Definitions
@@ -281,25 +281,25 @@ def _stored(home: Path | None, act: Callable[[Any], Awaitable[_T]]) -> _T:
         return asyncio.run(run(url))
 
 
-def _known(home: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_definitions(home: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is stored, and every definition by name, the ready ones too."""
     from feature_repo.audiences.ready import ready
 
-    stored = _stored(home, lambda kept: kept.all())
+    stored = _with_definitions(home, lambda kept: kept.all())
     return stored, {name: each.definition for name, each in stored.items()} | ready()
 
 
-def _asked(home: Path | None, as_of: str | None, ask: Callable[[Any], _T]) -> _T:
+def _ask(home: Path | None, as_of: str | None, ask: Callable[[Any], _T]) -> _T:
     """Ask an index that is made for it."""
     from feature_repo.audiences.index import Index
     from feature_repo.audiences.ready import ready
-    from services.audiences.answers import Answers
+    from services.audiences.answers import AudienceAnswers
     from services.audiences.index import READY_CATEGORIES
 
     at_ms = now_ms() if as_of is None else round(moment(as_of).timestamp() * 1000)
-    _, known = _known(home)
+    _, known = _read_definitions(home)
     with step("read the archive"):
         index = Index(settings_with(home=home).home)
     with index:
         given = ready(index.top_categories(READY_CATEGORIES), index.clusters)
-        return ask(Answers(index, known | given, at_ms))
+        return ask(AudienceAnswers(index, known | given, at_ms))

@@ -48,7 +48,7 @@ def put(
     stored, new = _campaigns(home, lambda kept: kept.put(name, read, now_ms=now_ms()))
     console.print(f"{name} {'created' if new else 'replaced'}", markup=False)
     if json:
-        print_json({"name": name, "new": new, **language.shown(stored.campaign)})
+        print_json({"name": name, "new": new, **language.to_document(stored.campaign)})
 
 
 @campaign.command("list")
@@ -81,7 +81,7 @@ def show(name: Name, home: Home = None) -> None:
     from services.campaigns import language
 
     stored = _campaigns(home, lambda kept: kept.get(name))
-    print_json({"name": name, **language.shown(stored.campaign)})
+    print_json({"name": name, **language.to_document(stored.campaign)})
 
 
 @campaign.command("delete")
@@ -198,9 +198,9 @@ def _client(url: str) -> Any:
 
 
 def _check_audience(home: Path | None, name: str) -> None:
-    from services.commands.audience import _known
+    from services.commands.audience import _read_definitions
 
-    if name not in _known(home)[1]:
+    if name not in _read_definitions(home)[1]:
         detail = f"no audience is named {name}"
         raise InvalidRuleError([{"pointer": "/audience", "detail": detail}])
 

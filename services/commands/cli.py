@@ -31,11 +31,11 @@ def main() -> None:
     try:
         app()
     except Exception as error:  # noqa: BLE001 - the last place where it can become a line
-        say(_unexpected(error))
+        say(_log_unexpected(error))
         sys.exit(1)
 
 
-def _unexpected(error: Exception) -> str:
+def _log_unexpected(error: Exception) -> str:
     """Log where an exception passed, and return the line about it; never its message."""
     from services.runtime import logs
 

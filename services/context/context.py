@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 from feature_repo.errors import InvalidInputError, StoreUnavailableError
 from feature_repo.events.pseudonyms import Tenant
 from feature_repo.online.connection import translated
-from services.event_log.consistency import Applied
+from services.event_log.consistency import AppliedCursors
 from services.event_log.receipt import Receipt
 from services.http.problems import ProblemError
-from services.models.user_features import UserFeatures
+from services.models.user_features import UserFeatureReader
 from services.runtime.clock import ServiceClock
 from services.settings import Settings
 
@@ -36,8 +36,8 @@ class Context:
         settings: Settings,
         store: Any,
         tenant: Tenant,
-        applied: Applied,
-        features: UserFeatures,
+        applied: AppliedCursors,
+        features: UserFeatureReader,
         draining: Callable[[], bool],
     ) -> None:
         self.settings = settings
@@ -59,7 +59,7 @@ class Context:
         found: _T = self._subjects[subject]
         return found
 
-    async def bounded(self, work: Awaitable[_T], more_s: float = 0.0) -> _T:
+    async def await_bounded(self, work: Awaitable[_T], more_s: float = 0.0) -> _T:
         """Await a call to the store for ``settings.store_bound_s`` and ``more_s``, no longer.
 
         Raises
@@ -74,7 +74,7 @@ class Context:
         except TimeoutError:
             raise StoreUnavailableError("the online store does not answer: retry") from None
 
-    async def reached(self, receipt: Receipt, partitions: set[int]) -> None:
+    async def await_receipt(self, receipt: Receipt, partitions: set[int]) -> None:
         """Return once ``receipt`` is applied in ``partitions``.
 
         Raises

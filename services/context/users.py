@@ -39,11 +39,11 @@ async def read(
         Feature service whose batch features are wanted; None: the row alone.
     """
     batch = [] if service is None else context.features.fields(service)
-    values = await context.bounded(context.store.hmget(row_key(entity_id), [*FIELDS, *batch]))
-    return _parsed(context, values, service)
+    values = await context.await_bounded(context.store.hmget(row_key(entity_id), [*FIELDS, *batch]))
+    return _parse(context, values, service)
 
 
-def _parsed(
+def _parse(
     context: Context, values: list[bytes | None], service: str | None
 ) -> tuple[LiveState | None, dict[str, Any] | None]:
     row = parse_live(values[: len(FIELDS)])
@@ -88,7 +88,7 @@ async def find_user(
     """
     entity = context.tenant.entity(user_id)
     if after is not None:
-        await context.reached(Receipt.parse(after), {partition_of(entity)})
+        await context.await_receipt(Receipt.parse(after), {partition_of(entity)})
     row, batch = await read(context, entity, service)
     return entity, row, batch
 
@@ -106,7 +106,7 @@ async def first_owner(context: Context, anonymous: str) -> str | None:
 
 async def _owner_value(context: Context, anonymous: str) -> Any:
     key = owners_key(partition_of(anonymous))
-    return await context.bounded(context.store.hget(key, anonymous))
+    return await context.await_bounded(context.store.hget(key, anonymous))
 
 
 async def _wait_for(context: Context, after: str | None, known: str, unknown: str) -> None:
@@ -117,7 +117,7 @@ async def _wait_for(context: Context, after: str | None, known: str, unknown: st
         # What an anonymous id does stands in the log of the user it belongs to.
         found = await owner(context, unknown)
         entities |= {found} if found is not None else set()
-    await context.reached(receipt, {partition_of(entity) for entity in entities})
+    await context.await_receipt(receipt, {partition_of(entity) for entity in entities})
 
 
 async def _read_anonymous(
@@ -128,5 +128,5 @@ async def _read_anonymous(
     async with context.store.pipeline(transaction=False) as pipe:
         pipe.hmget(row_key(entity_id), fields)
         pipe.hget(owners_key(partition_of(entity_id)), entity_id)
-        values, owner = await context.bounded(pipe.execute())
-    return _parsed(context, values, service), owner_of(owner)
+        values, owner = await context.await_bounded(pipe.execute())
+    return _parse(context, values, service), owner_of(owner)

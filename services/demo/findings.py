@@ -21,7 +21,7 @@ from services.runtime.progress import console
 SHOWN_CATEGORIES = 7
 
 
-def shopper(home: Path, user_id: str) -> dict[str, Any]:
+def describe_user(home: Path, user_id: str) -> dict[str, Any]:
     """Return one shopper's interests month by month and habits, from the feature tables."""
     import duckdb
 

@@ -16,7 +16,7 @@ from feature_repo.archive.event_archive import Archive
 from feature_repo.events.pseudonyms import Tenant
 from feature_repo.events.schema import Event, EventRecord, to_record
 from services.client import Client
-from services.runtime.progress import Step
+from services.runtime.progress import ProgressStep
 from services.settings import Settings
 
 BATCH_EVENTS = 500
@@ -24,7 +24,7 @@ TOLERANCE = 1e-5
 """Largest difference allowed between a streamed and an unrolled learned state."""
 
 
-def held_out(home: Path) -> list[EventRecord]:
+def read_held_out(home: Path) -> list[EventRecord]:
     """Return the events after the cut-off, in the form the service will store them in."""
     tenant = Tenant.load(home)
     records = []
@@ -40,13 +40,13 @@ def with_held_out(home: Path, cut_off: datetime) -> list[tuple[str, list[EventRe
     """Return every user's archived events before the cut-off, then the held-back ones."""
     archive = Archive(home / "archive" / "events")
     events = dict(archive.histories(until_ms=round(cut_off.timestamp() * 1000)))
-    for record in held_out(home):
+    for record in read_held_out(home):
         events.setdefault(record.user, []).append(record)
     return sorted(events.items())
 
 
 def replay(
-    home: Path, client: Client, tell: Step
+    home: Path, client: Client, tell: ProgressStep
 ) -> tuple[dict[str, Any], tuple[list[float], list[int]], str]:
     """Post the held-back events in batches; return counts, the curve and the busiest user."""
     events = [orjson.loads(line) for line in (home / "replay.ndjson").open("rb")]
@@ -74,7 +74,7 @@ def replay(
     )  # fmt: skip
 
 
-def parity(settings: Settings, cut_off: datetime, tell: Step) -> dict[str, Any]:
+def parity(settings: Settings, cut_off: datetime, tell: ProgressStep) -> dict[str, Any]:
     """Compare each replayed user's live row with a fold of the same events from scratch."""
     from feature_repo import explicit
     from feature_repo.feast_stores.online import connect, read_live
@@ -82,7 +82,7 @@ def parity(settings: Settings, cut_off: datetime, tell: Step) -> dict[str, Any]:
 
     url = running_url(settings.home)
     assert url is not None
-    replayed = {record.user for record in held_out(settings.home)}
+    replayed = {record.user for record in read_held_out(settings.home)}
     whole = [pair for pair in with_held_out(settings.home, cut_off) if pair[0] in replayed]
     users, events = [user for user, _ in whole], [history for _, history in whole]
     live = read_live(connect(url), users)

@@ -18,10 +18,10 @@ import orjson
 
 from services.client import Client
 from services.demo import report
-from services.demo.findings import figures, shopper, show_summary
+from services.demo.findings import describe_user, figures, show_summary
 from services.demo.replay import parity, replay, with_held_out
 from services.hosting.embedded import free_port
-from services.runtime.progress import Step, console, step
+from services.runtime.progress import ProgressStep, console, step
 from services.settings import Settings
 
 CUT_OFF = datetime(2017, 12, 18, tzinfo=UTC)
@@ -33,14 +33,16 @@ WORKERS = 2
 EPOCHS = 12
 
 
-class Memory:
+class StepResults:
     """Results of finished steps, one JSON file each; a step with a file is not repeated."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def once(self, name: str, title: str, work: Callable[[Step], dict[str, Any]]) -> dict[str, Any]:
+    def once(
+        self, name: str, title: str, work: Callable[[ProgressStep], dict[str, Any]]
+    ) -> dict[str, Any]:
         """Return the remembered result of ``name``, or do ``work`` and remember it."""
         path = self._folder / f"{name}.json"
         if path.exists():
@@ -79,7 +81,7 @@ def run(settings: Settings, *, out: Path, keep_serving: bool, fresh: bool) -> No
     _forget_live(home)
     # The demo's data is its own: never in the Redis that a setting names for real use.
     settings = settings.model_copy(update={"home": home, "redis_url": None, "replay_clock": True})
-    memory = Memory(home / "steps")
+    memory = StepResults(home / "steps")
     from services.hosting.workflow import stores
 
     imported = memory.once("import", "import a year of real purchases", _import(home))
@@ -87,7 +89,10 @@ def run(settings: Settings, *, out: Path, keep_serving: bool, fresh: bool) -> No
         offline = _offline(settings, memory)
         live, pictures = _live(settings)
     found = figures(imported, offline, live, CUT_OFF, time.monotonic() - started_s)
-    pictures |= {"history": offline["train"]["history"], "shopper": shopper(home, live["shopper"])}
+    pictures |= {
+        "history": offline["train"]["history"],
+        "shopper": describe_user(home, live["shopper"]),
+    }
     page, data = report.write(out, found, pictures)
     show_summary(found, pictures["worked_example"], page, data)
     if keep_serving:
@@ -103,8 +108,8 @@ def _forget_live(home: Path) -> None:
         part.unlink()
 
 
-def _import(home: Path) -> Callable[[Step], dict[str, Any]]:
-    def work(tell: Step) -> dict[str, Any]:
+def _import(home: Path) -> Callable[[ProgressStep], dict[str, Any]]:
+    def work(tell: ProgressStep) -> dict[str, Any]:
         from feature_repo import importers
 
         result = importers.run(
@@ -117,22 +122,22 @@ def _import(home: Path) -> Callable[[Step], dict[str, Any]]:
     return work
 
 
-def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
+def _offline(settings: Settings, memory: StepResults) -> dict[str, dict[str, Any]]:
     from services.hosting.workflow import build_features, epoch_teller, load_features
     from training.fit.train import train
     from training.history import dataset
 
     home = settings.home
 
-    def make_features(tell: Step) -> dict[str, Any]:
+    def make_features(tell: ProgressStep) -> dict[str, Any]:
         return dict(build_features(home, CUT_OFF, tell))
 
-    def join(tell: Step) -> dict[str, Any]:
+    def join(tell: ProgressStep) -> dict[str, Any]:
         rows = dataset.build(home, as_of=CUT_OFF, out=home / "training_set.parquet", progress=tell)
         tell.note = f"{rows:,} point-in-time rows"
         return {"rows": rows}
 
-    def fit(tell: Step) -> dict[str, Any]:
+    def fit(tell: ProgressStep) -> dict[str, Any]:
         model = train(
             home, cut_off=CUT_OFF, recipe="fused", workers=WORKERS, epochs=EPOCHS, resume=True,
             progress=lambda text: tell(0, 0, text), on_epoch=epoch_teller(tell),
@@ -140,7 +145,7 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
         manifest = json.loads((model / "manifest.json").read_text())
         return {"model": str(model), "history": manifest["metrics"]["epochs"]}
 
-    def judge(tell: Step) -> dict[str, Any]:
+    def judge(tell: ProgressStep) -> dict[str, Any]:
         from training.evaluation.evaluate import evaluate
 
         tell(0, 0, "ranking every basket of the last fortnight")
@@ -149,7 +154,7 @@ def _offline(settings: Settings, memory: Memory) -> dict[str, dict[str, Any]]:
             evaluate(home, Path(trained["model"]), since=CUT_OFF, until=END, histories=histories)
         )
 
-    def load(tell: Step) -> dict[str, Any]:
+    def load(tell: ProgressStep) -> dict[str, Any]:
         from services.rebuild.run import rebuild
 
         rows = load_features(CUT_OFF.replace(month=1, day=1), CUT_OFF, tell)

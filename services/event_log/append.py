@@ -17,7 +17,7 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import in_our_words
 from services.event_log.keys import dedup_key
-from services.event_log.links import claimed, moved
+from services.event_log.links import claimed, move_event
 from services.event_log.receipt import Appended, stream_id
 from services.event_log.writer import Entry, LogWriter
 from services.runtime import workers
@@ -129,7 +129,7 @@ class Appender:
             try:
                 outcomes = await self._write(entries)
             except Exception as error:  # noqa: BLE001 - whatever it is, the callers must hear of it
-                outcomes = [_unconfirmed(error)] * len(entries)
+                outcomes = [_to_unconfirmed_error(error)] * len(entries)
             failed = [o for o in outcomes if isinstance(o, Exception)]
             if failed:
                 _log.warning("append_failed", events=len(failed), of=len(entries))
@@ -167,7 +167,7 @@ class Appender:
         for n, (index, owner) in enumerate(owners.items()):
             if n % _YIELD_EVERY == _YIELD_EVERY - 1:
                 await asyncio.sleep(0)
-            entries[index] = _moved(entries[index], owner)
+            entries[index] = _move(entries[index], owner)
         rest = [index for index, outcome in enumerate(outcomes) if outcome is None]
         await self._in_order(rest, entries, outcomes)
         return [one for one in outcomes if one is not None]
@@ -185,11 +185,11 @@ class Appender:
             entry = entries[index]
             owner = owners[str(entry[4]), entry[2], entry[6]]
             if isinstance(owner, Exception):
-                outcomes[index] = _unconfirmed(owner)
+                outcomes[index] = _to_unconfirmed_error(owner)
             elif owner is None:
                 outcomes[index] = Appended(entry[0], (0, 0), "erased")
             elif owner != entry[2]:
-                entries[index] = _unlinked(entry)
+                entries[index] = _unlink(entry)
 
     async def _in_order(
         self, indices: Sequence[int], entries: list[Entry], outcomes: list[_Outcome | None]
@@ -212,7 +212,7 @@ class Appender:
             for (partition, some), answer in zip(waves, answers, strict=True):
                 failure: _Outcome | None = None
                 if isinstance(answer, Exception):
-                    failure = _unconfirmed(answer)
+                    failure = _to_unconfirmed_error(answer)
                     for index in some:
                         outcomes[index] = failure
                 else:
@@ -251,21 +251,21 @@ def _entries(records: Sequence[EventRecord]) -> list[Entry]:
     ]
 
 
-def _moved(entry: Entry, owner: str) -> Entry:
+def _move(entry: Entry, owner: str) -> Entry:
     """Return an anonymous id's event as the event of the user to whom the id belongs."""
     _, name, anonymous, payload, _, _, claim = entry
-    record = moved(EventRecord.decode(payload), owner)
+    record = move_event(EventRecord.decode(payload), owner)
     return int(owner[2:5]), name, owner, record.encode(), anonymous, False, claim
 
 
-def _unlinked(entry: Entry) -> Entry:
+def _unlink(entry: Entry) -> Entry:
     partition, name, user, payload, _, anonymous, claim = entry
     record = EventRecord.decode(payload)
     record.linked = None
     return partition, name, user, record.encode(), None, anonymous, claim
 
 
-def _unconfirmed(error: Exception) -> StoreUnavailableError:
+def _to_unconfirmed_error(error: Exception) -> StoreUnavailableError:
     if isinstance(error, StoreUnavailableError):
         return error
     if not isinstance(error, redis.RedisError | RedisClusterException | OSError):

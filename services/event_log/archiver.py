@@ -100,7 +100,7 @@ class Archiver:
         for partition in partitions:
             # What is applied from now on is for the next run: else a busy log would be
             # archived in ever smaller parts.
-            until = self._applied(partition)
+            until = self._find_applied(partition)
             while (added := self._step(partition, until)) is not None:
                 events += added
             found = self._client.hget(cursor_key(partition), "archived")
@@ -108,7 +108,7 @@ class Archiver:
         self._compact()
         return events
 
-    def _applied(self, partition: int) -> LogPosition:
+    def _find_applied(self, partition: int) -> LogPosition:
         cursor, seconds, micros = _LOOK(self._client, [cursor_key(partition)], [])
         settled_ms = int(seconds) * 1000 + int(micros) // 1000 - self._settle_ms
         return min(LogPosition.parse(cursor), LogPosition(settled_ms, 2**64 - 1))
@@ -132,7 +132,7 @@ class Archiver:
                 return None
 
         span = Span(partition, LogPosition.parse(start), LogPosition.parse(end))
-        added = self._archive.extend(span, decoded(entries))
+        added = self._archive.extend(span, decode(entries))
         return added if _FINISH(self._client, keys, [start, end]) else None
 
     def _read(self, partition: int, start: str, end: str, *, bounded: bool) -> _Entries:
@@ -158,7 +158,7 @@ class Archiver:
             _log.info("compacted", parts=replaced)
 
 
-def decoded(
+def decode(
     entries: Iterable[tuple[bytes, dict[bytes, bytes]]],
 ) -> list[tuple[LogPosition, EventRecord]]:
     """Return log entries as records, model switches left out.

@@ -58,7 +58,7 @@ class Batch:
         self.dead.append(dead_letter(name.decode(), reason, fields[b"e"]))
 
 
-def cut(partition: int, entries: Sequence[LogEntry]) -> Batch:
+def cut_batch(partition: int, entries: Sequence[LogEntry]) -> Batch:
     """Return the batch that ``entries`` (at least one) begin with."""
     batch = Batch(partition, "", entries, size=sum(len(f.get(b"e", b"")) for _, f in entries))
     tag = f"{{p{partition:03d}}}"

@@ -48,7 +48,7 @@ class _Waiters:
         self._waiting.add(future)
         return future
 
-    def reached(self, cursor: Position) -> None:
+    def wake(self, cursor: Position) -> None:
         """Wake those whose position is at or before ``cursor``."""
         while self._heap and self._heap[0][0] <= cursor:
             future = heapq.heappop(self._heap)[2]
@@ -56,7 +56,7 @@ class _Waiters:
             if not future.done():
                 future.set_result(True)
 
-    def failed(self, error: Exception) -> None:
+    def fail_all(self, error: Exception) -> None:
         """Tell everybody that the store does not answer."""
         for future in self._waiting:
             if not future.done():
@@ -64,7 +64,7 @@ class _Waiters:
         self._heap.clear()
         self._waiting.clear()
 
-    def left(self, future: "asyncio.Future[bool]") -> None:
+    def forget(self, future: "asyncio.Future[bool]") -> None:
         """Forget somebody, in whatever way the wait ended."""
         self._waiting.discard(future)
         if len(self._heap) > 2 * len(self._waiting):
@@ -72,7 +72,7 @@ class _Waiters:
             heapq.heapify(self._heap)
 
 
-class Applied:
+class AppliedCursors:
     """The cursors of all partitions as announced, and those who wait for them.
 
     Parameters
@@ -154,7 +154,7 @@ class Applied:
             return await future
         finally:
             timer.cancel()
-            waiters.left(future)
+            waiters.forget(future)
 
     async def _ask_for_waiters(self) -> None:
         """Ask for the cursors somebody waits for, again and again until nobody does."""
@@ -168,7 +168,7 @@ class Applied:
                 await self._ask(awaited)
             except _FAILED as error:
                 for partition in awaited:
-                    self._waiters[partition].failed(error)
+                    self._waiters[partition].fail_all(error)
             rest_s = _RECHECK_S if self.hearing else _BLIND_S
 
     async def _ask(self, partitions: Iterable[int]) -> None:
@@ -186,7 +186,7 @@ class Applied:
     def _advance(self, partition: int, cursor: Position) -> None:
         if cursor > self._cursors.get(partition, _NEVER):  # answers may overtake each other
             self._cursors[partition] = cursor
-            self._waiters[partition].reached(cursor)
+            self._waiters[partition].wake(cursor)
 
     async def _listen(self) -> None:
         while True:
@@ -207,7 +207,7 @@ class Applied:
             if message is None:
                 continue
             if message["type"] == "message":
-                self._heard(message["channel"], message["data"])
+                self._on_message(message["channel"], message["data"])
             elif message["type"] == "subscribe":
                 # Also after redis-py has connected again by itself: then it starts anew.
                 if self.hearing:
@@ -224,7 +224,7 @@ class Applied:
         self._losses += 1
         self._cursors.clear()
 
-    def _heard(self, channel: bytes, data: bytes) -> None:
+    def _on_message(self, channel: bytes, data: bytes) -> None:
         partition = self._channels.get(channel)
         if partition is not None:
             self._advance(partition, stream_id(data))

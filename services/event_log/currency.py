@@ -63,10 +63,12 @@ class ShopCurrency:
             If the currency must be agreed on and the store does not answer.
         """
         if not self._is_agreed:
-            named = await workers.READING.run_many(partial(_named, self._set, claims), records)
+            named = await workers.READING.run_many(
+                partial(_find_currency, self._set, claims), records
+            )
             if named is not None and not await self._stands(named):
                 await self._agree(named)
-        return await workers.READING.run_many(partial(_converted, self.money), records)
+        return await workers.READING.run_many(partial(_convert, self.money), records)
 
     async def _stands(self, named: str) -> bool:
         """Say whether ``named`` is but a claim, and the one of before stands in store and file."""
@@ -98,12 +100,12 @@ class ShopCurrency:
         self._claimed = agreed, stamp
 
 
-def _named(setting: str | None, claims: bool, records: Sequence[EventRecord]) -> str | None:
+def _find_currency(setting: str | None, claims: bool, records: Sequence[EventRecord]) -> str | None:
     if setting is not None:
         return setting if any(map(currency.has_amounts, records)) else None
     code = next(filter(None, map(currency.first_named, records)), None)
     return f"{code}{currency.CLAIM}" if code and claims else code
 
 
-def _converted(money: currency.Money, records: Sequence[EventRecord]) -> list[bool]:
+def _convert(money: currency.Money, records: Sequence[EventRecord]) -> list[bool]:
     return [currency.convert(record, money) for record in records]

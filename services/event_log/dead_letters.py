@@ -1,7 +1,7 @@
 """Dead letters: events that could not be applied, listed, tried again or dropped.
 
 A letter lies in the stream ``{pNNN}dead``, put there by the commit that passed its entry. Its
-entry stays in log and archive; it has no effect on any row, now or in a rebuild (`voided`).
+entry stays in log and archive; it has no effect on any row, now or in a rebuild (`read_voided`).
 Retrying appends the record to the log as a new entry, in the step that removes the letter.
 """
 
@@ -26,7 +26,7 @@ from services.event_log.keys import (
     today,
     voided_key,
 )
-from services.event_log.links import moved
+from services.event_log.links import move_event
 from services.event_log.receipt import Position, stream_id
 from services.event_log.writer import APPEND, append_keys
 
@@ -153,7 +153,7 @@ def retry(
         if event.linked is not None and client.sismember(
             erased_key(partition_of(event.linked)), event.linked
         ):
-            return _dropped(client, letter).replace("dropped", "erased")
+            return _drop(client, letter).replace("dropped", "erased")
         keys = [
             _dead(partition), voided_key(partition), log_key(partition), erased_key(partition),
             seen_keys(partition, today())[0], owners_key(partition),
@@ -163,7 +163,7 @@ def retry(
             SEEN_TTL_S, "1" if event.anonymous else "",
         ]  # fmt: skip
         answer = str(_RETRY(client, keys, args).decode())
-        return _moved(client, letter, event, answer[1:]) if answer.startswith(">") else answer
+        return _move(client, letter, event, answer[1:]) if answer.startswith(">") else answer
 
     return _each(client, partitions, ids, one)
 
@@ -172,10 +172,10 @@ def drop(
     client: Any, partitions: Iterable[int], ids: Sequence[str] | None = None
 ) -> dict[str, str]:
     """Remove letters for good; see `retry`. Returns ``dropped`` or ``gone`` for each."""
-    return _each(client, partitions, ids, lambda letter: _dropped(client, letter))
+    return _each(client, partitions, ids, lambda letter: _drop(client, letter))
 
 
-def voided(client: Any, partition: int) -> set[Position]:
+def read_voided(client: Any, partition: int) -> set[Position]:
     """Return the entries of a partition's log and archive that have no effect on any row.
 
     Whoever folds history leaves them out: those whose letters lie dead, and those whose
@@ -212,20 +212,20 @@ def _each(
     return done
 
 
-def _dropped(client: Any, letter: DeadLetter) -> str:
+def _drop(client: Any, letter: DeadLetter) -> str:
     keys = [_dead(letter.partition), voided_key(letter.partition)]
     return str(_DROP(client, keys, [_parse(letter.id)[1], letter.entry]).decode())
 
 
-def _moved(client: Any, letter: DeadLetter, event: EventRecord, owner: str) -> str:
+def _move(client: Any, letter: DeadLetter, event: EventRecord, owner: str) -> str:
     """Append an anonymous id's event for the user to whom the id belongs, then drop the letter.
 
     Killed in between and repeated, the event is known already.
     """
-    record, partition = moved(event, owner), partition_of(owner)
+    record, partition = move_event(event, owner), partition_of(owner)
     args = [SEEN_TTL_S, _UNBOUNDED, "0", dedup_key(record), owner, record.encode(), ""]
     answer = APPEND(client, append_keys(partition, today()), args)[0]
-    dropped = _dropped(client, letter)
+    dropped = _drop(client, letter)
     return dropped if dropped == "gone" else "erased" if answer == b"x" else "retried"
 
 

@@ -27,12 +27,12 @@ from feature_repo.user_profile.merged_history import (
 )
 
 __all__ = [
-    "Placed", "claimed", "first_links", "first_owner_of", "fresh_links", "moved", "owner_of",
+    "Placed", "claimed", "first_links", "first_owner_of", "fresh_links", "move_event", "owner_of",
     "without_grants", "woven",
 ]  # fmt: skip
 
 
-def moved(record: EventRecord, owner: str) -> EventRecord:
+def move_event(record: EventRecord, owner: str) -> EventRecord:
     """Return an anonymous id's event as one of the user to whom the id belongs."""
     return msgspec.structs.replace(without_grants(record), user=owner, linked=record.user)
 

@@ -98,7 +98,7 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
         return Receipt({self.partition: self.position})
 
 
-def merged(appended: Iterable[Appended]) -> Receipt:
+def merge(appended: Iterable[Appended]) -> Receipt:
     """Return one receipt for several events: the last entry of each partition."""
     positions = dict[int, Position]()
     for one in appended:

@@ -67,7 +67,7 @@ class LogWriter:
             partition = partition_of(anonymous)
             keys = [erased_key(partition), owners_key(partition), row_key(anonymous)]
             calls.append((keys, [anonymous, user, "~" if claim else ""]))
-        answers = await self._scripted(LINK, calls)
+        answers = await self._run_script(LINK, calls)
         return [
             answer if isinstance(answer, Exception) else
             None if answer == b"x" else owner_of(answer)
@@ -92,9 +92,9 @@ class LogWriter:
             for _, name, user, record, _, anonymous, _ in entries:
                 args += (name, user, record, "1" if anonymous else "")
             calls.append((keys, args))
-        return await self._scripted(APPEND, calls, self._replicas)
+        return await self._run_script(APPEND, calls, self._replicas)
 
-    async def _scripted(self, script: Script, calls: list[Call], replicas: int = 0) -> list[Any]:
+    async def _run_script(self, script: Script, calls: list[Call], replicas: int = 0) -> list[Any]:
         answers = await self._run(script, calls, replicas, whole=False)
         missing = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if missing:
@@ -155,7 +155,7 @@ class LogWriter:
             answers = [error] * (len(chosen) + bool(replicas))
         if node is not None:
             self._follow(node, answers)
-        return _confirmed(answers, replicas) if replicas else answers
+        return _confirm(answers, replicas) if replicas else answers
 
     def _follow(self, node: Any, answers: list[Any]) -> None:
         """Find out where slots are now, when answers say that they are not where they were."""
@@ -190,7 +190,7 @@ def append_keys(partition: int, day: int) -> list[bytes]:
     ]  # fmt: skip
 
 
-def _confirmed(answers: list[Any], replicas: int) -> list[Any]:
+def _confirm(answers: list[Any], replicas: int) -> list[Any]:
     """Return the answers before the last, or what the last says about the replicas."""
     *written, count = answers
     if isinstance(count, int) and count < replicas:

@@ -35,13 +35,13 @@ from services.http.problems import Problem, ProblemError, page
 from services.recommend import explanation_routes as explanations
 from services.recommend import routes as recommendations
 from services.recommend import similar_routes as similar
-from services.recommend.requests import RankRequest, Session
+from services.recommend.requests import RankRequest, SessionRequest
 from services.runtime import freeze_heap, workers
 from services.settings import Settings
 
 DESCRIPTION = """Post behaviour events; read the profile and the recommendations they lead to.
 Every error is `application/problem+json` (RFC 9457). See the Authorize button for keys."""
-BODIES: Final = (Event, EventItem, Item, Session, RankRequest, Consents, DecideRequest)
+BODIES: Final = (Event, EventItem, Item, SessionRequest, RankRequest, Consents, DecideRequest)
 """What handlers read for themselves, for the API's description."""
 ANSWER_TIMEOUT_S: Final = 30.0
 """Longest time for an answer, once body and awaited receipt have had theirs."""
@@ -80,7 +80,7 @@ def create_app(
         )
         await app.state.replica.start()
         if behind_serve:  # then the process is ours alone
-            freeze_heap.settle()
+            freeze_heap.freeze_heap()
         try:
             yield
         finally:
@@ -105,12 +105,12 @@ def create_app(
     slashes.read()
     for router in [*routers, _pages(app)]:
         app.include_router(router)
-    routes = scopes.checked(app)
+    routes = scopes.check_routes(app)
     app.add_middleware(
         Frame,
         metrics=metrics,
         state=app.state,
-        open_routes=[route for route in routes if scopes.needed_by(route) == "open"],
+        open_routes=[route for route in routes if scopes.needs_of(route) == "open"],
         tags=not behind_serve,
         body_timeout_s=settings.body_timeout_s,
         timeout_s=settings.body_timeout_s + settings.wait_ms / 1000 + ANSWER_TIMEOUT_S,
@@ -125,7 +125,7 @@ def _pages(app: FastAPI) -> APIRouter:
     pages, making, made = scopes.router("open", "pages"), asyncio.Lock(), list[bytes]()
 
     @pages.get("/openapi.json", include_in_schema=False)
-    async def described() -> Response:
+    async def get_description() -> Response:
         async with making:
             if not made:
                 made.append(await workers.READING.run(lambda: orjson.dumps(app.openapi())))
@@ -166,7 +166,7 @@ def _pages(app: FastAPI) -> APIRouter:
 def _handle_errors(app: FastAPI) -> None:
     def answer(request: Request, problem: Problem, status: int | None = None) -> Response:
         return problem.response(
-            slashes.shown(request.scope["path"]), request.state.request_id, status
+            slashes.escape(request.scope["path"]), request.state.request_id, status
         )
 
     @app.exception_handler(ProblemError)

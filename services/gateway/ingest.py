@@ -29,7 +29,7 @@ from services.context.answers import answer, context_of
 from services.context.context import Context
 from services.event_log.append import Appender
 from services.event_log.currency import ShopCurrency
-from services.event_log.receipt import Appended, merged
+from services.event_log.receipt import Appended, merge
 from services.gateway.profiles import current
 from services.http import body, scopes
 from services.http.answer_schemas import EVENT, EVENT_BATCH
@@ -44,7 +44,7 @@ router = scopes.router("write", "events", "/v1/events")
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedEvent:
     """Why one event of a batch was not taken."""
 
     index: int
@@ -53,7 +53,7 @@ class Refused:
     pointer: str
     detail: str
 
-    def shown(self) -> dict[str, Any]:
+    def to_response(self) -> dict[str, Any]:
         """Return the entry of the answer's ``errors``."""
         return {
             "index": self.index,
@@ -71,7 +71,7 @@ class _Batch:
     received: int
     records: list[EventRecord] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[RefusedEvent] = field(default_factory=list)
 
 
 @router.post("", status_code=202, responses=EVENT, openapi_extra=body_of(Event, EVENT_EXAMPLE))
@@ -89,10 +89,10 @@ async def post_event(
     event = decode_event(data)
     if event is None:
         event = await workers.READING.run(_event, data)
-    record, appended, reply = await _taken(request, event)
+    record, appended, reply = await _take(request, event)
     if returning is None:
         return answer(reply, 202)
-    await context.reached(appended.receipt, {appended.partition})
+    await context.await_receipt(appended.receipt, {appended.partition})
     user_id = event.user_id or event.anonymous_id or ""
     owner = await users.owner(context, record.user) if record.anonymous else None
     profile = await current(context, owner or record.user, user_id, "full")
@@ -112,10 +112,10 @@ async def take(request: Request, event: Event) -> dict[str, Any]:
     StoreUnavailableError
         See `services.event_log.append.Appender.append`.
     """
-    return (await _taken(request, event))[2]
+    return (await _take(request, event))[2]
 
 
-async def _taken(request: Request, event: Event) -> tuple[EventRecord, Appended, dict[str, Any]]:
+async def _take(request: Request, event: Event) -> tuple[EventRecord, Appended, dict[str, Any]]:
     context = context_of(request)
     record = _record(context, event, request.state.caller)
     aside = (await _in_shop_currency(request, [record]))[0]
@@ -148,7 +148,7 @@ async def post_batch(request: Request) -> Response:
     appended = await _append(context, records) if records else []
     for index, record, one in zip(batch.places, records, appended, strict=True):
         if one.status == "erased":
-            refused.append(Refused(index, record.id, "erased", "", ERASED))
+            refused.append(RefusedEvent(index, record.id, "erased", "", ERASED))
     refused.sort(key=lambda each: each.index)
     counts = Counter(one.status for one in appended)
     stored = [one for one in appended if one.status != "erased"]
@@ -159,8 +159,8 @@ async def post_batch(request: Request) -> Response:
         "accepted": counts["accepted"],
         "duplicates": counts["duplicate"],
         "rejected": len(refused),
-        "receipt": str(merged(stored)) if stored else None,
-        "errors": [one.shown() for one in refused],
+        "receipt": str(merge(stored)) if stored else None,
+        "errors": [one.to_response() for one in refused],
     }
     if any(aside):
         reply["amounts_set_aside"] = sum(aside)
@@ -191,8 +191,8 @@ def _batch(context: Context, data: bytes, sender: Caller, *, lines: bool) -> _Ba
     documents = body.split(data, lines=lines)
     found = _Batch(len(documents))
     for index, document in enumerate(documents):
-        taken = _take(context, index, document, sender)
-        if isinstance(taken, Refused):
+        taken = _read_event(context, index, document, sender)
+        if isinstance(taken, RefusedEvent):
             found.refused.append(taken)
         else:
             found.records.append(taken)
@@ -200,24 +200,30 @@ def _batch(context: Context, data: bytes, sender: Caller, *, lines: bool) -> _Ba
     return found
 
 
-def _take(context: Context, index: int, document: bytes, sender: Caller) -> EventRecord | Refused:
+def _read_event(
+    context: Context, index: int, document: bytes, sender: Caller
+) -> EventRecord | RefusedEvent:
     if len(document) > MAX_EVENT_BYTES:
-        return Refused(index, None, "too-large", "", f"over {MAX_EVENT_BYTES:,} bytes")
+        return RefusedEvent(index, None, "too-large", "", f"over {MAX_EVENT_BYTES:,} bytes")
     try:
         event = decode_event(document) or Event.model_validate_json(document)
         if event.id is None:
-            return Refused(index, None, "invalid", "/id", "id is required in a batch")
+            return RefusedEvent(index, None, "invalid", "/id", "id is required in a batch")
         return _record(context, event, sender)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
             kind = "invalid" if body.has_non_finite(document) else "malformed"
-            return Refused(index, None, kind, "", "not JSON, or with a number that is not finite")
+            return RefusedEvent(
+                index, None, kind, "", "not JSON, or with a number that is not finite"
+            )
         found = problems(error)[0]
-        return Refused(index, _id_of(document), "invalid", found["pointer"], found["detail"])
+        return RefusedEvent(index, _id_of(document), "invalid", found["pointer"], found["detail"])
     except ProblemError as error:
         pointer = error.problem.errors[0]["pointer"] if error.problem.errors else ""
-        return Refused(index, _id_of(document), error.problem.name, pointer, error.problem.detail)
+        return RefusedEvent(
+            index, _id_of(document), error.problem.name, pointer, error.problem.detail
+        )
 
 
 def _id_of(document: bytes) -> str | None:
@@ -273,4 +279,4 @@ async def _in_shop_currency(request: Request, records: list[EventRecord]) -> lis
 async def _append(context: Context, records: list[EventRecord]) -> list[Appended]:
     # The appender works in a task of its own: a client that hangs up cancels this handler,
     # never the write. The bound grows with the batch.
-    return await context.bounded(context.of(Appender).append(records), len(records) / 1000)
+    return await context.await_bounded(context.of(Appender).append(records), len(records) / 1000)

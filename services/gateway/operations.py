@@ -17,7 +17,7 @@ from services.context.context import Context
 from services.event_log.receipt import Receipt
 from services.http import scopes
 from services.http.answer_schemas import LIVE, METRICS, MODELS, READY
-from services.models.loaded import chosen
+from services.models.loaded import find_model
 from services.recommend.serving import ServedModels
 from services.update.health import Health, Probe
 
@@ -47,7 +47,7 @@ async def ready(request: Request) -> Response:
     body = {
         "status": "ok" if fine else "unavailable",
         "checks": checks,
-        "degraded": degraded(context),
+        "degraded": list_degraded(context),
         "model": models.newest.version or None,
         "model_refused": models.refused,
         "uptime_s": round(time.monotonic() - context.started_s, 1),
@@ -55,7 +55,7 @@ async def ready(request: Request) -> Response:
     return answer(body, 200 if fine else 503, None if fine else {"retry-after": "1"})
 
 
-def degraded(context: Context) -> list[str]:
+def list_degraded(context: Context) -> list[str]:
     """Return what answers from an older picture of the archive, for it cannot be renewed."""
     stale = {
         "audiences": context.of(AudienceIndex).stale,
@@ -109,7 +109,7 @@ async def metrics(request: Request) -> Response:
 
 def archive_metrics(context: Context) -> str:
     """Return how this replica reads the archive, in Prometheus form."""
-    stale = degraded(context)
+    stale = list_degraded(context)
     text = "# TYPE portrait_archive_stale gauge\n# TYPE portrait_archive_odd_rows gauge\n"
     for name in ("audiences", "analytics"):
         text += f'portrait_archive_stale{{picture="{name}"}} {int(name in stale)}\n'
@@ -146,7 +146,7 @@ async def wait_for_receipt(
     """Answer 204 once everything up to the receipt is applied, in every partition it names."""
     context = context_of(request)
     partitions = set(range(context.tenant.partitions))
-    await context.reached(Receipt.parse(after), partitions)
+    await context.await_receipt(Receipt.parse(after), partitions)
     return Response(status_code=204)
 
 
@@ -161,7 +161,7 @@ async def models(request: Request) -> Response:
 def _models(context: Context) -> list[dict[str, Any]]:
     folder, models = context.settings.home / "models", context.of(ServedModels)
     paths = set(folder.iterdir()) if folder.is_dir() else set()
-    named = chosen(context.settings)
+    named = find_model(context.settings)
     if named is not None:
         paths.add(named)
     found = []

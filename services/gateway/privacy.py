@@ -90,12 +90,12 @@ async def get_export(request: Request, user_id: UserId, after: After = None) -> 
     known = users.profile_of(row)
     found = await read_all(context, entity, known.standing.linked, None, None, MOST_EVENTS + 1)
     head = {"user_id": user_id, "exported_at": iso(now_ms()), "consents": _consents(known)}
-    exported = await workers.HISTORY.run(_exported, head, profile, found)
+    exported = await workers.HISTORY.run(_to_export, head, profile, found)
     workers.HISTORY.free(found)
     return exported
 
 
-def _exported(head: dict[str, Any], profile: dict[str, Any], found: Sequence[Any]) -> Response:
+def _to_export(head: dict[str, Any], profile: dict[str, Any], found: Sequence[Any]) -> Response:
     events = [record_to_api(record) for _, record in reversed(found[:MOST_EVENTS])]
     complete = len(found) <= MOST_EVENTS
     return answer({**head, "complete": complete, "profile": profile, "events": events})

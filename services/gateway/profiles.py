@@ -43,19 +43,19 @@ async def get_profile(
     entity, row, batch = await users.find_whole(context, user_id, after, _service(context, view))
     if row is None:
         raise unknown_user()
-    served, learned = context.of(ServedModels).served(row)
+    served, learned = context.of(ServedModels).find_serving(row)
     model = served.version if learned is not None else ""
     tag = f'W/"{row.version}-{view}-{context.of(Catalogue).changes}-{model}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
     if tag in [each.strip() for each in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers=headers)
-    return answer(_shown(context, entity, row, batch, user_id, view), headers=headers)
+    return answer(_to_response(context, entity, row, batch, user_id, view), headers=headers)
 
 
 async def current(context: Context, entity: str, user_id: str, view: View) -> dict[str, Any] | None:
     """Return a profile in one of its views as it is now; None for a user without a row."""
     row, batch = await users.read(context, entity, _service(context, view))
-    return None if row is None else _shown(context, entity, row, batch, user_id, view)
+    return None if row is None else _to_response(context, entity, row, batch, user_id, view)
 
 
 def _service(context: Context, view: View) -> str | None:
@@ -67,7 +67,7 @@ def _service(context: Context, view: View) -> str | None:
     return "ranking_v1" if view == "summary" or modelled else "profile_v1"
 
 
-def _shown(
+def _to_response(
     context: Context,
     entity: str,
     row: LiveState,
@@ -81,18 +81,20 @@ def _shown(
     now_ms = context.clock.now_ms(row.time_ms)
     if view == "summary":
         return views.summary(profile, user_id=user_id, now_ms=now_ms, title=title, batch=batch)
-    served, learned = context.of(ServedModels).served(row)
+    served, learned = context.of(ServedModels).find_serving(row)
     return views.full(
         profile,
         user_id=user_id,
         now_ms=now_ms,
         title=title,
         batch=batch,
-        learned=None if learned is None else _learned(served, entity, learned, batch, now_ms),
+        learned=None
+        if learned is None
+        else _summarise_learned(served, entity, learned, batch, now_ms),
     )
 
 
-def _learned(
+def _summarise_learned(
     served: Serving,
     entity: str,
     learned: bytes,

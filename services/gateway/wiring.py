@@ -17,13 +17,13 @@ from services.campaigns.ledger import Ledger
 from services.catalogue.catalogue import CHANGED, Catalogue
 from services.context.context import Context
 from services.event_log.append import Appender
-from services.event_log.consistency import Applied
+from services.event_log.consistency import AppliedCursors
 from services.event_log.currency import ShopCurrency
 from services.http.api_keys import KeyRing
 from services.http.rate_limits import RateLimits
-from services.models.user_features import UserFeatures
+from services.models.user_features import UserFeatureReader
 from services.recommend import rule_book
-from services.recommend.impressions import Counted, Impressions
+from services.recommend.impressions import Impressions, OutcomeCounter
 from services.recommend.serving import PopularFollower, ServedModels
 from services.settings import Settings
 from services.update.health import Probe
@@ -58,7 +58,7 @@ class Replica:
         admin_digest: str | None,
         drain_file: Path | None = None,
         *,
-        impressions: Counted,
+        impressions: OutcomeCounter,
     ) -> None:
         rules = rule_book.load(settings.rules)
         tenant = Tenant.load(settings.home, settings.partitions)
@@ -71,7 +71,7 @@ class Replica:
             store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas
         )
         self._impressions = Impressions(appender, impressions)
-        self._applied = Applied(
+        self._applied = AppliedCursors(
             store,
             connect_async(url, timeout_s=15.0),
             tenant.partitions,
@@ -83,7 +83,7 @@ class Replica:
         self._models = ServedModels(settings, self._catalogue)
         self._popular = PopularFollower(store, self._catalogue, self._models)
         self.context = Context(
-            settings, store, tenant, self._applied, UserFeatures(),
+            settings, store, tenant, self._applied, UserFeatureReader(),
             lambda: drain_file is not None and drain_file.exists(),
         )  # fmt: skip
         for subject in (

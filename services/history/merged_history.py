@@ -16,7 +16,7 @@ from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import row_key
 from feature_repo.online.lua import Script
-from services.event_log.archiver import decoded
+from services.event_log.archiver import decode
 from services.event_log.keys import erased_key, log_key, owners_key
 from services.event_log.links import Placed, claimed, first_links, first_owner_of
 from services.event_log.writer import LINK
@@ -122,7 +122,7 @@ def restore_owners(client: Any, archive: Archive, partitions: int) -> None:
     links = dict[tuple[str, bool], tuple[LogPosition, str]]()
     own = set[str]()
     for position, user, anonymous, linked, claim in (
-        *_logged(client, partitions), *_archived(archive)
+        *_read_log(client, partitions), *_read_archive(archive)
     ):  # fmt: skip
         if linked is not None:
             at = (position, user)
@@ -157,12 +157,12 @@ def note_owner(client: Any, anonymous: str, user: str, *, claim: bool) -> None:
 _Named = tuple[LogPosition, str, bool, str | None, bool]
 
 
-def _logged(client: Any, partitions: int) -> Iterable[_Named]:
+def _read_log(client: Any, partitions: int) -> Iterable[_Named]:
     for partition in range(partitions):
         start = "-"
         with translated():
             while page := client.xrange(log_key(partition), start, "+", count=_PAGE):
-                for position, record in decoded(page):
+                for position, record in decode(page):
                     if record.anonymous or record.linked is not None:
                         # One of the anonymous id's own, written for its user, vouches for nothing.
                         claim = record.anonymous or claimed(record)
@@ -170,7 +170,7 @@ def _logged(client: Any, partitions: int) -> Iterable[_Named]:
                 start = f"({page[-1][0].decode()}"
 
 
-def _archived(archive: Archive) -> Iterable[_Named]:
+def _read_archive(archive: Archive) -> Iterable[_Named]:
     if archive.empty():
         return
     with duckdb.connect() as connection:

@@ -11,7 +11,7 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import translated
 from services.context import users
 from services.context.context import Context
-from services.event_log.archiver import decoded
+from services.event_log.archiver import decode
 from services.event_log.keys import cursor_key, log_key
 from services.history.users import database
 from services.runtime import workers
@@ -71,10 +71,10 @@ async def read_events(
     # counted once; the other way round it would be missed.
     tail = await _tail(context.store, entity)
     archive = Archive(context.settings.home / "archive" / "events")
-    return await workers.HISTORY.run(_merged, archive, tail, entity, before, type_, limit)
+    return await workers.HISTORY.run(_merge, archive, tail, entity, before, type_, limit)
 
 
-def _merged(
+def _merge(
     archive: Archive,
     tail: Sequence[Any],
     entity: str,
@@ -84,10 +84,10 @@ def _merged(
 ) -> list[tuple[Position, EventRecord]]:
     found = {
         position: record
-        for position, record in _decoded(tail, entity).items()
+        for position, record in _decode(tail, entity).items()
         if (before is None or position < before) and (type_ is None or record.type == type_)
     }
-    found |= _archived(archive, entity, before, type_, limit)
+    found |= _read_archive(archive, entity, before, type_, limit)
     return sorted(found.items(), key=lambda pair: pair[0], reverse=True)[:limit]
 
 
@@ -99,7 +99,7 @@ async def last_tz(context: Context, entity: str) -> str | None:
 
 
 def _last_tz(archive: Archive, tail: Sequence[Any], entity: str) -> str | None:
-    found = _decoded(tail, entity).items()
+    found = _decode(tail, entity).items()
     named = [(position, record.tz) for position, record in found if record.tz is not None]
     if named:
         return max(named)[1]
@@ -130,15 +130,15 @@ async def _tail(client: Any, entity: str) -> list[Any]:
             start = b"(" + page[-1][0]
 
 
-def _decoded(tail: Sequence[Any], entity: str) -> dict[Position, EventRecord]:
+def _decode(tail: Sequence[Any], entity: str) -> dict[Position, EventRecord]:
     return {
         (position.ms, position.seq, record.id): record
-        for position, record in decoded(tail)
+        for position, record in decode(tail)
         if record.user == entity
     }
 
 
-def _archived(
+def _read_archive(
     archive: Archive, entity: str, before: Position | None, type_: str | None, limit: int
 ) -> dict[Position, EventRecord]:
     """Return the newest ``limit`` archived events that are asked for, and maybe some more."""

@@ -14,7 +14,7 @@ from feature_repo.online.live_rows import read_live, read_versions, replace_live
 from services.event_log.keys import erased_key
 from services.event_log.links import Placed, first_links, fresh_links, woven
 from services.history.merged_history import LinkedHistory
-from services.history.unjoined import joined, unjoined
+from services.history.unjoined import read_unjoined, remove_unjoined
 from services.history.users import PartitionHistory
 from services.models.transition import Transition
 
@@ -58,7 +58,7 @@ class Refolding:
         with translated():
             erased = self._client.smismember(erased_key(self._partition), list(users))
         users = [user for user, gone in zip(users, erased, strict=True) if not gone]
-        self._unjoined = unjoined(self._client, self._partition)
+        self._unjoined = read_unjoined(self._client, self._partition)
         self.rows = self._whole(users, lambda: self._look(users))
         self.short = [u for u, v in self._expected.items() if v is not None and u not in self.rows]
 
@@ -105,7 +105,7 @@ class Refolding:
         left = replace_live(self._client, self._partition, self.rows, self._expected)
         for user in self.rows.keys() - left:
             self.done[user] = self.rows[user]
-            joined(self._client, user, self._unjoined.get(user, ()))
+            remove_unjoined(self._client, user, self._unjoined.get(user, ()))
         self.rows = {user: self.rows[user] for user in left}
         return left
 

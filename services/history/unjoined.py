@@ -15,7 +15,7 @@ from feature_repo.online.connection import translated
 from services.event_log.keys import unjoined_key
 
 
-def leave(client: Any, links: Mapping[str, Collection[str]]) -> None:
+def add_unjoined(client: Any, links: Mapping[str, Collection[str]]) -> None:
     """Note anonymous ids by user.
 
     Raises
@@ -28,7 +28,7 @@ def leave(client: Any, links: Mapping[str, Collection[str]]) -> None:
             client.sadd(unjoined_key(partition_of(user)), *_names(user, anonymous))
 
 
-def unjoined(client: Any, partition: int) -> dict[str, set[str]]:
+def read_unjoined(client: Any, partition: int) -> dict[str, set[str]]:
     """Return what is noted for a partition's users.
 
     Raises
@@ -44,7 +44,7 @@ def unjoined(client: Any, partition: int) -> dict[str, set[str]]:
     return dict(found)
 
 
-def joined(client: Any, user: str, anonymous: Collection[str]) -> None:
+def remove_unjoined(client: Any, user: str, anonymous: Collection[str]) -> None:
     """Take notes away: the user's row holds what these anonymous ids did."""
     if anonymous:
         with translated():

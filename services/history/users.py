@@ -17,8 +17,8 @@ from feature_repo.archive.event_archive import Archive, LogPosition, Span
 from feature_repo.errors import PortraitError
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import translated
-from services.event_log.archiver import decoded
-from services.event_log.dead_letters import voided
+from services.event_log.archiver import decode
+from services.event_log.dead_letters import read_voided
 from services.event_log.keys import cursor_key, log_key
 from services.event_log.links import Placed
 
@@ -82,32 +82,34 @@ class PartitionHistory:
         # Only what is applied is archived. Parts that go further were written for a store
         # that has been lost since: their events happened, unless they are still to be applied.
         ahead = [part for part in parts if (span := Span.of(part)) and span.until > applied]
-        pending = self._logged(users, LogPosition(0, 0), None) if ahead else {}
+        pending = self._read_log(users, LogPosition(0, 0), None) if ahead else {}
         cursor = look()
         found = self._between(users, None, cursor)
-        for key, record in self._archived(ahead, users, None, None).items():
+        for key, record in self._read_archive(ahead, users, None, None).items():
             if key not in pending:
                 found[key] = record
-        return cursor, self._ordered(found, users)
+        return cursor, self._order(found, users)
 
     def since(self, users: Sequence[str], after: LogPosition, until: LogPosition) -> Histories:
         """Return what happened to ``users`` with ``after < position <= until``; see `whole`."""
-        return self._ordered(self._between(users, after, until), users)
+        return self._order(self._between(users, after, until), users)
 
     def all(self, users: Sequence[str]) -> Histories:
         """Return all there is of ``users`` in log and archive, applied or not; see `whole`."""
-        found = self._logged(users, LogPosition(0, 0), None)
-        found |= self._archived(self._archive.parts_of(self._partition), users, None, None)
-        return self._ordered(found, users)
+        found = self._read_log(users, LogPosition(0, 0), None)
+        found |= self._read_archive(self._archive.parts_of(self._partition), users, None, None)
+        return self._order(found, users)
 
     def _between(
         self, users: Sequence[str], after: LogPosition | None, until: LogPosition
     ) -> Found:
-        found = self._logged(users, after or LogPosition(0, 0), until)
+        found = self._read_log(users, after or LogPosition(0, 0), until)
         parts = self._archive.parts_of(self._partition, after)
-        return found | self._archived(parts, users, after, until)
+        return found | self._read_archive(parts, users, after, until)
 
-    def _logged(self, users: Sequence[str], after: LogPosition, until: LogPosition | None) -> Found:
+    def _read_log(
+        self, users: Sequence[str], after: LogPosition, until: LogPosition | None
+    ) -> Found:
         """Return the log's events, at least those of ``users``."""
         found, start = Found(), f"({after}"
         needles = [user.encode() for user in users] if len(users) <= _FEW else [b""]
@@ -115,12 +117,12 @@ class PartitionHistory:
         with translated():
             while page := self._client.xrange(log_key(self._partition), start, end, count=_PAGE):
                 some = [e for e in page if any(name in e[1].get(b"e", b"") for name in needles)]
-                for position, record in decoded(some):
+                for position, record in decode(some):
                     found[position, record.id] = record
                 start = f"({page[-1][0].decode()}"
         return found
 
-    def _archived(
+    def _read_archive(
         self,
         parts: Sequence[Path],
         users: Sequence[str],
@@ -138,8 +140,8 @@ class PartitionHistory:
             and (until is None or position <= until or ms == 0)  # imported: before all of the log
         }
 
-    def _ordered(self, found: Found, users: Sequence[str]) -> Histories:
-        void, wanted = voided(self._client, self._partition), set(users)
+    def _order(self, found: Found, users: Sequence[str]) -> Histories:
+        void, wanted = read_voided(self._client, self._partition), set(users)
         histories: Histories = defaultdict(list)
         for (position, _), record in sorted(found.items(), key=lambda item: item[0]):
             if record.user in wanted and (position.ms, position.seq) not in void:

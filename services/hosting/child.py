@@ -26,7 +26,7 @@ STOP_TIMEOUT_S: Final = 40.0
 
 
 @contextmanager
-def started(
+def run_service(
     settings: Settings,
     more: Mapping[str, str],
     *,

@@ -135,14 +135,14 @@ class EmbeddedStore:
 
     def _join_or_launch(self) -> None:
         with self._lock():
-            if self._given_up():
+            if self._has_given_up():
                 return
             if self._process is not None and self._process.poll() is not None:
                 self._process = None
             if not self.answers():
                 self._launch()
 
-    def _given_up(self) -> bool:
+    def _has_given_up(self) -> bool:
         return self._keeper is not None and self._keeper.stopping()
 
     def _end(self) -> None:
@@ -205,7 +205,7 @@ class EmbeddedStore:
         while (state := self._ping()) != "answers":
             if state == "loads":  # a long log takes its time; to kill it would begin it anew
                 deadline_s = time.monotonic() + START_TIMEOUT_S
-            if self._given_up():
+            if self._has_given_up():
                 raise StoreUnavailableError("the embedded store is no longer wanted")
             if process.poll() is not None or time.monotonic() > deadline_s:
                 lines = log.read_text(errors="replace").splitlines() or ["no log"]

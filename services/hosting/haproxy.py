@@ -91,7 +91,7 @@ class Door:
         return f"    bind {host}:{port}"
 
 
-def mended(config: str, door: Door) -> str:
+def close_back_doors(config: str, door: Door) -> str:
     r"""Return HAProxy's configuration with its back doors closed.
 
     Examples
@@ -129,7 +129,7 @@ def _rules(door: Door) -> str:
         f"timeout http-request {HEADER_TIMEOUT_S}s",
         f"timeout http-keep-alive {IDLE_TIMEOUT_S}s",
         f"log {door.folder / LOG_SOCKET} len 2048 format raw local0 err",
-        f"log-format {_quoted(_LOG_FORMAT)}",
+        f"log-format {_quote(_LOG_FORMAT)}",
         "http-request del-header x-request-id "
         "if !{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._:-]{1,128}$ }",
         "unique-id-format %[uuid()]",
@@ -145,7 +145,7 @@ def _rules(door: Door) -> str:
     return "".join(f"    {rule}\n" for rule in rules)
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return f"'{text}'"
 
 
@@ -232,7 +232,7 @@ def main(arguments: list[str]) -> None:
     """Mend the configuration named by ``-f`` and become HAProxy."""
     real, host, per_source, folder, *rest = arguments
     path = Path(rest[rest.index("-f") + 1])
-    path.write_text(mended(path.read_text(), Door(host, int(per_source), Path(folder))))
+    path.write_text(close_back_doors(path.read_text(), Door(host, int(per_source), Path(folder))))
     path.with_name(_PID_FILE).write_text(str(os.getpid()))
     # Should the actor that manages HAProxy be killed, HAProxy must not outlive it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

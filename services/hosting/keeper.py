@@ -47,7 +47,7 @@ class Keeper:
 
     def stopping(self) -> bool:
         """Say whether `stop` was called: what is being started is then to be given up."""
-        return self._stopped_within(0)
+        return self._wait_for_stop(0)
 
     def stop(self) -> None:
         """Start nothing any more; returns when a start in progress has been given up."""
@@ -63,7 +63,7 @@ class Keeper:
             self._wait_for_the_end()
             if time.monotonic() - since_s >= STEADY_S:
                 wait_s = FIRST_S
-            if self._stopped_within(wait_s):
+            if self._wait_for_stop(wait_s):
                 return
             wait_s = min(LONGEST_S, 2 * wait_s)
             try:
@@ -85,7 +85,7 @@ class Keeper:
         finally:
             os.close(process)
 
-    def _stopped_within(self, seconds: float) -> bool:
+    def _wait_for_stop(self, seconds: float) -> bool:
         return self._stop in self._poll(None, seconds)
 
     def _poll(self, process: int | None, seconds: float | None) -> set[int]:

@@ -120,7 +120,7 @@ def start_application(settings: Settings, url: str, drain_file: Path) -> None:
             "drain_file": str(drain_file),
         }
     )
-    with _quiet():
+    with _silence():
         try:
             # HAProxy alone is where others reach: see `services.hosting.haproxy`.
             serve.start(
@@ -144,14 +144,14 @@ def stop_ray() -> None:
 
     if ray.is_initialized():
         # Ray reports the end of its own controller as a failed task on stderr.
-        with _quiet(), contextlib.redirect_stderr(io.StringIO()):
+        with _silence(), contextlib.redirect_stderr(io.StringIO()):
             with contextlib.suppress(Exception):
                 serve.shutdown()
             ray.shutdown()
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     logger = logging.getLogger("ray.serve")
     level = logger.level
     logger.setLevel(logging.ERROR)

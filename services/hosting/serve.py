@@ -32,7 +32,7 @@ from services.hosting.ray_runtime import environment, start_application, start_r
 from services.hosting.supervisor import KEY_VARIABLE, LOST, say, supervise
 from services.http import api_keys
 from services.recommend import rule_book
-from services.runtime.log_lines import STDERR_VARIABLE, taken
+from services.runtime.log_lines import STDERR_VARIABLE, take_lines
 from services.runtime.logs import configure, file_writer, hush_feast
 from services.runtime.signals import Signals
 from services.settings import Settings, tighten
@@ -107,7 +107,7 @@ def running(settings: Settings, *, code: Path | None = None) -> Iterator[Client]
     key = settings.api_key.get_secret_value() if settings.api_key else api_keys.generate()
     settings = settings.model_copy(update={"api_key": SecretStr(key)})
     log = settings.home / "run" / "serve.log"
-    with child.started(settings, {}, code=code, log=log) as process:
+    with child.run_service(settings, {}, code=code, log=log) as process:
         wait_until_ready(settings, process)
         with Client(base_url(settings), key) as client:
             yield client
@@ -167,7 +167,7 @@ def _service(settings: Settings, signals: Signals) -> Iterator[str | None]:
         start_application(settings, url, drain_file)
         signals.arm()
         wait_until_ready(settings, None)
-        stack.enter_context(_announced_end(drain_file))
+        stack.enter_context(_announce_end(drain_file))
         yield generated
 
 
@@ -182,11 +182,11 @@ def _lines(settings: Settings, folder: Path) -> Iterator[dict[str, str]]:
             if settings.log_to_stderr:
                 say(line)
 
-        stack.enter_context(taken(folder / LOG_SOCKET, note))
+        stack.enter_context(take_lines(folder / LOG_SOCKET, note))
         if not settings.log_to_stderr:
             yield {}
             return
-        stack.enter_context(taken(folder / "stderr.sock", say))
+        stack.enter_context(take_lines(folder / "stderr.sock", say))
         yield {STDERR_VARIABLE: str(folder / "stderr.sock")}
 
 
@@ -205,7 +205,7 @@ def _ray(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _announced_end(drain_file: Path) -> Iterator[None]:
+def _announce_end(drain_file: Path) -> Iterator[None]:
     """Let readiness fail before anything stops, so that load balancers turn away.
 
     Then take no more connections, and let the requests in flight be answered.

@@ -54,7 +54,7 @@ def supervise(settings: Settings) -> int:
             _log.error("service_lost", exit_code=code, attempt=attempt, wait_s=wait_s)
             say(f"the service has ended (exit code {code}): starting it again in {wait_s:g} s")
             signals.wait(timeout_s=wait_s)
-            if signals.came():
+            if signals.has_come():
                 return 0
 
 
@@ -63,7 +63,7 @@ def _serve_once(
 ) -> tuple[int | None, float]:
     """Return exit code, or None if we were told to end, and how long it was up, seconds."""
     since_s = time.monotonic()
-    with child.started(settings, more) as process:
+    with child.run_service(settings, more) as process:
         if signals.wait({"service": process.pid}) is None:
             return None, 0
         return process.wait(), time.monotonic() - since_s

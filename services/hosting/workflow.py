@@ -136,12 +136,12 @@ def evaluate_model(
     tell(0, 0, "ranking every basket")
     with stores(settings):
         return evaluate(
-            settings.home, chosen_model(settings), since=since,
+            settings.home, find_model(settings), since=since,
             until=until or last_event(settings.home) + timedelta(milliseconds=1),
         )  # fmt: skip
 
 
-def chosen_model(settings: Settings) -> Path:
+def find_model(settings: Settings) -> Path:
     """Return the set model directory, else the newest one.
 
     Raises

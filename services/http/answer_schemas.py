@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.http.profile_schemas import EXAMPLE_TIME, FULL, Consent, Profile
+from services.http.profile_schemas import EXAMPLE_TIME, FULL, Profile, ProfileConsent
 
 Count = Annotated[int, Field(ge=0)]
 Rank = Annotated[int, Field(ge=1)]
@@ -23,7 +23,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def said(
+def describe_answer(
     model: Any, description: str, example: Any, *, media: str = "application/json", **more: Any
 ) -> dict[str, Any]:
     """Return the OpenAPI description of one answer."""
@@ -34,7 +34,7 @@ def said(
 # --- events
 
 
-class Accepted(Answer):
+class AcceptedSchema(Answer):
     """An event is in the log."""
 
     id: str
@@ -45,13 +45,13 @@ class Accepted(Answer):
     ] = None
 
 
-class Applied(Accepted):
+class AppliedSchema(AcceptedSchema):
     """An event is in the log and in the profile."""
 
     profile: Profile
 
 
-class EventRefused(Answer):
+class EventRefusedSchema(Answer):
     """Why one event of a batch was not taken."""
 
     index: Count
@@ -61,7 +61,7 @@ class EventRefused(Answer):
     detail: str
 
 
-class EventsTaken(Answer):
+class EventsTakenSchema(Answer):
     """What became of a batch."""
 
     received: Count
@@ -69,7 +69,7 @@ class EventsTaken(Answer):
     duplicates: Count
     rejected: Count
     receipt: str | None
-    errors: list[EventRefused]
+    errors: list[EventRefusedSchema]
     amounts_set_aside: Annotated[
         Count, Field(description="Events that count without amounts in another currency")
     ] = 0
@@ -85,7 +85,7 @@ class StoredEvent(BaseModel):
     key: str | None = None
 
 
-class EventPage(Answer):
+class EventPageSchema(Answer):
     """Some events of a user, newest first."""
 
     events: list[StoredEvent]
@@ -113,46 +113,55 @@ _PAGE = {
 }  # fmt: skip
 
 EVENT: dict[int | str, Any] = {
-    202: said(Accepted, "Durable in the log", _ACCEPTED),
-    200: said(Applied, "Applied, with `return=profile`", _ACCEPTED | {"profile": FULL}),
+    202: describe_answer(AcceptedSchema, "Durable in the log", _ACCEPTED),
+    200: describe_answer(
+        AppliedSchema, "Applied, with `return=profile`", _ACCEPTED | {"profile": FULL}
+    ),
 }
 EVENT_BATCH: dict[int | str, Any] = {
-    202: said(EventsTaken, "All taken", _TAKEN),
-    207: said(EventsTaken, "Some taken", _TAKEN | {
+    202: describe_answer(EventsTakenSchema, "All taken", _TAKEN),
+    207: describe_answer(EventsTakenSchema, "Some taken", _TAKEN | {
         "received": 3, "rejected": 1, "errors": [_REFUSED | {"index": 2}]}),
-    422: said(EventsTaken, "None taken", _NONE),
+    422: describe_answer(EventsTakenSchema, "None taken", _NONE),
 }  # fmt: skip
-EVENTS: dict[int | str, Any] = {200: said(EventPage, "A page of events, newest first", _PAGE)}
+EVENTS: dict[int | str, Any] = {
+    200: describe_answer(EventPageSchema, "A page of events, newest first", _PAGE)
+}
 
 
 # --- privacy
 
 
-class UserConsents(Answer):
+class UserConsentsSchema(Answer):
     """What a user has said, by purpose."""
 
     user_id: str
-    consents: dict[str, Consent]
+    consents: dict[str, ProfileConsent]
 
 
-class Export(Answer):
+class ExportSchema(Answer):
     """Everything that is kept of a user."""
 
     user_id: str
     exported_at: str
     complete: bool
-    consents: dict[str, Consent]
+    consents: dict[str, ProfileConsent]
     profile: Profile
     events: list[StoredEvent]
 
 
 _CONSENTS = {"email": {"granted": True, "at": EXAMPLE_TIME, "source": "preferences"}}
 CONSENTS: dict[int | str, Any] = {
-    200: said(UserConsents, "What is granted", {"user_id": "123", "consents": _CONSENTS})
+    200: describe_answer(
+        UserConsentsSchema, "What is granted", {"user_id": "123", "consents": _CONSENTS}
+    )
 }
-CONSENTED: dict[int | str, Any] = {202: said(Accepted, "Durable in the log", _ACCEPTED)}
+CONSENTED: dict[int | str, Any] = {
+    202: describe_answer(AcceptedSchema, "Durable in the log", _ACCEPTED)
+}
 EXPORTED: dict[int | str, Any] = {
-    200: said(Export, "All of it; the oldest events are left out where there are too many", {
+    200: describe_answer(
+        ExportSchema, "All of it; the oldest events are left out where there are too many", {
         "user_id": "123", "exported_at": EXAMPLE_TIME, "complete": True, "consents": _CONSENTS,
         "profile": FULL, "events": _PAGE["events"]})
 }  # fmt: skip
@@ -176,7 +185,7 @@ class ShownItem(Answer):
     properties: dict[str, Any] | None = None
 
 
-class ItemRefused(Answer):
+class ItemRefusedSchema(Answer):
     """Why one item of a batch was not taken."""
 
     index: Count
@@ -185,16 +194,16 @@ class ItemRefused(Answer):
     detail: str
 
 
-class ItemsTaken(Answer):
+class ItemsTakenSchema(Answer):
     """What became of a batch of items."""
 
     received: Count
     accepted: Count
     rejected: Count
-    errors: list[ItemRefused]
+    errors: list[ItemRefusedSchema]
 
 
-class SimilarItem(Answer):
+class SimilarItemSchema(Answer):
     """An item and how like it is."""
 
     item_id: str
@@ -202,13 +211,13 @@ class SimilarItem(Answer):
     rank: Rank
 
 
-class Similar(Answer):
+class SimilarSchema(Answer):
     """The items most like one."""
 
     item_id: str
     method: str
     model: str | None
-    items: list[SimilarItem]
+    items: list[SimilarItemSchema]
 
 
 _ITEM = {
@@ -221,19 +230,20 @@ _ITEM_REFUSED = {
     "detail": "Input should be greater than or equal to 0",
 }  # fmt: skip
 
-ITEM: dict[int | str, Any] = {200: said(ShownItem, "The item", _ITEM)}
+ITEM: dict[int | str, Any] = {200: describe_answer(ShownItem, "The item", _ITEM)}
 ITEM_PUT: dict[int | str, Any] = {
-    200: said(ShownItem, "Replaced", _ITEM), 201: said(ShownItem, "Created", _ITEM)
+    200: describe_answer(ShownItem, "Replaced", _ITEM),
+    201: describe_answer(ShownItem, "Created", _ITEM),
 }  # fmt: skip
 ITEM_BATCH: dict[int | str, Any] = {
-    200: said(ItemsTaken, "All taken", _ITEMS),
-    207: said(ItemsTaken, "Some taken", _ITEMS | {
+    200: describe_answer(ItemsTakenSchema, "All taken", _ITEMS),
+    207: describe_answer(ItemsTakenSchema, "Some taken", _ITEMS | {
         "received": 2, "rejected": 1, "errors": [_ITEM_REFUSED | {"index": 1}]}),
-    422: said(ItemsTaken, "None taken", {
+    422: describe_answer(ItemsTakenSchema, "None taken", {
         "received": 1, "accepted": 0, "rejected": 1, "errors": [_ITEM_REFUSED]}),
 }  # fmt: skip
 SIMILAR: dict[int | str, Any] = {
-    200: said(Similar, "Similar items", {
+    200: describe_answer(SimilarSchema, "SimilarSchema items", {
         "item_id": "A", "method": "category", "model": None,
         "items": [{"item_id": "B", "score": 0.7, "rank": 1}]})
 }  # fmt: skip
@@ -242,7 +252,7 @@ SIMILAR: dict[int | str, Any] = {
 # --- recommendations
 
 
-class Recommended(BaseModel):
+class RecommendedSchema(BaseModel):
     """An item, its score and place, and why where that was asked."""
 
     item_id: str
@@ -251,12 +261,12 @@ class Recommended(BaseModel):
     reasons: list[dict[str, Any]] | None = None
 
 
-class Recommendations(BaseModel):
+class RecommendationsSchema(BaseModel):
     """Items in order."""
 
     recommendation_id: str
     user_id: str | None
-    items: list[Recommended]
+    items: list[RecommendedSchema]
     model: str | None
     placement: str | None
     personalized: bool
@@ -265,7 +275,7 @@ class Recommendations(BaseModel):
     relaxed: list[Any]
 
 
-class Contribution(Answer):
+class ContributionSchema(Answer):
     """A past event, and what the score would lack without it."""
 
     event_id: str
@@ -286,13 +296,13 @@ class Explanation(BaseModel):
     method: str
     exact: bool
     events: dict[str, Count]
-    contributions: list[Contribution]
+    contributions: list[ContributionSchema]
     memories: list[dict[str, Any]]
     popularity: float | None
 
 
 EXPLAINED: dict[int | str, Any] = {
-    200: said(Explanation, "What moved the score, the most first", {
+    200: describe_answer(Explanation, "What moved the score, the most first", {
         "user_id": "123", "target": {"kind": "item", "item_id": "B", "title": None},
         "score": 1.5, "model": None, "method": "leave_one_event_out_of_profile", "exact": True,
         "events": {"looked_at": 1, "of": 1},
@@ -302,7 +312,7 @@ EXPLAINED: dict[int | str, Any] = {
         "memories": [], "popularity": None})
 }  # fmt: skip
 RECOMMENDED: dict[int | str, Any] = {
-    200: said(Recommendations, "Items in order", {
+    200: describe_answer(RecommendationsSchema, "Items in order", {
         "recommendation_id": "cfa118cde5ff48a09b2a72749751ae66", "user_id": "123",
         "items": [{"item_id": "B", "score": 1.5, "rank": 1, "reasons": [
             {"code": "interest_category", "key": "Grocery/Coffee",
@@ -321,7 +331,7 @@ class Live(Answer):
     status: Literal["ok"]
 
 
-class Ready(Answer):
+class ReadySchema(Answer):
     """Whether events are taken and applied, check by check."""
 
     status: Literal["ok", "unavailable"]
@@ -341,7 +351,7 @@ class ModelOnDisk(BaseModel):
     refused: str | None
 
 
-class Models(Answer):
+class ModelsSchema(Answer):
     """The models on disk and which one is in use."""
 
     models: list[ModelOnDisk]
@@ -354,14 +364,14 @@ _READY: dict[str, Any] = {
     "uptime_s": 12.5,
 }  # fmt: skip
 
-LIVE: dict[int | str, Any] = {200: said(Live, "The process answers", {"status": "ok"})}
+LIVE: dict[int | str, Any] = {200: describe_answer(Live, "The process answers", {"status": "ok"})}
 READY: dict[int | str, Any] = {
-    200: said(Ready, "Ready", _READY),
-    503: said(Ready, "Not ready", _READY | {
+    200: describe_answer(ReadySchema, "ReadySchema", _READY),
+    503: describe_answer(ReadySchema, "Not ready", _READY | {
         "status": "unavailable", "checks": {"store": {"ok": False}}}),
 }  # fmt: skip
 MODELS: dict[int | str, Any] = {
-    200: said(Models, "Models", {
+    200: describe_answer(ModelsSchema, "ModelsSchema", {
         "models": [{"name": "m-1", "version": "m-1", "in_use": True, "refused": None,
                     "recipe": "fused"}],
         "in_use": "m-1"})

@@ -132,11 +132,11 @@ async def model(request: Request, kind: type[_M], *, limit: int) -> _M:
     """
     data = await read(request, limit=limit)
     if len(data) <= SMALL_BYTES:
-        return _modelled(data, kind)
-    return await workers.READING.run(_modelled, data, kind)
+        return _validate(data, kind)
+    return await workers.READING.run(_validate, data, kind)
 
 
-def _modelled(data: bytes, kind: type[_M]) -> _M:
+def _validate(data: bytes, kind: type[_M]) -> _M:
     try:
         return kind.model_validate(parse(data))
     except ValidationError as error:

@@ -22,7 +22,7 @@ CLOSING: Final = frozenset({408, 413, 431})
 """Answers after which the connection is closed: the rest of the request is not read."""
 
 
-def refused(scope: Scope, headers: Headers) -> Problem | None:
+def find_problem(scope: Scope, headers: Headers) -> Problem | None:
     """Return the problem of a request whose head alone breaks a bound, else None."""
     size = sum(len(name) + len(value) for name, value in scope["headers"])
     if size > MAX_HEADER_BYTES:
@@ -51,7 +51,7 @@ def within(receive: Receive, timeout_s: float) -> Receive:
     deadline_s = asyncio.get_running_loop().time() + timeout_s
     size, whole = 0, False
 
-    async def bounded() -> Message:
+    async def receive_bounded() -> Message:
         nonlocal size, whole
         if whole:  # what comes now is the end of the connection: wait for that without bound
             return await receive()
@@ -68,4 +68,4 @@ def within(receive: Receive, timeout_s: float) -> Receive:
             raise ProblemError("too-large", f"the body is over {MAX_BODY_BYTES:,} bytes")
         return message
 
-    return bounded
+    return receive_bounded

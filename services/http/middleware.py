@@ -128,7 +128,7 @@ class Frame:
         scope["headers"] = [(k, v) for k, v in scope["headers"] if k not in _CONTROL]
         scope.setdefault("state", {})["request_id"] = request_id
 
-        async def tagged(message: Message) -> None:
+        async def send_tagged(message: Message) -> None:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
@@ -145,17 +145,19 @@ class Frame:
         async def refuse(problem: Problem) -> None:
             if begun:  # half an answer cannot be mended: the server breaks the connection
                 raise RuntimeError("the request failed after its answer had begun")
-            await problem.response(slashes.shown(scope["path"]), request_id)(scope, receive, tagged)
+            await problem.response(slashes.escape(scope["path"]), request_id)(
+                scope, receive, send_tagged
+            )
 
         try:
             # The bound cancels the handler, never an append: that has a task of its own.
             async with asyncio.timeout(self._timeout_s) as bound:
-                refused = limits.refused(scope, headers) or await self._admit(scope, headers)
+                refused = limits.find_problem(scope, headers) or await self._admit(scope, headers)
                 if refused is not None:
                     await refuse(refused)
                 else:
                     bounded = limits.within(receive, self._body_timeout_s)
-                    await self._app(scope, bounded, tagged)
+                    await self._app(scope, bounded, send_tagged)
         except Exception as error:  # noqa: BLE001 - the last resort: an answer, the cause in the log
             if isinstance(error, TimeoutError) and bound.expired():
                 _log.warning("request_overtime", request_id=request_id, exc_info=error)

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from feature_repo.archive.catalogue import Item
 from services.http.problems import TYPES
-from services.http.scopes import needed_by
+from services.http.scopes import needs_of
 
 _REF: Final = "#/components/schemas/{model}"
 _NDJSON: Final = "application/x-ndjson"
@@ -148,7 +148,7 @@ def describe(app: FastAPI, routers: Sequence[APIRouter], bodies: Sequence[type[B
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(original(), bodies)
+            app.openapi_schema = _complete(original(), bodies)
             for route in (route for router in routers for route in router.routes):
                 if isinstance(route, APIRoute):
                     path = app.openapi_schema["paths"][route.path_format]
@@ -159,7 +159,7 @@ def describe(app: FastAPI, routers: Sequence[APIRouter], bodies: Sequence[type[B
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _completed(schema: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
+def _complete(schema: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
     components = schema.setdefault("components", {})
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
@@ -175,7 +175,7 @@ def _completed(schema: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> dic
     schemas["Problem"] = PROBLEM_SCHEMA
     for operations in schema["paths"].values():
         for operation in operations.values():
-            _complete(operation["responses"])
+            _complete_responses(operation["responses"])
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return schema
@@ -183,7 +183,7 @@ def _completed(schema: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> dic
 
 def _give_scope(path: dict[str, Any], route: APIRoute) -> None:
     """Say which scope a key must have: ``x-scope``, and as the role of both ways to send one."""
-    needed = needed_by(route)
+    needed = needs_of(route)
     for method in route.methods or ():
         operation = path[method.lower()]
         operation["x-scope"] = needed
@@ -200,7 +200,7 @@ def _give_examples(path: dict[str, Any], route: APIRoute) -> None:
                 shown["content"][kind] |= one
 
 
-def _complete(responses: dict[str, Any]) -> None:
+def _complete_responses(responses: dict[str, Any]) -> None:
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]
     for answer in responses.values():

@@ -21,7 +21,7 @@ class Evidence(BaseModel):
     purchase: Whole
 
 
-class Interest(BaseModel):
+class ProfileInterest(BaseModel):
     """One interest; long-term and the session's are two numbers."""
 
     kind: Literal["category", "brand", "item"]
@@ -40,7 +40,7 @@ class Lifecycle(BaseModel):
     stage: str
 
 
-class Rfm(BaseModel):
+class ProfileRfm(BaseModel):
     """Recency, frequency, money."""
 
     recency_days: float | None
@@ -61,7 +61,7 @@ class LatestSession(BaseModel):
     intent: str | None
 
 
-class Habits(BaseModel):
+class ProfileHabits(BaseModel):
     """When a shopper comes, and what an order is like."""
 
     hour_histogram: Annotated[list[Whole], Field(min_length=24, max_length=24)]
@@ -71,7 +71,7 @@ class Habits(BaseModel):
     basket_size: float | None
 
 
-class Consent(BaseModel):
+class ProfileConsent(BaseModel):
     """What was said about one purpose."""
 
     granted: bool
@@ -95,13 +95,13 @@ class Profile(BaseModel):
     updated_at: str | None
     event_count: Whole
     identity: dict[str, Any]
-    consent: dict[str, Consent]
+    consent: dict[str, ProfileConsent]
     lifecycle: Lifecycle
-    rfm: Rfm
+    rfm: ProfileRfm
     session: LatestSession
-    interests: list[Interest]
+    interests: list[ProfileInterest]
     affinities: dict[str, Any]
-    habits: Habits
+    habits: ProfileHabits
     cycles: list[dict[str, Any]]
     propensities: dict[str, Propensity]
     segments: list[dict[str, Any]]
@@ -130,7 +130,7 @@ class Summary(BaseModel):
 class UpdatedProfile(BaseModel):
     """Interests by weight, purchases in order."""
 
-    interest: Annotated[list[str], Field(alias="Interest")]
+    interest: Annotated[list[str], Field(alias="ProfileInterest")]
     purchase_history: Annotated[list[str], Field(alias="Purchase History")]
 
 
@@ -184,7 +184,7 @@ _SEED = {
     "User ID": 123,
     "User Behavior": ["Browse Product A", "Purchase Product B"],
     "Updated User Profile": {
-        "Interest": ["Product A", "Product B"], "Purchase History": ["Product B"]
+        "ProfileInterest": ["Product A", "Product B"], "Purchase History": ["Product B"]
     },
 }  # fmt: skip
 _SUMMARY = {

@@ -59,14 +59,14 @@ class Guarded(APIRoute):
         """Return the handler with the check before it."""
         handle, needed = super().get_route_handler(), self.needed
 
-        async def guarded(request: Request) -> Response:
+        async def handle_guarded(request: Request) -> Response:
             if needed is None:
                 raise RuntimeError(f"{self.path} declares no scope")
             if needed != "open":
                 require(request, needed)
             return await handle(request)
 
-        return guarded
+        return handle_guarded
 
 
 def router(needed: Needed, tag: str, prefix: str = "") -> APIRouter:
@@ -90,7 +90,7 @@ def needs(needed: Needed) -> params.Depends:
     return _Needs(needed=needed)
 
 
-def needed_by(route: BaseRoute) -> Needed | None:
+def needs_of(route: BaseRoute) -> Needed | None:
     """Return what a route declares; None if it declares nothing."""
     return route.needed if isinstance(route, Guarded) else None
 
@@ -112,7 +112,7 @@ def require(request: Request, needed: Scope) -> None:
         )
 
 
-def checked(app: FastAPI) -> list[BaseRoute]:
+def check_routes(app: FastAPI) -> list[BaseRoute]:
     """Return all routes of an application.
 
     Raises
@@ -122,7 +122,7 @@ def checked(app: FastAPI) -> list[BaseRoute]:
     """
     found = [context.original_route for context in iter_route_contexts(app.routes)]
     for route in found:
-        if needed_by(route) is None:
+        if needs_of(route) is None:
             name = getattr(route, "path", repr(route))
             raise RuntimeError(f"{name} declares no scope: give its router or it `needs(…)`")
     return found

@@ -23,7 +23,7 @@ def keep(scope: Scope) -> None:
         scope["path"] = _KEPT.join(unquote(part.decode("ascii", "replace")) for part in parts)
 
 
-def shown(path: str) -> str:
+def escape(path: str) -> str:
     """Return a path as it may be sent back: escaped slashes escaped."""
     return path.replace(_KEPT, "%2F")
 

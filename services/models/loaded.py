@@ -13,7 +13,7 @@ from services.settings import Settings
 _log = structlog.get_logger(__name__)
 
 
-def chosen(settings: Settings) -> Path | None:
+def find_model(settings: Settings) -> Path | None:
     """Return the set model directory, else the newest below ``home/models``, else None."""
     if settings.model is not None:
         return settings.model
@@ -41,7 +41,7 @@ def load_model(settings: Settings) -> Any | None:
 
 def try_model(settings: Settings) -> tuple[Any | None, str | None]:
     """Do what `load_model` does, and return why there is none where one was refused."""
-    path = chosen(settings)
+    path = find_model(settings)
     if path is None:
         return None, None
     import torch

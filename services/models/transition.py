@@ -19,7 +19,7 @@ from feature_repo.online.live_row import LiveState
 _log = structlog.get_logger(__name__)
 
 
-class Learned(Protocol):
+class TransitionModel(Protocol):
     """What is needed of `training.scoring.transition.LearnedTransition`."""
 
     @property
@@ -93,10 +93,14 @@ class Transition:
     """
 
     def __init__(
-        self, learned: Learned | None, load: Callable[[str], Learned | None] | None = None
+        self,
+        learned: TransitionModel | None,
+        load: Callable[[str], TransitionModel | None] | None = None,
     ) -> None:
         self.model = "" if learned is None else learned.version
-        self._models: dict[str, Learned | None] = {} if learned is None else {self.model: learned}
+        self._models: dict[str, TransitionModel | None] = (
+            {} if learned is None else {self.model: learned}
+        )
         self._load = load
         self._targets: dict[int, str] = {}
 
@@ -160,7 +164,7 @@ class Transition:
             return self.model
         return self._targets.get(int(user[2:5]), self.model)
 
-    def _learned(self, version: str) -> Learned | None:
+    def _load_model(self, version: str) -> TransitionModel | None:
         if version not in self._models:
             self._models[version] = None if self._load is None else self._load(version)
             if self._models[version] is None:
@@ -174,7 +178,7 @@ class Transition:
             if user.model:
                 by_model[user.model].append(user)
         for version, some in by_model.items():
-            learned = self._learned(version)
+            learned = self._load_model(version)
             if learned is None:  # a state that cannot follow is no state
                 for user in some:
                     user.model = ""

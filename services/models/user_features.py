@@ -22,7 +22,7 @@ _REST_S: Final = 5.0  # after a failure, how long requests go without instead of
 _log = structlog.get_logger(__name__)
 
 
-class UserFeatures:
+class UserFeatureReader:
     """Reads feature services for one user; answers None when they cannot be had.
 
     A registry that was never applied or a store that is away costs a profile its batch part,

@@ -13,7 +13,7 @@ from services.event_log.keys import cursor_key, log_key
 _PAGE: Final = 1000
 
 
-def followed(client: Any, partition: int) -> str:
+def find_model(client: Any, partition: int) -> str:
     """Return the version of the model that a partition's new users begin with, now or soon.
 
     Empty without a model, or if nobody has said yet.
@@ -47,7 +47,7 @@ def switch_model(client: Any, partitions: Iterable[int], version: str) -> list[i
     StoreUnavailableError
         If the store does not answer; the same call can be repeated.
     """
-    told = [partition for partition in partitions if followed(client, partition) != version]
+    told = [partition for partition in partitions if find_model(client, partition) != version]
     for partition in told:
         with translated():
             client.xadd(log_key(partition), {"m": version})

@@ -26,7 +26,7 @@ from feature_repo.events.pseudonyms import Tenant, partition_of
 from feature_repo.online.connection import connect as connect_store
 from feature_repo.online.connection import translated
 from services.catalogue import catalogue, popularity
-from services.event_log.archiver import decoded
+from services.event_log.archiver import decode
 from services.event_log.keys import log_key
 from services.history.merged_history import restore_owners
 from services.hosting.embedded import connect
@@ -76,7 +76,7 @@ def rebuild(
     partitions = Tenant.load(settings.home, settings.partitions).partitions
     with connect(settings) as url, _staging(settings.home) as folder:
         tell(0, 0, "profiles")
-        pinned, target = _pinned(settings)
+        pinned, target = _pin_model(settings)
         client = connect_store(url, timeout_s=TIMEOUT_S)
         try:
             with translated():
@@ -103,9 +103,9 @@ def rebuild(
     return written
 
 
-def _pinned(settings: Settings) -> tuple[Settings, str]:
+def _pin_model(settings: Settings) -> tuple[Settings, str]:
     """Return settings that name the chosen model, and its version, so that all jobs use one."""
-    version, path = loaded.transition(settings).model, loaded.chosen(settings)
+    version, path = loaded.transition(settings).model, loaded.find_model(settings)
     update: dict[str, Path] = {"home": settings.home.resolve()}
     if version and path is not None:
         update["model"] = path.resolve()
@@ -118,7 +118,7 @@ def _everyone(client: Any, archive: Archive, partitions: int) -> set[str]:
     for partition in range(partitions):
         start = "-"
         while page := client.xrange(log_key(partition), start, "+", count=_PAGE):
-            users.update(record.user for _, record in decoded(page))
+            users.update(record.user for _, record in decode(page))
             start = f"({page[-1][0].decode()}"
     if not archive.empty():
         with duckdb.connect() as connection:

@@ -1,7 +1,7 @@
 """How a recommendation is made: one stage a word, one file a stage.
 
 ``candidates → score → rules → diversify → explain → respond``. `recommender` puts them in
-order. No stage reads a store or waits: what is known of a user comes in as a `Shopper`, items
+order. No stage reads a store or waits: what is known of a user comes in as a `UserContext`, items
 as columns (`assortment`). `routes` and `explanation_routes` are how they are asked, `asked`
 reads who asks.
 """

@@ -36,7 +36,7 @@ _COLUMNS: Final[tuple[tuple[str, type[Any], Any], ...]] = (
 _EMPTY: Final = tuple(empty for _, _, empty in _COLUMNS)
 
 
-class Names:
+class NameIndex:
     """Names and their numbers; 0 is "none".
 
     Attributes
@@ -52,7 +52,7 @@ class Names:
         self.lines: list[tuple[str, ...]] = [("",)]
         self._numbers = {"": 0}
 
-    def number(self, name: str | None) -> int:
+    def add(self, name: str | None) -> int:
         """Return the number of a name; a new name gets the next one."""
         key = name or ""
         found = self._numbers.get(key)
@@ -62,7 +62,7 @@ class Names:
             self.lines.append(_line(key))
         return found
 
-    def known(self, name: str) -> int:
+    def number(self, name: str) -> int:
         """Return the number of a name, 0 if it has none."""
         return self._numbers.get(name, 0)
 
@@ -137,18 +137,18 @@ class Assortment:
         if changed is not None:
             some = changed[:MOST_EDITS]
             for item in some:
-                self._set(self._place(item, cut=False), item)
-            self._cut()
+                self._set(self._add_row(item, cut=False), item)
+            self._trim_columns()
             self._changes += len(some)
             self.edits += 1
         elif self._changes < 0 or len(self._catalogue.entries) < ASIDE_ITEMS:
             self._build(self.ids[self.known :])
         elif self._aside is None:
             other = Assortment(self._catalogue, self._vocabulary)
-            self._aside = _aside.submit(other._built, self.ids[self.known :])
+            self._aside = _aside.submit(other._rebuild, self.ids[self.known :])
             self._changes = self._catalogue.changes
 
-    def _built(self, unlisted: Sequence[str]) -> "Assortment":
+    def _rebuild(self, unlisted: Sequence[str]) -> "Assortment":
         self._build(unlisted)
         return self
 
@@ -156,16 +156,16 @@ class Assortment:
         """Take the rows of a layout that was made aside; what was edited meanwhile comes next."""
         for name in ("ids", "row", "categories", "brands", "_whole", "_unlisted", "_changes"):
             setattr(self, name, getattr(other, name))
-        self._cut()
+        self._trim_columns()
         self.edits += 1
         self.layouts += 1
 
-    def place(self, item: str) -> int | None:
+    def find_row(self, item: str) -> int | None:
         """Return the row of an item, made if there is room; None otherwise."""
         row = self.row.get(item)
         if row is None and self._unlisted < MAX_UNLISTED:
             self._unlisted += 1
-            row = self._place(item)
+            row = self._add_row(item)
             self._set(row, item)
             self.edits += 1
         return row
@@ -175,19 +175,19 @@ class Assortment:
         row = self.row
         return np.array([row[item] for item in items if item in row], np.int64)
 
-    def offered(self, now_ms: int, *, in_stock: bool = True) -> Mask:
+    def mask_offered(self, now_ms: int, *, in_stock: bool = True) -> Mask:
         """Return which items may be recommended at ``now_ms``, to the minute; not to be changed.
 
         Where there is a catalogue, only what it has: anybody's events can name anything.
         """
         if not in_stock:
-            return self._shown(now_ms)
+            return self._mask_shown(now_ms)
         minute = now_ms // 60_000
         if self._offered is None or self._offered[:2] != (self.edits, minute):
-            self._offered = (self.edits, minute, self._shown(now_ms) & self.in_stock)
+            self._offered = (self.edits, minute, self._mask_shown(now_ms) & self.in_stock)
         return self._offered[2]
 
-    def _shown(self, now_ms: int) -> Mask:
+    def _mask_shown(self, now_ms: int) -> Mask:
         mask: Mask = self.fit & (self.from_ms <= now_ms)
         return mask & self.listed if self.listed.any() else mask
 
@@ -203,10 +203,10 @@ class Assortment:
         """
         changes, listed = self._catalogue.changes, self._catalogue.entries
         row = {item: n for n, item in enumerate(self._vocabulary)}
-        others = _sorted([item for item in list(listed) if item not in row])
+        others = _sort_items([item for item in list(listed) if item not in row])
         kept = [item for item in unlisted if item not in listed and item not in row]
         ids = [*self._vocabulary, *others, *kept]
-        self.categories, self.brands = Names(), Names()
+        self.categories, self.brands = NameIndex(), NameIndex()
         self._whole = self._columns(len(ids))
         for start in range(0, len(ids), _CHUNK):
             some = ids[start : start + _CHUNK]
@@ -217,13 +217,13 @@ class Assortment:
         for n in range(self.known, len(ids)):
             row[ids[n]] = n
         self.ids, self.row = ids, row
-        self._cut()
+        self._trim_columns()
         self._unlisted = len(kept)
         self._changes = changes  # of before: what was edited meanwhile is taken up next
         self.edits += 1
         self.layouts += 1
 
-    def _place(self, item: str, *, cut: bool = True) -> int:
+    def _add_row(self, item: str, *, cut: bool = True) -> int:
         row = self.row.get(item)
         if row is None:
             row = self.row[item] = len(self.ids)
@@ -233,7 +233,7 @@ class Assortment:
                 for column, kept in zip(self._whole, before, strict=True):
                     column[: len(kept)] = kept
             if cut:
-                self._cut()
+                self._trim_columns()
         return row
 
     def _columns(self, rows: int) -> list[npt.NDArray[Any]]:
@@ -241,7 +241,7 @@ class Assortment:
         size = rows + rows // 4 + 64
         return [np.full(size, empty, kind) for _, kind, empty in _COLUMNS]
 
-    def _cut(self) -> None:
+    def _trim_columns(self) -> None:
         for (name, _, _), column in zip(_COLUMNS, self._whole, strict=True):
             setattr(self, name, column[: len(self.ids)])
 
@@ -261,13 +261,13 @@ class Assortment:
             entry.available_from or 0,
             self._catalogue.added_ms.get(item, UNKNOWN_MS),
             np.nan if entry.price is None else entry.price,
-            self.categories.number(entry.category),
-            self.brands.number(entry.brand),
+            self.categories.add(entry.category),
+            self.brands.add(entry.brand),
             entry.title or "",
         )
 
 
-class Part:
+class AssortmentRows:
     """Rows of an assortment as they stand now, to be read from any thread while it goes on.
 
     Parameters
@@ -294,7 +294,7 @@ class Part:
             self.category, self.brand = items.category[rows], items.brand[rows]
 
 
-Items = Assortment | Part
+Items = Assortment | AssortmentRows
 
 _aside: Final = ThreadPoolExecutor(1, thread_name_prefix="layout")
 
@@ -304,7 +304,7 @@ def _line(name: str) -> tuple[str, ...]:
     return tuple("/".join(parts[:level]) for level in range(len(parts), 0, -1))
 
 
-def _sorted(items: list[str]) -> list[str]:
+def _sort_items(items: list[str]) -> list[str]:
     """Return items in order, of many without holding up other threads."""
     if len(items) < ASIDE_ITEMS:
         return sorted(items)

@@ -13,7 +13,7 @@ import numpy as np
 
 from services.recommend.assortment import UNKNOWN_MS, Assortment, Items, Rows
 from services.recommend.rules import DAY_MS
-from services.recommend.user_context import Shopper
+from services.recommend.user_context import UserContext
 
 NEW_DAYS: Final = 30
 """An item counts as new for so long after it was first put, or became available."""
@@ -43,7 +43,7 @@ class Newcomers:
 
 
 def beyond_vocabulary(
-    items: Assortment, newcomers: Newcomers, trending: Rows, shopper: Shopper, now_ms: int
+    items: Assortment, newcomers: Newcomers, trending: Rows, shopper: UserContext, now_ms: int
 ) -> Rows:
     """Return the candidates that the model does not know, without repeats."""
     own = own_items(items, shopper)
@@ -51,16 +51,16 @@ def beyond_vocabulary(
     return np.unique(rows[rows >= items.known])
 
 
-def own_items(items: Assortment, shopper: Shopper) -> Rows:
+def own_items(items: Assortment, shopper: UserContext) -> Rows:
     """Return the rows of the items in the shopper's interests."""
-    rows = [items.place(name) for name in shopper.touched]
+    rows = [items.find_row(name) for name in shopper.touched]
     return np.array([row for row in rows if row is not None], np.int64)
 
 
 def sources(
     items: Items,
     rows: Sequence[int],
-    shopper: Shopper,
+    shopper: UserContext,
     *,
     new: Rows,
     trending: Rows,

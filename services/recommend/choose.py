@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from services.recommend.assortment import Part, Rows
+from services.recommend.assortment import AssortmentRows, Rows
 from services.recommend.diversify import POOL, diversify
 from services.recommend.explore import explore
 from services.recommend.rules import Rules
@@ -33,14 +33,14 @@ class Choosing:
     items, values, new
         Rows, their scores (−∞ where a row may not be chosen) and which are new.
     n, rules, seed
-        See `services.recommend.wish.Wish`.
+        See `services.recommend.wish.RecommendationRequest`.
     vectors
         Gives the embeddings of the vocabulary; None: items are alike by category and brand.
     shoppers
         Gives how many shoppers had to do with items lately.
     """
 
-    items: Part
+    items: AssortmentRows
     values: Floats
     new: Rows
     n: int

@@ -17,9 +17,9 @@ from feature_repo.archive.query_bounds import check
 from feature_repo.events.schema import EventRecord
 from services.context.context import Context
 from services.history.recent_events import read_all
-from services.recommend.request import Asked
-from services.recommend.score import Facts, of_item
-from services.recommend.user_context import Shopper
+from services.recommend.request import RequestContext
+from services.recommend.score import ItemFacts, of_item
+from services.recommend.user_context import UserContext
 from services.runtime import workers
 
 MAX_HISTORY: Final = 5_000
@@ -66,7 +66,7 @@ class Contributions:
 
 
 async def contributions(
-    context: Context, asked: Asked, items: Sequence[str], last: int
+    context: Context, asked: RequestContext, items: Sequence[str], last: int
 ) -> Contributions:
     """Return what the last events of a user contributed to the scores of items.
 
@@ -94,7 +94,7 @@ async def contributions(
 
 
 def _by_model(
-    asked: Asked,
+    asked: RequestContext,
     history: list[EventRecord],
     items: Sequence[str],
     last: int,
@@ -131,9 +131,9 @@ def _by_model(
 
 
 def _by_profile(
-    asked: Asked,
+    asked: RequestContext,
     history: list[EventRecord],
-    facts: list[Facts],
+    facts: list[ItemFacts],
     last: int,
     whole: bool,
 ) -> Contributions:
@@ -145,7 +145,7 @@ def _by_profile(
     def scores(events: list[EventRecord]) -> Doubles:
         check()
         profile = explicit.fold(events, explicit.decode(before))
-        shopper = Shopper(profile=profile, now_s=asked.now_ms // 1000)
+        shopper = UserContext(profile=profile, now_s=asked.now_ms // 1000)
         return np.array([of_item(each, shopper) for each in facts])
 
     full = scores(history[first:])
@@ -164,7 +164,7 @@ def _by_profile(
     )
 
 
-def shown(
+def to_response(
     found: Contributions, item: int, title: Callable[[str], str], now_ms: int, most: int
 ) -> list[dict[str, Any]]:
     """Return the contributions to one item, the largest first, those of nothing left out.

@@ -53,15 +53,16 @@ def sentence(
     """
     items = list(dict.fromkeys(item.item_id for item in event.items))
     items.sort(key=lambda item: item not in about)
-    return f"{_deed(event.type, _listed([title(item) for item in items]))} on {_day(event, now_ms)}"
+    things = _join_names([title(item) for item in items])
+    return f"{_phrase(event.type, things)} on {_day(event, now_ms)}"
 
 
-def _deed(kind: str, things: str) -> str:
+def _phrase(kind: str, things: str) -> str:
     phrase = DONE.get(kind) or f"did “{kind.replace('_', ' ')}” with"
     return phrase.format(things) if "{}" in phrase else f"{phrase} {things}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     shown, rest = list(names[:_MOST_ITEMS]), len(names) - _MOST_ITEMS
     if rest > 0:
         shown.append(f"{rest} more item{'s' if rest > 1 else ''}")

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.recommend.assortment import Assortment
-from services.recommend.user_context import Shopper
+from services.recommend.user_context import UserContext
 
 Reasons = list[dict[str, Any]]
 
 
 def reasons(
-    items: Assortment, popular: Mapping[str, float], shopper: Shopper
+    items: Assortment, popular: Mapping[str, float], shopper: UserContext
 ) -> Callable[[str], Reasons]:
     """Return a function that gives the reasons for an item, the strongest first.
 

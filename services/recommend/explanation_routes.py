@@ -12,7 +12,7 @@ from services.context.users import After, UserId
 from services.http import scopes
 from services.http.answer_schemas import EXPLAINED
 from services.http.problems import ProblemError, unknown_user
-from services.recommend.contributions import Contributions, contributions, shown
+from services.recommend.contributions import Contributions, contributions, to_response
 from services.recommend.request import of_user
 from services.recommend.serving import Serving
 
@@ -68,7 +68,7 @@ def _reply(
         "method": found.method,
         "exact": found.exact,
         "events": {"looked_at": len(found.events), "of": found.of},
-        "contributions": shown(found, 0, title, now_ms, len(found.events)),
+        "contributions": to_response(found, 0, title, now_ms, len(found.events)),
         "memories": [
             {"item_id": held, "title": title(held), "contribution": round(value, 6)}
             for held, value in sorted(memories.items(), key=lambda pair: -abs(pair[1]))

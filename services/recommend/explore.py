@@ -27,7 +27,7 @@ _STEPS: Final = 256
 _TAIL: Final = 8.0  # standard deviations beyond which nothing is drawn
 
 
-def untouched(rows: Rows) -> Floats:
+def count_none(rows: Rows) -> Floats:
     """Return that nobody touched any of the rows."""
     return np.zeros(len(rows))
 
@@ -38,7 +38,7 @@ def explore(
     scores: Floats,
     rules: Rules,
     seed: str,
-    shoppers: Callable[[Rows], Floats] = untouched,
+    shoppers: Callable[[Rows], Floats] = count_none,
 ) -> tuple[Rows, list[float]]:
     """Return the rows to show, and the propensity of each given the places before it.
 

@@ -28,7 +28,7 @@ _LAST_S: Final = 2.0
 _log = structlog.get_logger(__name__)
 
 
-class Counted(Protocol):
+class OutcomeCounter(Protocol):
     """What is needed of a Prometheus counter with the label ``outcome``."""
 
     def labels(self, outcome: str) -> Any:
@@ -75,7 +75,7 @@ class Impressions:
         Counts impressions, by event, as ``logged``, ``lost`` or ``erased``.
     """
 
-    def __init__(self, appender: Appending, counter: Counted) -> None:
+    def __init__(self, appender: Appending, counter: OutcomeCounter) -> None:
         self._appender = appender
         self._counter = counter
         self._waiting = asyncio.Queue[Shown](MOST_WAITING)

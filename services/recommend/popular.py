@@ -32,10 +32,10 @@ class Popular:
         """Take up new scores, best first."""
         popular = list(popular)
         self._most = popular[0][1] if popular else 0.0
-        self.scores, self._trend = _scaled(popular), _scaled(trending)
+        self.scores, self._trend = _scale(popular), _scale(trending)
         self._edits = -1
 
-    def shoppers(self, items: Iterable[str], now_ms: int) -> Floats:
+    def count_users(self, items: Iterable[str], now_ms: int) -> Floats:
         """Return how many shoppers items had lately, as of ``now_ms``; 0: not popular."""
         faded = self._most * fading(now_ms)
         return np.array([self.scores.get(item, 0.0) * faded for item in items])
@@ -53,7 +53,7 @@ class Popular:
         if self._edits != items.edits:
             placed = [
                 [(row, score) for item, score in scores.items()
-                 if (row := items.place(item)) is not None]
+                 if (row := items.find_row(item)) is not None]
                 for scores in (self.scores, self._trend)
             ]  # fmt: skip
             column = np.zeros(len(items))
@@ -65,7 +65,7 @@ class Popular:
         return self._columns
 
 
-def _scaled(pairs: Pairs) -> dict[str, float]:
+def _scale(pairs: Pairs) -> dict[str, float]:
     found = list(pairs)
     top = found[0][1] if found else 1.0
     return {item: score / top if top > 0 else 0.0 for item, score in found}

@@ -14,7 +14,7 @@ import structlog
 
 from services.catalogue.catalogue import Catalogue
 from services.recommend import candidates, score
-from services.recommend.assortment import Assortment, Mask, Part, Rows
+from services.recommend.assortment import Assortment, AssortmentRows, Mask, Rows
 from services.recommend.choose import Choice, Choosing
 from services.recommend.content import Neighbours, nearness
 from services.recommend.diversify import best
@@ -22,11 +22,11 @@ from services.recommend.explain import reasons
 from services.recommend.popular import Pairs, Popular
 from services.recommend.ranking import Ranking, Watch
 from services.recommend.retrieve import MANY_ITEMS, depth, retrieve
-from services.recommend.rule_fallback import relaxed
-from services.recommend.rules import Rules, allowed, boosts
-from services.recommend.score import Facts, ModelScorer, Scores
-from services.recommend.user_context import Shopper
-from services.recommend.wish import Wish
+from services.recommend.rule_fallback import relax
+from services.recommend.rules import Rules, boosts, mask_allowed
+from services.recommend.score import ItemFacts, ModelScorer, Scores
+from services.recommend.user_context import UserContext
+from services.recommend.wish import RecommendationRequest
 
 Floats = npt.NDArray[np.floating[Any]]
 _T = TypeVar("_T")
@@ -89,8 +89,8 @@ class Recommender:
             self._items.refresh()
         self._popular.take(popular, trending)
 
-    def rank(self, shopper: Shopper, wish: Wish, now_ms: int) -> Ranking:
-        """Return the best items for ``shopper``, or `Wish.only` in the shopper's order."""
+    def rank(self, shopper: UserContext, wish: RecommendationRequest, now_ms: int) -> Ranking:
+        """Return the best items for a user, or those of ``wish.only`` in the user's order."""
         steps, choice = self.ranking(shopper, wish, now_ms), None
         while True:
             try:
@@ -100,7 +100,9 @@ class Recommender:
                 return ranking
             choice = choosing.choose()
 
-    def ranking(self, shopper: Shopper, wish: Wish, now_ms: int) -> Steps[Ranking]:
+    def ranking(
+        self, shopper: UserContext, wish: RecommendationRequest, now_ms: int
+    ) -> Steps[Ranking]:
         """Do what `rank` does in steps, so that what takes long may be done aside.
 
         Yields what is to be chosen and is sent the choice, which may be made in any thread; the
@@ -117,7 +119,12 @@ class Recommender:
         return ranking
 
     def _rank_all(
-        self, ranking: Ranking, watch: Watch, shopper: Shopper, wish: Wish, now_ms: int
+        self,
+        ranking: Ranking,
+        watch: Watch,
+        shopper: UserContext,
+        wish: RecommendationRequest,
+        now_ms: int,
     ) -> Steps[None]:
         """Fill the ranking out of the scores of all items."""
         beyond, new = self._candidates(shopper, wish, now_ms)
@@ -125,26 +132,28 @@ class Recommender:
         scores = self._score(ranking, beyond, shopper, now_ms)
         watch.lap(ranking, "score")
         if wish.only is not None:
-            ranking.fill(_ordered(self._items, scores, wish.only))
+            ranking.fill(_order(self._items, scores, wish.only))
             return
-        values, rules = self._allowed(ranking, scores, wish.demands(), shopper, now_ms)
+        values, rules = self._apply_rules(ranking, scores, wish.demands(), shopper, now_ms)
         watch.lap(ranking, "rules")
-        yield from self._choose(ranking, Part(self._items), values, rules, new, wish, now_ms)
+        yield from self._choose(
+            ranking, AssortmentRows(self._items), values, rules, new, wish, now_ms
+        )
         watch.lap(ranking, "diversify")
 
-    def facts(self, wanted: Sequence[str]) -> list[Facts]:
+    def facts(self, wanted: Sequence[str]) -> list[ItemFacts]:
         """Return what the score without a model reads of some items."""
-        items, found = self._items, list[Facts]()
+        items, found = self._items, list[ItemFacts]()
         items.refresh()
         popular = self._popular.column()
         for item in wanted:
             row = items.row.get(item)
             if row is None:
-                found.append(Facts(item))
+                found.append(ItemFacts(item))
                 continue
             category, brand = items.category[row], items.brand[row]
             names = items.categories.of[category], items.brands.of[brand]
-            found.append(Facts(item, *names, float(popular[row])))
+            found.append(ItemFacts(item, *names, float(popular[row])))
         return found
 
     def similar(
@@ -157,7 +166,7 @@ class Recommender:
         self._items.refresh()
         popular = self._popular.column()  # first: it may give items their rows
         items, row = self._items, self._items.row.get(item_id)
-        offered, ids = items.offered(now_ms), items.ids
+        offered, ids = items.mask_offered(now_ms), items.ids
         if row is None:
             return lambda: ("category", [])
         near = None if self._scorer is not None and row < items.known else nearness(items, row)
@@ -189,7 +198,9 @@ class Recommender:
             self._embeddings = vectors, np.linalg.norm(vectors, axis=1) + 1e-9
         return self._embeddings
 
-    def _candidates(self, shopper: Shopper, wish: Wish, now_ms: int) -> tuple[Rows, Rows]:
+    def _candidates(
+        self, shopper: UserContext, wish: RecommendationRequest, now_ms: int
+    ) -> tuple[Rows, Rows]:
         """Return the candidates beyond the vocabulary, and the new items."""
         items, new = self._items, self._newcomers.rows(now_ms)
         if wish.only is not None:
@@ -205,7 +216,12 @@ class Recommender:
         return beyond, new
 
     def _search(
-        self, ranking: Ranking, watch: Watch, shopper: Shopper, wish: Wish, now_ms: int
+        self,
+        ranking: Ranking,
+        watch: Watch,
+        shopper: UserContext,
+        wish: RecommendationRequest,
+        now_ms: int,
     ) -> Steps[bool]:
         """Fill the ranking of a model of very many items; False: all items are to be scored."""
         scorer = self._scorer
@@ -220,7 +236,7 @@ class Recommender:
             watch.lap(ranking, "score")
             if asked is None:
                 return False
-            mask, rules = self._permitted(ranking, wish.demands(), shopper, now_ms, beyond)
+            mask, rules = self._permit(ranking, wish.demands(), shopper, now_ms, beyond)
             watch.lap(ranking, "rules")
             found = retrieve(
                 self._items, asked, self._neighbours, beyond, mask, boosts(self._items, rules),
@@ -232,7 +248,7 @@ class Recommender:
             return False
         if found is None:
             return False
-        part = Part(self._items, found.rows)
+        part = AssortmentRows(self._items, found.rows)
         new = np.flatnonzero(np.isin(found.rows, new))
         yield from self._choose(ranking, part, found.values, rules, new, wish, now_ms)
         watch.lap(ranking, "diversify")
@@ -241,26 +257,26 @@ class Recommender:
         ranking.model = self._version
         return True
 
-    def _permitted(
-        self, ranking: Ranking, rules: Rules, shopper: Shopper, now_ms: int, beyond: Rows
+    def _permit(
+        self, ranking: Ranking, rules: Rules, shopper: UserContext, now_ms: int, beyond: Rows
     ) -> tuple[Mask, Rules]:
         """Return which rows the rules let through; they give way until something is left."""
 
-        def left(mask: Mask) -> bool:
+        def any_left(mask: Mask) -> bool:
             return bool(mask[: self._items.known].any() or mask[beyond].any())
 
-        mask = allowed(self._items, rules, shopper, now_ms)
-        if rules.fallback and not left(mask):
+        mask = mask_allowed(self._items, rules, shopper, now_ms)
+        if rules.fallback and not any_left(mask):
             tried = list[str]()
-            for name, wider in relaxed(rules):
+            for name, wider in relax(rules):
                 tried.append(name)
-                mask = allowed(self._items, wider, shopper, now_ms)
-                if left(mask):
+                mask = mask_allowed(self._items, wider, shopper, now_ms)
+                if any_left(mask):
                     ranking.relaxed, rules = tried, wider
                     break
         return mask, rules
 
-    def _score(self, ranking: Ranking, beyond: Rows, shopper: Shopper, now_ms: int) -> Scores:
+    def _score(self, ranking: Ranking, beyond: Rows, shopper: UserContext, now_ms: int) -> Scores:
         if self._scorer is not None and shopper.learned is not None:
             try:
                 scores = score.by_model(
@@ -274,16 +290,16 @@ class Recommender:
                 return scores
         return score.by_profile(self._items, self._popular.column(), shopper)
 
-    def _allowed(
-        self, ranking: Ranking, scores: Scores, rules: Rules, shopper: Shopper, now_ms: int
+    def _apply_rules(
+        self, ranking: Ranking, scores: Scores, rules: Rules, shopper: UserContext, now_ms: int
     ) -> tuple[Floats, Rules]:
         """Return the scores under the rules; rules give way until something is left."""
-        values = _masked(scores.values, allowed(self._items, rules, shopper, now_ms))
+        values = _mask(scores.values, mask_allowed(self._items, rules, shopper, now_ms))
         if rules.fallback and not np.isfinite(values).any():
             tried = list[str]()
-            for name, wider in relaxed(rules):
+            for name, wider in relax(rules):
                 tried.append(name)
-                values = _masked(scores.values, allowed(self._items, wider, shopper, now_ms))
+                values = _mask(scores.values, mask_allowed(self._items, wider, shopper, now_ms))
                 if np.isfinite(values).any():
                     ranking.relaxed, rules = tried, wider
                     break
@@ -295,15 +311,15 @@ class Recommender:
     def _choose(
         self,
         ranking: Ranking,
-        items: Part,
+        items: AssortmentRows,
         values: Floats,
         rules: Rules,
         new: Rows,
-        wish: Wish,
+        wish: RecommendationRequest,
         now_ms: int,
     ) -> Steps[None]:
         vectors = None if self._scorer is None else lambda: self._vectors()[0]
-        shoppers = partial(self._popular.shoppers, now_ms=now_ms)
+        shoppers = partial(self._popular.count_users, now_ms=now_ms)
         choice = yield Choosing(items, values, new, wish.n, rules, wish.seed, vectors, shoppers)
         assert choice is not None
         rows, chances = choice
@@ -311,12 +327,14 @@ class Recommender:
         for entry, chance in zip(ranking.items, chances, strict=False):
             entry["propensity"] = round(chance, 9)
 
-    def explaining(self, ranking: Ranking, shopper: Shopper, now_ms: int) -> Callable[[], None]:
+    def explaining(self, ranking: Ranking, shopper: UserContext, now_ms: int) -> Callable[[], None]:
         """Return what gives each item its reasons and sources: of many it takes long, aside."""
         why = reasons(self._items, self._popular.scores, shopper)
         rows = [self._items.row.get(entry["item_id"], -1) for entry in ranking.items]
         new, trending = self._newcomers.rows(now_ms), self._popular.trending()
-        part = Part(self._items)  # the rows as they are now, whatever is laid out meanwhile
+        part = AssortmentRows(
+            self._items
+        )  # the rows as they are now, whatever is laid out meanwhile
 
         def explain() -> None:
             found = candidates.sources(
@@ -330,11 +348,11 @@ class Recommender:
         return explain
 
 
-def _masked(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
+def _mask(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
     return np.where(mask, values, -np.inf)
 
 
-def _ordered(items: Assortment, scores: Scores, only: Sequence[str]) -> list[tuple[str, float]]:
+def _order(items: Assortment, scores: Scores, only: Sequence[str]) -> list[tuple[str, float]]:
     """Return the items by score; those without one come last, as they were given."""
     finite = scores.values[np.isfinite(scores.values)]
     lowest = float(finite.min()) - 1.0 if len(finite) and scores.logits else 0.0

@@ -17,7 +17,7 @@ from services.catalogue.catalogue import Catalogue
 from services.context import users
 from services.context.context import Context
 from services.recommend.serving import ServedModels, Serving
-from services.recommend.user_context import Shopper
+from services.recommend.user_context import UserContext
 from services.runtime import workers
 
 SERVICE = "ranking_v1"
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestContext:
     """A user at a moment.
 
     Attributes
@@ -46,7 +46,7 @@ class Asked:
         Whether the user has a row.
     """
 
-    shopper: Shopper
+    shopper: UserContext
     now_ms: int
     served: Serving
     lacking: str | None = None
@@ -59,7 +59,7 @@ async def of_user(
     user_id: str,
     after: str | None = None,
     session: Sequence[tuple[str, Sequence[EventItem]]] = (),
-) -> Asked:
+) -> RequestContext:
     """Return what is known of a user, with a session's events on top of it.
 
     Parameters
@@ -77,7 +77,7 @@ async def of_user(
         given = await of_session(context, session)
         return replace(given, entity=entity)
     now_ms = context.clock.now_ms(row.time_ms)
-    profile, (served, learned) = users.profile_of(row), context.of(ServedModels).served(row)
+    profile, (served, learned) = users.profile_of(row), context.of(ServedModels).find_serving(row)
     if session:
         # Without a context of the whole history there is none of the session alone either.
         learned = await workers.READING.run(
@@ -86,11 +86,13 @@ async def of_user(
     lacking = _lacking(context, row)
     if lacking is None and learned is not None and features is None and _asks(served):
         lacking = "features_unavailable"
-    shopper = Shopper(learned, user_features=features, profile=profile, now_s=now_ms // 1000)
-    return Asked(shopper, now_ms, served, lacking, entity, stored=True)
+    shopper = UserContext(learned, user_features=features, profile=profile, now_s=now_ms // 1000)
+    return RequestContext(shopper, now_ms, served, lacking, entity, stored=True)
 
 
-async def of_session(context: Context, session: Sequence[tuple[str, Sequence[EventItem]]]) -> Asked:
+async def of_session(
+    context: Context, session: Sequence[tuple[str, Sequence[EventItem]]]
+) -> RequestContext:
     """Return what a session alone says."""
     now_ms = context.clock.now_ms()
     profile = explicit.new()
@@ -98,8 +100,8 @@ async def of_session(context: Context, session: Sequence[tuple[str, Sequence[Eve
     learned: bytes | None = None
     if session:
         learned = await workers.READING.run(_go_on, context, served, profile, None, session, now_ms)
-    shopper = Shopper(learned, profile=profile, now_s=now_ms // 1000)
-    return Asked(shopper, now_ms, served, _lacking(context, None))
+    shopper = UserContext(learned, profile=profile, now_s=now_ms // 1000)
+    return RequestContext(shopper, now_ms, served, _lacking(context, None))
 
 
 def _service(context: Context) -> str | None:

@@ -28,7 +28,7 @@ class SessionEvent(_Body):
     items: Annotated[list[EventItem], Field(max_length=200)]
 
 
-class Session(_Body):
+class SessionRequest(_Body):
     """What a visitor did so far, and what is wanted.
 
     With ``user_id`` the events stand on top of what is known of that user.
@@ -58,7 +58,7 @@ class RankRequest(_Body):
     explain: bool = False
 
 
-class Asking(BaseModel):
+class RecommendationQuery(BaseModel):
     """The query parameters of a user's recommendations; rules left out stay the placement's."""
 
     n: Annotated[int, Field(ge=1, le=500)] = 10
@@ -85,7 +85,7 @@ class Asking(BaseModel):
     new_items: Annotated[int | None, Field(ge=0, le=500)] = None
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         low, high = self.min_price, self.max_price
         if low is not None and high is not None and low > high:
             raise ValueError(f"min_price {low:g} is over max_price {high:g}")
@@ -111,7 +111,7 @@ class Asking(BaseModel):
         return Rules(**given) if given else None
 
 
-def asking(query: Mapping[str, str]) -> Asking:
+def parse_query(query: Mapping[str, str]) -> RecommendationQuery:
     """Return the query parameters of a request.
 
     FastAPI would do the same, and takes half a millisecond to look through so many.
@@ -122,7 +122,7 @@ def asking(query: Mapping[str, str]) -> Asking:
         422 naming the parameters that are wrong.
     """
     try:
-        return Asking.model_validate(dict(query))
+        return RecommendationQuery.model_validate(dict(query))
     except ValidationError as error:
         errors = [{**each, "pointer": f"/query{each['pointer']}"} for each in problems(error)]
         where = ", ".join(each["pointer"] for each in errors[:5])
@@ -132,10 +132,10 @@ def asking(query: Mapping[str, str]) -> Asking:
 def _parameters() -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "query", "required": False, "schema": schema}
-        for name, schema in Asking.model_json_schema()["properties"].items()
+        for name, schema in RecommendationQuery.model_json_schema()["properties"].items()
     ]
 
 
-ASKING_PARAMETERS: Final = {"parameters": _parameters()}
+QUERY_PARAMETERS: Final = {"parameters": _parameters()}
 """`Asking` as OpenAPI shows it."""
 _PLAIN: Final = ("in_stock", "max_age_days", "diversity", "new_items")

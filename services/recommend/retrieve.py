@@ -14,7 +14,7 @@ from services.recommend.assortment import Assortment, Mask, Rows
 from services.recommend.content import Neighbours
 from services.recommend.diversify import POOL
 from services.recommend.rules import Rules
-from services.recommend.score import Asked
+from services.recommend.score import ScoredItems
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -43,7 +43,7 @@ def depth(rules: Rules, n: int) -> int:
 
 def retrieve(
     items: Assortment,
-    asked: Asked,
+    asked: ScoredItems,
     neighbours: Neighbours,
     beyond: Rows,
     mask: Mask,
@@ -83,7 +83,7 @@ def retrieve(
     beyond = beyond[mask[beyond]]
     if len(beyond):
         rows.append(beyond)
-        values.append(_estimated(asked, neighbours, beyond, values))
+        values.append(_estimate(asked, neighbours, beyond, values))
         if amounts is not None:
             values[-1] = values[-1] + amounts[beyond]
     all_rows, all_values = np.concatenate(rows), np.concatenate(values)
@@ -91,7 +91,9 @@ def retrieve(
     return Retrieved(all_rows[order], all_values[order], cut)
 
 
-def _estimated(asked: Asked, neighbours: Neighbours, beyond: Rows, values: list[Floats]) -> Floats:
+def _estimate(
+    asked: ScoredItems, neighbours: Neighbours, beyond: Rows, values: list[Floats]
+) -> Floats:
     """Return the scores of items beyond the vocabulary, of which none is worse than all others."""
     near = [neighbours.of(row) for row in beyond.tolist()]
     rows = np.unique(np.concatenate([each for each, _ in near]))

@@ -18,21 +18,21 @@ from services.context.users import UserId
 from services.http import body, scopes
 from services.http.answer_schemas import RECOMMENDED
 from services.http.openapi import RANK_EXAMPLE, SESSION_EXAMPLE, body_of
-from services.recommend.contributions import contributions, shown
+from services.recommend.contributions import contributions, to_response
 from services.recommend.impressions import Impressions, Shown
 from services.recommend.ranking import Ranking
-from services.recommend.request import Asked, of_session, of_user
+from services.recommend.request import RequestContext, of_session, of_user
 from services.recommend.requests import (
-    ASKING_PARAMETERS,
     MAX_BYTES,
+    QUERY_PARAMETERS,
     RankItem,
     RankRequest,
-    Session,
-    asking,
+    SessionRequest,
+    parse_query,
 )
 from services.recommend.respond import respond, source, timing
 from services.recommend.rule_book import RuleBook
-from services.recommend.wish import Wish
+from services.recommend.wish import RecommendationRequest
 from services.runtime import workers
 
 router = scopes.router("server", "recommendations", "/v1")
@@ -45,15 +45,15 @@ _log = structlog.get_logger(__name__)
 
 
 @router.get(
-    "/users/{user_id}/recommendations", responses=RECOMMENDED, openapi_extra=ASKING_PARAMETERS
+    "/users/{user_id}/recommendations", responses=RECOMMENDED, openapi_extra=QUERY_PARAMETERS
 )
 async def get_recommendations(request: Request, user_id: UserId) -> Response:
     """Recommend to a user; an unknown one gets what is popular."""
     started_s = time.perf_counter()
-    context, given = context_of(request), asking(request.query_params)
+    context, given = context_of(request), parse_query(request.query_params)
     rules = context.of(RuleBook).rules(given.placement, given.rules())
     asked = await of_user(context, user_id, given.after)
-    wish = Wish(
+    wish = RecommendationRequest(
         given.n, given.excluded(), given.category, given.explain, rules=rules,
         seed=uuid.uuid4().hex,
     )  # fmt: skip
@@ -61,12 +61,14 @@ async def get_recommendations(request: Request, user_id: UserId) -> Response:
 
 
 @router.post(
-    "/recommendations", responses=RECOMMENDED, openapi_extra=body_of(Session, SESSION_EXAMPLE)
+    "/recommendations",
+    responses=RECOMMENDED,
+    openapi_extra=body_of(SessionRequest, SESSION_EXAMPLE),
 )
 async def post_recommendations(request: Request) -> Response:
     """Recommend to a session that is sent along, which is not stored; or to a user in one."""
     started_s = time.perf_counter()
-    session = await body.model(request, Session, limit=MAX_BYTES)
+    session = await body.model(request, SessionRequest, limit=MAX_BYTES)
     context = context_of(request)
     rules = context.of(RuleBook).rules(session.placement, session.rules)
     events = [(event.type, event.items) for event in session.events]
@@ -75,7 +77,7 @@ async def post_recommendations(request: Request) -> Response:
         asked = await of_session(context, events)
     else:
         asked = await of_user(context, session.user_id, None, events)
-    wish = Wish(
+    wish = RecommendationRequest(
         session.n, session.exclude, session.category, session.explain, rules=rules,
         seed=uuid.uuid4().hex,
     )  # fmt: skip
@@ -91,22 +93,24 @@ async def rank(request: Request) -> Response:
     names = [i.item_id if isinstance(i, RankItem) else i for i in given.items]
     asked = await of_user(context_of(request), given.user_id)
     items = list(dict.fromkeys(names))
-    wish = Wish(n=len(items), explain=given.explain, only=items, seed=uuid.uuid4().hex)
+    wish = RecommendationRequest(
+        n=len(items), explain=given.explain, only=items, seed=uuid.uuid4().hex
+    )
     return await _answer(request, given.user_id, asked, wish, None, started_s)
 
 
 async def _answer(
     request: Request,
     user_id: str | None,
-    asked: Asked,
-    wish: Wish,
+    asked: RequestContext,
+    wish: RecommendationRequest,
     placement: str | None,
     started_s: float,
 ) -> Response:
     context = context_of(request)
     read_ms = (time.perf_counter() - started_s) * 1000
     recommender = asked.served.recommender
-    ranking = await _ranked(asked, replace(wish, explain=False))
+    ranking = await _rank(asked, replace(wish, explain=False))
     lacking = asked.lacking or ("model_failed" if ranking.failed else None)
     request.app.state.metrics.recommendations.labels(source(ranking, lacking)).inc()
     if wish.explain:
@@ -119,7 +123,7 @@ async def _answer(
     return answer(reply, headers={"server-timing": timing(ranking, read_ms)})
 
 
-async def _ranked(asked: Asked, wish: Wish) -> Ranking:
+async def _rank(asked: RequestContext, wish: RecommendationRequest) -> Ranking:
     """Return the ranking, of which what takes long is done aside."""
     steps, choice = asked.served.recommender.ranking(asked.shopper, wish, asked.now_ms), None
     while True:
@@ -134,7 +138,7 @@ async def _ranked(asked: Asked, wish: Wish) -> Ranking:
             choice = choosing.choose()
 
 
-async def _contribute(context: Context, asked: Asked, items: list[dict[str, Any]]) -> None:
+async def _contribute(context: Context, asked: RequestContext, items: list[dict[str, Any]]) -> None:
     """Add to each item the events that moved its score most; none if the log cannot be read."""
     for entry in items:
         entry["contributions"] = []
@@ -149,20 +153,20 @@ async def _contribute(context: Context, asked: Asked, items: list[dict[str, Any]
     title, now_ms = context.of(Catalogue).title, asked.now_ms
     places = {item: n for n, item in enumerate(found.items)}
 
-    def contributed() -> None:
+    def add_contributions() -> None:
         for entry in items:
             place = places.get(entry["item_id"])
             if place is not None:
-                entry["contributions"] = shown(found, place, title, now_ms, _MOST_EVENTS)
+                entry["contributions"] = to_response(found, place, title, now_ms, _MOST_EVENTS)
 
-    await workers.HISTORY.run(contributed)
+    await workers.HISTORY.run(add_contributions)
 
 
 def _note(
     context: Context,
     user_id: str | None,
-    asked: Asked,
-    wish: Wish,
+    asked: RequestContext,
+    wish: RecommendationRequest,
     placement: str | None,
     items: list[dict[str, Any]],
 ) -> None:

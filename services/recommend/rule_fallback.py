@@ -34,7 +34,7 @@ STEPS: Final[tuple[tuple[str, Callable[[Rules], Rules]], ...]] = (
 of ``exclude``, ``category.out``, ``brand.out``, ``in_stock``, and what the user refused."""
 
 
-def relaxed(rules: Rules) -> Iterator[tuple[str, Rules]]:
+def relax(rules: Rules) -> Iterator[tuple[str, Rules]]:
     """Yield each step's name with the rules after it; steps that change nothing are left out."""
     for name, step in STEPS:
         wider = step(rules)

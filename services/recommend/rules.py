@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feature_repo.events.fields import Category, Id, Text
 from services.recommend.assortment import UNKNOWN_MS, Assortment, Mask
-from services.recommend.user_context import Shopper
+from services.recommend.user_context import UserContext
 
 DAY_MS: Final = 86_400_000
 GROUPS: Final = ("purchased", "seen")
@@ -49,7 +49,7 @@ class Range(_Rule):
     max: _Money | None = None
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if self.min is None and self.max is None:
             raise ValueError("min or max is required")
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -142,15 +142,15 @@ class Rules(_Rule):
 NO_RULES: Final = Rules()
 
 
-def allowed(items: Assortment, rules: Rules, shopper: Shopper, now_ms: int) -> Mask:
+def mask_allowed(items: Assortment, rules: Rules, shopper: UserContext, now_ms: int) -> Mask:
     """Return which rows may be answered, shape (M,); may be shared: not to be changed."""
-    mask = items.offered(now_ms, in_stock=rules.in_stock)
-    banned = items.rows(_banned(items, rules, shopper))
+    mask = items.mask_offered(now_ms, in_stock=rules.in_stock)
+    banned = items.rows(_list_banned(items, rules, shopper))
     if len(banned):
         mask = mask.copy()
         mask[banned] = False
     if rules.category.active:
-        mask = mask & _chosen(items, rules.category)[items.category]
+        mask = mask & _mask_categories(items, rules.category)[items.category]
     if rules.brand.active:
         mask = mask & _brands(items, rules.brand)[items.brand]
     if rules.price is not None:
@@ -177,7 +177,7 @@ def boosts(items: Assortment, rules: Rules) -> Floats | None:
                 single[row] += amount
         elif boost.category is not None:
             shelves[boost.category] += amount
-        elif (number := items.brands.known(boost.brand or "")) > 0:
+        elif (number := items.brands.number(boost.brand or "")) > 0:
             brands[number] += amount
     total: Floats = brands[items.brand]
     if shelves:
@@ -191,7 +191,7 @@ def boosts(items: Assortment, rules: Rules) -> Floats | None:
     return total
 
 
-def _banned(items: Assortment, rules: Rules, shopper: Shopper) -> Iterator[str]:
+def _list_banned(items: Assortment, rules: Rules, shopper: UserContext) -> Iterator[str]:
     yield from shopper.refused
     yield from (each for each in rules.exclude if each not in GROUPS)
     if "purchased" in rules.exclude:
@@ -212,7 +212,7 @@ def _may_repeat(items: Assortment, rules: Rules, item: str) -> bool:
     return rules.repeat.allowed
 
 
-def _chosen(items: Assortment, rule: Among) -> Mask:
+def _mask_categories(items: Assortment, rule: Among) -> Mask:
     """Return which categories, by number, the rule lets through."""
     chosen = np.full(len(items.categories.of), rule.within is None)
     if rule.within is not None:
@@ -224,6 +224,6 @@ def _chosen(items: Assortment, rule: Among) -> Mask:
 
 def _brands(items: Assortment, rule: Among) -> Mask:
     chosen = np.full(len(items.brands.of), rule.within is None)
-    chosen[[n for name in rule.within or () if (n := items.brands.known(name))]] = True
-    chosen[[n for name in rule.out if (n := items.brands.known(name))]] = False
+    chosen[[n for name in rule.within or () if (n := items.brands.number(name))]] = True
+    chosen[[n for name in rule.out if (n := items.brands.number(name))]] = False
     return chosen

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from services.recommend.assortment import Assortment, Rows
 from services.recommend.content import Neighbours
-from services.recommend.user_context import Shopper
+from services.recommend.user_context import UserContext
 
 Floats = npt.NDArray[np.floating[Any]]
 _ITEM_BOOST: Final = 2.0
@@ -22,7 +22,7 @@ _CATEGORY_BOOST: Final = 1.5
 _BRAND_BOOST: Final = 0.5
 
 
-class Asked(Protocol):
+class ScoredItems(Protocol):
     """What is needed of `training.scoring.scorer.Asked`."""
 
     def best(self, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Floats]:
@@ -45,7 +45,7 @@ class ModelScorer(Protocol):
 
     def ask(
         self, state: bytes, now_ms: int, user_features: Mapping[str, float] | None
-    ) -> Asked | None:
+    ) -> ScoredItems | None:
         """Return a request that can be asked for its best items; None before the first event."""
         ...
 
@@ -75,7 +75,7 @@ def by_model(
     scorer: ModelScorer,
     neighbours: Neighbours,
     beyond: Rows,
-    shopper: Shopper,
+    shopper: UserContext,
     now_ms: int,
 ) -> Scores:
     """Return the model's scores, and estimates for the rows ``beyond`` its vocabulary."""
@@ -90,7 +90,7 @@ def by_model(
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ItemFacts:
     """What the score without a model reads of an item; empty: none."""
 
     item_id: str
@@ -99,7 +99,7 @@ class Facts:
     popularity: float = 0.0
 
 
-def of_item(facts: Facts, shopper: Shopper) -> float:
+def of_item(facts: ItemFacts, shopper: UserContext) -> float:
     """Return what `by_profile` gives one item, without looking at any other."""
     weights = {(i["kind"], str(i["key"])): float(i["weight"]) for i in shopper.interests}
     heaviest = max(weights.values(), default=0.0) or 1.0
@@ -111,7 +111,7 @@ def of_item(facts: Facts, shopper: Shopper) -> float:
     return facts.popularity + boost / heaviest
 
 
-def by_profile(items: Assortment, popular: Floats, shopper: Shopper) -> Scores:
+def by_profile(items: Assortment, popular: Floats, shopper: UserContext) -> Scores:
     """Return popularity plus what the interests add; popularity alone for an unknown user.
 
     ``(2 · item + 1.5 · category + 0.5 · brand) / heaviest``, of the interests' weights; the
@@ -131,9 +131,9 @@ def by_profile(items: Assortment, popular: Floats, shopper: Shopper) -> Scores:
         lines = items.categories.lines
         shelf = np.fromiter((departments.get(line[-1], 0.0) for line in lines), float, len(lines))
     for (kind, key), weight in weights.items():
-        if kind == "category" and (number := items.categories.known(key)):
+        if kind == "category" and (number := items.categories.number(key)):
             shelf[number] = weight
-        elif kind == "brand" and (number := items.brands.known(key)):
+        elif kind == "brand" and (number := items.brands.number(key)):
             brand[number] = weight
         elif kind == "item" and (row := items.row.get(key)) is not None:
             values[row] += _ITEM_BOOST * weight / heaviest

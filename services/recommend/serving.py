@@ -19,7 +19,7 @@ from feature_repo.errors import ModelMismatchError
 from feature_repo.online.live_row import LiveState
 from services.catalogue import popularity
 from services.catalogue.catalogue import Catalogue
-from services.models.loaded import chosen, load_version, try_model, version_of
+from services.models.loaded import find_model, load_version, try_model, version_of
 from services.recommend.recommender import Recommender
 from services.runtime.tasks import end
 from services.settings import Settings
@@ -111,7 +111,7 @@ class ServedModels:
         """
         model, reason = try_model(self._settings)
         self.refused = reason is not None
-        path = chosen(self._settings)
+        path = find_model(self._settings)
         if reason is not None and path is not None:
             self.refusals[version_of(path) or path.name] = reason
         self._take(serving(self._catalogue, model))
@@ -143,7 +143,7 @@ class ServedModels:
             self._served[version] = self._served.pop(version)  # most lately asked for
         return found
 
-    def served(self, row: LiveState | None) -> tuple[Serving, bytes | None]:
+    def find_serving(self, row: LiveState | None) -> tuple[Serving, bytes | None]:
         """Return what serves a row, and the row's encoder state if that made it.
 
         A row of a model that is not loaded is served by the newest, without a state.
@@ -183,7 +183,7 @@ class ServedModels:
 
     async def _look(self) -> None:
         """Take up the chosen model if it is another than the newest."""
-        path = await asyncio.to_thread(chosen, self._settings)
+        path = await asyncio.to_thread(find_model, self._settings)
         version = None if path is None else await asyncio.to_thread(version_of, path)
         if version is not None and version != self.newest.version:
             await self._bring(version, newest=True)

@@ -11,7 +11,7 @@ from feature_repo import explicit
 from feature_repo.profile_views import metrics
 
 
-class Shopper:
+class UserContext:
     """A user as recommendations see one.
 
     Parameters

@@ -8,7 +8,7 @@ from services.recommend.rules import NO_RULES, Among, Rules
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RecommendationRequest:
     """What a request asks for."""
 
     n: int = 10

@@ -12,7 +12,7 @@ FIRST_S: Final = 1.0
 LONGEST_S: Final = 4.0
 
 
-class Patience:
+class Backoff:
     """Remembers what did not answer.
 
     Parameters
@@ -40,12 +40,12 @@ class Patience:
         """Say whether it is time to ask."""
         return name not in self._waits or self._clock() >= self._waits[name][0]
 
-    def failed(self, name: str) -> None:
+    def note_failure(self, name: str) -> None:
         """Note that it did not answer: the next wait is twice as long."""
         before = self._waits.get(name, (0.0, FIRST_S / 2))[1]
         wait_s = min(LONGEST_S, 2 * before)
         self._waits[name] = (self._clock() + wait_s, wait_s)
 
-    def answered(self, name: str) -> None:
+    def note_answer(self, name: str) -> None:
         """Note that it answered."""
         self._waits.pop(name, None)

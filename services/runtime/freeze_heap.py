@@ -12,7 +12,7 @@ _THRESHOLDS: Final = (10_000, 20, 50)
 _SWITCH_S: Final = 0.001
 
 
-def settle() -> None:
+def freeze_heap() -> None:
     """Take all that is alive out of the collector's sight; call it once, at the end of a start.
 
     A thread that wakes up waits at most `_SWITCH_S` for another to let go of the interpreter:

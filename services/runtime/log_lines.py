@@ -20,7 +20,7 @@ _LONGEST: Final = 64 * 1024
 
 
 @contextmanager
-def taken(path: Path, take: Callable[[str], None]) -> Iterator[None]:
+def take_lines(path: Path, take: Callable[[str], None]) -> Iterator[None]:
     """Pass each line sent to the socket ``path`` on to ``take``, in a thread, for the while."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
@@ -40,7 +40,7 @@ def taken(path: Path, take: Callable[[str], None]) -> Iterator[None]:
             thread.join()
 
 
-class Sender(logging.Handler):
+class LineSender(logging.Handler):
     """Sends each line to the socket that `STDERR_VARIABLE` names; what cannot be sent is lost."""
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ def configure(settings: Settings, name: str) -> None:
     handlers: list[logging.Handler] = [_PrivateFile(folder(settings.home), name)]
     if settings.log_to_stderr or name in _ALWAYS_ON_STDERR:
         sent = log_lines.STDERR_VARIABLE in os.environ
-        handlers.append(log_lines.Sender() if sent else logging.StreamHandler(sys.__stderr__))
+        handlers.append(log_lines.LineSender() if sent else logging.StreamHandler(sys.__stderr__))
     for handler in handlers:
         handler.setFormatter(_Line())
     root = logging.getLogger()

@@ -20,7 +20,7 @@ HEARTBEAT_S = 4.0
 console = Console(file=sys.stderr, highlight=False)
 
 
-class Step:
+class ProgressStep:
     """A piece of work in progress; call it with ``(done, total, what)`` as it moves.
 
     Parameters
@@ -99,7 +99,7 @@ class Step:
 
 
 @contextmanager
-def step(title: str) -> Iterator[Step]:
+def step(title: str) -> Iterator[ProgressStep]:
     """Show one step of work from start to end.
 
     Examples
@@ -107,5 +107,5 @@ def step(title: str) -> Iterator[Step]:
     >>> with step("counting") as tell:
     ...     tell(1, 2)
     """
-    with Step(title) as running:
+    with ProgressStep(title) as running:
         yield running

@@ -75,7 +75,7 @@ class Signals:
             return None
         return names[ready.pop()]
 
-    def came(self) -> bool:
+    def has_come(self) -> bool:
         """Say whether one of the signals has come."""
         return self._ended
 

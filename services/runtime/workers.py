@@ -60,7 +60,7 @@ class Workers:
             raise BusyError(
                 f"{self._waiting} requests wait for {self._name} already: repeat it in a moment"
             )
-        future = self._pool.submit(self._bounded, partial(work, *args, **kwargs))
+        future = self._pool.submit(self._run_bounded, partial(work, *args, **kwargs))
         future.add_done_callback(lambda _: self._places.release())
         return await asyncio.wrap_future(future)
 
@@ -76,7 +76,7 @@ class Workers:
         if len(records) > MANY:
             self._pool.submit(_empty, records)
 
-    def _bounded(self, work: Callable[[], _T]) -> _T:
+    def _run_bounded(self, work: Callable[[], _T]) -> _T:
         try:
             if self.bound_s == math.inf:
                 return work()

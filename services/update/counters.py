@@ -22,7 +22,7 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.online.cluster import node_of
 from feature_repo.online.lua import Script
 from services.catalogue import popularity
-from services.runtime.backoff import Patience
+from services.runtime.backoff import Backoff
 
 STATS_KEY: Final = "portrait:updater:stats"
 FLUSH_S: Final = 1.0
@@ -73,7 +73,7 @@ class Tally:
         With the nodes of a cluster; shared, so that a node that hangs costs one wait.
     """
 
-    def __init__(self, client: Any, patience: Patience) -> None:
+    def __init__(self, client: Any, patience: Backoff) -> None:
         self._client = client
         self._apart = isinstance(client, redis.RedisCluster)
         self._counts: dict[str, int] = defaultdict(int)
@@ -115,7 +115,7 @@ class Tally:
         except (redis.RedisError, RedisClusterException, OSError) as error:
             self._failed(node, error)
         else:
-            self._patience.answered(node)
+            self._patience.note_answer(node)
             self._counts.clear()
 
     def applied(self, events: Sequence[EventRecord]) -> None:
@@ -165,7 +165,7 @@ class Tally:
         except (redis.RedisError, RedisClusterException, OSError) as error:
             self._failed(node, error)
         else:
-            self._patience.answered(node)
+            self._patience.note_answer(node)
 
     def _gain(self, key: str, gained: Mapping[str, float]) -> None:
         node = node_of(self._client, key)
@@ -176,8 +176,8 @@ class Tally:
         except (redis.RedisError, RedisClusterException, OSError) as error:
             self._failed(node, error)
         else:
-            self._patience.answered(node)
+            self._patience.note_answer(node)
 
     def _failed(self, node: str, error: Exception) -> None:
-        self._patience.failed(node)
+        self._patience.note_failure(node)
         _log.warning("counts_unwritten", node=node, error=type(error).__name__)

@@ -12,7 +12,7 @@ import structlog
 from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import PortraitError, StoreUnavailableError
 from services.history.refolding import ATTEMPTS, Refolding
-from services.history.unjoined import unjoined
+from services.history.unjoined import read_unjoined
 from services.models.transition import Transition
 
 RETRY_S: Final = 300.0
@@ -50,7 +50,7 @@ class LateLinks:
         StoreUnavailableError
             If the store does not answer; what is not done is still noted.
         """
-        for user in unjoined(self._client, partition):
+        for user in read_unjoined(self._client, partition):
             if time.monotonic() < self._next_s.get(user, 0.0):
                 continue
             longer_s = min(RETRY_S, 2 * self._wait_s.get(user, 0.5))
@@ -75,4 +75,4 @@ class LateLinks:
             _log.error("link_without_history", user=user, mend="put the archive's parts back")
             return RETRY_S
         # Not applied yet; or never, if it is a dead letter or the store lost it.
-        return longer_s if user in unjoined(self._client, partition) else 0.0
+        return longer_s if user in read_unjoined(self._client, partition) else 0.0

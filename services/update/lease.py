@@ -18,7 +18,7 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.online.cluster import node_of
 from feature_repo.online.lua import Call, Script
 from services.event_log.keys import cursor_key
-from services.runtime.backoff import Patience
+from services.runtime.backoff import Backoff
 
 _TAKE: Final = Script("""
 local time = redis.call('TIME')
@@ -106,13 +106,13 @@ class Leases:
         client: Any,
         owner: str,
         lease_ms: int = LEASE_MS,
-        patience: Patience | None = None,
+        patience: Backoff | None = None,
     ) -> None:
         self._client = client
         self._owner = owner
         self._lease_ms = lease_ms
         self._target: tuple[int, int] = (0, 1)  # rank, owners
-        self._patience = patience or Patience()
+        self._patience = patience or Backoff()
         self.held: dict[int, Held] = {}
 
     @property
@@ -189,7 +189,7 @@ class Leases:
                 if not isinstance(self._client, redis.RedisCluster):
                     raise
                 # The set lies on a node that is away: shares stay as they were.
-                self._patience.failed(node)
+                self._patience.note_failure(node)
                 _log.warning("beat_failed", error=type(error).__name__)
             else:
                 self._target = (int(rank), max(1, int(owners)))
@@ -234,11 +234,11 @@ class Leases:
                 answers = script.run_all(client, [self._call(partition) for partition in group])
             except (redis.RedisError, RedisClusterException, OSError) as error:
                 if node:
-                    self._patience.failed(node)
+                    self._patience.note_failure(node)
                 _log.warning("leases_unknown", partitions=len(group), error=type(error).__name__)
                 answers = [error] * len(group)
             else:
-                self._patience.answered(node)
+                self._patience.note_answer(node)
             refused = [answer for answer in answers if isinstance(answer, redis.ResponseError)]
             if refused:
                 _log.warning("leases_refused", count=len(refused), error=type(refused[0]).__name__)

@@ -24,11 +24,11 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import LiveState, unreadable
 from feature_repo.online.live_rows import read_live
-from services.event_log.batch import Batch, cut
+from services.event_log.batch import Batch, cut_batch
 from services.event_log.keys import cursor_key, log_key
 from services.event_log.links import Placed, claimed, first_links, fresh_links, woven
 from services.history.merged_history import LinkedHistory, note_owner, owners_of
-from services.history.unjoined import leave, unjoined
+from services.history.unjoined import add_unjoined, read_unjoined
 from services.history.users import PartitionHistory
 
 MERGED_EVENTS: Final = 5_000
@@ -166,7 +166,7 @@ class Linking:
         slow = {user: row for user in fresh if (row := rows[user]) is start[user]}
         left = {user for user, row in slow.items() if row and row.version > MERGED_EVENTS}
         for partition in {partition_of(user) for user in slow}:
-            left |= (slow.keys() & unjoined(self._client, partition)) - broken
+            left |= (slow.keys() & read_unjoined(self._client, partition)) - broken
         own = self._own(slow.keys() - left, cursors)
         theirs = self._linked.theirs({u: [*own[u], *placed[u]] for u in own})
         sizes = dict[str, int]()
@@ -217,7 +217,7 @@ class Linking:
         """Leave links to `LateLinks`: their events are applied without the history."""
         if links:
             _log.warning("links_left_for_later", users=len(links))
-            leave(self._client, links)
+            add_unjoined(self._client, links)
 
     def _settled(self, own: Sequence[Placed], anonymous: set[str]) -> LiveState | None:
         """Return the row that a new user goes on from, if that is one anonymous id's as it stands.
@@ -289,7 +289,7 @@ def _cut_short(batches: list[Batch], sizes: Mapping[str, int]) -> None:
             total += sizes[event.user]
         if end:
             whole = end == len(batch.entries)
-            kept.append(batch if whole else cut(batch.partition, batch.entries[:end]))
+            kept.append(batch if whole else cut_batch(batch.partition, batch.entries[:end]))
     batches[:] = kept
 
 

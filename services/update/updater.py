@@ -29,11 +29,11 @@ from feature_repo.online.live_row import LiveState, unreadable
 from feature_repo.online.live_rows import commit, read_batch
 from services.audiences.watch import AudienceWatch
 from services.event_log.archiver import SETTLE_MS, Archiver
-from services.event_log.batch import Batch, cut
+from services.event_log.batch import Batch, cut_batch
 from services.event_log.reader import reader
 from services.models.transition import Transition
 from services.runtime import freeze_heap
-from services.runtime.backoff import Patience
+from services.runtime.backoff import Backoff
 from services.settings import Settings
 from services.update.batch_sizing import Pace
 from services.update.counters import STATS_KEY, Tally
@@ -74,7 +74,7 @@ class UpdaterLoop:
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         # A client of its own, failing sooner: leases must not wait for what is slow.
         self._quick = connect(url)
-        patience = Patience()
+        patience = Backoff()
         self._leases = Leases(self._quick, self._owner, lease_ms, patience)
         archive = Archive(settings.home / "archive" / "events")
         self._archiver = Archiver(self._client, archive, settle_ms=SETTLE_MS)
@@ -159,7 +159,7 @@ class UpdaterLoop:
             self._pace.gave_nothing(partition)
         if found:
             start_s = time.monotonic()
-            batches = [cut(partition, entries) for partition, entries in found.items()]
+            batches = [cut_batch(partition, entries) for partition, entries in found.items()]
             for batch in batches:
                 self._pace.took(batch, counts[batch.partition])
             self._apply(batches)
@@ -203,7 +203,7 @@ class UpdaterLoop:
                 if poison:
                     applied = [e for n, e in enumerate(applied, start) if n not in poison]
                 self._tally.applied(applied)
-                self._watch.committed(rows, mine[batch.partition])
+                self._watch.note_commit(rows, mine[batch.partition])
         except StoreUnavailableError:
             self._take_back(open_counts)
             raise
@@ -317,7 +317,7 @@ class Updater:
 
         replica.begin(settings, "updater")
         self._loop = UpdaterLoop(settings, url, transition(settings))
-        freeze_heap.settle()
+        freeze_heap.freeze_heap()
         self._thread = threading.Thread(target=self._loop.run, name="updater", daemon=True)
         self._thread.start()
 

@@ -10,8 +10,8 @@ from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import read_live
-from services.event_log.archiver import Archiver, decoded
-from services.event_log.dead_letters import voided
+from services.event_log.archiver import Archiver, decode
+from services.event_log.dead_letters import read_voided
 from services.event_log.keys import cursor_key, log_key
 from services.models.transition import Transition
 from services.settings import Settings
@@ -72,9 +72,9 @@ def history(client: Any, archive: Archive) -> dict[str, list[EventRecord]]:
             position = LogPosition(row["log_ms"], row["log_seq"])
             found.setdefault(record.user, {})[position, record.id] = record
     for partition in range(PARTITIONS):
-        for position, record in decoded(client.xrange(log_key(partition))):
+        for position, record in decode(client.xrange(log_key(partition))):
             found.setdefault(record.user, {})[position, record.id] = record
-    void = {p: voided(client, p) for p in range(PARTITIONS)}
+    void = {p: read_voided(client, p) for p in range(PARTITIONS)}
     return {
         user: [
             record

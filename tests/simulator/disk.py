@@ -127,7 +127,7 @@ class Disk:
         ]
 
     def named(self, archive: Archive) -> list[tuple[Any, ...]]:
-        """Do what `services.history.merged_history._archived` does."""
+        """Do what `services.history.merged_history._read_archive` does."""
         return [
             (position, record.user, record.anonymous, record.linked, record.anonymous)
             for position, record in self.events()

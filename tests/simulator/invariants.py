@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import FIELDS, LiveState, parse_live, row_key
-from services.event_log.archiver import decoded
+from services.event_log.archiver import decode
 from services.event_log.keys import cursor_key, log_key, owners_key
 from services.event_log.links import Placed, first_links, first_owner_of, woven
 from services.event_log.receipt import stream_id
@@ -184,7 +184,7 @@ def _tail(server: Server, partition: int) -> list[Any]:
     if stream.ids and stream.ids[-1] > cursor:
         raise ViolatedError(f"not drained: p{partition:03d} has entries after {cursor}")
     entries = stream.reply(stream.after(archived), len(stream.ids))
-    return decoded(
+    return decode(
         (name, dict(zip(fields[::2], fields[1::2], strict=True)))  # type: ignore[misc]
         for name, fields in entries
     )

@@ -24,7 +24,7 @@ from feature_repo.audiences.plan import plan
 from feature_repo.audiences.rules import Definition
 from feature_repo.features import snapshots
 from feature_repo.features.catalogue import USER_VIEWS
-from services.audiences.answers import Answers
+from services.audiences.answers import AudienceAnswers
 
 COPIES: Final = 10
 RULES: Final = 300
@@ -172,7 +172,7 @@ def _times(index: Index, tell: Tell) -> tuple[list[float], list[float]]:
 
     The second is what to look at on a machine with other work.
     """
-    answers = Answers(index, {}, index.newest_ms)
+    answers = AudienceAnswers(index, {}, index.newest_ms)
     asked, times_ms, cpu_ms = rules(index, RULES, realtime=False), list[float](), list[float]()
     for definition in asked[:WARM_UP]:
         answers.preview(definition)

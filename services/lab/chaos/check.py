@@ -15,7 +15,7 @@ from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.events.pseudonyms import Tenant, partition_of
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_rows import read_live
-from services.event_log.dead_letters import letters, voided
+from services.event_log.dead_letters import letters, read_voided
 from services.event_log.keys import cursor_key, log_key
 from services.lab.chaos.load import Sender
 from services.models.transition import Transition
@@ -182,7 +182,7 @@ class Check:
     ) -> None:
         """Compare every row with the fold of what is applied."""
         cursor = LogPosition.parse(self._client.hget(cursor_key(partition), "cursor") or b"0-0")
-        void = voided(self._client, partition)
+        void = read_voided(self._client, partition)
         applied = {
             user: [
                 record for position, record in history

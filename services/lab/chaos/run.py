@@ -34,7 +34,7 @@ from services.lab.chaos.plan import Plan
 from services.lab.chaos.result import result
 from services.lab.chaos.store import MortalStore
 from services.models.loaded import transition
-from services.runtime.progress import Step, step
+from services.runtime.progress import ProgressStep, step
 from services.settings import Settings
 
 PARTITIONS: Final = 16
@@ -173,7 +173,7 @@ class _Run:
         enough = self._plan.events is not None and self._acknowledged >= self._plan.events
         return enough or passed_s >= self._plan.seconds
 
-    def _tell(self, tell: Step) -> None:
+    def _tell(self, tell: ProgressStep) -> None:
         passed_s = time.monotonic() - self._begin_s
         tell(round(passed_s), round(self._plan.seconds), self._sum())
 

@@ -14,7 +14,7 @@ from services.lab.commands.targeting import TARGETING, compare_targeting, keep, 
 from services.runtime.progress import console, step
 
 
-class Study(StrEnum):
+class StudyChoice(StrEnum):
     """What is measured instead of the peers."""
 
     ablation = "ablation"
@@ -60,7 +60,7 @@ def compare(
         str | None, typer.Option(help="Peers to run, with commas between; default: all that fit")
     ] = None,
     study: Annotated[
-        Study | None,
+        StudyChoice | None,
         typer.Option(
             help="Instead of the peers: what each part of the model is worth, what is bought from "
             "which category next, what a late profile costs, or rules, clusters and the learned "
@@ -116,7 +116,7 @@ def compare(
             print_json(result)
         return
     if dataset == "categories":
-        dataset, study = "completejourney", Study.category
+        dataset, study = "completejourney", StudyChoice.category
     from training.lab.comparison import datasets, page
     from training.lab.comparison.run import compare as run
     from training.lab.comparison.tuning import PEERS
@@ -148,14 +148,14 @@ def compare(
         print_json(result)
 
 
-def _study(study: Study) -> Callable[..., dict[str, Any]]:
+def _study(study: StudyChoice) -> Callable[..., dict[str, Any]]:
     from training.lab.studies import ablation, category, freshness, updating
 
     return {
-        Study.ablation: ablation.ablate,
-        Study.category: category.category,
-        Study.freshness: freshness.freshness,
-        Study.updating: updating.updating,
+        StudyChoice.ablation: ablation.ablate,
+        StudyChoice.category: category.category,
+        StudyChoice.freshness: freshness.freshness,
+        StudyChoice.updating: updating.updating,
     }[study]
 
 

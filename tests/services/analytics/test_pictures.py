@@ -44,20 +44,20 @@ def test_an_index_that_cannot_be_renewed_is_said_to_be_stale(
         index = AudienceIndex(tmp_path, check_s=0)
         cube = AnalyticsCube(index)
         old = await index.present()
-        assert operations.degraded(state(index, cube)) == []
+        assert operations.list_degraded(state(index, cube)) == []
         index._made_of = frozenset({"another part"})
         index._next_s = 0
         with monkeypatch.context() as patched:
             patched.setattr(audiences, "Index", broken(error))
             assert await renewed(index) is old
-        assert operations.degraded(state(index, cube)) == ["audiences", "analytics"]
+        assert operations.list_degraded(state(index, cube)) == ["audiences", "analytics"]
         text = operations.archive_metrics(state(index, cube))
         assert 'portrait_archive_stale{picture="analytics"} 1\n' in text
         assert 'portrait_archive_odd_rows{column="tz"} 0\n' in text
         index._next_s = 0
         await renewed(index)
         assert await index.present() is not old
-        assert operations.degraded(state(index, cube)) == []
+        assert operations.list_degraded(state(index, cube)) == []
         await index.stop()
 
     asyncio.run(run())
@@ -71,11 +71,11 @@ def test_a_cube_that_cannot_be_renewed_is_said_to_be_stale(
         index = AudienceIndex(tmp_path)
         cube = AnalyticsCube(index)
         old = await cube.present()
-        assert operations.degraded(state(index, cube)) == []
+        assert operations.list_degraded(state(index, cube)) == []
         index._index = SimpleNamespace()  # another one
         cube._next_s = 0
         monkeypatch.setattr("services.analytics.cube.Cube", broken(error))
         assert await renewed(cube) is old
-        assert operations.degraded(state(index, cube)) == ["analytics"]
+        assert operations.list_degraded(state(index, cube)) == ["analytics"]
 
     asyncio.run(run())

@@ -11,8 +11,8 @@ from feature_repo.audiences.ready import ready
 from feature_repo.errors import NotFoundError
 from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.online.live_row import live_fields, row_key
-from services.audiences.answers import Answers
-from services.audiences.chances import refresh_chances
+from services.audiences.answers import AudienceAnswers
+from services.audiences.chances import refresh_propensities
 from services.lab.bench.model import untrained
 from services.models.transition import Transition
 from services.settings import Settings
@@ -58,7 +58,7 @@ def test_users_whose_row_the_model_made_get_their_chances(
         store_client.hset(row_key(user), mapping=fields)
     settings = Settings(home=tmp_path, redis_url=redis_url)
     now_ms = DAY_MS * 110
-    written = refresh_chances(settings, redis_url, now_ms=now_ms, tell=silent)
+    written = refresh_propensities(settings, redis_url, now_ms=now_ms, tell=silent)
     outcomes = model.network.outcomes
     assert "lapse_28d" in outcomes
     assert written == 4 * len(outcomes)
@@ -69,15 +69,17 @@ def test_users_whose_row_the_model_made_get_their_chances(
             "SELECT entity, value FROM scores JOIN users USING (u) WHERE name = 'lapse_28d'", {}
         ))  # fmt: skip
         assert found == pytest.approx(chances)
-        risk = Answers(index, ready(), now_ms).page("ready-lapse-risk", "", 10)
+        risk = AudienceAnswers(index, ready(), now_ms).page("ready-lapse-risk", "", 10)
         assert risk == [max(chances, key=lambda user: (chances[user], -USERS.index(user)))]
         # What was said later is not known before.
-        assert Answers(index, ready(), now_ms - DAY_MS).page("ready-lapse-risk", "", 10) == []
+        assert (
+            AudienceAnswers(index, ready(), now_ms - DAY_MS).page("ready-lapse-risk", "", 10) == []
+        )
 
 
 def test_without_a_model_nothing_is_written(tmp_path: Path, redis_url: str) -> None:
     shop(tmp_path)
     settings = Settings(home=tmp_path, redis_url=redis_url)
     with pytest.raises(NotFoundError, match="portrait train"):
-        refresh_chances(settings, redis_url, now_ms=0, tell=silent)
+        refresh_propensities(settings, redis_url, now_ms=0, tell=silent)
     assert not (tmp_path / "audiences").exists()

@@ -21,7 +21,7 @@ from services.audiences import watch as audience_watch
 from services.audiences.watch import CHANGES, AudienceWatch
 from services.client import Client
 from services.models.transition import Transition
-from services.runtime.backoff import Patience
+from services.runtime.backoff import Backoff
 from tests.feature_repo import audience_shops as shops
 
 LOOKED: dict[str, Any] = {"event": {"type": "view_item", "count": {"gte": 2}}}
@@ -36,7 +36,7 @@ RULES: dict[str, Any] = {
 
 
 def watch() -> AudienceWatch:
-    made = AudienceWatch(None, Patience())
+    made = AudienceWatch(None, Backoff())
     made.follow({
         name: language.read({"rule": rule, "consent": ["ads"] if name == "looked" else []})
         for name, rule in RULES.items()

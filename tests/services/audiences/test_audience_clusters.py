@@ -15,7 +15,7 @@ from feature_repo.audiences.language import read
 from feature_repo.audiences.ready import ready
 from feature_repo.errors import InvalidInputError, InvalidRuleError, NotFoundError
 from feature_repo.online.live_row import live_fields, row_key
-from services.audiences.answers import Answers
+from services.audiences.answers import AudienceAnswers
 from services.audiences.clusters import refresh_clusters
 from services.audiences.definitions import check
 from services.commands.cli import app
@@ -67,14 +67,14 @@ def test_every_user_of_the_model_is_in_one_cluster_that_is_an_audience(
     assert len(found) in silhouettes
     with Index(home) as index:
         given = ready(index.top_categories(3), index.clusters)
-        answers = Answers(index, given, NOW_MS + 1)
+        answers = AudienceAnswers(index, given, NOW_MS + 1)
         sizes = [answers.preview_of(f"ready-cluster-{each.cluster}")["count"] for each in found]
         assert sizes == [each.users for each in found]
         assert min(sizes) >= 20
         assert sum(sizes) == index.num_users - 1
         assert answers.preview_of("ready-cluster-1")["plan"]["mode"] == "batch"
         assert found[0].words() in given["ready-cluster-1"].title
-        before = Answers(index, given, NOW_MS - shop.DAY_MS)
+        before = AudienceAnswers(index, given, NOW_MS - shop.DAY_MS)
         assert before.preview_of("ready-cluster-1")["count"] == 0
         with pytest.raises(InvalidRuleError, match="may be gone"):
             check("mine", read({"rule": {"audience": "ready-cluster-1"}, "consent": []}), {})

@@ -11,7 +11,7 @@ from gateway_thread import Api
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.pseudonyms import Tenant
-from services.campaigns.assignment import GLOBAL_SALT, place
+from services.campaigns.assignment import GLOBAL_SALT, hash_share
 from services.client import Client
 from services.event_log.append import Appender
 
@@ -173,8 +173,8 @@ def test_reasons_come_in_their_order(client: Client, tenant: Tenant) -> None:
     users = (f"held-{n}" for n in range(1000))
     held = next(
         user for user in users
-        if place(GLOBAL_SALT, tenant.entity(user)) < GLOBAL_SHARE
-        and place("s", tenant.entity(user)) < 0.9
+        if hash_share(GLOBAL_SALT, tenant.entity(user)) < GLOBAL_SHARE
+        and hash_share("s", tenant.entity(user)) < 0.9
     )  # fmt: skip
     moment = f"{day(-1)}T00:30:00Z"
     made(client, "order", **blocks, active=False)

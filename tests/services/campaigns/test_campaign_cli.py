@@ -76,7 +76,7 @@ def test_a_report_is_printed_and_written_with_its_pictures(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign = stored(rank_by="uplift")
-    body = language.shown(campaign.campaign) | {"audience": "ready-lifecycle-active"}
+    body = language.to_document(campaign.campaign) | {"audience": "ready-lifecycle-active"}
     (home / "spring.json").write_bytes(orjson.dumps(body))
     portrait("put", "spring", str(home / "spring.json"))
     shop(home, campaign).close()

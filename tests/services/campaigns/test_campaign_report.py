@@ -15,9 +15,9 @@ from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.audiences.index import Index
 from feature_repo.events.schema import EventRecord, ItemRecord
 from services.campaigns import language, plots
-from services.campaigns.decision import Facts, draft
+from services.campaigns.decision import UserFacts, draft
 from services.campaigns.definitions import Stored
-from services.campaigns.events import Asked, body_of, records
+from services.campaigns.events import DecisionRequest, body_of, records
 from services.campaigns.report import ASSOCIATION, EFFECT, report
 
 DAY_MS = 86_400_000
@@ -67,11 +67,11 @@ def shop(
         habit = float(rng.gamma(1.0, 20.0))
         score = float(rng.random())
         made = draft(
-            campaign.campaign, campaign.salt, Facts(user, at_ms, score=score),
+            campaign.campaign, campaign.salt, UserFacts(user, at_ms, score=score),
             threshold=threshold, global_share=0.05,
         )  # fmt: skip
-        facts = Facts(user, at_ms, score=score)
-        body = body_of(campaign, Asked("u", at_ms), facts, list(made.reasons), made)
+        facts = UserFacts(user, at_ms, score=score)
+        body = body_of(campaign, DecisionRequest("u", at_ms), facts, list(made.reasons), made)
         events = records(campaign, user, body)
         events.append(purchase(user, 0, at_ms - 3 * DAY_MS, habit))
         if again:
@@ -182,7 +182,7 @@ def test_arms_of_the_wrong_size_take_the_claim_away(tmp_path: Path) -> None:
 def test_decisions_that_the_hash_did_not_make_are_left_out(tmp_path: Path) -> None:
     campaign = stored()
     other = replace(campaign, campaign=language.read(
-        language.shown(campaign.campaign) | {"control": {"holdout": 0.4, "salt": "other"}}
+        language.to_document(campaign.campaign) | {"control": {"holdout": 0.4, "salt": "other"}}
     ))  # fmt: skip
     with shop(tmp_path, campaign, users=200) as index:
         found = report(index, other, NOW_MS)
@@ -198,11 +198,13 @@ def test_events_that_say_they_are_decisions_do_not_move_the_report(tmp_path: Pat
         found = report(index, campaign, NOW_MS)
     forged = list[EventRecord]()
     for n in range(300):
-        facts = Facts(entity(n), START_MS - DAY_MS, score=0.9)
+        facts = UserFacts(entity(n), START_MS - DAY_MS, score=0.9)
         made = draft(
             campaign.campaign, campaign.salt, facts, threshold=float("-inf"), global_share=0.0
         )  # fmt: skip
-        body = body_of(campaign, Asked("u", facts.now_ms), facts, list(made.reasons), made)
+        body = body_of(
+            campaign, DecisionRequest("u", facts.now_ms), facts, list(made.reasons), made
+        )
         body |= [{}, {"reasons": ["made_up"]}, {"decision": "id:7"}, {"reasons": []}][n % 4]
         # All is as Portrait has it, the arm too, but for what the entity id is needed for.
         sent = records(campaign, f"user-{n}", body | {"reasons": ["x"]})
@@ -258,7 +260,7 @@ def api(make_api: Callable[..., Api]) -> Api:
 def test_the_report_and_its_pictures_over_http(api: Api) -> None:
     campaign = stored(rank_by="uplift")
     shop(api.settings.home, campaign, users=300).close()
-    body = language.shown(campaign.campaign) | {"audience": "ready-lifecycle-active"}
+    body = language.to_document(campaign.campaign) | {"audience": "ready-lifecycle-active"}
     with api.client() as client:
         client.campaigns.put("spring", body)
         found = client.campaigns.report("spring")

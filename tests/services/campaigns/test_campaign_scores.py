@@ -13,7 +13,7 @@ from feature_repo.archive.event_archive import Archive, LogPosition, write_part
 from feature_repo.audiences.index import CHANCES
 from feature_repo.events.pseudonyms import Tenant
 from feature_repo.events.schema import Event, to_record
-from services.campaigns.assignment import place, random_score
+from services.campaigns.assignment import hash_share, random_score
 from services.client import ApiError, Client
 
 USERS = tuple(f"u{n:02d}" for n in range(20))
@@ -111,8 +111,8 @@ def test_random_needs_no_ranking_and_the_coin_overrules_the_rank(client: Client,
         found = client.campaigns.decide("tossed", user)
         high = found["score"] >= 0.6
         assert found["propensity"] == 0.25 + 0.5 * high
-        assert found["explored"] == (place("tossed:explore", entity) < 0.5)
-        coin = place("tossed:coin", entity) < 0.5
+        assert found["explored"] == (hash_share("tossed:explore", entity) < 0.5)
+        coin = hash_share("tossed:coin", entity) < 0.5
         assert (found["arm"] == "treated") == (coin if found["explored"] else high)
 
 

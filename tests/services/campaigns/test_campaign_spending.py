@@ -95,7 +95,7 @@ def test_a_budget_holds_at_any_cost(
 
     async def spent() -> int:
         client = connect_async(redis_url)
-        found = await Ledger(client).spent("c")
+        found = await Ledger(client).read_spent("c")
         await client.aclose()
         return found.amount_u
 
@@ -167,9 +167,9 @@ def test_campaigns_are_kept_and_settled_on_a_cluster(tmp_path: Path) -> None:
         await campaigns.put("b", campaign(budget={"messages": 3}), now_ms=1)
         one = wanted("b", "{p001}u", "d", START_MS)
         stored = await campaigns.get("b")
-        found = await ledger.settle(one), await ledger.settle(one), await ledger.spent("b")
+        found = await ledger.settle(one), await ledger.settle(one), await ledger.read_spent("b")
         await ledger.mark_logged("b", "{p001}u", "d")
-        kept = await ledger.kept("b", "{p001}u", "d")
+        kept = await ledger.read("b", "{p001}u", "d")
         await client.aclose()
         return stored.name, *found, kept
 

@@ -107,7 +107,7 @@ def test_every_endpoint_has_a_method(client: Client) -> None:
     "name", [n for n, each in vars(client_types).items() if typing.is_typeddict(each)]
 )
 def test_types_are_those_that_the_api_describes(name: str) -> None:
-    mine, said = getattr(client_types, name), getattr(answer_schemas, name)
+    mine, said = getattr(client_types, name), getattr(answer_schemas, f"{name}Schema")
     expected = set(said.model_fields) | ({"profile"} if name == "Accepted" else set())
     assert set(typing.get_type_hints(mine)) == expected
 

@@ -20,7 +20,7 @@ from feature_repo.online.connection import connect_async
 from services.event_log import append as append_module
 from services.event_log.append import Appender, LogFullError
 from services.event_log.keys import erased_key, log_key, seen_keys, today
-from services.event_log.receipt import Appended, Receipt, merged
+from services.event_log.receipt import Appended, Receipt, merge
 
 
 def run(url: str, work: Callable[[Any], Awaitable[Any]], **given: Any) -> Any:
@@ -74,7 +74,7 @@ def test_receipts_merge_to_the_last_of_each_partition(
     redis_url: str, store_client: redis.Redis
 ) -> None:
     placed = append(redis_url, [event(f"u{n}", str(n)) for n in range(50)])
-    receipt = Receipt.parse(str(merged(placed)))
+    receipt = Receipt.parse(str(merge(placed)))
     assert len(receipt.positions) == PARTITIONS
     assert all(receipt.positions[p.partition] >= p.position for p in placed)
 
@@ -94,7 +94,7 @@ def test_nothing_of_an_erased_user_is_taken(redis_url: str, store_client: redis.
     statuses = [one.status for one in placed]
     assert statuses == ["erased", "erased", "erased", "accepted", "accepted"]
     assert sum(store_client.xlen(log_key(p)) for p in lengths) == sum(lengths.values()) + 2
-    assert merged(placed[:3]).positions == {p.partition: (0, 0) for p in placed[:3]}
+    assert merge(placed[:3]).positions == {p.partition: (0, 0) for p in placed[:3]}
 
 
 def test_a_full_log_refuses_what_is_new_and_knows_what_is_not(

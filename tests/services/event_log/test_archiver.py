@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from feature_repo.archive.event_archive import Archive, LogPosition, Span
 from feature_repo.events.schema import EventRecord
 from services.event_log import archiver as archiver_module
-from services.event_log.archiver import Archiver, decoded
+from services.event_log.archiver import Archiver, decode
 from services.event_log.keys import cursor_key, log_key
 from tests.feature_repo.crashes import Crash, CrashAfter
 
@@ -37,7 +37,7 @@ def archived(archive: Archive) -> list[str]:
 
 
 def logged(client: Any, after: str = "0-0") -> list[str]:
-    return [record.id for _, record in decoded(client.xrange(LOG, f"({after}"))]
+    return [record.id for _, record in decode(client.xrange(LOG, f"({after}"))]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import redis
 
 from feature_repo.online.connection import connect_async
 from services.event_log import consistency as applied_module
-from services.event_log.consistency import Applied
+from services.event_log.consistency import AppliedCursors
 from services.event_log.keys import applied_channel, cursor_key
 from services.event_log.receipt import Receipt
 from services.hosting.embedded import EmbeddedStore
@@ -21,9 +21,9 @@ WAITERS = 1000
 
 
 @asynccontextmanager
-async def listening(url: str) -> AsyncIterator[Applied]:
+async def listening(url: str) -> AsyncIterator[AppliedCursors]:
     client = connect_async(url)
-    applied = Applied(client, connect_async(url, timeout_s=15), PARTITIONS)
+    applied = AppliedCursors(client, connect_async(url, timeout_s=15), PARTITIONS)
     applied.start()
     try:
         await until(lambda: applied.hearing)
@@ -53,7 +53,7 @@ def questions(store: "redis.Redis") -> int:
     return int(store.info("commandstats").get("cmdstat_hget", {}).get("calls", 0))
 
 
-def begin(applied: Applied, timeout_s: float = 30) -> list["asyncio.Task[bool]"]:
+def begin(applied: AppliedCursors, timeout_s: float = 30) -> list["asyncio.Task[bool]"]:
     """Start a thousand waits: half in partition 0, half in 1, each for its own entry."""
     return [
         asyncio.create_task(applied.wait(receipt(n % 2, 1 + n // 2), {n % 2}, timeout_s))
@@ -98,7 +98,7 @@ def test_while_nothing_is_heard_a_partition_is_asked_for_once_for_all(
 ) -> None:
     async def work() -> None:
         client = connect_async(redis_url)
-        applied = Applied(client, connect_async(redis_url), PARTITIONS)  # never listens
+        applied = AppliedCursors(client, connect_async(redis_url), PARTITIONS)  # never listens
         store_client.config_resetstat()
         waits = begin(applied)
         await until(lambda: questions(store_client) > 0)

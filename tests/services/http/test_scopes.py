@@ -152,7 +152,7 @@ def test_what_a_route_declares_last_holds() -> None:
     @made.get("/things", dependencies=[scopes.needs("admin")])
     async def things() -> None: ...
 
-    assert scopes.needed_by(made.routes[0]) == "admin"
+    assert scopes.needs_of(made.routes[0]) == "admin"
 
 
 def test_a_declaration_is_no_dependency_that_requests_solve() -> None:

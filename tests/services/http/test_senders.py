@@ -17,7 +17,7 @@ from feature_repo.events.pseudonyms import Tenant
 from feature_repo.events.schema import CANONICAL_TYPES, ITEM_TYPES, Event, EventRecord, to_record
 from services.client import Client
 from services.event_log.keys import owners_key
-from services.event_log.links import moved, woven
+from services.event_log.links import move_event, woven
 from services.history.merged_history import restore_owners
 from services.http import api_keys
 from services.http.senders import SHOPPER_TYPES, refusal
@@ -270,7 +270,7 @@ def test_no_order_of_a_browsers_events_grants_anything_for_a_user(
     event = Event.model_validate(link("victim", "c") | {"time": 2000, "id": "link"})
     named = to_record(event, TENANT, 2_000_000, BROWSER.mark)
     earlier, later = made[:before], made[before:]
-    own = [named, *(moved(one, named.user) for one in later)]
+    own = [named, *(move_event(one, named.user) for one in later)]
     placed = [(LogPosition(100 + n, 0), one) for n, one in enumerate(own)]
     theirs = [(LogPosition(n + 1, 0), one) for n, one in enumerate(earlier)]
     folded = said(woven(placed, {TENANT.anonymous("c"): theirs}))

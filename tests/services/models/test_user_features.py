@@ -11,7 +11,7 @@ import redis
 from feature_repo.feast_stores import store as feast_store
 from feature_repo.features import catalogue as feature_list
 from feature_repo.online.live_row import LIVE_VIEW, row_key
-from services.models.user_features import UserFeatures
+from services.models.user_features import UserFeatureReader
 from services.settings import Settings
 
 USER = "{p003}" + "a" * 26
@@ -21,15 +21,15 @@ SAMPLES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def features(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> UserFeatures:
+def features(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> UserFeatureReader:
     Settings(home=tmp_path_factory.mktemp("home"), redis_url=redis_url).export(redis_url)
     feast_store.apply()
-    found = UserFeatures()
+    found = UserFeatureReader()
     found.open()
     return found
 
 
-def both(features: UserFeatures, client: "redis.Redis", user: str, service: str) -> list[Any]:
+def both(features: UserFeatureReader, client: "redis.Redis", user: str, service: str) -> list[Any]:
     """Return what Feast says and what we read by hand."""
     asked = feast_store.read_user(features._store, user, service)
     live = {f.name for f in feature_list.VIEWS[LIVE_VIEW]}
@@ -40,7 +40,7 @@ def both(features: UserFeatures, client: "redis.Redis", user: str, service: str)
 
 @pytest.mark.parametrize("service", ["profile_v1", "ranking_v1"])
 def test_decoded_by_hand_a_row_is_what_feast_reads(
-    features: UserFeatures, store_client: "redis.Redis", service: str
+    features: UserFeatureReader, store_client: "redis.Redis", service: str
 ) -> None:
     now = [datetime.now(UTC)]
     for view in feature_list.USER_VIEWS:
@@ -58,7 +58,7 @@ def test_decoded_by_hand_a_row_is_what_feast_reads(
 
 
 def test_a_user_without_a_row_has_all_features_empty(
-    features: UserFeatures, store_client: "redis.Redis"
+    features: UserFeatureReader, store_client: "redis.Redis"
 ) -> None:
     feast, ours = both(features, store_client, USER, "profile_v1")
     assert ours == feast
@@ -66,6 +66,6 @@ def test_a_user_without_a_row_has_all_features_empty(
 
 
 def test_without_a_registry_there_are_no_features(tmp_path: Path) -> None:
-    features = UserFeatures()
+    features = UserFeatureReader()
     assert features.fields("profile_v1") == []
     assert features.decode("profile_v1", []) is None

@@ -48,26 +48,26 @@ def test_what_moves_to_the_archive_while_it_is_read_is_neither_missed_nor_double
     settings: Settings, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = shop(settings, store_client)
-    real = refolding.PartitionHistory._archived
+    real = refolding.PartitionHistory._read_archive
     moved = list[int]()
 
     def archived(self: Any, *given: Any) -> Any:  # after the log was read, before the archive is
         moved.append(Archiver(store_client, archive_of(settings)).run(range(PARTITIONS)))
         return real(self, *given)
 
-    monkeypatch.setattr(refolding.PartitionHistory, "_archived", archived)
+    monkeypatch.setattr(refolding.PartitionHistory, "_read_archive", archived)
     store_client.delete(*map(row_key, users))
     assert rebuild(settings) == len(users)
     assert sum(moved) == 24
     assert_rows_are_the_fold(store_client, settings)
 
-    listed = refolding.PartitionHistory._logged
+    listed = refolding.PartitionHistory._read_log
 
     def logged(self: Any, *given: Any) -> Any:  # before the log is read: it is in the archive
         Archiver(store_client, archive_of(settings)).run(range(PARTITIONS))
         return listed(self, *given)
 
-    monkeypatch.setattr(refolding.PartitionHistory, "_logged", logged)
+    monkeypatch.setattr(refolding.PartitionHistory, "_read_log", logged)
     shop(settings, store_client)
     store_client.delete(*map(row_key, users))
     assert rebuild(settings) == len(users)

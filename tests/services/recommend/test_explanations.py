@@ -20,8 +20,8 @@ from services.client import Client
 from services.recommend.event_text import sentence
 from services.recommend.recommender import Recommender
 from services.recommend.score import of_item
-from services.recommend.user_context import Shopper
-from services.recommend.wish import Wish
+from services.recommend.user_context import UserContext
+from services.recommend.wish import RecommendationRequest
 from training.network.model_dir import Model, load
 from training.scoring.scorer import Scorer
 from training.scoring.transition import LearnedTransition
@@ -196,8 +196,8 @@ def test_the_score_of_one_item_is_that_of_all() -> None:
     ]  # fmt: skip
     recommender = Recommender(catalogue)
     recommender.set_popular([(item, 40.0 - n) for n, item in enumerate(ITEMS[:20])])
-    shopper = Shopper(profile=explicit.fold(history), now_s=10**6)
-    ranked = recommender.rank(shopper, Wish(40), 10**9).items
+    shopper = UserContext(profile=explicit.fold(history), now_s=10**6)
+    ranked = recommender.rank(shopper, RecommendationRequest(40), 10**9).items
     assert len(ranked) == 40
     for entry in ranked:
         (facts,) = recommender.facts([entry["item_id"]])

@@ -14,8 +14,8 @@ from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend import assortment, recommender
 from services.recommend.recommender import Recommender
 from services.recommend.rules import DAY_MS, Rules
-from services.recommend.user_context import Shopper
-from services.recommend.wish import Wish
+from services.recommend.user_context import UserContext
+from services.recommend.wish import RecommendationRequest
 from training.scoring.scorer import Asked, Scorer
 from training.scoring.transition import LearnedTransition
 
@@ -44,7 +44,7 @@ _rules = st.fixed_dictionaries(
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, list[Shopper]]:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, list[UserContext]]:
     model = small_model.make(tmp_path_factory.mktemp("model"))
     transition = LearnedTransition(model)
     catalogue = Catalogue(client=None)
@@ -59,7 +59,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, list[Sh
     states = transition.replay([small_model.HISTORY[:n] for n in (1, 5, 12)])
     made = Recommender(catalogue, Scorer(model), model.vocabulary.items, model.version)
     bought = ["i00", "i07", "i14"]
-    return made, [Shopper(state, interests=(), purchased=bought, seen=()) for state in states]
+    return made, [UserContext(state, interests=(), purchased=bought, seen=()) for state in states]
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +79,14 @@ def asked() -> Iterator[list[int]]:
 @given(rules=_rules, n=st.integers(1, 50), who=st.integers(0, 2))
 @settings(settings.get_profile("one fixture for all"), max_examples=200)
 def test_what_is_searched_is_what_all_scores_give(
-    shop: tuple[Recommender, list[Shopper]],
+    shop: tuple[Recommender, list[UserContext]],
     asked: list[int],
     rules: dict[str, Any],
     n: int,
     who: int,
 ) -> None:
     made, shoppers = shop
-    wish = Wish(n, rules=Rules.model_validate(rules), seed="s")
+    wish = RecommendationRequest(n, rules=Rules.model_validate(rules), seed="s")
     with pytest.MonkeyPatch.context() as patch:
         made.rank(shoppers[who], wish, NOW)
         made.settle()  # then both know what is near new items
@@ -117,25 +117,28 @@ def test_what_stands_near_nothing_comes_last(
     catalogue.added_ms |= {"far": NOW, "near": NOW}
     made = Recommender(catalogue, Scorer(model), model.vocabulary.items, model.version)
     state = LearnedTransition(model).replay([small_model.HISTORY])[0]
-    made.rank(Shopper(state), Wish(100), NOW)
+    made.rank(UserContext(state), RecommendationRequest(100), NOW)
     made.settle()
-    found = [each["item_id"] for each in made.rank(Shopper(state), Wish(100), NOW).items]
+    found = [
+        each["item_id"]
+        for each in made.rank(UserContext(state), RecommendationRequest(100), NOW).items
+    ]
     assert len(found) == len(small_model.ITEMS) + 2
     assert (found[-1], "near" in found[:-2]) == ("far", True)
 
 
 def test_a_state_without_events_and_a_search_that_fails_are_answered(
-    shop: tuple[Recommender, list[Shopper]], monkeypatch: pytest.MonkeyPatch
+    shop: tuple[Recommender, list[UserContext]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, shoppers = shop
-    expected = made.rank(shoppers[1], Wish(10), NOW).items
+    expected = made.rank(shoppers[1], RecommendationRequest(10), NOW).items
 
     def broken(*_: Any) -> Any:
         raise ValueError("broken")
 
     monkeypatch.setattr(recommender, "MANY_ITEMS", 0)
     monkeypatch.setattr(recommender, "retrieve", broken)
-    assert made.rank(shoppers[1], Wish(10), NOW).items == expected
+    assert made.rank(shoppers[1], RecommendationRequest(10), NOW).items == expected
 
 
 def test_a_bulk_load_is_laid_out_aside_and_taken_up_at_once(
@@ -181,4 +184,4 @@ def test_many_items_are_sorted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(assortment, "ASIDE_ITEMS", 2)
     monkeypatch.setattr(assortment, "_CHUNK", 3)
     items = [f"{n * 7919 % 101:03d}" for n in range(50)] + ["é", "", "z"]
-    assert assortment._sorted(items) == sorted(items)
+    assert assortment._sort_items(items) == sorted(items)

@@ -15,10 +15,10 @@ from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend import rule_book
 from services.recommend.assortment import Assortment
 from services.recommend.recommender import Recommender
-from services.recommend.rule_fallback import STEPS, relaxed
-from services.recommend.rules import DAY_MS, Rules, allowed, boosts
-from services.recommend.user_context import Shopper
-from services.recommend.wish import Wish
+from services.recommend.rule_fallback import STEPS, relax
+from services.recommend.rules import DAY_MS, Rules, boosts, mask_allowed
+from services.recommend.user_context import UserContext
+from services.recommend.wish import RecommendationRequest
 
 NOW = 1_700_000_000_000
 PATHS = ("A", "A/x", "A/x/1", "A/y", "B", "B/x", "AB/x", None)
@@ -40,7 +40,7 @@ def shop(size: int = 60) -> Catalogue:
 
 
 CATALOGUE = shop()
-SHOPPER = Shopper(
+SHOPPER = UserContext(
     interests=(),
     purchased=["i01", "i02", "i03", "i13", "i17"],
     seen=["i01", "i03"],
@@ -107,7 +107,7 @@ def test_what_is_allowed_is_what_the_rules_say_of_each_item(given_rules: dict[st
     rules = Rules.model_validate(given_rules)
     items = Assortment(CATALOGUE)
     items.refresh()
-    mask = allowed(items, rules, SHOPPER, NOW)
+    mask = mask_allowed(items, rules, SHOPPER, NOW)
     found = {item for item, fine in zip(items.ids, mask, strict=True) if fine}
     assert found == {e.item_id for e in CATALOGUE.entries.values() if naive(e, rules)}
 
@@ -119,9 +119,9 @@ def test_rules_give_way_in_the_stated_order_and_never_shrink_what_is_left(
     rules = Rules.model_validate(given_rules)
     items = Assortment(CATALOGUE)
     items.refresh()
-    before, names = allowed(items, rules, SHOPPER, NOW), list[str]()
-    for name, wider in relaxed(rules):
-        after = allowed(items, wider, SHOPPER, NOW)
+    before, names = mask_allowed(items, rules, SHOPPER, NOW), list[str]()
+    for name, wider in relax(rules):
+        after = mask_allowed(items, wider, SHOPPER, NOW)
         assert (after | ~before).all()
         before = after
         names.append(name)
@@ -136,7 +136,7 @@ def recommender(catalogue: Catalogue | None = None) -> Recommender:
 
 
 def ranked(rules: Rules, n: int = 5, **wish: Any) -> tuple[list[str], list[str]]:
-    ranking = recommender().rank(SHOPPER, Wish(n, rules=rules, **wish), NOW)
+    ranking = recommender().rank(SHOPPER, RecommendationRequest(n, rules=rules, **wish), NOW)
     return [entry["item_id"] for entry in ranking.items], ranking.relaxed
 
 
@@ -189,7 +189,7 @@ def test_a_list_that_is_chosen_aside_is_of_the_items_as_they_were() -> None:
         recommender(catalogue),
         Rules.model_validate({"diversity": 1, "cap": {"brand": 9}}),
     )
-    wish = Wish(20, rules=rules)
+    wish = RecommendationRequest(20, rules=rules)
     expected = made.rank(SHOPPER, wish, NOW).items
     steps = made.ranking(SHOPPER, wish, NOW)
     choosing = next(steps)
@@ -212,7 +212,7 @@ def test_a_list_that_is_chosen_aside_is_of_the_items_as_they_were() -> None:
     ],
 )  # fmt: skip
 def test_what_takes_long_says_so(rules: dict[str, Any], n: int, long: bool) -> None:
-    wish = Wish(n, rules=Rules.model_validate(rules))
+    wish = RecommendationRequest(n, rules=Rules.model_validate(rules))
     assert next(recommender().ranking(SHOPPER, wish, NOW)).long is long
 
 

@@ -16,7 +16,7 @@ from store_nodes import wait_until
 from feature_repo.errors import StoreUnavailableError
 from services.gateway import profiles
 from services.runtime import logs
-from services.runtime.log_lines import STDERR_VARIABLE, taken
+from services.runtime.log_lines import STDERR_VARIABLE, take_lines
 from services.settings import Settings
 
 USER = "tell-tale-4711"
@@ -128,7 +128,7 @@ def test_lines_go_to_stderr_on_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
     shown = list[str]()
-    with taken(tmp_path / "socket", shown.append):
+    with take_lines(tmp_path / "socket", shown.append):
         monkeypatch.setenv(STDERR_VARIABLE, str(tmp_path / "socket"))
         logs.configure(Settings(home=tmp_path, log_to_stderr=wanted), "updater")
         structlog.get_logger("here").warning("told", n=1)

@@ -3,7 +3,7 @@
 import pytest
 from event_log import event, users_of
 
-from services.event_log.batch import USER_EVENTS, LogEntry, cut
+from services.event_log.batch import USER_EVENTS, LogEntry, cut_batch
 from services.update.batch_sizing import IDLE_ENTRIES, ROUND_BYTES, ROUND_ENTRIES, SLOW_S, Pace
 
 
@@ -17,7 +17,7 @@ def entries(users: list[str], size: int = 0) -> list[LogEntry]:
 def give(pace: Pace, partition: int, asked: int, size: int = 0) -> None:
     users = [u for u, _ in zip(users_of(partition), range(50), strict=False)]
     found = entries([users[n % 50] for n in range(asked)], size)
-    pace.took(cut(partition, found), asked)
+    pace.took(cut_batch(partition, found), asked)
 
 
 def test_a_partition_that_is_behind_is_asked_for_more_the_others_stay_small() -> None:
@@ -80,10 +80,10 @@ def test_many_partitions_stay_within_a_round() -> None:
 def test_a_batch_ends_before_one_user_has_too_much(others: int) -> None:
     busy, beside = (u for u, _ in zip(users_of(1), range(2), strict=False))
     found = entries([beside] * others + [busy] * (USER_EVENTS + 5) + [beside])
-    batch = cut(1, found)
+    batch = cut_batch(1, found)
     assert batch.taken == others + USER_EVENTS == len(batch.events)
     assert batch.end == f"{batch.taken}-0"
-    rest = cut(1, found[batch.taken :])
+    rest = cut_batch(1, found[batch.taken :])
     assert [e.id for e in batch.events + rest.events] == [str(n + 1) for n in range(len(found))]
 
 
@@ -91,6 +91,6 @@ def test_a_batch_ends_with_a_model_switch() -> None:
     user = next(users_of(1))
     found = entries([user] * 3)
     found.insert(2, (b"2-1", {b"m": b"v2"}))
-    batch = cut(1, found)
+    batch = cut_batch(1, found)
     assert (batch.model, batch.end, batch.taken, len(batch.events)) == ("v2", "2-1", 3, 2)
-    assert cut(1, found[3:]).model is None
+    assert cut_batch(1, found[3:]).model is None

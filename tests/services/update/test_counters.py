@@ -17,7 +17,7 @@ from feature_repo.online.connection import connect
 from feature_repo.online.live_rows import commit
 from services.catalogue import popularity
 from services.event_log.keys import log_key
-from services.runtime.backoff import Patience
+from services.runtime.backoff import Backoff
 from services.update.counters import STATS_KEY, Tally
 
 _DAY_MS = 86_400_000
@@ -41,7 +41,7 @@ def _scores(client: redis.Redis, key: str = popularity.KEY) -> dict[bytes, float
 @pytest.fixture
 def tally(redis_url: str, store_client: redis.Redis) -> Iterator[Tally]:
     client = connect(redis_url)
-    yield Tally(client, Patience())
+    yield Tally(client, Backoff())
     client.close()
 
 
@@ -116,7 +116,7 @@ def test_counting_live_gives_what_the_archive_gives(
     assume(len({(user[:6], popularity.cell(user, item)) for user, item in pairs}) == len(pairs))
     store_client.flushall()
     client = connect(redis_url)
-    tally = Tally(client, Patience())
+    tally = Tally(client, Backoff())
     for event, (*_, flushed) in zip(events, touches, strict=True):
         tally.applied([event])
         if flushed:
@@ -211,7 +211,7 @@ def test_a_commit_takes_the_counts_along_whatever_becomes_of_it(
     end = store_client.xadd(log_key(0), {"e": b""}).decode()
     store_client.hset("{p000}lease", "epoch", 1)
     client = connect(redis_url)
-    tally = Tally(client, Patience())
+    tally = Tally(client, Backoff())
 
     def commit_at(epoch: int) -> None:
         tally.note(events=3, late=0)
@@ -236,7 +236,7 @@ def test_a_commit_takes_the_counts_along_whatever_becomes_of_it(
 
 def test_counts_of_a_commit_without_an_answer_are_kept() -> None:
     client = connect("redis://127.0.0.1:1/0")
-    tally = Tally(client, Patience())
+    tally = Tally(client, Backoff())
     tally.note(events=3)
     with pytest.raises(StoreUnavailableError):
         commit(

@@ -28,7 +28,7 @@ from services.event_log.keys import cursor_key, log_key, owners_key
 from services.event_log.links import woven
 from services.event_log.receipt import Appended
 from services.history.merged_history import restore_owners
-from services.history.unjoined import leave, unjoined
+from services.history.unjoined import add_unjoined, read_unjoined
 from services.models import loaded
 from services.models.transition import Transition
 from services.rebuild import jobs as rebuild_jobs
@@ -220,7 +220,7 @@ def test_a_linked_profile_is_that_of_one_log(
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         if merged is None:
-            patch.setattr(linking, "leave", unwanted)
+            patch.setattr(linking, "add_unjoined", unwanted)
         else:
             patch.setattr(linking, "MERGED_EVENTS", merged)
         for number, group in enumerate(groups):
@@ -252,7 +252,7 @@ def test_a_linked_profile_is_that_of_one_log(
 
 def test_each_further_id_brings_what_it_did(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """History, link, applied; and again: the row then counts events that are not of its own log."""
-    monkeypatch.setattr(linking, "leave", unwanted)
+    monkeypatch.setattr(linking, "add_unjoined", unwanted)
     for anonymous in GUESTS:
         shop.send(shop.event(anonymous))
         shop.apply()
@@ -384,7 +384,7 @@ def test_a_history_that_is_not_all_there_is_folded_when_it_is(shop: Shop, mended
     else:
         shop.late()
     assert shop.row(KNOWN).learned == b"e1;e2;e3;e4;e5;e6;"
-    assert unjoined(shop.client, partition_of(KNOWN)) == {}
+    assert read_unjoined(shop.client, partition_of(KNOWN)) == {}
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -398,13 +398,13 @@ def test_a_history_too_long_for_a_round_is_folded_beside_the_updates(
     shop.drain()
     assert shop.row(KNOWN).learned == b"e4;e5;"
     if killed:  # the row is in place, its note is still there
-        noted = unjoined(shop.client, partition_of(KNOWN))
+        noted = read_unjoined(shop.client, partition_of(KNOWN))
         shop.late()
-        leave(shop.client, noted)
+        add_unjoined(shop.client, noted)
     shop.send(shop.event(KNOWN, LAPTOP), shop.event(KNOWN))
     shop.apply()
     assert parts(shop.row(KNOWN)) == parts(of_one_log(shop.of(KNOWN)))
-    assert unjoined(shop.client, partition_of(KNOWN)) == {}
+    assert read_unjoined(shop.client, partition_of(KNOWN)) == {}
 
 
 def test_notes_that_say_too_much_keep_no_history_out(
@@ -416,13 +416,13 @@ def test_notes_that_say_too_much_keep_no_history_out(
     shop.apply()
     shop.send(shop.event(KNOWN, PHONE))
     shop.drain()
-    noted = unjoined(shop.client, partition_of(KNOWN))
+    noted = read_unjoined(shop.client, partition_of(KNOWN))
     shop.late()
-    leave(shop.client, noted)
+    add_unjoined(shop.client, noted)
     shop.send(shop.event(KNOWN, LAPTOP))
     shop.apply()
     assert parts(shop.row(KNOWN)) == parts(of_one_log(shop.of(KNOWN)))
-    assert unjoined(shop.client, partition_of(KNOWN)) == {}
+    assert read_unjoined(shop.client, partition_of(KNOWN)) == {}
 
 
 @pytest.mark.parametrize("claim", [False, True])

@@ -18,7 +18,7 @@ from services.lab.bench import explain, recommend
 from services.lab.bench.load import Load, body_of
 from services.lab.bench.peers import pairs_of
 from services.lab.bench.shop import catalogue_of, feature_fields, shop_offers, write_model
-from services.models.user_features import UserFeatures
+from services.models.user_features import UserFeatureReader
 from training.network.model_dir import load
 from training.scoring.scorer import Scorer
 
@@ -56,7 +56,7 @@ def test_the_shop_is_one_that_a_gateway_serves(api: Api, model: Path) -> None:
 
 
 def test_the_features_of_the_shop_are_read_as_feast_would(api: Api, redis_url: str) -> None:
-    features = UserFeatures()
+    features = UserFeatureReader()
     features.open()
     store = redis.Redis.from_url(redis_url)
     tenant = Tenant.load(api.settings.home, api.settings.partitions)
