@@ -24,7 +24,7 @@ def hash_share(salt: str, entity: str) -> float:
 
     Examples
     --------
-    >>> place("spring", "{p007}" + "a" * 26)
+    >>> hash_share("spring", "{p007}" + "a" * 26)
     0.7425809921272687
     """
     digest = hashlib.sha256(f"{salt}|{entity}".encode()).digest()

@@ -96,7 +96,8 @@ def close_back_doors(config: str, door: Door) -> str:
 
     Examples
     --------
-    >>> print(mended("frontend prometheus\n    bind :9101\n", Door("127.0.0.1", 0, Path())))
+    >>> door = Door("127.0.0.1", 0, Path())
+    >>> print(close_back_doors("frontend prometheus\n    bind :9101\n", door))
     frontend prometheus
         bind 127.0.0.1:9101
     <BLANKLINE>

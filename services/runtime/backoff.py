@@ -23,12 +23,12 @@ class Backoff:
     Examples
     --------
     >>> now = 0.0
-    >>> patience = Patience(lambda: now)
-    >>> patience.failed("node")
-    >>> patience.allows("node")
+    >>> backoff = Backoff(lambda: now)
+    >>> backoff.note_failure("node")
+    >>> backoff.allows("node")
     False
     >>> now = 1.0
-    >>> patience.allows("node")
+    >>> backoff.allows("node")
     True
     """
 
