@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from feature_repo import compiled
 
 _INTERPRETED = "--interpreted"
+_MANY = "--many"
 
 
 class _Sources(MetaPathFinder):
@@ -30,13 +31,17 @@ class _Sources(MetaPathFinder):
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the sources be chosen where the modules are compiled."""
     parser.addoption(_INTERPRETED, action="store_true", help="fold by the sources, not compiled")
+    parser.addoption(_MANY, action="store_true", help="ten times as many examples of each property")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose what is imported, before anything is; no example's time decides a test."""
     slow, fixture = HealthCheck.too_slow, HealthCheck.function_scoped_fixture
-    settings.register_profile("shared machine", deadline=None, suppress_health_check=[slow])
-    settings.load_profile("shared machine")
+    settings.register_profile(
+        "shared machine", max_examples=40, deadline=None, suppress_health_check=[slow]
+    )
+    settings.register_profile("many", settings.get_profile("shared machine"), max_examples=400)
+    settings.load_profile("many" if config.getoption(_MANY) else "shared machine")
     # For examples that put right by themselves what a fixture of the function gives them.
     settings.register_profile("one fixture for all", suppress_health_check=[slow, fixture])
     if config.getoption(_INTERPRETED):
