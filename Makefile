@@ -66,11 +66,12 @@ test: $(BUILT) ## every test that takes under a minute
 test-slow: $(BUILT) ## the slow suites
 	@$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
 
-check: $(BUILT) ## ruff, strict mypy, import direction
+check: $(BUILT) ## ruff, strict mypy, arrows between rooms, dead code, dependencies
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest tests/test_imports.py
+	@$(BIN)/deptry . --no-ansi
+	@$(BIN)/python -m pytest tests/test_imports.py tests/test_dead_code.py
 
 docs: $(BUILT) ## the pages as a site: out/docs/index.html
 	@$(BIN)/sphinx-build -q -W -n -b html -d out/docs.cache docs out/docs

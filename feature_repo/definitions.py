@@ -38,10 +38,6 @@ def _field(feature: Feature) -> Field:
     )
 
 
-def _kinds(view: str) -> str:
-    return ",".join(sorted({feature.kind for feature in VIEWS[view]}))
-
-
 def _source(view: str) -> FileSource:
     return FileSource(
         name=f"{view}_parts",

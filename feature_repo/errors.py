@@ -4,7 +4,6 @@
 
     PortraitError                      message names the value, the bound and the fix
     ├── InvalidInputError              the caller's fault: CLI exit code 2, HTTP 4xx
-    │   ├── InvalidEventError          an event breaks the schema or a limit
     │   ├── InvalidSourceError         an import file or mapping cannot be read as stated
     │   ├── InvalidRuleError           an audience's definition is wrong; ``errors`` say where
     │   ├── InvalidQuestionError       a parameter of an analysis is wrong
@@ -32,10 +31,6 @@ class PortraitError(Exception):
 
 class InvalidInputError(PortraitError):
     """What the caller passed cannot be accepted; nothing was changed."""
-
-
-class InvalidEventError(InvalidInputError):
-    """An event breaks the schema or a limit."""
 
 
 class InvalidSourceError(InvalidInputError):

@@ -38,8 +38,7 @@ SETS: Final = {KEY: HALF_LIFE_MS, TREND_KEY: TREND_HALF_LIFE_MS}
 MAX_ITEMS: Final = 200_000
 """Of a set; beyond them those that count least go."""
 CELLS: Final = 1 << 16
-CELL_BYTES: Final = 6
-"""A cell holds the last day of each level, two bytes each, the high one first; 0: never."""
+"""Six bytes each: the last day of each level, two bytes each, the high one first; 0: never."""
 LEVELS: Final = {"view_item": 0, "select_item": 0, "add_to_cart": 1, "purchase": 2}
 STEPS: Final = (0.05, 0.25, 0.7)
 """What each level adds to those below it, which it includes."""

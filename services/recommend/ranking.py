@@ -3,9 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-STAGES: Final = ("candidates", "score", "rules", "retrieve", "diversify", "explain")
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -25,7 +23,7 @@ class Ranking:
     failed
         Whether the model was asked and failed.
     stage_ms
-        Time of each of `STAGES`, milliseconds.
+        Milliseconds by stage: candidates, score, rules, retrieve, diversify, explain.
     """
 
     items: list[dict[str, Any]] = field(default_factory=list)

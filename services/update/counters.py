@@ -47,8 +47,8 @@ for n = 1, #touches, 5 do
 end
 return table.concat(found)
 """)
-"""KEYS: a partition's cells (`popularity.CELL_BYTES` each). ARGV: five bytes a touch: cell, level,
-day, numbers of two bytes with the high one first. Answers with the cells as they were."""
+"""KEYS: a partition's cells (`popularity.CELLS`, six bytes each). ARGV: five bytes a touch: cell,
+level, day, numbers of two bytes with the high one first. Answers with the cells as they were."""
 _GAIN: Final = Script("""
 for n = 2, #ARGV, 2 do
   redis.call('ZINCRBY', KEYS[1], ARGV[n], ARGV[n + 1])

@@ -23,7 +23,6 @@ from feature_repo.order_memory import told_again
 HORIZONS_DAYS: Final = (7, 28)
 PIECE_ROWS: Final = 200_000
 """Positions joined at a time."""
-LABELS: Final = (*(f"purchase_{days}d" for days in HORIZONS_DAYS), "days_to_next_purchase")
 
 _ORDERS: Final = told_again(
     """(SELECT *, coalesce(order_id, event_id) AS order_key, 0 AS worth_m, true AS is_stated,

@@ -146,7 +146,7 @@ class JointHead:
         return np.hstack([x_NF, moved, scale * moved * x_NF])
 
 
-MODELS: Final[dict[str, type[TwoModels] | type[XLearner] | type[JointHead]]] = {
+MODELS: Final[dict[str, type[UpliftModel]]] = {
     "two_models": TwoModels,
     "x_learner": XLearner,
     "joint_head": JointHead,

@@ -24,22 +24,22 @@ _STOP_S: Final = 20
 
 PARTS: Final = {
     "Gateway": (
-        ("pseudonym", r"feature_repo/entity\.py"),
-        ("encode event", r"^(?:EventRecord\.)?encode \(feature_repo/events\.py"),
+        ("pseudonym", r"feature_repo/events/pseudonyms"),
+        ("encode event", r"^(?:EventRecord\.)?encode \(feature_repo/events/"),
         ("append", r"services/event_log/(?!receipt)"),
         ("read body", r"services/http/(?:body|limits)"),
-        ("validate", r"services/(?:ingest|catalogue)|feature_repo/event|pydantic/"),
+        ("validate", r"services/(?:gateway/ingest|catalogue)|feature_repo/events|pydantic/"),
     ),
     "Updater": (
         ("archive", r"services/event_log/archiver|feature_repo/archive"),
         ("model step", r"training/"),
-        ("profile bytes", r"(?:encode|decode) \(feature_repo/explicit"),
-        ("decode event", r"feature_repo/event|services/event_log/batch"),
-        ("read rows", r"read_\w+ \(feature_repo/live_store"),
-        ("commit", r"feature_repo/live_store"),
-        ("profile fold", r"feature_repo/explicit"),
-        ("transition", r"services/transition"),
-        ("counts", r"services/(?:popularity|update/tally)"),
+        ("profile bytes", r"(?:encode|decode) \(feature_repo/(?:explicit|user_profile)"),
+        ("decode event", r"feature_repo/events|services/event_log/batch"),
+        ("read rows", r"read_\w+ \(feature_repo/online"),
+        ("commit", r"feature_repo/online"),
+        ("profile fold", r"feature_repo/(?:explicit|user_profile)"),
+        ("transition", r"services/models/transition"),
+        ("counts", r"services/(?:catalogue/popularity|update/counters)"),
         ("read log", r"_round \(services/update/updater|services/event_log/"),
     ),
 }

@@ -85,10 +85,8 @@ def problem(answer: bytes) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/events/batch", "/v1/rank", "/v1/items/batch"])
 def test_a_body_that_comes_too_slowly_is_408(api: Api, path: str) -> None:
-    started = time.monotonic()
     found = problem(talk(api.port, head(path, content_length=60), b'{"type":'))
     assert (found["status"], found["type"]) == (408, "/problems/timeout")
-    assert time.monotonic() - started >= BODY_TIMEOUT_S
 
 
 def test_a_slow_body_that_arrives_in_time_is_taken(api: Api) -> None:

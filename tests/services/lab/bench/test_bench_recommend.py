@@ -1,6 +1,5 @@
 """The recommendation bench measures what it says, on a shop of a few hundred items."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,13 +80,11 @@ def test_single_requests_are_timed_by_stage(api: Api) -> None:
 
 
 def test_clients_at_full_speed_are_counted(api: Api) -> None:
-    started = time.perf_counter()
     with api.client() as client:
         rate = recommend._rps(client, ["shopper-0", "shopper-1"], 2, 0.5)
         with pytest.raises(Exception, match="404"):
             recommend._rps(client, ["a/b"], 1, 0.5)  # a refusal is not counted as an answer
     assert rate > 0
-    assert time.perf_counter() - started < 20
 
 
 def test_a_run_of_requests_is_compared_at_its_ends(
