@@ -1,5 +1,5 @@
 # Portrait: `make` alone lists the targets.
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c "print('python$(v)')" 2>/dev/null)))
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -18,7 +18,7 @@ define pip_install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-slow check docs bench lock clean
+.PHONY: help setup demo serve test test-slow check docs bench lock check-pythons clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,7 +26,7 @@ help: ## list the targets
 setup: $(BUILT) ## make .venv with everything pinned, and compile the profile's fold
 
 $(STAMP): $(wildcard infra/lock/*.txt) pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "Portrait needs Python 3.11: '$(PYTHON)' was not found. Install it, or say PYTHON=/path/to/python3.11"; exit 2; }
+	@$(or $(PYTHON),false) -c 'import sys; exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "Portrait needs Python 3.11, 3.12 or 3.13: '$(PYTHON)' is none. Install one, or say PYTHON=/path/to/python3.12"; exit 2; }
 	@echo "==> making $(VENV) (once; two to five minutes, mostly downloads)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "==> torch: its CPU build where an index offers it, else PyPI's"
@@ -75,6 +75,13 @@ check: $(BUILT) ## ruff, strict mypy, arrows between rooms, dead code, dependenc
 
 docs: $(BUILT) ## the pages as a site: out/docs/index.html
 	@$(BIN)/sphinx-build -q -W -n -b html -d out/docs.cache docs out/docs
+
+check-pythons: $(STAMP) ## whether what is pinned has wheels for Python 3.11 to 3.13 (asks the package index)
+	@$(PIP) -qq uv==0.13.9
+	@for version in 3.11 3.12 3.13; do \
+	    $(BIN)/uv pip compile -q --python-version $$version --only-binary :all: -c constraints.txt --all-extras \
+	        pyproject.toml -o /dev/null && echo "Python $$version: every pin has a wheel"; \
+	done
 
 bench: $(BUILT) ## measure the updates and recommendations on this machine
 	@$(BIN)/portrait bench $(ARGS)

@@ -26,7 +26,7 @@ class Finding:
 
 def _python() -> Finding:
     version = ".".join(str(part) for part in sys.version_info[:3])
-    ok = sys.version_info[:2] == (3, 11)
+    ok = (3, 11) <= sys.version_info[:2] <= (3, 13)
     return Finding(
         "python", ok, version, "" if ok else "make clean && make PYTHON=python3.11 setup"
     )
