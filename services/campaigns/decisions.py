@@ -67,9 +67,7 @@ async def decide(context: Context, name: str, asked: DecisionRequest) -> Decided
     if person is None:
         shut = decision.closed_reason(stored.campaign, asked.now_ms)
         reasons = ([shut] if shut else []) + ["unknown_user"]
-        return Decided(
-            _answer(stored, asked, body_of(stored, asked, None, reasons)), repeated=False
-        )
+        return _refuse(stored, asked, reasons)
     kept, logged = await context.await_bounded(
         context.of(Ledger).read(name, person.entity, asked.name)
     )
@@ -81,9 +79,7 @@ async def decide(context: Context, name: str, asked: DecisionRequest) -> Decided
     if kept is not None and gates is None:
         return Decided(_answer(stored, asked, _whole(kept)), repeated=True)
     if gates is not None and kept is not None:
-        return Decided(
-            _answer(stored, asked, body_of(stored, asked, None, [gates])), repeated=False
-        )
+        return _refuse(stored, asked, [gates])
     return await _settle(context, stored, person, asked, facts)
 
 

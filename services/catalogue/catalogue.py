@@ -69,14 +69,6 @@ class Entry(msgspec.Struct, gc=False):
     available_from: int | None = None
     is_merchandise: bool = True
 
-    def is_offered(self, now_ms: int) -> bool:
-        """Say whether it may be recommended at ``now_ms``."""
-        return (
-            self.in_stock
-            and self.is_merchandise
-            and (self.available_from is None or self.available_from <= now_ms)
-        )
-
 
 _entry = msgspec.json.Decoder(Entry)
 
