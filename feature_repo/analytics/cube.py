@@ -16,8 +16,8 @@ from feature_repo.analytics import tables
 from feature_repo.analytics.basket_pairs import BasketPairs
 from feature_repo.analytics.calendar import DAY_MS, Grain, bucket_of, start_ms
 from feature_repo.analytics.event_sequences import Steps
-from feature_repo.analytics.interest_history import Taste
-from feature_repo.analytics.suppressed_cells import Withheld
+from feature_repo.analytics.interest_history import InterestHistory
+from feature_repo.analytics.suppressed_cells import SuppressedCells
 from feature_repo.analytics.suppression import K
 from feature_repo.audiences.index import Index
 from feature_repo.events.schema import iso
@@ -52,9 +52,9 @@ class Cube:
         self.index: Final = index
         for statement in tables.make():
             index.make(statement)
-        self.withheld = Withheld(index)
+        self.withheld = SuppressedCells(index)
         self.pairs = BasketPairs(index)
-        self.taste = Taste(index)
+        self.taste = InterestHistory(index)
         self._slots = index.columns("SELECT u, time_ms, slot FROM slots")
         self._slot_types = _ranges(index, "slots")
         self.steps: Final = Steps(index)

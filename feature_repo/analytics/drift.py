@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from feature_repo.analytics.calendar import name
 from feature_repo.analytics.cube import Moment
-from feature_repo.analytics.interest_history import Taste, match
+from feature_repo.analytics.interest_history import InterestHistory, match
 from feature_repo.analytics.intervals import LEVEL, quantile
 from feature_repo.analytics.suppression import K, few, line
 
@@ -67,7 +67,7 @@ def _month(month: int, moved: npt.NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def _changes(taste: Taste, first: int, last: int) -> tuple[list[dict[str, Any]], int]:
+def _changes(taste: InterestHistory, first: int, last: int) -> tuple[list[dict[str, Any]], int]:
     """Return the categories that may be shown, and how many may not.
 
     All shares add up to one, so that of a single hidden category would follow from the others.

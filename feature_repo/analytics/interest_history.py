@@ -36,7 +36,7 @@ _COLUMNS: Final = "SELECT month, u, place::INTEGER AS place, share FROM taste"
 _NAMES: Final = "SELECT DISTINCT place, category FROM taste ORDER BY place"
 
 
-class Taste:
+class InterestHistory:
     """Who is interested in what, month by month.
 
     Attributes

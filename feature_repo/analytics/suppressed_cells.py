@@ -16,7 +16,7 @@ Place = tuple[str, str, int]
 """Grain, type of event, bucket."""
 
 
-class Withheld:
+class SuppressedCells:
     """What is hidden of ``demand``; shelf 0 is the total of all categories.
 
     A category without events in a bucket has no figures there and is shown as hidden.

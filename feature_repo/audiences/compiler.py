@@ -13,7 +13,7 @@ from typing import Any, Final
 from feature_repo.audiences import rules, tables
 from feature_repo.audiences.event_sql import EventSql
 from feature_repo.audiences.leaves import TraitTest
-from feature_repo.audiences.sql_values import Values, joined
+from feature_repo.audiences.sql_values import Values, join_conditions
 from feature_repo.audiences.trait_sql import live_value, windowed
 from feature_repo.compact import DAY_S
 from feature_repo.features.catalogue import USER_VIEWS
@@ -110,16 +110,16 @@ class _Compiler:
             one, other = map(self.values.parameter, spellings(purpose))
             parts.append(f"x.u IN ({tables.granted(one, other)})")
         parts += [f"NOT {self.node(node)}" for node in definition.exclude]
-        return joined(" AND ", parts)
+        return join_conditions(" AND ", parts)
 
     def node(self, node: Any) -> str:
         return _COMPILED[type(node)](self, node)
 
     def all(self, node: rules.All) -> str:
-        return joined(" AND ", [self.node(child) for child in node.all])
+        return join_conditions(" AND ", [self.node(child) for child in node.all])
 
     def any(self, node: rules.AnyOf) -> str:
-        return joined(" OR ", [self.node(child) for child in node.any])
+        return join_conditions(" OR ", [self.node(child) for child in node.any])
 
     def negation(self, node: rules.Not) -> str:
         return f"(NOT {self.node(node.not_)})"
@@ -174,7 +174,7 @@ class _Compiler:
             listed = [self.values.parameter(text) for text in test.texts()]
             return f"list_has_any({value}, [{', '.join(listed)}])"
         both = [values for values in (test.in_, None if test.eq is None else [test.eq]) if values]
-        return joined(
+        return join_conditions(
             " AND ",
             [f"{value} IN ({', '.join(self.values.parameter(v) for v in some)})" for some in both],
         )

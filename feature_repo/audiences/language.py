@@ -38,7 +38,7 @@ def read(document: Any) -> rules.Definition:
     >>> read(document).rule.event.count.gte
     3.0
     """
-    definition = checked(rules.Definition, document)
+    definition = check_document(rules.Definition, document)
     if _rests_on_overdue(definition.rule):
         raise InvalidRuleError(
             [
@@ -52,7 +52,7 @@ def read(document: Any) -> rules.Definition:
     return definition
 
 
-def checked(kind: type[_N], document: Any) -> _N:
+def check_document(kind: type[_N], document: Any) -> _N:
     """Return a parsed JSON or YAML document as an object of ``kind``, or say where it is wrong.
 
     Raises
@@ -114,7 +114,7 @@ def check_name(name: str) -> None:
         raise InvalidRuleError([{"pointer": "/name", "detail": detail}]) from None
 
 
-def shown(definition: rules.Definition) -> dict[str, Any]:
+def to_document(definition: rules.Definition) -> dict[str, Any]:
     """Return a definition as a JSON document; `read` of it gives the same definition."""
     return definition.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
@@ -134,7 +134,7 @@ def pseudonymous(definition: rules.Definition, tenant: Tenant) -> rules.Definiti
             return {key: turned(each) for key, each in value.items()}
         return [turned(each) for each in value] if isinstance(value, list) else value
 
-    return rules.Definition.model_validate(turned(shown(definition)))
+    return rules.Definition.model_validate(turned(to_document(definition)))
 
 
 def _rests_on_overdue(node: Any, *, negated: bool = False) -> bool:

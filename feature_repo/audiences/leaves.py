@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, StrictBool, StringConstraints, model_validator
 from pydantic import field_validator as on_field
 
-from feature_repo.audiences.traits import Trait, named
+from feature_repo.audiences.traits import Trait, find_trait
 from feature_repo.audiences.values import Bounds, Duration, Finite, Moment, Node, Texts, moment_ms
 from feature_repo.events.fields import LongText
 
@@ -150,7 +150,7 @@ class TraitTest(Node):
     @on_field("name")
     @classmethod
     def _known(cls, value: str) -> str:
-        return named(value).name
+        return find_trait(value).name
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -174,7 +174,7 @@ class TraitTest(Node):
 
     def trait(self) -> Trait:
         """Return what is asked about."""
-        return named(self.name)
+        return find_trait(self.name)
 
     def texts(self) -> list[str]:
         """Return the texts one of which the value must be, or hold."""

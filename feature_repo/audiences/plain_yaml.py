@@ -38,7 +38,7 @@ def read(text: str | bytes, *, max_depth: int, max_values: int) -> Any:
     {'a': [1, 2]}
     """
     if len(text) > MAX_BYTES:
-        raise _refused(f"the YAML takes {len(text):,} bytes: at most {MAX_BYTES:,}; send JSON")
+        raise _to_error(f"the YAML takes {len(text):,} bytes: at most {MAX_BYTES:,}; send JSON")
     try:
         loader = _Loader(text, max_depth, max_values)
         try:
@@ -48,7 +48,7 @@ def read(text: str | bytes, *, max_depth: int, max_values: int) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f": line {mark.line + 1}, column {mark.column + 1}"
-        raise _refused(f"the document is neither JSON nor YAML{where}") from None
+        raise _to_error(f"the document is neither JSON nor YAML{where}") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -65,15 +65,15 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise _refused(f"line {line}: anchors and aliases are not read; write it out")
+            raise _to_error(f"line {line}: anchors and aliases are not read; write it out")
         if event.tag is not None:
-            raise _refused(f"line {line}: tags (!, !!) are not read; leave them out")
+            raise _to_error(f"line {line}: tags (!, !!) are not read; leave them out")
         self._values += 1
         self._depth += 1
         if self._depth > self._max_depth + 1:
-            raise _refused(f"line {line}: the definition is over {self._max_depth} levels")
+            raise _to_error(f"line {line}: the definition is over {self._max_depth} levels")
         if self._values > self._max_values:
-            raise _refused(f"line {line}: the definition is over {self._max_values:,} values")
+            raise _to_error(f"line {line}: the definition is over {self._max_values:,} values")
         found = super().compose_node(parent, index)
         self._depth -= 1
         return found
@@ -82,7 +82,7 @@ class _Loader(yaml.SafeLoader):
         merged = next((key for key, _ in node.value if key.tag == _MERGE), None)
         if merged is not None:
             line = merged.start_mark.line + 1
-            raise _refused(f"line {line}: merge keys (<<) are not read; write it out")
+            raise _to_error(f"line {line}: merge keys (<<) are not read; write it out")
 
 
 for _tag, _first, _form in (
@@ -98,5 +98,5 @@ for _tag, _first, _form in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), _first)
 
 
-def _refused(detail: str) -> InvalidRuleError:
+def _to_error(detail: str) -> InvalidRuleError:
     return InvalidRuleError([{"pointer": "", "detail": detail}])

@@ -55,7 +55,7 @@ def check_references(
     for other, place in references(definition).items():
         if other != name and other not in known:
             detail = f"no audience is named {other}"
-        elif name in _reached(other, whole):
+        elif name in _find_reached(other, whole):
             detail = f"{other} in turn rests on {name}: audiences cannot rest on each other"
         else:
             continue
@@ -117,7 +117,7 @@ def _cost(definition: rules.Definition, costs: Mapping[str, _Cost]) -> _Cost:
     return found
 
 
-def _reached(start: str, known: Mapping[str, rules.Definition]) -> set[str]:
+def _find_reached(start: str, known: Mapping[str, rules.Definition]) -> set[str]:
     found, open_names = set[str](), [start]
     while open_names:
         name = open_names.pop()

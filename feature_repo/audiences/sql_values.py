@@ -33,7 +33,7 @@ class Values:
 
     def within(self, bounds: Bounds, value: str) -> str:
         """Return the condition that an expression lies within bounds."""
-        return joined(
+        return join_conditions(
             " AND ", [f"{value} {sign} {self.number(bound)}" for sign, bound in bounds.given()]
         )
 
@@ -53,6 +53,6 @@ class Values:
         return f"x.u IN (SELECT u {source} HAVING {holds})"
 
 
-def joined(sign: str, parts: Sequence[str]) -> str:
+def join_conditions(sign: str, parts: Sequence[str]) -> str:
     """Return conditions joined by AND or OR, in brackets."""
     return f"({sign.join(parts)})"

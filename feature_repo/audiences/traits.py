@@ -85,7 +85,7 @@ TRAITS: Final[dict[str, Trait]] = {trait.name: trait for trait in (*_LIVE, _CLUS
 """Every trait by name."""
 
 
-def named(name: str) -> Trait:
+def find_trait(name: str) -> Trait:
     """Return a trait.
 
     Raises

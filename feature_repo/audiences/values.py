@@ -72,7 +72,7 @@ def _moment(value: Any) -> Any:
     return value
 
 
-def _listed(value: Any) -> Any:
+def _to_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
@@ -86,7 +86,7 @@ Moment = Annotated[
 ]
 Texts = Annotated[
     list[LongText],
-    BeforeValidator(_listed, json_schema_input_type=LongText | list[LongText]),
+    BeforeValidator(_to_list, json_schema_input_type=LongText | list[LongText]),
     Field(min_length=1, max_length=MAX_TEXTS, description="One text, or any of several"),
 ]
 

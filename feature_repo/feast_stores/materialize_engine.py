@@ -19,7 +19,7 @@ from feast.infra.compute_engines.local.job import LocalMaterializationJob
 from feast.protos.feast.types.Value_pb2 import ValueType
 from feast.value_type import ValueType as FeastType
 
-from feature_repo.feast_stores.value_encoding import Bytes, joined, timestamps, values
+from feature_repo.feast_stores.value_encoding import Bytes, join_parts, timestamps, values
 from feature_repo.online.live_row import field_key
 
 _CHUNK_ROWS: Final = 5_000
@@ -140,7 +140,7 @@ def _keys(entities: Bytes, join_key: str, project: str) -> Bytes:
     text, name = struct.pack("<I", ValueType.STRING), join_key.encode()
     head = struct.pack("<I", 1) + text + struct.pack("<I", len(name)) + name + text
     sizes = _fixed(pc.binary_length(entities).to_numpy().astype("<u4"))
-    return joined(head, sizes, entities, project.encode())
+    return join_parts(head, sizes, entities, project.encode())
 
 
 def _message_pack(columns: Sequence[Bytes]) -> Bytes:
@@ -156,7 +156,7 @@ def _message_pack(columns: Sequence[Bytes]) -> Bytes:
         else:  # str 32
             parts += [b"\xdb", _fixed(sizes.astype(">u4"))]
         parts.append(column)
-    return joined(*parts)
+    return join_parts(*parts)
 
 
 def _fixed(numbers: np.ndarray[Any, Any]) -> Bytes:

@@ -200,7 +200,7 @@ def _encoded(moment: datetime, values: Mapping[str, Any]) -> bytes:
     time = Timestamp()
     time.FromDatetime(moment)
     made = (value.SerializeToString() for value in values.values())
-    return batch_rows.packed([time.SerializeToString(), *made])
+    return batch_rows.pack_values([time.SerializeToString(), *made])
 
 
 def _refuse_live(table: Any) -> None:

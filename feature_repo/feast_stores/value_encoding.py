@@ -62,10 +62,10 @@ def timestamps(column: pa.Array) -> Bytes:
     seconds, rest = np.divmod(nanos, 1_000_000_000)
     # proto3 leaves out a field that is 0
     parts = [
-        pc.if_else(pa.array(number != 0), joined(tag, varints(number)), _EMPTY)
+        pc.if_else(pa.array(number != 0), join_parts(tag, varints(number)), _EMPTY)
         for tag, number in ((b"\x08", seconds), (b"\x10", rest))
     ]
-    return joined(*parts)
+    return join_parts(*parts)
 
 
 def varints(numbers: npt.NDArray[Any]) -> Bytes:
@@ -91,13 +91,13 @@ def varints(numbers: npt.NDArray[Any]) -> Bytes:
     return _packed(np.concatenate([[0], np.cumsum(there.sum(axis=1))]), made[there])
 
 
-def framed(column: Bytes) -> Bytes:
+def frame_values(column: Bytes) -> Bytes:
     """Return each byte string behind its length as a varint; null stays null."""
     lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy()
-    return joined(varints(lengths), column)
+    return join_parts(varints(lengths), column)
 
 
-def joined(*parts: Bytes | bytes) -> Bytes:
+def join_parts(*parts: Bytes | bytes) -> Bytes:
     """Return, for each row, the parts behind one another; bytes stand in every row.
 
     A row with a null part is null.
@@ -117,13 +117,13 @@ def _packed(offsets: npt.NDArray[Any], data: npt.NDArray[np.uint8]) -> Bytes:
 
 def _tagged(tag: bytes) -> Callable[[pa.Array], Bytes]:
     def encode(column: pa.Array) -> Bytes:
-        return joined(tag, framed(column.cast(pa.large_binary())))
+        return join_parts(tag, frame_values(column.cast(pa.large_binary())))
 
     return encode
 
 
 def _integers(column: pa.Array) -> Bytes:
-    made = joined(b"\x20", varints(pc.fill_null(column, 0).to_numpy()))
+    made = join_parts(b"\x20", varints(pc.fill_null(column, 0).to_numpy()))
     return _where(column.is_valid(), made)
 
 
@@ -132,27 +132,27 @@ def _doubles(column: pa.Array) -> Bytes:
     fixed = pa.Array.from_buffers(
         pa.binary(8), len(numbers), [None, pa.py_buffer(_little_endian(numbers))]
     )
-    made = joined(b"\x29", fixed.cast(pa.large_binary()))
+    made = join_parts(b"\x29", fixed.cast(pa.large_binary()))
     return _where(pc.fill_null(pc.invert(pc.is_nan(column)), fill_value=False), made)
 
 
 def _double_lists(column: pa.Array) -> Bytes:
     flat, ends = _flattened(column)
     packed = _packed(ends * 8, _little_endian(flat).view(np.uint8))
-    inner = joined(b"\x0a", framed(packed))
+    inner = join_parts(b"\x0a", frame_values(packed))
     return _list(column, b"\x7a", _where(pa.array(np.diff(ends) > 0), inner))
 
 
 def _string_lists(column: pa.Array) -> Bytes:
     flat, ends = _flattened(column)
-    elements = joined(b"\x0a", framed(flat.cast(pa.large_binary())))
+    elements = join_parts(b"\x0a", frame_values(flat.cast(pa.large_binary())))
     places = np.frombuffer(elements.buffers()[1], dtype=np.int64)[: len(elements) + 1]
     data = np.frombuffer(elements.buffers()[2] or b"", dtype=np.uint8)
     return _list(column, b"\x62", _packed(places[ends], data))
 
 
 def _list(column: pa.Array, tag: bytes, inner: Bytes) -> Bytes:
-    made = joined(tag, framed(pc.fill_null(inner, _EMPTY)))
+    made = join_parts(tag, frame_values(pc.fill_null(inner, _EMPTY)))
     return _where(column.is_valid(), made)
 
 

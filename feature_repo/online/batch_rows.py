@@ -106,7 +106,7 @@ def write_all(
             yield pending.popleft().result()
 
 
-def packed(values: Iterable[bytes]) -> bytes:
+def pack_values(values: Iterable[bytes]) -> bytes:
     """Return a MessagePack array of byte strings, in the form that the script reads."""
     made: bytes = msgpack.packb(list(values), use_bin_type=False)
     return made

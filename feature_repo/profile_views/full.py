@@ -86,7 +86,7 @@ def full(
         "consent": {
             purpose: {
                 "granted": stated.granted,
-                "at": metrics.shown_time(stated.at),
+                "at": metrics.format_time(stated.at),
                 "source": stated.source,
             }
             for purpose, stated in profile.standing.consent.items()
@@ -120,8 +120,8 @@ def _identity(profile: ExplicitProfile) -> dict[str, Any]:
     return {
         "anonymous": profile.anonymous,
         "linked": len(profile.standing.linked),
-        "first_seen_at": metrics.shown_time(profile.first_at),
-        "last_seen_at": metrics.shown_time(profile.seen_at),
+        "first_seen_at": metrics.format_time(profile.first_at),
+        "last_seen_at": metrics.format_time(profile.seen_at),
         "events_by_type": {unpack_type(name): n for name, n in profile.counts.items()},
     }
 

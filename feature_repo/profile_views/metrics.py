@@ -25,7 +25,7 @@ MIN_CYCLE_ORDERS: Final = 3
 MAX_CYCLES: Final = 10
 
 
-def shown_time(at: int) -> str | None:
+def format_time(at: int) -> str | None:
     """Return epoch seconds as RFC 3339; None for 0, which stands for never."""
     return iso(at * 1000) if at else None
 
@@ -111,8 +111,8 @@ def rfm(profile: ExplicitProfile, now: int, batch: Mapping[str, Any] | None) -> 
             "orders": profile.orders.count,
             "refunds": profile.orders.refunds,
             "monetary_lifetime": profile.orders.spend / MILLI,
-            "first_order_at": shown_time(profile.orders.first_at),
-            "last_order_at": shown_time(profile.orders.last_at),
+            "first_order_at": format_time(profile.orders.first_at),
+            "last_order_at": format_time(profile.orders.last_at),
         },
         "as_of": iso(now * 1000),
     }
@@ -184,8 +184,8 @@ def _interest(kind: str, key: str, entry: Interest, now: int) -> dict[str, Any]:
         "short": round(short, 6),
         "trend": trend(long, short, now - entry.first_at),
         "evidence": {"view": entry.views, "cart": entry.carts, "purchase": entry.purchases},
-        "first_at": shown_time(entry.first_at),
-        "last_at": shown_time(entry.last_at),
+        "first_at": format_time(entry.first_at),
+        "last_at": format_time(entry.last_at),
         "as_of": iso(now * 1000),
     }
 
@@ -253,7 +253,7 @@ def affinities(profile: ExplicitProfile, now: int) -> dict[str, Any]:
     events = sum(profile.channels.values())
     evidence = {
         "priced_lines_decayed": round(orders.paid_lines / MICRO, 4),
-        "as_of": shown_time(orders.last_at),
+        "as_of": format_time(orders.last_at),
     }
     return {
         "brand": [
@@ -307,8 +307,8 @@ def _cycle(kind: str, key: str, entry: Interest, now: int) -> dict[str, Any]:
         "key": key,
         "n": entry.purchases,
         "mean_gap_days": round(gap / DAY_S, 4),
-        "first_at": shown_time(first),
-        "last_at": shown_time(last),
+        "first_at": format_time(first),
+        "last_at": format_time(last),
         "days_since_last": round(max(0, now - last) / DAY_S, 4),
         "as_of": iso(now * 1000),
     }

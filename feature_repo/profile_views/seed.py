@@ -29,7 +29,7 @@ def default_title(item_id: str) -> str:
     return "Product " + item_id
 
 
-def shown_user_id(user_id: str) -> int | str:
+def format_user_id(user_id: str) -> int | str:
     """Return a user id as shown: a number when it is one in canonical decimal digits.
 
     Examples
@@ -86,7 +86,7 @@ def seed(
     items = profile.items.entries()
     interest = sorted(items, key=lambda key: -items[key].net)
     return {
-        "User ID": shown_user_id(user_id),
+        "User ID": format_user_id(user_id),
         "User Behavior": behaviour,
         "Updated User Profile": {
             "Interest": [title(str(key)) for key in interest],

@@ -40,7 +40,7 @@ def summary(
         "user_id": user_id,
         "stage": metrics.lifecycle(profile, now)["stage"],
         "segment": rfm["segment"],
-        "last_seen": metrics.shown_time(profile.seen_at),
+        "last_seen": metrics.format_time(profile.seen_at),
         "rfm": {
             "recency_days": rfm["recency_days"],
             "orders_91d": rfm["frequency"]["91d"],

@@ -156,7 +156,7 @@ def decode_all(stored: Mapping[bytes, bytes]) -> dict[str, Audience]:
 def _encode(audience: Audience) -> bytes:
     return orjson.dumps(
         {
-            "definition": language.shown(audience.definition),
+            "definition": language.to_document(audience.definition),
             "created_ms": audience.created_ms,
             "updated_ms": audience.updated_ms,
         }

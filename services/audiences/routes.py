@@ -138,4 +138,8 @@ def _to_response(
 ) -> dict[str, Any]:
     definition = find_definition(name, known)
     kept_up = plan(definition, known).as_dict()
-    return {**_head(name, definition, known, stored), **language.shown(definition), "plan": kept_up}
+    return {
+        **_head(name, definition, known, stored),
+        **language.to_document(definition),
+        "plan": kept_up,
+    }

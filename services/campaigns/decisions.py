@@ -32,7 +32,7 @@ from services.recommend.serving import ServedModels
 
 
 @dataclass(frozen=True, slots=True)
-class _User:
+class _KnownUser:
     """Who is asked about."""
 
     entity: str
@@ -96,7 +96,7 @@ def _gates(stored: Stored, facts: UserFacts) -> str | None:
 
 
 async def _settle(
-    context: Context, stored: Stored, person: _User, asked: DecisionRequest, facts: UserFacts
+    context: Context, stored: Stored, person: _KnownUser, asked: DecisionRequest, facts: UserFacts
 ) -> Decided:
     shut, threshold = decision.closed_reason(stored.campaign, asked.now_ms), float("-inf")
     if shut is None and facts.consented and facts.member and not facts.excluded:
@@ -134,7 +134,7 @@ async def _settle(
     return Decided(_answer(stored, asked, body), repeated=settled.repeated)
 
 
-async def _find_user(context: Context, asked: DecisionRequest) -> _User | None:
+async def _find_user(context: Context, asked: DecisionRequest) -> _KnownUser | None:
     service = SERVICE if context.of(ServedModels).ask_features else None
     entity, row, features = await users.find_user(context, asked.user_id, None, service)
     erased = await context.await_bounded(
@@ -144,11 +144,11 @@ async def _find_user(context: Context, asked: DecisionRequest) -> _User | None:
         raise ProblemError("erased", ERASED)
     if row is None:
         return None
-    return _User(entity, row, features)
+    return _KnownUser(entity, row, features)
 
 
 async def _facts(
-    context: Context, stored: Stored, person: _User, asked: DecisionRequest
+    context: Context, stored: Stored, person: _KnownUser, asked: DecisionRequest
 ) -> UserFacts:
     campaign = stored.campaign
     user = User(person.entity, users.profile_of(person.row), asked.now_ms // 1000)
@@ -200,7 +200,7 @@ def _answer(stored: Stored, asked: DecisionRequest, body: dict[str, Any]) -> dic
     }
 
 
-async def _log(context: Context, stored: Stored, person: _User, body: dict[str, Any]) -> None:
+async def _log(context: Context, stored: Stored, person: _KnownUser, body: dict[str, Any]) -> None:
     """Append the events of a decision; appended before, they are known again."""
     events = records(stored, person.entity, body)
     appended = await context.await_bounded(context.of(Appender).append(events))

@@ -5,7 +5,7 @@ Belongs here: reading and showing. The parts of a campaign are `campaign`'s.
 
 from typing import Any
 
-from feature_repo.audiences.language import checked
+from feature_repo.audiences.language import check_document
 from services.campaigns.campaign import Campaign
 
 
@@ -25,7 +25,7 @@ def read(document: Any) -> Campaign:
     ... }).control.holdout
     0.1
     """
-    return checked(Campaign, document)
+    return check_document(Campaign, document)
 
 
 def to_document(campaign: Campaign) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def put(
     stored, new = _with_definitions(home, lambda kept: kept.put(name, definition, now_ms=now_ms()))
     console.print(f"{name} {'created' if new else 'replaced'}", markup=False)
     if json:
-        print_json({"name": name, "new": new, **language.shown(stored.definition)})
+        print_json({"name": name, "new": new, **language.to_document(stored.definition)})
 
 
 @audience.command("list")
@@ -86,7 +86,7 @@ def show(name: Name, home: Home = None) -> None:
     _, known = _read_definitions(home)
     if name not in known:
         raise NotFoundError(f"no audience is named {name}")
-    print_json({"name": name, **language.shown(known[name]),
+    print_json({"name": name, **language.to_document(known[name]),
                 "plan": plan(known[name], known).as_dict()})  # fmt: skip
 
 

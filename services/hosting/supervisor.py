@@ -1,4 +1,4 @@
-"""``portrait serve``: the service in a process of its own, started again when it is lost.
+"""Supervision: the service in a process of its own, started again when it is lost.
 
 Ray cannot go on without its own processes, nor start them again. So whoever serves ends with
 them (`LOST`), and this parent, which holds nothing, starts everything anew.

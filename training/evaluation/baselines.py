@@ -46,14 +46,14 @@ CANDIDATES: Final = tuple(Decay(per_event=g) for g in EVENT_DECAYS) + tuple(
 
 
 @dataclass(frozen=True)
-class Window:
+class EvaluationWindow:
     """Target events to predict: flat event indices, and the user of each."""
 
     event: Ints
     user: Ints
 
 
-def window(histories: Histories, since_ms: int, until_ms: int) -> Window:
+def window(histories: Histories, since_ms: int, until_ms: int) -> EvaluationWindow:
     """Return the target events in ``[since, until)`` that have an event before them."""
     following = next_targets(histories)
     events = np.arange(len(following))
@@ -61,11 +61,11 @@ def window(histories: Histories, since_ms: int, until_ms: int) -> Window:
     chosen = np.flatnonzero(following == events + 1)
     answer = following[chosen]
     inside = (histories.time_ms[answer] >= since_ms) & (histories.time_ms[answer] < until_ms)
-    return Window(answer[inside], owners[chosen][inside])
+    return EvaluationWindow(answer[inside], owners[chosen][inside])
 
 
 def decayed_frequency(
-    histories: Histories, wanted: Window, decay: Decay, popularity: Floats
+    histories: Histories, wanted: EvaluationWindow, decay: Decay, popularity: Floats
 ) -> Doubles:
     """Return the metrics of decayed personal frequency at ``wanted``, shape (P, 4).
 
@@ -149,11 +149,11 @@ def _user_scores(
 
 
 def tune_decay(
-    histories: Histories, wanted: Window, popularity: Floats, *, most: int = 10_000
+    histories: Histories, wanted: EvaluationWindow, popularity: Floats, *, most: int = 10_000
 ) -> Decay:
     """Return the candidate with the best NDCG@10 on (an even sample of) ``wanted``."""
     stride = max(1, -(-len(wanted.event) // most))
-    some = Window(wanted.event[::stride], wanted.user[::stride])
+    some = EvaluationWindow(wanted.event[::stride], wanted.user[::stride])
     scores = [
         float(np.nanmean(decayed_frequency(histories, some, decay, popularity)[:, 0]))
         for decay in CANDIDATES
@@ -161,7 +161,9 @@ def tune_decay(
     return CANDIDATES[int(np.argmax(scores))]
 
 
-def popularity_metrics(histories: Histories, wanted: Window, popularity: Floats) -> Doubles:
+def popularity_metrics(
+    histories: Histories, wanted: EvaluationWindow, popularity: Floats
+) -> Doubles:
     """Return the metrics of one fixed ranking at ``wanted``, shape (P, 4)."""
     targets = make_targets(histories, wanted.event)
     rank = _Fixed(popularity).places()[targets.item.numpy()]

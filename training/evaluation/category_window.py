@@ -92,7 +92,7 @@ class Measured:
         return float(np.abs(self.said - self.true).sum() / max(float(self.count.sum()), 1.0))
 
 
-def measured(network: PortraitNetwork, maker: ExampleMaker, rows: Ints) -> Measured:
+def measure(network: PortraitNetwork, maker: ExampleMaker, rows: Ints) -> Measured:
     """Measure the head at some moments."""
     metrics = np.full((len(maker.prepared.moments.time_ms), len(NAMES)), np.nan)
     sums = np.zeros((3, 10))

@@ -21,7 +21,7 @@ import orjson
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import iso
 from training.evaluation.baselines import (
-    Window,
+    EvaluationWindow,
     decayed_frequency,
     logistic_regression,
     popularity_metrics,
@@ -29,7 +29,7 @@ from training.evaluation.baselines import (
     window,
 )
 from training.evaluation.category_evaluation import against_baselines
-from training.evaluation.category_window import measured, moments_inside
+from training.evaluation.category_window import measure, moments_inside
 from training.evaluation.metrics import bootstrap, difference, summary
 from training.evaluation.predict import Scored, auc, score_window
 from training.history.prepare import History, PointInTime, feast_join, milliseconds, read_histories
@@ -190,9 +190,9 @@ def _next_basket(
     }
 
 
-def _of(found: Window, users: Ints) -> Window:
+def _of(found: EvaluationWindow, users: Ints) -> EvaluationWindow:
     among = np.isin(found.user, users)
-    return Window(found.event[among], found.user[among])
+    return EvaluationWindow(found.event[among], found.user[among])
 
 
 def _without(prepared: Prepared, bounds: tuple[int, int], users: Ints) -> int:
@@ -202,7 +202,7 @@ def _without(prepared: Prepared, bounds: tuple[int, int], users: Ints) -> int:
     return int((histories.target & inside).sum())
 
 
-def _aligned(scored: Scored, wanted: Window) -> npt.NDArray[np.float64]:
+def _aligned(scored: Scored, wanted: EvaluationWindow) -> npt.NDArray[np.float64]:
     """Put the network's rows into the order of ``wanted``."""
     order = np.argsort(scored.answers, kind="stable")
     assert (scored.answers[order] == np.sort(wanted.event)).all()
@@ -243,7 +243,7 @@ def _next_category(
     rows = moments_inside(maker, *bounds)
     if head is None or not len(rows):
         return None
-    found = measured(model.network, maker, rows)
+    found = measure(model.network, maker, rows)
     if np.isnan(found.metrics).all():
         return None
     return {

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from training.evaluation.predict import auc, score_window
 from training.fit.objective import Objective
 from training.fit.optimizer import Descent
-from training.fit.worker import Session, mean
+from training.fit.worker import WorkerSession, mean
 from training.history.prepared import Prepared
 from training.history.sequences import Ints
 from training.history.vocabulary import DAY_MS
@@ -80,7 +80,7 @@ class Fit:
         folder: Path,
         model: ModelConfig,
         config: TrainConfig,
-        session: Session,
+        session: WorkerSession,
         alter: Callable[[PortraitNetwork], None] | None = None,
     ) -> None:
         self.folder, self.model, self.config, self.session = folder, model, config, session

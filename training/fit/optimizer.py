@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from training.fit.sparse_adam import RowUpdates
-from training.fit.worker import Session
+from training.fit.worker import WorkerSession
 from training.network import sampled_softmax
 from training.network.config import TrainConfig
 from training.network.network import PortraitNetwork
@@ -35,14 +35,16 @@ class Descent:
         What trains the item tables by rows; None where they are trained whole.
     """
 
-    def __init__(self, network: PortraitNetwork, config: TrainConfig, session: Session) -> None:
+    def __init__(
+        self, network: PortraitNetwork, config: TrainConfig, session: WorkerSession
+    ) -> None:
         self._network, self._config = network, config
         self._plain = network.config.recipe == "stacked"
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.rows = self._row_updates(session)
         self._optimizer = self._make_optimizer()
 
-    def _row_updates(self, session: Session) -> RowUpdates | None:
+    def _row_updates(self, session: WorkerSession) -> RowUpdates | None:
         """Return what trains the item tables by rows, where there are many items."""
         if self._network.items <= sampled_softmax.FULL_ITEMS or (
             session.world > 1 and session.device.type == "cuda"

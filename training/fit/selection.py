@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.evaluation.baselines import Window, window
+from training.evaluation.baselines import EvaluationWindow, window
 from training.evaluation.metrics import Doubles, Interval, bootstrap, metrics_of, ranking_metrics
 from training.history.prepared import Prepared
 from training.history.sequences import Ints
@@ -231,7 +231,7 @@ class _Asker:
     """Asks a network and memories, in pieces that fit into memory, at requests of a window."""
 
     def __init__(
-        self, network: PortraitNetwork, maker: ExampleMaker, asked: Window, lengths: Ints
+        self, network: PortraitNetwork, maker: ExampleMaker, asked: EvaluationWindow, lengths: Ints
     ) -> None:
         self._network, self._maker, self._asked = network, maker, asked
         self._lengths = lengths

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 
-class Session(Protocol):
+class WorkerSession(Protocol):
     """What the loop needs to know of where it runs."""
 
     rank: int
@@ -51,7 +51,7 @@ class Alone:
             self._told(metrics)
 
 
-def mean(session: Session, total: float, count: int) -> float:
+def mean(session: WorkerSession, total: float, count: int) -> float:
     """Return the mean over all workers of sums and numbers that each has a part of."""
     values = torch.tensor([total, float(count)], dtype=torch.float64)
     if session.world > 1:

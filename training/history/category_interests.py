@@ -99,7 +99,9 @@ class InterestReader:
         return self._everyone[moment]
 
 
-def listed(values: Mapping[str, Any] | None, category_index: Mapping[str, int]) -> Interests:
+def read_interests(
+    values: Mapping[str, Any] | None, category_index: Mapping[str, int]
+) -> Interests:
     """Read one online row; categories that the model does not know are left out."""
     given = values or {}
     names = given.get("interest_categories")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.history.category_interests import listed
+from training.history.category_interests import read_interests
 from training.neighbours.channels import Touched
 from training.network import mixture as experts
 from training.network import sampled_softmax
@@ -284,7 +284,7 @@ class Scorer:
             u, _, now = self._vector(parts, now_ms, user_features)
             held = parts.tables.snapshot(np.zeros(1, np.int64))
             pairs = make_pairs(held, now, self.model.vocabulary.median_gap_days)
-            interests = listed(user_features, self.model.vocabulary.category_index)
+            interests = read_interests(user_features, self.model.vocabulary.category_index)
             chances = torch.sigmoid(head(u, pairs, interests))[0]
             best = torch.sort(chances, descending=True, stable=True).indices[:most]
         names = self.model.vocabulary.categories

@@ -30,7 +30,7 @@ LIMIT: Final = 6.0
 
 
 @dataclass(frozen=True)
-class Rows:
+class FeatureRows:
     """Rows to learn from or to judge.
 
     Attributes
@@ -49,7 +49,7 @@ class Rows:
     group: Ints
 
     @classmethod
-    def join(cls, parts: Sequence["Rows"]) -> "Rows":
+    def join(cls, parts: Sequence["FeatureRows"]) -> "FeatureRows":
         """Return the rows of all parts, in order; what one lacks in columns is 0."""
         names = parts[0].blocks
         return cls(
@@ -58,14 +58,14 @@ class Rows:
             *(np.concatenate([getattr(p, f) for p in parts]) for f in ("label", "user", "group")),
         )  # fmt: skip
 
-    def take(self, chosen: npt.NDArray[Any]) -> "Rows":
+    def take(self, chosen: npt.NDArray[Any]) -> "FeatureRows":
         """Return some of the rows."""
-        return Rows(
+        return FeatureRows(
             {name: table.iloc[chosen] for name, table in self.blocks.items()},
             self.label[chosen], self.user[chosen], self.group[chosen],
         )  # fmt: skip
 
-    def only(self, names: Sequence[str]) -> "Rows":
+    def only(self, names: Sequence[str]) -> "FeatureRows":
         """Return the same rows with some blocks only."""
         return replace(self, blocks={name: self.blocks[name] for name in names})
 
@@ -119,7 +119,7 @@ class BlockModel:
         self.scales, self.boosted, self.support = dict(scales), tuple(boosted), support
         self.setting = setting or Setting()
 
-    def fit(self, rows: Rows) -> "BlockModel":
+    def fit(self, rows: FeatureRows) -> "BlockModel":
         """Fit to labelled rows.
 
         Raises
@@ -147,7 +147,7 @@ class BlockModel:
             self._trees = [self._boost(rows, seed) for seed in range(3)]
         return self
 
-    def logit(self, rows: Rows) -> Doubles:
+    def logit(self, rows: FeatureRows) -> Doubles:
         """Return the logits of the chance that the label is 1, shape (R,)."""
         out, weight = np.zeros(len(rows.label)), self.setting.boosting
         if self._ridge is not None:
@@ -158,7 +158,7 @@ class BlockModel:
             out += weight * np.mean(trees, axis=0)
         return out
 
-    def chance(self, rows: Rows) -> Doubles:
+    def chance(self, rows: FeatureRows) -> Doubles:
         """Return the chance that the label is 1, shape (R,)."""
         out: Doubles = 1 / (1 + np.exp(-self.logit(rows)))
         return out
@@ -171,7 +171,7 @@ class BlockModel:
         }
         return {name: scale for name, scale in wide.items() if scale > 0}
 
-    def _matrix(self, rows: Rows) -> Doubles:
+    def _matrix(self, rows: FeatureRows) -> Doubles:
         parts = []
         for name, of in self._columns.items():
             table = rows.blocks[name].reindex(columns=of.index, fill_value=0.0)
@@ -180,14 +180,14 @@ class BlockModel:
             parts.append(np.clip(scaled, -limit, limit))
         return np.hstack(parts)
 
-    def _boost(self, rows: Rows, seed: int) -> Any:
+    def _boost(self, rows: FeatureRows, seed: int) -> Any:
         tree = HistGradientBoostingClassifier(
             max_iter=self.setting.rounds, learning_rate=0.04, max_leaf_nodes=self.setting.leaves,
             min_samples_leaf=30, l2_regularization=5.0, max_features=0.5, random_state=seed,
         )  # fmt: skip
         return tree.fit(self._boosting_table(rows), rows.label)
 
-    def _boosting_table(self, rows: Rows) -> Doubles:
+    def _boosting_table(self, rows: FeatureRows) -> Doubles:
         return np.hstack(
             [
                 rows.blocks[name].reindex(columns=columns, fill_value=0.0).to_numpy(np.float64)
@@ -196,7 +196,7 @@ class BlockModel:
         )
 
 
-def choose(model: BlockModel, rows: Rows, settings: Sequence[Setting]) -> Setting:
+def choose(model: BlockModel, rows: FeatureRows, settings: Sequence[Setting]) -> Setting:
     """Return the setting of greatest AUC within groups, weighted by positives, out of fold.
 
     Folds are whole users; the first of equal settings wins.

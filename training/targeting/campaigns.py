@@ -23,7 +23,7 @@ LAST_DAY: Final = pd.Timestamp("2017-12-31")
 
 
 @dataclass(frozen=True)
-class Campaign:
+class CouponCampaign:
     """One mailing of coupons.
 
     Attributes
@@ -70,9 +70,9 @@ class Journey:
     lines: pd.DataFrame
     products: pd.DataFrame
     redemptions: pd.DataFrame
-    campaigns: tuple[Campaign, ...]
+    campaigns: tuple[CouponCampaign, ...]
 
-    def ended_before(self, campaign: Campaign) -> list[Campaign]:
+    def ended_before(self, campaign: CouponCampaign) -> list[CouponCampaign]:
         """Return the complete campaigns whose last day lies before another's launch."""
         return [e for e in self.campaigns if complete(e) and e.last_day < campaign.launch]
 
@@ -112,12 +112,14 @@ def read_journey(folder: Path | None = None) -> Journey:
     return Journey(lines, tables["products"][columns], redemptions, campaigns)
 
 
-def complete(campaign: Campaign) -> bool:
+def complete(campaign: CouponCampaign) -> bool:
     """Say whether all of a campaign's days, and some before them, lie in the data."""
     return campaign.launch > FIRST_DAY and campaign.last_day <= LAST_DAY
 
 
-def _campaigns(tables: dict[str, pd.DataFrame], redemptions: pd.DataFrame) -> tuple[Campaign, ...]:
+def _campaigns(
+    tables: dict[str, pd.DataFrame], redemptions: pd.DataFrame
+) -> tuple[CouponCampaign, ...]:
     told = tables["campaign_descriptions"].sort_values(["start_date", "campaign_id"])
     return tuple(
         _campaign(tables, redemptions, row)
@@ -129,13 +131,13 @@ def _campaigns(tables: dict[str, pd.DataFrame], redemptions: pd.DataFrame) -> tu
 
 def _campaign(
     tables: dict[str, pd.DataFrame], redemptions: pd.DataFrame, row: Sequence[object]
-) -> Campaign:
+) -> CouponCampaign:
     number, kind, launch, last_day = row
     sent, coupons = tables["campaigns"], tables["coupons"]
     targets = np.unique(sent.loc[sent["campaign_id"] == number, "household_id"].to_numpy())
     used = redemptions.loc[redemptions["campaign_id"] == number, "household_id"]
     pairs = coupons.loc[coupons["campaign_id"] == number, ["coupon_upc", "product_id"]]
-    return Campaign(
+    return CouponCampaign(
         int(str(number)), str(kind), pd.Timestamp(str(launch)), pd.Timestamp(str(last_day)),
         targets.astype(np.int64), pairs.drop_duplicates(ignore_index=True),
         np.isin(targets, used.to_numpy()),

@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from training.targeting.campaigns import Campaign, Journey
+from training.targeting.campaigns import CouponCampaign, Journey
 
 NEVER_DAYS: Final = 400.0
 """Stands for the age of what never was."""
@@ -139,7 +139,7 @@ class CouponFeatures:
         self._connection.execute(f"CREATE OR REPLACE TABLE {name} AS FROM given")
         self._connection.unregister("given")
 
-    def at(self, campaign: Campaign) -> Blocks:
+    def at(self, campaign: CouponCampaign) -> Blocks:
         """Return the features of a campaign's targets before its launch."""
         self._keep("targets", pd.DataFrame({"household_id": campaign.targets}))
         self._keep("mailed", self._journey.mailed_before(campaign.launch))
@@ -168,12 +168,12 @@ class CouponFeatures:
         )
 
     def _rows(
-        self, campaign: Campaign, query: str, values: dict[str, Any] | None = None
+        self, campaign: CouponCampaign, query: str, values: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         found: pd.DataFrame = self._connection.execute(query, values or {}).df()
         return found.set_index("household_id").reindex(campaign.targets).astype(np.float64)
 
-    def _tastes(self, campaign: Campaign, orders: Any) -> dict[str, pd.DataFrame]:
+    def _tastes(self, campaign: CouponCampaign, orders: Any) -> dict[str, pd.DataFrame]:
         tables = {}
         for level in ("product_category", "product_type"):
             found = self._connection.execute(_TASTES.format(level=level)).df()
@@ -186,7 +186,7 @@ class CouponFeatures:
 _SHARES: Final = ("coupon_order_share", "coupon_discount_share", "loyalty_discount_share")
 
 
-def _history(raw: pd.DataFrame, campaign: Campaign) -> pd.DataFrame:
+def _history(raw: pd.DataFrame, campaign: CouponCampaign) -> pd.DataFrame:
     """Return RFM, coupon history and product match; see `Blocks`."""
     out = {}
     for name in raw:

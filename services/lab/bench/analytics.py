@@ -1,4 +1,4 @@
-"""`portrait bench analytics`: how soon each analysis is answered.
+"""The bench `analytics`: how soon each analysis is answered.
 
 The history is that of `audiences`: Complete Journey's, each household ten times under other
 names, 1.5 million events. Belongs here: the questions and the measuring.

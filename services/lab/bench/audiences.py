@@ -1,4 +1,4 @@
-"""`portrait bench audiences`: how soon a rule is counted, and whether both back ends agree.
+"""The bench `audiences`: how soon a rule is counted, and whether both back ends agree.
 
 The history is Complete Journey's, each household ten times under other names: 1.5 million
 events, 14 million lines. Belongs here: the rules asked and the measuring.

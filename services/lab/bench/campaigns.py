@@ -1,4 +1,4 @@
-"""`portrait bench campaigns`: what a decision costs, beside a trivial request.
+"""The bench `campaigns`: what a decision costs, beside a trivial request.
 
 A service without a model, users who consent, and a campaign with a hold-out, quiet hours, two
 caps and a budget. Then, one after another on one kept connection: a trivial request, a decision,

@@ -1,4 +1,4 @@
-"""`portrait bench explain`: whether explanations are faithful to the model, and what one takes.
+"""The bench `explain`: whether explanations are faithful to the model, and what one takes.
 
 Belongs here: which model and whose histories. The measures are `training.evaluation.faithfulness`'.
 """

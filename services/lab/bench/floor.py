@@ -52,7 +52,7 @@ def by_user(events: Sequence[EventRecord]) -> dict[str, list[EventRecord]]:
     return dict(queues)
 
 
-class _Rows(ABC):
+class _FloorRows(ABC):
     """Reads, steps, writes; the step is the subclass's."""
 
     def __init__(self, client: Any, name: str) -> None:
@@ -91,7 +91,7 @@ class _Rows(ABC):
         """Return the new states of a batch's users, in their order."""
 
 
-class Floor(_Rows):
+class Floor(_FloorRows):
     """The floor of the bench: the product's model step, bytes to bytes.
 
     Parameters
@@ -115,7 +115,7 @@ class Floor(_Rows):
         return self._learned.replay(inputs, states)
 
 
-class PlainFloor(_Rows):
+class PlainFloor(_FloorRows):
     """A textbook step: rows are the convolution's last two inputs, h and c, as floats.
 
     Parameters

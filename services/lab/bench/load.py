@@ -20,7 +20,7 @@ _MOST_LINES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class OfferedLoad:
     """An item of the load, with what a shop sends along."""
 
     item_id: str
@@ -36,7 +36,7 @@ class Offer:
         }  # fmt: skip
 
 
-def offers(items: Sequence[str], categories: Sequence[str] = ()) -> list[Offer]:
+def offers(items: Sequence[str], categories: Sequence[str] = ()) -> list[OfferedLoad]:
     """Return at most `MAX_ITEMS` offers.
 
     Parameters
@@ -48,7 +48,7 @@ def offers(items: Sequence[str], categories: Sequence[str] = ()) -> list[Offer]:
     """
     draw = random.Random("offers")  # noqa: S311 - a load, not a secret
     return [
-        Offer(
+        OfferedLoad(
             item,
             categories[n] if categories and categories[n] else f"Room {n % 6}/Shelf {n % 30}",
             f"Brand {n % 40}",
@@ -76,7 +76,7 @@ class Load:
         As given.
     """
 
-    def __init__(self, offered: Sequence[Offer], *, users: int, seed: str) -> None:
+    def __init__(self, offered: Sequence[OfferedLoad], *, users: int, seed: str) -> None:
         self.offered = offered
         self._users = users
         self._seed = seed

@@ -1,4 +1,4 @@
-"""`portrait bench materialize`: feature tables into the online store, against Feast's own way.
+"""The bench `materialize`: feature tables into the online store, against Feast's own way.
 
 The same Parquet parts, the same definitions, the same embedded server: once by
 `feast_stores.store.materialize`, once by Feast's local engine and Feast's Redis store. Both
@@ -35,7 +35,7 @@ _LETTERS: Final = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz234567", np.uint8)
 
 
 @dataclass(frozen=True)
-class Load:
+class MaterializeLoad:
     """How much is loaded.
 
     Attributes
@@ -53,7 +53,7 @@ class Load:
     rounds: int = 3
 
 
-def measure_materialize(*, tell: Tell, load: Load | None = None) -> dict[str, Any]:
+def measure_materialize(*, tell: Tell, load: MaterializeLoad | None = None) -> dict[str, Any]:
     """Measure both ways and return their figures; nothing is left running or written.
 
     Returns
@@ -67,7 +67,7 @@ def measure_materialize(*, tell: Tell, load: Load | None = None) -> dict[str, An
     RuntimeError
         If the two ways left different bytes.
     """
-    load = load or Load()
+    load = load or MaterializeLoad()
     with tempfile.TemporaryDirectory(prefix="portrait-bench-") as name:
         home = Path(name)
         settings = Settings(home=home, redis_url=None, api_key=None, port=free_port())
@@ -87,7 +87,7 @@ def measure_materialize(*, tell: Tell, load: Load | None = None) -> dict[str, An
                 client.close()
 
 
-def _measure(load: Load, url: str, client: Any, tell: Tell) -> dict[str, Any]:
+def _measure(load: MaterializeLoad, url: str, client: Any, tell: Tell) -> dict[str, Any]:
     feast = feast_store(url)
     ours, again, theirs = list[float](), list[float](), list[float]()
     # In turns, so that a machine that slows down slows both.
@@ -192,7 +192,7 @@ def _by_feast(feast: Any, views: Sequence[str]) -> None:
         store.close_offline()
 
 
-def _per_s(load: Load, work: Callable[[], Any]) -> float:
+def _per_s(load: MaterializeLoad, work: Callable[[], Any]) -> float:
     started_s = time.perf_counter()
     work()
     return load.rows * len(load.views) / (time.perf_counter() - started_s)

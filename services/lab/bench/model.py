@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from feature_repo.archive.event_archive import Archive
-from services.lab.bench.load import Offer, offers
+from services.lab.bench.load import OfferedLoad, offers
 
 UNTRAINED: Final = "untrained (default shape)"
 
@@ -69,7 +69,7 @@ def untrained(archive: Archive, path: Path) -> Path:
     )
 
 
-def offers_of(vocabulary: Any) -> list[Offer]:
+def offers_of(vocabulary: Any) -> list[OfferedLoad]:
     """Return offers for the items that a model knows, in its own categories."""
     names = ("", *vocabulary.categories)
     return offers(vocabulary.items, [names[row] for row in vocabulary.item_category])

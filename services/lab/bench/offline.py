@@ -1,4 +1,4 @@
-"""`portrait bench offline`: the point-in-time join through Feast, against polars' as-of join.
+"""The bench `offline`: the point-in-time join through Feast, against polars' as-of join.
 
 A hundred thousand entities, each asked about at one moment, and five million events in
 Parquet parts ordered by time. Both read the parts and end with an Arrow table in the order of
@@ -36,7 +36,7 @@ _LETTERS: Final = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz234567", np.uint8)
 
 
 @dataclass(frozen=True)
-class Load:
+class OfflineLoad:
     """How much is joined: entities, events, parts of them, and how often."""
 
     entities: int = 100_000
@@ -45,7 +45,7 @@ class Load:
     rounds: int = 5
 
 
-def measure_offline(*, tell: Tell, load: Load | None = None) -> dict[str, Any]:
+def measure_offline(*, tell: Tell, load: OfflineLoad | None = None) -> dict[str, Any]:
     """Measure both joins in turns and return their figures; nothing is left behind.
 
     Returns
@@ -61,7 +61,7 @@ def measure_offline(*, tell: Tell, load: Load | None = None) -> dict[str, Any]:
     RuntimeError
         If the joins give different values.
     """
-    load = load or Load()
+    load = load or OfflineLoad()
     try:
         import polars as pl  # noqa: F401
     except ImportError:
@@ -104,7 +104,7 @@ def measure_offline(*, tell: Tell, load: Load | None = None) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, load: Load) -> pd.DataFrame:
+def write(folder: Path, load: OfflineLoad) -> pd.DataFrame:
     """Write the events' parts, and return the entities and moments that are asked about."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(7)

@@ -1,4 +1,4 @@
-"""`portrait bench recommend`: what a recommendation costs, beside a trivial request and a floor.
+"""The bench `recommend`: what a recommendation costs, beside a trivial request and a floor.
 
 For each size of the shop, in one run on one machine: a service with a model over the shop
 (`shop`), shoppers with a history, and then requests one after another on one kept
@@ -32,7 +32,7 @@ from services.client import Client
 from services.demo.latency import percentiles
 from services.hosting.embedded import connect, free_port
 from services.lab.bench.http import Connection, post_batches
-from services.lab.bench.load import Load, Offer, body_of
+from services.lab.bench.load import Load, OfferedLoad, body_of
 from services.lab.bench.peers import Ask, measure_peers, pairs_of
 from services.lab.bench.shop import catalogue_of, feature_fields, shop_offers, write_model
 from services.recommend.retrieve import MANY_ITEMS
@@ -171,7 +171,7 @@ def _stages(header: str) -> list[tuple[str, float]]:
     return [(name, float(value)) for name, value in parts if name != "app"]
 
 
-def _load(offered: list[Offer]) -> tuple[Load, list[bytes]]:
+def _load(offered: list[OfferedLoad]) -> tuple[Load, list[bytes]]:
     """Return the shoppers and the batches of their events."""
     load = Load(offered[:3000], users=USERS, seed="recommend")
     return load, [body_of(load.batch(n, 500)) for n in range(EVENTS // 500)]

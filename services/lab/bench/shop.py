@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from services.lab.bench.load import Offer
+from services.lab.bench.load import OfferedLoad
 
 DEPARTMENTS: Final = 20
 SHELVES: Final = 300
@@ -24,14 +24,14 @@ MOST_ENTRIES: Final = 20_000_000
 SERVICE: Final = "ranking_v1"
 
 
-def shop_offers(items: int) -> list[Offer]:
+def shop_offers(items: int) -> list[OfferedLoad]:
     """Return a catalogue of this size; the first are the most popular."""
     draw = random.Random("shop")  # noqa: S311 - a load, not a secret
     found = []
     for n in range(items):
         shelf = draw.randrange(SHELVES)
         found.append(
-            Offer(
+            OfferedLoad(
                 f"item-{n:06d}", f"Room {shelf % DEPARTMENTS}/Shelf {shelf}/Kind {shelf}-{n % 3}",
                 f"Brand {draw.randrange(BRANDS)}", draw.randrange(50, 5000) / 100,
             )
@@ -39,7 +39,7 @@ def shop_offers(items: int) -> list[Offer]:
     return found
 
 
-def catalogue_of(offered: list[Offer]) -> dict[str, bytes]:
+def catalogue_of(offered: list[OfferedLoad]) -> dict[str, bytes]:
     """Return the catalogue as `services.catalogue.catalogue.load` takes it."""
     return {
         offer.item_id: orjson.dumps(offer.line() | {"title": f"Thing {offer.item_id}"})
@@ -47,7 +47,7 @@ def catalogue_of(offered: list[Offer]) -> dict[str, bytes]:
     }
 
 
-def write_model(offered: list[Offer], path: Path) -> Path:
+def write_model(offered: list[OfferedLoad], path: Path) -> Path:
     """Write a model directory that knows all offers."""
     import torch
 
@@ -110,7 +110,7 @@ def _features() -> Any:
     return UserFeatures(SERVICE, tuple(names), tuple(ones), tuple(ones))
 
 
-def _vocabulary(offered: list[Offer]) -> Any:
+def _vocabulary(offered: list[OfferedLoad]) -> Any:
     from training.history.vocabulary import Vocabulary, category_key
 
     keys = [category_key(offer.category) for offer in offered]

@@ -1,4 +1,4 @@
-"""`portrait bench soak`: steady load for a while, and whether anything grows meanwhile.
+"""The bench `soak`: steady load for a while, and whether anything grows meanwhile.
 
 Belongs here: the samples and the trends. Not here: the load (`traffic`), the picture
 (`plots`).
@@ -20,8 +20,8 @@ from feature_repo.online.connection import connect as connect_store
 from services.client import ApiError, Client
 from services.demo.latency import percentiles
 from services.hosting.embedded import connect, free_port
-from services.lab.bench.load import Offer, offers
-from services.lab.bench.traffic import Rhythm, Traffic
+from services.lab.bench.load import OfferedLoad, offers
+from services.lab.bench.traffic import Traffic, TrafficRhythm
 from services.lab.bench.where import processes
 from services.settings import Settings
 
@@ -103,7 +103,7 @@ def soak(
     model: Path | None = None,
     plot: Path | None = None,
     every_s: float = 5.0,
-    rhythm: Rhythm | None = None,
+    rhythm: TrafficRhythm | None = None,
     tell: Tell,
 ) -> dict[str, Any]:
     """Load a service started for the purpose and return how its use of everything went.
@@ -140,7 +140,7 @@ def soak(
         store = connect_store(stack.enter_context(connect(settings)), timeout_s=10)
         stack.callback(store.close)
         client = stack.enter_context(running(settings))
-        traffic = Traffic(client, _offers(model), rhythm or Rhythm())
+        traffic = Traffic(client, _offers(model), rhythm or TrafficRhythm())
         gauge = Gauge(settings, client, store)
         with traffic.flowing():
             begin_s = time.monotonic()
@@ -216,7 +216,7 @@ def _trend(hours: Any, values: Any) -> dict[str, Any]:
     }
 
 
-def _offers(model: Path | None) -> list[Offer]:
+def _offers(model: Path | None) -> list[OfferedLoad]:
     if model is None:
         return offers([f"item-{number}" for number in range(2000)])
     from services.lab.bench.model import offers_of

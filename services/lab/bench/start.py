@@ -1,4 +1,4 @@
-"""`portrait bench start`: how long `portrait serve` takes until it is ready, twice in one folder.
+"""The bench `start`: how long `portrait serve` takes until it is ready, twice in one folder.
 
 The first start makes the state folder; the second finds it. Timed from the process's start to the
 first 200 of ``/health/ready``, Ray and the proxy included.

@@ -16,13 +16,13 @@ import orjson
 
 from services.client import ApiError, Client
 from services.lab.bench.http import Connection
-from services.lab.bench.load import Load, Offer, body_of
+from services.lab.bench.load import Load, OfferedLoad, body_of
 
 _RETRY_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
+class TrafficRhythm:
     """What is sent, all the time.
 
     Attributes
@@ -57,7 +57,9 @@ class Traffic:
         How much of what.
     """
 
-    def __init__(self, client: Client, offered: Sequence[Offer], rhythm: Rhythm) -> None:
+    def __init__(
+        self, client: Client, offered: Sequence[OfferedLoad], rhythm: TrafficRhythm
+    ) -> None:
         self._client = client
         self._rhythm = rhythm
         self._load = Load(offered, users=rhythm.users, seed="soak")

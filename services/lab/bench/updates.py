@@ -1,4 +1,4 @@
-"""`portrait bench updates`: what an update costs, against a floor, Feast's push and a ping.
+"""The bench `updates`: what an update costs, against a floor, Feast's push and a ping.
 
 Everything is measured in one run, on one machine, with one embedded server, and ratios are
 of figures of that run; docs/performance.md defines each. Belongs here: the order of the

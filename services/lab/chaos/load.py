@@ -18,7 +18,7 @@ from typing import Final
 
 from services.client import ApiError, Client
 from services.lab.bench.http import Connection
-from services.lab.bench.load import Load, Offer, body_of
+from services.lab.bench.load import Load, OfferedLoad, body_of
 
 BATCH: Final = 50
 USERS: Final = 60
@@ -115,7 +115,7 @@ class ChaosClient:
         self,
         service: Client,
         sender: Sender,
-        offered: Sequence[Offer],
+        offered: Sequence[OfferedLoad],
         seed: str,
         rest_s: float = 0.0,
     ) -> None:

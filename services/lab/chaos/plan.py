@@ -10,7 +10,7 @@ from services.models.loaded import version_of
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FaultPlan:
     """What is done.
 
     Attributes

@@ -8,13 +8,13 @@ import numpy as np
 from services.lab.chaos.check import Findings
 from services.lab.chaos.load import ChaosClient
 from services.lab.chaos.nemesis import Nemesis
-from services.lab.chaos.plan import Plan
+from services.lab.chaos.plan import FaultPlan
 
 _FAULTS: Final = ("lost", "doubled", "misordered", "wrong", "dead")
 
 
 def result(
-    plan: Plan,
+    plan: FaultPlan,
     clients: Sequence[ChaosClient],
     nemesis: Nemesis,
     found: Findings,

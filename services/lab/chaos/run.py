@@ -1,4 +1,4 @@
-"""`portrait chaos`: the real service under load while its processes die, and the verdict.
+"""Chaos: the real service under load while its processes die, and the verdict.
 
 Belongs here: the course of a run and its result. The parts are modules of their own: the
 clients (`load`), the harm (`nemesis`), the store that can die (`store`),
@@ -30,7 +30,7 @@ from services.lab.chaos import guards
 from services.lab.chaos.check import Check, Findings
 from services.lab.chaos.load import ChaosClient, Sender
 from services.lab.chaos.nemesis import Nemesis
-from services.lab.chaos.plan import Plan
+from services.lab.chaos.plan import FaultPlan
 from services.lab.chaos.result import result
 from services.lab.chaos.store import MortalStore
 from services.models.loaded import transition
@@ -43,7 +43,7 @@ _DEPLOY_S: Final = 60.0
 _TICK_S: Final = 0.05
 
 
-def chaos(plan: Plan) -> dict[str, Any]:
+def chaos(plan: FaultPlan) -> dict[str, Any]:
     """Carry out ``plan`` in folders of its own and return what was done and found.
 
     Nothing is left running, whatever happens.
@@ -97,7 +97,7 @@ def _serving(settings: Settings, code: Path | None) -> Iterator[Client]:
 class _Run:
     """One run from the first event to the judgement."""
 
-    def __init__(self, plan: Plan, store: MortalStore, client: Any) -> None:
+    def __init__(self, plan: FaultPlan, store: MortalStore, client: Any) -> None:
         self._plan = plan
         self._client = client
         self.nemesis = Nemesis(

@@ -132,12 +132,12 @@ def chaos(
     """
     from feature_repo.errors import PortraitError
     from services.lab.bench.service import table
-    from services.lab.chaos.plan import Plan
+    from services.lab.chaos.plan import FaultPlan
     from services.lab.chaos.result import verdict
     from services.lab.chaos.run import chaos as carry_out
     from services.runtime.signals import Signals
 
-    plan = Plan(
+    plan = FaultPlan(
         seconds=seconds, seed=seed, clients=clients, events=events, guard=break_,
         store_kills=redis_kills, power_cuts=power_cuts, durability=durability, model=model,
     )  # fmt: skip

@@ -46,8 +46,8 @@ def errors(document: Any) -> list[tuple[str, str]]:
 
 def test_yaml_and_json_say_the_same_and_are_shown_as_they_were_read() -> None:
     definition = language.read_text(EXAMPLE)
-    assert language.read(language.shown(definition)) == definition
-    assert language.shown(definition)["rule"]["all"][1]["not"]["event"]["between"] == [
+    assert language.read(language.to_document(definition)) == definition
+    assert language.to_document(definition)["rule"]["all"][1]["not"]["event"]["between"] == [
         "2026-01-01",
         "2026-02-01",
     ]
@@ -56,7 +56,7 @@ def test_yaml_and_json_say_the_same_and_are_shown_as_they_were_read() -> None:
 def test_the_json_schema_accepts_what_is_accepted() -> None:
     schema = language.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    shown = language.shown(language.read_text(EXAMPLE))
+    shown = language.to_document(language.read_text(EXAMPLE))
     jsonschema.validate(shown, schema)
     shown["rule"]["all"][0]["event"]["surprise"] = 1
     with pytest.raises(jsonschema.ValidationError):
@@ -189,7 +189,7 @@ def test_a_definition_too_long_for_yaml_is_read_as_json() -> None:
     users = [f"user-{n}" for n in range(9_000)]
     text = orjson.dumps(audience({"user_ids": users}))
     assert len(text) > plain_yaml.MAX_BYTES
-    assert language.shown(language.read_text(text))["rule"] == {"user_ids": users}
+    assert language.to_document(language.read_text(text))["rule"] == {"user_ids": users}
 
 
 @given(st.recursive(
@@ -293,7 +293,7 @@ def test_user_ids_are_stored_as_pseudonyms() -> None:
     tenant = Tenant(b"0123456789abcdef", 16)
     rule = {"all": [BOUGHT, {"not": {"user_ids": ["123", "7"]}}]}
     body = audience(rule, exclude=[{"user_ids": ["9"]}])
-    kept = language.shown(language.pseudonymous(language.read(body), tenant))
+    kept = language.to_document(language.pseudonymous(language.read(body), tenant))
     assert kept["rule"]["all"][1]["not"] == {"entities": [tenant.entity("123"), tenant.entity("7")]}
     assert "user_ids" not in yaml.safe_dump(kept)
 

@@ -209,7 +209,7 @@ NAMES = [b"_ts:every", b"aaaa", b"bbbb"]
 
 def packed_row(moment: tuple[int, int], *values: bytes) -> bytes:
     time = Timestamp(seconds=moment[0], nanos=moment[1])
-    return batch_rows.packed([time.SerializeToString(), *values])
+    return batch_rows.pack_values([time.SerializeToString(), *values])
 
 
 moments = st.tuples(

@@ -25,11 +25,11 @@ from training.evaluation.category_baselines import (
     count_metrics,
     popular_categories,
 )
-from training.evaluation.category_window import ask, measured, moments_inside
+from training.evaluation.category_window import ask, measure, moments_inside
 from training.evaluation.evaluate import _next_category, _prepared
 from training.fit.loop import Fit, new_network
 from training.fit.worker import Alone
-from training.history.category_interests import InterestReader, listed
+from training.history.category_interests import InterestReader, read_interests
 from training.history.prepare import prepare
 from training.history.prepared import Prepared, weekly_moments
 from training.history.sequences import Histories, encode
@@ -84,7 +84,7 @@ def test_interests_are_those_of_the_feature_service(log: list[EventRecord]) -> N
     for row in rows:
         time_ms = round(row["event_timestamp"].timestamp() * 1000)
         ours = reader.at(np.array([shop_log.USERS.index(row["user"])]), np.array([time_ms]))
-        theirs = listed(row, {name: n for n, name in enumerate(names) if n})
+        theirs = read_interests(row, {name: n for n, name in enumerate(names) if n})
         a, b = (
             {k: v for k, v in zip(i.category[0].tolist(), i.share[0].tolist(), strict=True) if k}
             for i in (ours, theirs)
@@ -94,11 +94,11 @@ def test_interests_are_those_of_the_feature_service(log: list[EventRecord]) -> N
 
 def test_names_that_the_model_does_not_know_are_left_out() -> None:
     row = {"interest_categories": ["gone", "A/b"], "interest_category_weights": [0.5, 0.25]}
-    found = listed(row, {"A/b": 3})
+    found = read_interests(row, {"A/b": 3})
     assert found.category[0].tolist() == [3] + [0] * 9
     assert found.share[0].tolist() == [0.25] + [0.0] * 9
     for nothing in (None, {}, dict.fromkeys(row)):
-        assert not listed(nothing, {"A/b": 3}).category.any()
+        assert not read_interests(nothing, {"A/b": 3}).category.any()
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_predictable_shop_is_learned_and_its_chances_are_calibrated(tmp_path: 
     network = run.network
     network.load_state_dict(run.best)
     rows = moments_inside(run.maker, made.train_until_ms, made.until_ms)
-    found = measured(network, run.maker, rows)
+    found = measure(network, run.maker, rows)
     popular = popular_categories(made.histories, 30, until_ms=made.train_until_ms)
     known = count_metrics(made.histories, made.moments, rows, popular, np.inf)
     assert np.nanmean(found.metrics[:, 0]) > 0.95
@@ -177,7 +177,7 @@ def test_a_predictable_shop_is_learned_and_its_chances_are_calibrated(tmp_path: 
     told = calibrate(network, made)[NEXT_CATEGORY]
     assert network.next_category.calibrated()
     assert told["log_loss_after"] < told["log_loss_before"]
-    after = measured(network, run.maker, rows)
+    after = measure(network, run.maker, rows)
     np.testing.assert_allclose(after.metrics, found.metrics, atol=1e-6)
     assert after.calibration_error() < 0.05
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from training.targeting.campaigns import Campaign, Journey
+from training.targeting.campaigns import CouponCampaign, Journey
 
 DAYS = 200
 START = pd.Timestamp("2017-01-01")
@@ -52,7 +52,7 @@ def journey(seed: int = 0, households: int = 30) -> Journey:
     )
     targets = np.arange(1, households + 1)
     campaigns = tuple(
-        Campaign(
+        CouponCampaign(
             n + 1, "Type A" if n else "Type B", START + pd.Timedelta(days=launch),
             START + pd.Timedelta(days=launch + 30), targets,
             pd.DataFrame({"coupon_upc": 100 + n, "product_id": [1 + n, 2 + n, 9]}),

@@ -6,11 +6,11 @@ import pytest
 
 from feature_repo.errors import InvalidInputError
 from training.evaluation.predict import auc
-from training.targeting.block_model import BlockModel, Rows, Setting, choose
+from training.targeting.block_model import BlockModel, FeatureRows, Setting, choose
 from training.targeting.score_metrics import grouped_auc
 
 
-def rows(count: int = 600, noise: int = 60, seed: int = 0) -> Rows:
+def rows(count: int = 600, noise: int = 60, seed: int = 0) -> FeatureRows:
     generator = np.random.default_rng(seed)
     core, other = generator.normal(size=(count, 2)), generator.normal(size=(count, noise))
     logit = 1.5 * core[:, 0] + 1.0 * other[:, 0] - 0.5
@@ -19,7 +19,7 @@ def rows(count: int = 600, noise: int = 60, seed: int = 0) -> Rows:
         "core": pd.DataFrame(core, columns=["a", "b"]),
         "other": pd.DataFrame(other).add_prefix("n"),
     }
-    return Rows(blocks, label, np.arange(count) // 3, np.arange(count) % 4)
+    return FeatureRows(blocks, label, np.arange(count) // 3, np.arange(count) % 4)
 
 
 RIDGE = Setting(boosting=0.0)
@@ -47,8 +47,8 @@ def test_columns_that_are_not_there_are_zero_and_new_ones_are_nothing() -> None:
     fewer = dict(test.blocks) | {"other": test.blocks["other"].drop(columns="n5").assign(new=7.0)}
     zero = dict(test.blocks) | {"other": test.blocks["other"].assign(n5=0.0)}
     np.testing.assert_allclose(
-        model.logit(Rows(fewer, test.label, test.user, test.group)),
-        model.logit(Rows(zero, test.label, test.user, test.group)),
+        model.logit(FeatureRows(fewer, test.label, test.user, test.group)),
+        model.logit(FeatureRows(zero, test.label, test.user, test.group)),
     )
 
 
@@ -64,7 +64,7 @@ def test_noise_is_left_out_by_choice() -> None:
     generator = np.random.default_rng(3)
     train = rows(200)
     noise = pd.DataFrame(generator.normal(size=(200, 400))).add_prefix("n")
-    train = Rows({**train.blocks, "other": noise}, train.label, train.user, train.group)
+    train = FeatureRows({**train.blocks, "other": noise}, train.label, train.user, train.group)
     model = BlockModel({"core": 1.0, "other": 1.0}, [])
     settings = [Setting(breadth=b, boosting=0.0) for b in (1.0, 0.0)]
     assert choose(model, train, settings).breadth == 0.0
@@ -73,7 +73,9 @@ def test_noise_is_left_out_by_choice() -> None:
 def test_one_label_cannot_be_learned() -> None:
     same = rows()
     with pytest.raises(InvalidInputError, match="all labels"):
-        BlockModel({"core": 1.0}, []).fit(Rows(same.blocks, same.label * 0, same.user, same.group))
+        BlockModel({"core": 1.0}, []).fit(
+            FeatureRows(same.blocks, same.label * 0, same.user, same.group)
+        )
 
 
 def test_what_is_chosen_by_parts_is_what_whole_models_say() -> None:

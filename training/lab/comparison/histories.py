@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from training.evaluation.baselines import Window, window
+from training.evaluation.baselines import EvaluationWindow, window
 from training.history.sequences import Ints, ranges
 from training.history.vocabulary import DAY_MS
 from training.lab.comparison.shop import Shop
@@ -29,7 +29,7 @@ class Fade:
     half_life_days: float = float("inf")
 
 
-def faded(shop: Shop, wanted: Window, fade: Fade) -> Any:
+def faded(shop: Shop, wanted: EvaluationWindow, fade: Fade) -> Any:
     """Return the histories before the requests, shape (P, N), sparse."""
     return weighted(
         shop,
@@ -38,7 +38,7 @@ def faded(shop: Shop, wanted: Window, fade: Fade) -> Any:
     )
 
 
-def weighted(shop: Shop, wanted: Window, weigh: Weigh) -> Any:
+def weighted(shop: Shop, wanted: EvaluationWindow, weigh: Weigh) -> Any:
     """Return the histories before the requests with a weight per line, shape (P, N), sparse."""
     histories = shop.histories
     positive: Ints = np.cumsum(histories.weight > 0)
@@ -58,7 +58,7 @@ def weighted(shop: Shop, wanted: Window, weigh: Weigh) -> Any:
     return sp.csr_matrix((value.astype(np.float32), (request, item - 1)), shape)
 
 
-def counts(shop: Shop, wanted: Window) -> Ints:
+def counts(shop: Shop, wanted: EvaluationWindow) -> Ints:
     """Return the positive events before each request, shape (P,)."""
     positive: Ints = np.cumsum(shop.histories.weight > 0)
     start = shop.histories.starts[:-1][wanted.user]
@@ -67,7 +67,7 @@ def counts(shop: Shop, wanted: Window) -> Ints:
     return out
 
 
-def baskets(shop: Shop, wanted: Window) -> Any:
+def baskets(shop: Shop, wanted: EvaluationWindow) -> Any:
     """Return the answers' items, shape (P, N), sparse zeros and ones."""
     histories = shop.histories
     sizes = histories.lines[wanted.event + 1] - histories.lines[wanted.event]
@@ -78,15 +78,15 @@ def baskets(shop: Shop, wanted: Window) -> Any:
     return sp.csr_matrix((values, (request[known], item[known] - 1)), (len(sizes), shop.items))
 
 
-def training_requests(shop: Shop) -> Window:
+def training_requests(shop: Shop) -> EvaluationWindow:
     """Return a request before every target event of the training period."""
     return window(shop.histories, -(2**62), shop.split.train_until_ms)
 
 
-def training_ends(shop: Shop) -> Window:
+def training_ends(shop: Shop) -> EvaluationWindow:
     """Return a request right after the last training event of each user that has one."""
     starts = shop.histories.starts
     before = np.concatenate([[0], np.cumsum(shop.trained)])
     trained = before[starts[1:]] - before[starts[:-1]]
     user = np.flatnonzero(trained)
-    return Window(starts[:-1][user] + trained[user], user)
+    return EvaluationWindow(starts[:-1][user] + trained[user], user)

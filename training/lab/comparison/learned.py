@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from training.evaluation.baselines import Window
+from training.evaluation.baselines import EvaluationWindow
 from training.history.sequences import Ints, ranges
 from training.lab.comparison.peer import Tell, Trial
 from training.lab.comparison.protocol import Score, measure, sample
@@ -266,7 +266,7 @@ def scores(shop: Shop, network: Sequence) -> Score:
     """Return the scores of requests from the last `LENGTH` items before each."""
     item, event, bounds = flat(shop)
 
-    def score(wanted: Window) -> Tensor:
+    def score(wanted: EvaluationWindow) -> Tensor:
         network.eval()
         end = np.searchsorted(event, wanted.event)
         begin = np.maximum(bounds[:-1][wanted.user], end - LENGTH)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.evaluation.baselines import Window
+from training.evaluation.baselines import EvaluationWindow
 from training.fit.loop import Fit
 from training.fit.selection import weigh
 from training.fit.worker import Alone
@@ -52,7 +52,7 @@ class Answers:
     shuffled: int | None = None
     age_ms: int = 0
 
-    def __call__(self, wanted: Window) -> Tensor:
+    def __call__(self, wanted: EvaluationWindow) -> Tensor:
         """Return the scores of requests, histories applied up to each, shape (P, N)."""
         if self.shuffled is not None:
             return self._shuffled(wanted, self.shuffled)
@@ -69,12 +69,12 @@ class Answers:
             )
         return out
 
-    def without_state(self, wanted: Window) -> float:
+    def without_state(self, wanted: EvaluationWindow) -> float:
         """Return the share of requests of who has no event as old as the state."""
         first = self.shop.histories.starts[:-1][wanted.user]
         return float((self._last(wanted) < first).mean())
 
-    def _last(self, wanted: Window) -> Ints:
+    def _last(self, wanted: EvaluationWindow) -> Ints:
         """Return the last event in each request's state; before the user's first if none is."""
         if not self.age_ms:
             return wanted.event - 1
@@ -95,7 +95,7 @@ class Answers:
     def _maker_of(self, prepared: Prepared) -> ExampleMaker:
         return ExampleMaker(prepared, self.network.config, TrainConfig(), self.memory)
 
-    def _shuffled(self, wanted: Window, seed: int) -> Tensor:
+    def _shuffled(self, wanted: EvaluationWindow, seed: int) -> Tensor:
         # One history for each request, since each has another past to shuffle.
         starts = self.shop.histories.starts[:-1][wanted.user]
         cut = self.shop.histories.select(wanted.user, wanted.event - starts + 1)

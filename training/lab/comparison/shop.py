@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import iso
-from training.evaluation.baselines import Window, window
+from training.evaluation.baselines import EvaluationWindow, window
 from training.history.prepare import History
 from training.history.prepared import Prepared, weekly_moments
 from training.history.sequences import Histories, Ints, encode, ranges
@@ -158,7 +158,7 @@ class Shop:
         targets = histories.target[event] & (event > histories.starts[:-1][owner])
         return float(again[targets].mean()) if targets.any() else 0.0
 
-    def had(self, wanted: Window) -> tuple[Ints, Ints]:
+    def had(self, wanted: EvaluationWindow) -> tuple[Ints, Ints]:
         """Return request and item (from 0) of everything shoppers had before each request."""
         histories = self.histories
         first = histories.lines[histories.starts[:-1][wanted.user]]

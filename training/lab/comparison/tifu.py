@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from training.evaluation.baselines import Window
+from training.evaluation.baselines import EvaluationWindow
 from training.lab.comparison.histories import counts, training_ends, weighted
 from training.lab.comparison.peer import Trial, dense, unseeded
 from training.lab.comparison.protocol import Score
@@ -36,7 +36,7 @@ def tifu_knn(shop: Shop) -> Iterator[Trial]:
             )
 
 
-def vectors(shop: Shop, wanted: Window, size: int, within: float, between: float) -> Any:
+def vectors(shop: Shop, wanted: EvaluationWindow, size: int, within: float, between: float) -> Any:
     """Return user vectors before the requests, shape (P, N), sparse."""
     groups = np.maximum(1, -(-counts(shop, wanted) // size))
     return weighted(
@@ -49,12 +49,17 @@ def vectors(shop: Shop, wanted: Window, size: int, within: float, between: float
 
 
 def _blended(
-    shop: Shop, known: Window, table: Any, group: tuple[int, float, float], k: int, share: float
+    shop: Shop,
+    known: EvaluationWindow,
+    table: Any,
+    group: tuple[int, float, float],
+    k: int,
+    share: float,
 ) -> Score:
     square = np.asarray(table.multiply(table).sum(axis=1)).ravel()
     k = min(k, table.shape[0] - 1)
 
-    def score(wanted: Window) -> Any:
+    def score(wanted: EvaluationWindow) -> Any:
         own = vectors(shop, wanted, *group)
         # The own length is the same for all neighbours.
         distance = square[None, :] - 2 * (own @ table.T).toarray()

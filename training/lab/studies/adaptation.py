@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from feature_repo.events.schema import EventRecord, ItemRecord
-from training.evaluation.baselines import Window
+from training.evaluation.baselines import EvaluationWindow
 from training.history.sequences import CONSUMED, Ints
 from training.history.user_features import UserFeatures
 from training.history.vocabulary import DAY_MS
@@ -21,7 +21,13 @@ from training.lab.comparison.datasets import by_time
 from training.lab.comparison.protocol import CHUNK
 from training.lab.comparison.shop import Shop
 from training.lab.studies.study import Study
-from training.lab.studies.update_strategies import Clusters, Learned, Rules, Way, Ways
+from training.lab.studies.update_strategies import (
+    Clusters,
+    LearnedStrategy,
+    RuleStrategy,
+    Way,
+    Ways,
+)
 from training.network.model_dir import Model
 from training.scoring.transition import LearnedTransition
 
@@ -86,16 +92,18 @@ def adaptation(study: Study) -> dict[str, dict[str, Any]]:
     # Asked right before the event that follows; so each user's last event stays out.
     event = np.flatnonzero(shop.histories.time_ms >= shop.split.cut_off_ms)
     event = event[event > shop.histories.starts[shop.owner[event]]]
-    asked = Window(event, shop.owner[event])
+    asked = EvaluationWindow(event, shop.owner[event])
     return {name: _followed(shop, way, asked, interest) for name, way in ways.items()}
 
 
-def _followed(shop: Shop, way: Way, asked: Window, interest: Ints) -> dict[str, Any]:
+def _followed(shop: Shop, way: Way, asked: EvaluationWindow, interest: Ints) -> dict[str, Any]:
     names = np.array([int(name[1:]) for name in shop.vocabulary.categories])
     top = np.concatenate(
         [
-            way.categories(shop, Window(asked.event[b : b + CHUNK], asked.user[b : b + CHUNK]))
-            .argmax(axis=1)
+            way.categories(
+                shop,
+                EvaluationWindow(asked.event[b : b + CHUNK], asked.user[b : b + CHUNK]),
+            ).argmax(axis=1)
             for b in range(0, len(asked.event), CHUNK)
         ]
     )  # fmt: skip
@@ -137,9 +145,9 @@ def step_costs(shop: Shop, ways: Mapping[str, Way]) -> dict[str, float]:
     state goes from bytes to bytes, as in service.
     """
     rules, clusters, learned = (ways[name] for name in ("rules", "clusters", "learned"))
-    assert isinstance(rules, Rules)
+    assert isinstance(rules, RuleStrategy)
     assert isinstance(clusters, Clusters)
-    assert isinstance(learned, Learned)
+    assert isinstance(learned, LearnedStrategy)
     histories = shop.histories
     user = int(np.argmax(histories.lengths()))
     events = np.arange(histories.starts[user], histories.starts[user + 1])[:_STEPS]

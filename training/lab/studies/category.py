@@ -7,7 +7,7 @@ import numpy as np
 
 from feature_repo.errors import InvalidInputError
 from training.evaluation.category_evaluation import against_baselines
-from training.evaluation.category_window import measured, moments_inside
+from training.evaluation.category_window import measure, moments_inside
 from training.history.prepared import weekly_moments
 from training.lab.studies.study import Study
 from training.network.config import TrainConfig
@@ -45,7 +45,7 @@ def category(study: Study) -> dict[str, Any]:
         network = study.fit(seed, tell).network
         maker = ExampleMaker(whole, network.config, TrainConfig())
         rows = moments_inside(maker, split.cut_off_ms, split.until_ms)
-        found = measured(network, maker, rows).metrics
+        found = measure(network, maker, rows).metrics
         if np.isnan(found[:, 0]).all():
             raise InvalidInputError(
                 f"{shop.name}: no Monday of the test period has a purchase within {NEXT_DAYS} "

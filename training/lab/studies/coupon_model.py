@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from feature_repo.events.pseudonyms import Tenant
-from training.lab.studies.embedding import Floats, Learned, StateEncoder
-from training.targeting.block_model import BlockModel, Rows, Setting, choose
-from training.targeting.campaigns import Campaign, Journey
+from training.lab.studies.embedding import Floats, LearnedHistory, StateEncoder
+from training.targeting.block_model import BlockModel, FeatureRows, Setting, choose
+from training.targeting.campaigns import CouponCampaign, Journey
 from training.targeting.coupon_features import Blocks, CouponFeatures
 from training.targeting.profile_block import profile_block
 
@@ -56,8 +56,8 @@ class Sample:
         The features before they were put together, among them who is new to coupons.
     """
 
-    campaign: Campaign
-    rows: Rows
+    campaign: CouponCampaign
+    rows: FeatureRows
     known: Blocks
 
 
@@ -78,7 +78,7 @@ class Sampler:
         self._features, self._home, self._encoder = CouponFeatures(journey), home, encoder
         self._tenant = Tenant.load(home)
 
-    def sample(self, campaign: Campaign) -> Sample:
+    def sample(self, campaign: CouponCampaign) -> Sample:
         """Return a campaign's rows as of its launch."""
         known = self._features.at(campaign)
         users = [self._tenant.entity(f"household-{n}") for n in campaign.targets]
@@ -93,7 +93,7 @@ class Sampler:
             "learned": _named("u", learned.vector),
             "match": _named("match", item_match(learned, self._encoder.items, campaign)),
         }
-        rows = Rows(
+        rows = FeatureRows(
             {name: table.reset_index(drop=True) for name, table in tables.items()},
             campaign.redeemed.astype(np.float64),
             campaign.targets,
@@ -106,7 +106,7 @@ def _named(prefix: str, values: Floats) -> pd.DataFrame:
     return pd.DataFrame(values, columns=[f"{prefix}{n}" for n in range(values.shape[1])])
 
 
-def item_match(learned: Learned, items: Sequence[str], campaign: Campaign) -> Floats:
+def item_match(learned: LearnedHistory, items: Sequence[str], campaign: CouponCampaign) -> Floats:
     """Return how likely the ranking head finds the products of a campaign's coupons.
 
     Returns
@@ -154,7 +154,7 @@ class CouponModel:
         InvalidInputError
             If nobody redeemed, or all did.
         """
-        rows = Rows.join([sample.rows for sample in ended])
+        rows = FeatureRows.join([sample.rows for sample in ended])
         self.model.setting = choose(self.model, rows, SETTINGS)
         self.model.fit(rows)
         return self

@@ -16,8 +16,8 @@ from feature_repo.errors import InvalidInputError
 from training.lab.comparison.page import machine
 from training.lab.studies.coupon_model import CouponModel, Sample, Sampler
 from training.lab.studies.embedding import StateEncoder
-from training.targeting.block_model import BlockModel, Rows, Setting, choose
-from training.targeting.campaigns import Campaign, Journey, complete, read_journey
+from training.targeting.block_model import BlockModel, FeatureRows, Setting, choose
+from training.targeting.campaigns import CouponCampaign, Journey, complete, read_journey
 from training.targeting.profile_block import prepare_home, read_home
 from training.targeting.score_metrics import Doubles, Judged, over, summary
 
@@ -93,7 +93,7 @@ def coupons(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[s
     return {**result, "seconds": seconds, "seeds": list(seeds)}
 
 
-def judgeable(journey: Journey) -> list[Campaign]:
+def judgeable(journey: Journey) -> list[CouponCampaign]:
     """Return the complete campaigns with enough redeemers of their own and before them."""
     return [
         each
@@ -149,14 +149,14 @@ def _rfm_sum(sample: Sample) -> Doubles:
 
 def _tuned(settings: Sequence[Setting], ended: Sequence[Sample], sample: Sample) -> Doubles:
     """Fit to RFM, coupon history and product match; settings as the own model's are chosen."""
-    rows = Rows.join([each.rows.only(["history"]) for each in ended])
+    rows = FeatureRows.join([each.rows.only(["history"]) for each in ended])
     model = BlockModel({"history": 1.0}, ["history"])
     model.setting = choose(model, rows, settings)
     return model.fit(rows).logit(sample.rows)
 
 
 def _result(samples: Sequence[Sample], scores: Mapping[str, Doubles], say: Say) -> dict[str, Any]:
-    rows = Rows.join([sample.rows.only(["history"]) for sample in samples])
+    rows = FeatureRows.join([sample.rows.only(["history"]) for sample in samples])
     new = np.concatenate([sample.known.new for sample in samples])
     last = max(samples, key=lambda each: float(each.rows.label.sum())).campaign.number
     parts = {
@@ -189,7 +189,7 @@ def _result(samples: Sequence[Sample], scores: Mapping[str, Doubles], say: Say) 
 
 
 def judge(
-    rows: Rows, scores: Mapping[str, Doubles], peers: Sequence[str] = PEERS
+    rows: FeatureRows, scores: Mapping[str, Doubles], peers: Sequence[str] = PEERS
 ) -> dict[str, Any]:
     """Return metrics of every model, and the own model's over the best of the peers, paired."""
     judged = Judged(rows.label, rows.user, rows.group)

@@ -28,7 +28,7 @@ _LATER_DAYS = 7
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedHistory:
     """What the encoder knew of users at some moments.
 
     Attributes
@@ -97,7 +97,7 @@ class StateEncoder:
 
     def at(
         self, users: Sequence[str], time_ms: Sequence[int] | Ints, *, items: bool = False
-    ) -> Learned:
+    ) -> LearnedHistory:
         """Return what was known of ``users`` (entity ids) at the moments, row by row.
 
         An event at a moment itself is not seen. ``items`` asks for `Learned.item` as well.
@@ -120,7 +120,7 @@ class StateEncoder:
         )  # fmt: skip
         return self._read(moments, there, len(row), items=items)
 
-    def _read(self, moments: Moments, there: Ints, count: int, *, items: bool) -> Learned:
+    def _read(self, moments: Moments, there: Ints, count: int, *, items: bool) -> LearnedHistory:
         maker = ExampleMaker(
             replace(self._whole, moments=moments), self.network.config, TrainConfig()
         )
@@ -147,4 +147,4 @@ class StateEncoder:
                 if item is not None:
                     item[there[mine]] = self.network.logits(u, example.moment_pairs).numpy()
         mean = np.nanmean(chance, axis=0) if len(there) else np.full(chance.shape[1], 0.5)
-        return Learned(vector, np.where(np.isnan(chance), mean, chance), item)
+        return LearnedHistory(vector, np.where(np.isnan(chance), mean, chance), item)

@@ -18,7 +18,7 @@ from feature_repo.events.pseudonyms import Tenant
 from training.lab.comparison.page import machine
 from training.lab.studies.coupons import BOOSTING, LOGISTIC, OWN, Say, Tell, judge
 from training.lab.studies.embedding import StateEncoder
-from training.targeting.block_model import BlockModel, Rows, Setting, choose
+from training.targeting.block_model import BlockModel, FeatureRows, Setting, choose
 from training.targeting.campaigns import LAST_DAY, Journey, read_journey
 from training.targeting.profile_block import prepare_home, profile_block, read_home
 from training.targeting.score_metrics import Doubles
@@ -52,8 +52,8 @@ def lapse(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[str
     tell(0, 3, "point-in-time profiles")
     profile = profile_block(home, users, time_ms)
 
-    def rows(blocks: dict[str, pd.DataFrame], chosen: npt.NDArray[np.bool_]) -> Rows:
-        return Rows(
+    def rows(blocks: dict[str, pd.DataFrame], chosen: npt.NDArray[np.bool_]) -> FeatureRows:
+        return FeatureRows(
             blocks, asked["label"].to_numpy(np.float64), asked["household_id"].to_numpy(np.int64),
             time_ms,
         ).take(np.flatnonzero(chosen))  # fmt: skip
@@ -115,7 +115,9 @@ def lapse(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[str
     }
 
 
-def _fitted(model: BlockModel, settings: Sequence[Setting], train: Rows, test: Rows) -> Doubles:
+def _fitted(
+    model: BlockModel, settings: Sequence[Setting], train: FeatureRows, test: FeatureRows
+) -> Doubles:
     model.setting = choose(model, train, settings)
     return model.fit(train).logit(test)
 

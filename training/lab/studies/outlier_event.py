@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from training.evaluation.baselines import Window
+from training.evaluation.baselines import EvaluationWindow
 from training.history.sequences import Histories, Ints, ranges
 from training.lab.comparison.protocol import CHUNK
 from training.lab.comparison.shop import Shop
@@ -19,11 +19,11 @@ class Odd:
     """Requests, and the same after one event of a kind that the shopper never showed."""
 
     shop: Shop
-    before: Window
-    after: Window
+    before: EvaluationWindow
+    after: EvaluationWindow
 
     @classmethod
-    def of(cls, shop: Shop, wanted: Window, generator: np.random.Generator) -> "Odd":
+    def of(cls, shop: Shop, wanted: EvaluationWindow, generator: np.random.Generator) -> "Odd":
         """Put one item of a category that the shopper never had right before each request."""
         histories = shop.histories
         start = histories.starts[:-1][wanted.user]
@@ -34,7 +34,7 @@ class Odd:
         made.item[line] = item + 1
         made.category[line] = shop.vocabulary.item_category[item]
         users = np.arange(len(odd))
-        return cls(shop.of(made), Window(odd, users), Window(odd + 1, users))
+        return cls(shop.of(made), EvaluationWindow(odd, users), EvaluationWindow(odd + 1, users))
 
 
 def _with_one_more(histories: Histories) -> Histories:
@@ -76,7 +76,7 @@ def jump(odd: Odd, way: Way) -> dict[str, float]:
     moved, replaced = list[Floats](), list[Floats]()
     for begin in range(0, len(odd.before.event), CHUNK):
         part = slice(begin, begin + CHUNK)
-        pair = [Window(w.event[part], w.user[part]) for w in (odd.before, odd.after)]
+        pair = [EvaluationWindow(w.event[part], w.user[part]) for w in (odd.before, odd.after)]
         before, after = (way.categories(odd.shop, w) for w in pair)
         moved.append(np.abs(before - after).sum(axis=1) / 2)
         best = [way.items(odd.shop, w).topk(10).indices for w in pair]

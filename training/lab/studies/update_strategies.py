@@ -20,7 +20,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from training.evaluation.baselines import Window
+from training.evaluation.baselines import EvaluationWindow
 from training.evaluation.metrics import Doubles, ranking_metrics
 from training.history.sequences import Ints
 from training.lab.comparison import portrait_model
@@ -41,17 +41,17 @@ CHOOSE_ON: Final = 1500
 class Way(Protocol):
     """A way to keep a profile, fitted to a shop."""
 
-    def items(self, shop: Shop, wanted: Window) -> torch.Tensor:
+    def items(self, shop: Shop, wanted: EvaluationWindow) -> torch.Tensor:
         """Return the scores of items, shape (P, N)."""
         ...
 
-    def categories(self, shop: Shop, wanted: Window) -> Floats:
+    def categories(self, shop: Shop, wanted: EvaluationWindow) -> Floats:
         """Return shares of categories that add up to 1, shape (P, C)."""
         ...
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class CategoryOfItems:
     """What is in which category; ``matrix`` has shape (N, C)."""
 
     matrix: Any
@@ -59,7 +59,7 @@ class Catalogue:
     shares: Floats
 
     @classmethod
-    def of(cls, shop: Shop) -> "Catalogue":
+    def of(cls, shop: Shop) -> "CategoryOfItems":
         """Read it from a shop."""
         category = shop.vocabulary.item_category
         known = category > 0
@@ -79,16 +79,16 @@ def _shares(weights: Any) -> Floats:
 
 
 @dataclass(frozen=True)
-class Rules:
+class RuleStrategy:
     """Decayed counts; who has none is shown what everybody likes."""
 
-    catalogue: Catalogue
+    catalogue: CategoryOfItems
     per_event: float
 
-    def _counts(self, shop: Shop, wanted: Window) -> Any:
+    def _counts(self, shop: Shop, wanted: EvaluationWindow) -> Any:
         return faded(shop, wanted, Fade(per_event=self.per_event))
 
-    def items(self, shop: Shop, wanted: Window) -> torch.Tensor:
+    def items(self, shop: Shop, wanted: EvaluationWindow) -> torch.Tensor:
         """Score by counts, then by popularity within the favourite categories."""
         counts = self._counts(shop, wanted)
         inside = _shares(counts @ self.catalogue.matrix) @ self.catalogue.matrix.T
@@ -98,7 +98,7 @@ class Rules:
             + 1e-6 * self.catalogue.popular
         )
 
-    def categories(self, shop: Shop, wanted: Window) -> Floats:
+    def categories(self, shop: Shop, wanted: EvaluationWindow) -> Floats:
         """Share out the decayed counts."""
         counts = dense(self._counts(shop, wanted) @ self.catalogue.matrix).numpy()
         return _shares(counts + FEW * self.catalogue.shares)
@@ -108,20 +108,20 @@ class Rules:
 class Clusters:
     """The nearest of K centroids of category shares, and what its members buy."""
 
-    catalogue: Catalogue
+    catalogue: CategoryOfItems
     per_event: float
     centroids: Floats
     liked: Floats
 
     @classmethod
     def fit(
-        cls, shop: Shop, catalogue: Catalogue, per_event: float, clusters: int, seed: int
+        cls, shop: Shop, catalogue: CategoryOfItems, per_event: float, clusters: int, seed: int
     ) -> "Clusters":
         """Cluster the profiles that stood before training baskets, and count those baskets."""
         from sklearn.cluster import MiniBatchKMeans
 
         asked = sample(training_requests(shop), 20_000)
-        profiles = Rules(catalogue, per_event).categories(shop, asked)
+        profiles = RuleStrategy(catalogue, per_event).categories(shop, asked)
         means = MiniBatchKMeans(
             min(clusters, len(profiles)), batch_size=1024, n_init=3, random_state=seed
         )
@@ -141,14 +141,14 @@ class Clusters:
         out: Ints = np.argmin(length[None, :] - 2 * profiles @ self.centroids.T, axis=1)
         return out
 
-    def _cluster(self, shop: Shop, wanted: Window) -> Ints:
-        return self.nearest(Rules(self.catalogue, self.per_event).categories(shop, wanted))
+    def _cluster(self, shop: Shop, wanted: EvaluationWindow) -> Ints:
+        return self.nearest(RuleStrategy(self.catalogue, self.per_event).categories(shop, wanted))
 
-    def items(self, shop: Shop, wanted: Window) -> torch.Tensor:
+    def items(self, shop: Shop, wanted: EvaluationWindow) -> torch.Tensor:
         """Score by what the cluster buys."""
         return torch.from_numpy(self.liked[self._cluster(shop, wanted)])
 
-    def categories(self, shop: Shop, wanted: Window) -> Floats:
+    def categories(self, shop: Shop, wanted: EvaluationWindow) -> Floats:
         """Share out what the cluster buys."""
         shares: Floats = _shares(self.liked @ self.catalogue.matrix)
         out: Floats = shares[self._cluster(shop, wanted)]
@@ -156,28 +156,30 @@ class Clusters:
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedStrategy:
     """Portrait's own network and memories."""
 
-    catalogue: Catalogue
+    catalogue: CategoryOfItems
     answers: portrait_model.Answers
 
-    def items(self, shop: Shop, wanted: Window) -> torch.Tensor:
+    def items(self, shop: Shop, wanted: EvaluationWindow) -> torch.Tensor:
         """Score as the model does."""
         answers = self.answers if shop is self.answers.shop else replace(self.answers, shop=shop)
         return answers(wanted)
 
-    def categories(self, shop: Shop, wanted: Window) -> Floats:
+    def categories(self, shop: Shop, wanted: EvaluationWindow) -> Floats:
         """Add up the items' chances."""
         return _shares(torch.softmax(self.items(shop, wanted), 1).numpy() @ self.catalogue.matrix)
 
 
-def by_category(shop: Shop, wanted: Window, way: Way) -> Doubles:
+def by_category(shop: Shop, wanted: EvaluationWindow, way: Way) -> Doubles:
     """Return `training.evaluation.metrics.NAMES` of the next basket's categories, shape (P, 4)."""
     category = torch.from_numpy(shop.vocabulary.item_category)
     count, parts = len(shop.vocabulary.categories), list[Doubles]()
     for begin in range(0, len(wanted.event), CHUNK):
-        some = Window(wanted.event[begin : begin + CHUNK], wanted.user[begin : begin + CHUNK])
+        some = EvaluationWindow(
+            wanted.event[begin : begin + CHUNK], wanted.user[begin : begin + CHUNK]
+        )
         lines = make_targets(shop.histories, some.event)
         own_category = category[lines.item]
         pair = torch.unique((lines.owner * (count + 1) + own_category)[own_category > 0])
@@ -198,14 +200,16 @@ class Ways:
     answers: portrait_model.Answers
 
     @cached_property
-    def catalogue(self) -> Catalogue:
+    def catalogue(self) -> CategoryOfItems:
         """Return the categories of the shop."""
-        return Catalogue.of(self.shop)
+        return CategoryOfItems.of(self.shop)
 
     def tuned(self) -> tuple[dict[str, Way], dict[str, Any]]:
         """Return the ways by name, and what was chosen for each."""
         asked = sample(self.shop.validation, CHOOSE_ON)
-        rules: dict[tuple[float, ...], Way] = {(g,): Rules(self.catalogue, g) for g in DECAYS}
+        rules: dict[tuple[float, ...], Way] = {
+            (g,): RuleStrategy(self.catalogue, g) for g in DECAYS
+        }
         clusters: dict[tuple[float, ...], Way] = {
             (g, k): Clusters.fit(self.shop, self.catalogue, g, k, seed=7)
             for g, k in product(DECAYS[:3], CLUSTERS)
@@ -220,5 +224,5 @@ class Ways:
             best = max(value, key=lambda setting: value[setting])
             ways[name] = tried[best]
             chosen[name] = dict(zip(("per_event", "clusters"), best, strict=False))
-        ways["learned"] = Learned(self.catalogue, self.answers)
+        ways["learned"] = LearnedStrategy(self.catalogue, self.answers)
         return ways, chosen

@@ -26,13 +26,13 @@ from services.lab.bench import rows as bench_rows
 from services.lab.bench.feast import FeastPush
 from services.lab.bench.floor import Floor, PlainFloor, floor_cursor, floor_key
 from services.lab.bench.load import Load, body_of, offers, records_of
-from services.lab.bench.materialize import Load as RowsLoad
+from services.lab.bench.materialize import MaterializeLoad as RowsLoad
 from services.lab.bench.materialize import measure_materialize
-from services.lab.bench.offline import Load as JoinLoad
+from services.lab.bench.offline import OfflineLoad as JoinLoad
 from services.lab.bench.offline import measure_offline
 from services.lab.bench.rounds import Rounds, Scale
 from services.lab.bench.service import table
-from services.lab.bench.traffic import Rhythm, Traffic
+from services.lab.bench.traffic import Traffic, TrafficRhythm
 from services.lab.bench.updates import measure_updates
 from services.models.transition import Transition
 from services.runtime import plots
@@ -301,7 +301,7 @@ def test_a_named_model_goes_before_the_newest_and_that_before_a_new_one(
 
 
 def test_traffic_keeps_its_counts(api: Api) -> None:
-    rhythm = Rhythm(
+    rhythm = TrafficRhythm(
         singles_per_s=400, batches_per_s=40, batch=5, recommendations_per_s=100, users=8
     )
     with api.client() as client:

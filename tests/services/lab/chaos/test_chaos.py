@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from feature_repo.errors import InvalidInputError, PortraitError
 from services.commands.cli import app
 from services.lab.chaos import guards
-from services.lab.chaos.plan import Plan
+from services.lab.chaos.plan import FaultPlan
 from services.lab.chaos.result import verdict
 from services.lab.chaos.run import chaos
 
@@ -47,7 +47,7 @@ def test_a_guard_that_is_not_found_is_no_run(
 
 def test_power_cuts_and_durability_always_exclude_each_other() -> None:
     with pytest.raises(InvalidInputError, match="use --durability everysec"):
-        Plan(power_cuts=True, durability="always")
+        FaultPlan(power_cuts=True, durability="always")
     arguments = ["chaos", "--break", "last-entry", "--durability", "always"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
@@ -66,7 +66,7 @@ def test_a_model_that_is_none_is_refused_before_anything_starts(tmp_path: Path) 
 def test_nothing_is_lost_doubled_or_wrong(store_kills: bool) -> None:
     """With kills of the store only ``always`` promises that: see docs/reliability.md."""
     durability: Literal["everysec", "always"] = "always" if store_kills else "everysec"
-    result = chaos(Plan(seconds=40, seed=11, store_kills=store_kills, durability=durability))
+    result = chaos(FaultPlan(seconds=40, seed=11, store_kills=store_kills, durability=durability))
     assert verdict(result) is None, result
     assert result["kills"]["updater"] + result["kills"]["gateway"] >= 1
     assert bool(result["kills"]["store"]) == store_kills
@@ -77,7 +77,7 @@ def test_nothing_is_lost_doubled_or_wrong(store_kills: bool) -> None:
 
 @pytest.mark.slow
 def test_after_power_cuts_rows_and_order_are_right() -> None:
-    result = chaos(Plan(seconds=40, seed=12, power_cuts=True))
+    result = chaos(FaultPlan(seconds=40, seed=12, power_cuts=True))
     assert verdict(result) is None, result
     assert result["power_cuts"] >= 1
 
@@ -87,7 +87,7 @@ def test_after_power_cuts_rows_and_order_are_right() -> None:
     ("guard", "finding"), [("fence", "wrong"), ("last-entry", "wrong"), ("dedup", "doubled")]
 )
 def test_a_missing_guard_is_caught(guard: guards.Guard, finding: str) -> None:
-    result = chaos(Plan(seconds=60, seed=13, guard=guard))
+    result = chaos(FaultPlan(seconds=60, seed=13, guard=guard))
     assert result["caught"] is True
     assert result["break"] == guard
     assert result[finding] > 0, result

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.training.shops import cyclic, habits, shop
-from training.evaluation.baselines import Window
+from training.evaluation.baselines import EvaluationWindow
 from training.lab.comparison import learned, linear
 from training.lab.comparison.datasets import by_time
 from training.lab.comparison.factors import solve
@@ -31,7 +31,7 @@ def baskets() -> Shop:
     return Shop("habits", found, by_time(found), support=1)
 
 
-def naive(shop: Shop, wanted: Window, weigh: Callable[[int, float], float]) -> np.ndarray:
+def naive(shop: Shop, wanted: EvaluationWindow, weigh: Callable[[int, float], float]) -> np.ndarray:
     out = np.zeros((len(wanted.event), shop.items), np.float64)
     histories = shop.histories
     for p, (answer, user) in enumerate(zip(wanted.event, wanted.user, strict=True)):
@@ -46,21 +46,21 @@ def naive(shop: Shop, wanted: Window, weigh: Callable[[int, float], float]) -> n
 
 
 def test_histories_fade(baskets: Shop) -> None:
-    wanted = Window(baskets.test.event[:40], baskets.test.user[:40])
+    wanted = EvaluationWindow(baskets.test.event[:40], baskets.test.user[:40])
     found = faded(baskets, wanted, Fade(per_event=0.9, half_life_days=20.0)).toarray()
     expected = naive(baskets, wanted, lambda since, days: 0.9**since * 0.5 ** (days / 20))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_tifu_averages_within_groups_and_over_groups(baskets: Shop) -> None:
-    wanted = Window(baskets.test.event[:20], baskets.test.user[:20])
+    wanted = EvaluationWindow(baskets.test.event[:20], baskets.test.user[:20])
     size, within, between = 3, 0.9, 0.7
     found = vectors(baskets, wanted, size, within, between).toarray()
     for p in range(20):
         count = int(wanted.event[p] - baskets.histories.starts[wanted.user[p]])
         groups = -(-count // size)
         expected = naive(
-            baskets, Window(wanted.event[[p]], wanted.user[[p]]),
+            baskets, EvaluationWindow(wanted.event[[p]], wanted.user[[p]]),
             lambda since, _, g=groups: within ** (since % size) * between ** (since // size)
             / size / g,
         )  # fmt: skip
@@ -114,7 +114,7 @@ def test_what_stands_behind_the_last_item_changes_nothing(known: Shop) -> None:
 
 def test_no_peer_sees_the_answer(baskets: Shop) -> None:
     """A request's scores stay as they are when its answer and all that follows change."""
-    wanted = Window(baskets.test.event[:1], baskets.test.user[:1])
+    wanted = EvaluationWindow(baskets.test.event[:1], baskets.test.user[:1])
     for name in ("frequency", "item_knn", "ease", "transitions", "ials", "tifu_knn",
                  "ridge_baskets"):  # fmt: skip
         score = next(iter(PEERS[name](baskets)))[1](0, print)

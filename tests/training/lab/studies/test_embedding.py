@@ -10,9 +10,9 @@ import torch
 from tests.training.shops import DAY_MS, START_MS, cyclic, event, shop
 from training.lab.comparison import portrait_model
 from training.lab.studies.coupon_model import item_match
-from training.lab.studies.embedding import Learned, StateEncoder
+from training.lab.studies.embedding import LearnedHistory, StateEncoder
 from training.network.config import ModelConfig, TrainConfig
-from training.targeting.campaigns import Campaign
+from training.targeting.campaigns import CouponCampaign
 
 FITTED_MS = START_MS + 60 * DAY_MS
 ASKED_MS = START_MS + 70 * DAY_MS
@@ -83,7 +83,9 @@ def test_match_is_the_chance_of_a_campaigns_products() -> None:
     logits = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], np.float32))
     coupons = pd.DataFrame({"coupon_upc": [1, 1, 2, 2], "product_id": [10, 11, 11, 99]})
     day = pd.Timestamp("2017-03-01")
-    campaign = Campaign(1, "Type A", day, day, np.array([1, 2]), coupons, np.zeros(2, np.bool_))
-    learned = Learned(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32), logits)
+    campaign = CouponCampaign(
+        1, "Type A", day, day, np.array([1, 2]), coupons, np.zeros(2, np.bool_)
+    )
+    learned = LearnedHistory(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32), logits)
     found = np.exp(item_match(learned, ["10", "11", "12"], campaign)) - 1e-4
     np.testing.assert_allclose(found, [[1.1, 0.8, 0.8], [0.3, 0.2, 0.2]], atol=1e-5)

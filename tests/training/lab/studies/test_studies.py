@@ -11,7 +11,7 @@ import torch
 
 from feature_repo.errors import InvalidInputError
 from tests.training.shops import cyclic, habits, shop
-from training.evaluation.baselines import Window
+from training.evaluation.baselines import EvaluationWindow
 from training.fit import selection
 from training.history.prepared import Prepared
 from training.history.sequences import Histories
@@ -26,7 +26,7 @@ from training.lab.studies.category import category
 from training.lab.studies.freshness import AGES_MS, freshness
 from training.lab.studies.outlier_event import Odd, jump
 from training.lab.studies.study import Study
-from training.lab.studies.update_strategies import Catalogue, Rules, Ways, by_category
+from training.lab.studies.update_strategies import CategoryOfItems, RuleStrategy, Ways, by_category
 from training.lab.studies.updating import updating
 from training.neighbours.channels import Memory
 from training.network.config import ModelConfig, TrainConfig
@@ -139,10 +139,10 @@ class Oracle:
     def __init__(self, made: Shop, interest: np.ndarray, late: int) -> None:
         self.made, self.interest, self.late = made, interest, late
 
-    def items(self, shop: Shop, wanted: Window) -> Any:
+    def items(self, shop: Shop, wanted: EvaluationWindow) -> Any:
         raise NotImplementedError
 
-    def categories(self, shop: Shop, wanted: Window) -> np.ndarray:
+    def categories(self, shop: Shop, wanted: EvaluationWindow) -> np.ndarray:
         names = [int(name[1:]) for name in self.made.vocabulary.categories]
         at = np.maximum(wanted.event - 1 - self.late, self.made.histories.starts[wanted.user])
         return np.eye(len(names), dtype=np.float32)[np.argsort(names)[self.interest[at]]]
@@ -161,7 +161,7 @@ def test_adaptation_counts_events_until_followed(
     made, interest = changing
     event = np.flatnonzero(made.histories.time_ms >= made.split.cut_off_ms)
     event = event[event > made.histories.starts[made.owner[event]]]
-    asked = Window(event, made.owner[event])
+    asked = EvaluationWindow(event, made.owner[event])
     found = _followed(made, Oracle(made, interest, late), asked, interest)
     assert found["events_until_followed"] == until
     # Not 0 where two changes bring an interest back.
@@ -172,7 +172,7 @@ def test_adaptation_counts_events_until_followed(
 
 def test_an_odd_event_is_of_a_category_never_shown(changing: tuple[Shop, np.ndarray]) -> None:
     made, _ = changing
-    wanted = Window(made.test.event[:60], made.test.user[:60])
+    wanted = EvaluationWindow(made.test.event[:60], made.test.user[:60])
     odd = Odd.of(made, wanted, np.random.default_rng(0))
     histories: Histories = odd.shop.histories
     for n, answer in enumerate(wanted.event):
@@ -186,7 +186,7 @@ def test_an_odd_event_is_of_a_category_never_shown(changing: tuple[Shop, np.ndar
         strange = histories.category[start + length]
         had = set(histories.category[start : start + length])
         assert strange not in had or len(had) == 20
-    never = Rules(Catalogue.of(made), 0.9)
+    never = RuleStrategy(CategoryOfItems.of(made), 0.9)
     assert 0.0 < jump(odd, never)["shares"] < 0.3
 
 
@@ -200,7 +200,7 @@ def test_the_three_ways_learn_the_planted_interest(
     for name, way in ways.items():
         value = np.nanmean(by_category(made, made.test, way)[:, 0])
         assert value > 0.5, name  # at random .23
-        shares = way.categories(made, Window(made.test.event[:50], made.test.user[:50]))
+        shares = way.categories(made, EvaluationWindow(made.test.event[:50], made.test.user[:50]))
         np.testing.assert_allclose(shares.sum(axis=1), 1.0, rtol=1e-4)
     costs = step_costs(made, ways)
     assert set(costs) == set(ways)

@@ -13,7 +13,7 @@ from training.lab.comparison.page import keep
 from training.lab.studies import coupons
 from training.lab.studies.coupons import judge, judgeable
 from training.lab.studies.lapse import moments
-from training.targeting.block_model import Rows
+from training.targeting.block_model import FeatureRows
 from training.targeting.profile_block import prepare_home
 
 DAY = pd.Timedelta(days=1)
@@ -61,7 +61,7 @@ def judged() -> dict[str, object]:
     generator = np.random.default_rng(0)
     truth = generator.normal(size=800)
     label = (generator.random(800) < 1 / (1 + np.exp(-2 * truth))).astype(float)
-    rows = Rows({}, label, np.arange(800), np.repeat([1, 2], 400))
+    rows = FeatureRows({}, label, np.arange(800), np.repeat([1, 2], 400))
     scores = {
         name: truth + noise * generator.normal(size=800)
         for name, noise in {"portrait": 0.1, "logistic": 1.0, "recency": 3.0}.items()
