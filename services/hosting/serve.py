@@ -33,7 +33,7 @@ from services.hosting.supervisor import KEY_VARIABLE, LOST, say, supervise
 from services.http import api_keys
 from services.recommend import rule_book
 from services.runtime.log_lines import STDERR_VARIABLE, take_lines
-from services.runtime.logs import configure, file_writer, hush_feast
+from services.runtime.logs import configure, file_writer, folder, hush_feast
 from services.runtime.signals import Signals
 from services.settings import Settings, tighten
 from training.fit import local_ray
@@ -268,8 +268,9 @@ def main() -> None:
     Should Ray be lost, everything else is ended in order, and the exit code is `LOST`.
     """
     os.umask(0o077)
+    settings = Settings()
     try:
-        serve(Settings())
+        serve(settings)
     except PortraitError as error:
         say(f"portrait: {error}")
         sys.exit(1)
@@ -278,6 +279,11 @@ def main() -> None:
     except RayLostError as error:
         say(f"portrait: {error}")
         os._exit(LOST)  # at an orderly exit Ray would wait for what is gone
+    except Exception as error:  # noqa: BLE001 - the last place where it can become a line
+        _log.error("service_failed", exc_info=error)
+        kind, where = type(error).__name__, folder(settings.home)
+        say(f"portrait: the service failed unexpectedly ({kind}); the details are below {where}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":
