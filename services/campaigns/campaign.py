@@ -37,11 +37,11 @@ def minute_of(clock: str) -> int:
 
 
 def _clock(value: Any) -> Any:
-    if isinstance(value, str):
-        minute_of(value)
-    elif isinstance(value, int):  # YAML 1.1 reads 21:30 as 1290, in base 60
-        return f"{value // 60:02d}:{value % 60:02d}" if 0 <= value < 24 * 60 else str(value)
-    return value
+    if not isinstance(value, str):
+        return value
+    whole = f"0{value}" if re.fullmatch(r"\d:\d\d", value) else value  # 8:00 as well as 08:00
+    minute_of(whole)
+    return whole
 
 
 Clock = Annotated[
