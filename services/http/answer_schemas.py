@@ -243,7 +243,7 @@ ITEM_BATCH: dict[int | str, Any] = {
         "received": 1, "accepted": 0, "rejected": 1, "errors": [_ITEM_REFUSED]}),
 }  # fmt: skip
 SIMILAR: dict[int | str, Any] = {
-    200: describe_answer(SimilarSchema, "SimilarSchema items", {
+    200: describe_answer(SimilarSchema, "Similar items", {
         "item_id": "A", "method": "category", "model": None,
         "items": [{"item_id": "B", "score": 0.7, "rank": 1}]})
 }  # fmt: skip

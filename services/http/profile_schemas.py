@@ -130,7 +130,7 @@ class Summary(BaseModel):
 class UpdatedProfile(BaseModel):
     """Interests by weight, purchases in order."""
 
-    interest: Annotated[list[str], Field(alias="ProfileInterest")]
+    interest: Annotated[list[str], Field(alias="Interest")]
     purchase_history: Annotated[list[str], Field(alias="Purchase History")]
 
 
@@ -184,7 +184,7 @@ _SEED = {
     "User ID": 123,
     "User Behavior": ["Browse Product A", "Purchase Product B"],
     "Updated User Profile": {
-        "ProfileInterest": ["Product A", "Product B"], "Purchase History": ["Product B"]
+        "Interest": ["Product A", "Product B"], "Purchase History": ["Product B"]
     },
 }  # fmt: skip
 _SUMMARY = {
