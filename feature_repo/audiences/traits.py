@@ -95,7 +95,7 @@ def find_trait(name: str) -> Trait:
 
     Examples
     --------
-    >>> named("lifecycle.stage").kind
+    >>> find_trait("lifecycle.stage").kind
     'text'
     """
     if name not in TRAITS:

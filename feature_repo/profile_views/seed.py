@@ -34,7 +34,7 @@ def format_user_id(user_id: str) -> int | str:
 
     Examples
     --------
-    >>> shown_user_id("123"), shown_user_id("007")
+    >>> format_user_id("123"), format_user_id("007")
     (123, '007')
     """
     # Beyond 2^53 JSON readers with double precision would change the id.

@@ -77,7 +77,7 @@ def router(needed: Needed, tag: str, prefix: str = "") -> APIRouter:
     >>> items = router("server", "items", "/v1/items")
     >>> @items.delete("/{item_id}", dependencies=[needs("admin")])
     ... async def forget(item_id: str) -> None: ...
-    >>> needed_by(items.routes[0])
+    >>> needs_of(items.routes[0])
     'admin'
     """
     return APIRouter(

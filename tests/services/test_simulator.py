@@ -200,7 +200,7 @@ def own_log_alone(
     ("target", "name", "instead"),
     [
         pytest.param(Linking, "_size", own_log_alone, id="second link"),
-        pytest.param(linking, "leave", lambda *_: None, id="no note"),
+        pytest.param(linking, "add_unjoined", lambda *_: None, id="no note"),
     ],
 )
 def test_linking_without_its_guard_is_caught(

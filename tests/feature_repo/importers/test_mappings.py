@@ -163,7 +163,7 @@ def test_online_retail_through_a_mapping(tmp_path: Path) -> None:
 def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
     (tmp_path / "shop.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
-    (tmp_path / "shop.csv").write_text(page.split("```csv\n")[1].split("```")[0])
+    (tmp_path / "shop.csv").write_text(page.split("```text\n")[1].split("```")[0])
     report = import_shop(tmp_path / "home", tmp_path / "shop.csv", tmp_path / "shop.yaml")
     assert (report.rows_in, report.accepted) == (3, 3)
     view, order = archived(tmp_path / "home")

@@ -26,7 +26,7 @@ def broken(error: Exception) -> Callable[..., Any]:
 
 
 def state(index: AudienceIndex, cube: AnalyticsCube) -> Any:
-    return SimpleNamespace(audience_index=index, analytics=cube)
+    return SimpleNamespace(of={AudienceIndex: index, AnalyticsCube: cube}.__getitem__)
 
 
 async def renewed(picture: Any) -> Any:

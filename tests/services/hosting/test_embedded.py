@@ -66,13 +66,13 @@ def test_a_start_that_fails_is_tried_again_after_ever_longer_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits_s, tried, up = list[float](), list[str](), threading.Event()
-    stopped_within = Keeper._stopped_within
+    stopped_within = Keeper._wait_for_stop
 
     def without_waiting(keeper: Keeper, seconds: float) -> bool:
         waits_s.append(seconds)
         return stopped_within(keeper, 0)
 
-    monkeypatch.setattr(Keeper, "_stopped_within", without_waiting)
+    monkeypatch.setattr(Keeper, "_wait_for_stop", without_waiting)
 
     def process() -> int:
         if up.is_set():

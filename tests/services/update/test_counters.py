@@ -252,7 +252,7 @@ def test_counts_of_a_commit_without_an_answer_are_kept() -> None:
 def test_a_settled_process_collects_only_what_came_later() -> None:
     code = (
         "import gc; from services.runtime import freeze_heap; before = len(gc.get_objects()); "
-        "freeze_heap.settle(); "
+        "freeze_heap.freeze_heap(); "
         "assert gc.get_freeze_count() > before / 2, before; "
         "assert len(gc.get_objects()) < before / 10; assert gc.isenabled()"
     )
