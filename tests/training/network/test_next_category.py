@@ -75,10 +75,10 @@ def test_what_is_bought_within_fourteen_days(log: list[EventRecord], days: int) 
 @settings(few, max_examples=4)
 def test_interests_are_those_of_the_feature_service(log: list[EventRecord]) -> None:
     """But for orders told again, which histories take as another basket and features do not."""
-    told = set[tuple[str, str | None]]()
+    told = {(e.user, e.order_id): n for n, e in reversed(list(enumerate(log)))}
     log = [
-        e for e in log
-        if e.type != "purchase" or not ((e.user, e.order_id) in told or told.add((e.user, e.order_id)))
+        event for n, event in enumerate(log)
+        if event.type != "purchase" or told[event.user, event.order_id] == n
     ]  # fmt: skip
     found, names, _ = encoded(log)
     reader = InterestReader(found, len(names) - 1)
