@@ -27,8 +27,6 @@ class Context:
         Of the replica; the store's client is asynchronous.
     draining
         Says whether the service is about to end.
-    subjects
-        What the subjects' routes work with, each found again by its class.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 `UpdaterLoop` is the work, in one thread; `Updater` is the Ray Serve deployment around it
 (no ingress: it meets the gateways only in Redis). What an event does is `transition`'s, how
-much a round takes is `pace`'s, what is counted beside it is `tally`'s.
+much a round takes is `batch_sizing`'s, what is counted beside it is `counters`'s.
 """
 
 import os
