@@ -1,6 +1,6 @@
 """The view ``full``: everything known of a user, with evidence, as-of time and model version.
 
-Belongs here: the shape of that answer. Not here: the figures in it (`derived`).
+Belongs here: the shape of that answer. Not here: the figures in it (`metrics`).
 """
 
 from collections.abc import Callable, Mapping, Sequence

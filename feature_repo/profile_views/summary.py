@@ -1,6 +1,6 @@
 """The view ``summary``: a profile in a few lines that a marketer reads.
 
-Belongs here: the words. Not here: the figures behind them (`derived`).
+Belongs here: the words. Not here: the figures behind them (`metrics`).
 """
 
 from collections.abc import Callable, Mapping

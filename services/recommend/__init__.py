@@ -2,6 +2,6 @@
 
 ``candidates → score → rules → diversify → explain → respond``. `recommender` puts them in
 order. No stage reads a store or waits: what is known of a user comes in as a `UserContext`, items
-as columns (`assortment`). `routes` and `explanation_routes` are how they are asked, `asked`
+as columns (`assortment`). `routes` and `explanation_routes` are how they are asked, `request`
 reads who asks.
 """

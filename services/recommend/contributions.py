@@ -2,7 +2,7 @@
 
 With a learned context the model is asked with each event left out; without one the explicit
 profile is folded again without it. Belongs here: reading the history and putting the two
-alike. Not here: the arithmetic (`training.scoring.attribution`), words (`narrative`).
+alike. Not here: the arithmetic (`training.scoring.attribution`), words (`event_text`).
 """
 
 from collections.abc import Callable, Sequence

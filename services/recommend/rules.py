@@ -1,7 +1,7 @@
 """Rules: what a placement or a request demands of the items.
 
 Belongs here: the rules' form and their effect on rows. Not here: files of rules (`rule_book`),
-in which order they give way (`relax`), choosing among what is left (`diversify`).
+in which order they give way (`rule_fallback`), choosing among what is left (`diversify`).
 """
 
 import math

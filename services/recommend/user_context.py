@@ -1,6 +1,6 @@
 """What a recommendation knows of the user.
 
-Belongs here: the user's side of a request. Not here: where it is read from (`asked`).
+Belongs here: the user's side of a request. Not here: where it is read from (`request`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
