@@ -82,11 +82,17 @@ def fold(events: Iterable[EventRecord], profile: ExplicitProfile | None = None) 
     return state
 
 
-def apply(profile: ExplicitProfile, event: EventRecord) -> None:
+def apply(profile: ExplicitProfile, event: EventRecord) -> bool:
     """Apply one event in place, in time bounded by its own number of items.
 
     After an exception the profile is in no defined state: decode it again.
+
+    Returns
+    -------
+    bool
+        False for a purchase that tells of a whole order again: it moves no learned state.
     """
+    is_told_again = False
     at, event_type = event.time_ms // 1000, event.type
     kind = pack_type(event_type)
     _date(profile, at)
@@ -103,13 +109,15 @@ def apply(profile: ExplicitProfile, event: EventRecord) -> None:
         if event.channel:
             _count(profile.channels, event.channel, MAX_CHANNELS, False)
     if event_type == "purchase":
-        if buying.purchase(profile.orders, event, at):
+        is_new, is_told_again = buying.purchase(profile.orders, event, at)
+        if is_new:
             for table in (profile.items, profile.categories, profile.brands):
                 next_order(table)
     elif event_type == "refund":
         buying.refund(profile.orders, event, at)
     if event.items:
         _apply_items(profile, event, kind, at)
+    return not is_told_again
 
 
 def _date(profile: ExplicitProfile, at: int) -> None:

@@ -5,14 +5,16 @@ events is the same order: its amounts take the place of those told before; where
 what was told stays. One exception: an order of which an event held as many lines as an event can,
 `MAX_ITEMS`, is taken to be split over several events, and that one, what was told before it and
 what comes after it add up. Belongs here: the bytes of
-that memory, and the same rule in SQL. Not here: what orders do to a profile (`orders`).
+that memory, and the same rule for a whole history and in SQL. Not here: what orders do to a profile
+(`orders`).
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
 
-from feature_repo.compact import pack_varint, unpack_varint
-from feature_repo.events.schema import MAX_ITEMS
+from feature_repo.compact import DAY_S, pack_varint, unpack_varint
+from feature_repo.events.schema import MAX_ITEMS, EventRecord
 
 MEMORY_EVENTS: Final = 32
 MEMORY_DAYS: Final = 91
@@ -56,6 +58,35 @@ def remember(memory: bytes, order_id: str, day: int, lines: int, money: int) -> 
         _, at = unpack_varint(memory, at + _HEAD)
         ends.append(at)
     return memory[ends[-MEMORY_EVENTS - 1] :] if len(ends) > MEMORY_EVENTS else memory
+
+
+def without_repeats(history: Sequence[EventRecord]) -> list[EventRecord]:
+    """Return one user's events in fold order without the purchases that tell of an order again.
+
+    It leaves out those that move no learned state (`explicit.apply`); parts of a split order stay.
+
+    Examples
+    --------
+    >>> order = EventRecord(
+    ...     id="1", type="purchase", user="u", time_ms=0, received_ms=0, order_id="o"
+    ... )
+    >>> len(without_repeats([order, order]))
+    1
+    """
+    ids = [event.order_id or event.id for event in history if event.type == "purchase"]
+    if len(set(ids)) == len(ids):
+        return list(history)
+    found, memory = list[EventRecord](), b""
+    for event in history:
+        if event.type == "purchase":
+            order_id, day = event.order_id or event.id, event.time_ms // (1000 * DAY_S)
+            told, lines = recall(memory, order_id, day), len(event.items)
+            is_whole = lines < MAX_ITEMS and (told is None or told[0] < MAX_ITEMS)
+            memory = remember(memory, order_id, day, lines if is_whole else MAX_ITEMS, 0)
+            if told is not None and is_whole:
+                continue
+        found.append(event)
+    return found
 
 
 def _mark(order_id: str) -> bytes:

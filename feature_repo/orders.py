@@ -36,8 +36,14 @@ GAP: Final = Struct("<I")
 _MAX_GAP: Final = 2**32 - 1
 
 
-def purchase(orders: Orders, event: EventRecord, at: int) -> bool:
-    """Apply a purchase at ``at`` (epoch seconds); return whether it begins a new order."""
+def purchase(orders: Orders, event: EventRecord, at: int) -> tuple[bool, bool]:
+    """Apply a purchase at ``at`` (epoch seconds).
+
+    Returns
+    -------
+    tuple
+        Whether it begins an order, and whether it tells of a whole order again.
+    """
     order_id, day = event.order_id or event.id, at // DAY_S
     told = _recall(orders, event, day)
     is_new = told is None
@@ -63,7 +69,7 @@ def purchase(orders: Orders, event: EventRecord, at: int) -> bool:
     priced = event.items if is_new or not is_whole else []
     _add_prices(orders, priced, elapsed, late)
     add(orders.history, [stored(item.item_id) for item in event.items], MAX_HISTORY)
-    return is_new
+    return is_new, is_whole and not is_new
 
 
 def _recall(orders: Orders, event: EventRecord, day: int) -> tuple[int, int] | None:

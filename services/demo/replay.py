@@ -15,6 +15,7 @@ import orjson
 from feature_repo.archive.event_archive import Archive
 from feature_repo.events.pseudonyms import Tenant
 from feature_repo.events.schema import Event, EventRecord, to_record
+from feature_repo.order_memory import without_repeats
 from services.client import Client
 from services.runtime.progress import ProgressStep
 from services.settings import Settings
@@ -110,5 +111,5 @@ def _deviations(
     transition = load_transition(settings)
     if transition is None:
         return [0.0] * len(live)
-    unrolled = transition.replay(histories)
+    unrolled = transition.replay([without_repeats(history) for history in histories])
     return [transition.difference(a, b) for a, b in zip(live, unrolled, strict=True)]

@@ -50,13 +50,15 @@ class _User:
         self.profile = explicit.new() if before is None else explicit.decode(before.profile)
         self.time_ms = 0 if before is None else before.time_ms
         self.learned: bytes | None = None if before is None else before.learned or None
-        self.applied: list[EventRecord] = []
+        self.num_applied = 0
+        self.moving: list[EventRecord] = []
 
     def apply(self, events: Sequence[EventRecord]) -> None:
         """Apply events to the explicit profile; after an exception call `restart`."""
         for event in events:
-            explicit.apply(self.profile, event)
-            self.applied.append(event)
+            if explicit.apply(self.profile, event):
+                self.moving.append(event)
+            self.num_applied += 1
             self.time_ms = max(self.time_ms, event.time_ms)
 
     def restart(self) -> None:
@@ -65,7 +67,7 @@ class _User:
 
     def keep(self) -> None:
         """Make the present row the one to go back to."""
-        if self.applied:
+        if self.num_applied:
             self.before, self.changed = self.row(), True
             self._begin()
 
@@ -148,7 +150,7 @@ class Transition:
         for name in troubled:
             users[name].restart()
             poison |= self._one_by_one(users[name], [(i, events[i]) for i in queues[name]])
-        changed = {n: user.row() for n, user in users.items() if user.applied or user.changed}
+        changed = {n: user.row() for n, user in users.items() if user.num_applied or user.changed}
         return changed, poison
 
     def fold(self, histories: Mapping[str, Sequence[EventRecord]]) -> dict[str, LiveState]:
@@ -184,7 +186,7 @@ class Transition:
                     user.model = ""
                 continue
             try:
-                states = learned.replay([u.applied for u in some], [u.learned for u in some])
+                states = learned.replay([u.moving for u in some], [u.learned for u in some])
             except Exception as error:  # noqa: BLE001 - the caller finds the one event that does it
                 _log.warning("step_failed", users=len(some), error=type(error).__name__)
                 return False

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from feature_repo import explicit
 from feature_repo.archive.query_bounds import check
 from feature_repo.events.schema import EventRecord
+from feature_repo.order_memory import without_repeats
 from services.context.context import Context
 from services.history.recent_events import read_all
 from services.recommend.request import RequestContext
@@ -104,10 +105,11 @@ def _by_model(
 
     served = asked.served
     model = served.model
+    moving = without_repeats(history)
     known = [item for item in items if item in model.vocabulary.index]
     rows = [model.vocabulary.index[item] - 1 for item in known]
     found = leave_one_out(
-        served.scorer, served.transition, history, rows, now_ms=asked.now_ms, last=last,
+        served.scorer, served.transition, moving, rows, now_ms=asked.now_ms, last=last,
         user_features=asked.shopper.user_features,
     )  # fmt: skip
     parts = memory_parts(
@@ -117,7 +119,7 @@ def _by_model(
     return Contributions(
         method="leave_one_event_out",
         items=known,
-        events=[history[n] for n in found.events],
+        events=[moving[n] for n in found.events],
         values=found.values,
         scores=found.scores,
         of=len(history),

@@ -128,8 +128,8 @@ def _records(
     context: Context, session: Sequence[tuple[str, Sequence[EventItem]]], now_ms: int
 ) -> list[EventRecord]:
     records = []
-    for kind, items in session:
-        order = "session" if kind in {"purchase", "refund"} else None
+    for n, (kind, items) in enumerate(session):
+        order = f"session-{n}" if kind in {"purchase", "refund"} else None
         whole = Event.model_construct(
             type=kind, anonymous_id="session", items=list(items), time=now_ms, order_id=order
         )

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import EventRecord, iso
+from feature_repo.order_memory import without_repeats
 from training.history.prepared import VALIDATION_DAYS, Moments, Prepared, weekly_moments
 from training.history.sequences import encode
 from training.history.user_features import UserFeatures
@@ -40,8 +41,12 @@ def milliseconds(moment: datetime) -> int:
 
 
 def read_histories(home: Path, *, until_ms: int | None = None) -> list[History]:
-    """Return every user's archived events in fold order, before ``until_ms``."""
-    return list(Archive(home / "archive" / "events").histories(until_ms=until_ms))
+    """Return every user's archived events in fold order, before ``until_ms``.
+
+    An order that is told again is there once, as in the live state.
+    """
+    archive = Archive(home / "archive" / "events")
+    return [(u, without_repeats(h)) for u, h in archive.histories(until_ms=until_ms)]
 
 
 def prepare(

@@ -18,10 +18,10 @@ from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.audiences.index import Index
 from feature_repo.compact import pack_id
 from feature_repo.events.schema import EventRecord, ItemRecord
-from feature_repo.explicit import ExplicitProfile, decode, encode, fold
+from feature_repo.explicit import ExplicitProfile, apply, decode, encode, fold, new
 from feature_repo.features import snapshots
 from feature_repo.order_days import window
-from feature_repo.order_memory import MEMORY_EVENTS, recall, remember
+from feature_repo.order_memory import MEMORY_EVENTS, recall, remember, without_repeats
 
 LINES = [1, 2, 3, 199, 200]
 
@@ -55,6 +55,17 @@ def test_what_is_told_again_takes_the_place_of_what_was_told(history: list[Event
         len(e.instead_of.items) for e in wanted if e.instead_of
     )
     assert len(state.recent) < MEMORY_EVENTS * 16
+
+
+@given(purchases())
+@settings(max_examples=40)
+def test_a_history_without_repeats_holds_what_moves_a_learned_state(
+    history: list[EventRecord],
+) -> None:
+    expected = [each.event for each in told(history) if each.instead_of is None]
+    profile = new()
+    assert [each for each in history if apply(profile, each)] == expected
+    assert without_repeats(history) == expected
 
 
 def test_a_repeat_counts_once_and_its_new_amount_holds() -> None:

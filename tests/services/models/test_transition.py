@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from feature_repo import explicit
 from feature_repo.events.pseudonyms import Tenant
@@ -64,6 +65,17 @@ def test_a_poison_event_changes_nothing_and_stops_nobody() -> None:
     assert rows == clean
 
 
+def test_an_order_told_again_moves_the_profile_and_no_learned_state() -> None:
+    def order(name: str, order_id: str) -> EventRecord:
+        return structs.replace(event("a", name), type="purchase", order_id=order_id)
+
+    rows, _ = Transition(Sum()).apply({}, [order("1", "o"), order("2", "p"), order("3", "o")])
+    row = rows[TENANT.entity("a")]
+    assert (row.learned, row.version) == (b"1;2;", 3)
+    rows, _ = Transition(Sum()).apply(rows, [order("4", "p")])
+    assert (rows[TENANT.entity("a")].learned, rows[TENANT.entity("a")].version) == (b"1;2;", 4)
+
+
 def test_a_row_of_another_model_stays_cold_until_rebuilt() -> None:
     old = LiveState(explicit.encode(explicit.fold([event("a", "0")])), b"x", 1, "other", 0)
     rows, _ = Transition(Sum()).apply({TENANT.entity("a"): old}, [event("a", "1")])
@@ -76,10 +88,10 @@ def test_an_event_that_only_the_profile_refuses_leaves_both_halves_alone(
 ) -> None:
     whole = explicit.apply
 
-    def fussy(profile: explicit.ExplicitProfile, one: EventRecord) -> None:
-        whole(profile, one)
+    def fussy(profile: explicit.ExplicitProfile, one: EventRecord) -> bool:
         if one.id == "bad":
             raise ArithmeticError
+        return whole(profile, one)
 
     monkeypatch.setattr(explicit, "apply", fussy)
     events = [event("a", "1"), event("a", "bad"), event("b", "2"), event("a", "3")]

@@ -14,8 +14,9 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from feature_repo.events.schema import EventRecord
+from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.features import snapshots
+from feature_repo.order_memory import without_repeats
 from tests.feature_repo import shop_log
 from tests.training.conftest import SMALL
 from tests.training.shops import DAY_MS, START_MS, Shop, end_ms, event, habits, shop
@@ -74,13 +75,15 @@ def test_what_is_bought_within_fourteen_days(log: list[EventRecord], days: int) 
 @given(log=shop_log.events())
 @settings(few, max_examples=4)
 def test_interests_are_those_of_the_feature_service(log: list[EventRecord]) -> None:
-    """But for orders told again, which histories take as another basket and features do not."""
-    told = {(e.user, e.order_id): n for n, e in reversed(list(enumerate(log)))}
-    log = [
-        event for n, event in enumerate(log)
-        if event.type != "purchase" or told[event.user, event.order_id] == n
-    ]  # fmt: skip
-    found, names, _ = encoded(log)
+    """An order told again, with the lines that it had, is one basket in both."""
+    once = {e.id for u in shop_log.USERS for e in without_repeats([o for o in log if o.user == u])}
+    lines = dict[tuple[str, str | None], list[ItemRecord]]()
+    for n, each in enumerate(log):
+        if each.type == "purchase" and each.id in once:
+            lines[each.user, each.order_id] = each.items
+        elif each.type == "purchase":
+            log[n] = msgspec.structs.replace(each, items=lines[each.user, each.order_id])
+    found, names, _ = encoded([e for e in log if e.id in once])
     reader = InterestReader(found, len(names) - 1)
     with tempfile.TemporaryDirectory() as folder:
         home = shop_log.write(Path(folder), log)
