@@ -148,10 +148,10 @@ def _offline(settings: Settings, memory: StepResults) -> dict[str, dict[str, Any
     def judge(tell: ProgressStep) -> dict[str, Any]:
         from training.evaluation.evaluate import evaluate
 
-        tell(0, 0, "ranking every basket of the last fortnight")
         histories = with_held_out(home, CUT_OFF)
+        model = Path(trained["model"])
         return dict(
-            evaluate(home, Path(trained["model"]), since=CUT_OFF, until=END, histories=histories)
+            evaluate(home, model, since=CUT_OFF, until=END, histories=histories, progress=tell)
         )
 
     def load(tell: ProgressStep) -> dict[str, Any]:

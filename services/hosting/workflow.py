@@ -133,11 +133,10 @@ def evaluate_model(
     """Rank every basket in ``[since, until)`` with the model and its baselines."""
     from training.evaluation.evaluate import evaluate
 
-    tell(0, 0, "ranking every basket")
     with stores(settings):
         return evaluate(
             settings.home, find_model(settings), since=since,
-            until=until or last_event(settings.home) + timedelta(milliseconds=1),
+            until=until or last_event(settings.home) + timedelta(milliseconds=1), progress=tell,
         )  # fmt: skip
 
 

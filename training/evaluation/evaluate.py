@@ -9,6 +9,7 @@ Next category: every shopper on every Monday that lies in the period with its 14
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -43,6 +44,7 @@ from training.network.devices import one_thread
 from training.network.examples import ExampleMaker
 from training.network.model_dir import Model, load
 
+Tell = Callable[[int, int, str], None]
 RECENT_DAYS = 28.0
 MOST_USERS = 5000
 """Most users evaluated where there are more than `network.sampled_softmax.FULL_ITEMS` items."""
@@ -56,6 +58,7 @@ def evaluate(
     until: datetime,
     histories: list[History] | None = None,
     features: bool = True,
+    progress: Tell = lambda done, total, what: None,
 ) -> dict[str, Any]:
     """Measure a model and its baselines on ``[since, until)``.
 
@@ -71,6 +74,8 @@ def evaluate(
         All users' events in fold order, instead of the archive's.
     features
         False leaves out the user features (they count as missing).
+    progress
+        Called with what is done, of how much (0: not known), and what it is.
 
     Returns
     -------
@@ -89,12 +94,15 @@ def evaluate(
     bounds = milliseconds(since), milliseconds(until)
     events = read_histories(home, until_ms=bounds[1]) if histories is None else histories
     join = feast_join(home) if features and model.user_features.names else None
+    progress(0, 0, "joining features to the test period")
     prepared = _prepared(model, events, bounds, join)
     with one_thread():
         users = _users(prepared)
-        timed = _score(model, prepared, bounds, users, timed=True)
+        timed = _score(model, prepared, bounds, users, progress, timed=True)
+        baskets = _next_basket(model, prepared, bounds, users, timed, progress)
+        progress(0, 0, "judging outcomes and the next category")
         return {
-            **_next_basket(model, prepared, bounds, users, timed),
+            **baskets,
             "outcomes": _outcomes(model, prepared, timed),
             "next_category": _next_category(model, prepared, bounds),
         }
@@ -132,14 +140,29 @@ def _users(prepared: Prepared) -> Ints:
 
 
 def _score(
-    model: Model, prepared: Prepared, bounds: tuple[int, int], users: Ints, *, timed: bool
+    model: Model,
+    prepared: Prepared,
+    bounds: tuple[int, int],
+    users: Ints,
+    progress: Tell,
+    *,
+    timed: bool,
 ) -> Scored:
     maker = ExampleMaker(prepared, model.config, TrainConfig(), model.memory)
-    return score_window(model.network, maker, users, bounds, timed=timed)
+    what = f"users' baskets ranked, {'with' if timed else 'without'} the time of the request"
+    return score_window(
+        model.network, maker, users, bounds, timed=timed,
+        progress=lambda done, total: progress(done, total, what),
+    )  # fmt: skip
 
 
 def _next_basket(
-    model: Model, prepared: Prepared, bounds: tuple[int, int], users: Ints, at_time: Scored
+    model: Model,
+    prepared: Prepared,
+    bounds: tuple[int, int],
+    users: Ints,
+    at_time: Scored,
+    progress: Tell,
 ) -> dict[str, Any]:
     histories, items = prepared.histories, len(model.vocabulary.items)
     wanted = _of(window(histories, *bounds), users)
@@ -151,9 +174,10 @@ def _next_basket(
     popular = recent_popularity(histories, items, until_ms=bounds[0], half_life_days=1e9)
     recent = recent_popularity(histories, items, until_ms=bounds[0], half_life_days=RECENT_DAYS)
     tuning = window(histories, prepared.train_until_ms, prepared.until_ms)
+    progress(0, 0, "tuning the baseline on the validation period")
     decay = tune_decay(histories, tuning, popular)
     frequency = decayed_frequency(histories, wanted, decay, popular)
-    own = _aligned(_score(model, prepared, bounds, users, timed=False), wanted)
+    own = _aligned(_score(model, prepared, bounds, users, progress, timed=False), wanted)
     timed = _aligned(at_time, wanted)
     methods = {
         "model": own,

@@ -1,5 +1,6 @@
 """Answers of a network along whole histories: what validation and evaluation read."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,7 @@ def score_window(
     timed: bool,
     device: torch.device | None = None,
     ranked: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scored:
     """Predict every target event of ``users`` in a window, then apply it.
 
@@ -80,6 +82,8 @@ def score_window(
         Whether the network is told the time of the request.
     ranked
         False leaves the basket metrics out (NaN), where only chances are wanted.
+    progress
+        Called with the users done and all.
     """
     where = device or _CPU
     network.eval()
@@ -90,6 +94,7 @@ def score_window(
     ordered = users[np.argsort(maker.prepared.histories.lengths()[users], kind="stable")]
     with torch.no_grad(), autocast(where):
         for begin in range(0, len(ordered), USERS_PER_PASS):
+            progress(begin, len(ordered))
             some = ordered[begin : begin + USERS_PER_PASS]
             example = move(maker.evaluation(some, *window_ms, timed=timed), where)
             flat = network.unroll(example.events).flatten(0, 1)
