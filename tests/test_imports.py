@@ -39,15 +39,15 @@ feature_repo.user_profile: archive errors events
 training.evaluation: history neighbours network scoring | feature_repo: errors events
 training.fit: evaluation history neighbours network scoring | feature_repo: errors events
 training.history:  | feature_repo: archive errors events feast_stores features user_profile
-training.lab.comparison: evaluation fit history neighbours network scoring targeting |
+training.lab.comparison: evaluation fit history lab.targeting neighbours network scoring |
     feature_repo: errors events importers
-training.lab.studies: evaluation fit history lab.comparison neighbours network scoring targeting
-    | feature_repo: errors events
+training.lab.studies: evaluation fit history lab.comparison lab.targeting neighbours network
+    scoring | feature_repo: errors events
+training.lab.targeting: evaluation history | feature_repo: errors events features importers
 training.neighbours: history state
 training.network: history neighbours state | feature_repo: errors features profile_views
 training.scoring: history neighbours network state | feature_repo: errors events
 training.state: history
-training.targeting: evaluation history | feature_repo: errors events features importers
 services.analytics: audiences context http runtime | feature_repo: analytics archive audiences
     errors
 services.app: gateway http recommend settings update | feature_repo: errors
@@ -74,7 +74,7 @@ services.hosting: app catalogue client http recommend runtime settings | trainin
     fit network | feature_repo: archive errors feast_stores features online
 services.http: runtime | feature_repo: archive errors events online user_profile
 services.lab.bench: audiences catalogue client demo event_log hosting models recommend runtime
-    settings update | training: evaluation fit history lab.comparison lab.studies neighbours network
+    settings update | training: fit history lab.comparison lab.studies neighbours network
     scoring | feature_repo: analytics archive audiences errors events feast_stores features
     importers online profile_views user_profile
 services.lab.chaos: client event_log hosting lab.bench models runtime settings

@@ -1,6 +1,6 @@
 """The bench `explain`: whether explanations are faithful to the model, and what one takes.
 
-Belongs here: which model and whose histories. The measures are `training.evaluation.faithfulness`'.
+Belongs here: which model and whose histories. Measures are in `training.lab.studies.faithfulness`.
 """
 
 import random
@@ -41,7 +41,7 @@ def measure_explain(tell: Tell, *, model: Path | None, data: Path | None) -> dic
         lower; the 95 % interval over shoppers of the one fall less twice the other; rank
         correlation with random weights; time of an explanation.
     """
-    from training.evaluation.faithfulness import deletion, likeness_to_random
+    from training.lab.studies.faithfulness import deletion, likeness_to_random
     from training.network.model_dir import load
 
     histories = habits() if data is None else _read(data)

@@ -11,9 +11,9 @@ import torch
 from feature_repo.events.schema import EventRecord
 from tests.training.conftest import SMALL, fit
 from tests.training.shops import Shop, cyclic, event, shop
-from training.evaluation.faithfulness import deletion, likeness_to_random, spearman
 from training.fit.train import write_model
 from training.history.sequences import encode
+from training.lab.studies.faithfulness import deletion, likeness_to_random, spearman
 from training.network.config import ModelConfig, TrainConfig
 from training.network.encoder import FusedEncoder, pad
 from training.network.model_dir import Model, load

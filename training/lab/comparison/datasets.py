@@ -16,7 +16,7 @@ from training.history.prepare import History, read_histories
 from training.history.vocabulary import DAY_MS
 from training.lab.comparison.shop import Shop, Split
 from training.lab.comparison.tables import WEEK_MS, histories_of
-from training.targeting.profile_block import import_home
+from training.lab.targeting.profile_block import import_home
 
 
 def by_time(histories: list[History], *, train: float = 0.8, choose: float = 0.9) -> Split:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from training.targeting.score_metrics import NAMES
+from training.lab.targeting.score_metrics import NAMES
 
 Part = Callable[[Mapping[str, Any], Path], str]
 """Takes a result and the folder of results; returns Markdown."""

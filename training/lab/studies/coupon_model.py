@@ -18,10 +18,10 @@ import pandas as pd
 
 from feature_repo.events.pseudonyms import Tenant
 from training.lab.studies.embedding import Floats, LearnedHistory, StateEncoder
-from training.targeting.block_model import BlockModel, FeatureRows, Setting, choose
-from training.targeting.campaigns import CouponCampaign, Journey
-from training.targeting.coupon_features import Blocks, CouponFeatures
-from training.targeting.profile_block import profile_block
+from training.lab.targeting.block_model import BlockModel, FeatureRows, Setting, choose
+from training.lab.targeting.campaigns import CouponCampaign, Journey
+from training.lab.targeting.coupon_features import Blocks, CouponFeatures
+from training.lab.targeting.profile_block import profile_block
 
 SCALES: Final[Mapping[str, float]] = {
     "history": 1.0,
@@ -32,7 +32,7 @@ SCALES: Final[Mapping[str, float]] = {
     "learned": 0.1,
     "match": 0.3,
 }
-"""Blocks of the coupon model and their scales; see `training.targeting.block_model`."""
+"""Blocks of the coupon model and their scales; see `training.lab.targeting.block_model`."""
 BOOSTED: Final = ("history", "habits")
 SETTINGS: Final = tuple(
     Setting(breadth=breadth, boosting=boosting)

@@ -16,10 +16,10 @@ from feature_repo.errors import InvalidInputError
 from training.lab.comparison.page import machine
 from training.lab.studies.coupon_model import CouponModel, Sample, Sampler
 from training.lab.studies.embedding import StateEncoder
-from training.targeting.block_model import BlockModel, FeatureRows, Setting, choose
-from training.targeting.campaigns import CouponCampaign, Journey, complete, read_journey
-from training.targeting.profile_block import prepare_home, read_home
-from training.targeting.score_metrics import Doubles, Judged, over, summary
+from training.lab.targeting.block_model import BlockModel, FeatureRows, Setting, choose
+from training.lab.targeting.campaigns import CouponCampaign, Journey, complete, read_journey
+from training.lab.targeting.profile_block import prepare_home, read_home
+from training.lab.targeting.score_metrics import Doubles, Judged, over, summary
 
 Tell = Callable[[int, int, str], None]
 Say = Callable[[str], None]

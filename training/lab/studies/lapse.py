@@ -18,10 +18,10 @@ from feature_repo.events.pseudonyms import Tenant
 from training.lab.comparison.page import machine
 from training.lab.studies.coupons import BOOSTING, LOGISTIC, OWN, Say, Tell, judge
 from training.lab.studies.embedding import StateEncoder
-from training.targeting.block_model import BlockModel, FeatureRows, Setting, choose
-from training.targeting.campaigns import LAST_DAY, Journey, read_journey
-from training.targeting.profile_block import prepare_home, profile_block, read_home
-from training.targeting.score_metrics import Doubles
+from training.lab.targeting.block_model import BlockModel, FeatureRows, Setting, choose
+from training.lab.targeting.campaigns import LAST_DAY, Journey, read_journey
+from training.lab.targeting.profile_block import prepare_home, profile_block, read_home
+from training.lab.targeting.score_metrics import Doubles
 
 HORIZON_DAYS: Final = 28
 ACTIVE_DAYS: Final = 91

@@ -3,7 +3,7 @@
 Every user is scored by models that have not seen them (cross-fitting, users shared out anew for
 each seed); scores become ranks within their fold, so that folds may be laid together, and are
 averaged over seeds. Belongs here: data and protocol. Not here: the models
-(`training.targeting.uplift`) and Qini itself (`training.evaluation.uplift_metrics`).
+(`training.lab.targeting.uplift`) and Qini itself (`training.evaluation.uplift_metrics`).
 """
 
 import time
@@ -20,8 +20,8 @@ from feature_repo.errors import InvalidInputError
 from training.evaluation.uplift_metrics import qini
 from training.lab.comparison.page import machine
 from training.lab.studies.coupons import Say, Tell
-from training.targeting.score_metrics import interval
-from training.targeting.uplift import MODELS, Doubles
+from training.lab.targeting.score_metrics import interval
+from training.lab.targeting.uplift import MODELS, Doubles
 
 FOLDS: Final = 5
 ROUNDS: Final = 300

@@ -11,8 +11,8 @@ from tests.training.shops import DAY_MS, START_MS, cyclic, event, shop
 from training.lab.comparison import portrait_model
 from training.lab.studies.coupon_model import item_match
 from training.lab.studies.embedding import LearnedHistory, StateEncoder
+from training.lab.targeting.campaigns import CouponCampaign
 from training.network.config import ModelConfig, TrainConfig
-from training.targeting.campaigns import CouponCampaign
 
 FITTED_MS = START_MS + 60 * DAY_MS
 ASKED_MS = START_MS + 70 * DAY_MS

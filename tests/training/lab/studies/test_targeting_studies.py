@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from feature_repo.errors import InvalidInputError
-from tests.training.targeting.journeys import journey
+from tests.training.lab.targeting.journeys import journey
 from training.lab.comparison.page import keep
 from training.lab.studies import coupons
 from training.lab.studies.coupons import judge, judgeable
 from training.lab.studies.lapse import moments
-from training.targeting.block_model import FeatureRows
-from training.targeting.profile_block import prepare_home
+from training.lab.targeting.block_model import FeatureRows
+from training.lab.targeting.profile_block import prepare_home
 
 DAY = pd.Timedelta(days=1)
 

@@ -19,7 +19,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from feature_repo.errors import InvalidInputError
-from training.targeting.score_metrics import grouped_auc
+from training.lab.targeting.score_metrics import grouped_auc
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.training.targeting.journeys import journey
-from training.targeting.campaigns import Journey, complete, read_journey
-from training.targeting.coupon_features import Blocks, CouponFeatures
+from tests.training.lab.targeting.journeys import journey
+from training.lab.targeting.campaigns import Journey, complete, read_journey
+from training.lab.targeting.coupon_features import Blocks, CouponFeatures
 
 
 def same(one: Blocks, other: Blocks) -> None:

@@ -10,7 +10,7 @@ from feature_repo.errors import InvalidInputError
 from training.evaluation.uplift_metrics import qini
 from training.lab.studies import uplift as compared
 from training.lab.studies.uplift import Trial, cross_fitted, known_effect, read, trial
-from training.targeting.uplift import MODELS, JointHead, UpliftModel
+from training.lab.targeting.uplift import MODELS, JointHead, UpliftModel
 
 FEATURES = np.random.default_rng(5).normal(size=(12_000, 6))
 

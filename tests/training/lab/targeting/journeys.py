@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from training.targeting.campaigns import CouponCampaign, Journey
+from training.lab.targeting.campaigns import CouponCampaign, Journey
 
 DAYS = 200
 START = pd.Timestamp("2017-01-01")

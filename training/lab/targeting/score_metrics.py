@@ -93,7 +93,7 @@ class Judged:
     Attributes
     ----------
     label, user, group
-        As in `training.targeting.block_model.Rows`. Measures are taken within each group, and
+        As in `training.lab.targeting.block_model.Rows`. Measures are taken within each group, and
         averaged by the groups' positives.
     """
 

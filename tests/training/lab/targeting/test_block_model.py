@@ -6,8 +6,8 @@ import pytest
 
 from feature_repo.errors import InvalidInputError
 from training.evaluation.predict import auc
-from training.targeting.block_model import BlockModel, FeatureRows, Setting, choose
-from training.targeting.score_metrics import grouped_auc
+from training.lab.targeting.block_model import BlockModel, FeatureRows, Setting, choose
+from training.lab.targeting.score_metrics import grouped_auc
 
 
 def rows(count: int = 600, noise: int = 60, seed: int = 0) -> FeatureRows:

@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from training.targeting.campaigns import CouponCampaign, Journey
+from training.lab.targeting.campaigns import CouponCampaign, Journey
 
 NEVER_DAYS: Final = 400.0
 """Stands for the age of what never was."""

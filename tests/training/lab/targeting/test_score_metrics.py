@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from training.targeting.score_metrics import (
+from training.lab.targeting.score_metrics import (
     Judged,
     grouped_auc,
     over,
