@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.runtime.plots import ACCENT, OURS, PEER, _figure, svg
+from services.runtime.plots import ACCENT, OURS, PEER, new_figure, svg
 
 
 def arms(report: Mapping[str, Any]) -> str:
@@ -14,7 +14,7 @@ def arms(report: Mapping[str, Any]) -> str:
     report
         From `services.campaigns.report.report`.
     """
-    figure, _ = _figure(7.4, 2.6)
+    figure, _ = new_figure(7.4, 2.6)
     figure.clear()
     for axes, name in zip(figure.subplots(1, 2), ("conversion", "revenue"), strict=True):
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -50,7 +50,7 @@ def qini(share: Sequence[float], gain: Sequence[float]) -> str:
     share, gain
         See `training.evaluation.uplift_metrics.UpliftCurve`.
     """
-    figure, axes = _figure(4.8, 3.4)
+    figure, axes = new_figure(4.8, 3.4)
     axes.plot([0, 1], [0, gain[-1]], color=PEER, lw=1, label="random order")
     axes.plot(share, gain, color=OURS, label="by score")
     axes.fill_between(share, gain, [gain[-1] * each for each in share], color=OURS, alpha=0.12)

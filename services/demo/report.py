@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
+from services.demo import plots
 from services.hosting.workflow import METRICS
-from services.runtime import plots
 
 
 def write(out: Path, figures: Mapping[str, Any], pictures: Mapping[str, Any]) -> tuple[Path, Path]:

@@ -153,7 +153,7 @@ def soak(
                     latencies.setdefault(name, []).extend(values)
                 tell(round(passed_s), round(minutes * 60), f"s, {traffic.events:,} events")
     if plot is not None:
-        from services.runtime.plots import soak as draw
+        from services.lab.bench.plots import soak as draw
 
         plot.parent.mkdir(parents=True, exist_ok=True)
         plot.write_text(draw(samples))

@@ -20,7 +20,7 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import read_live
 from services.client import ApiError
-from services.lab.bench import http, soak, where
+from services.lab.bench import http, plots, soak, where
 from services.lab.bench import model as bench_model
 from services.lab.bench import rows as bench_rows
 from services.lab.bench.feast import FeastPush
@@ -35,7 +35,6 @@ from services.lab.bench.service import table
 from services.lab.bench.traffic import Traffic, TrafficRhythm
 from services.lab.bench.updates import measure_updates
 from services.models.transition import Transition
-from services.runtime import plots
 from tests.feature_repo.fixed_shop import LOG
 from training.network.model_dir import load
 from training.scoring.transition import LearnedTransition
