@@ -5,7 +5,7 @@ Hidden figures are shown as hidden (grey), never as nought. Colours are those of
 
 from typing import Any, Final
 
-from services.runtime.plots import ACCENT, OURS, PEER, WEEKDAYS, svg
+from services.runtime.plots import ACCENT, OURS, PEER, WEEKDAYS, new_figure, svg
 
 HIDDEN: Final = "#e3e6ea"
 _SHORT: Final = 34
@@ -15,8 +15,7 @@ def trends(answer: dict[str, Any]) -> str:
     """Draw each category's people by bucket, their intervals and its change points."""
     series = [each for each in answer["series"] if each["points"]]
     rows = max(1, -(-len(series) // 2))
-    figure = _figure(9.5, 0.4 + 1.55 * rows)
-    axes = figure.subplots(rows, 2, squeeze=False, sharex=True)
+    figure, axes = new_figure(9.5, 0.4 + 1.55 * rows, rows, 2, squeeze=False, sharex=True)
     for place, each in zip(axes.flat, series, strict=False):
         points = each["points"]
         at = [n for n, point in enumerate(points) if point["users"] is not None]
@@ -29,7 +28,6 @@ def trends(answer: dict[str, Any]) -> str:
             place.axvline(starts.index(change["at"]) - 0.5, color=ACCENT, linewidth=1)
         place.set_title(each["category"] or "everything", fontsize=9, loc="left")
         place.set_ylim(bottom=0)
-        _plain(place)
         marks = list(range(0, len(starts), max(1, len(starts) // 5)))
         place.set_xticks(marks, [starts[n] for n in marks], fontsize=7)
     for place in list(axes.flat)[len(series) :]:
@@ -39,8 +37,7 @@ def trends(answer: dict[str, Any]) -> str:
 
 def drift(answer: dict[str, Any]) -> str:
     """Draw how far profiles moved month by month, and what rose and fell."""
-    figure = _figure(9.5, 4.2)
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
+    figure, (left, right) = new_figure(9.5, 4.2, 1, 2, width_ratios=[1, 1.25])
     months = [each for each in answer["months"] if each["users"] is not None]
     at = range(len(months))
     left.errorbar(
@@ -65,8 +62,6 @@ def drift(answer: dict[str, Any]) -> str:
     right.set_yticks(names, [_short(each["category"]) for each in shown], fontsize=8)
     right.axvline(0, color="#52606d", linewidth=0.8)
     right.set_xlabel("change of mean share, percentage points")
-    for place in (left, right):
-        _plain(place)
     return svg(figure)
 
 
@@ -74,8 +69,7 @@ def retention(answer: dict[str, Any]) -> str:
     """Draw the share of each cohort that came back, by age."""
     cohorts = answer["cohorts"]
     ages = max((len(each["cells"]) for each in cohorts), default=1)
-    figure = _figure(9.5, 1.2 + 0.34 * max(1, len(cohorts)))
-    axes = figure.subplots()
+    figure, axes = new_figure(9.5, 1.2 + 0.34 * max(1, len(cohorts)))
     shares = [
         [
             None if age >= len(each["cells"]) else each["cells"][age]["share"]
@@ -94,8 +88,7 @@ def retention(answer: dict[str, Any]) -> str:
 def funnel(answer: dict[str, Any]) -> str:
     """Draw how many users reached each step, with the interval of the share of the first."""
     steps = answer["steps"]
-    figure = _figure(7.5, 0.8 + 0.55 * len(steps))
-    axes = figure.subplots()
+    figure, axes = new_figure(7.5, 0.8 + 0.55 * len(steps))
     first = steps[0]["users"] or 0
     for number, step in enumerate(steps):
         if step["users"] is None:
@@ -117,7 +110,6 @@ def funnel(answer: dict[str, Any]) -> str:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.35 * first or 1)
     axes.set_xlabel("users")
-    _plain(axes)
     return svg(figure)
 
 
@@ -125,8 +117,7 @@ def rfm(answer: dict[str, Any]) -> str:
     """Draw the grid, 5 best at top and right."""
     rows, columns = answer["rows"], answer["columns"]
     found = {(each[rows], each[columns]): each["users"] for each in answer["cells"]}
-    figure = _figure(5.8, 4.2)
-    axes = figure.subplots()
+    figure, axes = new_figure(5.8, 4.2)
     grid = [[found[row, column] for column in range(1, 6)] for row in range(5, 0, -1)]
     _heat(figure, axes, grid, "buyers", text="{:,}")
     axes.set_yticks(range(5), range(5, 0, -1))
@@ -139,8 +130,7 @@ def rfm(answer: dict[str, Any]) -> str:
 def habits(answer: dict[str, Any]) -> str:
     """Draw events by weekday and hour."""
     found = {(each["weekday"], each["hour"]): each["events"] for each in answer["cells"]}
-    figure = _figure(9.5, 2.9)
-    axes = figure.subplots()
+    figure, axes = new_figure(9.5, 2.9)
     grid = [[found[day, hour] for hour in range(24)] for day in range(7)]
     _heat(figure, axes, grid, "events")
     axes.set_yticks(range(7), WEEKDAYS)
@@ -152,8 +142,7 @@ def habits(answer: dict[str, Any]) -> str:
 def affinities(answer: dict[str, Any]) -> str:
     """Draw the lift of each pair and its interval."""
     pairs = answer["pairs"][::-1]
-    figure = _figure(9.5, 0.9 + 0.3 * max(1, len(pairs)))
-    axes = figure.subplots()
+    figure, axes = new_figure(9.5, 0.9 + 0.3 * max(1, len(pairs)))
     at = range(len(pairs))
     axes.errorbar(
         [each["lift"] for each in pairs], at, fmt="o", color=OURS, capsize=3,
@@ -164,18 +153,7 @@ def affinities(answer: dict[str, Any]) -> str:
     axes.axvline(1, color=PEER, linewidth=1)
     axes.set_xlim(left=0)
     axes.set_xlabel("lift: baskets with both, over what chance alone would give")
-    _plain(axes)
     return svg(figure)
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _plain(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _spread(shown: list[dict[str, Any]], name: str) -> list[list[float]]:

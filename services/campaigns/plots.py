@@ -14,10 +14,9 @@ def arms(report: Mapping[str, Any]) -> str:
     report
         From `services.campaigns.report.report`.
     """
-    figure, _ = new_figure(7.4, 2.6)
-    figure.clear()
-    for axes, name in zip(figure.subplots(1, 2), ("conversion", "revenue"), strict=True):
-        axes.spines[["top", "right", "left"]].set_visible(False)
+    figure, both = new_figure(7.4, 2.6, 1, 2)
+    for axes, name in zip(both, ("conversion", "revenue"), strict=True):
+        axes.spines["left"].set_visible(False)
         axes.set_title(f"{name} per user, treated − control", fontsize=9, loc="left")
         measure = report[name]
         if measure is None:

@@ -13,13 +13,14 @@ WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 PALETTE = ("#1f5fa8", "#d9822b", "#3a8f5c", "#a23b72", "#6c5fb3", "#8a6d3b", "#4aa3b8", "#777777")
 
 
-def new_figure(width: float = 6.4, height: float = 3.4) -> tuple[Any, Any]:
-    """Return a figure and its axes, of so many inches."""
+def new_figure(width: float = 6.4, height: float = 3.4, *grid: int, **how: Any) -> tuple[Any, Any]:
+    """Return a figure of so many inches, and its axes as ``Figure.subplots`` gives them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
+    axes = figure.subplots(*grid, **how)
+    for each in figure.axes:
+        each.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 

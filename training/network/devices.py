@@ -36,11 +36,6 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
-def one_thread_only() -> None:
-    """Keep this process's torch to one thread from now on."""
-    torch.set_num_threads(1)
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Keep torch to one thread: its small operations lose by more, tenfold on a busy machine."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from services.runtime.plots import PALETTE, svg
+from services.runtime.plots import PALETTE, new_figure, svg
 
 
 def soak(samples: Sequence[Mapping[str, float]]) -> str:
@@ -13,9 +13,7 @@ def soak(samples: Sequence[Mapping[str, float]]) -> str:
     samples
         Rows of `services.lab.bench.soak`: ``seconds`` and one value a series.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure, grid = new_figure(9, 6, 2, 2)
     panels = (
         ("memory (PSS), MB", lambda name: name.startswith(("PSS ", "known ids"))),
         ("open files", lambda name: name.startswith("files ")),
@@ -26,8 +24,7 @@ def soak(samples: Sequence[Mapping[str, float]]) -> str:
         ),
     )
     names = list(dict.fromkeys(name for row in samples for name in row))
-    for axes, (title, belongs) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        axes.spines[["top", "right"]].set_visible(False)
+    for axes, (title, belongs) in zip(grid.flat, panels, strict=True):
         axes.set_title(title, fontsize=9, loc="left")
         for name, colour in zip(filter(belongs, names), PALETTE, strict=False):
             rows = [row for row in samples if name in row]

@@ -15,7 +15,6 @@ from training.lab.comparison.protocol import Doubles
 from training.lab.comparison.result_store import Finished, place
 from training.lab.comparison.shop import Shop
 from training.lab.comparison.tuning import MAKERS, OWN, one, skipped
-from training.network.devices import one_thread_only
 
 Work = Callable[..., Finished]
 Progress = Callable[[int, int, str], None]
@@ -121,8 +120,10 @@ def _in_turn(
 def _beside(
     jobs: int, work: Work, names: Sequence[str], done: int, tell: Progress
 ) -> Iterator[tuple[str, Finished]]:
+    import torch
+
     # Not forked: a GPU's driver does not survive that.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), one_thread_only) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         at_work = {pool.submit(work, name, tell=_nobody): name for name in names}
         tell(done, done + len(names), f"{jobs} at a time: {', '.join(names)}")
         try:
