@@ -96,7 +96,12 @@ async def post_event(
     user_id = event.user_id or event.anonymous_id or ""
     owner = await users.owner(context, record.user) if record.anonymous else None
     profile = await current(context, owner or record.user, user_id, "full")
-    if profile is None:  # only a poison event leaves its user without a row
+    if profile is None and appended.status == "duplicate":
+        raise ProblemError(
+            "not-found", "the event's id is taken by one of another user; this one has no profile",
+            hint="Give every event an id of its own.",
+        )  # fmt: skip
+    if profile is None:  # a poison event leaves its user without a row
         raise ProblemError("not-applied-yet", "the event is stored but could not be applied")
     reply["profile"] = profile
     return answer(reply)

@@ -104,8 +104,7 @@ class _Sight:
         if item.brand:
             yield self._brand == item.brand
         if item.price > 0:
-            ratio = self._price / item.price
-            yield (ratio >= 1 / _FACTOR) & (ratio <= _FACTOR)
+            yield (self._price >= item.price / _FACTOR) & (self._price / _FACTOR <= item.price)
         for word in words(item.title):
             if self._titles is None:
                 self._titles = pc.utf8_lower(pa.array(self._title, pa.string()))

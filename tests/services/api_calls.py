@@ -21,7 +21,7 @@ def refused(
     """Send what must be refused and return the checked problem."""
     response = client.http.request(method, path, **request)
     problem: dict[str, Any] = orjson.loads(response.content)
-    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["content-type"] == "application/problem+json", response.content
     assert problem["status"] == response.status_code
     assert problem["request_id"] == response.headers["x-request-id"]
     assert response.headers["server-timing"].startswith("app;dur=")

@@ -20,6 +20,19 @@ def test_a_repeated_id_is_a_duplicate_with_the_same_receipt(client: Client, user
     assert other["status"] == "accepted"
 
 
+def test_an_id_that_another_users_event_had_leaves_no_profile(client: Client, user: str) -> None:
+    client.post_event(view(user, id="taken-" + user))
+    send: dict[str, Any] = {"method": "POST", "path": "/v1/events?return=profile"}
+    others = (view(f"{user}-{n}", id="taken-" + user) for n in range(1000))
+    # An id is taken in its user's partition: the first of these who lies there as well.
+    same = next(e for e in others if client.post_event(e)["status"] == "duplicate")
+    problem = refused(client, **send, json=same)
+    assert (problem["status"], problem["type"]) == (404, "/problems/not-found")
+    assert "another user" in problem["detail"]
+    told = client.http.post("/v1/events?return=profile", json=view(user, id="taken-" + user))
+    assert told.json()["status"] == "duplicate"
+
+
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [

@@ -31,6 +31,8 @@ CHECKS = [
 ]  # fmt: skip
 MOST_URL_BYTES = 60_000
 """The HTTP server does not read longer ones; HAProxy not half as long ones."""
+UNREAD_HEAD = "Invalid HTTP request received."
+"""What the HTTP server says by itself of a head that it cannot read, before the gateway sees it."""
 AUTHORIZED = {"authorization": f"Bearer {ADMIN_KEY}"}
 
 
@@ -166,6 +168,7 @@ def ask(schema: Any, name: str, requests: int, **more: Any) -> None:
         nonlocal answered
         response = case.call(headers=AUTHORIZED)
         assume(len(response.request.url) < MOST_URL_BYTES)
+        assume(response.text != UNREAD_HEAD)
         case.validate_response(response, checks=CHECKS)
         answered += 1
 

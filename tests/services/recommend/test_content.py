@@ -40,6 +40,11 @@ def test_words_are_whole_words_of_any_case() -> None:
     assert near(Entry("new", title="cup"))["cup"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("price", [5e-324, 1e-300, 1e300])
+def test_a_price_out_of_all_proportion_is_near_no_other(price: float) -> None:
+    assert near(Entry("new", price=price)) == dict.fromkeys(KNOWN, 0.0)
+
+
 def test_nearness_is_the_share_of_what_is_known_of_the_item() -> None:
     found = near(Entry("new", title="red lamp", category="Kitchen/Lamps", brand="A", price=4.4))
     idf = {n: np.log((2 + 5) / (1 + n)) for n in range(6)}
