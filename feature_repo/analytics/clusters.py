@@ -1,4 +1,4 @@
-"""Clusters of shoppers whose vectors are alike, and in which words they can be told apart.
+"""Clusters of users whose vectors are alike, and in which words they can be told apart.
 
 Belongs here: grouping vectors, and comparing groups with the whole population by figures that
 people know. Where vectors come from and groups are kept is `services.audiences.clusters`'.

@@ -1,4 +1,4 @@
-"""When shoppers act: hour of the day by weekday, where they are.
+"""When users act: hour of the day by weekday, where they are.
 
 Belongs here: the answer. Local time is that of the event's ``tz``, UTC without one.
 """

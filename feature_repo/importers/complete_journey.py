@@ -4,7 +4,7 @@ One transaction line is one source row; a basket becomes one purchase event. Cou
 and campaign mailings become events of their own. Times in the data are local without a zone
 and are taken as UTC. ``price`` is the shelf price of one unit and ``discount`` what loyalty
 card, store and manufacturer took off the whole line, so that a line's
-quantity · price − discount is what the shopper paid. Not here: anything of other data sets.
+quantity · price − discount is what the user paid. Not here: anything of other data sets.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

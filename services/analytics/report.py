@@ -1,4 +1,4 @@
-"""The behaviour report: a page of what the shoppers of an archive do, a CSV file a part.
+"""The behaviour report: a page of what the users of an archive do, a CSV file a part.
 
 Not the demo's report (`report`), which tells how one run of the whole loop went. Belongs here:
 which questions are asked and what is said of the answers.

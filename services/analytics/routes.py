@@ -129,7 +129,7 @@ async def get_rfm(
 async def get_habits(
     request: Request, kind: EventType = "purchase", days: Days = 365, as_of: AsOf = None
 ) -> Response:
-    """Return events by weekday and hour, where the shopper is."""
+    """Return events by weekday and hour, where the user is."""
     return await _answer(request, as_of, lambda moment: hours.habits(moment, kind=kind, days=days))
 
 

@@ -205,7 +205,7 @@ class HabitCell(Answer):
 
 
 class Habits(Analysis):
-    """When shoppers act."""
+    """When users act."""
 
     type: str
     period: Period

@@ -1,4 +1,4 @@
-"""Clusters of shoppers by the model's vectors, put down for audiences: the trait ``cluster``.
+"""Clusters of users by the model's vectors, put down for audiences: the trait ``cluster``.
 
 Belongs here: reading all live rows once and writing one file. How vectors are grouped and groups
 described is `feature_repo.analytics.clusters`', how audiences read them `audiences.index`'.

@@ -27,7 +27,7 @@ from services.event_log.append import Appender
 from services.event_log.keys import erased_key
 from services.history.recent_events import last_tz
 from services.http.problems import ERASED, ProblemError
-from services.recommend.request import SERVICE
+from services.recommend.request_context import SERVICE
 from services.recommend.serving import ServedModels
 
 

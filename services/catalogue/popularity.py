@@ -1,16 +1,16 @@
-"""What sells lately and what is trending: two sorted sets of items, their shoppers fading.
+"""What sells lately and what is trending: two sorted sets of items, their users fading.
 
-An item counts its shoppers, not their touches: each as much as the strongest thing they did
+An item counts its users, not their touches: each as much as the strongest thing they did
 with it, a purchase 1, a cart 0.3, a look 0.05, as of the day on which they last did it. Half
 after four weeks in the one set and after one in the other, so that nobody counts for more than
 one buyer, however often they come. Belongs here: the numbers an item has without any model or
 user. They are statistics, kept beside the log's commit, not inside it: a crash may lose or
 repeat the last few counts.
 
-Scores use forward decay (Cormode et al., 2009): a shopper's day d counts ``a · 2^((d − L)/H)``
-with a fixed landmark L, so nothing ever has to be decayed in place. What a shopper adds is the
+Scores use forward decay (Cormode et al., 2009): a user's day d counts ``a · 2^((d − L)/H)``
+with a fixed landmark L, so nothing ever has to be decayed in place. What a user adds is the
 difference to what they count already, and for that the store remembers the days by the hash
-of shopper and item: `CELLS` to a partition. Pairs that share a cell count as one of them on a day;
+of user and item: `CELLS` to a partition. Pairs that share a cell count as one of them on a day;
 where there are many more pairs than cells, the sets count a sample of them.
 """
 
@@ -47,7 +47,7 @@ _DAY_MS: Final = 86_400_000
 _MAX_DAY: Final = 0xFFFF
 
 Touch = tuple[str, str, int]
-"""Entity id of the shopper, item id, level."""
+"""Entity id of the user, item id, level."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def touched_key(partition: int) -> bytes:
 
 
 def cell(user: str, item: str) -> int:
-    """Return the cell of a shopper and an item; the archive's SQL makes the same."""
+    """Return the cell of a user and an item; the archive's SQL makes the same."""
     digest = hashlib.md5(f"{user}{item}".encode(), usedforsecurity=False).digest()
     return int.from_bytes(digest[8:], "little") % CELLS
 
@@ -121,7 +121,7 @@ def _weight(day: int, half_life_ms: int) -> float:
 
 
 def fading(now_ms: int) -> float:
-    """Return what a score of `KEY` is to be multiplied by to count shoppers as of ``now_ms``.
+    """Return what a score of `KEY` is to be multiplied by to count users as of ``now_ms``.
 
     Examples
     --------

@@ -21,7 +21,7 @@ def report(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Write what shoppers do: `behaviour.html`, and an SVG and a CSV file for each part of it.
+    """Write what users do: `behaviour.html`, and an SVG and a CSV file for each part of it.
 
     Examples: `portrait report --out out` ·
     `portrait report --as-of 2017-12-01 --steps view_item,add_to_cart,purchase`

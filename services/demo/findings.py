@@ -1,4 +1,4 @@
-"""What the demo found, put into the form in which it is shown: figures, one shopper, a summary.
+"""What the demo found, put into the form in which it is shown: figures, one user, a summary.
 
 Belongs here: gathering and wording. Not here: measuring (`replay`, `latency`) or
 drawing (`plots`, `report`).
@@ -22,7 +22,7 @@ SHOWN_CATEGORIES = 7
 
 
 def describe_user(home: Path, user_id: str) -> dict[str, Any]:
-    """Return one shopper's interests month by month and habits, from the feature tables."""
+    """Return one user's interests month by month and habits, from the feature tables."""
     import duckdb
 
     user = Tenant.load(home).entity(user_id)

@@ -22,7 +22,7 @@ def write(out: Path, figures: Mapping[str, Any], pictures: Mapping[str, Any]) ->
     figures
         What was measured, written as it is to ``report.json``.
     pictures
-        What only the page shows: ``history``, ``shopper``, ``latency_ms``, ``applied``,
+        What only the page shows: ``history``, ``user``, ``latency_ms``, ``applied``,
         ``recommendations``, ``worked_example``.
 
     Returns
@@ -40,7 +40,7 @@ def write(out: Path, figures: Mapping[str, Any], pictures: Mapping[str, Any]) ->
 
 
 def _parts(figures: Mapping[str, Any], pictures: Mapping[str, Any]) -> dict[str, str]:
-    shopper = pictures["shopper"]
+    user = pictures["shopper"]
     parity, replay = figures["parity"], figures["replay"]
     return {
         "lede": html.escape(figures["about"]),
@@ -56,12 +56,12 @@ def _parts(figures: Mapping[str, Any], pictures: Mapping[str, Any]) -> dict[str,
         "baselines": _baselines(figures["evaluation"]["next_basket"]),
         "metrics_table": _metrics_table(figures["evaluation"]["next_basket"]),
         "evaluation_note": html.escape(_evaluation_note(figures["evaluation"])),
-        "interests": plots.interests_over_time(shopper["months"], shopper["shares"]),
+        "interests": plots.interests_over_time(user["months"], user["shares"]),
         "interests_caption": html.escape(
             f"Long-term category interests (half-life 112 days) of the shopper with the most "
-            f"baskets in the last fortnight, month by month: {shopper['baskets']} baskets in all."
+            f"baskets in the last fortnight, month by month: {user['baskets']} baskets in all."
         ),
-        "habits": plots.habits(shopper["habits"]),
+        "habits": plots.habits(user["habits"]),
         "latency": plots.latencies(pictures["latency_ms"]),
         "throughput": plots.throughput(*pictures["applied"]),
         "parity": html.escape(

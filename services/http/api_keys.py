@@ -1,6 +1,6 @@
 """API keys: who may call what. Only SHA-256 digests are stored.
 
-``write`` may post what a shopper does, ``server`` may also read and keep the catalogue, ``admin``
+``write`` may post what a user does, ``server`` may also read and keep the catalogue, ``admin``
 may do everything. Which call needs which is declared on the routes (`services.http.scopes`).
 """
 

@@ -35,7 +35,7 @@ class ProfileInterest(BaseModel):
 
 
 class Lifecycle(BaseModel):
-    """Where a shopper stands with the shop."""
+    """Where a user stands with the shop."""
 
     stage: str
 
@@ -62,7 +62,7 @@ class LatestSession(BaseModel):
 
 
 class ProfileHabits(BaseModel):
-    """When a shopper comes, and what an order is like."""
+    """When a user comes, and what an order is like."""
 
     hour_histogram: Annotated[list[Whole], Field(min_length=24, max_length=24)]
     weekday_histogram: Annotated[list[Whole], Field(min_length=7, max_length=7)]

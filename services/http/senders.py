@@ -1,4 +1,4 @@
-"""What a key may send: one of scope ``write`` may stand in a browser, so only what a shopper does.
+"""What a key may send: one of scope ``write`` may stand in a browser, so only what a user does.
 
 Belongs here: the rules that an event and its sender are held to before it is taken. Which calls a
 key may make is declared on the routes; whose an anonymous id is, the log decides when it links.
@@ -18,7 +18,7 @@ SHOPPER_TYPES: Final = frozenset(
         "view_promotion", "select_promotion", "sign_up", "login", "identify", "consent_updated",
     }
 )  # fmt: skip
-"""What a shopper does. Custom types may come from anybody, but for `_SHOPS`."""
+"""What a user does. Custom types may come from anybody, but for `_SHOPS`."""
 _SHOPS: Final = CANONICAL_TYPES - SHOPPER_TYPES | {"campaign_decision"}
 _MESSAGES: Final = "message_"
 _OURS: Final = "portrait"

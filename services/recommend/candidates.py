@@ -2,7 +2,7 @@
 
 The model's whole vocabulary is searched, exactly: up to `retrieve.MANY_ITEMS` items in one pass
 of the model's score (`score`), beyond them by `retrieve`. Beside it stand items
-that no vocabulary knows: new ones, ones that are trending, and the shopper's own. Without a
+that no vocabulary knows: new ones, ones that are trending, and the user's own. Without a
 model the candidates are all items. Not here: what a candidate is worth.
 """
 
@@ -43,32 +43,32 @@ class Newcomers:
 
 
 def beyond_vocabulary(
-    items: Assortment, newcomers: Newcomers, trending: Rows, shopper: UserContext, now_ms: int
+    items: Assortment, newcomers: Newcomers, trending: Rows, user: UserContext, now_ms: int
 ) -> Rows:
     """Return the candidates that the model does not know, without repeats."""
-    own = own_items(items, shopper)
+    own = own_items(items, user)
     rows = np.concatenate([newcomers.rows(now_ms), trending[:TRENDING], own])
     return np.unique(rows[rows >= items.known])
 
 
-def own_items(items: Assortment, shopper: UserContext) -> Rows:
-    """Return the rows of the items in the shopper's interests."""
-    rows = [items.find_row(name) for name in shopper.touched]
+def own_items(items: Assortment, user: UserContext) -> Rows:
+    """Return the rows of the items in the user's interests."""
+    rows = [items.find_row(name) for name in user.touched]
     return np.array([row for row in rows if row is not None], np.int64)
 
 
 def sources(
     items: Items,
     rows: Sequence[int],
-    shopper: UserContext,
+    user: UserContext,
     *,
     new: Rows,
     trending: Rows,
     modelled: bool,
 ) -> list[list[str]]:
     """Return for each row the sources that it is a candidate of, for explanations."""
-    held = set(shopper.purchased)
-    own = set(shopper.touched)
+    held = set(user.purchased)
+    own = set(user.touched)
     fresh, hot = set(new.tolist()), set(trending[:TRENDING].tolist())
     found = []
     for row in rows:

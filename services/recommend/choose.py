@@ -33,11 +33,11 @@ class Choosing:
     items, values, new
         Rows, their scores (−∞ where a row may not be chosen) and which are new.
     n, rules, seed
-        See `services.recommend.wish.RecommendationRequest`.
+        See `services.recommend.recommendation_request.RecommendationRequest`.
     vectors
         Gives the embeddings of the vocabulary; None: items are alike by category and brand.
-    shoppers
-        Gives how many shoppers had to do with items lately.
+    users
+        Gives how many users had to do with items lately.
     """
 
     items: AssortmentRows
@@ -47,7 +47,7 @@ class Choosing:
     rules: Rules
     seed: str
     vectors: Callable[[], Floats] | None
-    shoppers: Callable[[list[str]], Floats]
+    users: Callable[[list[str]], Floats]
 
     @property
     def long(self) -> bool:
@@ -74,5 +74,5 @@ class Choosing:
             return rows, []
         return explore(
             items, rows, self.values, rules, self.seed,
-            lambda some: self.shoppers([items.ids[row] for row in some]),
+            lambda some: self.users([items.ids[row] for row in some]),
         )  # fmt: skip

@@ -8,7 +8,7 @@ category, its brand, its price and the words of its title; a term counts by its 
 
 (Spärck Jones, "A statistical interpretation of term specificity", 1972). Prices are shared
 within a factor of √2. Belongs here: nearness of items as the catalogue describes them. Not
-here: nearness by what shoppers did (the model's embeddings).
+here: nearness by what users did (the model's embeddings).
 """
 
 import re

@@ -18,7 +18,7 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.order_memory import without_repeats
 from services.context.context import Context
 from services.history.recent_events import read_all
-from services.recommend.request import RequestContext
+from services.recommend.request_context import RequestContext
 from services.recommend.score import ItemFacts, of_item
 from services.recommend.user_context import UserContext
 from services.runtime import workers
@@ -67,7 +67,7 @@ class Contributions:
 
 
 async def contributions(
-    context: Context, asked: RequestContext, items: Sequence[str], last: int
+    context: Context, request_context: RequestContext, items: Sequence[str], last: int
 ) -> Contributions:
     """Return what the last events of a user contributed to the scores of items.
 
@@ -83,19 +83,19 @@ async def contributions(
     StoreUnavailableError
         If the log cannot be read.
     """
-    assert asked.entity is not None
-    linked = asked.shopper.linked
-    found = await read_all(context, asked.entity, linked, None, None, MAX_HISTORY + 1)
+    assert request_context.entity is not None
+    linked = request_context.user.linked
+    found = await read_all(context, request_context.entity, linked, None, None, MAX_HISTORY + 1)
     history = [record for _, record in reversed(found[:MAX_HISTORY])]
     whole = len(found) <= MAX_HISTORY
-    if asked.shopper.learned is not None:
-        return await workers.HISTORY.run(_by_model, asked, history, items, last, whole)
-    facts = asked.served.recommender.facts(items)
-    return await workers.HISTORY.run(_by_profile, asked, history, facts, last, whole)
+    if request_context.user.learned is not None:
+        return await workers.HISTORY.run(_by_model, request_context, history, items, last, whole)
+    facts = request_context.served.recommender.facts(items)
+    return await workers.HISTORY.run(_by_profile, request_context, history, facts, last, whole)
 
 
 def _by_model(
-    asked: RequestContext,
+    request_context: RequestContext,
     history: list[EventRecord],
     items: Sequence[str],
     last: int,
@@ -103,17 +103,17 @@ def _by_model(
 ) -> Contributions:
     from training.scoring.attribution import leave_one_out, memory_parts
 
-    served = asked.served
+    served = request_context.served
     model = served.model
     moving = without_repeats(history)
     known = [item for item in items if item in model.vocabulary.index]
     rows = [model.vocabulary.index[item] - 1 for item in known]
     found = leave_one_out(
-        served.scorer, served.transition, moving, rows, now_ms=asked.now_ms, last=last,
-        user_features=asked.shopper.user_features,
+        served.scorer, served.transition, moving, rows, now_ms=request_context.now_ms, last=last,
+        user_features=request_context.user.user_features,
     )  # fmt: skip
     parts = memory_parts(
-        served.scorer, found.state, rows, asked.now_ms, asked.shopper.user_features
+        served.scorer, found.state, rows, request_context.now_ms, request_context.user.user_features
     )
     names = model.vocabulary.items
     return Contributions(
@@ -123,7 +123,7 @@ def _by_model(
         values=found.values,
         scores=found.scores,
         of=len(history),
-        exact=whole and found.state == asked.shopper.learned,
+        exact=whole and found.state == request_context.user.learned,
         memories=[
             {names[held]: float(v) for held, v in zip(part.held, part.values, strict=True)}
             for part in parts
@@ -133,7 +133,7 @@ def _by_model(
 
 
 def _by_profile(
-    asked: RequestContext,
+    request_context: RequestContext,
     history: list[EventRecord],
     facts: list[ItemFacts],
     last: int,
@@ -147,8 +147,8 @@ def _by_profile(
     def scores(events: list[EventRecord]) -> Doubles:
         check()
         profile = explicit.fold(events, explicit.decode(before))
-        shopper = UserContext(profile=profile, now_s=asked.now_ms // 1000)
-        return np.array([of_item(each, shopper) for each in facts])
+        user = UserContext(profile=profile, now_s=request_context.now_ms // 1000)
+        return np.array([of_item(each, user) for each in facts])
 
     full = scores(history[first:])
     left_out = [

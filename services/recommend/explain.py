@@ -1,4 +1,4 @@
-"""Reasons: why an item is in the list, from what the shopper did and what the shop sells."""
+"""Reasons: why an item is in the list, from what the user did and what the shop sells."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ Reasons = list[dict[str, Any]]
 
 
 def reasons(
-    items: Assortment, popular: Mapping[str, float], shopper: UserContext
+    items: Assortment, popular: Mapping[str, float], user: UserContext
 ) -> Callable[[str], Reasons]:
     """Return a function that gives the reasons for an item, the strongest first.
 
@@ -18,8 +18,8 @@ def reasons(
     """
     rows, category_of, brand_of = items.row, items.category, items.brand
     categories, brands = items.categories.of, items.brands.of
-    interests = {(i["kind"], str(i["key"])): i for i in shopper.interests}
-    purchased = set(shopper.purchased)
+    interests = {(i["kind"], str(i["key"])): i for i in user.interests}
+    purchased = set(user.purchased)
 
     def of(item: str) -> Reasons:
         found = Reasons()

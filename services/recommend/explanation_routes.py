@@ -13,7 +13,7 @@ from services.http import scopes
 from services.http.answer_schemas import EXPLAINED
 from services.http.problems import ProblemError, unknown_user
 from services.recommend.contributions import Contributions, contributions, to_response
-from services.recommend.request import of_user
+from services.recommend.request_context import of_user
 from services.recommend.serving import Serving
 
 router = scopes.router("server", "recommendations", "/v1/users")
@@ -32,17 +32,17 @@ async def get_explanation(
     """Say which past events moved the score of an item for a user, each left out by itself."""
     item = _item(target)
     context = context_of(request)
-    asked = await of_user(context, user_id, after)
-    if asked.lacking == "store_unavailable":
+    request_context = await of_user(context, user_id, after)
+    if request_context.lacking == "store_unavailable":
         raise ProblemError(
             "unavailable", "the online store does not answer: retry", headers={"retry-after": "1"}
         )
-    if asked.entity is None or not asked.stored:
+    if request_context.entity is None or not request_context.stored:
         raise unknown_user()
-    found = await contributions(context, asked, [item], events)
+    found = await contributions(context, request_context, [item], events)
     if not found.items:
         raise ProblemError("not-found", "the model in use does not score an item of this id")
-    return answer(_reply(context, user_id, found, asked.now_ms, asked.served))
+    return answer(_reply(context, user_id, found, request_context.now_ms, request_context.served))
 
 
 def _item(target: str) -> str:

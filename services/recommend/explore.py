@@ -4,7 +4,7 @@ By place, with P what remains of the list and of the best ``pool`` items, and th
 list would have next, a place shows x with probability ``1 − ε + ε·q(x)`` and any other y of P with
 ``ε·q(y)``. Epsilon-greedy: ``q = 1/|P|``. Thompson sampling (Agrawal and Goyal, AISTATS 2013,
 normal): q(y) is the chance that y is the best, if each item's score is normal around what is
-predicted, with standard deviation ``s / √(1 + k)`` with k shoppers lately. These
+predicted, with standard deviation ``s / √(1 + k)`` with k users lately. These
 propensities are what counterfactual estimates need (Bottou et al., JMLR 2013). The draw follows
 from the recommendation's id, so an answer can be audited.
 """
@@ -38,7 +38,7 @@ def explore(
     scores: Floats,
     rules: Rules,
     seed: str,
-    shoppers: Callable[[Rows], Floats] = count_none,
+    users: Callable[[Rows], Floats] = count_none,
 ) -> tuple[Rows, list[float]]:
     """Return the rows to show, and the propensity of each given the places before it.
 
@@ -52,8 +52,8 @@ def explore(
         ``explore``, and the caps, which leave the pool as they are reached.
     seed
         The recommendation's id.
-    shoppers
-        Gives how many shoppers had to do with each of some rows lately.
+    users
+        Gives how many users had to do with each of some rows lately.
     """
     assert rules.explore is not None
     draw, share = random.Random(seed), rules.explore.share  # noqa: S311 - no secret
@@ -62,7 +62,7 @@ def explore(
     caps, shown, chances = Caps(items, pool, rules.cap), list[int](), list[float]()
     beliefs = None
     if rules.explore.by == "thompson":
-        beliefs = _beliefs(scores[pool].astype(np.float64), shoppers(pool), rules.explore.spread)
+        beliefs = _beliefs(scores[pool].astype(np.float64), users(pool), rules.explore.spread)
     while len(shown) < len(chosen) and caps.open.any():
         open_ = np.flatnonzero(caps.open)
         by_chance = draw.random() < share
@@ -80,10 +80,10 @@ def explore(
     return pool[shown], chances
 
 
-def _beliefs(scores: Floats, shoppers: Floats, spread: float) -> tuple[Floats, Floats]:
+def _beliefs(scores: Floats, users: Floats, spread: float) -> tuple[Floats, Floats]:
     """Return mean and standard deviation of each item's score."""
     unit = float(scores.std()) or 1.0
-    return scores, spread * unit / np.sqrt(1 + shoppers)
+    return scores, spread * unit / np.sqrt(1 + users)
 
 
 def chance_of_best(mean: Floats, deviation: Floats, place: int) -> float:

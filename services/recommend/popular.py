@@ -36,7 +36,7 @@ class Popular:
         self._edits = -1
 
     def count_users(self, items: Iterable[str], now_ms: int) -> Floats:
-        """Return how many shoppers items had lately, as of ``now_ms``; 0: not popular."""
+        """Return how many users items had lately, as of ``now_ms``; 0: not popular."""
         faded = self._most * fading(now_ms)
         return np.array([self.scores.get(item, 0.0) * faded for item in items])
 

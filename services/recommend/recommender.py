@@ -21,12 +21,12 @@ from services.recommend.diversify import best
 from services.recommend.explain import reasons
 from services.recommend.popular import Pairs, Popular
 from services.recommend.ranking import Ranking, Watch
+from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.retrieve import MANY_ITEMS, depth, retrieve
 from services.recommend.rule_fallback import relax
 from services.recommend.rules import Rules, boosts, mask_allowed
 from services.recommend.score import ItemFacts, ModelScorer, Scores
 from services.recommend.user_context import UserContext
-from services.recommend.wish import RecommendationRequest
 
 Floats = npt.NDArray[np.floating[Any]]
 _T = TypeVar("_T")
@@ -40,7 +40,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Recommender:
-    """Ranks items for a shopper.
+    """Ranks items for a user.
 
     Parameters
     ----------
@@ -89,9 +89,9 @@ class Recommender:
             self._items.refresh()
         self._popular.take(popular, trending)
 
-    def rank(self, shopper: UserContext, wish: RecommendationRequest, now_ms: int) -> Ranking:
-        """Return the best items for a user, or those of ``wish.only`` in the user's order."""
-        steps, choice = self.ranking(shopper, wish, now_ms), None
+    def rank(self, user: UserContext, request: RecommendationRequest, now_ms: int) -> Ranking:
+        """Return the best items for a user, or those of ``request.only`` in the user's order."""
+        steps, choice = self.ranking(user, request, now_ms), None
         while True:
             try:
                 choosing = steps.send(choice)
@@ -101,7 +101,7 @@ class Recommender:
             choice = choosing.choose()
 
     def ranking(
-        self, shopper: UserContext, wish: RecommendationRequest, now_ms: int
+        self, user: UserContext, request: RecommendationRequest, now_ms: int
     ) -> Steps[Ranking]:
         """Do what `rank` does in steps, so that what takes long may be done aside.
 
@@ -109,12 +109,12 @@ class Recommender:
         steps themselves belong to the one thread that calls everything else of this object.
         """
         self._items.refresh()
-        ranking, watch = Ranking(personalized=shopper.known), Watch()
-        found = yield from self._search(ranking, watch, shopper, wish, now_ms)
+        ranking, watch = Ranking(personalized=user.known), Watch()
+        found = yield from self._search(ranking, watch, user, request, now_ms)
         if not found:
-            yield from self._rank_all(ranking, watch, shopper, wish, now_ms)
-        if wish.explain:
-            self.explaining(ranking, shopper, now_ms)()
+            yield from self._rank_all(ranking, watch, user, request, now_ms)
+        if request.explain:
+            self.explaining(ranking, user, now_ms)()
         watch.lap(ranking, "explain")
         return ranking
 
@@ -122,22 +122,22 @@ class Recommender:
         self,
         ranking: Ranking,
         watch: Watch,
-        shopper: UserContext,
-        wish: RecommendationRequest,
+        user: UserContext,
+        request: RecommendationRequest,
         now_ms: int,
     ) -> Steps[None]:
         """Fill the ranking out of the scores of all items."""
-        beyond, new = self._candidates(shopper, wish, now_ms)
+        beyond, new = self._candidates(user, request, now_ms)
         watch.lap(ranking, "candidates")
-        scores = self._score(ranking, beyond, shopper, now_ms)
+        scores = self._score(ranking, beyond, user, now_ms)
         watch.lap(ranking, "score")
-        if wish.only is not None:
-            ranking.fill(_order(self._items, scores, wish.only))
+        if request.only is not None:
+            ranking.fill(_order(self._items, scores, request.only))
             return
-        values, rules = self._apply_rules(ranking, scores, wish.demands(), shopper, now_ms)
+        values, rules = self._apply_rules(ranking, scores, request.demands(), user, now_ms)
         watch.lap(ranking, "rules")
         yield from self._choose(
-            ranking, AssortmentRows(self._items), values, rules, new, wish, now_ms
+            ranking, AssortmentRows(self._items), values, rules, new, request, now_ms
         )
         watch.lap(ranking, "diversify")
 
@@ -199,48 +199,48 @@ class Recommender:
         return self._embeddings
 
     def _candidates(
-        self, shopper: UserContext, wish: RecommendationRequest, now_ms: int
+        self, user: UserContext, request: RecommendationRequest, now_ms: int
     ) -> tuple[Rows, Rows]:
         """Return the candidates beyond the vocabulary, and the new items."""
         items, new = self._items, self._newcomers.rows(now_ms)
-        if wish.only is not None:
-            rows = items.rows(wish.only)
+        if request.only is not None:
+            rows = items.rows(request.only)
             return rows[rows >= items.known], new
-        if self._scorer is None or shopper.learned is None:
-            candidates.own_items(items, shopper)
+        if self._scorer is None or user.learned is None:
+            candidates.own_items(items, user)
             return new[:0], new
         if len(items) == items.known:
             return new[:0], new
         trending = self._popular.trending()
-        beyond = candidates.beyond_vocabulary(items, self._newcomers, trending, shopper, now_ms)
+        beyond = candidates.beyond_vocabulary(items, self._newcomers, trending, user, now_ms)
         return beyond, new
 
     def _search(
         self,
         ranking: Ranking,
         watch: Watch,
-        shopper: UserContext,
-        wish: RecommendationRequest,
+        user: UserContext,
+        request: RecommendationRequest,
         now_ms: int,
     ) -> Steps[bool]:
         """Fill the ranking of a model of very many items; False: all items are to be scored."""
         scorer = self._scorer
-        if scorer is None or shopper.learned is None or self._items.known <= MANY_ITEMS:
+        if scorer is None or user.learned is None or self._items.known <= MANY_ITEMS:
             return False
-        if wish.only is not None:
+        if request.only is not None:
             return False
-        beyond, new = self._candidates(shopper, wish, now_ms)
+        beyond, new = self._candidates(user, request, now_ms)
         watch.lap(ranking, "candidates")
         try:
-            asked = scorer.ask(shopper.learned, now_ms, shopper.user_features)
+            scored = scorer.ask(user.learned, now_ms, user.user_features)
             watch.lap(ranking, "score")
-            if asked is None:
+            if scored is None:
                 return False
-            mask, rules = self._permit(ranking, wish.demands(), shopper, now_ms, beyond)
+            mask, rules = self._permit(ranking, request.demands(), user, now_ms, beyond)
             watch.lap(ranking, "rules")
             found = retrieve(
-                self._items, asked, self._neighbours, beyond, mask, boosts(self._items, rules),
-                depth(rules, wish.n),
+                self._items, scored, self._neighbours, beyond, mask, boosts(self._items, rules),
+                depth(rules, request.n),
             )  # fmt: skip
             watch.lap(ranking, "retrieve")
         except Exception as error:  # noqa: BLE001 - the scores of all items may still be had
@@ -250,37 +250,37 @@ class Recommender:
             return False
         part = AssortmentRows(self._items, found.rows)
         new = np.flatnonzero(np.isin(found.rows, new))
-        yield from self._choose(ranking, part, found.values, rules, new, wish, now_ms)
+        yield from self._choose(ranking, part, found.values, rules, new, request, now_ms)
         watch.lap(ranking, "diversify")
-        if found.cut and len(ranking.items) < wish.n:
+        if found.cut and len(ranking.items) < request.n:
             return False
         ranking.model = self._version
         return True
 
     def _permit(
-        self, ranking: Ranking, rules: Rules, shopper: UserContext, now_ms: int, beyond: Rows
+        self, ranking: Ranking, rules: Rules, user: UserContext, now_ms: int, beyond: Rows
     ) -> tuple[Mask, Rules]:
         """Return which rows the rules let through; they give way until something is left."""
 
         def any_left(mask: Mask) -> bool:
             return bool(mask[: self._items.known].any() or mask[beyond].any())
 
-        mask = mask_allowed(self._items, rules, shopper, now_ms)
+        mask = mask_allowed(self._items, rules, user, now_ms)
         if rules.fallback and not any_left(mask):
             tried = list[str]()
             for name, wider in relax(rules):
                 tried.append(name)
-                mask = mask_allowed(self._items, wider, shopper, now_ms)
+                mask = mask_allowed(self._items, wider, user, now_ms)
                 if any_left(mask):
                     ranking.relaxed, rules = tried, wider
                     break
         return mask, rules
 
-    def _score(self, ranking: Ranking, beyond: Rows, shopper: UserContext, now_ms: int) -> Scores:
-        if self._scorer is not None and shopper.learned is not None:
+    def _score(self, ranking: Ranking, beyond: Rows, user: UserContext, now_ms: int) -> Scores:
+        if self._scorer is not None and user.learned is not None:
             try:
                 scores = score.by_model(
-                    self._items, self._scorer, self._neighbours, beyond, shopper, now_ms
+                    self._items, self._scorer, self._neighbours, beyond, user, now_ms
                 )
             except Exception as error:  # noqa: BLE001 - an answer without the model is one, too
                 _log.error("model_failed", error=type(error).__name__)
@@ -288,18 +288,18 @@ class Recommender:
             else:
                 ranking.model = self._version
                 return scores
-        return score.by_profile(self._items, self._popular.column(), shopper)
+        return score.by_profile(self._items, self._popular.column(), user)
 
     def _apply_rules(
-        self, ranking: Ranking, scores: Scores, rules: Rules, shopper: UserContext, now_ms: int
+        self, ranking: Ranking, scores: Scores, rules: Rules, user: UserContext, now_ms: int
     ) -> tuple[Floats, Rules]:
         """Return the scores under the rules; rules give way until something is left."""
-        values = _mask(scores.values, mask_allowed(self._items, rules, shopper, now_ms))
+        values = _mask(scores.values, mask_allowed(self._items, rules, user, now_ms))
         if rules.fallback and not np.isfinite(values).any():
             tried = list[str]()
             for name, wider in relax(rules):
                 tried.append(name)
-                values = _mask(scores.values, mask_allowed(self._items, wider, shopper, now_ms))
+                values = _mask(scores.values, mask_allowed(self._items, wider, user, now_ms))
                 if np.isfinite(values).any():
                     ranking.relaxed, rules = tried, wider
                     break
@@ -315,21 +315,21 @@ class Recommender:
         values: Floats,
         rules: Rules,
         new: Rows,
-        wish: RecommendationRequest,
+        request: RecommendationRequest,
         now_ms: int,
     ) -> Steps[None]:
         vectors = None if self._scorer is None else lambda: self._vectors()[0]
-        shoppers = partial(self._popular.count_users, now_ms=now_ms)
-        choice = yield Choosing(items, values, new, wish.n, rules, wish.seed, vectors, shoppers)
+        users = partial(self._popular.count_users, now_ms=now_ms)
+        choice = yield Choosing(items, values, new, request.n, rules, request.seed, vectors, users)
         assert choice is not None
         rows, chances = choice
         ranking.fill([(items.ids[row], float(values[row])) for row in rows])
         for entry, chance in zip(ranking.items, chances, strict=False):
             entry["propensity"] = round(chance, 9)
 
-    def explaining(self, ranking: Ranking, shopper: UserContext, now_ms: int) -> Callable[[], None]:
+    def explaining(self, ranking: Ranking, user: UserContext, now_ms: int) -> Callable[[], None]:
         """Return what gives each item its reasons and sources: of many it takes long, aside."""
-        why = reasons(self._items, self._popular.scores, shopper)
+        why = reasons(self._items, self._popular.scores, user)
         rows = [self._items.row.get(entry["item_id"], -1) for entry in ranking.items]
         new, trending = self._newcomers.rows(now_ms), self._popular.trending()
         part = AssortmentRows(
@@ -338,7 +338,7 @@ class Recommender:
 
         def explain() -> None:
             found = candidates.sources(
-                part, rows, shopper, new=new, trending=trending,
+                part, rows, user, new=new, trending=trending,
                 modelled=ranking.model is not None,
             )  # fmt: skip
             for entry, sources in zip(ranking.items, found, strict=True):

@@ -43,7 +43,7 @@ def depth(rules: Rules, n: int) -> int:
 
 def retrieve(
     items: Assortment,
-    asked: ScoredItems,
+    scored: ScoredItems,
     neighbours: Neighbours,
     beyond: Rows,
     mask: Mask,
@@ -76,14 +76,14 @@ def retrieve(
     rows, cut = [beyond[:0]], False
     values: list[Floats] = [np.zeros(0)]
     for amount, some in groups:
-        row, value = asked.best(k, some)
+        row, value = scored.best(k, some)
         rows.append(row)
         values.append(value + amount)
         cut = cut or len(row) == k
     beyond = beyond[mask[beyond]]
     if len(beyond):
         rows.append(beyond)
-        values.append(_estimate(asked, neighbours, beyond, values))
+        values.append(_estimate(scored, neighbours, beyond, values))
         if amounts is not None:
             values[-1] = values[-1] + amounts[beyond]
     all_rows, all_values = np.concatenate(rows), np.concatenate(values)
@@ -92,12 +92,12 @@ def retrieve(
 
 
 def _estimate(
-    asked: ScoredItems, neighbours: Neighbours, beyond: Rows, values: list[Floats]
+    scored: ScoredItems, neighbours: Neighbours, beyond: Rows, values: list[Floats]
 ) -> Floats:
     """Return the scores of items beyond the vocabulary, of which none is worse than all others."""
     near = [neighbours.of(row) for row in beyond.tolist()]
     rows = np.unique(np.concatenate([each for each, _ in near]))
-    score = asked.at(rows)
+    score = scored.at(rows)
     least = min((float(each.min()) for each in (*values, score) if len(each)), default=0.0)
     return np.array(
         [score[np.searchsorted(rows, some)] @ weight if len(some) else least - 1.0

@@ -21,7 +21,8 @@ from services.http.openapi import RANK_EXAMPLE, SESSION_EXAMPLE, body_of
 from services.recommend.contributions import contributions, to_response
 from services.recommend.impressions import Impressions, Shown
 from services.recommend.ranking import Ranking
-from services.recommend.request import RequestContext, of_session, of_user
+from services.recommend.recommendation_request import RecommendationRequest
+from services.recommend.request_context import RequestContext, of_session, of_user
 from services.recommend.requests import (
     MAX_BYTES,
     QUERY_PARAMETERS,
@@ -32,7 +33,6 @@ from services.recommend.requests import (
 )
 from services.recommend.respond import respond, source, timing
 from services.recommend.rule_book import RuleBook
-from services.recommend.wish import RecommendationRequest
 from services.runtime import workers
 
 router = scopes.router("server", "recommendations", "/v1")
@@ -52,12 +52,12 @@ async def get_recommendations(request: Request, user_id: UserId) -> Response:
     started_s = time.perf_counter()
     context, given = context_of(request), parse_query(request.query_params)
     rules = context.of(RuleBook).rules(given.placement, given.rules())
-    asked = await of_user(context, user_id, given.after)
-    wish = RecommendationRequest(
+    request_context = await of_user(context, user_id, given.after)
+    wanted = RecommendationRequest(
         given.n, given.excluded(), given.category, given.explain, rules=rules,
         seed=uuid.uuid4().hex,
     )  # fmt: skip
-    return await _answer(request, user_id, asked, wish, given.placement, started_s)
+    return await _answer(request, user_id, request_context, wanted, given.placement, started_s)
 
 
 @router.post(
@@ -74,15 +74,22 @@ async def post_recommendations(request: Request) -> Response:
     events = [(event.type, event.items) for event in session.events]
     session.events.clear()
     if session.user_id is None:
-        asked = await of_session(context, events)
+        request_context = await of_session(context, events)
     else:
-        asked = await of_user(context, session.user_id, None, events)
-    wish = RecommendationRequest(
+        request_context = await of_user(context, session.user_id, None, events)
+    wanted = RecommendationRequest(
         session.n, session.exclude, session.category, session.explain, rules=rules,
         seed=uuid.uuid4().hex,
     )  # fmt: skip
     workers.READING.free(events)
-    return await _answer(request, session.user_id, asked, wish, session.placement, started_s)
+    return await _answer(
+        request,
+        session.user_id,
+        request_context,
+        wanted,
+        session.placement,
+        started_s,
+    )
 
 
 @router.post("/rank", responses=RECOMMENDED, openapi_extra=body_of(RankRequest, RANK_EXAMPLE))
@@ -91,41 +98,46 @@ async def rank(request: Request) -> Response:
     started_s = time.perf_counter()
     given = await body.model(request, RankRequest, limit=MAX_BYTES)
     names = [i.item_id if isinstance(i, RankItem) else i for i in given.items]
-    asked = await of_user(context_of(request), given.user_id)
+    request_context = await of_user(context_of(request), given.user_id)
     items = list(dict.fromkeys(names))
-    wish = RecommendationRequest(
+    wanted = RecommendationRequest(
         n=len(items), explain=given.explain, only=items, seed=uuid.uuid4().hex
     )
-    return await _answer(request, given.user_id, asked, wish, None, started_s)
+    return await _answer(request, given.user_id, request_context, wanted, None, started_s)
 
 
 async def _answer(
     request: Request,
     user_id: str | None,
-    asked: RequestContext,
-    wish: RecommendationRequest,
+    request_context: RequestContext,
+    wanted: RecommendationRequest,
     placement: str | None,
     started_s: float,
 ) -> Response:
     context = context_of(request)
     read_ms = (time.perf_counter() - started_s) * 1000
-    recommender = asked.served.recommender
-    ranking = await _rank(asked, replace(wish, explain=False))
-    lacking = asked.lacking or ("model_failed" if ranking.failed else None)
+    recommender = request_context.served.recommender
+    ranking = await _rank(request_context, replace(wanted, explain=False))
+    lacking = request_context.lacking or ("model_failed" if ranking.failed else None)
     request.app.state.metrics.recommendations.labels(source(ranking, lacking)).inc()
-    if wish.explain:
-        explain = recommender.explaining(ranking, asked.shopper, asked.now_ms)
+    if wanted.explain:
+        explain = recommender.explaining(ranking, request_context.user, request_context.now_ms)
         await workers.HISTORY.run(explain)
-        await _contribute(context, asked, ranking.items)
-    reply = respond(ranking, wish.seed, user_id, lacking, placement)
-    if placement is not None or (context.settings.impressions and wish.only is None):
-        _note(context, user_id, asked, wish, placement, ranking.items)
+        await _contribute(context, request_context, ranking.items)
+    reply = respond(ranking, wanted.seed, user_id, lacking, placement)
+    if placement is not None or (context.settings.impressions and wanted.only is None):
+        _note(context, user_id, request_context, wanted, placement, ranking.items)
     return answer(reply, headers={"server-timing": timing(ranking, read_ms)})
 
 
-async def _rank(asked: RequestContext, wish: RecommendationRequest) -> Ranking:
+async def _rank(request_context: RequestContext, wanted: RecommendationRequest) -> Ranking:
     """Return the ranking, of which what takes long is done aside."""
-    steps, choice = asked.served.recommender.ranking(asked.shopper, wish, asked.now_ms), None
+    steps, choice = (
+        request_context.served.recommender.ranking(
+            request_context.user, wanted, request_context.now_ms
+        ),
+        None,
+    )
     while True:
         try:
             choosing = steps.send(choice)
@@ -138,19 +150,21 @@ async def _rank(asked: RequestContext, wish: RecommendationRequest) -> Ranking:
             choice = choosing.choose()
 
 
-async def _contribute(context: Context, asked: RequestContext, items: list[dict[str, Any]]) -> None:
+async def _contribute(
+    context: Context, request_context: RequestContext, items: list[dict[str, Any]]
+) -> None:
     """Add to each item the events that moved its score most; none if the log cannot be read."""
     for entry in items:
         entry["contributions"] = []
-    if not asked.stored or not items:
+    if not request_context.stored or not items:
         return
     try:
         names = [entry["item_id"] for entry in items]
-        found = await contributions(context, asked, names, _LAST_EVENTS)
+        found = await contributions(context, request_context, names, _LAST_EVENTS)
     except StoreUnavailableError as error:
         _log.warning("explaining_without_history", error=str(error))
         return
-    title, now_ms = context.of(Catalogue).title, asked.now_ms
+    title, now_ms = context.of(Catalogue).title, request_context.now_ms
     places = {item: n for n, item in enumerate(found.items)}
 
     def add_contributions() -> None:
@@ -165,16 +179,24 @@ async def _contribute(context: Context, asked: RequestContext, items: list[dict[
 def _note(
     context: Context,
     user_id: str | None,
-    asked: RequestContext,
-    wish: RecommendationRequest,
+    request_context: RequestContext,
+    wanted: RecommendationRequest,
     placement: str | None,
     items: list[dict[str, Any]],
 ) -> None:
     """Have the impression logged; a session without a user has nobody to log it for."""
-    if asked.entity is None or user_id is None or not items:
+    if request_context.entity is None or user_id is None or not items:
         return
-    anonymous = asked.entity == context.tenant.anonymous(user_id)
-    received_ms = asked.now_ms if context.clock.replay else wall_ms()
+    anonymous = request_context.entity == context.tenant.anonymous(user_id)
+    received_ms = request_context.now_ms if context.clock.replay else wall_ms()
     context.of(Impressions).note(
-        Shown(asked.entity, anonymous, wish.seed, placement, items, asked.now_ms, received_ms)
+        Shown(
+            request_context.entity,
+            anonymous,
+            wanted.seed,
+            placement,
+            items,
+            request_context.now_ms,
+            received_ms,
+        )
     )

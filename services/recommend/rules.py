@@ -142,10 +142,10 @@ class Rules(_Rule):
 NO_RULES: Final = Rules()
 
 
-def mask_allowed(items: Assortment, rules: Rules, shopper: UserContext, now_ms: int) -> Mask:
+def mask_allowed(items: Assortment, rules: Rules, user: UserContext, now_ms: int) -> Mask:
     """Return which rows may be answered, shape (M,); may be shared: not to be changed."""
     mask = items.mask_offered(now_ms, in_stock=rules.in_stock)
-    banned = items.rows(_list_banned(items, rules, shopper))
+    banned = items.rows(_list_banned(items, rules, user))
     if len(banned):
         mask = mask.copy()
         mask[banned] = False
@@ -191,15 +191,15 @@ def boosts(items: Assortment, rules: Rules) -> Floats | None:
     return total
 
 
-def _list_banned(items: Assortment, rules: Rules, shopper: UserContext) -> Iterator[str]:
-    yield from shopper.refused
+def _list_banned(items: Assortment, rules: Rules, user: UserContext) -> Iterator[str]:
+    yield from user.refused
     yield from (each for each in rules.exclude if each not in GROUPS)
     if "purchased" in rules.exclude:
-        yield from shopper.purchased
+        yield from user.purchased
     if "seen" in rules.exclude:
-        yield from shopper.seen
+        yield from user.seen
     if rules.repeat.active:
-        yield from (item for item in shopper.purchased if not _may_repeat(items, rules, item))
+        yield from (item for item in user.purchased if not _may_repeat(items, rules, item))
 
 
 def _may_repeat(items: Assortment, rules: Rules, item: str) -> bool:

@@ -4,7 +4,7 @@ Statistics, not state: a crash may lose or repeat the last few. The first three 
 before the commit they belong to (and taken back if it is refused), so that whoever waits for
 a commit finds it counted. On one server they go along with the commit, in its round trip.
 Who touched what is gathered and counted once a second: what it adds depends on what the
-store remembers of shopper and item (`popularity`).
+store remembers of user and item (`popularity`).
 """
 
 import struct
@@ -119,7 +119,7 @@ class Tally:
             self._counts.clear()
 
     def applied(self, events: Sequence[EventRecord]) -> None:
-        """Take note of what shoppers touched: it makes items popular, and trending."""
+        """Take note of what users touched: it makes items popular, and trending."""
         popularity.note(self._touches, events)
 
     def flush(self, *, now: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""One fixed log of three shoppers over 120 days."""
+"""One fixed log of three users over 120 days."""
 
 from feature_repo.events.schema import EventRecord, ItemRecord
 from tests.feature_repo.shop_log import BRANDS, CATEGORIES, DAY_MS, START_MS, USERS

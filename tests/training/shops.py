@@ -48,7 +48,7 @@ def uniform(draw: random.Random, user: int, number: int) -> list[str]:
 
 
 def habits(draw: random.Random, user: int, number: int) -> list[str]:
-    """Baskets of a shopper's own favourites, with some noise."""
+    """Baskets of a user's own favourites, with some noise."""
     own = [f"i{(user * 7 + k) % 40:02d}" for k in range(4)]
     return sorted({*draw.sample(own, 2), f"i{draw.randrange(40):02d}"})
 

@@ -26,7 +26,7 @@ _POPULARITY_SHARE: Final = 1e-3
 
 @dataclass(frozen=True)
 class Decay:
-    """How old baskets fade: per basket of the shopper, or by the calendar."""
+    """How old baskets fade: per basket of the user, or by the calendar."""
 
     per_event: float = 1.0
     half_life_days: float = float("inf")

@@ -17,7 +17,7 @@ def against_baselines(
     """Compare the head's metrics with those of counts and of popularity.
 
     Both baselines read what came before ``fitted_until_ms`` for popularity, and counts every line
-    of the shopper before the moment; how far they are shrunk is tuned on the validation period.
+    of the user before the moment; how far they are shrunk is tuned on the validation period.
 
     Parameters
     ----------

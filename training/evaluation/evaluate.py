@@ -2,9 +2,9 @@
 
 Next basket: every target event of the period with an event before it is predicted, then
 applied; full ranking over the vocabulary; items outside it are dropped for all alike.
-Outcomes: every shopper on every Monday 00:00 UTC whose days ahead end in the period; a Monday
+Outcomes: every user on every Monday 00:00 UTC whose days ahead end in the period; a Monday
 may lie before it, never its answer.
-Next category: every shopper on every Monday that lies in the period with its 14 days.
+Next category: every user on every Monday that lies in the period with its 14 days.
 """
 
 import argparse

@@ -25,7 +25,7 @@ POSITIVE: Final[dict[str, float]] = {
     "view_item": 0.2,
     "select_item": 0.2,
 }
-"""Event types that say "this shopper wants it", with their weight in counts."""
+"""Event types that say "this user wants it", with their weight in counts."""
 
 MAX_ITEMS: Final = 1_000_000
 MAX_CATEGORIES: Final = 1000
@@ -54,7 +54,7 @@ class Vocabulary:
     log_support
         Centred log of all events with the item. Shape (N,).
     median_gap_days
-        Median days between two events of one shopper with the item, shrunk to the
+        Median days between two events of one user with the item, shrunk to the
         median of all items. Shape (N,).
     target
         Event type whose items are predicted: ``purchase``, or ``any`` in a log without.

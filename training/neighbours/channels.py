@@ -1,4 +1,4 @@
-"""Memories: what the items a shopper holds say about every other, beside the network's answer.
+"""Memories: what the items a user holds say about every other, beside the network's answer.
 
 For a request with held items i, ``s_i`` positive events since each was last touched, and rows B
 (`training.neighbours.item_rows`), a channel m gives::
@@ -7,7 +7,7 @@ For a request with held items i, ``s_i`` positive events since each was last tou
     φ_m    = r_m, or log(r_m / ε + 1)
 
 What is held, and since when, is the repeat table (`state.item_table`): a memory adds nothing to
-a shopper's state, and is bounded as the table is. Two channels more are the same for everybody:
+a user's state, and is bounded as the table is. Two channels more are the same for everybody:
 the logarithm of popularity, recent and most recent. Five more count how often i was had, too, with
 the table's decayed count in place of γ^s: what is held itself, and rows fitted to the next
 basket. They are evidence of their own only (`training.network.mixture`). How much each counts is
@@ -35,7 +35,7 @@ KEPT: Final = 200
 MAX_DENSE_ITEMS: Final = 4000
 """Up to here rows are EASE's; beyond, ridge regressions on the nearest items."""
 RIDGE: Final = 10.0
-"""λ of the ridge regressions, in mean numbers of shoppers an item: 500 on MovieLens-100K."""
+"""λ of the ridge regressions, in mean numbers of users an item: 500 on MovieLens-100K."""
 EPSILON: Final = 1e-3
 
 

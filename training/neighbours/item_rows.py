@@ -11,7 +11,7 @@ row i is added to the scores of who has i:
 - `transitions`: ``B[i, j] = Σ 1/d`` over the times j came d ≤ 10 events after i (i itself, too,
   where it is bought again), each row divided by its sum plus 5.
 
-Belongs here: fitting rows, and counting items. Not here: what a shopper has (`repeat`), how rows
+Belongs here: fitting rows, and counting items. Not here: what a user has (`repeat`), how rows
 enter a score (`memory`).
 """
 

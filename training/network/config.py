@@ -25,7 +25,7 @@ class ModelConfig:
     hidden
         Units of the LSTM of ``fused``; ``stacked`` always has 100.
     capacity
-        Most items that one shopper's repeat table holds, ≥ 200 (the largest basket).
+        Most items that one user's repeat table holds, ≥ 200 (the largest basket).
     dropout
         Share of inputs and profile entries dropped in training.
     encoder, repeat, memory

@@ -12,7 +12,7 @@ neighbours say.
 
 The shares π are those of greatest likelihood on the validation period, found by expectation
 maximisation (Dempster, Laird and Rubin, 1977): the problem is convex and has no setting. An
-expert without evidence at a request gives nothing to it, which changes no order. Where shoppers
+expert without evidence at a request gives nothing to it, which changes no order. Where users
 take nothing twice (fewer than `REPEATS_FROM` of the target lines), no expert gives what is held a
 chance: otherwise it would lose to the others what it spends on items out of the question.
 Belongs here: the mixture and its fit. Not here: what the channels are (`memory`), whether it pays

@@ -1,6 +1,6 @@
 """The whole network: an encoder and the heads that read its output.
 
-A request asks at a moment about a shopper whose last event is known::
+A request asks at a moment about a user whose last event is known::
 
     u = LN(e + W·statistics + W'·features + [time known]·(gap to now + hour + weekday))
     score_i = u·O_i + b_i + [i held]·pair_i(u)      next basket
@@ -38,7 +38,7 @@ from training.state.item_table_kernels import STATISTICS, request_statistics
 
 @dataclass(frozen=True)
 class Requests:
-    """Moments at which something is asked about a shopper.
+    """Moments at which something is asked about a user.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The next-category head: what categories a shopper buys from within the next 14 days.
+"""The next-category head: what categories a user buys from within the next 14 days.
 
 For a profile vector u and category k, with X_γ,k the decayed counts (γ of `COLUMNS`) of the held
 items of that category, s_k its share among the interests that the feature service lists, and r_k
@@ -8,9 +8,9 @@ how often it is bought within 14 days by all::
     p_k     = σ(α · (l(u) + softplus(m(u)) · z_k) + β)
 
 Shares stand against what all buy: ``log(s + a·r)`` is the logarithm of a share shrunk to
-popularity. The order within a shopper is that of z, which is not learned: every way to learn it
+popularity. The order within a user is that of z, which is not learned: every way to learn it
 that was measured ranks worse (docs/model.md). Learned is how likely each is: l and m, linear in u.
-The head keeps nothing of its own in a shopper's state: the counts are the repeat table's, of known
+The head keeps nothing of its own in a user's state: the counts are the repeat table's, of known
 items only; the interests are the feature service's, of all that is bought.
 α and β are 1 and 0 in training; `evaluation.calibration` sets them afterwards. What the answers
 were is here too (`bought_within`); how they are measured is `evaluation.category_window`'s.

@@ -1,4 +1,4 @@
-"""The pair head: how much an item that a shopper already had is worth now.
+"""The pair head: how much an item that a user already had is worth now.
 
 For a held item i and profile vector u, with 14 features f of the repeat table::
 

@@ -1,4 +1,4 @@
-"""The repeat table: what each shopper already had, in bounded memory.
+"""The repeat table: what each user already had, in bounded memory.
 
 One sequential code (`state.item_table_kernels`) for training, replay and serving, so that the
 three agree to the bit, evictions and rounding included. Decays are lazy: a row holds
@@ -65,7 +65,7 @@ class Rows:
 
 
 class RepeatTables:
-    """Tables of ``users`` shoppers with ``capacity`` rows each.
+    """Tables of ``users``, with ``capacity`` rows each.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """What one event does to one repeat table, compiled: the innermost loops of `state.item_table`.
 
-Belongs here: rows and scalars of one shopper. Not here: batches of shoppers (`repeat`), bytes
+Belongs here: rows and scalars of one user. Not here: batches of users (`repeat`), bytes
 (`state_codec`), the network (`recurrence`).
 """
 

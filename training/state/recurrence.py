@@ -1,7 +1,7 @@
 """One event after another through the encoder's recurrent half, compiled.
 
 What `network.encoder` and `network.stacked` write as torch modules for whole histories is
-written here once more for one shopper's next event: content, convolution, LSTM and the repeat
+written here once more for one user's next event: content, convolution, LSTM and the repeat
 table. The two are tested equal.
 Sums have a fixed order and no neighbour, so the same events give the same bytes whoever
 shared a batch. Belongs here: arrays. Not here: events as records, bytes of states.

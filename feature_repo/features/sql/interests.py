@@ -17,7 +17,7 @@ from typing import Final
 from feature_repo.features.catalogue import INTEREST_HALF_LIFE_DAYS, INTERESTS
 
 SHRINKAGE_BASKETS: Final = 5.0
-"""κ: as many baskets of the average shopper are mixed into everyone's own."""
+"""κ: as many baskets of the average user are mixed into everyone's own."""
 
 
 def stage(last: int) -> str:

@@ -38,7 +38,7 @@ def measure_explain(tell: Tell, *, model: Path | None, data: Path | None) -> dic
     -------
     dict
         Falls of the best item's score; their ratio, None if random events leave the score no
-        lower; the 95 % interval over shoppers of the one fall less twice the other; rank
+        lower; the 95 % interval over users of the one fall less twice the other; rank
         correlation with random weights; time of an explanation.
     """
     from training.lab.studies.faithfulness import deletion, likeness_to_random
@@ -67,10 +67,10 @@ def measure_explain(tell: Tell, *, model: Path | None, data: Path | None) -> dic
     }
 
 
-def habits(shoppers: int = 200, events: int = 40) -> list[History]:
-    """Return a made-up shop: shoppers buy two of their own four favourites, and one item more."""
+def habits(users: int = 200, events: int = 40) -> list[History]:
+    """Return a made-up shop: users buy two of their own four favourites, and one item more."""
     made = list[History]()
-    for user in range(shoppers):
+    for user in range(users):
         draw = random.Random(f"habits-{user}")  # noqa: S311 - a load, not a secret
         own = [f"i{(user * 7 + k) % 60:02d}" for k in range(4)]
         history = []
@@ -111,6 +111,6 @@ def _train(histories: list[History], folder: Path, tell: Tell) -> Path:
 
 
 def _interval(values: Any) -> list[float]:
-    """Return the 95 % interval of the mean, shoppers drawn again 2,000 times."""
+    """Return the 95 % interval of the mean, users drawn again 2,000 times."""
     rows = np.random.default_rng(0).integers(0, len(values), (2000, len(values)))
     return [round(float(v), 4) for v in np.percentile(values[rows].mean(axis=1), [2.5, 97.5])]

@@ -1,4 +1,4 @@
-"""The load of the bench and the soak: shoppers, items and events, the same from every seed.
+"""The load of the bench and the soak: users, items and events, the same from every seed.
 
 Belongs here: what is sent. Not here: how it is sent (`http`) or what is measured.
 """
@@ -66,7 +66,7 @@ class Load:
     offered
         What is looked at and bought.
     users
-        Number of shoppers; each event is of one drawn evenly.
+        Number of users; each event is of one drawn evenly.
     seed
         Same seed, same events; also part of every event's id.
 
@@ -82,7 +82,7 @@ class Load:
         self._seed = seed
 
     def user(self, number: int) -> str:
-        """Return the id of a shopper."""
+        """Return the id of a user."""
         return f"shopper-{number % self._users}"
 
     def event(self, number: int, user_id: str | None = None) -> dict[str, Any]:

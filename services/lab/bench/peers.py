@@ -1,6 +1,6 @@
 """Peers of the recommendation bench: LibRecommender's `libserving` and Cornac's server.
 
-Both are installed into an environment of their own, given one BPR model of the same shoppers'
+Both are installed into an environment of their own, given one BPR model of the same users'
 events over as many items, started the way their pages say, and asked by the same clients.
 They rank by vectors alone: no profile that moves, no rules, no features.
 """

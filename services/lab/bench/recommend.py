@@ -1,7 +1,7 @@
 """The bench `recommend`: what a recommendation costs, beside a trivial request and a floor.
 
 For each size of the shop, in one run on one machine: a service with a model over the shop
-(`shop`), shoppers with a history, and then requests one after another on one kept
+(`shop`), users with a history, and then requests one after another on one kept
 connection, in turns with `/health/live` on the same; requests of 1, 16 and 64 clients at full
 speed; and in a process of its own that does nothing else the floor: read the row and the
 features with redis-py, the model's score, the best ten, as JSON bytes. On request also many
@@ -172,7 +172,7 @@ def _stages(header: str) -> list[tuple[str, float]]:
 
 
 def _load(offered: list[OfferedLoad]) -> tuple[Load, list[bytes]]:
-    """Return the shoppers and the batches of their events."""
+    """Return the users and the batches of their events."""
     load = Load(offered[:3000], users=USERS, seed="recommend")
     return load, [body_of(load.batch(n, 500)) for n in range(EVENTS // 500)]
 

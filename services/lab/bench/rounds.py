@@ -41,7 +41,7 @@ class Scale:
     Attributes
     ----------
     users
-        Shoppers of the load.
+        Users of the load.
     batch
         Events in an HTTP batch, and in a batch of the floor.
     batches
@@ -185,10 +185,9 @@ class Rounds:
         begin_ms = now_ms() - (LONG + 1) * _STEP_MS
         load = Load(self._load.offered, users=1, seed="cost")
 
-        def history(shopper: int, numbers: range) -> list[EventRecord]:
+        def history(user: int, numbers: range) -> list[EventRecord]:
             bodies = [
-                load.event(shopper * 2 * LONG + n, f"long-{shopper}")
-                | {"time": begin_ms + n * _STEP_MS}
+                load.event(user * 2 * LONG + n, f"long-{user}") | {"time": begin_ms + n * _STEP_MS}
                 for n in numbers
             ]
             return records_of(bodies, _TENANT, begin_ms)

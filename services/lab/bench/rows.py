@@ -107,7 +107,7 @@ class UpdateCost:
     transition
         What an event does.
     history
-        ``history(shopper, numbers)`` gives that shopper's events of these numbers, event
+        ``history(user, numbers)`` gives that user's events of these numbers, event
         ``n`` standing ``n`` steps after the first.
     users
         Rows updated at a time. Several are copies of one history, under ids of their own.
@@ -135,8 +135,8 @@ class UpdateCost:
     def rows(self, events: int, end: int) -> dict[str, LiveState]:
         """Return the rows of users with exactly that many events, the last before ``end``."""
         numbers = range(end - events, end)
-        shoppers = range(min(self.DISTINCT, len(self.users)))
-        histories = [self._history(shopper, numbers) for shopper in shoppers]
+        users = range(min(self.DISTINCT, len(self.users)))
+        histories = [self._history(user, numbers) for user in users]
         folded = self._transition.fold({h[0].user: h for h in histories})
         assert {row.version for row in folded.values()} == {events}
         copied = itertools.cycle(folded.values())

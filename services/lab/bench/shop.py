@@ -1,4 +1,4 @@
-"""A made-up shop of any size for the recommendation bench: catalogue, model, shoppers.
+"""A made-up shop of any size for the recommendation bench: catalogue, model, users.
 
 The model has the product's default shape and random weights: it predicts nothing and costs
 what a trained one costs, its memories' rows and the feature service's user features included.

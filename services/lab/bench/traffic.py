@@ -34,7 +34,7 @@ class TrafficRhythm:
     recommendations_per_s
         Reads.
     users
-        Shoppers.
+        Users.
     """
 
     singles_per_s: float = 40.0

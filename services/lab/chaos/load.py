@@ -1,4 +1,4 @@
-"""The clients of chaos: each sends its own shoppers' events, again until they are acknowledged.
+"""The clients of chaos: each sends its own users' events, again until they are acknowledged.
 
 A client has one batch under way and knows the order of its events, so what must stand in
 the log is a matter of numbers. Belongs here: sending, and what was acknowledged when. Not
@@ -22,7 +22,7 @@ from services.lab.bench.load import Load, OfferedLoad, body_of
 
 BATCH: Final = 50
 USERS: Final = 60
-"""Shoppers of one client."""
+"""Users of one client."""
 PROMISE_S: Final = 2.0
 """What a power cut may take: whatever was acknowledged less long before it."""
 
@@ -43,7 +43,7 @@ class Sender:
     name
         Of the client; event ``n`` has the id ``<name>-<n>``.
     batch, users
-        Events in a batch, and number of shoppers.
+        Events in a batch, and number of users.
 
     Attributes
     ----------

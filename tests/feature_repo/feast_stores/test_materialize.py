@@ -77,7 +77,7 @@ def test_online_equals_offline_as_of_now(home: Path) -> None:
 
 
 def test_a_late_event_arrives_and_the_live_row_stays(home: Path, store_client: redis.Redis) -> None:
-    # One more event on the day of the shopper's last one changes the newest row, not its time.
+    # One more event on the day of the user's last one changes the newest row, not its time.
     user = LOG[-1].user
     load_live(store_client, {user: LiveState(b"p", b"l", 3, "m", 5)})
     store.materialize(shop_log.START, AS_OF)

@@ -60,7 +60,7 @@ def test_events_are_not_changed_by_the_fold(history: list[EventRecord]) -> None:
 
 
 def _shopping(n: int, *, name: str = "", spread: int = 5000) -> list[EventRecord]:
-    """A heavy shopper: n events on ever new items, categories, brands, types and channels."""
+    """A heavy user: n events on ever new items, categories, brands, types and channels."""
     kinds = ["view_item", "add_to_cart", "purchase", "add_to_wishlist", "not_interested", "try_"]
     found = []
     for i in range(n):

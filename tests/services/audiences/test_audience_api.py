@@ -1,4 +1,4 @@
-"""Audiences over HTTP: a gateway on a real store, and an archive of known shoppers."""
+"""Audiences over HTTP: a gateway on a real store, and an archive of known users."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

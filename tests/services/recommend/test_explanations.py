@@ -18,10 +18,10 @@ from feature_repo.events.schema import EventRecord, ItemRecord
 from services.catalogue.catalogue import Catalogue, Entry
 from services.client import Client
 from services.recommend.event_text import sentence
+from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.recommender import Recommender
 from services.recommend.score import of_item
 from services.recommend.user_context import UserContext
-from services.recommend.wish import RecommendationRequest
 from training.network.model_dir import Model, load
 from training.scoring.scorer import Scorer
 from training.scoring.transition import LearnedTransition

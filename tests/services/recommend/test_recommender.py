@@ -8,10 +8,10 @@ import pytest
 import small_model
 
 from services.catalogue.catalogue import Catalogue, Entry
+from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.recommender import Recommender
 from services.recommend.rules import Rules
 from services.recommend.user_context import UserContext
-from services.recommend.wish import RecommendationRequest
 from training.scoring.scorer import Scorer
 from training.scoring.transition import LearnedTransition
 
@@ -41,11 +41,11 @@ def by_model(catalogue: Catalogue) -> Recommender:
     return Recommender(catalogue, Fixed(), [f"i{n}" for n in range(5)], "fixed-1")
 
 
-def ids(recommender: Recommender, shopper: UserContext, **wish: Any) -> list[str]:
-    recommender.rank(shopper, RecommendationRequest(**wish), NOW)
+def ids(recommender: Recommender, shopper: UserContext, **request: Any) -> list[str]:
+    recommender.rank(shopper, RecommendationRequest(**request), NOW)
     recommender.settle()  # what is near a new item is found aside
     return [
-        i["item_id"] for i in recommender.rank(shopper, RecommendationRequest(**wish), NOW).items
+        i["item_id"] for i in recommender.rank(shopper, RecommendationRequest(**request), NOW).items
     ]
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend import assortment, recommender
+from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.recommender import Recommender
 from services.recommend.rules import DAY_MS, Rules
 from services.recommend.user_context import UserContext
-from services.recommend.wish import RecommendationRequest
 from training.scoring.scorer import Asked, Scorer
 from training.scoring.transition import LearnedTransition
 
@@ -86,14 +86,14 @@ def test_what_is_searched_is_what_all_scores_give(
     who: int,
 ) -> None:
     made, shoppers = shop
-    wish = RecommendationRequest(n, rules=Rules.model_validate(rules), seed="s")
+    request = RecommendationRequest(n, rules=Rules.model_validate(rules), seed="s")
     with pytest.MonkeyPatch.context() as patch:
-        made.rank(shoppers[who], wish, NOW)
+        made.rank(shoppers[who], request, NOW)
         made.settle()  # then both know what is near new items
-        expected = made.rank(shoppers[who], wish, NOW)
+        expected = made.rank(shoppers[who], request, NOW)
         patch.setattr(recommender, "MANY_ITEMS", 0)
         before = asked[0]
-        found = made.rank(shoppers[who], wish, NOW)
+        found = made.rank(shoppers[who], request, NOW)
     known = {each["item_id"] for each in found.items} & set(small_model.ITEMS)
     assert asked[0] > before or not known
     assert (found.relaxed, found.model, found.failed) == (

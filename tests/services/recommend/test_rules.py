@@ -14,11 +14,11 @@ from feature_repo.errors import InvalidSettingError
 from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend import rule_book
 from services.recommend.assortment import Assortment
+from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.recommender import Recommender
 from services.recommend.rule_fallback import STEPS, relax
 from services.recommend.rules import DAY_MS, Rules, boosts, mask_allowed
 from services.recommend.user_context import UserContext
-from services.recommend.wish import RecommendationRequest
 
 NOW = 1_700_000_000_000
 PATHS = ("A", "A/x", "A/x/1", "A/y", "B", "B/x", "AB/x", None)
@@ -135,8 +135,8 @@ def recommender(catalogue: Catalogue | None = None) -> Recommender:
     return made
 
 
-def ranked(rules: Rules, n: int = 5, **wish: Any) -> tuple[list[str], list[str]]:
-    ranking = recommender().rank(SHOPPER, RecommendationRequest(n, rules=rules, **wish), NOW)
+def ranked(rules: Rules, n: int = 5, **request: Any) -> tuple[list[str], list[str]]:
+    ranking = recommender().rank(SHOPPER, RecommendationRequest(n, rules=rules, **request), NOW)
     return [entry["item_id"] for entry in ranking.items], ranking.relaxed
 
 
@@ -189,9 +189,9 @@ def test_a_list_that_is_chosen_aside_is_of_the_items_as_they_were() -> None:
         recommender(catalogue),
         Rules.model_validate({"diversity": 1, "cap": {"brand": 9}}),
     )
-    wish = RecommendationRequest(20, rules=rules)
-    expected = made.rank(SHOPPER, wish, NOW).items
-    steps = made.ranking(SHOPPER, wish, NOW)
+    request = RecommendationRequest(20, rules=rules)
+    expected = made.rank(SHOPPER, request, NOW).items
+    steps = made.ranking(SHOPPER, request, NOW)
     choosing = next(steps)
     catalogue.entries = {f"a{n}": Entry(f"a{n}", category="B", brand="p") for n in range(9)}
     catalogue.changes += 1  # everything is another, and in other rows
@@ -212,8 +212,8 @@ def test_a_list_that_is_chosen_aside_is_of_the_items_as_they_were() -> None:
     ],
 )  # fmt: skip
 def test_what_takes_long_says_so(rules: dict[str, Any], n: int, long: bool) -> None:
-    wish = RecommendationRequest(n, rules=Rules.model_validate(rules))
-    assert next(recommender().ranking(SHOPPER, wish, NOW)).long is long
+    request = RecommendationRequest(n, rules=Rules.model_validate(rules))
+    assert next(recommender().ranking(SHOPPER, request, NOW)).long is long
 
 
 def test_nearer_rules_replace_and_exclusions_add_up() -> None:

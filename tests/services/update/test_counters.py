@@ -70,7 +70,7 @@ def test_one_shopper_counts_for_no_more_than_one_buyer(
     tally: Tally, store_client: redis.Redis
 ) -> None:
     for n in range(300):
-        # Other items between them: nothing that is kept of a shopper is long enough to tell.
+        # Other items between them: nothing that is kept of a user is long enough to tell.
         tally.applied([_event("view_item", 1, "viewed", event_id=f"v{n}")])
         tally.applied([_event("purchase", 2, "bought", *map(str, range(60)), event_id=f"b{n}")])
         if n % 50 == 0:

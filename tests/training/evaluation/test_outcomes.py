@@ -94,7 +94,7 @@ def test_unknown_labels_have_no_part_in_the_loss() -> None:
 
 def test_calibration_lowers_the_loss_and_never_turns_the_order_round() -> None:
     histories = shop(habits, users=250, events=60, seed=1)
-    # Half of the shoppers stop, so that there is something to say.
+    # Half of the users stop, so that there is something to say.
     cut = START_MS + 70 * DAY_MS
     left = [
         (user, [e for e in h if n % 2 or e.time_ms < cut]) for n, (user, h) in enumerate(histories)

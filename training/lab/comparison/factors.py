@@ -1,4 +1,4 @@
-"""Implicit ALS (Hu, Koren and Volinsky, ICDM 2008): factors of items, shoppers folded in."""
+"""Implicit ALS (Hu, Koren and Volinsky, ICDM 2008): factors of items, users folded in."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,6 +1,6 @@
 """Learned sequence peers: SASRec, GRU4Rec and an HSTU-like encoder, all with full softmax.
 
-All read the last `LENGTH` items a shopper had (baskets laid flat, in order), predict the next
+All read the last `LENGTH` items a user had (baskets laid flat, in order), predict the next
 item at every place, and share table, loss, optimiser and early stopping; what differs is the
 encoder:
 

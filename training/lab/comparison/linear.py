@@ -24,7 +24,7 @@ def popularity(shop: Shop) -> Iterator[Trial]:
 
 
 def frequency(shop: Shop) -> Iterator[Trial]:
-    """How often the shopper had an item, faded; ties by popularity."""
+    """How often the user had an item, faded; ties by popularity."""
     floor = _popular(shop, 112.0)
     ties = constant(1e-3 * floor / max(float(floor.max(initial=0.0)), 1e-9))
     fades = [Fade(per_event=g) for g in (0.95, 0.9, 0.97, 0.8, 0.98, 0.99, 1.0, 0.6)]
@@ -35,7 +35,7 @@ def frequency(shop: Shop) -> Iterator[Trial]:
 
 
 def item_knn(shop: Shop) -> Iterator[Trial]:
-    """Cosine neighbours of what the shopper had, faded (Sarwar et al., WWW 2001)."""
+    """Cosine neighbours of what the user had, faded (Sarwar et al., WWW 2001)."""
     x = _interactions(shop)
     for shrink, keep in product((10.0, 50.0, 0.0), (200, 50, 1000)):
         near = item_rows.top(item_rows.cosine(x, shrink), keep)
@@ -55,7 +55,7 @@ def ease(shop: Shop) -> Iterator[Trial]:
 
 
 def transitions(shop: Shop) -> Iterator[Trial]:
-    """Follow what came after what the shopper had, faded."""
+    """Follow what came after what the user had, faded."""
     after = _after(shop)
     for gamma in (0.8, 0.9, 0.6, 0.95, 0.98, 0.4):
         yield {"per_event": gamma}, unseeded(rows, shop, after, Fade(per_event=gamma))

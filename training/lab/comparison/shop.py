@@ -19,7 +19,7 @@ from training.history.user_features import UserFeatures
 from training.history.vocabulary import build_vocabulary
 
 REPEATS_FROM: Final = 0.01
-"""Share of targets that the shopper had before, from which repeats are recommended."""
+"""Share of targets that the user had before, from which repeats are recommended."""
 MIN_REQUESTS: Final = 50
 
 
@@ -69,7 +69,7 @@ class Shop:
     validation, test
         Requests: every target event of the window with a known item and an event before it.
     masked
-        Whether items that the shopper had are left out of every ranking: so where fewer than
+        Whether items that the user had are left out of every ranking: so where fewer than
         `REPEATS_FROM` of the targets in training are repeats.
 
     Raises
@@ -144,7 +144,7 @@ class Shop:
         return other
 
     def _repeat_share(self) -> float:
-        """Return the share of target lines in training whose item the shopper had before."""
+        """Return the share of target lines in training whose item the user had before."""
         histories = self.histories
         sizes = np.diff(histories.lines)
         owner = np.repeat(self.owner, sizes)
@@ -159,7 +159,7 @@ class Shop:
         return float(again[targets].mean()) if targets.any() else 0.0
 
     def had(self, wanted: EvaluationWindow) -> tuple[Ints, Ints]:
-        """Return request and item (from 0) of everything shoppers had before each request."""
+        """Return request and item (from 0) of everything users had before each request."""
         histories = self.histories
         first = histories.lines[histories.starts[:-1][wanted.user]]
         sizes = histories.lines[wanted.event] - first

@@ -1,6 +1,6 @@
 """How soon a profile follows a change of interest, where the truth is known; what a step costs.
 
-The planted shop: each shopper has one interest, a category; an event is an item of it with
+The planted shop: each user has one interest, a category; an event is an item of it with
 probability `LOYAL`, else any item; after each event the interest changes to another category with
 probability `CHANGE`. A profile's answer is its category of the largest share.
 """
@@ -44,7 +44,7 @@ _STEPS: Final = 2000
 
 
 def planted(seed: int) -> tuple[Shop, Mapping[str, Ints]]:
-    """Return the shop, and each shopper's interest after each of their events."""
+    """Return the shop, and each user's interest after each of their events."""
     generator = np.random.default_rng(seed)
     histories, truth = [], {}
     for n in range(USERS):

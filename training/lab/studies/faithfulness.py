@@ -24,7 +24,7 @@ from training.scoring.transition import LearnedTransition
 
 DELETED: Final = 5
 DRAWS: Final = 5
-"""Random deletions a shopper, averaged."""
+"""Random deletions a user, averaged."""
 DAY_MS: Final = 86_400_000
 
 Doubles = npt.NDArray[np.float64]
@@ -33,7 +33,7 @@ Attribute = Callable[..., EventContributions]
 
 @dataclass(frozen=True)
 class Deletion:
-    """How far the best item's score falls, by shopper.
+    """How far the best item's score falls, by user.
 
     Attributes
     ----------
@@ -62,12 +62,12 @@ def deletion(
     attribute: Attribute = leave_one_out,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Deletion:
-    """Measure deletion on shoppers with more than `DELETED` events that the model consumes.
+    """Measure deletion on users with more than `DELETED` events that the model consumes.
 
     Parameters
     ----------
     histories
-        One a shopper, in fold order; the request is a day after the last event.
+        One a user, in fold order; the request is a day after the last event.
     last
         Events that are attributed, and from which random ones are drawn.
     """
@@ -103,7 +103,7 @@ def likeness_to_random(
 ) -> Doubles:
     """Return rank correlations of contributions with those of random weights.
 
-    One for each seed and shopper.
+    One for each seed and user.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ AGES_MS: Final[Mapping[str, int]] = {
 def freshness(study: Study) -> dict[str, Any]:
     """Measure NDCG@10 by the age of the state; who had no event that old is shown popularity.
 
-    What the shopper had is left out of masked rankings at every age alike.
+    What the user had is left out of masked rankings at every age alike.
 
     Returns
     -------

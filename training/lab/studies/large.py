@@ -1,7 +1,7 @@
 """What a very large catalogue costs: training, keeping and asking a model of up to a million items.
 
-Made-up shoppers of `EVENTS` purchases each. Half of the purchases go through the whole catalogue,
-the others follow a power law within the shopper's own part of it.
+Made-up users of `EVENTS` purchases each. Half of the purchases go through the whole catalogue,
+the others follow a power law within the user's own part of it.
 """
 
 import resource
@@ -31,7 +31,7 @@ from training.scoring.transition import LearnedTransition
 EVENTS: Final = 10
 DAYS: Final = 200
 PARTS: Final = 200
-"""Parts of the catalogue; every shopper keeps to one."""
+"""Parts of the catalogue; every user keeps to one."""
 ASKED: Final = 300
 K: Final = 100
 _START_MS: Final = 10_000 * DAY_MS
@@ -102,7 +102,7 @@ def measure(items: int, *, tell: Tell, users: int | None = None) -> dict[str, An
     items
         Size of the catalogue.
     users
-        Shoppers; None: one for 25 items, at least 2,000.
+        Users; None: one for 25 items, at least 2,000.
     """
     shoppers = users or max(2000, items // 25)
     settings = TrainConfig(epochs=1)

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Odd:
-    """Requests, and the same after one event of a kind that the shopper never showed."""
+    """Requests, and the same after one event of a kind that the user never showed."""
 
     shop: Shop
     before: EvaluationWindow
@@ -24,7 +24,7 @@ class Odd:
 
     @classmethod
     def of(cls, shop: Shop, wanted: EvaluationWindow, generator: np.random.Generator) -> "Odd":
-        """Put one item of a category that the shopper never had right before each request."""
+        """Put one item of a category that the user never had right before each request."""
         histories = shop.histories
         start = histories.starts[:-1][wanted.user]
         made = _with_one_more(histories.select(wanted.user, wanted.event - start + 1))

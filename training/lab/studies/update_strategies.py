@@ -1,8 +1,8 @@
 """Three ways to update a profile, by one measure: rules, clusters, and learned.
 
-- `Rules`: decayed counts of what a shopper did, by category and by item. The decay is tuned.
+- `Rules`: decayed counts of what a user did, by category and by item. The decay is tuned.
 - `Clusters`: mini-batch k-means over those category counts (Sculley, "Web-Scale K-Means
-  Clustering", WWW 2010); a shopper's profile is the nearest centroid, and each event may move
+  Clustering", WWW 2010); a user's profile is the nearest centroid, and each event may move
   them to another. Number of clusters and decay are tuned.
 - `Learned`: Portrait's own model; a category's share is the sum of its items' chances.
 

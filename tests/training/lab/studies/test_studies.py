@@ -134,7 +134,7 @@ def test_every_part_is_left_out_once(study: Quick, monkeypatch: pytest.MonkeyPat
 
 
 class Oracle:
-    """Knows each shopper's interest some events late."""
+    """Knows each user's interest some events late."""
 
     def __init__(self, made: Shop, interest: np.ndarray, late: int) -> None:
         self.made, self.interest, self.late = made, interest, late

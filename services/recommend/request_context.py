@@ -31,7 +31,7 @@ class RequestContext:
 
     Attributes
     ----------
-    shopper
+    user
         What is known.
     now_ms
         The moment to rank at, epoch milliseconds.
@@ -46,7 +46,7 @@ class RequestContext:
         Whether the user has a row.
     """
 
-    shopper: UserContext
+    user: UserContext
     now_ms: int
     served: Serving
     lacking: str | None = None
@@ -86,8 +86,8 @@ async def of_user(
     lacking = _lacking(context, row)
     if lacking is None and learned is not None and features is None and _asks(served):
         lacking = "features_unavailable"
-    shopper = UserContext(learned, user_features=features, profile=profile, now_s=now_ms // 1000)
-    return RequestContext(shopper, now_ms, served, lacking, entity, stored=True)
+    user = UserContext(learned, user_features=features, profile=profile, now_s=now_ms // 1000)
+    return RequestContext(user, now_ms, served, lacking, entity, stored=True)
 
 
 async def of_session(
@@ -100,8 +100,8 @@ async def of_session(
     learned: bytes | None = None
     if session:
         learned = await workers.READING.run(_go_on, context, served, profile, None, session, now_ms)
-    shopper = UserContext(learned, profile=profile, now_s=now_ms // 1000)
-    return RequestContext(shopper, now_ms, served, _lacking(context, None))
+    user = UserContext(learned, profile=profile, now_s=now_ms // 1000)
+    return RequestContext(user, now_ms, served, _lacking(context, None))
 
 
 def _service(context: Context) -> str | None:
