@@ -127,7 +127,7 @@ class _Compiler:
     def audience(self, node: rules.InAudience) -> str:
         return self.definition(self._known[node.audience])
 
-    def entities(self, node: rules.IsEntity) -> str:
+    def entities(self, node: rules.IsPseudonym) -> str:
         listed = self.values.parameter(node.entities)
         return f"x.u IN (SELECT u FROM users WHERE entity IN (SELECT unnest({listed}::VARCHAR[])))"
 
@@ -192,7 +192,7 @@ _COMPILED: Final[dict[type, Callable[[_Compiler, Any], str]]] = {
     rules.HasSequence: _Compiler.sequence,
     rules.HasScore: _Compiler.score,
     rules.InAudience: _Compiler.audience,
-    rules.IsEntity: _Compiler.entities,
+    rules.IsPseudonym: _Compiler.entities,
 }
 
 

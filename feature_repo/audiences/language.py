@@ -13,7 +13,7 @@ from feature_repo.audiences import plain_yaml, rules
 from feature_repo.audiences.traits import OVERDUE
 from feature_repo.audiences.values import Node
 from feature_repo.errors import InvalidRuleError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import pointer
 
 MAX_DEPTH: Final = 40
@@ -124,13 +124,13 @@ def schema() -> dict[str, Any]:
     return rules.Definition.model_json_schema(by_alias=True)
 
 
-def pseudonymous(definition: rules.Definition, tenant: Tenant) -> rules.Definition:
+def pseudonymous(definition: rules.Definition, pseudonyms: Pseudonyms) -> rules.Definition:
     """Return the definition with ``user_ids`` replaced by ``entities``: as it may be stored."""
 
     def turned(value: Any) -> Any:
         if isinstance(value, dict):
             if list(value) == ["user_ids"]:
-                return {"entities": [tenant.entity(user) for user in value["user_ids"]]}
+                return {"entities": [pseudonyms.of_user(user) for user in value["user_ids"]]}
             return {key: turned(each) for key, each in value.items()}
         return [turned(each) for each in value] if isinstance(value, list) else value
 

@@ -75,7 +75,7 @@ def _holds(node: Any, known: Mapping[str, rules.Definition], user: User) -> bool
     return _LEAVES[type(node)](node, user)
 
 
-def _entity(node: rules.IsEntity, user: User) -> bool:
+def _entity(node: rules.IsPseudonym, user: User) -> bool:
     return user.entity in node.entities
 
 
@@ -139,7 +139,7 @@ _TRAITS: Final[dict[str, Callable[[User], Any]]] = {
 }
 
 _LEAVES: Final[dict[type, Callable[[Any, User], bool]]] = {
-    rules.IsEntity: _entity,
+    rules.IsPseudonym: _entity,
     rules.HasEvent: _event,
     rules.HasTrait: _trait,
 }

@@ -15,7 +15,7 @@ from pydantic import field_validator as on_field
 from feature_repo.audiences.leaves import EventTest, ScoreTest, SequenceTest, TraitTest
 from feature_repo.audiences.values import Node
 from feature_repo.events.fields import Id
-from feature_repo.events.pseudonyms import ENTITY_ID_LENGTH, partition_of
+from feature_repo.events.pseudonyms import PSEUDONYM_LENGTH, partition_of
 
 MAX_MEMBERS: Final = 10_000
 MAX_CHILDREN: Final = 50
@@ -72,12 +72,12 @@ class InAudience(Node):
 
 
 class IsUser(Node):
-    """Single users by the shop's own ids; stored as pseudonyms (`IsEntity`)."""
+    """Single users by the shop's own ids; stored as pseudonyms (`IsPseudonym`)."""
 
     user_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_MEMBERS)]
 
 
-class IsEntity(Node):
+class IsPseudonym(Node):
     """Single users by entity id (``portrait key``)."""
 
     entities: Annotated[list[str], Field(min_length=1, max_length=MAX_MEMBERS)]
@@ -86,7 +86,7 @@ class IsEntity(Node):
     @classmethod
     def _formed(cls, value: list[str]) -> list[str]:
         for entity in value:
-            if len(entity) != ENTITY_ID_LENGTH:
+            if len(entity) != PSEUDONYM_LENGTH:
                 raise ValueError(f"{entity[:40]!r} is not an entity id: see portrait key")
             partition_of(entity)
         return value
@@ -95,7 +95,7 @@ class IsEntity(Node):
 _NODES: Final[dict[str, type[Node]]] = {
     "all": All, "any": AnyOf, "not": Not, "trait": HasTrait, "event": HasEvent,
     "sequence": HasSequence, "score": HasScore, "audience": InAudience, "user_ids": IsUser,
-    "entities": IsEntity,
+    "entities": IsPseudonym,
 }  # fmt: skip
 
 
@@ -118,7 +118,7 @@ Rule = Annotated[
     | Annotated[HasScore, Tag("score")]
     | Annotated[InAudience, Tag("audience")]
     | Annotated[IsUser, Tag("user_ids")]
-    | Annotated[IsEntity, Tag("entities")],
+    | Annotated[IsPseudonym, Tag("entities")],
     Discriminator(
         _key,
         custom_error_type="rule_key",

@@ -1,6 +1,6 @@
-"""Entity ids: the pseudonym under which a user's rows and events are kept.
+"""Pseudonyms: the entity ids under which users' rows and events are kept.
 
-An id is ``{pNNN}`` + base32(HMAC-SHA256(tenant key, user id))[:26], always 32 characters.
+One is ``{pNNN}`` + base32(HMAC-SHA256(tenant key, user id))[:26], always 32 characters.
 The fixed length keeps the length byte in Feast's serialized key away from ``{``; the
 braces make Redis Cluster put a user's row and the log of its partition into one slot.
 """
@@ -17,18 +17,18 @@ from pathlib import Path
 
 from feature_repo.errors import InvalidSettingError
 
-ENTITY_ID_LENGTH = 32
+PSEUDONYM_LENGTH = 32
 MAX_PARTITIONS = 1000
 _PATTERN = re.compile(r"\{p(\d{3})\}[a-z2-7]{26}")
 
 
 def partition_of(entity_id: str) -> int:
-    """Return the log partition an entity id belongs to.
+    """Return the log partition a pseudonym belongs to.
 
     Raises
     ------
     ValueError
-        If ``entity_id`` does not have the form of an entity id.
+        If ``entity_id`` does not have the form of one.
 
     Examples
     --------
@@ -42,8 +42,8 @@ def partition_of(entity_id: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
-    """The secret key and partition count that turn user ids into entity ids.
+class Pseudonyms:
+    """The secret key and partition count that turn user ids into pseudonyms.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Tenant:
 
     Examples
     --------
-    >>> Tenant(key=b"0123456789abcdef", partitions=16).entity("123")
+    >>> Pseudonyms(key=b"0123456789abcdef", partitions=16).of_user("123")
     '{p012}6i4sj7afdngnyuee5u5abgyunq'
     """
 
@@ -71,16 +71,16 @@ class Tenant:
                 f"partitions is {self.partitions}: choose 1 to {MAX_PARTITIONS}"
             )
 
-    def entity(self, user_id: str) -> str:
-        """Return the entity id of ``user_id`` (a registered user)."""
-        return _entity(self.key, self.partitions, "u:" + user_id)
+    def of_user(self, user_id: str) -> str:
+        """Return the pseudonym of ``user_id`` (a registered user)."""
+        return _hash(self.key, self.partitions, "u:" + user_id)
 
-    def anonymous(self, anonymous_id: str) -> str:
-        """Return the entity id of ``anonymous_id``; never equal to a registered user's."""
-        return _entity(self.key, self.partitions, "a:" + anonymous_id)
+    def of_anonymous(self, anonymous_id: str) -> str:
+        """Return the pseudonym of ``anonymous_id``; never equal to a registered user's."""
+        return _hash(self.key, self.partitions, "a:" + anonymous_id)
 
     @classmethod
-    def load(cls, home: Path, partitions: int = 16) -> "Tenant":
+    def load(cls, home: Path, partitions: int = 16) -> "Pseudonyms":
         """Read ``home/tenant.json``, or make it with a fresh key when absent.
 
         Parameters
@@ -111,7 +111,7 @@ class Tenant:
 
 
 @lru_cache(maxsize=65_536)
-def _entity(key: bytes, partitions: int, name: str) -> str:
+def _hash(key: bytes, partitions: int, name: str) -> str:
     digest = hmac.digest(key, name.encode(), "sha256")
     partition = int.from_bytes(digest[-4:]) % partitions
     return f"{{p{partition:03d}}}{base64.b32encode(digest).decode().lower()[:26]}"

@@ -37,7 +37,7 @@ from feature_repo.events.fields import (
     check_tz,
     parse_time,
 )
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 
 CANONICAL_TYPES: Final = frozenset(
     {
@@ -255,7 +255,7 @@ _COPIED = (
 
 
 def to_record(
-    event: Event, tenant: Tenant, received_ms: int, key: str | None = None
+    event: Event, pseudonyms: Pseudonyms, received_ms: int, key: str | None = None
 ) -> EventRecord:
     """Return the stored form of a validated event.
 
@@ -263,7 +263,7 @@ def to_record(
     ----------
     event
         Validated event. Without ``id`` one is made; without ``time`` it is ``received_ms``.
-    tenant
+    pseudonyms
         Turns user ids into entity ids.
     received_ms
         Time of receipt, epoch milliseconds.
@@ -271,11 +271,11 @@ def to_record(
         See `EventRecord`.
     """
     if event.user_id is not None:
-        user = tenant.entity(event.user_id)
-        linked = None if event.anonymous_id is None else tenant.anonymous(event.anonymous_id)
+        user = pseudonyms.of_user(event.user_id)
+        linked = None if event.anonymous_id is None else pseudonyms.of_anonymous(event.anonymous_id)
     else:
         assert event.anonymous_id is not None
-        user, linked = tenant.anonymous(event.anonymous_id), None
+        user, linked = pseudonyms.of_anonymous(event.anonymous_id), None
     return EventRecord(
         id=event.id or uuid.uuid4().hex,
         type=event.type,

@@ -24,7 +24,7 @@ from feature_repo.archive.catalogue import Item, completed, load_catalogue
 from feature_repo.archive.currency import Money
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.errors import InvalidSourceError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import (
     MAX_EVENT_BYTES,
     MAX_FUTURE_MS,
@@ -101,7 +101,7 @@ class Publisher:
         self._source_items = items
         self._catalogue = dict[str, Item]()
         self.home = home
-        self.tenant = Tenant.load(home)
+        self.pseudonyms = Pseudonyms.load(home)
         self._latest_ms = now_ms() + MAX_FUTURE_MS
         self.archive = Archive(home / "archive" / "events")
         self.staging = Archive(staging / "events")
@@ -160,7 +160,7 @@ class Publisher:
         if named in self._now:
             return "duplicate"
         self._now.add(named)
-        record = to_record(event, self.tenant, received_ms=event.time)
+        record = to_record(event, self.pseudonyms, received_ms=event.time)
         self._count(record)
         if self.until_ms is not None and event.time >= self.until_ms:
             self._held.append((event.time, event.id, _outside(event)))
@@ -195,8 +195,8 @@ class Publisher:
         if named:
             user, anonymous = body.get("user_id"), body.get("anonymous_id")
             entity = (
-                self.tenant.anonymous(str(anonymous)) if user is None
-                else self.tenant.entity(str(user))
+                self.pseudonyms.of_anonymous(str(anonymous)) if user is None
+                else self.pseudonyms.of_user(str(user))
             )  # fmt: skip
             mark = entity[6 : 6 + MARK_LENGTH]
             body = {**body, **{k: bounded(body[k].replace(USER_MARK, mark)) for k in named}}

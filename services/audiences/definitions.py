@@ -15,7 +15,7 @@ from feature_repo.audiences.ready import PREFIX, ready
 from feature_repo.audiences.references import check_references, references
 from feature_repo.audiences.rules import Definition
 from feature_repo.errors import ConflictError, InvalidRuleError, NotFoundError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from services.runtime import workers
 
 KEY: Final = "portrait:audiences"
@@ -53,13 +53,13 @@ class Definitions:
     ----------
     client
         Asyncio client of the store.
-    tenant
+    pseudonyms
         Turns user ids into pseudonyms before anything is stored.
     """
 
-    def __init__(self, client: Any, tenant: Tenant) -> None:
+    def __init__(self, client: Any, pseudonyms: Pseudonyms) -> None:
         self._client = client
-        self._tenant = tenant
+        self._pseudonyms = pseudonyms
         self._read_before: tuple[bytes, dict[str, Audience]] | None = None
 
     async def all(self) -> dict[str, Audience]:
@@ -83,7 +83,7 @@ class Definitions:
             raise InvalidRuleError(
                 [{"pointer": "/name", "detail": f"{name} is taken by the service itself"}]
             )
-        kept = await workers.READING.run(language.pseudonymous, definition, self._tenant)
+        kept = await workers.READING.run(language.pseudonymous, definition, self._pseudonyms)
         for _ in range(_ATTEMPTS):
             version, known = await self._read()
             old = known.get(name)

@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from feature_repo.audiences import language
 from feature_repo.audiences.rules import Definition
-from feature_repo.events.pseudonyms import ENTITY_ID_LENGTH
+from feature_repo.events.pseudonyms import PSEUDONYM_LENGTH
 from services.audiences import schemas as said
 from services.audiences.answers import MAX_PAGE, AudienceAnswers
 from services.audiences.definitions import Definitions, check
@@ -35,7 +35,7 @@ async def preview(request: Request, as_of: AsOf = None) -> Response:
 
     def read(document: dict[str, Any]) -> Definition:
         document.pop("name", None)
-        return language.pseudonymous(language.read(document), context.tenant)
+        return language.pseudonymous(language.read(document), context.pseudonyms)
 
     definition = await read_document(request, read)
     stored = await context.await_bounded(context.of(Definitions).all())
@@ -99,7 +99,7 @@ async def get_members(
     request: Request,
     name: Name,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
-    cursor: Annotated[str | None, Query(max_length=ENTITY_ID_LENGTH)] = None,
+    cursor: Annotated[str | None, Query(max_length=PSEUDONYM_LENGTH)] = None,
     as_of: AsOf = None,
 ) -> Response:
     """Return a page of an audience's members: entity ids, sorted."""

@@ -127,7 +127,7 @@ def preview(
         definition = language.read_text(_text(file))
         stored, _ = _read_definitions(home)
         check("preview", definition, {each.name: each.definition for each in stored.values()})
-        kept = language.pseudonymous(definition, _tenant(settings))
+        kept = language.pseudonymous(definition, _load_pseudonyms(settings))
         found = _ask(home, as_of, lambda answers: answers.preview(kept))
     console.print(
         f"{found['count']:,} of {found['users']:,} users, in {found['took_ms']:.1f} ms "
@@ -255,10 +255,10 @@ def _text(file: Path) -> str:
         raise InvalidInputError(f"{file} cannot be read: {type(error).__name__}") from None
 
 
-def _tenant(settings: Any) -> Any:
-    from feature_repo.events.pseudonyms import Tenant
+def _load_pseudonyms(settings: Any) -> Any:
+    from feature_repo.events.pseudonyms import Pseudonyms
 
-    return Tenant.load(settings.home, settings.partitions)
+    return Pseudonyms.load(settings.home, settings.partitions)
 
 
 def _with_definitions(home: Path | None, act: Callable[[Any], Awaitable[_T]]) -> _T:
@@ -273,7 +273,7 @@ def _with_definitions(home: Path | None, act: Callable[[Any], Awaitable[_T]]) ->
         client = connect_async(url)
         try:
             with translated():
-                return await act(Definitions(client, _tenant(settings)))
+                return await act(Definitions(client, _load_pseudonyms(settings)))
         finally:
             await client.aclose()
 

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from feature_repo.errors import InvalidInputError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from services.commands.application import Home, Json, app, moment, print_json, settings_with
 from services.runtime.progress import console, step
 
@@ -74,7 +74,7 @@ def key(
     Example: `portrait key 123`
     """
     settings = settings_with(home=home)
-    print(Tenant.load(settings.home, settings.partitions).entity(user_id))  # noqa: T201
+    print(Pseudonyms.load(settings.home, settings.partitions).of_user(user_id))  # noqa: T201
 
 
 @app.command()

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from feature_repo.errors import InvalidInputError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from services.commands.application import Home, Json, app, print_json, settings_with
 from services.runtime.progress import console, step
 
@@ -80,8 +80,8 @@ def rebuild(
 
     settings = settings_with(home=home)
     with stores(settings), step("rebuild profiles") as tell:
-        tenant = Tenant.load(settings.home, settings.partitions)
-        users = None if user is None else [tenant.entity(name) for name in user]
+        pseudonyms = Pseudonyms.load(settings.home, settings.partitions)
+        users = None if user is None else [pseudonyms.of_user(name) for name in user]
         tell.note = f"{rebuild_profiles(settings, users=users, progress=tell):,} profiles"
 
 
@@ -108,7 +108,7 @@ def dead_letters(
         raise InvalidInputError(f"name the letters to {what}, or say --all")
     with connect(settings) as url:
         client = connect_store(url)
-        partitions = range(Tenant.load(settings.home, settings.partitions).partitions)
+        partitions = range(Pseudonyms.load(settings.home, settings.partitions).partitions)
         if what == "list":
             _list_letters(letters.letters(client, partitions, limit), json)
             return

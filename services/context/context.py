@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from feature_repo.errors import InvalidInputError, StoreUnavailableError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.online.connection import translated
 from services.event_log.consistency import AppliedCursors
 from services.event_log.receipt import Receipt
@@ -23,7 +23,7 @@ class Context:
 
     Parameters
     ----------
-    settings, store, tenant, applied, features
+    settings, store, pseudonyms, applied, features
         Of the replica; the store's client is asynchronous.
     draining
         Says whether the service is about to end.
@@ -33,14 +33,14 @@ class Context:
         self,
         settings: Settings,
         store: Any,
-        tenant: Tenant,
+        pseudonyms: Pseudonyms,
         applied: AppliedCursors,
         features: UserFeatureReader,
         draining: Callable[[], bool],
     ) -> None:
         self.settings = settings
         self.store = store
-        self.tenant = tenant
+        self.pseudonyms = pseudonyms
         self.applied = applied
         self.features = features
         self.draining = draining
@@ -82,7 +82,7 @@ class Context:
         InvalidInputError
             If it names a partition that there is not.
         """
-        most = self.tenant.partitions
+        most = self.pseudonyms.partitions
         if strange := [each for each in receipt.positions if each >= most]:
             raise InvalidInputError(
                 f"the receipt names partition {strange[0]}, and the last of this service is "

@@ -64,7 +64,7 @@ async def find_whole(
     context: Context, user_id: str, after: str | None, service: str | None
 ) -> tuple[str, LiveState | None, dict[str, Any] | None]:
     """Do what `find` does, and return the batch features of ``service`` as well."""
-    known, unknown = context.tenant.entity(user_id), context.tenant.anonymous(user_id)
+    known, unknown = context.pseudonyms.of_user(user_id), context.pseudonyms.of_anonymous(user_id)
     await _wait_for(context, after, known, unknown)
     row, batch = await read(context, known, service)
     if row is not None:
@@ -86,7 +86,7 @@ async def find_user(
     Anybody may speak for an anonymous id: what it allows must not count for the user id of
     the same name.
     """
-    entity = context.tenant.entity(user_id)
+    entity = context.pseudonyms.of_user(user_id)
     if after is not None:
         await context.await_receipt(Receipt.parse(after), {partition_of(entity)})
     row, batch = await read(context, entity, service)

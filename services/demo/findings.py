@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from feature_repo.archive.event_archive import Archive
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from services.demo.latency import percentiles
 from services.runtime.progress import console
 
@@ -25,7 +25,7 @@ def describe_user(home: Path, user_id: str) -> dict[str, Any]:
     """Return one user's interests month by month and habits, from the feature tables."""
     import duckdb
 
-    user = Tenant.load(home).entity(user_id)
+    user = Pseudonyms.load(home).of_user(user_id)
     with duckdb.connect() as connection:
         rows = connection.execute(
             """SELECT strftime(event_timestamp AT TIME ZONE 'UTC', '%b') AS month,

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from feature_repo.archive.event_archive import Archive
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import Event, EventRecord, to_record
 from feature_repo.order_memory import without_repeats
 from services.client import Client
@@ -27,13 +27,13 @@ TOLERANCE = 1e-5
 
 def read_held_out(home: Path) -> list[EventRecord]:
     """Return the events after the cut-off, in the form the service will store them in."""
-    tenant = Tenant.load(home)
+    pseudonyms = Pseudonyms.load(home)
     records = []
     with (home / "replay.ndjson").open("rb") as lines:
         for line in lines:
             event = Event.model_validate_json(line)
             assert event.time is not None
-            records.append(to_record(event, tenant, event.time))
+            records.append(to_record(event, pseudonyms, event.time))
     return records
 
 

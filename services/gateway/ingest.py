@@ -254,7 +254,7 @@ def _record(context: Context, event: Event, sender: Caller) -> EventRecord:
     else:
         received_ms = now_ms()
         _check_time(event, received_ms)
-    record = to_record(event, context.tenant, received_ms, sender.mark)
+    record = to_record(event, context.pseudonyms, received_ms, sender.mark)
     context.of(Catalogue).enrich(record)
     return record
 

@@ -145,7 +145,7 @@ async def wait_for_receipt(
 ) -> Response:
     """Answer 204 once everything up to the receipt is applied, in every partition it names."""
     context = context_of(request)
-    partitions = set(range(context.tenant.partitions))
+    partitions = set(range(context.pseudonyms.partitions))
     await context.await_receipt(Receipt.parse(after), partitions)
     return Response(status_code=204)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from feature_repo.archive.query_bounds import sweep
 from feature_repo.events import time_zones
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.online.connection import connect_async
 from services.analytics.cube import AnalyticsCube
 from services.audiences.definitions import Definitions
@@ -61,7 +61,7 @@ class Replica:
         impressions: OutcomeCounter,
     ) -> None:
         rules = rule_book.load(settings.rules)
-        tenant = Tenant.load(settings.home, settings.partitions)
+        pseudonyms = Pseudonyms.load(settings.home, settings.partitions)
         store: Any = connect_async(url)
         self._settings, self._url = settings, url
         self.keys = KeyRing(store, admin_digest)
@@ -74,21 +74,21 @@ class Replica:
         self._applied = AppliedCursors(
             store,
             connect_async(url, timeout_s=15.0),
-            tenant.partitions,
+            pseudonyms.partitions,
             {CHANGED: self._catalogue.announce},
         )
-        definitions = Definitions(store, tenant)
+        definitions = Definitions(store, pseudonyms)
         self._index = AudienceIndex(settings.home)
         self._analytics = AnalyticsCube(self._index)
         self._models = ServedModels(settings, self._catalogue)
         self._popular = PopularFollower(store, self._catalogue, self._models)
         self.context = Context(
-            settings, store, tenant, self._applied, UserFeatureReader(),
+            settings, store, pseudonyms, self._applied, UserFeatureReader(),
             lambda: drain_file is not None and drain_file.exists(),
         )  # fmt: skip
         for subject in (
             rules, self._catalogue, ShopCurrency(settings, store), appender, self._impressions,
-            Probe(store, tenant.partitions), definitions, self._index, Campaigns(store),
+            Probe(store, pseudonyms.partitions), definitions, self._index, Campaigns(store),
             Eligibility(definitions, self._index), Ledger(store), self._analytics,
             self._models,
         ):  # fmt: skip

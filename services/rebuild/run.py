@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from feature_repo.archive.event_archive import Archive
 from feature_repo.archive.part_set import part_writer
 from feature_repo.errors import PortraitError
-from feature_repo.events.pseudonyms import Tenant, partition_of
+from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from feature_repo.online.connection import connect as connect_store
 from feature_repo.online.connection import translated
 from services.catalogue import catalogue, popularity
@@ -73,7 +73,7 @@ def rebuild(
     """
     tell = progress or (lambda done, total, what: None)
     archive = Archive(settings.home / "archive" / "events")
-    partitions = Tenant.load(settings.home, settings.partitions).partitions
+    partitions = Pseudonyms.load(settings.home, settings.partitions).partitions
     with connect(settings) as url, _staging(settings.home) as folder:
         tell(0, 0, "profiles")
         pinned, target = _pin_model(settings)

@@ -72,7 +72,9 @@ async def of_user(
     except StoreUnavailableError as error:
         _log.warning("recommending_without_store", error=str(error))
         given = await of_session(context, session)
-        return replace(given, lacking="store_unavailable", entity=context.tenant.entity(user_id))
+        return replace(
+            given, lacking="store_unavailable", entity=context.pseudonyms.of_user(user_id)
+        )
     if row is None:
         given = await of_session(context, session)
         return replace(given, entity=entity)
@@ -133,7 +135,7 @@ def _records(
         whole = Event.model_construct(
             type=kind, anonymous_id="session", items=list(items), time=now_ms, order_id=order
         )
-        record = to_record(whole, context.tenant, now_ms)
+        record = to_record(whole, context.pseudonyms, now_ms)
         context.of(Catalogue).enrich(record)
         records.append(record)
     return records

@@ -71,7 +71,7 @@ class Shop:
                 return not self.holds(node.not_, user)
             case rules.InAudience():
                 return self.has(self.known[node.audience], user)
-            case rules.IsEntity():
+            case rules.IsPseudonym():
                 return user in node.entities
             case rules.HasEvent():
                 return self.event(node.event, user)

@@ -9,7 +9,7 @@ from typing import Any
 
 from stalls import patient
 
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.online.connection import connect_async
 from services.event_log.append import Appender
@@ -19,7 +19,7 @@ from services.settings import Settings
 from services.update.updater import UpdaterLoop
 
 PARTITIONS = 4
-TENANT = Tenant(key=b"0" * 16, partitions=PARTITIONS)
+PSEUDONYMS = Pseudonyms(key=b"0" * 16, partitions=PARTITIONS)
 
 
 class Sum:
@@ -43,7 +43,7 @@ class Sum:
 
 def event(user: str, name: str, time_ms: int = 1_700_000_000_000, **given: Any) -> EventRecord:
     return EventRecord(
-        id=name, type="view_item", user=TENANT.entity(user), time_ms=time_ms,
+        id=name, type="view_item", user=PSEUDONYMS.of_user(user), time_ms=time_ms,
         received_ms=time_ms, items=[ItemRecord("A")], **given,
     )  # fmt: skip
 
@@ -64,7 +64,7 @@ def users_of(partition: int) -> Iterator[str]:
     number = 0
     while True:
         number += 1
-        if TENANT.entity(f"u{number}").startswith(f"{{p{partition:03d}}}"):
+        if PSEUDONYMS.of_user(f"u{number}").startswith(f"{{p{partition:03d}}}"):
             yield f"u{number}"
 
 

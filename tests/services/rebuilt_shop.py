@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
-from event_log import TENANT, Sum, append, drain, event
+from event_log import PSEUDONYMS, Sum, append, drain, event
 
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.events.schema import EventRecord
@@ -103,7 +103,7 @@ def shop(settings: Settings, client: Any, users: int = 12, each: int = 4) -> lis
         apply(client, settings)
         if half == 0:
             Archiver(client, archive_of(settings)).run(range(PARTITIONS))
-    return [TENANT.entity(name) for name in names]
+    return [PSEUDONYMS.of_user(name) for name in names]
 
 
 def read_row(client: Any, user: str) -> LiveState:

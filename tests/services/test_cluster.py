@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import redis
-from event_log import PARTITIONS, TENANT, Sum, append, event, loop, running, users_of
+from event_log import PARTITIONS, PSEUDONYMS, Sum, append, event, loop, running, users_of
 from redis.crc import key_slot
 from stalls import running_s
 from store_nodes import Node, cluster, wait_until
@@ -55,7 +55,7 @@ def client(url: str) -> Iterator[Any]:
 
 
 def row(client: Any, user: str) -> bytes | None:
-    [found] = read_live(client, [TENANT.entity(user)])
+    [found] = read_live(client, [PSEUDONYMS.of_user(user)])
     return None if found is None else found.learned
 
 
@@ -88,7 +88,11 @@ def test_events_are_appended_applied_and_read(url: str, client: Any, tmp_path: P
     [letter] = dead_letters.letters(client, range(PARTITIONS))
     assert letter.partition == poison[0].partition
     assert dead_letters.retry(client, range(PARTITIONS)) == {letter.id: "retried"}
-    assert feast_versions(url, [TENANT.entity(u) for u in ("u1", "u2", "none")]) == [6, 6, None]
+    assert feast_versions(url, [PSEUDONYMS.of_user(u) for u in ("u1", "u2", "none")]) == [
+        6,
+        6,
+        None,
+    ]
 
 
 @pytest.mark.slow
@@ -96,11 +100,11 @@ def test_feasts_sdk_reads_a_cluster(url: str, client: Any, tmp_path: Path) -> No
     append(url, [event("u1", "1")])
     with running([loop(url, tmp_path, lease_ms=LEASE_MS)]):
         wait_until(lambda: row(client, "u1") is not None, "applied")
-    assert feast_sdk_versions(url, tmp_path, [TENANT.entity("u1")]) == [1]
+    assert feast_sdk_versions(url, tmp_path, [PSEUDONYMS.of_user("u1")]) == [1]
 
 
 def test_a_linked_anonymous_id_may_lie_on_another_node(url: str, client: Any) -> None:
-    ghost = TENANT.anonymous("ghost")
+    ghost = PSEUDONYMS.of_anonymous("ghost")
     partition = int(ghost[2:5])
     client.sadd(erased_key(partition), ghost)
     other = next(users_of((partition + 1) % PARTITIONS))
@@ -178,7 +182,7 @@ def test_the_rest_goes_on_while_a_node_is_away(
                 wait_until(lambda p=partition: applied(p), f"partition {partition} goes on")
             start_s = running_s()
             with pytest.raises(StoreUnavailableError):
-                read_live(client, [TENANT.entity(users[away[0]])] * 50)
+                read_live(client, [PSEUDONYMS.of_user(users[away[0]])] * 50)
             assert running_s() - start_s < 2.0
         finally:
             if hanging:

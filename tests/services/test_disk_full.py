@@ -9,7 +9,7 @@ from store_nodes import Node, wait_until
 from test_faults import ALWAYS, accepted, ids_of, post, refused, shop
 
 from feature_repo.archive.event_archive import Archive
-from feature_repo.events.pseudonyms import Tenant, partition_of
+from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from services.client import Client
 from services.event_log.keys import cursor_key, log_key
 from services.hosting.embedded import EmbeddedStore
@@ -125,7 +125,7 @@ def test_a_full_disk_of_the_archive_stops_neither_events_nor_updates(
         node.client() as store,
         shop(disk / "home", node.url) as (api, client),
     ):
-        entity = Tenant.load(api.settings.home, api.settings.partitions).entity("u")
+        entity = Pseudonyms.load(api.settings.home, api.settings.partitions).of_user("u")
         log, cursor = log_key(partition_of(entity)), cursor_key(partition_of(entity))
         archive = Archive(api.settings.home / "archive" / "events")
 

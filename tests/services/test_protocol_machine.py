@@ -14,7 +14,7 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 import redis
-from event_log import PARTITIONS, TENANT, Sum, append, drain, event, loop
+from event_log import PARTITIONS, PSEUDONYMS, Sum, append, drain, event, loop
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -105,7 +105,7 @@ class UpdatePath(RuleBasedStateMachine):
     )
     def post(self, users: list[str], poison: int, linked: str | None) -> None:
         """New events; I6: they are accepted, unless their user or linked id is erased."""
-        link = None if linked is None else TENANT.entity(linked)
+        link = None if linked is None else PSEUDONYMS.of_user(linked)
         records = [
             event(user, f"{'poison' if n == poison else 'e'}-{len(self.sent) + n}", linked=link)
             for n, user in enumerate(users)
@@ -131,7 +131,7 @@ class UpdatePath(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(USERS[3:]))
     def erase(self, user: str) -> None:
-        entity = TENANT.entity(user)
+        entity = PSEUDONYMS.of_user(user)
         self.client.sadd(erased_key(partition_of(entity)), entity)
         self.erased.add(entity)
 
@@ -230,7 +230,7 @@ class UpdatePath(RuleBasedStateMachine):
     def rebuild(self) -> None:
         """Rows made again while whatever else goes on."""
         for partition in range(PARTITIONS):
-            users = [e for e in map(TENANT.entity, USERS) if partition_of(e) == partition]
+            users = [e for e in map(PSEUDONYMS.entity, USERS) if partition_of(e) == partition]
             if users:
                 done = refold(self.client, self.archive, Transition(Sum()), partition, users)
                 assert not done.short
@@ -260,7 +260,7 @@ class UpdatePath(RuleBasedStateMachine):
     @invariant()
     def versions_never_decrease(self) -> None:
         """I3."""
-        entities = [TENANT.entity(user) for user in USERS]
+        entities = [PSEUDONYMS.of_user(user) for user in USERS]
         for entity, row in zip(entities, read_live(self.client, entities), strict=True):
             version = 0 if row is None else row.version
             assert version >= self.versions.get(entity, 0)
@@ -281,7 +281,7 @@ class UpdatePath(RuleBasedStateMachine):
     def rows_are_the_fold(self) -> None:
         """I2."""
         folded = Transition(Sum()).fold(history(self.client, self.archive))
-        entities = [TENANT.entity(user) for user in USERS]
+        entities = [PSEUDONYMS.of_user(user) for user in USERS]
         rows = dict(zip(entities, read_live(self.client, entities), strict=True))
         assert {entity: row for entity, row in rows.items() if row} == folded
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from event_log import TENANT, Sum, append, event, loop, running
+from event_log import PSEUDONYMS, Sum, append, event, loop, running
 from store_nodes import Node, SentinelNode, wait_until
 
 from feature_repo.errors import StoreUnavailableError
@@ -85,7 +85,7 @@ class Feeder:
 
 def learned(client: Any) -> list[str]:
     try:
-        [row] = read_live(client, [TENANT.entity("a")])
+        [row] = read_live(client, [PSEUDONYMS.of_user("a")])
     except StoreUnavailableError:
         return []
     return [] if row is None else row.learned.decode().rstrip(";").split(";")
@@ -107,7 +107,7 @@ def test_a_failover_loses_and_doubles_nothing(pair: Pair, tmp_path: Path) -> Non
     # Each once and in order; the feeder may have been stopped before its last was answered.
     assert learned(client)[:count] == feeder.acknowledged
     assert learned(client)[count:] in ([], [str(count)])
-    assert feast_versions(pair.url, [TENANT.entity("a")]) == [len(learned(client))]
+    assert feast_versions(pair.url, [PSEUDONYMS.of_user("a")]) == [len(learned(client))]
     client.close()
 
 
@@ -118,4 +118,4 @@ def test_feasts_sdk_reads_by_sentinel(pair: Pair, tmp_path: Path) -> None:
     with running([loop(pair.url, tmp_path)]):
         wait_until(lambda: learned(client), "applied")
     client.close()
-    assert feast_sdk_versions(pair.url, tmp_path, [TENANT.entity("a")]) == [1]
+    assert feast_sdk_versions(pair.url, tmp_path, [PSEUDONYMS.of_user("a")]) == [1]

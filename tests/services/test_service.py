@@ -20,7 +20,7 @@ from store_nodes import wait_until
 from feature_repo import explicit
 from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import InvalidSettingError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.feast_stores.online import read_live
 from services.client import Client
 from services.hosting.embedded import connect, free_port, running_url
@@ -85,8 +85,8 @@ def test_rows_are_the_fold_of_what_was_acknowledged(client: Client, settings: Se
         assert answer["accepted"] == 300
         assert client.post_batch(events[start : start + 300])["duplicates"] == 300
     client.wait_applied(answer["receipt"])
-    tenant = Tenant.load(settings.home)
-    users = {tenant.entity(f"fold-{n}"): f"fold-{n}" for n in range(USERS)}
+    pseudonyms = Pseudonyms.load(settings.home)
+    users = {pseudonyms.of_user(f"fold-{n}"): f"fold-{n}" for n in range(USERS)}
     live = live_rows(settings, list(users))
     archive = Archive(settings.home / "archive" / "events")
     archived = wait_for_archive(archive, list(users), EVENTS)
@@ -105,7 +105,7 @@ def test_a_rebuild_beside_the_running_service_changes_nothing(
 ) -> None:
     receipt = client.post_event({"type": "login", "user_id": "fold-1"})["receipt"]
     client.profile("fold-1", after=receipt)
-    entities = [Tenant.load(settings.home).entity(f"fold-{n}") for n in range(USERS)]
+    entities = [Pseudonyms.load(settings.home).of_user(f"fold-{n}") for n in range(USERS)]
     before = live_rows(settings, entities)
     assert rebuild(settings) >= USERS
     assert live_rows(settings, entities) == before

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 import trustme
-from event_log import PARTITIONS, TENANT, Sum, append, drain, event, loop
+from event_log import PARTITIONS, PSEUDONYMS, Sum, append, drain, event, loop
 from gateway_thread import Api
 from store_nodes import Node, wait_until
 
@@ -85,10 +85,10 @@ def test_the_update_path_needs_no_more_than_documented(secure: Secure, tmp_path:
     drain(updater)
     updater._archive_once()
     updater._tally.flush(now=True)
-    [row] = read_live(client, [TENANT.entity("a")])
+    [row] = read_live(client, [PSEUDONYMS.of_user("a")])
     assert row is not None
     assert row.learned == b"1;"
-    assert feast_versions(url, [TENANT.entity("a")]) == [1]
+    assert feast_versions(url, [PSEUDONYMS.of_user("a")]) == [1]
     [letter] = dead_letters.letters(client, range(PARTITIONS))
     assert dead_letters.retry(client, range(PARTITIONS)) == {letter.id: "retried"}
     updater._leases.leave()
@@ -128,11 +128,11 @@ def test_the_whole_service_works_so(secure: Secure, tmp_path: Path) -> None:
 def test_a_wrong_password_or_certificate_says_so(secure: Secure, tmp_path: Path) -> None:
     wrong = connect(secure.url.replace("p%40ss", "other"))
     with pytest.raises(StoreUnavailableError, match="check user, password"):
-        read_live(wrong, [TENANT.entity("a")])
+        read_live(wrong, [PSEUDONYMS.of_user("a")])
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(str(stranger))
     distrusting = connect(secure.url.replace(str(secure.authority), str(stranger)))
     with pytest.raises(StoreUnavailableError, match="does not answer"):
-        read_live(distrusting, [TENANT.entity("a")])
+        read_live(distrusting, [PSEUDONYMS.of_user("a")])
     for client in (wrong, distrusting):
         client.close()

@@ -11,12 +11,12 @@ from services.history.merged_history import restore_owners
 from services.models.transition import Transition
 from services.rebuild.refold import refold
 from simulator.invariants import Fingerprint, ViolatedError, settled
-from simulator.scenario import LEASE_MS, PARTITIONS, TENANT, Scenario, Silent
+from simulator.scenario import LEASE_MS, PARTITIONS, PSEUDONYMS, Scenario, Silent
 from simulator.server import Command
 from simulator.world import Process
 
-_USERS = tuple(TENANT.entity(str(number)) for number in range(2))
-_ANONYMOUS = tuple(TENANT.anonymous(str(number)) for number in range(6))
+_USERS = tuple(PSEUDONYMS.of_user(str(number)) for number in range(2))
+_ANONYMOUS = tuple(PSEUDONYMS.of_anonymous(str(number)) for number in range(6))
 _REBUILD = "rebuild"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import EventRecord, ItemRecord
 from services.event_log.keys import cursor_key, log_key
 from services.event_log.receipt import Appended, stream_id
@@ -26,8 +26,8 @@ STEPS = 4000
 LEASE_MS = 1000
 SETTLE_MS = 600
 LOSS_MS = 500
-TENANT = Tenant(key=b"0" * 16, partitions=PARTITIONS)
-_USERS = tuple(TENANT.entity(str(number)) for number in range(5))
+PSEUDONYMS = Pseudonyms(key=b"0" * 16, partitions=PARTITIONS)
+_USERS = tuple(PSEUDONYMS.of_user(str(number)) for number in range(5))
 _TYPES = ("view_item", "add_to_cart", "purchase", "search")
 _SETTINGS = Settings(
     home=Path("/simulated"), redis_url=URL, partitions=PARTITIONS,

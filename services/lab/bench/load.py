@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import Event, EventRecord, to_record
 
 MAX_ITEMS: Final = 3000
@@ -123,7 +123,7 @@ def body_of(events: Sequence[dict[str, Any]]) -> bytes:
 
 
 def records_of(
-    events: Sequence[dict[str, Any]], tenant: Tenant, received_ms: int
+    events: Sequence[dict[str, Any]], pseudonyms: Pseudonyms, received_ms: int
 ) -> list[EventRecord]:
     """Return the events as the log keeps them."""
-    return [to_record(Event.model_validate(event), tenant, received_ms) for event in events]
+    return [to_record(Event.model_validate(event), pseudonyms, received_ms) for event in events]

@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.online.connection import connect as connect_store
 from feature_repo.online.live_row import FIELDS, LiveState, parse_live, row_key
 from services.catalogue import catalogue
@@ -113,11 +113,11 @@ def _measure(
         client = stack.enter_context(running(served))
         load, bodies = _load(offered)
         client.wait_applied(post_batches(client, bodies, clients=2, tell=lambda *_: None).receipt)
-        tenant = Tenant.load(folder, served.partitions)
+        pseudonyms = Pseudonyms.load(folder, served.partitions)
         users = [load.user(n) for n in range(USERS)]
         fields = feature_fields()
         for user in users:
-            store.hset(row_key(tenant.entity(user)), mapping=fields)
+            store.hset(row_key(pseudonyms.of_user(user)), mapping=fields)
         time.sleep(3.0)  # popularity is written once a second and read every other one
         tell(2, 5, f"{size:,} items: single requests")
         single = _single(client, users, requests)
@@ -126,7 +126,7 @@ def _measure(
         trivial_rps = _rps_of(client, users, rps_s, _live)
         drift = _drift(client, users, many) if many else None
         tell(4, 5, f"{size:,} items: the floor")
-        floor, search = floor_ms(store, tenant, users, model, requests)
+        floor, search = floor_ms(store, pseudonyms, users, model, requests)
     recommend, trivial = percentiles(single["recommend"]), percentiles(single["trivial"])
     lowest = median(floor)
     return {
@@ -248,7 +248,7 @@ def _rps(
 
 
 def floor_ms(
-    store: Any, tenant: Tenant, users: Sequence[str], model: Path, requests: int
+    store: Any, pseudonyms: Pseudonyms, users: Sequence[str], model: Path, requests: int
 ) -> tuple[list[float], dict[str, float]]:
     """Return the times of the least that answers the same question, in this process.
 
@@ -265,7 +265,7 @@ def floor_ms(
     loaded = load(model)
     scorer, items = Scorer(loaded), loaded.vocabulary.items
     named = [*FIELDS, *feature_fields()]
-    keys = [row_key(tenant.entity(user)) for user in users]
+    keys = [row_key(pseudonyms.of_user(user)) for user in users]
     taken, rows = [], list[LiveState]()
     for number in range(-WARM_UP, requests):
         started_s = time.perf_counter()

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from feature_repo.archive.event_archive import Archive, LogPosition
-from feature_repo.events.pseudonyms import Tenant, partition_of
+from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from feature_repo.events.schema import EventRecord, now_ms
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import read_live
@@ -30,7 +30,7 @@ Tell = Callable[[int, int, str], None]
 LONG: Final = 10_000
 SHORT: Final = 10
 _STEP_MS: Final = 600_000  # between two events of a long history
-_TENANT: Final = Tenant(bytes(range(16)), 16)
+_PSEUDONYMS: Final = Pseudonyms(bytes(range(16)), 16)
 _PARTS: Final = 5
 
 
@@ -103,7 +103,7 @@ class Rounds:
             found = self._throughput(client, store)
             found |= self._latency(client)
             found["where"] = self._where(client, folder)
-        user = Tenant.load(settings.home).entity(self._load.user(0))
+        user = Pseudonyms.load(settings.home).of_user(self._load.user(0))
         found["row"] = read_live(store, [user])[0]
         return found
 
@@ -114,7 +114,7 @@ class Rounds:
         plain = PlainFloor(store, len(self._load.offered))
         for number in range(self._scale.rounds + 1):
             events = self._round(number)
-            records = records_of(events, _TENANT, now_ms())
+            records = records_of(events, _PSEUDONYMS, now_ms())
             for size, floor in runs.items():
                 self._tell(number, self._scale.rounds, f"floor, batches of {size}")
                 floors[size].append(floor.run(_cut(records, size)))
@@ -190,7 +190,7 @@ class Rounds:
                 load.event(user * 2 * LONG + n, f"long-{user}") | {"time": begin_ms + n * _STEP_MS}
                 for n in numbers
             ]
-            return records_of(bodies, _TENANT, begin_ms)
+            return records_of(bodies, _PSEUDONYMS, begin_ms)
 
         measure = rows.UpdateCost(client, transition, history, users=self._scale.cost_users)
         return measure.measure((LONG, SHORT), self._scale.cost_rounds, self._tell)
@@ -200,7 +200,7 @@ class Rounds:
         at = now_ms()
         events = [e for n in range(self._scale.rounds + 1) for e in self._round(n)]
         by_partition: dict[int, list[tuple[LogPosition, EventRecord]]] = {}
-        for number, record in enumerate(records_of(events, _TENANT, at)):
+        for number, record in enumerate(records_of(events, _PSEUDONYMS, at)):
             entry = (LogPosition(at, number), record)
             by_partition.setdefault(partition_of(record.user), []).append(entry)
         for partition, entries in by_partition.items():

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from feature_repo.archive.event_archive import Archive
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import commit, load_live, read_batch
@@ -127,8 +127,8 @@ class UpdateCost:
         self._client = client
         self._transition = transition
         self._history = history
-        tenant = Tenant(bytes(16), 1)
-        self.users = [tenant.entity(f"cost-{number}") for number in range(users)]
+        pseudonyms = Pseudonyms(bytes(16), 1)
+        self.users = [pseudonyms.of_user(f"cost-{number}") for number in range(users)]
         client.hset(lease_key(0), mapping={"owner": "bench", "epoch": 1, "until_ms": 2**53})
         self._cursor = "0-0"
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 from feature_repo.archive.event_archive import Archive, LogPosition
-from feature_repo.events.pseudonyms import Tenant, partition_of
+from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_rows import read_live
 from services.event_log.dead_letters import letters, read_voided
@@ -83,7 +83,7 @@ class Check:
         Of the service.
     transition
         f(u, x), as the service's updaters have it.
-    tenant
+    pseudonyms
         Gives the users' entity ids.
     senders
         What was sent.
@@ -96,7 +96,7 @@ class Check:
         client: Any,
         archive: Archive,
         transition: Transition,
-        tenant: Tenant,
+        pseudonyms: Pseudonyms,
         senders: Sequence[Sender],
         cuts_s: Sequence[float] = (),
     ) -> None:
@@ -106,7 +106,9 @@ class Check:
         self._senders = {sender.name: sender for sender in senders}
         self._at_risk = {sender.name: sender.at_risk(cuts_s) for sender in senders}
         self._places = {sender.name: bytearray(sender.sent) for sender in senders}
-        self._entities = {user: tenant.entity(user) for sender in senders for user in sender.users}
+        self._entities = {
+            user: pseudonyms.of_user(user) for sender in senders for user in sender.users
+        }
         self._found = Findings()
 
     def partition(self, partition: int) -> None:

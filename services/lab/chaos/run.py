@@ -20,7 +20,7 @@ import redis
 
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.errors import PortraitError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.online.connection import connect as connect_store
 from services.client import Client
 from services.event_log.keys import cursor_key, log_key
@@ -160,7 +160,7 @@ class _Run:
         """Check everything, with the service ended."""
         check = Check(
             self._client, Archive(settings.home / "archive" / "events"), transition(settings),
-            Tenant.load(settings.home), self._senders, self.nemesis.cuts_s,
+            Pseudonyms.load(settings.home), self._senders, self.nemesis.cuts_s,
         )  # fmt: skip
         with step("check") as tell:
             for partition in range(PARTITIONS):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from feature_repo.audiences import language, plain_yaml, references
 from feature_repo.audiences.plan import plan
 from feature_repo.errors import InvalidRuleError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 
 BOUGHT: dict[str, Any] = {"event": {"type": "purchase"}}
 STAGE: dict[str, Any] = {"trait": {"name": "lifecycle.stage", "eq": "active"}}
@@ -290,11 +290,13 @@ def test_audiences_that_name_each_other_over_and_over_are_too_large() -> None:
 
 
 def test_user_ids_are_stored_as_pseudonyms() -> None:
-    tenant = Tenant(b"0123456789abcdef", 16)
+    pseudonyms = Pseudonyms(b"0123456789abcdef", 16)
     rule = {"all": [BOUGHT, {"not": {"user_ids": ["123", "7"]}}]}
     body = audience(rule, exclude=[{"user_ids": ["9"]}])
-    kept = language.to_document(language.pseudonymous(language.read(body), tenant))
-    assert kept["rule"]["all"][1]["not"] == {"entities": [tenant.entity("123"), tenant.entity("7")]}
+    kept = language.to_document(language.pseudonymous(language.read(body), pseudonyms))
+    assert kept["rule"]["all"][1]["not"] == {
+        "entities": [pseudonyms.of_user("123"), pseudonyms.of_user("7")]
+    }
     assert "user_ids" not in yaml.safe_dump(kept)
 
 

@@ -11,10 +11,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from feature_repo.events import decoding
 from feature_repo.events.decoding import decode_event
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import ITEM_TYPES, Event, to_record
 
-TENANT = Tenant(b"0123456789abcdef", 16)
+PSEUDONYMS = Pseudonyms(b"0123456789abcdef", 16)
 VIEW: dict[str, Any] = {"type": "view_item", "user_id": "u", "items": [{"item_id": "A"}]}
 
 texts = st.text(min_size=1, max_size=12)
@@ -72,7 +72,7 @@ def read(validate: Any, document: Any) -> bytes | None:
 
 
 def stored(event: Event) -> bytes:
-    record = to_record(event, TENANT, received_ms=1)
+    record = to_record(event, PSEUDONYMS, received_ms=1)
     if event.id is None:
         record.id = "made"
     return record.encode()

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from feature_repo.events.fields import parse_time
 from feature_repo.events.placeholder_ids import is_nobody
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import (
     ITEM_TYPES,
     Event,
@@ -22,7 +22,7 @@ from feature_repo.events.schema import (
     to_record,
 )
 
-TENANT = Tenant(b"0123456789abcdef", 16)
+PSEUDONYMS = Pseudonyms(b"0123456789abcdef", 16)
 VIEW: dict[str, Any] = {"type": "view_item", "user_id": "u", "items": [{"item_id": "A"}]}
 
 
@@ -119,9 +119,9 @@ def test_custom_types_need_no_items() -> None:
 
 def test_record_is_pseudonymous_and_links() -> None:
     event = Event.model_validate(VIEW | {"user_id": "jane@x.org", "anonymous_id": "cookie-77"})
-    record = to_record(event, TENANT, received_ms=5)
-    assert record.user == TENANT.entity("jane@x.org")
-    assert record.linked == TENANT.anonymous("cookie-77")
+    record = to_record(event, PSEUDONYMS, received_ms=5)
+    assert record.user == PSEUDONYMS.of_user("jane@x.org")
+    assert record.linked == PSEUDONYMS.of_anonymous("cookie-77")
     assert not record.anonymous
     assert b"jane" not in record.encode()
     assert b"cookie" not in record.encode()
@@ -131,8 +131,8 @@ def test_record_is_pseudonymous_and_links() -> None:
 
 def test_anonymous_record() -> None:
     event = Event.model_validate({"type": "login", "anonymous_id": "c", "time": 10**12})
-    record = to_record(event, TENANT, received_ms=5)
-    assert (record.user, record.linked) == (TENANT.anonymous("c"), None)
+    record = to_record(event, PSEUDONYMS, received_ms=5)
+    assert (record.user, record.linked) == (PSEUDONYMS.of_anonymous("c"), None)
     assert record.anonymous
     assert record.time_ms == 10**12
 
@@ -161,7 +161,7 @@ events = st.fixed_dictionaries(
 @given(events)
 def test_event_to_record_and_back(body: dict[str, Any]) -> None:
     event = Event.model_validate(body)
-    record = to_record(event, TENANT, received_ms=1)
+    record = to_record(event, PSEUDONYMS, received_ms=1)
     assert EventRecord.decode(record.encode()) == record
     outside = record_to_api(record) | {"user_id": event.user_id}
     assert Event.model_validate(outside) == event

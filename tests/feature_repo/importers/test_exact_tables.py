@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from shop_table import archived, check_conservation
 
 from feature_repo import importers
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.importers import ImportReport
 from feature_repo.importers.arrow_rows import _cells as arrow_cells
 from feature_repo.importers.cells import ids, numbers
@@ -216,8 +216,8 @@ def test_words_for_nothing_are_no_user(tmp_path: Path) -> None:
 def test_ids_that_were_floats(tmp_path: Path, rule: str, users: list[str]) -> None:
     path = text(tmp_path, HEADER + view("123", "A") + view("123.0", "B"))
     report, events = load(path, more=f"float_ids: {rule}")
-    tenant = Tenant.load(tmp_path / "home")
-    assert {e.user for e in events} == {tenant.entity(user) for user in users}
+    pseudonyms = Pseudonyms.load(tmp_path / "home")
+    assert {e.user for e in events} == {pseudonyms.of_user(user) for user in users}
     assert report.rejected == ({"float_id": 1} if rule == "reject" else {})
 
 
@@ -448,11 +448,11 @@ def test_an_id_is_exact_or_its_row_is_refused(
     ]
     name, content = write(table)
     report, events = load(text(folder, content, name), columns=COLUMNS + ", price: p")
-    tenant = Tenant.load(folder / "home")
+    pseudonyms = Pseudonyms.load(folder / "home")
     assert report.accepted == len(events) > 0
     for event in events:
         row = table[event.time_ms // 1000 - start]
-        assert event.user == tenant.entity(row["u"].strip())
+        assert event.user == pseudonyms.of_user(row["u"].strip())
         assert items([event]) == [row["i"].strip()]
         assert event.items[0].price == (None if row["p"] is None else float(row["p"]))
     refused = pd.read_parquet(report.rejects_file)

@@ -14,7 +14,7 @@ from shop_table import GOOD, T, archived, check_conservation, import_shop, write
 from feature_repo import importers
 from feature_repo.archive.catalogue import load_catalogue
 from feature_repo.errors import InvalidSourceError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import MAX_EVENT_BYTES, Event
 from feature_repo.importers.lines import rules
 from feature_repo.importers.mapping import NULL_WORDS, Columns, Mapping
@@ -30,7 +30,7 @@ def test_file_becomes_events(tmp_path: Path) -> None:
     assert [e.type for e in (view, order, back)] == ["view_item", "purchase", "refund"]
     assert [(i.item_id, i.quantity, i.price) for i in order.items] == [("A", 2, 3.5), ("B", 1, 1)]
     assert (order.order_id, order.value, order.currency) == ("o1", 8.0, "EUR")
-    assert order.user == Tenant.load(tmp_path / "home").entity("u1")
+    assert order.user == Pseudonyms.load(tmp_path / "home").of_user("u1")
     assert order.received_ms == order.time_ms == 1_588_327_500_000
     assert back.items[0].quantity == 1
     assert back.items[0].category == "Grocery/Coffee"  # filled from the catalogue

@@ -9,7 +9,7 @@ import redis
 from gateway_thread import Api
 
 from feature_repo.archive.event_archive import Archive, LogPosition
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import EventRecord, ItemRecord
 from services.audiences.definitions import KEY
 from services.client import Client
@@ -25,7 +25,7 @@ BUYERS: dict[str, Any] = {"event": {"type": "purchase"}}
 @pytest.fixture(scope="module")
 def api(make_api: Callable[..., Api]) -> Api:
     api = make_api()
-    tenant = Tenant.load(api.settings.home, api.settings.partitions)
+    pseudonyms = Pseudonyms.load(api.settings.home, api.settings.partitions)
     entries = []
     for number, shopper in enumerate(SHOPPERS):
         for kind, day in (("view_item", 0), ("purchase", number)):
@@ -33,7 +33,7 @@ def api(make_api: Callable[..., Api]) -> Api:
                 continue
             time_ms = START_MS + day * DAY_MS
             record = EventRecord(
-                id=f"{kind}-{number}", type=kind, user=tenant.entity(shopper), time_ms=time_ms,
+                id=f"{kind}-{number}", type=kind, user=pseudonyms.of_user(shopper), time_ms=time_ms,
                 received_ms=time_ms, order_id=f"o{number}",
                 items=[ItemRecord("A", price=2.0, category="Food/Tea")],
                 consent={"email": number % 2 == 0},
@@ -52,8 +52,8 @@ def client(api: Api) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def tenant(api: Api) -> Tenant:
-    return Tenant.load(api.settings.home, api.settings.partitions)
+def pseudonyms(api: Api) -> Pseudonyms:
+    return Pseudonyms.load(api.settings.home, api.settings.partitions)
 
 
 def call(client: Client, method: str, path: str, body: Any = None, kind: str = "json") -> Any:
@@ -142,7 +142,7 @@ def test_history_as_of_any_date(client: Client) -> None:
     assert found["errors"][0]["pointer"] == "/query/as_of"
 
 
-def test_members_come_in_pages_and_as_a_file(client: Client, tenant: Tenant) -> None:
+def test_members_come_in_pages_and_as_a_file(client: Client, pseudonyms: Pseudonyms) -> None:
     put(client, "buyers", BUYERS)
     found, cursor = list[str](), ""
     while cursor is not None:
@@ -150,7 +150,7 @@ def test_members_come_in_pages_and_as_a_file(client: Client, tenant: Tenant) -> 
         page = call(client, "GET", path.replace("}", "%7D")).json()
         found += page["members"]
         cursor = page["next_cursor"]
-    expected = sorted(tenant.entity(shopper) for shopper in SHOPPERS[:20])
+    expected = sorted(pseudonyms.of_user(shopper) for shopper in SHOPPERS[:20])
     assert found == expected
     file = call(client, "GET", "/buyers/export")
     assert file.headers["content-type"] == "text/csv; charset=utf-8"
@@ -182,9 +182,11 @@ def test_audiences_that_rest_on_others(client: Client) -> None:
     problem(put(client, "four", {"audience": "ready-interest-food-tea"}), 422)
 
 
-def test_user_ids_are_kept_nowhere(client: Client, api: Api, tenant: Tenant) -> None:
+def test_user_ids_are_kept_nowhere(client: Client, api: Api, pseudonyms: Pseudonyms) -> None:
     shown = put(client, "friends", {"user_ids": [SHOPPERS[0], "stranger"]}).json()
-    assert shown["rule"] == {"entities": [tenant.entity(SHOPPERS[0]), tenant.entity("stranger")]}
+    assert shown["rule"] == {
+        "entities": [pseudonyms.of_user(SHOPPERS[0]), pseudonyms.of_user("stranger")]
+    }
     assert call(client, "GET", "/friends/preview").json()["count"] == 1
     with redis.Redis.from_url(api.url) as store:
         assert b"shopper-00" not in b"".join(store.hvals(KEY))

@@ -8,7 +8,7 @@ import redis
 from typer.testing import CliRunner, Result
 
 from feature_repo.archive.event_archive import Archive, LogPosition
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import EventRecord
 from services.audiences.definitions import KEY
 from services.commands.cli import app
@@ -24,10 +24,10 @@ def home(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setenv("PORTRAIT_HOME", str(tmp_path))
     monkeypatch.setenv("PORTRAIT_REDIS_URL", redis_url)
     monkeypatch.setenv("COLUMNS", "200")
-    tenant = Tenant.load(tmp_path)
+    pseudonyms = Pseudonyms.load(tmp_path)
     entries = [
         (LogPosition.imported(time_ms), EventRecord(
-            id=kind, type=kind, user=tenant.entity(user), time_ms=time_ms, received_ms=time_ms,
+            id=kind, type=kind, user=pseudonyms.of_user(user), time_ms=time_ms, received_ms=time_ms,
         ))
         for kind, user, time_ms in (
             ("purchase", "7", 1_500_000_000_000), ("view_item", "8", 1_400_000_000_000),
@@ -50,7 +50,7 @@ def last(done: Result) -> dict[str, object]:
 
 
 def test_a_definition_from_a_file_is_kept_counted_and_listed(home: Path) -> None:
-    buyer = Tenant.load(home).entity("7")
+    buyer = Pseudonyms.load(home).of_user("7")
     assert last(portrait("put", "buyers", str(home / "buyers.yaml"), "--json"))["new"] is True
     assert last(portrait("put", "buyers", str(home / "buyers.yaml"), "--json"))["new"] is False
     assert last(portrait("preview", "buyers", "--json"))["count"] == 1

@@ -10,7 +10,7 @@ import redis
 from gateway_thread import Api
 
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from services.campaigns.assignment import GLOBAL_SALT, hash_share
 from services.client import Client
 from services.event_log.append import Appender
@@ -54,8 +54,8 @@ def client(api: Api) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def tenant(api: Api) -> Tenant:
-    return Tenant.load(api.settings.home, api.settings.partitions)
+def pseudonyms(api: Api) -> Pseudonyms:
+    return Pseudonyms.load(api.settings.home, api.settings.partitions)
 
 
 def call(client: Client, method: str, path: str, body: Any = None) -> Any:
@@ -162,7 +162,7 @@ def test_a_wrong_decision_is_refused(client: Client, body: Any, pointer: str) ->
     assert call(client, "GET", "/spring").json()["decided"] == 0
 
 
-def test_reasons_come_in_their_order(client: Client, tenant: Tenant) -> None:
+def test_reasons_come_in_their_order(client: Client, pseudonyms: Pseudonyms) -> None:
     """One obstacle after another is taken away, the first that is left decides."""
     shopper(client, "u-order", "login", consent={})
     quiet = {"from": "00:00", "until": "23:59"}
@@ -173,8 +173,8 @@ def test_reasons_come_in_their_order(client: Client, tenant: Tenant) -> None:
     users = (f"held-{n}" for n in range(1000))
     held = next(
         user for user in users
-        if hash_share(GLOBAL_SALT, tenant.entity(user)) < GLOBAL_SHARE
-        and hash_share("s", tenant.entity(user)) < 0.9
+        if hash_share(GLOBAL_SALT, pseudonyms.of_user(user)) < GLOBAL_SHARE
+        and hash_share("s", pseudonyms.of_user(user)) < 0.9
     )  # fmt: skip
     moment = f"{day(-1)}T00:30:00Z"
     made(client, "order", **blocks, active=False)
@@ -233,7 +233,7 @@ def test_after_the_hold_outs_come_rank_quiet_hours_cap_and_budget(client: Client
 
 
 def test_arms_can_be_computed_again_from_the_documented_formula(
-    client: Client, tenant: Tenant
+    client: Client, pseudonyms: Pseudonyms
 ) -> None:
     import hashlib
 
@@ -241,7 +241,7 @@ def test_arms_can_be_computed_again_from_the_documented_formula(
          control={"holdout": 0.5, "salt": "pepper", "global_holdout": True})  # fmt: skip
 
     def again(salt: str, user: str) -> float:
-        text = f"{salt}|{tenant.entity(user)}"
+        text = f"{salt}|{pseudonyms.of_user(user)}"
         return (int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) // 2048) / 2**53
 
     seen = set()
@@ -377,10 +377,10 @@ def test_a_score_that_nobody_has_is_refused(client: Client) -> None:
         assert call(client, "GET", f"/{rank_by}").json()["decided"] == 0
 
 
-def test_an_erased_person_is_gone(client: Client, api: Api, tenant: Tenant) -> None:
+def test_an_erased_person_is_gone(client: Client, api: Api, pseudonyms: Pseudonyms) -> None:
     user = shopper(client, "u-erased")
     made(client, "gone")
-    entity = tenant.entity(user)
+    entity = pseudonyms.of_user(user)
     with redis.Redis.from_url(api.url) as store:
         store.sadd(f"{entity[:6]}erased", entity)
     problem(call(client, "POST", "/gone/decide", {"user_id": user}), 410)

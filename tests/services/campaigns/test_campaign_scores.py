@@ -11,7 +11,7 @@ from small_model import ITEMS, write
 
 from feature_repo.archive.event_archive import Archive, LogPosition, write_part
 from feature_repo.audiences.index import CHANCES
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import Event, to_record
 from services.campaigns.assignment import hash_share, random_score
 from services.client import ApiError, Client
@@ -23,14 +23,14 @@ USERS = tuple(f"u{n:02d}" for n in range(20))
 def api(make_api: Callable[..., Api], tmp_path_factory: pytest.TempPathFactory) -> Api:
     path = write(tmp_path_factory.mktemp("models") / "one")
     api = make_api(model=path)
-    tenant = Tenant.load(api.settings.home, api.settings.partitions)
+    pseudonyms = Pseudonyms.load(api.settings.home, api.settings.partitions)
     events = [
         {"id": f"{user}-{k}", "type": "purchase", "user_id": user, "order_id": f"o{k}",
          "items": [{"item_id": ITEMS[(3 * n + k) % 40], "price": 2}], "consent": {"email": True}}
         for n, user in enumerate(USERS) for k in range(1 + n % 4)
     ]  # fmt: skip
     now_ms = int(time.time() * 1000)
-    records = [to_record(Event.model_validate(event), tenant, now_ms) for event in events]
+    records = [to_record(Event.model_validate(event), pseudonyms, now_ms) for event in events]
     Archive(api.settings.home / "archive" / "events").append(
         "import", [(LogPosition.imported(now_ms), record) for record in records]
     )
@@ -38,7 +38,7 @@ def api(make_api: Callable[..., Api], tmp_path_factory: pytest.TempPathFactory) 
         client.audiences.put("all", {"rule": {"event": {"type": "purchase"}}, "consent": []})
         client.wait_applied(client.post_batch(events)["receipt"])
     rows = [
-        (tenant.entity(user), name, value, now_ms)
+        (pseudonyms.of_user(user), name, value, now_ms)
         for n, user in enumerate(USERS)
         for name, value in (("uplift:tea", n / 100 - 0.05), ("purchase_7d", 0.5))
         if name != "uplift:tea" or n < 15
@@ -58,7 +58,7 @@ def put(client: Client, name: str, **given: Any) -> None:
 
 
 def test_uplift_chooses_the_highest_stored_scores(client: Client, api: Api) -> None:
-    tenant = Tenant.load(api.settings.home, api.settings.partitions)
+    pseudonyms = Pseudonyms.load(api.settings.home, api.settings.partitions)
     put(client, "uplift", rank_by="uplift", top=20)
     with pytest.raises(ApiError, match="was not ranked") as caught:
         client.campaigns.decide("uplift", USERS[0])
@@ -66,7 +66,7 @@ def test_uplift_chooses_the_highest_stored_scores(client: Client, api: Api) -> N
     found = client.campaigns.rank("uplift", limit=4)
     assert (found["members"], found["scored"], found["chosen"]) == (20, 15, 3)
     assert [each["user"] for each in found["users"]] == [
-        tenant.entity(USERS[n]) for n in (14, 13, 12, 11)
+        pseudonyms.of_user(USERS[n]) for n in (14, 13, 12, 11)
     ]
     assert found["threshold"] == pytest.approx(0.07)
     answers = {user: client.campaigns.decide("uplift", user) for user in USERS}
@@ -98,16 +98,16 @@ def test_propensity_is_that_of_the_live_profile(client: Client) -> None:
 
 
 def test_random_needs_no_ranking_and_the_coin_overrules_the_rank(client: Client, api: Api) -> None:
-    tenant = Tenant.load(api.settings.home, api.settings.partitions)
+    pseudonyms = Pseudonyms.load(api.settings.home, api.settings.partitions)
     put(client, "some", top=40)
     for user in USERS:
-        score = random_score("some", tenant.entity(user))
+        score = random_score("some", pseudonyms.of_user(user))
         found = client.campaigns.decide("some", user)
         assert (found["arm"] == "treated") == (score >= 0.6)
         assert (found["score"], found["propensity"]) == (score, float(score >= 0.6))
     put(client, "tossed", top=40, explore=0.5)
     for user in USERS:
-        entity = tenant.entity(user)
+        entity = pseudonyms.of_user(user)
         found = client.campaigns.decide("tossed", user)
         high = found["score"] >= 0.6
         assert found["propensity"] == 0.25 + 0.5 * high

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
-from event_log import PARTITIONS, TENANT, append, event, users_of
+from event_log import PARTITIONS, PSEUDONYMS, append, event, users_of
 from stalls import running_s
 from store_nodes import Node, wait_until
 
@@ -80,7 +80,7 @@ def test_receipts_merge_to_the_last_of_each_partition(
 
 
 def test_nothing_of_an_erased_user_is_taken(redis_url: str, store_client: redis.Redis) -> None:
-    gone, ghost = TENANT.entity("gone"), TENANT.anonymous("ghost")
+    gone, ghost = PSEUDONYMS.of_user("gone"), PSEUDONYMS.of_anonymous("ghost")
     append(redis_url, [event("gone", "0")])
     for entity in (gone, ghost):
         store_client.sadd(erased_key(partition_of(entity)), entity)
@@ -89,7 +89,7 @@ def test_nothing_of_an_erased_user_is_taken(redis_url: str, store_client: redis.
     placed = append(
         redis_url,
         [event("gone", "0"), event("gone", "1"), event(linking, "2", linked=ghost),
-         event(linking, "3", linked=TENANT.anonymous("other")), event("a", "4")],
+         event(linking, "3", linked=PSEUDONYMS.of_anonymous("other")), event("a", "4")],
     )  # fmt: skip
     statuses = [one.status for one in placed]
     assert statuses == ["erased", "erased", "erased", "accepted", "accepted"]
@@ -200,7 +200,7 @@ def test_a_caller_that_goes_does_not_stop_the_write(
         await appender._flusher
 
     run(redis_url, work)
-    assert store_client.xlen(log_key(partition_of(TENANT.entity("a")))) == 1
+    assert store_client.xlen(log_key(partition_of(PSEUDONYMS.of_user("a")))) == 1
 
 
 def test_a_server_that_forgot_its_scripts_is_told_again(
@@ -299,4 +299,4 @@ def test_a_store_that_is_away_fails_all_who_wait_at_once_and_comes_back(
     with node:
         run(node.url, work)
         with node.client() as client:
-            assert client.xlen(log_key(partition_of(TENANT.entity("a")))) == 31
+            assert client.xlen(log_key(partition_of(PSEUDONYMS.of_user("a")))) == 31

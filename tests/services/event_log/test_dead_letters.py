@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import redis
-from event_log import PARTITIONS, TENANT, Sum, append, drain, event, loop, users_of
+from event_log import PARTITIONS, PSEUDONYMS, Sum, append, drain, event, loop, users_of
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.pseudonyms import partition_of
@@ -40,7 +40,7 @@ def cured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def learned(client: redis.Redis, user: str) -> bytes | None:
-    [row] = read_live(client, [TENANT.entity(user)])
+    [row] = read_live(client, [PSEUDONYMS.of_user(user)])
     return None if row is None else row.learned
 
 
@@ -48,7 +48,7 @@ def test_letters_say_what_died_where_and_why(dead: list[Any], store_client: redi
     by_id = {letter.event.id if letter.event else None: letter for letter in dead}
     assert set(by_id) == {"poison-a", "poison-b", None}
     letter = by_id["poison-a"]
-    assert letter.partition == partition_of(TENANT.entity("a"))
+    assert letter.partition == partition_of(PSEUDONYMS.of_user("a"))
     assert letter.id.startswith(f"p{letter.partition:03d}-")
     assert store_client.xrange(log_key(letter.partition), letter.entry, letter.entry)
     assert letter.reason == "the model cannot apply it"
@@ -118,9 +118,9 @@ def test_history_leaves_out_what_the_rows_never_saw(
 def test_an_erased_users_letter_is_not_brought_back(
     dead: list[Any], redis_url: str, store_client: redis.Redis, tmp_path: Path
 ) -> None:
-    user = TENANT.entity("a")
+    user = PSEUDONYMS.of_user("a")
     store_client.sadd(erased_key(partition_of(user)), user)
-    ghost = TENANT.anonymous("ghost")
+    ghost = PSEUDONYMS.of_anonymous("ghost")
     other = next(users_of((partition_of(ghost) + 1) % PARTITIONS))
     append(redis_url, [event(other, "poison-ghost", linked=ghost)])
     drain(loop(redis_url, tmp_path, Sum()))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from feature_repo import explicit
 from feature_repo.archive.event_archive import Archive, LogPosition
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import CANONICAL_TYPES, ITEM_TYPES, Event, EventRecord, to_record
 from services.client import Client
 from services.event_log.keys import owners_key
@@ -24,7 +24,7 @@ from services.http.senders import SHOPPER_TYPES, refusal
 
 KEYS = {f"{scope}-key": scope for scope in api_keys.SCOPES}
 BROWSER = api_keys.Caller("browser", "write", "0" * 12)
-TENANT = Tenant(key=b"0123456789abcdef", partitions=16)
+PSEUDONYMS = Pseudonyms(key=b"0123456789abcdef", partitions=16)
 names = (f"cookie-{n}" for n in itertools.count())
 
 
@@ -264,14 +264,14 @@ def test_no_order_of_a_browsers_events_grants_anything_for_a_user(
         body = {"type": kind, "anonymous_id": "c", "id": str(n), "time": 1000 + n, place: purposes}
         event = Event.model_validate(body)
         assert refusal(event, BROWSER, may_link=True) is None
-        made.append(to_record(event, TENANT, 1_000_000 + n, BROWSER.mark))
+        made.append(to_record(event, PSEUDONYMS, 1_000_000 + n, BROWSER.mark))
         if member or kind == "consent_updated":
             denied |= {purpose for purpose, granted in purposes.items() if not granted}
     event = Event.model_validate(link("victim", "c") | {"time": 2000, "id": "link"})
-    named = to_record(event, TENANT, 2_000_000, BROWSER.mark)
+    named = to_record(event, PSEUDONYMS, 2_000_000, BROWSER.mark)
     earlier, later = made[:before], made[before:]
     own = [named, *(move_event(one, named.user) for one in later)]
     placed = [(LogPosition(100 + n, 0), one) for n, one in enumerate(own)]
     theirs = [(LogPosition(n + 1, 0), one) for n, one in enumerate(earlier)]
-    folded = said(woven(placed, {TENANT.anonymous("c"): theirs}))
+    folded = said(woven(placed, {PSEUDONYMS.of_anonymous("c"): theirs}))
     assert folded == dict.fromkeys(denied, False)

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from feature_repo import explicit
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.online.live_row import LiveState
 from services.models.transition import Transition
 
-TENANT = Tenant(key=b"0" * 16, partitions=4)
+PSEUDONYMS = Pseudonyms(key=b"0" * 16, partitions=4)
 
 
 class Sum:
@@ -33,7 +33,7 @@ class Sum:
 
 def event(user: str, name: str, time_ms: int = 1_700_000_000_000) -> EventRecord:
     return EventRecord(
-        id=name, type="view_item", user=TENANT.entity(user), time_ms=time_ms,
+        id=name, type="view_item", user=PSEUDONYMS.of_user(user), time_ms=time_ms,
         received_ms=time_ms, items=[ItemRecord("A")],
     )  # fmt: skip
 
@@ -43,8 +43,8 @@ def test_the_users_of_a_batch_move_side_by_side() -> None:
     events = [event("a", "1"), event("b", "2"), event("a", "3"), event("a", "4"), event("b", "5")]
     rows, poison = Transition(learned).apply({}, events)
     assert (learned.batches, poison) == ([2], {})
-    assert rows[TENANT.entity("a")].learned == b"1;3;4;"
-    assert rows[TENANT.entity("b")].learned == b"2;5;"
+    assert rows[PSEUDONYMS.of_user("a")].learned == b"1;3;4;"
+    assert rows[PSEUDONYMS.of_user("b")].learned == b"2;5;"
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=12), st.integers(0, 12))
@@ -70,16 +70,19 @@ def test_an_order_told_again_moves_the_profile_and_no_learned_state() -> None:
         return structs.replace(event("a", name), type="purchase", order_id=order_id)
 
     rows, _ = Transition(Sum()).apply({}, [order("1", "o"), order("2", "p"), order("3", "o")])
-    row = rows[TENANT.entity("a")]
+    row = rows[PSEUDONYMS.of_user("a")]
     assert (row.learned, row.version) == (b"1;2;", 3)
     rows, _ = Transition(Sum()).apply(rows, [order("4", "p")])
-    assert (rows[TENANT.entity("a")].learned, rows[TENANT.entity("a")].version) == (b"1;2;", 4)
+    assert (rows[PSEUDONYMS.of_user("a")].learned, rows[PSEUDONYMS.of_user("a")].version) == (
+        b"1;2;",
+        4,
+    )
 
 
 def test_a_row_of_another_model_stays_cold_until_rebuilt() -> None:
     old = LiveState(explicit.encode(explicit.fold([event("a", "0")])), b"x", 1, "other", 0)
-    rows, _ = Transition(Sum()).apply({TENANT.entity("a"): old}, [event("a", "1")])
-    row = rows[TENANT.entity("a")]
+    rows, _ = Transition(Sum()).apply({PSEUDONYMS.of_user("a"): old}, [event("a", "1")])
+    row = rows[PSEUDONYMS.of_user("a")]
     assert (row.learned, row.model, row.version) == (b"", "", 2)
 
 
@@ -103,9 +106,9 @@ def test_an_event_that_only_the_profile_refuses_leaves_both_halves_alone(
 def test_an_unreadable_row_stops_only_its_user() -> None:
     broken = LiveState(b"no profile", b"", 3, "", 0)
     rows, poison = Transition(None).apply(
-        {TENANT.entity("a"): broken}, [event("a", "1"), event("b", "2")]
+        {PSEUDONYMS.of_user("a"): broken}, [event("a", "1"), event("b", "2")]
     )
-    assert list(rows) == [TENANT.entity("b")]
+    assert list(rows) == [PSEUDONYMS.of_user("b")]
     assert poison == {0: "unreadable row: ModelMismatchError"}
 
 
@@ -115,15 +118,21 @@ def test_rows_follow_their_own_model_and_new_users_the_target() -> None:
     rows, _ = transition.apply({}, [event("a", "1")])
     transition.adopt("new")
     rows |= transition.apply(rows, [event("a", "2"), event("b", "3")])[0]
-    assert (rows[TENANT.entity("a")].model, rows[TENANT.entity("a")].learned) == ("old", b"1;2;")
-    assert (rows[TENANT.entity("b")].model, rows[TENANT.entity("b")].learned) == ("new", b"3;")
+    assert (rows[PSEUDONYMS.of_user("a")].model, rows[PSEUDONYMS.of_user("a")].learned) == (
+        "old",
+        b"1;2;",
+    )
+    assert (rows[PSEUDONYMS.of_user("b")].model, rows[PSEUDONYMS.of_user("b")].learned) == (
+        "new",
+        b"3;",
+    )
 
 
 def test_a_target_may_hold_for_one_partition() -> None:
     models = {"old": Sum("old"), "new": Sum("new")}
     transition = Transition(models["old"], models.get)
-    here = int(TENANT.entity("a")[2:5])
-    other = next(n for n in map(str, range(99)) if int(TENANT.entity(n)[2:5]) != here)
+    here = int(PSEUDONYMS.of_user("a")[2:5])
+    other = next(n for n in map(str, range(99)) if int(PSEUDONYMS.of_user(n)[2:5]) != here)
     transition.adopt("new", here)
     rows, _ = transition.apply({}, [event("a", "1"), event(other, "2")])
-    assert [rows[TENANT.entity(user)].model for user in ("a", other)] == ["new", "old"]
+    assert [rows[PSEUDONYMS.of_user(user)].model for user in ("a", other)] == ["new", "old"]

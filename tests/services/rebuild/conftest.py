@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import redis
-from event_log import TENANT, Sum
+from event_log import PSEUDONYMS, Sum
 from rebuilt_shop import (
     PARTITIONS,
     made,
@@ -33,7 +33,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
 @pytest.fixture
 def settings(redis_url: str, store_client: redis.Redis, tmp_path: Path) -> Iterator[Settings]:
     (tmp_path / "tenant.json").write_text(
-        json.dumps({"key": TENANT.key.hex(), "partitions": PARTITIONS})
+        json.dumps({"key": PSEUDONYMS.key.hex(), "partitions": PARTITIONS})
     )
     yield Settings(home=tmp_path, redis_url=redis_url, partitions=PARTITIONS)
     rebuild_jobs._transition.cache_clear()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
-from event_log import TENANT, append, event
+from event_log import PSEUDONYMS, append, event
 from rebuilt_shop import PARTITIONS, Newer, apply, assert_rows_are_the_fold, shop
 
 from feature_repo.online.live_rows import read_live
@@ -37,7 +37,7 @@ def test_another_model_is_followed_by_old_rows_and_new_ones(
     assert [find_model(store_client, p) for p in range(PARTITIONS)] == ["sum-2"] * PARTITIONS
     append(settings.redis_url, [event(name, "after") for name in ("u0", "u1", "fresh")])
     apply(store_client, settings)
-    rows = read_live(store_client, [*users, TENANT.entity("fresh")])
+    rows = read_live(store_client, [*users, PSEUDONYMS.of_user("fresh")])
     assert {row.model for row in rows if row} == {"sum-2"}
     assert assert_rows_are_the_fold(store_client, settings, Newer()) == 13
     assert store_client.hget(cursor_key(int(users[0][2:5])), "model") == b"sum-2"

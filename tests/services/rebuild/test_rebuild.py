@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import redis
-from event_log import TENANT, Sum, append, drain, event
+from event_log import PSEUDONYMS, Sum, append, drain, event
 from rebuilt_shop import (
     PARTITIONS,
     apply,
@@ -54,7 +54,7 @@ def test_everyone_is_made_again_from_archive_and_log(
 def test_only_the_given_users_are_made_again(settings: Settings, store_client: redis.Redis) -> None:
     users = shop(settings, store_client)
     store_client.delete(*map(row_key, users))
-    unknown = TENANT.entity("nobody")
+    unknown = PSEUDONYMS.of_user("nobody")
     assert rebuild(settings, users=[users[0], unknown, users[3]]) == 2
     alive = [user for user, row in zip(users, read_live(store_client, users), strict=True) if row]
     assert alive == [users[0], users[3]]
@@ -98,13 +98,13 @@ def test_dead_letters_are_left_out_and_retried_ones_count_once(
     monkeypatch.setattr(loaded, "transition", lambda settings: Transition(Tolerant()))
     updater = UpdaterLoop(settings, settings.redis_url, Transition(Tolerant()))
     drain(updater)
-    [row] = read_live(store_client, [TENANT.entity("a")])
+    [row] = read_live(store_client, [PSEUDONYMS.of_user("a")])
     assert row
     assert (row.version, row.learned) == (3, b"1;2;cured!-1;")
     rebuild_jobs._transition.cache_clear()
-    store_client.delete(row_key(TENANT.entity("a")))
+    store_client.delete(row_key(PSEUDONYMS.of_user("a")))
     assert rebuild(settings) == 1
-    assert read_live(store_client, [TENANT.entity("a")]) == [row]
+    assert read_live(store_client, [PSEUDONYMS.of_user("a")]) == [row]
 
 
 def test_a_history_that_is_shorter_than_the_row_leaves_the_row(
@@ -186,7 +186,7 @@ def test_many_users_are_made_on_ray(
     updater = UpdaterLoop(settings, settings.redis_url, Transition(None))
     while any(lags(store_client, partition) for partition in range(PARTITIONS)):
         drain(updater)
-    users = [TENANT.entity(f"u{n}") for n in range(40)]
+    users = [PSEUDONYMS.of_user(f"u{n}") for n in range(40)]
     before = read_live(store_client, users)
     store_client.delete(*map(row_key, users))
     assert rebuild(settings) == 40

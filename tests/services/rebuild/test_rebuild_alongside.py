@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from event_log import TENANT, Sum, append, drain, event, running
+from event_log import PSEUDONYMS, Sum, append, drain, event, running
 from rebuilt_shop import (
     PARTITIONS,
     Newer,
@@ -148,7 +148,7 @@ def test_everyone_is_rebuilt_again_and_again_while_events_come_in(
     busy = settings.model_copy(update={"archive_every_s": 0.05})
     updater = updater_of(busy)
     names = [f"u{n}" for n in range(30)]
-    users = [TENANT.entity(name) for name in names]
+    users = [PSEUDONYMS.of_user(name) for name in names]
     stop, appended, fell = threading.Event(), list[int](), list[object]()
 
     def send() -> None:

@@ -95,10 +95,10 @@ def test_without_rules_the_answer_is_the_models_ranking(
     assert (answer["model"], answer["reason"]) == (model.version, "model")
     assert (answer["degraded"], answer["relaxed"]) == (False, [])
     store = redis.Redis.from_url(api.url)
-    from feature_repo.events.pseudonyms import Tenant
+    from feature_repo.events.pseudonyms import Pseudonyms
 
-    tenant = Tenant.load(api.settings.home, api.settings.partitions)
-    row = parse_live(store.hmget(row_key(tenant.entity(user)), FIELDS))
+    pseudonyms = Pseudonyms.load(api.settings.home, api.settings.partitions)
+    row = parse_live(store.hmget(row_key(pseudonyms.of_user(user)), FIELDS))
     store.close()
     assert row is not None
     # The moment of the request is known to the hour and the gap's bucket; no other clock is read.

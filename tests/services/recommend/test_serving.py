@@ -14,7 +14,7 @@ import small_model
 from gateway_thread import Api
 from store_nodes import wait_until
 
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.online.live_row import FIELDS, live_fields, parse_live, row_key
 from services.models.loaded import transition as models_of
 from services.models.loaded import version_of
@@ -111,8 +111,8 @@ def test_a_row_of_a_model_that_is_gone_degrades_until_it_is_back(
 
 def pretend(store: "redis.Redis", api: Api, version: str) -> None:
     """Make the row of user u say that a model of this version made it."""
-    tenant = Tenant.load(api.settings.home, api.settings.partitions)
-    key = row_key(tenant.entity("u"))
+    pseudonyms = Pseudonyms.load(api.settings.home, api.settings.partitions)
+    key = row_key(pseudonyms.of_user("u"))
     row = parse_live(store.hmget(key, FIELDS))
     assert row is not None
     store.hset(key, mapping=live_fields(row.profile, b"", row.version, version, row.time_ms))

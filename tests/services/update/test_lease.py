@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from event_log import PARTITIONS, TENANT, Sum, append, event, loop, running
+from event_log import PARTITIONS, PSEUDONYMS, Sum, append, event, loop, running
 from store_nodes import Node, wait_until
 
 from feature_repo.events.schema import EventRecord
@@ -95,12 +95,12 @@ class Flow:
         append(self._url, records)
 
     def applied(self, client: redis.Redis) -> bool:
-        rows = read_live(client, [TENANT.entity(user) for user in self._sent])
+        rows = read_live(client, [PSEUDONYMS.of_user(user) for user in self._sent])
         return sum(row.version for row in rows if row is not None) >= self.count
 
     def check(self, client: redis.Redis) -> None:
         for user, names in self._sent.items():
-            [row] = read_live(client, [TENANT.entity(user)])
+            [row] = read_live(client, [PSEUDONYMS.of_user(user)])
             assert row is not None
             assert row.learned.decode() == "".join(f"{name};" for name in names)
             assert row.version == len(names)

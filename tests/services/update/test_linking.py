@@ -10,7 +10,7 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 import redis
-from event_log import TENANT, Sum, append, drain, event
+from event_log import PSEUDONYMS, Sum, append, drain, event
 from hypothesis import Phase, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
@@ -37,8 +37,8 @@ from services.settings import Settings
 from services.update import linking, updater
 from services.update.updater import UpdaterLoop
 
-KNOWN, OTHER = TENANT.entity("known"), TENANT.entity("other")
-PHONE, LAPTOP = TENANT.anonymous("phone"), TENANT.anonymous("laptop")
+KNOWN, OTHER = PSEUDONYMS.of_user("known"), PSEUDONYMS.of_user("other")
+PHONE, LAPTOP = PSEUDONYMS.of_anonymous("phone"), PSEUDONYMS.of_anonymous("laptop")
 
 
 @pytest.fixture
@@ -46,11 +46,11 @@ def settings(
     redis_url: str, store_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Settings]:
     (tmp_path / "tenant.json").write_text(
-        json.dumps({"key": TENANT.key.hex(), "partitions": TENANT.partitions})
+        json.dumps({"key": PSEUDONYMS.key.hex(), "partitions": PSEUDONYMS.partitions})
     )
     rebuild_jobs._transition.cache_clear()
     monkeypatch.setattr(loaded, "transition", lambda settings: Transition(Sum()))
-    yield Settings(home=tmp_path, redis_url=redis_url, partitions=TENANT.partitions)
+    yield Settings(home=tmp_path, redis_url=redis_url, partitions=PSEUDONYMS.partitions)
     rebuild_jobs._transition.cache_clear()
 
 
@@ -89,7 +89,7 @@ class Shop:
         return done
 
     def lags(self) -> bool:
-        for partition in range(TENANT.partitions):
+        for partition in range(PSEUDONYMS.partitions):
             newest = self.client.xrevrange(log_key(partition), count=1)
             cursor = self.client.hget(cursor_key(partition), "cursor") or b"0-0"
             if newest and LogPosition.parse(newest[0][0]) > LogPosition.parse(cursor):
@@ -130,7 +130,7 @@ class Shop:
         self._begin()
 
     def file(self) -> None:
-        Archiver(self.client, self.archive).run(range(TENANT.partitions))
+        Archiver(self.client, self.archive).run(range(PSEUDONYMS.partitions))
 
     def of(self, user: str) -> list[EventRecord]:
         """Return what one log of the user, with the anonymous ids' events in order, would hold."""
@@ -180,7 +180,7 @@ def unwanted(*_: Any) -> None:
     raise AssertionError("a link was left for later")
 
 
-GUESTS = [PHONE, LAPTOP, *(TENANT.anonymous(f"guest{n}") for n in range(4))]
+GUESTS = [PHONE, LAPTOP, *(PSEUDONYMS.of_anonymous(f"guest{n}") for n in range(4))]
 STEPS = st.one_of(
     st.tuples(st.sampled_from(["guest", "link", "visit"]), st.integers(0, len(GUESTS) - 1)),
     st.tuples(st.just("other link"), st.integers(0, 2)),
@@ -346,7 +346,7 @@ def test_a_new_user_goes_on_from_the_anonymous_row_without_a_history(
 
 def test_many_links_take_several_rounds(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linking, "MERGED_EVENTS", 8)
-    pairs = [(TENANT.entity(f"u{n}"), TENANT.anonymous(f"a{n}")) for n in range(12)]
+    pairs = [(PSEUDONYMS.of_user(f"u{n}"), PSEUDONYMS.of_anonymous(f"a{n}")) for n in range(12)]
     for _ in range(3):
         made = [shop.event(who) for pair in pairs for who in pair]
         for each in made:
@@ -490,10 +490,12 @@ def test_a_dead_letter_of_the_anonymous_id_is_retried_for_its_owner(shop: Shop) 
     shop.apply()
     shop.send(shop.event(KNOWN, PHONE))
     shop.apply()
-    (letter,) = letters(shop.client, range(TENANT.partitions))
-    assert list(retry(shop.client, range(TENANT.partitions), [letter.id]).values()) == ["retried"]
+    (letter,) = letters(shop.client, range(PSEUDONYMS.partitions))
+    assert list(retry(shop.client, range(PSEUDONYMS.partitions), [letter.id]).values()) == [
+        "retried"
+    ]
     shop.apply()
-    (again,) = letters(shop.client, range(TENANT.partitions))
+    (again,) = letters(shop.client, range(PSEUDONYMS.partitions))
     assert again.event is not None
     assert (again.event.user, again.event.linked) == (KNOWN, PHONE)
     assert shop.row(KNOWN).learned == b"e2;e3;"
@@ -534,5 +536,5 @@ def test_the_archive_tells_whose_an_anonymous_id_is(
         path = shop.archive.append(f"import-{n}", [(LogPosition(1, n), record)])
         if older and key is None:
             write_part(path, pq.read_table(path).drop_columns(["key"]))
-    restore_owners(shop.client, shop.archive, TENANT.partitions)
+    restore_owners(shop.client, shop.archive, PSEUDONYMS.partitions)
     assert shop.client.hget(owners_key(partition_of(PHONE)), PHONE) == note.encode()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 import structlog
-from event_log import TENANT, Sum, append, drain, event, loop, users_of
+from event_log import PSEUDONYMS, Sum, append, drain, event, loop, users_of
 
 from feature_repo.feast_stores.online import read_live
 from feature_repo.online.live_row import FIELDS, LiveState, row_key
@@ -19,7 +19,7 @@ from services.update.lease import Leases
 
 
 def row_of(client: redis.Redis, user: str) -> LiveState:
-    [row] = read_live(client, [TENANT.entity(user)])
+    [row] = read_live(client, [PSEUDONYMS.of_user(user)])
     assert row is not None
     return row
 
@@ -41,7 +41,7 @@ def test_one_round_applies_commits_and_dead_letters(
     newest = store_client.xrevrange(log_key(partition), count=1)[0][0]
     assert store_client.hget(cursor_key(partition), "cursor") == newest
     drain(updater)
-    assert read_live(store_client, [TENANT.entity("a")]) == [row]
+    assert read_live(store_client, [PSEUDONYMS.of_user("a")]) == [row]
     stats = {name: int(n) for name, n in store_client.hgetall(STATS_KEY).items()}
     assert stats == {b"events": 2, b"dead": 4}
 
@@ -55,7 +55,7 @@ def test_a_row_of_garbage_is_folded_anew_or_stops_its_user_alone(
     one, other = (user for user, _ in zip(users_of(1), range(2), strict=False))
     append(redis_url, [event(one, "1"), event(one, "2"), event(other, "a")])
     drain(updater)
-    store_client.hset(row_key(TENANT.entity(one)), FIELDS[broken], b"\xff garbage")
+    store_client.hset(row_key(PSEUDONYMS.of_user(one)), FIELDS[broken], b"\xff garbage")
     if not known:
         store_client.xtrim(log_key(1), maxlen=0)
     append(redis_url, [event(one, "3"), event(other, "b")])
@@ -99,7 +99,7 @@ def test_an_owner_that_lost_its_lease_commits_nothing(
     assert not other.take(placed.partition)
     assert other.take(placed.partition, force=True)
     updater._round()
-    assert read_live(store_client, [TENANT.entity("a")]) == [None]
+    assert read_live(store_client, [PSEUDONYMS.of_user("a")]) == [None]
     assert store_client.hget(STATS_KEY, "events") == b"0"
     other.release(placed.partition)
     drain(updater)
@@ -136,7 +136,7 @@ def test_a_model_switch_holds_from_its_entry_on(
     append(redis_url, [event(elsewhere, "4")])
     drain(updater)
     assert store_client.hget(cursor_key(partition), "model") == b"two"
-    assert read_live(store_client, [TENANT.entity(after)]) == [None]  # the batch ends with it
+    assert read_live(store_client, [PSEUDONYMS.of_user(after)]) == [None]  # the batch ends with it
     drain(updater)
     rows = {user: row_of(store_client, user) for user in (old, before, after, elsewhere)}
     assert {user: row.model for user, row in rows.items()} == {
@@ -159,7 +159,7 @@ def test_rows_that_a_rebuild_replaced_are_read_again(
     append(redis_url, [event("a", "1")])
     drain(updater)
     [placed] = append(redis_url, [event("a", "2")])
-    row, user = row_of(store_client, "a"), TENANT.entity("a")
+    row, user = row_of(store_client, "a"), PSEUDONYMS.of_user("a")
     rebuilt = LiveState(row.profile, b"new;", 1, "sum-1", row.time_ms)
     calls = list[Any]()
 
@@ -192,7 +192,7 @@ def test_a_busy_user_holds_up_nobody_else(
     for partition in (0, 2, 3):
         assert row_of(store_client, next(users_of(partition))).version == 1
     rounds = 1
-    while read_live(store_client, [TENANT.entity(beside)]) == [None]:
+    while read_live(store_client, [PSEUDONYMS.of_user(beside)]) == [None]:
         drain(updater)
         rounds += 1
     assert row_of(store_client, busy).learned == b"".join(b"%d;" % n for n in range(1000))

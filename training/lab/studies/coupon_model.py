@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from training.lab.studies.embedding import Floats, LearnedHistory, StateEncoder
 from training.lab.targeting.block_model import BlockModel, FeatureRows, Setting, choose
 from training.lab.targeting.campaigns import CouponCampaign, Journey
@@ -76,12 +76,12 @@ class Sampler:
 
     def __init__(self, journey: Journey, home: Path, encoder: StateEncoder) -> None:
         self._features, self._home, self._encoder = CouponFeatures(journey), home, encoder
-        self._tenant = Tenant.load(home)
+        self._pseudonyms = Pseudonyms.load(home)
 
     def sample(self, campaign: CouponCampaign) -> Sample:
         """Return a campaign's rows as of its launch."""
         known = self._features.at(campaign)
-        users = [self._tenant.entity(f"household-{n}") for n in campaign.targets]
+        users = [self._pseudonyms.of_user(f"household-{n}") for n in campaign.targets]
         launch_ms = np.full(len(users), campaign.launch.value // 1_000_000)
         learned = self._encoder.at(users, launch_ms, items=True)
         tables = {

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from training.lab.comparison.page import machine
 from training.lab.studies.coupons import BOOSTING, LOGISTIC, OWN, Say, Tell, judge
 from training.lab.studies.embedding import StateEncoder
@@ -46,8 +46,8 @@ def lapse(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[str
     test = asked["monday"].to_numpy() >= TEST_SINCE.to_datetime64()
     train = asked["monday"].to_numpy() <= (TEST_SINCE - pd.Timedelta(days=HORIZON_DAYS)).to_numpy()
     rhythm = asked.drop(columns=["household_id", "monday", "label"])
-    tenant = Tenant.load(home)
-    users = [tenant.entity(f"household-{n}") for n in asked["household_id"]]
+    pseudonyms = Pseudonyms.load(home)
+    users = [pseudonyms.of_user(f"household-{n}") for n in asked["household_id"]]
     time_ms = asked["monday"].to_numpy().astype("datetime64[ms]").astype(np.int64)
     tell(0, 3, "point-in-time profiles")
     profile = profile_block(home, users, time_ms)

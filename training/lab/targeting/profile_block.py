@@ -13,7 +13,7 @@ import pandas as pd
 
 from feature_repo import importers
 from feature_repo.errors import InvalidInputError
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.features import snapshots
 from feature_repo.importers.complete_journey import LAST_MS
 from training.history.prepare import TRAINING_SERVICE, History, numeric_columns, read_histories
@@ -83,7 +83,7 @@ def read_home(home: Path) -> list[History]:
         If they are not Complete Journey's.
     """
     found = read_histories(home)
-    if Tenant.load(home).entity("household-1") not in {user for user, _ in found}:
+    if Pseudonyms.load(home).of_user("household-1") not in {user for user, _ in found}:
         raise InvalidInputError(
             f"{home} holds another shop: name a state folder with Complete Journey or an empty one"
         )

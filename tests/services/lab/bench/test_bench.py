@@ -15,7 +15,7 @@ from gateway_thread import Api
 
 from feature_repo import explicit
 from feature_repo.archive.event_archive import Archive, LogPosition
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import read_live
@@ -40,7 +40,7 @@ from training.network.model_dir import load
 from training.scoring.transition import LearnedTransition
 
 NOW_MS = 1_700_000_000_000
-TENANT = Tenant(bytes(16), 16)
+PSEUDONYMS = Pseudonyms(bytes(16), 16)
 OFFERS = offers([f"item-{n}" for n in range(40)])
 FIGURES = {
     "applied_per_s", "floor_per_s", "of_floor", "feast_push_per_s", "over_feast_push",
@@ -61,7 +61,7 @@ def silent(done: int, total: int, what: str) -> None:
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     """The fixed shop's 60 events, its three users under real entity ids."""
     made = Archive(tmp_path_factory.mktemp("shop") / "archive" / "events")
-    names = {event.user: TENANT.entity(event.user) for event in LOG}
+    names = {event.user: PSEUDONYMS.of_user(event.user) for event in LOG}
     for event in LOG:
         record = EventRecord.decode(event.encode())
         record.user = names[event.user]
@@ -81,7 +81,7 @@ def learned(model: Path) -> LearnedTransition:
 
 def batches(count: int, size: int = 30, users: int = 7) -> list[list[EventRecord]]:
     load = Load(OFFERS, users=users, seed="t")
-    return [records_of(load.batch(n, size), TENANT, NOW_MS) for n in range(count)]
+    return [records_of(load.batch(n, size), PSEUDONYMS, NOW_MS) for n in range(count)]
 
 
 def test_the_load_is_the_same_every_time_and_valid() -> None:
@@ -89,7 +89,7 @@ def test_the_load_is_the_same_every_time_and_valid() -> None:
     events = one.batch(3, 400)
     assert events == other.batch(3, 400) != Load(OFFERS, users=9, seed="b").batch(3, 400)
     assert len({event["id"] for event in events}) == 400
-    records = records_of(events, TENANT, NOW_MS)  # raises on an event that the API would refuse
+    records = records_of(events, PSEUDONYMS, NOW_MS)  # raises on an event that the API would refuse
     assert len({record.user for record in records}) == 9
     kinds = Counter(record.type for record in records)
     assert kinds["view_item"] > 200
@@ -173,7 +173,7 @@ def test_the_cost_is_of_users_with_exactly_that_many_events(store_client: "redis
     def history(shopper: int, numbers: range) -> list[EventRecord]:
         load = Load(OFFERS, users=1, seed=str(shopper))
         bodies = [load.event(n, f"u{shopper}") | {"time": NOW_MS + n * 60_000} for n in numbers]
-        return records_of(bodies, TENANT, NOW_MS)
+        return records_of(bodies, PSEUDONYMS, NOW_MS)
 
     cost = bench_rows.UpdateCost(store_client, Transition(None), history, users=3)
     cost.DISTINCT = 1

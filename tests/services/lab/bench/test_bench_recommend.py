@@ -10,7 +10,7 @@ import redis
 import small_model
 from gateway_thread import Api
 
-from feature_repo.events.pseudonyms import Tenant
+from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.online.live_row import row_key
 from services.catalogue import catalogue
 from services.lab.bench import explain, recommend
@@ -38,9 +38,9 @@ def api(make_api: Callable[..., Api], model: Path) -> Api:
     with api.client() as client:
         receipt = client.post_batch(load_.batch(0, 200))["receipt"]
         client.wait_applied(receipt)
-    tenant = Tenant.load(api.settings.home, api.settings.partitions)
+    pseudonyms = Pseudonyms.load(api.settings.home, api.settings.partitions)
     for n in range(3):
-        store.hset(row_key(tenant.entity(f"shopper-{n}")), mapping=feature_fields())
+        store.hset(row_key(pseudonyms.of_user(f"shopper-{n}")), mapping=feature_fields())
     store.close()
     return api
 
@@ -58,8 +58,8 @@ def test_the_features_of_the_shop_are_read_as_feast_would(api: Api, redis_url: s
     features = UserFeatureReader()
     features.open()
     store = redis.Redis.from_url(redis_url)
-    tenant = Tenant.load(api.settings.home, api.settings.partitions)
-    key = row_key(tenant.entity("shopper-1"))
+    pseudonyms = Pseudonyms.load(api.settings.home, api.settings.partitions)
+    key = row_key(pseudonyms.of_user("shopper-1"))
     decoded = features.decode("ranking_v1", store.hmget(key, features.fields("ranking_v1")))
     store.close()
     assert decoded is not None
@@ -107,7 +107,7 @@ def test_the_peers_know_every_item_and_shopper() -> None:
 
 def test_the_floor_answers_the_same_question(api: Api, model: Path) -> None:
     store = redis.Redis.from_url(api.url)
-    tenant = Tenant.load(api.settings.home, api.settings.partitions)
+    pseudonyms = Pseudonyms.load(api.settings.home, api.settings.partitions)
     seen = list[Any]()
     dumps = orjson.dumps
 
@@ -116,7 +116,7 @@ def test_the_floor_answers_the_same_question(api: Api, model: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recommend, "orjson", Spy)
-        taken, search = recommend.floor_ms(store, tenant, ["shopper-2"], model, 5)
+        taken, search = recommend.floor_ms(store, pseudonyms, ["shopper-2"], model, 5)
     store.close()
     assert (len(taken), search["recall_at_100"]) == (5, 1.0)
     with api.client() as client:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from event_log import PARTITIONS, TENANT, Sum, append, drain, event, loop
+from event_log import PARTITIONS, PSEUDONYMS, Sum, append, drain, event, loop
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.events.schema import EventRecord
@@ -56,7 +56,7 @@ class Scene:
 
     def judge(self, *cuts_s: float) -> Findings:
         check = Check(
-            self.client, self.archive, Transition(Sum()), TENANT, [self.sender], cuts_s
+            self.client, self.archive, Transition(Sum()), PSEUDONYMS, [self.sender], cuts_s
         )  # fmt: skip
         for partition in range(PARTITIONS):
             check.partition(partition)
