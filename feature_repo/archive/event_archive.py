@@ -134,7 +134,7 @@ class Archive:
         Parameters
         ----------
         users
-            Entity ids to read; None reads everyone.
+            Pseudonyms to read; None reads everyone.
         since_ms, until_ms
             Event time bounds ``since <= time < until``, epoch milliseconds.
         """

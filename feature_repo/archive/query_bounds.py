@@ -1,7 +1,7 @@
 """Bounds on queries of DuckDB: memory, disk and time; and where a query may put down what it holds.
 
 What does not fit into memory goes to a folder below ``PORTRAIT_HOME/run`` that only its owner may
-read, as entity ids stand in it. The folder goes with its index, and what a killed process left
+read, as pseudonyms stand in it. The folder goes with its index, and what a killed process left
 goes when the next one begins. Belongs here: settings and the deadline. Queries are the callers'.
 """
 

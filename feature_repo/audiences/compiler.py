@@ -43,7 +43,7 @@ class Query:
         return f"{self.prelude} SELECT count(*) FROM facts x WHERE {self.condition}"
 
     def members(self) -> str:
-        """Return the SELECT of members' entity ids after ``$after``, at most ``$limit``, sorted."""
+        """Return the SELECT of members' pseudonyms after ``$after``, at most ``$limit``, sorted."""
         return (
             f"{self.prelude} SELECT entity FROM facts x JOIN users USING (u) "
             f"WHERE entity > $after AND ({self.condition}) ORDER BY entity LIMIT $limit"

@@ -25,15 +25,15 @@ class User:
 
     Attributes
     ----------
-    entity
-        Entity id.
+    pseudonym
+        Pseudonym.
     profile
         Explicit profile of at least one event.
     now_s
         The moment, epoch seconds.
     """
 
-    entity: str
+    pseudonym: str
     profile: ExplicitProfile
     now_s: int
 
@@ -76,7 +76,7 @@ def _holds(node: Any, known: Mapping[str, rules.Definition], user: User) -> bool
 
 
 def _entity(node: rules.IsPseudonym, user: User) -> bool:
-    return user.entity in node.entities
+    return user.pseudonym in node.entities
 
 
 def _event(node: rules.HasEvent, user: User) -> bool:

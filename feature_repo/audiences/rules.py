@@ -78,17 +78,17 @@ class IsUser(Node):
 
 
 class IsPseudonym(Node):
-    """Single users by entity id (``portrait key``)."""
+    """Single users by pseudonym (``portrait key``)."""
 
     entities: Annotated[list[str], Field(min_length=1, max_length=MAX_MEMBERS)]
 
     @on_field("entities")
     @classmethod
     def _formed(cls, value: list[str]) -> list[str]:
-        for entity in value:
-            if len(entity) != PSEUDONYM_LENGTH:
-                raise ValueError(f"{entity[:40]!r} is not an entity id: see portrait key")
-            partition_of(entity)
+        for pseudonym in value:
+            if len(pseudonym) != PSEUDONYM_LENGTH:
+                raise ValueError(f"{pseudonym[:40]!r} is not an entity id: see portrait key")
+            partition_of(pseudonym)
         return value
 
 

@@ -1,6 +1,6 @@
 """SQL of the tables that rules are answered from, out of the archive and the feature views.
 
-``users`` number the entity ids, in their order; ``events`` and ``lines`` hold what conditions
+``users`` number the pseudonyms, in their order; ``events`` and ``lines`` hold what conditions
 may ask of, ``orders`` and ``order_days`` what the explicit profile keeps of purchases,
 ``facts`` its figures that no passing of time changes, a row for every user. The last three
 follow from ``events`` by the same SQL for all of it and for its past as of a moment.

@@ -1,4 +1,4 @@
-"""Pseudonyms: the entity ids under which users' rows and events are kept.
+"""Pseudonyms: the keyed hashes under which users' rows and events are kept.
 
 One is ``{pNNN}`` + base32(HMAC-SHA256(tenant key, user id))[:26], always 32 characters.
 The fixed length keeps the length byte in Feast's serialized key away from ``{``; the
@@ -22,22 +22,22 @@ MAX_PARTITIONS = 1000
 _PATTERN = re.compile(r"\{p(\d{3})\}[a-z2-7]{26}")
 
 
-def partition_of(entity_id: str) -> int:
+def partition_of(pseudonym: str) -> int:
     """Return the log partition a pseudonym belongs to.
 
     Raises
     ------
     ValueError
-        If ``entity_id`` does not have the form of one.
+        If ``pseudonym`` does not have the form of one.
 
     Examples
     --------
     >>> partition_of("{p007}" + "a" * 26)
     7
     """
-    match = _PATTERN.fullmatch(entity_id)
+    match = _PATTERN.fullmatch(pseudonym)
     if match is None:
-        raise ValueError(f"{entity_id!r} is not an entity id: expected {{pNNN}} and 26 characters")
+        raise ValueError(f"{pseudonym!r} is not an entity id: expected {{pNNN}} and 26 characters")
     return int(match.group(1))
 
 

@@ -191,9 +191,9 @@ class EventRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     Attributes
     ----------
     user
-        Entity id (`feature_repo.events.pseudonyms`); the raw user id is kept nowhere.
+        Pseudonym (`feature_repo.events.pseudonyms`); the raw user id is kept nowhere.
     linked
-        Entity id of the anonymous id sent together with a user id, else None.
+        Pseudonym of the anonymous id sent together with a user id, else None.
     time_ms, received_ms
         Event time and time of receipt, epoch milliseconds UTC.
     key
@@ -264,7 +264,7 @@ def to_record(
     event
         Validated event. Without ``id`` one is made; without ``time`` it is ``received_ms``.
     pseudonyms
-        Turns user ids into entity ids.
+        Turns user ids into pseudonyms.
     received_ms
         Time of receipt, epoch milliseconds.
     key

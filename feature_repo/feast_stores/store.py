@@ -164,15 +164,15 @@ def loaded_before() -> bool:
     return all(store.get_feature_view(name).materialization_intervals for name in BATCH_VIEWS)
 
 
-def read_user(store: Any, entity_id: str, service: str = "profile_v1") -> dict[str, Any]:
+def read_user(store: Any, pseudonym: str, service: str = "profile_v1") -> dict[str, Any]:
     """Return a user's features of a feature service; values are None where there is no row.
 
     Parameters
     ----------
     store
         From `open_store`.
-    entity_id
-        Entity id (`feature_repo.events.pseudonyms`).
+    pseudonym
+        Pseudonym (`feature_repo.events.pseudonyms`).
     service
         Feature service with user features only.
 
@@ -182,17 +182,17 @@ def read_user(store: Any, entity_id: str, service: str = "profile_v1") -> dict[s
         If the online store does not answer in time.
     """
     answer = store.get_online_features(
-        features=_service(store, service), entity_rows=[{"user": entity_id}]
+        features=_service(store, service), entity_rows=[{"user": pseudonym}]
     ).to_dict()
     return {name: values[0] for name, values in answer.items()}
 
 
 async def read_user_async(
-    store: Any, entity_id: str, service: str = "profile_v1"
+    store: Any, pseudonym: str, service: str = "profile_v1"
 ) -> dict[str, Any]:
     """Do what `read_user` does, without blocking the event loop."""
     answer = await store.get_online_features_async(
-        features=_service(store, service), entity_rows=[{"user": entity_id}]
+        features=_service(store, service), entity_rows=[{"user": pseudonym}]
     )
     return {name: values[0] for name, values in answer.to_dict().items()}
 

@@ -194,11 +194,11 @@ class Publisher:
         named = [k for k in ("id", "order_id") if USER_MARK in str(body.get(k, ""))]
         if named:
             user, anonymous = body.get("user_id"), body.get("anonymous_id")
-            entity = (
+            pseudonym = (
                 self.pseudonyms.of_anonymous(str(anonymous)) if user is None
                 else self.pseudonyms.of_user(str(user))
             )  # fmt: skip
-            mark = entity[6 : 6 + MARK_LENGTH]
+            mark = pseudonym[6 : 6 + MARK_LENGTH]
             body = {**body, **{k: bounded(body[k].replace(USER_MARK, mark)) for k in named}}
         items = body.get("items")
         for item in items if isinstance(items, list) else ():

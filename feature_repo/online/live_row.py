@@ -73,7 +73,7 @@ class LiveState:
     time_ms: int
 
 
-def row_key(entity_id: str) -> bytes:
+def row_key(pseudonym: str) -> bytes:
     """Return the Redis key of a user's row (Feast's serialized entity key v3 + project).
 
     Examples
@@ -81,7 +81,7 @@ def row_key(entity_id: str) -> bytes:
     >>> row_key("{p007}" + "a" * 26)[-40:]
     b'{p007}aaaaaaaaaaaaaaaaaaaaaaaaaaportrait'
     """
-    name = entity_id.encode()
+    name = pseudonym.encode()
     return _KEY_HEAD + struct.pack("<I", len(name)) + name + PROJECT.encode()
 
 

@@ -42,7 +42,7 @@ _REPLACE_CHUNK: Final = 128
 """Rows a script call: it holds the server for a millisecond or two."""
 
 
-def read_live(client: Any, entity_ids: Sequence[str]) -> list[LiveState | None]:
+def read_live(client: Any, pseudonyms: Sequence[str]) -> list[LiveState | None]:
     """Read live rows in one round trip; None for a user who has none.
 
     Raises
@@ -51,15 +51,15 @@ def read_live(client: Any, entity_ids: Sequence[str]) -> list[LiveState | None]:
         If the store does not answer in time.
     """
     with translated(), client.pipeline(transaction=False) as pipe:
-        for entity_id in entity_ids:
-            pipe.hmget(row_key(entity_id), FIELDS)
+        for pseudonym in pseudonyms:
+            pipe.hmget(row_key(pseudonym), FIELDS)
         return [parse_live(values) for values in pipe.execute()]
 
 
-async def read_live_async(client: Any, entity_id: str) -> LiveState | None:
+async def read_live_async(client: Any, pseudonym: str) -> LiveState | None:
     """Read one live row without blocking the event loop; see `read_live`."""
     with translated():
-        return parse_live(await client.hmget(row_key(entity_id), FIELDS))
+        return parse_live(await client.hmget(row_key(pseudonym), FIELDS))
 
 
 def read_batch(
@@ -72,7 +72,7 @@ def read_batch(
     client
         From `connect`.
     users_by_partition
-        Entity ids by the number of their partition.
+        Pseudonyms by the number of their partition.
 
     Returns
     -------
@@ -130,9 +130,9 @@ def load_live(client: Any, rows: Mapping[str, LiveState]) -> None:
     with translated():
         for start in range(0, len(ids), _LOAD_CHUNK):
             with client.pipeline(transaction=False) as pipe:
-                for entity_id in ids[start : start + _LOAD_CHUNK]:
-                    values = live_values(rows[entity_id])
-                    pipe.hset(row_key(entity_id), mapping=dict(zip(FIELDS, values, strict=True)))
+                for pseudonym in ids[start : start + _LOAD_CHUNK]:
+                    values = live_values(rows[pseudonym])
+                    pipe.hset(row_key(pseudonym), mapping=dict(zip(FIELDS, values, strict=True)))
                 pipe.execute()
 
 
@@ -167,7 +167,7 @@ def commit(
     expected_cursor, new_cursor
         Stream ids ``ms-seq``: the last entry applied before, and with this commit.
     rows
-        Entity id to its new state.
+        Pseudonym to its new state.
     dead
         Encoded events that could not be applied; they go to the dead-letter stream.
     expected_rebuilt
@@ -233,7 +233,7 @@ def replace_live(
     partition
         Number of the partition; every user in ``rows`` must belong to it.
     rows
-        Entity id to its state.
+        Pseudonym to its state.
     expected
         For each of them the version of the live row from which ``rows`` was reckoned; None
         if there was none.
@@ -273,7 +273,7 @@ def _cursor_key(partition: int) -> bytes:
 
 
 def _check_partition(tag: str, rows: Mapping[str, LiveState]) -> None:
-    strangers: Iterator[str] = (entity_id for entity_id in rows if not entity_id.startswith(tag))
+    strangers: Iterator[str] = (pseudonym for pseudonym in rows if not pseudonym.startswith(tag))
     stranger = next(strangers, None)
     if stranger is not None:
         raise ValueError(f"{stranger} is not in partition {tag}: write it with its own")

@@ -63,7 +63,7 @@ class AudienceAnswers:
         return self.preview(self._find(name))
 
     def page(self, name: str, after: str, limit: int) -> list[str]:
-        """Return up to ``limit`` members by entity id, those after ``after``."""
+        """Return up to ``limit`` members by pseudonym, those after ``after``."""
         query = self._query(self._find(name))
         rows = self._index.rows(
             query.members(), {**query.parameters, "after": after, "limit": limit}

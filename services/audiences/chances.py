@@ -26,7 +26,7 @@ _SERVICE: Final = "ranking_v1"
 
 Tell = Callable[[int, int, str], None]
 Chance = tuple[str, str, float, int]
-"""Entity id, name, probability, and as of when (epoch milliseconds)."""
+"""Pseudonym, name, probability, and as of when (epoch milliseconds)."""
 
 
 def refresh_propensities(settings: Settings, url: str, *, now_ms: int, tell: Tell) -> int:

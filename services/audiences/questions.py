@@ -102,7 +102,7 @@ async def get_members(
     cursor: Annotated[str | None, Query(max_length=PSEUDONYM_LENGTH)] = None,
     as_of: AsOf = None,
 ) -> Response:
-    """Return a page of an audience's members: entity ids, sorted."""
+    """Return a page of an audience's members: pseudonyms, sorted."""
     context = context_of(request)
     page = await _ask(context, as_of, lambda answers: answers.page(name, cursor or "", limit + 1))
     more = len(page) > limit

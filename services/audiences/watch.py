@@ -105,14 +105,14 @@ class AudienceWatch:
         self, before: Mapping[str, LiveState | None], after: Mapping[str, LiveState]
     ) -> Iterator[Change]:
         """Yield what differs between rows, for each audience that is followed."""
-        for entity, row in after.items():
-            old, new = _user(entity, before.get(entity)), _user(entity, row)
+        for pseudonym, row in after.items():
+            old, new = _user(pseudonym, before.get(pseudonym)), _user(pseudonym, row)
             for name, definition in self._followed.items():
                 was = old is not None and is_member(definition, self._known, old)
                 now = new is not None and is_member(definition, self._known, new)
                 if was != now:
                     yield {
-                        "audience": name, "user": entity, "change": "entered" if now else "left",
+                        "audience": name, "user": pseudonym, "change": "entered" if now else "left",
                         "at_ms": str(row.time_ms), "version": str(row.version),
                     }  # fmt: skip
 
@@ -121,7 +121,7 @@ class AudienceWatch:
         _log.warning("audience_changes_untold", node=node, error=type(error).__name__)
 
 
-def _user(entity: str, row: LiveState | None) -> User | None:
+def _user(pseudonym: str, row: LiveState | None) -> User | None:
     if row is None or row.version == 0:
         return None
-    return User(entity, explicit.decode(row.profile), row.time_ms // 1000)
+    return User(pseudonym, explicit.decode(row.profile), row.time_ms // 1000)

@@ -32,8 +32,8 @@ class UserFacts:
 
     Attributes
     ----------
-    entity
-        Entity id.
+    pseudonym
+        Pseudonym.
     now_ms
         The moment, epoch milliseconds.
     consented
@@ -48,7 +48,7 @@ class UserFacts:
         What ``rank_by`` orders by; None if the user has none.
     """
 
-    entity: str
+    pseudonym: str
     now_ms: int
     consented: bool = True
     member: bool = True
@@ -106,7 +106,7 @@ def draft(
     global_share
         Share of the global hold-out.
     """
-    by_coin = assignment.is_explored(salt, facts.entity, campaign.explore)
+    by_coin = assignment.is_explored(salt, facts.pseudonym, campaign.explore)
     chosen, propensity = _choice(campaign, salt, facts, threshold, by_coin=by_coin)
     hours = campaign.quiet_hours
     holds = {
@@ -114,8 +114,8 @@ def draft(
         "not_in_audience": not facts.member,
         "excluded": facts.excluded,
         "global_holdout": campaign.control.global_holdout
-        and assignment.is_held_out(assignment.GLOBAL_SALT, facts.entity, global_share),
-        "holdout": assignment.is_held_out(salt, facts.entity, campaign.control.holdout),
+        and assignment.is_held_out(assignment.GLOBAL_SALT, facts.pseudonym, global_share),
+        "holdout": assignment.is_held_out(salt, facts.pseudonym, campaign.control.holdout),
         "not_chosen": not chosen,
         "quiet_hours": hours is not None and is_quiet(hours, facts.now_ms, facts.tz),
     }
@@ -146,4 +146,4 @@ def _choice(
     score = float("-inf") if facts.score is None else facts.score
     high = score >= threshold
     propensity = campaign.explore * COIN + (1 - campaign.explore) * high
-    return (assignment.coin(salt, facts.entity) if by_coin else high), propensity
+    return (assignment.coin(salt, facts.pseudonym) if by_coin else high), propensity

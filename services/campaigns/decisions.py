@@ -35,7 +35,7 @@ from services.recommend.serving import ServedModels
 class _KnownUser:
     """Who is asked about."""
 
-    entity: str
+    pseudonym: str
     row: LiveState
     features: dict[str, Any] | None
 
@@ -48,7 +48,7 @@ class Decided:
     repeated: bool
 
 
-async def decide(context: Context, name: str, asked: DecisionRequest) -> Decided:
+async def decide(context: Context, name: str, request: DecisionRequest) -> Decided:
     """Decide about a user, or return what was decided.
 
     Raises
@@ -63,30 +63,32 @@ async def decide(context: Context, name: str, asked: DecisionRequest) -> Decided
         Repeat the request: what was decided is kept.
     """
     stored = await context.await_bounded(context.of(Campaigns).get(name))
-    person = await _find_user(context, asked)
-    if person is None:
-        shut = decision.closed_reason(stored.campaign, asked.now_ms)
+    user = await _find_user(context, request)
+    if user is None:
+        shut = decision.closed_reason(stored.campaign, request.now_ms)
         reasons = ([shut] if shut else []) + ["unknown_user"]
-        return _refuse(stored, asked, reasons)
+        return _refuse(stored, request, reasons)
     kept, logged = await context.await_bounded(
-        context.of(Ledger).read(name, person.entity, asked.name)
+        context.of(Ledger).read(name, user.pseudonym, request.name)
     )
     if kept is not None and not logged:
-        await _log(context, stored, person, _whole(kept))
-        await context.await_bounded(context.of(Ledger).mark_logged(name, person.entity, asked.name))
-    facts = await _facts(context, stored, person, asked)
+        await _log(context, stored, user, _whole(kept))
+        await context.await_bounded(
+            context.of(Ledger).mark_logged(name, user.pseudonym, request.name)
+        )
+    facts = await _facts(context, stored, user, request)
     gates = _gates(stored, facts)
     if kept is not None and gates is None:
-        return Decided(_answer(stored, asked, _whole(kept)), repeated=True)
+        return Decided(_answer(stored, request, _whole(kept)), repeated=True)
     if gates is not None and kept is not None:
-        return _refuse(stored, asked, [gates])
-    return await _settle(context, stored, person, asked, facts)
+        return _refuse(stored, request, [gates])
+    return await _settle(context, stored, user, request, facts)
 
 
-def _refuse(stored: Stored, asked: DecisionRequest, reasons: list[str]) -> Decided:
+def _refuse(stored: Stored, request: DecisionRequest, reasons: list[str]) -> Decided:
     """Return what is answered where nothing is decided."""
-    body = body_of(stored, asked, None, reasons)
-    return Decided(_answer(stored, asked, body), repeated=False)
+    body = body_of(stored, request, None, reasons)
+    return Decided(_answer(stored, request, body), repeated=False)
 
 
 def _gates(stored: Stored, facts: UserFacts) -> str | None:
@@ -96,67 +98,67 @@ def _gates(stored: Stored, facts: UserFacts) -> str | None:
 
 
 async def _settle(
-    context: Context, stored: Stored, person: _KnownUser, asked: DecisionRequest, facts: UserFacts
+    context: Context, stored: Stored, user: _KnownUser, request: DecisionRequest, facts: UserFacts
 ) -> Decided:
-    shut, threshold = decision.closed_reason(stored.campaign, asked.now_ms), float("-inf")
+    shut, threshold = decision.closed_reason(stored.campaign, request.now_ms), float("-inf")
     if shut is None and facts.consented and facts.member and not facts.excluded:
         score = await score_of(
-            context, stored, person.entity, person.row, person.features, asked.now_ms
+            context, stored, user.pseudonym, user.row, user.features, request.now_ms
         )
         facts = replace(facts, score=score)
         threshold = _threshold(
             stored, await context.await_bounded(context.of(Ledger).read_spent(stored.name))
         )
     if facts.tz is None and stored.campaign.quiet_hours is not None:
-        facts = replace(facts, tz=await last_tz(context, person.entity))
+        facts = replace(facts, tz=await last_tz(context, user.pseudonym))
     made = decision.draft(
         stored.campaign, stored.salt, facts, threshold=threshold,
         global_share=context.settings.global_holdout,
     )  # fmt: skip
-    body = body_of(stored, asked, facts, list(made.reasons), made)
+    body = body_of(stored, request, facts, list(made.reasons), made)
     if shut is not None:
-        return Decided(_answer(stored, asked, body), repeated=False)
-    named = asked.decision_id is not None
+        return Decided(_answer(stored, request, body), repeated=False)
+    named = request.decision_id is not None
     if made.assigned is None and made.arm == "none" and not named:
-        await _log(context, stored, person, body)
-        return Decided(_answer(stored, asked, body), repeated=False)
+        await _log(context, stored, user, body)
+        return Decided(_answer(stored, request, body), repeated=False)
     keep = named or made.arm == "control"
     settled = await context.await_bounded(context.of(Ledger).settle(Wanted(
-        stored.name, stored.campaign, person.entity, asked.name, body, made.arm == "treated", keep,
-        asked.now_ms,
+        stored.name, stored.campaign, user.pseudonym, request.name, body,
+        made.arm == "treated", keep, request.now_ms,
     )))  # fmt: skip
     body = _whole(settled)
-    await _log(context, stored, person, body)
+    await _log(context, stored, user, body)
     if keep or body["arm"] == "treated":
         await context.await_bounded(
-            context.of(Ledger).mark_logged(stored.name, person.entity, asked.name)
+            context.of(Ledger).mark_logged(stored.name, user.pseudonym, request.name)
         )
-    return Decided(_answer(stored, asked, body), repeated=settled.repeated)
+    return Decided(_answer(stored, request, body), repeated=settled.repeated)
 
 
-async def _find_user(context: Context, asked: DecisionRequest) -> _KnownUser | None:
+async def _find_user(context: Context, request: DecisionRequest) -> _KnownUser | None:
     service = SERVICE if context.of(ServedModels).ask_features else None
-    entity, row, features = await users.find_user(context, asked.user_id, None, service)
+    pseudonym, row, features = await users.find_user(context, request.user_id, None, service)
     erased = await context.await_bounded(
-        context.store.sismember(erased_key(partition_of(entity)), entity)
+        context.store.sismember(erased_key(partition_of(pseudonym)), pseudonym)
     )  # fmt: skip
     if erased:
         raise ProblemError("erased", ERASED)
     if row is None:
         return None
-    return _KnownUser(entity, row, features)
+    return _KnownUser(pseudonym, row, features)
 
 
 async def _facts(
-    context: Context, stored: Stored, person: _KnownUser, asked: DecisionRequest
+    context: Context, stored: Stored, user: _KnownUser, request: DecisionRequest
 ) -> UserFacts:
     campaign = stored.campaign
-    user = User(person.entity, users.profile_of(person.row), asked.now_ms // 1000)
+    rule_user = User(user.pseudonym, users.profile_of(user.row), request.now_ms // 1000)
     known = await context.await_bounded(context.of(Eligibility).definitions())
-    found = await context.of(Eligibility).of(campaign.audience, campaign.channel, known, user)
+    found = await context.of(Eligibility).of(campaign.audience, campaign.channel, known, rule_user)
     return UserFacts(
-        person.entity, asked.now_ms, consented=found.consented, member=found.member,
-        excluded=found.excluded, tz=asked.tz,
+        user.pseudonym, request.now_ms, consented=found.consented, member=found.member,
+        excluded=found.excluded, tz=request.tz,
     )  # fmt: skip
 
 
@@ -182,12 +184,12 @@ def _whole(settled: Settled) -> dict[str, Any]:
     return body
 
 
-def _answer(stored: Stored, asked: DecisionRequest, body: dict[str, Any]) -> dict[str, Any]:
+def _answer(stored: Stored, request: DecisionRequest, body: dict[str, Any]) -> dict[str, Any]:
     offer = stored.campaign.offer
     return {
         "campaign_id": stored.name,
-        "user_id": asked.user_id,
-        "decision_id": asked.decision_id,
+        "user_id": request.user_id,
+        "decision_id": request.decision_id,
         "decided_at": iso(body["at_ms"]),
         "channel": stored.campaign.channel,
         "arm": body["arm"],
@@ -200,9 +202,9 @@ def _answer(stored: Stored, asked: DecisionRequest, body: dict[str, Any]) -> dic
     }
 
 
-async def _log(context: Context, stored: Stored, person: _KnownUser, body: dict[str, Any]) -> None:
+async def _log(context: Context, stored: Stored, user: _KnownUser, body: dict[str, Any]) -> None:
     """Append the events of a decision; appended before, they are known again."""
-    events = records(stored, person.entity, body)
+    events = records(stored, user.pseudonym, body)
     appended = await context.await_bounded(context.of(Appender).append(events))
     if any(one.status == "erased" for one in appended):
         raise ProblemError("erased", ERASED)

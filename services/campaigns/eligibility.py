@@ -88,4 +88,4 @@ def _ask_archive(
 ) -> bool:
     now_ms = user.now_s * 1000
     query = compile_definition(definition, known, now_ms=now_ms, past=index.is_past(now_ms))
-    return bool(index.rows(query.holds(), {**query.parameters, "entity": user.entity})[0][0])
+    return bool(index.rows(query.holds(), {**query.parameters, "entity": user.pseudonym})[0][0])

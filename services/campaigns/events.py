@@ -18,7 +18,7 @@ SOURCE: Final = "portrait"
 _ID: Final = "campaign-"
 MADE: Final = f"""event_id = '{_ID}' || left(sha256(concat_ws(chr(31), campaign_id, "user",
     properties->>'$.decision', properties->>'$.reasons[0]')), 32)"""
-"""SQL: whether Portrait made a decision's event. Its id follows from the user's entity id, which
+"""SQL: whether Portrait made a decision's event. Its id follows from the user's pseudonym, which
 without the tenant's key nobody can know: an event that somebody sent has another."""
 ONLY: Final = "once"
 """Name of the one decision that a campaign makes about a user who is asked for without a name."""
@@ -53,7 +53,7 @@ class DecisionRequest:
 
 def body_of(
     stored: Stored,
-    asked: DecisionRequest,
+    request: DecisionRequest,
     facts: UserFacts | None,
     reasons: list[str],
     made: Draft | None = None,
@@ -71,29 +71,29 @@ def body_of(
         "rank_by": campaign.rank_by,
         "salt": stored.salt,
         "holdout": campaign.control.holdout,
-        "decision": asked.name,
-        "at_ms": asked.now_ms,
+        "decision": request.name,
+        "at_ms": request.now_ms,
     }
 
 
-def records(stored: Stored, entity: str, body: dict[str, Any]) -> list[EventRecord]:
+def records(stored: Stored, pseudonym: str, body: dict[str, Any]) -> list[EventRecord]:
     """Return the events of a decision: the decision, and the message if one is sent.
 
     Their ids follow from campaign, user, decision and what decided, so the same decision gives
     the same events whoever logs it.
     """
-    parts = (stored.name, entity, body["decision"], body["reasons"][0])
+    parts = (stored.name, pseudonym, body["decision"], body["reasons"][0])
     name = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
     found = [
         EventRecord(
-            id=f"{_ID}{name}", type=TYPE, user=entity, anonymous=False,
+            id=f"{_ID}{name}", type=TYPE, user=pseudonym, anonymous=False,
             time_ms=body["at_ms"], received_ms=body["at_ms"], source=SOURCE,
             channel=stored.campaign.channel, campaign_id=stored.name, properties=body,
         )
     ]  # fmt: skip
     if body["arm"] == "treated":
         found.append(EventRecord(
-            id=f"message-{name}", type=SENT, user=entity, anonymous=False,
+            id=f"message-{name}", type=SENT, user=pseudonym, anonymous=False,
             time_ms=body["at_ms"], received_ms=body["at_ms"], source=SOURCE,
             channel=stored.campaign.channel, campaign_id=stored.name,
             properties={"offer": body["offer"], "decision": body["decision"]},

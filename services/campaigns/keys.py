@@ -15,11 +15,11 @@ def state_key(name: str) -> str:
     return f"{{campaigns}}state:{name}"
 
 
-def decisions_key(entity: str) -> str:
+def decisions_key(pseudonym: str) -> str:
     """Return the hash of a user's kept decisions."""
-    return f"{{campaigns}}decisions:{entity}"
+    return f"{{campaigns}}decisions:{pseudonym}"
 
 
-def sent_key(entity: str) -> str:
+def sent_key(pseudonym: str) -> str:
     """Return the sorted set of a user's messages by time."""
-    return f"{{campaigns}}sent:{entity}"
+    return f"{{campaigns}}sent:{pseudonym}"

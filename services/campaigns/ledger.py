@@ -40,8 +40,8 @@ class Wanted:
     ----------
     name, campaign
         Whose it is.
-    entity
-        Entity id of the user.
+    pseudonym
+        Pseudonym of the user.
     decision
         Its name among this campaign's decisions about the user.
     draft
@@ -56,7 +56,7 @@ class Wanted:
 
     name: str
     campaign: Campaign
-    entity: str
+    pseudonym: str
     decision: str
     draft: dict[str, Any]
     message: bool
@@ -117,7 +117,7 @@ class Ledger:
     async def settle(self, wanted: Wanted) -> Settled:
         """Settle a decision in one step, or return the one that was made before."""
         keys = [
-            decisions_key(wanted.entity), sent_key(wanted.entity), state_key(wanted.name)
+            decisions_key(wanted.pseudonym), sent_key(wanted.pseudonym), state_key(wanted.name)
         ]  # fmt: skip
         args = _arguments(wanted)
         try:
@@ -126,15 +126,15 @@ class Ledger:
             found = await self._client.eval(_SPEND.text, 3, *keys, *args)
         return _read(found[1], repeated=found[0] == b"old")
 
-    async def read(self, name: str, entity: str, decision: str) -> tuple[Settled | None, bool]:
+    async def read(self, name: str, pseudonym: str, decision: str) -> tuple[Settled | None, bool]:
         """Return a decision that was made before, and whether its events were logged."""
         field = _field(name, decision)
-        found, logged = await self._client.hmget(decisions_key(entity), [field, _LOGGED + field])
+        found, logged = await self._client.hmget(decisions_key(pseudonym), [field, _LOGGED + field])
         return None if found is None else _read(found, repeated=True), logged is not None
 
-    async def mark_logged(self, name: str, entity: str, decision: str) -> None:
+    async def mark_logged(self, name: str, pseudonym: str, decision: str) -> None:
         """Note that the events of a kept decision stand in the log."""
-        await self._client.hset(decisions_key(entity), _LOGGED + _field(name, decision), "1")
+        await self._client.hset(decisions_key(pseudonym), _LOGGED + _field(name, decision), "1")
 
     async def read_spent(self, name: str) -> Spent:
         """Return what a campaign has decided and spent."""

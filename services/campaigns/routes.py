@@ -91,10 +91,10 @@ async def post_decide(request: Request, name: Name) -> Response:
     A repeated decision gets the first one's answer, with the header ``idempotent-replayed``.
     """
     context = context_of(request)
-    asked = await body.model(request, DecideRequest, limit=MAX_EVENT_BYTES)
-    now_ms = moment_of(context, asked.time)
+    wanted = await body.model(request, DecideRequest, limit=MAX_EVENT_BYTES)
+    now_ms = moment_of(context, wanted.time)
     found = await decide(
-        context, name, DecisionRequest(asked.user_id, now_ms, asked.decision_id, asked.tz)
+        context, name, DecisionRequest(wanted.user_id, now_ms, wanted.decision_id, wanted.tz)
     )
     headers = {"idempotent-replayed": "true"} if found.repeated else None
     return answer(found.answer, headers=headers)

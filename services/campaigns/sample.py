@@ -118,8 +118,8 @@ def sample(index: Index, stored: Stored, now_ms: int) -> ExperimentSample:
         row for row in rows
         if is_held_out(stored.salt, row[0], control.holdout) == (row[2] == "control")
     ]  # fmt: skip
-    entity_to_before: list[list[Any]] = [list(c) for c in zip(*mine, strict=True)] or [[]] * 10
-    _, at_ms, arm, exposed, reason, score, explored, converted, revenue, before = entity_to_before
+    by_column: list[list[Any]] = [list(c) for c in zip(*mine, strict=True)] or [[]] * 10
+    _, at_ms, arm, exposed, reason, score, explored, converted, revenue, before = by_column
     return ExperimentSample(
         np.array(at_ms, np.int64),
         np.array([each == "treated" for each in arm], np.bool_),

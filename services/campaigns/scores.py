@@ -33,7 +33,7 @@ class RankedAudience:
     Attributes
     ----------
     users
-        (entity id, score), the highest first, ties by entity id.
+        (pseudonym, score), the highest first, ties by pseudonym.
     members
         All members; those without a score are not in ``users``.
     """
@@ -45,7 +45,7 @@ class RankedAudience:
 async def score_of(
     context: Context,
     stored: Stored,
-    entity: str,
+    pseudonym: str,
     row: LiveState,
     features: dict[str, Any] | None,
     now_ms: int,
@@ -59,14 +59,14 @@ async def score_of(
     """
     name = stored.campaign.score
     if name is None:
-        return random_score(stored.salt, entity)
+        return random_score(stored.salt, pseudonym)
     served, learned = context.of(ServedModels).find_serving(row)
     if learned is not None:
         chances = served.scorer.chances(learned, now_ms, features)
         if name in chances:
             return float(chances[name][0])
     index = await context.of(AudienceIndex).present()
-    return await workers.ASKING.run(_stored_score, index, stored, name, entity)
+    return await workers.ASKING.run(_stored_score, index, stored, name, pseudonym)
 
 
 async def rank_audience(context: Context, stored: Stored, now_ms: int) -> RankedAudience:
@@ -100,8 +100,8 @@ def rank(index: Index, known: dict[str, Definition], stored: Stored, now_ms: int
     return RankedAudience(sorted(users, key=lambda pair: (-pair[1], pair[0])), len(found))
 
 
-def _stored_score(index: Index, stored: Stored, name: str, entity: str) -> float | None:
-    found = index.rows(_ONE, {"entity": entity, "name": name})
+def _stored_score(index: Index, stored: Stored, name: str, pseudonym: str) -> float | None:
+    found = index.rows(_ONE, {"entity": pseudonym, "name": name})
     if not found:
         _check_score(index, stored, name)
     return None if not found or found[0][0] is None else float(found[0][0])

@@ -47,7 +47,7 @@ _DAY_MS: Final = 86_400_000
 _MAX_DAY: Final = 0xFFFF
 
 Touch = tuple[str, str, int]
-"""Entity id of the user, item id, level."""
+"""Pseudonym of the user, item id, level."""
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def members(
     as_of: AsOf = None,
     home: Home = None,
 ) -> None:
-    """Print members' entity ids, one a line, sorted.
+    """Print members' pseudonyms, one a line, sorted.
 
     Example: `portrait audience members tea --limit 100`
     """

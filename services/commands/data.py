@@ -69,7 +69,7 @@ def import_(
 def key(
     user_id: Annotated[str, typer.Argument(help="The shop's own user id")], home: Home = None
 ) -> None:
-    """Print a user's entity id, the key of their rows in Feast.
+    """Print a user's pseudonym, the key of their rows in Feast.
 
     Example: `portrait key 123`
     """

@@ -23,13 +23,13 @@ def profile_of(row: LiveState) -> explicit.ExplicitProfile:
     return explicit.decode(row.profile)
 
 
-async def live(context: Context, entity_id: str) -> LiveState | None:
+async def live(context: Context, pseudonym: str) -> LiveState | None:
     """Read a user's live row."""
-    return (await read(context, entity_id, None))[0]
+    return (await read(context, pseudonym, None))[0]
 
 
 async def read(
-    context: Context, entity_id: str, service: str | None
+    context: Context, pseudonym: str, service: str | None
 ) -> tuple[LiveState | None, dict[str, Any] | None]:
     """Read a user's live row and batch features in one round trip.
 
@@ -39,7 +39,7 @@ async def read(
         Feature service whose batch features are wanted; None: the row alone.
     """
     batch = [] if service is None else context.features.fields(service)
-    values = await context.await_bounded(context.store.hmget(row_key(entity_id), [*FIELDS, *batch]))
+    values = await context.await_bounded(context.store.hmget(row_key(pseudonym), [*FIELDS, *batch]))
     return _parse(context, values, service)
 
 
@@ -53,7 +53,7 @@ def _parse(
 
 
 async def find(context: Context, user_id: str, after: str | None) -> tuple[str, LiveState | None]:
-    """Return the entity id and row of a user id, or of an anonymous id of that name.
+    """Return the pseudonym and row of a user id, or of an anonymous id of that name.
 
     An anonymous id that belongs to a user is read as that user.
     """
@@ -86,15 +86,15 @@ async def find_user(
     Anybody may speak for an anonymous id: what it allows must not count for the user id of
     the same name.
     """
-    entity = context.pseudonyms.of_user(user_id)
+    pseudonym = context.pseudonyms.of_user(user_id)
     if after is not None:
-        await context.await_receipt(Receipt.parse(after), {partition_of(entity)})
-    row, batch = await read(context, entity, service)
-    return entity, row, batch
+        await context.await_receipt(Receipt.parse(after), {partition_of(pseudonym)})
+    row, batch = await read(context, pseudonym, service)
+    return pseudonym, row, batch
 
 
 async def owner(context: Context, anonymous: str) -> str | None:
-    """Return the entity id of the user to whom an anonymous id belongs; None: nobody's."""
+    """Return the pseudonym of the user to whom an anonymous id belongs; None: nobody's."""
     return owner_of(await _owner_value(context, anonymous))
 
 
@@ -112,21 +112,21 @@ async def _owner_value(context: Context, anonymous: str) -> Any:
 async def _wait_for(context: Context, after: str | None, known: str, unknown: str) -> None:
     if after is None:
         return
-    entities, receipt = {known, unknown}, Receipt.parse(after)
-    if receipt.positions.keys() - {partition_of(entity) for entity in entities}:
+    pseudonyms, receipt = {known, unknown}, Receipt.parse(after)
+    if receipt.positions.keys() - {partition_of(pseudonym) for pseudonym in pseudonyms}:
         # What an anonymous id does stands in the log of the user it belongs to.
         found = await owner(context, unknown)
-        entities |= {found} if found is not None else set()
-    await context.await_receipt(receipt, {partition_of(entity) for entity in entities})
+        pseudonyms |= {found} if found is not None else set()
+    await context.await_receipt(receipt, {partition_of(pseudonym) for pseudonym in pseudonyms})
 
 
 async def _read_anonymous(
-    context: Context, entity_id: str, service: str | None
+    context: Context, pseudonym: str, service: str | None
 ) -> tuple[tuple[LiveState | None, dict[str, Any] | None], str | None]:
     """Do what `read` does, and return whose the anonymous id is, in the same round trip."""
     fields = [*FIELDS, *([] if service is None else context.features.fields(service))]
     async with context.store.pipeline(transaction=False) as pipe:
-        pipe.hmget(row_key(entity_id), fields)
-        pipe.hget(owners_key(partition_of(entity_id)), entity_id)
+        pipe.hmget(row_key(pseudonym), fields)
+        pipe.hget(owners_key(partition_of(pseudonym)), pseudonym)
         values, owner = await context.await_bounded(pipe.execute())
     return _parse(context, values, service), owner_of(owner)

@@ -26,14 +26,14 @@ def cursor_key(partition: int) -> bytes:
 
 
 def erased_key(partition: int) -> bytes:
-    """Return the set of entity ids whose events are never again taken."""
+    """Return the set of pseudonyms whose events are never again taken."""
     return b"{p%03d}erased" % partition
 
 
 def owners_key(partition: int) -> bytes:
     """Return the hash of anonymous ids that have events of their own or belong to a user.
 
-    The value is empty, or the user's entity id, with a ``+`` behind if there were own events, and
+    The value is empty, or the user's pseudonym, with a ``+`` behind if there were own events, and
     a ``~`` at the end while only a key of scope ``write`` claimed the link. A link that was
     corrected since has ``>`` and the present owner behind.
     """

@@ -83,12 +83,12 @@ async def put_consents(request: Request, user_id: UserId) -> Response:
 async def get_export(request: Request, user_id: UserId, after: After = None) -> Response:
     """Return everything that is kept of a user: profile, consents and events, oldest first."""
     context = context_of(request)
-    entity, row = await users.find(context, user_id, after)
-    profile = None if row is None else await current(context, entity, user_id, "full")
+    pseudonym, row = await users.find(context, user_id, after)
+    profile = None if row is None else await current(context, pseudonym, user_id, "full")
     if row is None or profile is None:
         raise unknown_user()
     known = users.profile_of(row)
-    found = await read_all(context, entity, known.standing.linked, None, None, MOST_EVENTS + 1)
+    found = await read_all(context, pseudonym, known.standing.linked, None, None, MOST_EVENTS + 1)
     head = {"user_id": user_id, "exported_at": iso(now_ms()), "consents": _consents(known)}
     exported = await workers.HISTORY.run(_to_export, head, profile, found)
     workers.HISTORY.free(found)

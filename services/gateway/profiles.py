@@ -40,7 +40,7 @@ async def get_profile(
 ) -> Response:
     """Return the profile; an anonymous id works in place of a user id."""
     context = context_of(request)
-    entity, row, batch = await users.find_whole(context, user_id, after, _service(context, view))
+    pseudonym, row, batch = await users.find_whole(context, user_id, after, _service(context, view))
     if row is None:
         raise unknown_user()
     served, learned = context.of(ServedModels).find_serving(row)
@@ -49,13 +49,15 @@ async def get_profile(
     headers = {"etag": tag, "cache-control": "private, no-cache"}
     if tag in [each.strip() for each in request.headers.get("if-none-match", "").split(",")]:
         return Response(status_code=304, headers=headers)
-    return answer(_to_response(context, entity, row, batch, user_id, view), headers=headers)
+    return answer(_to_response(context, pseudonym, row, batch, user_id, view), headers=headers)
 
 
-async def current(context: Context, entity: str, user_id: str, view: View) -> dict[str, Any] | None:
+async def current(
+    context: Context, pseudonym: str, user_id: str, view: View
+) -> dict[str, Any] | None:
     """Return a profile in one of its views as it is now; None for a user without a row."""
-    row, batch = await users.read(context, entity, _service(context, view))
-    return None if row is None else _to_response(context, entity, row, batch, user_id, view)
+    row, batch = await users.read(context, pseudonym, _service(context, view))
+    return None if row is None else _to_response(context, pseudonym, row, batch, user_id, view)
 
 
 def _service(context: Context, view: View) -> str | None:
@@ -69,7 +71,7 @@ def _service(context: Context, view: View) -> str | None:
 
 def _to_response(
     context: Context,
-    entity: str,
+    pseudonym: str,
     row: LiveState,
     batch: dict[str, Any] | None,
     user_id: str,
@@ -90,13 +92,13 @@ def _to_response(
         batch=batch,
         learned=None
         if learned is None
-        else _summarise_learned(served, entity, learned, batch, now_ms),
+        else _summarise_learned(served, pseudonym, learned, batch, now_ms),
     )
 
 
 def _summarise_learned(
     served: Serving,
-    entity: str,
+    pseudonym: str,
     learned: bytes,
     features: dict[str, Any] | None,
     now_ms: int,
@@ -105,7 +107,7 @@ def _summarise_learned(
         chances = served.scorer.chances(learned, now_ms, features)
         following = served.scorer.next_categories(learned, now_ms, features)
     except Exception as error:  # noqa: BLE001 - a profile is worth more than its propensity
-        _log.warning("propensity_failed", entity=entity, error=type(error).__name__)
+        _log.warning("propensity_failed", entity=pseudonym, error=type(error).__name__)
         return None
     return views.LearnedSummary(
         model=served.version,
@@ -129,10 +131,10 @@ async def get_events(
     context = context_of(request)
     if limit > _MAX_LIMIT and not request.state.caller.may("admin"):
         raise ProblemError("forbidden", f"limit over {_MAX_LIMIT} needs a key with scope admin")
-    entity, row = await users.find(context, user_id, after)
+    pseudonym, row = await users.find(context, user_id, after)
     before = None if cursor is None else _decode_cursor(cursor)
     linked = [] if row is None else users.profile_of(row).standing.linked
-    found = await read_all(context, entity, linked, before, type_, limit + 1)
+    found = await read_all(context, pseudonym, linked, before, type_, limit + 1)
     if not found and row is None:
         raise unknown_user()
     page = await workers.HISTORY.run(_page, found, limit)

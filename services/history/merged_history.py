@@ -40,17 +40,17 @@ def owners_of(client: Any, anonymous: Collection[str]) -> dict[str, tuple[str, b
         If the store does not answer.
     """
     by_partition: dict[int, list[str]] = defaultdict(list)
-    for entity in sorted(anonymous):
-        by_partition[partition_of(entity)].append(entity)
+    for pseudonym in sorted(anonymous):
+        by_partition[partition_of(pseudonym)].append(pseudonym)
     found = dict[str, tuple[str, bool]]()
     with translated(), client.pipeline(transaction=False) as pipe:
-        for partition, entities in by_partition.items():
-            pipe.hmget(owners_key(partition), entities)
-        for entities, values in zip(by_partition.values(), pipe.execute(), strict=True):
-            for entity, value in zip(entities, values, strict=True):
+        for partition, pseudonyms in by_partition.items():
+            pipe.hmget(owners_key(partition), pseudonyms)
+        for pseudonyms, values in zip(by_partition.values(), pipe.execute(), strict=True):
+            for pseudonym, value in zip(pseudonyms, values, strict=True):
                 owner = first_owner_of(value)
                 if owner is not None:
-                    found[entity] = owner
+                    found[pseudonym] = owner
     return found
 
 
@@ -96,13 +96,15 @@ class LinkedHistory:
 
     def _read(self, anonymous: Collection[str]) -> dict[str, list[Placed]]:
         by_partition: dict[int, list[str]] = defaultdict(list)
-        for entity in sorted(anonymous):
-            by_partition[partition_of(entity)].append(entity)
+        for pseudonym in sorted(anonymous):
+            by_partition[partition_of(pseudonym)].append(pseudonym)
         found = dict[str, list[Placed]]()
-        for partition, entities in by_partition.items():
+        for partition, pseudonyms in by_partition.items():
             with translated():
-                gone = self._client.smismember(erased_key(partition), entities)
-            kept = [entity for entity, erased in zip(entities, gone, strict=True) if not erased]
+                gone = self._client.smismember(erased_key(partition), pseudonyms)
+            kept = [
+                pseudonym for pseudonym, erased in zip(pseudonyms, gone, strict=True) if not erased
+            ]
             found |= PartitionHistory(self._client, self._archive, partition).all(kept)
         return found
 
@@ -130,14 +132,14 @@ def restore_owners(client: Any, archive: Archive, partitions: int) -> None:
         elif anonymous:
             own.add(user)
     marked: dict[int, list[str]] = defaultdict(list)
-    for entity in sorted(own):
-        marked[partition_of(entity)].append(entity)
+    for pseudonym in sorted(own):
+        marked[partition_of(pseudonym)].append(pseudonym)
     with translated():
-        for partition, entities in marked.items():
-            for start in range(0, len(entities), _PAGE):
-                _OPEN(client, [owners_key(partition)], entities[start : start + _PAGE])
-        for (entity, claim), (_, user) in sorted(links.items(), key=lambda link: link[1]):
-            note_owner(client, entity, user, claim=claim)
+        for partition, pseudonyms in marked.items():
+            for start in range(0, len(pseudonyms), _PAGE):
+                _OPEN(client, [owners_key(partition)], pseudonyms[start : start + _PAGE])
+        for (pseudonym, claim), (_, user) in sorted(links.items(), key=lambda link: link[1]):
+            note_owner(client, pseudonym, user, claim=claim)
 
 
 def note_owner(client: Any, anonymous: str, user: str, *, claim: bool) -> None:

@@ -27,7 +27,7 @@ _IMPORTED: Final = LogPosition(1, 0)  # imported history stands before it, the l
 
 async def read_all(
     context: Context,
-    entity: str,
+    pseudonym: str,
     linked: Sequence[str],
     before: Position | None,
     type_: str | None,
@@ -38,11 +38,11 @@ async def read_all(
     Parameters
     ----------
     linked
-        Entity ids of those; what is another's, or nobody's, is left out.
+        Pseudonyms of those; what is another's, or nobody's, is left out.
     """
-    found = await read_events(context, entity, before, type_, limit)
+    found = await read_events(context, pseudonym, before, type_, limit)
     for anonymous in linked:
-        if await users.first_owner(context, anonymous) == entity:
+        if await users.first_owner(context, anonymous) == pseudonym:
             found += await read_events(context, anonymous, before, type_, limit)
     return await workers.HISTORY.run(_newest, found, limit) if linked else found[:limit]
 
@@ -54,14 +54,14 @@ def _newest(
 
 
 async def read_events(
-    context: Context, entity: str, before: Position | None, type_: str | None, limit: int
+    context: Context, pseudonym: str, before: Position | None, type_: str | None, limit: int
 ) -> list[tuple[Position, EventRecord]]:
     """Return up to ``limit`` events that stand before ``before`` in the log, newest first.
 
     Parameters
     ----------
-    entity
-        Entity id of the user.
+    pseudonym
+        Pseudonym of the user.
     before
         Position to go on from; None starts with the newest.
     type_
@@ -69,55 +69,55 @@ async def read_events(
     """
     # The tail first: an event that moves to the archive in between is then seen twice and
     # counted once; the other way round it would be missed.
-    tail = await _tail(context.store, entity)
+    tail = await _tail(context.store, pseudonym)
     archive = Archive(context.settings.home / "archive" / "events")
-    return await workers.HISTORY.run(_merge, archive, tail, entity, before, type_, limit)
+    return await workers.HISTORY.run(_merge, archive, tail, pseudonym, before, type_, limit)
 
 
 def _merge(
     archive: Archive,
     tail: Sequence[Any],
-    entity: str,
+    pseudonym: str,
     before: Position | None,
     type_: str | None,
     limit: int,
 ) -> list[tuple[Position, EventRecord]]:
     found = {
         position: record
-        for position, record in _decode(tail, entity).items()
+        for position, record in _decode(tail, pseudonym).items()
         if (before is None or position < before) and (type_ is None or record.type == type_)
     }
-    found |= _read_archive(archive, entity, before, type_, limit)
+    found |= _read_archive(archive, pseudonym, before, type_, limit)
     return sorted(found.items(), key=lambda pair: pair[0], reverse=True)[:limit]
 
 
-async def last_tz(context: Context, entity: str) -> str | None:
+async def last_tz(context: Context, pseudonym: str) -> str | None:
     """Return the time zone that the user's latest event with one names; None if none does."""
-    tail = await _tail(context.store, entity)
+    tail = await _tail(context.store, pseudonym)
     archive = Archive(context.settings.home / "archive" / "events")
-    return await workers.HISTORY.run(_last_tz, archive, tail, entity)
+    return await workers.HISTORY.run(_last_tz, archive, tail, pseudonym)
 
 
-def _last_tz(archive: Archive, tail: Sequence[Any], entity: str) -> str | None:
-    found = _decode(tail, entity).items()
+def _last_tz(archive: Archive, tail: Sequence[Any], pseudonym: str) -> str | None:
+    found = _decode(tail, pseudonym).items()
     named = [(position, record.tz) for position, record in found if record.tz is not None]
     if named:
         return max(named)[1]
-    parts = [str(part) for part in archive.parts_of(partition_of(entity))]
+    parts = [str(part) for part in archive.parts_of(partition_of(pseudonym))]
     if not parts:
         return None
     with database().cursor() as cursor, interrupted(cursor):
         row = cursor.execute(
             'SELECT tz FROM read_parquet(?) WHERE "user" = ? AND tz IS NOT NULL '
             "ORDER BY log_ms DESC, log_seq DESC, event_id DESC LIMIT 1",
-            [parts, entity],
+            [parts, pseudonym],
         ).fetchone()
     return None if row is None else str(row[0])
 
 
-async def _tail(client: Any, entity: str) -> list[Any]:
+async def _tail(client: Any, pseudonym: str) -> list[Any]:
     """Return the log's entries that may be the user's."""
-    partition, needle = partition_of(entity), entity.encode()
+    partition, needle = partition_of(pseudonym), pseudonym.encode()
     found = list[Any]()
     with translated():
         archived = await client.hget(cursor_key(partition), "archived") or b"0-0"
@@ -130,23 +130,23 @@ async def _tail(client: Any, entity: str) -> list[Any]:
             start = b"(" + page[-1][0]
 
 
-def _decode(tail: Sequence[Any], entity: str) -> dict[Position, EventRecord]:
+def _decode(tail: Sequence[Any], pseudonym: str) -> dict[Position, EventRecord]:
     return {
         (position.ms, position.seq, record.id): record
         for position, record in decode(tail)
-        if record.user == entity
+        if record.user == pseudonym
     }
 
 
 def _read_archive(
-    archive: Archive, entity: str, before: Position | None, type_: str | None, limit: int
+    archive: Archive, pseudonym: str, before: Position | None, type_: str | None, limit: int
 ) -> dict[Position, EventRecord]:
     """Return the newest ``limit`` archived events that are asked for, and maybe some more."""
     found = dict[Position, EventRecord]()
-    for parts, newest in _groups(archive.parts_of(partition_of(entity)), before):
+    for parts, newest in _groups(archive.parts_of(partition_of(pseudonym)), before):
         if len(found) >= limit and sorted(found)[-limit][:2] >= (newest.ms, newest.seq):
             break
-        found |= _rows(parts, entity, before, type_, limit)
+        found |= _rows(parts, pseudonym, before, type_, limit)
     return found
 
 
@@ -166,10 +166,10 @@ def _groups(
 
 
 def _rows(
-    parts: Sequence[Path], entity: str, before: Position | None, type_: str | None, limit: int
+    parts: Sequence[Path], pseudonym: str, before: Position | None, type_: str | None, limit: int
 ) -> dict[Position, EventRecord]:
     # Parts are sorted by user, so most row groups are passed over unread.
-    where, values = ['"user" = ?'], list[Any]([[str(part) for part in parts], entity])
+    where, values = ['"user" = ?'], list[Any]([[str(part) for part in parts], pseudonym])
     if type_ is not None:
         where.append("type = ?")
         values.append(type_)

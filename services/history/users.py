@@ -56,7 +56,7 @@ class PartitionHistory:
         Parameters
         ----------
         users
-            Entity ids of the partition.
+            Pseudonyms of the partition.
         look
             Reads the rows at the moment in question and returns the cursor they stand at.
 

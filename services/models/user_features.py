@@ -67,14 +67,14 @@ class UserFeatureReader:
             for (name, _, kind), value in zip(layout, values, strict=True)
         }
 
-    async def read(self, entity_id: str, service: str) -> dict[str, Any] | None:
+    async def read(self, pseudonym: str, service: str) -> dict[str, Any] | None:
         """Return the features of ``service`` for one user, or None."""
         if self._store is None or time.monotonic() < self._rest_until_s:
             return None
         from feature_repo.feast_stores.store import read_user_async
 
         try:
-            return await read_user_async(self._store, entity_id, service)
+            return await read_user_async(self._store, pseudonym, service)
         except Exception as error:  # noqa: BLE001
             self._rest_until_s = time.monotonic() + _REST_S
             reason = str(error) if isinstance(error, PortraitError) else type(error).__name__

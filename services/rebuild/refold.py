@@ -57,7 +57,7 @@ def refold(
     partition
         Number of the partition that all of them belong to.
     users
-        Entity ids. Who is erased, or has no history and no row, is passed over.
+        Pseudonyms. Who is erased, or has no history and no row, is passed over.
 
     Raises
     ------

@@ -47,7 +47,7 @@ _MERGED: Final = 40  # job files that make one row group: 10,000 rows, some 40 M
 def rebuild(
     settings: Settings, *, users: Sequence[str] | None = None, progress: Progress | None = None
 ) -> int:
-    """Fold the history of ``users`` (entity ids; None: everyone) and replace their live rows.
+    """Fold the history of ``users`` (pseudonyms; None: everyone) and replace their live rows.
 
     Safe at any time: events go on being accepted and applied, and a row is never replaced by
     an older one. If the chosen model is not the one that the partitions follow, they are told

@@ -83,9 +83,9 @@ async def contributions(
     StoreUnavailableError
         If the log cannot be read.
     """
-    assert request_context.entity is not None
+    assert request_context.pseudonym is not None
     linked = request_context.user.linked
-    found = await read_all(context, request_context.entity, linked, None, None, MAX_HISTORY + 1)
+    found = await read_all(context, request_context.pseudonym, linked, None, None, MAX_HISTORY + 1)
     history = [record for _, record in reversed(found[:MAX_HISTORY])]
     whole = len(found) <= MAX_HISTORY
     if request_context.user.learned is not None:

@@ -37,7 +37,7 @@ async def get_explanation(
         raise ProblemError(
             "unavailable", "the online store does not answer: retry", headers={"retry-after": "1"}
         )
-    if request_context.entity is None or not request_context.stored:
+    if request_context.pseudonym is None or not request_context.stored:
         raise unknown_user()
     found = await contributions(context, request_context, [item], events)
     if not found.items:

@@ -49,13 +49,13 @@ class Shown(NamedTuple):
 
     Attributes
     ----------
-    entity, anonymous
+    pseudonym, anonymous
         Who saw it.
     items
         Entries of the answer: ``item_id``, ``rank``, and ``propensity`` where chance took part.
     """
 
-    entity: str
+    pseudonym: str
     anonymous: bool
     recommendation_id: str
     placement: str | None
@@ -149,7 +149,7 @@ def records(shown: Shown) -> list[EventRecord]:
             EventRecord(
                 id=f"{shown.recommendation_id}.{part}",
                 type=TYPE,
-                user=shown.entity,
+                user=shown.pseudonym,
                 anonymous=shown.anonymous,
                 time_ms=shown.time_ms,
                 received_ms=shown.received_ms,

@@ -40,8 +40,8 @@ class RequestContext:
     lacking
         Why less is known than could be, None if nothing lacks: ``store_unavailable``,
         ``catalogue_loading``, ``model_unavailable`` or ``features_unavailable``.
-    entity
-        Entity id of the user; None for a session without one.
+    pseudonym
+        Pseudonym of the user; None for a session without one.
     stored
         Whether the user has a row.
     """
@@ -50,7 +50,7 @@ class RequestContext:
     now_ms: int
     served: Serving
     lacking: str | None = None
-    entity: str | None = None
+    pseudonym: str | None = None
     stored: bool = False
 
 
@@ -68,16 +68,18 @@ async def of_user(
         Type and items of events that are not stored.
     """
     try:
-        entity, row, features = await users.find_whole(context, user_id, after, _service(context))
+        pseudonym, row, features = await users.find_whole(
+            context, user_id, after, _service(context)
+        )
     except StoreUnavailableError as error:
         _log.warning("recommending_without_store", error=str(error))
         given = await of_session(context, session)
         return replace(
-            given, lacking="store_unavailable", entity=context.pseudonyms.of_user(user_id)
+            given, lacking="store_unavailable", pseudonym=context.pseudonyms.of_user(user_id)
         )
     if row is None:
         given = await of_session(context, session)
-        return replace(given, entity=entity)
+        return replace(given, pseudonym=pseudonym)
     now_ms = context.clock.now_ms(row.time_ms)
     profile, (served, learned) = users.profile_of(row), context.of(ServedModels).find_serving(row)
     if session:
@@ -89,7 +91,7 @@ async def of_user(
     if lacking is None and learned is not None and features is None and _asks(served):
         lacking = "features_unavailable"
     user = UserContext(learned, user_features=features, profile=profile, now_s=now_ms // 1000)
-    return RequestContext(user, now_ms, served, lacking, entity, stored=True)
+    return RequestContext(user, now_ms, served, lacking, pseudonym, stored=True)
 
 
 async def of_session(

@@ -185,13 +185,13 @@ def _note(
     items: list[dict[str, Any]],
 ) -> None:
     """Have the impression logged; a session without a user has nobody to log it for."""
-    if request_context.entity is None or user_id is None or not items:
+    if request_context.pseudonym is None or user_id is None or not items:
         return
-    anonymous = request_context.entity == context.pseudonyms.of_anonymous(user_id)
+    anonymous = request_context.pseudonym == context.pseudonyms.of_anonymous(user_id)
     received_ms = request_context.now_ms if context.clock.replay else wall_ms()
     context.of(Impressions).note(
         Shown(
-            request_context.entity,
+            request_context.pseudonym,
             anonymous,
             wanted.seed,
             placement,

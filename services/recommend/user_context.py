@@ -52,7 +52,7 @@ class UserContext:
 
     @property
     def linked(self) -> Sequence[str]:
-        """Entity ids of anonymous ids that became this user's."""
+        """Pseudonyms of anonymous ids that became this user's."""
         return () if self._profile is None else self._profile.standing.linked
 
     @cached_property

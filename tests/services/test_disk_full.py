@@ -125,12 +125,12 @@ def test_a_full_disk_of_the_archive_stops_neither_events_nor_updates(
         node.client() as store,
         shop(disk / "home", node.url) as (api, client),
     ):
-        entity = Pseudonyms.load(api.settings.home, api.settings.partitions).of_user("u")
-        log, cursor = log_key(partition_of(entity)), cursor_key(partition_of(entity))
+        pseudonym = Pseudonyms.load(api.settings.home, api.settings.partitions).of_user("u")
+        log, cursor = log_key(partition_of(pseudonym)), cursor_key(partition_of(pseudonym))
         archive = Archive(api.settings.home / "archive" / "events")
 
         def archived() -> list[str]:
-            return [event.id for _, history in archive.histories([entity]) for event in history]
+            return [event.id for _, history in archive.histories([pseudonym]) for event in history]
 
         post(client, "first")
         wait_until(lambda: archived() == ["first"], "the first part")

@@ -131,9 +131,9 @@ class UpdatePath(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(USERS[3:]))
     def erase(self, user: str) -> None:
-        entity = PSEUDONYMS.of_user(user)
-        self.client.sadd(erased_key(partition_of(entity)), entity)
-        self.erased.add(entity)
+        pseudonym = PSEUDONYMS.of_user(user)
+        self.client.sadd(erased_key(partition_of(pseudonym)), pseudonym)
+        self.erased.add(pseudonym)
 
     # updaters
 
@@ -230,7 +230,7 @@ class UpdatePath(RuleBasedStateMachine):
     def rebuild(self) -> None:
         """Rows made again while whatever else goes on."""
         for partition in range(PARTITIONS):
-            users = [e for e in map(PSEUDONYMS.entity, USERS) if partition_of(e) == partition]
+            users = [e for e in map(PSEUDONYMS.pseudonym, USERS) if partition_of(e) == partition]
             if users:
                 done = refold(self.client, self.archive, Transition(Sum()), partition, users)
                 assert not done.short
@@ -260,11 +260,11 @@ class UpdatePath(RuleBasedStateMachine):
     @invariant()
     def versions_never_decrease(self) -> None:
         """I3."""
-        entities = [PSEUDONYMS.of_user(user) for user in USERS]
-        for entity, row in zip(entities, read_live(self.client, entities), strict=True):
+        pseudonyms = [PSEUDONYMS.of_user(user) for user in USERS]
+        for pseudonym, row in zip(pseudonyms, read_live(self.client, pseudonyms), strict=True):
             version = 0 if row is None else row.version
-            assert version >= self.versions.get(entity, 0)
-            self.versions[entity] = version
+            assert version >= self.versions.get(pseudonym, 0)
+            self.versions[pseudonym] = version
 
     @invariant()
     def the_log_keeps_what_is_not_applied_and_archived(self) -> None:
@@ -281,9 +281,9 @@ class UpdatePath(RuleBasedStateMachine):
     def rows_are_the_fold(self) -> None:
         """I2."""
         folded = Transition(Sum()).fold(history(self.client, self.archive))
-        entities = [PSEUDONYMS.of_user(user) for user in USERS]
-        rows = dict(zip(entities, read_live(self.client, entities), strict=True))
-        assert {entity: row for entity, row in rows.items() if row} == folded
+        pseudonyms = [PSEUDONYMS.of_user(user) for user in USERS]
+        rows = dict(zip(pseudonyms, read_live(self.client, pseudonyms), strict=True))
+        assert {pseudonym: row for pseudonym, row in rows.items() if row} == folded
 
     def places(self) -> set[tuple[str, tuple[int, int]]]:
         """Return every event's id with its places; what log and archive both have counts once."""

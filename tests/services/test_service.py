@@ -90,10 +90,10 @@ def test_rows_are_the_fold_of_what_was_acknowledged(client: Client, settings: Se
     live = live_rows(settings, list(users))
     archive = Archive(settings.home / "archive" / "events")
     archived = wait_for_archive(archive, list(users), EVENTS)
-    for entity, row in zip(users, live, strict=True):
+    for pseudonym, row in zip(users, live, strict=True):
         assert row is not None
         assert row.version == EVENTS // USERS
-        assert row.profile == explicit.encode(explicit.fold(archived[entity]))
+        assert row.profile == explicit.encode(explicit.fold(archived[pseudonym]))
     # Log tail and archive together show each event once.
     shown = client.events("fold-0", limit=1000)["events"]
     ids = [event["id"] for event in shown]

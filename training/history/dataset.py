@@ -64,7 +64,7 @@ def positions(home: Path, *, since: datetime | None = None, until: datetime) -> 
     Returns
     -------
     pandas.DataFrame
-        ``user`` (entity id), ``event_timestamp``, ``event_id``, ``order_id``, ``value``,
+        ``user`` (pseudonym), ``event_timestamp``, ``event_id``, ``order_id``, ``value``,
         ``num_lines`` and the labels:
         ``purchase_7d``, ``purchase_28d`` (1 if the user buys again within the days *after*
         the position, 0 if not, null if the data ends within them) and

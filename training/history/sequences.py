@@ -34,7 +34,7 @@ class Histories:
     Attributes
     ----------
     users
-        Entity ids, U of them.
+        Pseudonyms, U of them.
     starts
         First event of each user, and the total. Shape (U + 1,).
     time_ms, kind, weight, target

@@ -208,7 +208,7 @@ def _compare(home: Path, tell: Tell) -> tuple[int, int]:
                 )
                 page = {"after": "", "limit": index.num_users}
                 found = {r[0] for r in index.rows(query.members(), {**query.parameters, **page})}
-                mine = {user.entity for user in users if is_member(definition, {}, user)}
+                mine = {user.pseudonym for user in users if is_member(definition, {}, user)}
                 differ += len(found ^ mine)
                 compared += len(users)
     return differ, compared
@@ -216,8 +216,8 @@ def _compare(home: Path, tell: Tell) -> tuple[int, int]:
 
 def _users(home: Path, now_ms: int) -> Iterator[User]:
     archive = Archive(home / "archive" / "events")
-    for entity, events in archive.histories(until_ms=now_ms + 1):
-        yield User(entity, explicit.fold(events), now_ms // 1000)
+    for pseudonym, events in archive.histories(until_ms=now_ms + 1):
+        yield User(pseudonym, explicit.fold(events), now_ms // 1000)
 
 
 def history(data: Path | None, folder: Path, tell: Tell) -> Path:

@@ -47,7 +47,7 @@ def sizes(
     archive
         Whose users.
     users
-        Only these entity ids.
+        Only these pseudonyms.
 
     Returns
     -------

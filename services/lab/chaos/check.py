@@ -84,7 +84,7 @@ class Check:
     transition
         f(u, x), as the service's updaters have it.
     pseudonyms
-        Gives the users' entity ids.
+        Gives the users' pseudonyms.
     senders
         What was sent.
     cuts_s
@@ -106,7 +106,7 @@ class Check:
         self._senders = {sender.name: sender for sender in senders}
         self._at_risk = {sender.name: sender.at_risk(cuts_s) for sender in senders}
         self._places = {sender.name: bytearray(sender.sent) for sender in senders}
-        self._entities = {
+        self._pseudonyms = {
             user: pseudonyms.of_user(user) for sender in senders for user in sender.users
         }
         self._found = Findings()
@@ -164,7 +164,7 @@ class Check:
             if (
                 sender is None
                 or not 0 <= number < sender.sent
-                or self._entities[sender.user(number)] != record.user
+                or self._pseudonyms[sender.user(number)] != record.user
             ):
                 self._found.examples.append(f"stranger: {record.id} at {position}")
                 return False
@@ -194,7 +194,7 @@ class Check:
         }  # fmt: skip
         expected = self._transition.fold({user: h for user, h in applied.items() if h})
         users = sorted(
-            {e for e in self._entities.values() if partition_of(e) == partition} | set(histories)
+            {e for e in self._pseudonyms.values() if partition_of(e) == partition} | set(histories)
         )
         for user, row in zip(users, read_live(self._client, users), strict=True):
             if row != expected.get(user) or user in strangers:

@@ -1,4 +1,4 @@
-"""Entity ids: fixed form, one per user, secret without the key."""
+"""Pseudonyms: fixed form, one per user, secret without the key."""
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +18,10 @@ names = st.text(min_size=1, max_size=128)
 @given(name=names, partitions=st.integers(1, 1000))
 def test_form(name: str, partitions: int) -> None:
     pseudonyms = Pseudonyms(KEY, partitions)
-    for entity in (pseudonyms.of_user(name), pseudonyms.of_anonymous(name)):
-        assert len(entity) == PSEUDONYM_LENGTH == len(entity.encode())
-        assert 0 <= partition_of(entity) < partitions
-        assert entity.count("{") == entity.count("}") == 1
+    for pseudonym in (pseudonyms.of_user(name), pseudonyms.of_anonymous(name)):
+        assert len(pseudonym) == PSEUDONYM_LENGTH == len(pseudonym.encode())
+        assert 0 <= partition_of(pseudonym) < partitions
+        assert pseudonym.count("{") == pseudonym.count("}") == 1
 
 
 @given(a=names, b=names)

@@ -125,7 +125,7 @@ def test_async_reads_are_the_same(client: Any, redis_url: str) -> None:
     assert asyncio.run(go()) == (STATE, None)
 
 
-def stock_read(redis_url: str, entity_id: str) -> tuple[Any, Any]:
+def stock_read(redis_url: str, pseudonym: str) -> tuple[Any, Any]:
     """Read the live row with Feast's own store, unchanged."""
     host = urlsplit(redis_url).netloc
     config = RepoConfig(
@@ -137,7 +137,7 @@ def stock_read(redis_url: str, entity_id: str) -> tuple[Any, Any]:
         name="live_state", features=[SimpleNamespace(name=f.name) for f in VIEWS["live_state"]],
         tags={}, projection=SimpleNamespace(version_tag=None), current_version_number=None,
     )  # fmt: skip
-    key = EntityKey(join_keys=["user"], entity_values=[Value(string_val=entity_id)])
+    key = EntityKey(join_keys=["user"], entity_values=[Value(string_val=pseudonym)])
     return RedisOnlineStore().online_read(config, table, [key])[0]
 
 

@@ -380,9 +380,9 @@ def test_a_score_that_nobody_has_is_refused(client: Client) -> None:
 def test_an_erased_person_is_gone(client: Client, api: Api, pseudonyms: Pseudonyms) -> None:
     user = shopper(client, "u-erased")
     made(client, "gone")
-    entity = pseudonyms.of_user(user)
+    pseudonym = pseudonyms.of_user(user)
     with redis.Redis.from_url(api.url) as store:
-        store.sadd(f"{entity[:6]}erased", entity)
+        store.sadd(f"{pseudonym[:6]}erased", pseudonym)
     problem(call(client, "POST", "/gone/decide", {"user_id": user}), 410)
     assert call(client, "GET", "/gone").json()["spent"]["messages"] == 0
 

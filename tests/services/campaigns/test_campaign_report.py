@@ -191,7 +191,7 @@ def test_decisions_that_the_hash_did_not_make_are_left_out(tmp_path: Path) -> No
 
 
 def test_events_that_say_they_are_decisions_do_not_move_the_report(tmp_path: Path) -> None:
-    """Who sends events knows user ids, never the entity id that a decision's id follows from."""
+    """Who sends events knows user ids, never the pseudonym that a decision's id follows from."""
     campaign = stored(rank_by="uplift")
     shop(tmp_path, campaign, users=200).close()
     with Index(tmp_path) as index:
@@ -206,7 +206,7 @@ def test_events_that_say_they_are_decisions_do_not_move_the_report(tmp_path: Pat
             campaign, DecisionRequest("u", facts.now_ms), facts, list(made.reasons), made
         )
         body |= [{}, {"reasons": ["made_up"]}, {"decision": "id:7"}, {"reasons": []}][n % 4]
-        # All is as Portrait has it, the arm too, but for what the entity id is needed for.
+        # All is as Portrait has it, the arm too, but for what the pseudonym is needed for.
         sent = records(campaign, f"user-{n}", body | {"reasons": ["x"]})
         forged += [msgspec.structs.replace(e, user=entity(n), properties=body) for e in sent]
     entries = [(LogPosition(START_MS, n), event) for n, event in enumerate(forged)]

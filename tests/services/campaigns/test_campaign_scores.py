@@ -107,12 +107,12 @@ def test_random_needs_no_ranking_and_the_coin_overrules_the_rank(client: Client,
         assert (found["score"], found["propensity"]) == (score, float(score >= 0.6))
     put(client, "tossed", top=40, explore=0.5)
     for user in USERS:
-        entity = pseudonyms.of_user(user)
+        pseudonym = pseudonyms.of_user(user)
         found = client.campaigns.decide("tossed", user)
         high = found["score"] >= 0.6
         assert found["propensity"] == 0.25 + 0.5 * high
-        assert found["explored"] == (hash_share("tossed:explore", entity) < 0.5)
-        coin = hash_share("tossed:coin", entity) < 0.5
+        assert found["explored"] == (hash_share("tossed:explore", pseudonym) < 0.5)
+        coin = hash_share("tossed:coin", pseudonym) < 0.5
         assert (found["arm"] == "treated") == (coin if found["explored"] else high)
 
 

@@ -42,8 +42,8 @@ def campaign(**given: Any) -> Any:
     )
 
 
-def wanted(name: str, entity: str, decision: str, now_ms: int, **given: Any) -> Wanted:
-    return Wanted(name, campaign(**given), entity, decision, {"n": 1}, True, False, now_ms)
+def wanted(name: str, pseudonym: str, decision: str, now_ms: int, **given: Any) -> Wanted:
+    return Wanted(name, campaign(**given), pseudonym, decision, {"n": 1}, True, False, now_ms)
 
 
 async def settled(url: str, decisions: list[Wanted], clients: int = 8) -> list[bool]:

@@ -82,8 +82,8 @@ def test_receipts_merge_to_the_last_of_each_partition(
 def test_nothing_of_an_erased_user_is_taken(redis_url: str, store_client: redis.Redis) -> None:
     gone, ghost = PSEUDONYMS.of_user("gone"), PSEUDONYMS.of_anonymous("ghost")
     append(redis_url, [event("gone", "0")])
-    for entity in (gone, ghost):
-        store_client.sadd(erased_key(partition_of(entity)), entity)
+    for pseudonym in (gone, ghost):
+        store_client.sadd(erased_key(partition_of(pseudonym)), pseudonym)
     lengths = {p: store_client.xlen(log_key(p)) for p in range(PARTITIONS)}
     linking = next(u for u in users_of((partition_of(ghost) + 1) % PARTITIONS))
     placed = append(

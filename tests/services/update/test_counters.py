@@ -27,9 +27,9 @@ _START_MS = 1_577_836_800_000
 def _event(
     kind: str, user: int, *items: str, day: int = 0, event_id: str = "1", partition: int = 0
 ) -> EventRecord:
-    entity = f"{{p{partition:03d}}}{user:026d}"
+    pseudonym = f"{{p{partition:03d}}}{user:026d}"
     return EventRecord(
-        id=event_id, type=kind, user=entity, time_ms=_START_MS + day * _DAY_MS, received_ms=0,
+        id=event_id, type=kind, user=pseudonym, time_ms=_START_MS + day * _DAY_MS, received_ms=0,
         items=[ItemRecord(item) for item in items],
     )  # fmt: skip
 

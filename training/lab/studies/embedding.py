@@ -98,7 +98,7 @@ class StateEncoder:
     def at(
         self, users: Sequence[str], time_ms: Sequence[int] | Ints, *, items: bool = False
     ) -> LearnedHistory:
-        """Return what was known of ``users`` (entity ids) at the moments, row by row.
+        """Return what was known of ``users`` (pseudonyms) at the moments, row by row.
 
         An event at a moment itself is not seen. ``items`` asks for `Learned.item` as well.
         """

@@ -28,7 +28,7 @@ def profile_block(home: Path, users: Sequence[str], time_ms: npt.NDArray[np.int6
     home
         State folder with feature tables.
     users, time_ms
-        Entity ids and moments, epoch milliseconds; only what was known before counts.
+        Pseudonyms and moments, epoch milliseconds; only what was known before counts.
 
     Returns
     -------

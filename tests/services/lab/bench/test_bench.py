@@ -59,7 +59,7 @@ def silent(done: int, total: int, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    """The fixed shop's 60 events, its three users under real entity ids."""
+    """The fixed shop's 60 events, its three users under real pseudonyms."""
     made = Archive(tmp_path_factory.mktemp("shop") / "archive" / "events")
     names = {event.user: PSEUDONYMS.of_user(event.user) for event in LOG}
     for event in LOG:
