@@ -1,4 +1,4 @@
-"""What is known about users and items, and how it changes.
+"""Knowledge of users and items, and how it changes.
 
 Belongs here: the event schema, entity ids, the explicit profile and its fold, Feast's
 definitions, the online store, the archive and the importers. Does not belong here:

@@ -1,4 +1,4 @@
-"""How often two categories lie in one basket, month by month, laid out for `affinities`.
+"""Pairs of categories in one basket, month by month, laid out for `affinities`.
 
 A basket is a purchase event; categories are those of the second level with the most buyers.
 Belongs here: counting. What follows from the counts is `affinities`'.

@@ -1,4 +1,4 @@
-"""When users act: hour of the day by weekday, where they are.
+"""Activity by hour of the day and weekday, where users are.
 
 Belongs here: the answer. Local time is that of the event's ``tz``, UTC without one.
 """

@@ -1,4 +1,4 @@
-"""Which figures of a category and bucket are never shown, the same for every question.
+"""Suppressed cells: figures of a category and bucket that no question is ever shown.
 
 Decided once over all categories: were it decided over those that one question names, two questions
 could together show what each hides. Belongs here: laying `suppression.tree` over ``demand``.

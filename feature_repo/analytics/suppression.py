@@ -1,4 +1,4 @@
-"""Which figures of an answer may be shown, so that none is of, or leads to, fewer than `K` people.
+"""Suppression of small cells: no figure is of, or leads to, fewer than `K` people.
 
 Primary suppression hides what fewer than `K` people stand behind, nobody included. Complementary
 suppression hides more, until no hidden figure follows from what is shown: `line` for parts of one

@@ -1,4 +1,4 @@
-"""What users said about consent, as rows that the index asks: by user, purpose and time.
+"""Consent statements as rows that the index asks: by user, purpose and time.
 
 They come to what the live profile holds (`feature_repo.standing`), links included
 (`user_profile.merged_history`), now and as of a moment. Not here: which of them holds (`tables`).

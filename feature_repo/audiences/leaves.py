@@ -1,4 +1,4 @@
-"""What the leaves of a rule ask: of events, of their order, of traits, of scores.
+"""Leaves of a rule: conditions on events, on their order, on traits, on scores.
 
 Belongs here: the fields of each question and what they demand of each other. How leaves are
 joined into rules is `rules`'.

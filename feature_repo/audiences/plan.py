@@ -1,4 +1,4 @@
-"""How a definition is kept up: at each event, or in batch, and why.
+"""Plan of a definition's upkeep: at each event, or in batch, and why.
 
 Belongs here: which nodes a live profile can answer, and the reason where it cannot. A rule is
 real-time when all of it is, its exclusions and the audiences it names included.

@@ -1,4 +1,4 @@
-"""What a single value in a rule may be: durations, moments, bounds, lists of texts.
+"""Single values in a rule: durations, moments, bounds, lists of texts.
 
 Belongs here: values that stand alone. What a node made of them means is `rules`'.
 """

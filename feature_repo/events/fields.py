@@ -1,4 +1,4 @@
-"""What a single field of an event or an item may hold: its types, its times, its free object.
+"""Fields of an event or an item: their types, times, and the free object.
 
 Belongs here: rules that one value keeps by itself. What a whole event needs is for
 `feature_repo.events.schema` to say.

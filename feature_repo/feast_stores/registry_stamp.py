@@ -1,4 +1,4 @@
-"""Whether Feast's registry says what the definitions say, known without Feast.
+"""Registry stamp: whether Feast's registry says what the definitions say, without Feast.
 
 Importing Feast and comparing all objects takes most of a service's start; a service that starts
 again with the same code in the same place need not. Not here: applying (`store`).

@@ -1,4 +1,4 @@
-"""What an import reports: counts, by reason, that add up to the rows it read.
+"""Report of an import: counts, by reason, that add up to the rows it read.
 
 Belongs here: the report and the type of the progress callback. Not here: how a row is judged
 (`lines`) or where it goes (`publish`).

@@ -1,4 +1,4 @@
-"""What a source hands over: its rows as lines, in chunks, and its catalogue.
+"""Sources of an import: rows as lines, in chunks, and a catalogue.
 
 Belongs here: the shape that every source module fills, and the small conversions they share.
 Not here: anything that knows one particular data set.

@@ -1,4 +1,4 @@
-"""What a table says about its items, as a catalogue.
+"""Catalogue in a table: its lines' statements about items.
 
 Belongs here: last title, category and brand, median price, what is no merchandise. Not here:
 reading the table (`tabular`).

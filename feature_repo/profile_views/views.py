@@ -1,4 +1,4 @@
-"""How a profile is shown: the views ``seed``, ``summary`` and ``full`` of the HTTP contract.
+"""Views of a profile: ``seed``, ``summary`` and ``full`` of the HTTP contract.
 
 Only the names others import belong here; each view has its own file, the figures are in
 `derived`, the state is in `explicit`.

@@ -1,4 +1,4 @@
-"""What the answers of behaviour analysis look like, for the API's description."""
+"""Answers of behaviour analysis, for the API's description."""
 
 from typing import Annotated, Any, Final, Literal
 

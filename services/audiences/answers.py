@@ -1,4 +1,4 @@
-"""What is asked of audiences: how many, who, how far two overlap; for HTTP and command line.
+"""Answers about audiences: how many, who, how far two overlap; for HTTP and command line.
 
 Belongs here: putting definitions, an index and a moment together. What stands behind a
 definition is `feature_repo.audiences`'; where definitions are kept `definitions`'.

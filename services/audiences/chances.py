@@ -1,4 +1,4 @@
-"""What the model says of every user, put down for audiences: the scores of `ScoreTest`.
+"""Probabilities of the model for every user, put down for audiences: the scores of `ScoreTest`.
 
 Belongs here: reading all live rows once and writing one file. The chances themselves are
 `training.scoring.scorer`'s; how audiences read the file is `feature_repo.audiences.index`'s.

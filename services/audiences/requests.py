@@ -1,4 +1,4 @@
-"""What the routes of audiences share: their parameters, bodies and the definitions they go by."""
+"""Requests about audiences: shared parameters, bodies and the definitions they go by."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar

@@ -1,4 +1,4 @@
-"""Who enters and leaves real-time audiences, told at the event that does it.
+"""Membership changes of real-time audiences, told at the event that makes them.
 
 After each commit the updater evaluates the real-time audiences for the users it changed: on
 the profile before, as of its last event, and on the one after. What differs goes to a bounded

@@ -1,4 +1,4 @@
-"""What a campaign is: its parts, their bounds and their meaning.
+"""Campaigns: their parts, with bounds and meaning.
 
 Belongs here: the object. Reading a document is `language`'s, what follows for a user `decision`'s.
 """

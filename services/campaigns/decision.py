@@ -1,4 +1,4 @@
-"""What a campaign does about one user at one moment, all but caps and budget.
+"""Decision about one user at one moment, all but caps and budget.
 
 Reasons have a fixed order; all that hold are said, and the first decides. Caps and budget are
 asked last and by the store, in the same step that spends (`services.campaigns.ledger`). Belongs

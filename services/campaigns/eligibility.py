@@ -1,4 +1,4 @@
-"""Whether a user may take part in a campaign at all: consent, audience, exclusions.
+"""Eligibility for a campaign at all: consent, audience, exclusions.
 
 A part of the audience that a live profile can answer is asked of the profile, at once; the rest
 of the archive's index, as of its last part. Belongs here: asking the one or the other.

@@ -1,4 +1,4 @@
-"""What campaigns have decided and spent: kept in the store, each decision settled in one step.
+"""Ledger of decisions and spending: kept in the store, each decision settled in one step.
 
 One script looks for the same decision made before, counts the user's messages against the caps,
 the campaign's against its budget, spends and keeps the decision. So parallel decisions never

@@ -1,4 +1,4 @@
-"""What a campaign has brought: arms, differences with intervals, and what may be claimed.
+"""Report of a campaign: arms, differences with intervals, and what may be claimed.
 
 Users are compared by the arm they were assigned to, whatever came of it (intention to treat).
 Where nothing was assigned at random the figures are an association, and the report says so in

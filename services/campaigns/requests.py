@@ -1,4 +1,4 @@
-"""What the routes of campaigns share: their parameters, the body of a decision, its moment."""
+"""Requests about campaigns: shared parameters, the body of a decision, its moment."""
 
 from functools import partial
 from typing import Annotated, Any, Final

@@ -1,4 +1,4 @@
-"""What the answers of campaigns look like, for the API's description; see `answer_schemas`."""
+"""Answers of campaigns, for the API's description; see `answer_schemas`."""
 
 from typing import Annotated, Any, Final, Literal
 

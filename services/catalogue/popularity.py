@@ -1,4 +1,4 @@
-"""What sells lately and what is trending: two sorted sets of items, their users fading.
+"""Popularity and trend: two sorted sets of items, their users fading.
 
 An item counts its users, not their touches: each as much as the strongest thing they did
 with it, a purchase 1, a cart 0.3, a look 0.05, as of the day on which they last did it. Half

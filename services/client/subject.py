@@ -1,4 +1,4 @@
-"""What the calls about every subject have in common: who sends them, and where they go."""
+"""Calls about a subject: who sends them, and where they go."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""What the client returns: the answers of the HTTP API as typed dictionaries.
+"""Typed dictionaries of the client: the answers of the HTTP API.
 
 `services.http.answer_schemas` describes each to others, as a schema of its name; a test holds
 the two together. Profiles stay plain dictionaries: their members depend on the view.

@@ -1,4 +1,4 @@
-"""What all commands of ``portrait`` share: the application, its errors and its options.
+"""Application of all commands of ``portrait``: its errors and its options.
 
 Expected failures become one line on stderr: exit code 2 when the caller can mend it, 1
 when the store or a model is at fault, 130 after Ctrl-C. JSON, where a command offers it,

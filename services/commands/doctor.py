@@ -1,4 +1,4 @@
-"""Whether this machine can run Portrait, and the command that mends what cannot."""
+"""Check of this machine for running Portrait, and the command that mends what it lacks."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""What the demo found, put into the form in which it is shown: figures, one user, a summary.
+"""Findings of the demo in the form in which they are shown: figures, one user, a summary.
 
 Belongs here: gathering and wording. Not here: measuring (`replay`, `latency`) or
 drawing (`plots`, `report`).

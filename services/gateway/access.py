@@ -1,4 +1,4 @@
-"""What `docs/security.md` says about who may call what, made from the routes.
+"""Access table of `docs/security.md`, made from the routes: who may call what.
 
 ``python -m services.gateway.access`` prints the table of that page.
 """

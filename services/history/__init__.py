@@ -1,1 +1,1 @@
-"""What users did, read from log and archive, each event once."""
+"""History of users, read from log and archive, each event once."""

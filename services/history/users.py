@@ -1,4 +1,4 @@
-"""What happened to users up to a moment: their events from log and archive, each once.
+"""Histories of users up to a moment: their events from log and archive, each once.
 
 An event stands in its partition's log until it is archived, for a while in both. So the log
 is read first and the archive afterwards: what moves in between is seen twice, and counted

@@ -1,4 +1,4 @@
-"""What answers look like, for the API's description: a schema and an example of each.
+"""Answer schemas for the API's description, with an example of each.
 
 Handlers answer with plain dictionaries; nothing here runs while a request is served. That
 what is served agrees with what is said here is tested on the running service. Profiles have a

@@ -1,4 +1,4 @@
-"""What a request may cost before it is understood: the size of its head, its body, its time.
+"""Limits of a request before it is understood: the size of its head, its body, its time.
 
 `within` is put around the ASGI ``receive`` of every request, so the bounds hold for every
 route, whoever reads the body. Tighter ones (32 KB for one event) are the routes' own.

@@ -1,4 +1,4 @@
-"""What happens around every request: id, bounds, key, metrics, an answer whatever goes wrong.
+"""Middleware around every request: id, bounds, key, metrics, an answer whatever goes wrong.
 
 Plain ASGI (no BaseHTTPMiddleware: it costs 0.1 ms and breaks cancellation).
 """

@@ -1,4 +1,4 @@
-"""What the views of a profile look like, for the API's description: schemas and examples.
+"""Profile views for the API's description: schemas and examples.
 
 See `answer_schemas`; what fills the views is said in `feature_repo.profile_views.views`.
 """

@@ -1,4 +1,4 @@
-"""How often a key may call: counted in the store, so that all gateways count together.
+"""Rate limits of a key: counted in the store, so that all gateways count together.
 
 A bucket of a minute's worth of requests, refilled steadily (the generic cell rate algorithm:
 one number a key). With the store away nobody is held back: what needs the store fails anyway.

@@ -1,4 +1,4 @@
-"""Who may call a route: each declares the scope it needs, or that it is open to everybody.
+"""Scopes of routes: each declares the one it needs, or that it is open to everybody.
 
 Belongs here: the declaration and where it is checked. Not here: who a caller is (`api_keys`), and
 what a handler asks of its parsed parameters; for that it calls `require`.

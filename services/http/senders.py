@@ -1,4 +1,4 @@
-"""What a key may send: one of scope ``write`` may stand in a browser, so only what a user does.
+"""Senders' rights: a key of scope ``write`` may stand in a browser and sends what a user does.
 
 Belongs here: the rules that an event and its sender are held to before it is taken. Which calls a
 key may make is declared on the routes; whose an anonymous id is, the log decides when it links.

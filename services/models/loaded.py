@@ -1,4 +1,4 @@
-"""Which model this process serves with, loaded once, on one thread."""
+"""Model that this process serves with, loaded once, on one thread."""
 
 import json
 from pathlib import Path

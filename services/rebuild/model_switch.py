@@ -1,4 +1,4 @@
-"""Which model a partition follows, and telling it to follow another.
+"""Model switch: which model a partition follows, and telling it to follow another.
 
 The log itself says it: from an entry with field ``m`` on, users who have no row yet begin with
 that model. The commit that passes it notes it beside the cursor.

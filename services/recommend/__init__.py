@@ -1,4 +1,4 @@
-"""How a recommendation is made: one stage a word, one file a stage.
+"""Recommendation in stages: one stage a word, one file a stage.
 
 ``candidates → score → rules → diversify → explain → respond``. `recommender` puts them in
 order. No stage reads a store or waits: what is known of a user comes in as a `UserContext`, items

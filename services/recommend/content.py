@@ -1,4 +1,4 @@
-"""Which items are described alike: the content of an item as terms, and how much of it is shared.
+"""Content of items as terms, and how much of it two items share.
 
 What there is to go by for an item without any event. An item's terms are the levels of its
 category, its brand, its price and the words of its title; a term counts by its rarity::

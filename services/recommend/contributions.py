@@ -1,4 +1,4 @@
-"""Which past events moved the scores of some items: whose they are, and by which half.
+"""Contributions of past events to the scores of items: whose they are, and by which half.
 
 With a learned context the model is asked with each event left out; without one the explicit
 profile is folded again without it. Belongs here: reading the history and putting the two

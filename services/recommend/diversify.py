@@ -1,4 +1,4 @@
-"""Which of the allowed items make the list: the best, within caps, unlike each other.
+"""Diversity of a list: the best of the allowed items, within caps, unlike each other.
 
 Greedy by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): with strength d,
 relevance r scaled to 0–1 over the pool and likeness s, the next item is the one of greatest

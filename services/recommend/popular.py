@@ -1,4 +1,4 @@
-"""What sells lately and what is trending, by row.
+"""Popular and trending items, by row.
 
 Belongs here: the store's two sorted sets (`services.catalogue.popularity`) as columns beside the
 assortment's. Not here: how they are counted.

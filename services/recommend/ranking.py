@@ -1,4 +1,4 @@
-"""What comes of a request: items best first, and how they came about."""
+"""Ranking: items best first, and how they came about."""
 
 import time
 from collections.abc import Sequence

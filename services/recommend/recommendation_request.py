@@ -1,4 +1,4 @@
-"""What a request asks for."""
+"""Recommendation request: how many items, from where, under which rules."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Who asks: a user's row, or a session that is sent along, as recommendations see it.
+"""Request context: the user's row, or a session that is sent along, as stages see it.
 
 Belongs here: reading what is known of a user, and saying why it may be less than usual. Not
 here: what follows from it (the stages).

@@ -1,4 +1,4 @@
-"""What recommendations can be asked for: the bodies and query parameters of their routes."""
+"""Bodies and query parameters of the routes that recommend."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Self

@@ -1,4 +1,4 @@
-"""What a recommendation knows of the user.
+"""User context: what a recommendation knows of the user.
 
 Belongs here: the user's side of a request. Not here: where it is read from (`request`).
 """

@@ -1,4 +1,4 @@
-"""When to ask again what did not answer: soon at first, then ever less often.
+"""Backoff: soon at first, then ever less often, what did not answer is asked again.
 
 Pure reckoning, by a monotonic clock. A thing that hangs costs whoever asks a whole timeout;
 it must not cost that every time.

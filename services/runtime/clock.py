@@ -1,4 +1,4 @@
-"""What "now" is: the wall clock, or under ``--replay-clock`` the newest event's time."""
+"""Clock of the service: the wall's, or under ``--replay-clock`` the newest event's time."""
 
 import threading
 

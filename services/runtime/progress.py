@@ -1,4 +1,4 @@
-"""How long work shows itself: one line a step, a bar on a terminal, a heartbeat in a log.
+"""Progress of long work: one line a step, a bar on a terminal, a heartbeat in a log.
 
 Nothing here measures or decides; a step may stay silent for at most `HEARTBEAT_S`.
 """

@@ -1,4 +1,4 @@
-"""What every replica of the service does as it starts, in a process of its own."""
+"""Start of a replica of the service, in a process of its own."""
 
 import os
 

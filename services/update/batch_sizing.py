@@ -1,4 +1,4 @@
-"""How much of the log one round takes: little when there is little, much under a backlog.
+"""Batch sizing: rounds of the log, little when there is little, much under a backlog.
 
 Pure reckoning. Latency comes first: an idle updater blocks until an event comes and takes
 just that. A partition that gave all it was asked for is behind and is asked for twice as

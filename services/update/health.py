@@ -1,4 +1,4 @@
-"""What the store says of the log: how long it is, how far it is applied, who owns it.
+"""Health of the log as the store says: its length, how far it is applied, who owns it.
 
 Readiness and metrics are made of it; probes for readiness share a look for a second.
 """

@@ -1,4 +1,4 @@
-"""What an experiment with two arms says: differences with intervals, CUPED, sample ratio.
+"""Experiments with two arms: differences with intervals, CUPED, sample ratio.
 
 Users are the units: they were assigned, so they are resampled. Belongs here: estimates on plain
 arrays. Not here: where the arrays come from, and whether arms were assigned at random.

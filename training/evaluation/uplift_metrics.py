@@ -1,4 +1,4 @@
-"""How well a score says whom a treatment moves: Qini and uplift curves and their areas.
+"""Uplift metrics of a score: Qini and uplift curves and their areas.
 
 They compare the treated with the untreated among the highest scores, so they mean an effect
 only where treatment was given at random. Both curves have the share of users on the one axis

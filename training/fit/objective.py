@@ -1,4 +1,4 @@
-"""What training makes small: the losses of a batch's baskets, outcomes and categories added up.
+"""Objective of the training: the losses of a batch's baskets, outcomes and categories added up.
 
 Belongs here: which heads are asked and how their losses are weighed. Not here: each loss (`losses`,
 `next_category`), or the steps that follow its gradients (`descent`).

@@ -1,4 +1,4 @@
-"""Whether memories count beside a network, and how much: asked of the validation period."""
+"""Selection of channels beside a network, and their weights: by the validation period."""
 
 import copy
 from collections.abc import Iterator, Sequence

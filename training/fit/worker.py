@@ -1,4 +1,4 @@
-"""Where a training loop runs: which worker it is of how many, and on what device.
+"""Worker of a training loop: which one it is of how many, and on what device.
 
 Belongs here: what the loop asks of its surroundings, and one process alone. Not here: Ray's workers
 (`training.fit.ray_worker`).

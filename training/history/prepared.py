@@ -1,4 +1,4 @@
-"""What the training loop reads: one folder of arrays, made once and shared by all workers."""
+"""Prepared histories: one folder of arrays, made once and shared by all workers."""
 
 import os
 from collections.abc import Mapping

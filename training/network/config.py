@@ -1,4 +1,4 @@
-"""What a model is and how it is fitted, as two frozen dataclasses.
+"""Configuration of a model and of its fit, as two frozen dataclasses.
 
 Every field is used; what is decided by the data (vocabulary, statistics) is not here.
 """

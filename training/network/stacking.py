@@ -1,4 +1,4 @@
-"""How much each memory counts beside the network: fitted on what came after the training.
+"""Stacking: each channel's weight beside the network, fitted on what came after the training.
 
 For a request after n positive events, with the network's logits b and the channels φ_m of
 `training.neighbours.channels`::

@@ -1,4 +1,4 @@
-"""What moved a score: the events behind it, one left out at a time, and what is remembered.
+"""Attribution of a score: the events behind it, one left out at a time, and what is remembered.
 
 **Leave one out.** The contribution of event k to the score of item j is ``s_j(history) −
 s_j(history without k)``, both scores the model's own of a state that was replayed event by

@@ -1,4 +1,4 @@
-"""How items go along with one another by a model's memory: for similar items.
+"""Related items by the model's channels: how items go along with one another, for similar items.
 
 Belongs here: reading one item's rows. Not here: what they mean to a shopper (`memory`).
 """

@@ -1,4 +1,4 @@
-"""What one event does to one repeat table, compiled: the innermost loops of `state.item_table`.
+"""Kernels of the item table, compiled: what one event does to one table (`state.item_table`).
 
 Belongs here: rows and scalars of one user. Not here: batches of users (`repeat`), bytes
 (`state_codec`), the network (`recurrence`).

@@ -1,4 +1,4 @@
-"""What the pair head reads of a held item, compiled: one pass over the rows of many tables.
+"""Pair features of an item in history, compiled: one pass over the rows of many tables.
 
 Belongs here: the numbers themselves. Not here: the head that reads them (`pair`), how rows come
 about (`repeat_step`).

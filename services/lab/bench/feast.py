@@ -1,4 +1,4 @@
-"""What an update costs through Feast's SDK alone: get the online features, push the new row.
+"""Cost of an update through Feast's SDK alone: get the online features, push the new row.
 
 A throw-away project with one view of the live row's shape in a temporary registry, on the
 server that the service uses; the product's own view refuses plain writes.

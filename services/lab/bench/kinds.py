@@ -1,4 +1,4 @@
-"""What `portrait bench` can measure: a name, a word on it, and where it is done.
+"""Kinds of `portrait bench`: a name, a word on it, and where it is done.
 
 Belongs here: finding the bench. Not here: measuring. What measures is imported when it is asked
 for: most of it takes seconds to load.

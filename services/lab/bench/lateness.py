@@ -1,4 +1,4 @@
-"""What lateness does to profiles: every history folded in log order and in order of event time.
+"""Lateness of events in profiles: histories folded in log order and in order of event time.
 
 A profile is the fold of the log as it came, so events that came late may leave another one than
 the same events in time would have. This measures by how much, on an archive and offline. Where

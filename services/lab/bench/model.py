@@ -1,4 +1,4 @@
-"""Which model and whose history the bench measures with.
+"""Model and history that the bench measures with.
 
 Belongs here: finding or making the two. Not here: measuring.
 """

@@ -1,4 +1,4 @@
-"""What rows cost without HTTP: their size, one update after a long life, a replay.
+"""Cost of rows without HTTP: their size, one update after a long life, a replay.
 
 Belongs here: measures of the transition and the store in this process. Not here: the
 service (`updates`), the floor (`floor`).

@@ -1,4 +1,4 @@
-"""What things cost: the service here, updates and soak through modules of their own.
+"""Cost of the service; updates and soak have modules of their own.
 
 The service's figures come from requests made one after another on one connection, after a
 warm-up; ratios are against `/health/live` on the same service in the same run.

@@ -1,4 +1,4 @@
-"""Where the time of an applied event goes: CPU time by process, and by part within ours.
+"""Profile of an applied event's CPU time: by process, and by part within ours.
 
 CPU seconds come from the kernel, the parts from py-spy's samples of the two replicas while
 they work: nothing is instrumented, so nothing that is measured changes. Belongs here:

@@ -1,4 +1,4 @@
-"""What goes wrong, and when: processes killed and paused, the store killed, its power cut.
+"""Nemesis: processes killed and paused, the store killed, its power cut, and when.
 
 Replicas are found by their command lines, below this process only. Belongs here: faults
 drawn from a seed, and putting right what was paused. Not here: the load, or what it shows.

@@ -1,4 +1,4 @@
-"""What a run of `portrait chaos` is to do."""
+"""Fault plan of a run of `portrait chaos`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What `portrait compare` does for the targeting models."""
+"""Targeting models under `portrait compare`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What users had before a request, as sparse rows that fade with age."""
+"""Histories before a request, as sparse rows that fade with age."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a peer offers to the tuning: settings, and the scores that each of them gives."""
+"""Peers for the tuning: settings, and the scores that each of them gives."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""How every model is measured: the same requests, candidates, mask and metrics."""
+"""Protocol of the comparison: the same requests, candidates, mask and metrics for every model."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What each part of Portrait's model is worth: the same fit with one part left out.
+"""Ablation of Portrait's model: the same fit with one part left out.
 
 Every row is fitted and chosen as the whole model is, with the schedule given, once per seed.
 Changed encoders take the place of the product's before the first step; asked otherwise are one

@@ -1,4 +1,4 @@
-"""How soon a profile follows a change of interest, where the truth is known; what a step costs.
+"""Adaptation to a change of interest, where the truth is known; what a step costs.
 
 The planted shop: each user has one interest, a category; an event is an item of it with
 probability `LOYAL`, else any item; after each event the interest changes to another category with

@@ -1,4 +1,4 @@
-"""Who will redeem a coupon of a campaign: the model and the rows it learns from.
+"""Coupon model: who will redeem a coupon of a campaign, and the rows it learns from.
 
 A row is a household that a campaign was sent to, as of the launch day's midnight; the label is
 whether it redeemed any of the campaign's coupons while they were valid. To learn from a campaign

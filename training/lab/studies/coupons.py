@@ -1,4 +1,4 @@
-"""Who redeems: the coupon model beside its peers, campaign by campaign as they came.
+"""Coupon redemption: the model beside its peers, campaign by campaign as they came.
 
 Each campaign is judged by models fitted and chosen on campaigns that had ended before its launch;
 the encoder is fitted on what lies before the first of them. Belongs here: protocol and peers.

@@ -1,4 +1,4 @@
-"""Whether attributions say what moves a model: deletion, and random weights in its place.
+"""Faithfulness of attributions: deletion, and random weights in the model's place.
 
 **Deletion.** Without the k events of largest contribution the best item's score must fall
 farther than without k events drawn at random. **Randomisation** (Adebayo et al., "Sanity Checks

@@ -1,4 +1,4 @@
-"""What a late profile costs: the same networks asked with states of different age."""
+"""Freshness of profiles: the same networks asked with states of different age."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Who will not buy within 28 days: the lapse model beside its peers.
+"""Lapse within 28 days: the model beside its peers.
 
 Asked on Mondays of every household that has bought in the 91 days before. Models learn from the
 Mondays whose 28 days end before the first Monday of the test; the encoder from what lies before

@@ -1,4 +1,4 @@
-"""What a very large catalogue costs: training, keeping and asking a model of up to a million items.
+"""Large catalogues: training, keeping and asking a model of up to a million items.
 
 Made-up users of `EVENTS` purchases each. Half of the purchases go through the whole catalogue,
 the others follow a power law within the user's own part of it.

@@ -1,4 +1,4 @@
-"""How far one odd event moves a profile."""
+"""Outlier events: how far one odd event moves a profile."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""How fast the training loop learns, beside a plain GRU over the same histories.
+"""Speed of the training loop, beside a plain GRU over the same histories.
 
 An event counts when it is predicted once, with softmax over all items, and the gradient of that is
 applied. The floor, `training.lab.comparison.learned`'s GRU, is an embedding, one fused GRU and the

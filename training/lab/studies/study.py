@@ -1,4 +1,4 @@
-"""What studies of Portrait's own model share: how it is fitted, and how rows are reported."""
+"""Studies of Portrait's own model: how it is fitted, and how rows are reported."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What is known of a campaign's targets on the day before its launch.
+"""Coupon features: what is known of a campaign's targets on the day before its launch.
 
 Three blocks a household: its history with coupons and with the campaign's products (*history*),
 how it shops (*habits*), and what it buys (*tastes*). Everything is computed from lines,

@@ -1,4 +1,4 @@
-"""How well a score finds the few: AUC, average precision and lift, with intervals by user.
+"""Score metrics for finding the few: AUC, average precision and lift, with intervals by user.
 
 Each measure takes weights of rows, one line a bootstrap round, so that a thousand rounds cost
 a few sorted sums. Of equal scores every order counts alike in the AUC; in average precision and
