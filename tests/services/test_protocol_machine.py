@@ -230,7 +230,7 @@ class UpdatePath(RuleBasedStateMachine):
     def rebuild(self) -> None:
         """Rows made again while whatever else goes on."""
         for partition in range(PARTITIONS):
-            users = [e for e in map(PSEUDONYMS.pseudonym, USERS) if partition_of(e) == partition]
+            users = [e for e in map(PSEUDONYMS.of_user, USERS) if partition_of(e) == partition]
             if users:
                 done = refold(self.client, self.archive, Transition(Sum()), partition, users)
                 assert not done.short
