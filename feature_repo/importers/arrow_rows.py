@@ -17,7 +17,7 @@ import pyarrow.types as kind
 from feature_repo.importers.csv_rows import place_of
 from feature_repo.importers.json_rows import float_text
 from feature_repo.importers.mapping import Mapping
-from feature_repo.importers.rows import Refused, Row
+from feature_repo.importers.rows import FileRow, Refused
 
 _BATCH_ROWS: Final = 65_536
 _FLOAT_BITS: Final = {16: 2**11, 32: 2**24, 64: 2**53}
@@ -26,7 +26,9 @@ _FLOAT_BITS: Final = {16: 2**11, 32: 2**24, 64: 2**53}
 _Cell = str | Refused | None
 
 
-def read_parquet(path: Path, mapping: Mapping, names: Sequence[str], *, raw: bool) -> Iterator[Row]:
+def read_parquet(
+    path: Path, mapping: Mapping, names: Sequence[str], *, raw: bool
+) -> Iterator[FileRow]:
     """Yield the rows of a Parquet file; ``outer.inner`` is a field of a struct.
 
     Parameters
@@ -62,11 +64,11 @@ def _places(names: Sequence[str]) -> Iterator[tuple[int, str]]:
         yield place, name if names.index(name) == place else f"{name} ({place + 1})"
 
 
-def _row(cells: tuple[_Cell, ...], raw: str | None) -> Row:
+def _row(cells: tuple[_Cell, ...], raw: str | None) -> FileRow:
     plain = tuple([cell for cell in cells if not isinstance(cell, Refused)])
     if len(plain) < len(cells):
-        return Row((), next(cell for cell in cells if isinstance(cell, Refused)), raw)
-    return Row(plain, None, raw)
+        return FileRow((), next(cell for cell in cells if isinstance(cell, Refused)), raw)
+    return FileRow(plain, None, raw)
 
 
 def _json(told: dict[str, list[_Cell]], at: int) -> str:

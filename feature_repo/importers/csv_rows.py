@@ -13,7 +13,7 @@ from typing import Final
 from feature_repo.errors import InvalidSourceError
 from feature_repo.importers.files import open_text
 from feature_repo.importers.mapping import Mapping
-from feature_repo.importers.rows import Refused, Row
+from feature_repo.importers.rows import FileRow, Refused
 
 _MAY_HAVE_LINES: Final = frozenset(
     {"title", "category", "brand", "variant", "query", "url", "device", "channel", "coupon"}
@@ -23,7 +23,7 @@ _BREAK: Final = re.compile(r"[\r\n]")
 _SWALLOWED: Final = "a quotation mark makes a cell of several lines"
 
 
-def read_csv(path: Path, mapping: Mapping, names: Sequence[str], *, raw: bool) -> Iterator[Row]:
+def read_csv(path: Path, mapping: Mapping, names: Sequence[str], *, raw: bool) -> Iterator[FileRow]:
     """Yield the rows of a CSV file.
 
     Parameters
@@ -56,20 +56,20 @@ def read_csv(path: Path, mapping: Mapping, names: Sequence[str], *, raw: bool) -
             first = next(records, None)
             if first is None:
                 raise InvalidSourceError(f"{path} is empty: it needs at least a header line")
-            if isinstance(first, Row):
+            if isinstance(first, FileRow):
                 why = None if first.refused is None else first.refused.detail
                 raise InvalidSourceError(f"{path} has a header that cannot be read: {why}")
             header = first
         places = [place_of(name, header, path, mapping) for name in names]
         for record in records:
-            if isinstance(record, Row):
+            if isinstance(record, FileRow):
                 yield record if raw else record._replace(raw=None)
                 continue
             kept = json.dumps(dict(_named(header, record))) if raw else None
             if len(record) != len(header):
-                yield Row((), _wrong_length(len(record), len(header)), kept)
+                yield FileRow((), _wrong_length(len(record), len(header)), kept)
             else:
-                yield Row(tuple([record[place] for place in places]), None, kept)
+                yield FileRow(tuple([record[place] for place in places]), None, kept)
 
 
 def place_of(name: str, header: Sequence[str], path: Path, mapping: Mapping) -> int:
@@ -106,7 +106,7 @@ def _named(header: Sequence[str], record: Sequence[str]) -> Iterator[tuple[str, 
 
 def _records(
     text: Iterable[str], delimiter: str, swallows: Callable[[list[str]], Refused | None]
-) -> Iterator[list[str] | Row]:
+) -> Iterator[list[str] | FileRow]:
     """Yield records; one that is no CSV is refused with its first line, the others are read anew.
 
     So a quotation mark too many costs one line, not the lines up to the next one or to the end.
@@ -125,7 +125,7 @@ def _records(
             refused = Refused("malformed_csv", None, str(error).split(" - ")[0])
         if refused is not None:
             lines.give_back()
-            yield Row((), refused, json.dumps(lines.taken[0]))
+            yield FileRow((), refused, json.dumps(lines.taken[0]))
             continue
         if record is None:
             return

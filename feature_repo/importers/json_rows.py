@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from feature_repo.importers.files import open_text
 from feature_repo.importers.mapping import Mapping
-from feature_repo.importers.rows import Refused, Row
+from feature_repo.importers.rows import FileRow, Refused
 
 _EXACT: Final = 2**53
 """Whole numbers below it are told apart by a float."""
@@ -37,7 +37,7 @@ class JsonRows:
         self._met = set[str]()
         self._objects = 0
 
-    def read(self, path: Path) -> Iterator[Row]:
+    def read(self, path: Path) -> Iterator[FileRow]:
         """Yield the rows of one file."""
         for line in json_lines(path, self._mapping.encoding):
             yield self._row(line)
@@ -47,14 +47,14 @@ class JsonRows:
         lacking = [name for name in self._names if name not in self._met]
         return lacking[0] if lacking and self._objects else None
 
-    def _row(self, line: str) -> Row:
+    def _row(self, line: str) -> FileRow:
         raw = line.encode("utf-8", "backslashreplace").decode() if self._raw else None
         try:
             body = _decoder.decode(line)
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
-            return Row((), Refused("malformed_json", None, "the line is no JSON object"), raw)
+            return FileRow((), Refused("malformed_json", None, "the line is no JSON object"), raw)
         self._objects += 1
         cells = list[str | None]()
         for name in self._names:
@@ -62,9 +62,11 @@ class JsonRows:
             if value is not _ABSENT:
                 self._met.add(name)
             if isinstance(value, dict | list):
-                return Row((), Refused("nested_value", name, "a list or object, not a value"), raw)
+                return FileRow(
+                    (), Refused("nested_value", name, "a list or object, not a value"), raw
+                )
             cells.append(_text(value))
-        return Row(tuple(cells), None, raw)
+        return FileRow(tuple(cells), None, raw)
 
 
 def json_lines(path: Path, encoding: str) -> Iterator[str]:

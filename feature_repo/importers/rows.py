@@ -31,7 +31,7 @@ class Refused(NamedTuple):
     detail: str | None = None
 
 
-class Row(NamedTuple):
+class FileRow(NamedTuple):
     """One row of a file.
 
     Attributes

@@ -24,7 +24,7 @@ from feature_repo.importers.files import format_of, parts_of, readable
 from feature_repo.importers.json_rows import JsonRows
 from feature_repo.importers.lines import AT_FAULT, MARK, STATED
 from feature_repo.importers.mapping import Mapping
-from feature_repo.importers.rows import Refused, Row, unfit
+from feature_repo.importers.rows import FileRow, Refused, unfit
 from feature_repo.importers.source import Chunk, Source, hashed_ids, key_of
 from feature_repo.importers.table_catalogue import TableCatalogue
 from feature_repo.importers.times import times_ms
@@ -97,7 +97,7 @@ def _rows(
     names: Sequence[str],
     *,
     keep_raw: bool,
-) -> Iterator[Row]:
+) -> Iterator[FileRow]:
     json_rows = JsonRows(mapping, names, raw=keep_raw)
     for part, kind in parts:
         with readable(part, kind, mapping.encoding):
@@ -112,12 +112,12 @@ def _rows(
         raise InvalidSourceError(f"{path.name} lacks the column {absent!r} in all of its lines")
 
 
-def _raw(batch: Sequence[Row], start: int) -> Callable[[int], str | None]:
+def _raw(batch: Sequence[FileRow], start: int) -> Callable[[int], str | None]:
     return lambda row: batch[row - start].raw
 
 
 def _table(
-    batch: Sequence[Row], names: Sequence[str], mapping: Mapping, start: int
+    batch: Sequence[FileRow], names: Sequence[str], mapping: Mapping, start: int
 ) -> tuple[pd.DataFrame, dict[int, Refused]]:
     """Return the rows that can be read, trimmed, by source row; and why others cannot."""
     refused = {row: r.refused for row, r in enumerate(batch, start) if r.refused is not None}

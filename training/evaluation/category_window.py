@@ -13,7 +13,7 @@ from training.evaluation.predict import USERS_PER_PASS
 from training.history.sequences import Ints
 from training.history.vocabulary import DAY_MS
 from training.network.batches import Targets
-from training.network.examples import Asked, ExampleMaker
+from training.network.examples import BasketRequests, ExampleMaker
 from training.network.network import PortraitNetwork
 from training.network.next_category import NEXT_DAYS
 
@@ -56,7 +56,7 @@ def ask(network: PortraitNetwork, maker: ExampleMaker, rows: Ints) -> Iterator[C
     users = np.unique(moments.user[rows])
     users = users[np.argsort(lengths[users], kind="stable")]
     none = np.zeros(0, np.int64)
-    nothing = Asked(none, none, none, np.zeros(0, np.bool_))
+    nothing = BasketRequests(none, none, none, np.zeros(0, np.bool_))
     network.eval()
     for begin in range(0, len(users), USERS_PER_PASS):
         some = users[begin : begin + USERS_PER_PASS]

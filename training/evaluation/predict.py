@@ -16,7 +16,7 @@ from training.network import sampled_softmax
 from training.network.devices import autocast, move
 from training.network.examples import Example, ExampleMaker
 from training.network.network import PortraitNetwork
-from training.scoring.retrieval import Items, Queries, ranks
+from training.scoring.retrieval import ItemArrays, Queries, ranks
 
 USERS_PER_PASS = 64
 _CPU = torch.device("cpu")
@@ -89,7 +89,7 @@ def score_window(
     network.eval()
     items = None
     if network.items > sampled_softmax.FULL_ITEMS:
-        items = Items.of(network, maker.memory)
+        items = ItemArrays.of(network, maker.memory)
     parts = list[Scored]()
     ordered = users[np.argsort(maker.prepared.histories.lengths()[users], kind="stable")]
     with torch.no_grad(), autocast(where):
@@ -120,7 +120,7 @@ def score_window(
 
 
 def _metrics(
-    network: PortraitNetwork, items: Items | None, u: torch.Tensor, example: Example
+    network: PortraitNetwork, items: ItemArrays | None, u: torch.Tensor, example: Example
 ) -> Doubles:
     """Return the basket metrics of an example, shape (P, 4); ``items`` where there are many."""
     on_cpu = move(example.targets, _CPU)

@@ -17,11 +17,11 @@ from training.neighbours.channels import CHANNELS, COUNT, Memory, Touched
 from training.network import mixture, sampled_softmax
 from training.network.batches import make_targets
 from training.network.config import TrainConfig
-from training.network.examples import Asked, Example, ExampleMaker
+from training.network.examples import BasketRequests, Example, ExampleMaker
 from training.network.network import PortraitNetwork
 from training.network.sampled_softmax import Shares, draw
 from training.network.stacking import Mixing, Piece
-from training.scoring.retrieval import Items, Queries, ranks
+from training.scoring.retrieval import ItemArrays, Queries, ranks
 
 PIECE: Final = 256
 """Requests asked at once."""
@@ -192,7 +192,7 @@ class _Sparse:
 
     network: PortraitNetwork
     memory: Memory
-    items: Items
+    items: ItemArrays
     u: Tensor
     example: Example
     back: Ints
@@ -237,7 +237,7 @@ class _Asker:
         self._lengths = lengths
         self._shares = Shares.of(maker.prepared.vocabulary.log_support)
         self.dense = network.items <= sampled_softmax.FULL_ITEMS
-        self._items = None if self.dense else Items.of(network, maker.memory)
+        self._items = None if self.dense else ItemArrays.of(network, maker.memory)
         network.eval()
 
     def fit(self, mixing: Mixing, parts: Sequence[Ints]) -> tuple[float, float]:
@@ -279,7 +279,7 @@ class _Asker:
     def _answer(self, user: Ints, event: Ints) -> _Answer:
         prepared, network, memory = self._maker.prepared, self._network, self._maker.memory
         users = np.unique(user)
-        requests = Asked(user, event - 1, event, np.zeros(len(user), np.bool_))
+        requests = BasketRequests(user, event - 1, event, np.zeros(len(user), np.bool_))
         lengths = prepared.histories.lengths()[users]
         with torch.no_grad():
             example = self._maker.make(users, requests, np.zeros(0, np.int64), lengths)

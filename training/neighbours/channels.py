@@ -90,7 +90,7 @@ for _place, _channel in PLACES.items():
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ChannelTable:
     """Sparse rows: entries of item i at ``indptr[i] : indptr[i + 1]``."""
 
     indptr: npt.NDArray[np.int64]
@@ -98,7 +98,7 @@ class Table:
     value: Floats
 
     @classmethod
-    def of(cls, rows: Any) -> "Table":
+    def of(cls, rows: Any) -> "ChannelTable":
         """Keep the `KEPT` largest entries of each row."""
         kept = item_rows.top(rows, KEPT)
         # What rests in a model directory is half precision: be the same before and after.
@@ -106,12 +106,12 @@ class Table:
         return cls(kept.indptr.astype(np.int64), kept.indices.astype(np.int32), value)
 
     @classmethod
-    def empty(cls, items: int) -> "Table":
+    def empty(cls, items: int) -> "ChannelTable":
         """Return rows that say nothing."""
         return cls(np.zeros(items + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
 
     @classmethod
-    def own(cls, items: int) -> "Table":
+    def own(cls, items: int) -> "ChannelTable":
         """Return each item for itself."""
         return cls(
             np.arange(items + 1), np.arange(items, dtype=np.int32), np.ones(items, np.float32)
@@ -147,7 +147,7 @@ class Memory:
         Centred log of target lines, halved every `HALF_LIVES_DAYS`. Shape (2, N).
     """
 
-    tables: Mapping[str, Table]
+    tables: Mapping[str, ChannelTable]
     popularity: Floats
 
     @classmethod
@@ -159,14 +159,16 @@ class Memory:
         fit = item_rows.ease if dense else item_rows.neighbour_ridge
         together = fit(x, RIDGE * x.nnz / items)
         tables = {
-            "together": Table.of(together),
-            "after": Table.of(item_rows.transitions(histories, wanted, items)),
+            "together": ChannelTable.of(together),
+            "after": ChannelTable.of(item_rows.transitions(histories, wanted, items)),
         }
         for kind, per_event in (("next_95", 0.95), ("next_80", 0.8)):
             tables[kind] = (
-                Table.of(next_basket_rows.fit(histories, wanted, items, per_event, NEXT_RIDGE))
+                ChannelTable.of(
+                    next_basket_rows.fit(histories, wanted, items, per_event, NEXT_RIDGE)
+                )
                 if dense
-                else Table.empty(items)
+                else ChannelTable.empty(items)
             )
         return cls(tables, _popularity(histories, until_ms, items))
 
@@ -183,7 +185,7 @@ class Memory:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "Memory":
         """Read what `arrays` gave."""
         tables = {
-            kind: Table(
+            kind: ChannelTable(
                 arrays[f"{kind}_indptr"],
                 arrays[f"{kind}_item"],
                 arrays[f"{kind}_value"].astype(np.float32),
@@ -193,9 +195,9 @@ class Memory:
         return cls(tables, arrays["popularity"])
 
     @cached_property
-    def rows(self) -> Mapping[str, Table]:
+    def rows(self) -> Mapping[str, ChannelTable]:
         """All rows by kind, ``own`` among them."""
-        return {**self.tables, "own": Table.own(self.popularity.shape[1])}
+        return {**self.tables, "own": ChannelTable.own(self.popularity.shape[1])}
 
     def read(self, held: Rows) -> Floats:
         """Return φ of each channel at P requests, shape (P, READ, N).

@@ -26,7 +26,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Asked:
+class BasketRequests:
     """Basket requests along the histories of all users.
 
     Attributes
@@ -170,7 +170,9 @@ class ExampleMaker:
             weeks = weeks[self._moment_train[weeks]]
             moments.append(_draw(generator, weeks, self.config.moments))
         events = np.concatenate(event)
-        asked = Asked(np.concatenate(own), events, self.next[events], np.concatenate(timed))
+        asked = BasketRequests(
+            np.concatenate(own), events, self.next[events], np.concatenate(timed)
+        )
         return self.make(
             users, asked, np.concatenate(moments), self.train_length[users],
             held_at_moments=self.model.recipe != "stacked",
@@ -196,7 +198,7 @@ class ExampleMaker:
             [np.arange(self._moment_start[u], self._moment_start[u + 1]) for u in users]
         )
         rows = rows[~np.isnan(labels[rows]).all(axis=1)]
-        asked = Asked(
+        asked = BasketRequests(
             np.concatenate(own), event, self.next[event], np.full(len(event), timed, np.bool_)
         )
         return self.make(users, asked, rows, self.prepared.histories.lengths()[users], labels)
@@ -221,7 +223,7 @@ class ExampleMaker:
     def make(
         self,
         users: Ints,
-        asked: Asked,
+        asked: BasketRequests,
         moments: Ints,
         lengths: Ints,
         labels: Floats | None = None,

@@ -168,7 +168,7 @@ def sum_rows(
     places
         Channels of one kind of rows, as places in a reading, shape (C,).
     indptr, column, value
-        `training.neighbours.channels.Table`.
+        `training.neighbours.channels.ChannelTable`.
     items
         Size of the vocabulary.
 

@@ -39,14 +39,14 @@ _ROUNDING: Final = 1e-4  # of bounds, relative
 
 
 @dataclass(frozen=True)
-class Items:
+class ItemArrays:
     """V and [b, ρ] of all items, shapes (N, D) and (N, 3)."""
 
     vectors: Tensor
     extras: Tensor
 
     @classmethod
-    def of(cls, network: PortraitNetwork, memory: Memory | None = None) -> "Items":
+    def of(cls, network: PortraitNetwork, memory: Memory | None = None) -> "ItemArrays":
         """Return a network's items, with a memory's popularity."""
         biases = network.biases.detach()
         extras = biases.new_zeros(len(biases), EXTRAS)
@@ -105,20 +105,20 @@ class Queries:
         return cls(x, e, key, amount)
 
 
-def scores(items: Items, queries: Queries) -> Tensor:
+def scores(items: ItemArrays, queries: Queries) -> Tensor:
     """Return every item's score, shape (P, N): for few requests, or few items."""
     out = torch.addmm(queries.e @ items.extras.T, queries.x, items.vectors.T)
     out.view(-1)[queries.key] += queries.amount
     return out
 
 
-def ranks(items: Items, queries: Queries, targets: Targets) -> Tensor:
+def ranks(items: ItemArrays, queries: Queries, targets: Targets) -> Tensor:
     """Return each target's place from 1 among all items, shape (L,); see `evaluation.metrics`."""
     with torch.autocast(items.vectors.device.type, enabled=False):
         return _ranks(items, queries, targets)
 
 
-def _ranks(items: Items, queries: Queries, targets: Targets) -> Tensor:
+def _ranks(items: ItemArrays, queries: Queries, targets: Targets) -> Tensor:
     count = len(items.vectors)
     owner, item = queries.key // count, queries.key % count
     lines = targets.owner * count + targets.item
@@ -168,7 +168,7 @@ class Search:
         On the CPU; not changed afterwards.
     """
 
-    def __init__(self, items: Items) -> None:
+    def __init__(self, items: ItemArrays) -> None:
         self._items = items
         self._vectors = np.ascontiguousarray(items.vectors.numpy())
         self._extras = np.ascontiguousarray(items.extras.numpy())

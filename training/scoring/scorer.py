@@ -18,7 +18,7 @@ from training.network.network import Requests, make_requests
 from training.network.repeat_head import Pairs, make_pairs
 from training.scoring.compiled_scores import CompiledScores
 from training.scoring.learned_state import Layout, LearnedStates
-from training.scoring.retrieval import Items, Queries, Search
+from training.scoring.retrieval import ItemArrays, Queries, Search
 from training.state.item_table import KNOWN, LAST_MS, Rows
 
 Floats = npt.NDArray[np.float32]
@@ -34,7 +34,7 @@ class NextCategories:
     calibrated: bool
 
 
-class Asked:
+class SearchedScores:
     """One request, asked for its best items or for the scores of some, never for all."""
 
     def __init__(self, search: Search, queries: Queries) -> None:
@@ -82,7 +82,7 @@ class Scorer:
         self.model = model
         self._layout = Layout.of(model)
         self._calibrated = model.network.calibrated()
-        self._search = Search(Items.of(model.network, model.memory))
+        self._search = Search(ItemArrays.of(model.network, model.memory))
         self._popular = np.argsort(-model.vocabulary.log_popularity, kind="stable")
         self._compiled = CompiledScores.of(model)
 
@@ -175,7 +175,7 @@ class Scorer:
 
     def ask(
         self, state: bytes, now_ms: int | None, user_features: Mapping[str, Any] | None = None
-    ) -> Asked | Ranked | None:
+    ) -> SearchedScores | Ranked | None:
         """Return a request of a state, to be asked for items; None before its first event.
 
         Raises
@@ -188,13 +188,13 @@ class Scorer:
 
     def _asked(
         self, parts: LearnedStates, now_ms: int | None, user_features: Mapping[str, Any] | None
-    ) -> Asked | Ranked:
+    ) -> SearchedScores | Ranked:
         mixing = self.model.network.mixing
         if mixing is not None and mixing.mixture:
             return Ranked(self._scores(parts, now_ms, user_features))
         with torch.inference_mode():
             u, requests, now = self._vector(parts, now_ms, user_features)
-            return Asked(self._search, self._queries(parts, u, requests, now))
+            return SearchedScores(self._search, self._queries(parts, u, requests, now))
 
     def experts(
         self,

@@ -16,7 +16,7 @@ from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.recommender import Recommender
 from services.recommend.rules import DAY_MS, Rules
 from services.recommend.user_context import UserContext
-from training.scoring.scorer import Asked, Scorer
+from training.scoring.scorer import Scorer, SearchedScores
 from training.scoring.transition import LearnedTransition
 
 NOW = small_model.NOW_MS
@@ -65,14 +65,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, list[Us
 @pytest.fixture(scope="module")
 def asked() -> Iterator[list[int]]:
     """Count what is searched for."""
-    counted, best = [0], Asked.best
+    counted, best = [0], SearchedScores.best
 
-    def count(self: Asked, *given: Any) -> Any:
+    def count(self: SearchedScores, *given: Any) -> Any:
         counted[0] += 1
         return best(self, *given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Asked, "best", count)
+        patch.setattr(SearchedScores, "best", count)
         yield counted
 
 

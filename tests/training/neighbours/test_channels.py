@@ -12,7 +12,7 @@ from training.history.vocabulary import Vocabulary, build_vocabulary
 from training.neighbours.channels import CHANNELS, COUNT, EPSILON, PLACES, Memory
 from training.network.batches import Targets
 from training.network.config import ModelConfig, TrainConfig
-from training.network.examples import Asked, ExampleMaker
+from training.network.examples import BasketRequests, ExampleMaker
 from training.network.model_dir import Model
 from training.network.stacking import Mixing, Piece
 from training.scoring.scorer import Scorer
@@ -125,7 +125,7 @@ def test_serving_scores_as_evaluation_does(model: Model, histories: Shop) -> Non
     object.__setattr__(prepared, "features", np.zeros((len(encoded.time_ms), 0), np.float32))
     maker = ExampleMaker(prepared, model.config, TrainConfig(), model.memory)
     last = encoded.starts[1:] - 1
-    asked = Asked(np.arange(12), last - 1, last, np.zeros(12, np.bool_))
+    asked = BasketRequests(np.arange(12), last - 1, last, np.zeros(12, np.bool_))
     example = maker.make(np.arange(12), asked, np.zeros(0, np.int64), encoded.lengths())
     with torch.no_grad():
         flat = model.network.unroll(example.events).flatten(0, 1)

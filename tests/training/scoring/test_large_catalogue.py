@@ -28,7 +28,7 @@ from training.network.batches import Targets, make_targets
 from training.network.config import TrainConfig
 from training.network.examples import ExampleMaker
 from training.network.model_dir import Model
-from training.scoring.retrieval import BLOCK, Items, Queries, Search, ranks, scores
+from training.scoring.retrieval import BLOCK, ItemArrays, Queries, Search, ranks, scores
 from training.scoring.scorer import Scorer
 from training.scoring.transition import LearnedTransition
 
@@ -166,7 +166,7 @@ def test_what_is_touched_is_what_is_read(
     torch.testing.assert_close(laid, whole, atol=1e-4, rtol=1e-4)
 
 
-def queries_of(seed: int, items: int, held: int) -> tuple[Items, Queries]:
+def queries_of(seed: int, items: int, held: int) -> tuple[ItemArrays, Queries]:
     generator = torch.Generator().manual_seed(seed)
     fall = torch.exp(-torch.arange(items) / items * 4)[:, None]
     vectors = torch.randn(items, 8, generator=generator) * fall
@@ -174,7 +174,9 @@ def queries_of(seed: int, items: int, held: int) -> tuple[Items, Queries]:
     key = torch.randperm(items, generator=generator)[:held].sort().values
     x = torch.randn(1, 8, generator=generator)
     e = torch.rand(1, 3, generator=generator)
-    return Items(vectors, extras), Queries(x, e, key, torch.randn(held, generator=generator) * 5)
+    return ItemArrays(vectors, extras), Queries(
+        x, e, key, torch.randn(held, generator=generator) * 5
+    )
 
 
 @settings(max_examples=40)
@@ -210,7 +212,7 @@ def test_most_of_a_falling_catalogue_is_passed_over() -> None:
 
 
 def test_ranks_of_equals_are_by_row() -> None:
-    items = Items(torch.zeros(6, 2), torch.tensor([[1.0, 0, 0]] * 6))
+    items = ItemArrays(torch.zeros(6, 2), torch.tensor([[1.0, 0, 0]] * 6))
     queries = Queries(
         torch.zeros(1, 2), torch.tensor([[1.0, 0, 0]]), torch.tensor([4]), torch.tensor([1.0])
     )

@@ -23,9 +23,9 @@ from training.lab.comparison.shop import Shop
 from training.neighbours.channels import Memory, Touched
 from training.network.config import ModelConfig, TrainConfig
 from training.network.devices import accelerator
-from training.network.examples import Asked, ExampleMaker
+from training.network.examples import BasketRequests, ExampleMaker
 from training.network.network import PortraitNetwork
-from training.scoring.retrieval import Items, Queries, scores
+from training.scoring.retrieval import ItemArrays, Queries, scores
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Answers:
     def _scores(self, maker: ExampleMaker, user: Ints, last: Ints, answer: Ints) -> Tensor:
         users = np.unique(user)
         lengths = maker.prepared.histories.lengths()[users]
-        asked = Asked(user, last, answer, np.full(len(answer), self.timed))
+        asked = BasketRequests(user, last, answer, np.full(len(answer), self.timed))
         network = self.network
         with torch.no_grad():
             example = maker.make(users, asked, np.zeros(0, np.int64), lengths)
@@ -119,7 +119,7 @@ class Answers:
                     network, u, example.pairs, example.requests.statistics[:, 0], example.memory,
                     network.mixing,
                 )  # fmt: skip
-                found = scores(Items.of(network, self.memory), queries)
+                found = scores(ItemArrays.of(network, self.memory), queries)
             else:
                 found = network.scores(u, example.pairs, example.requests, example.memory)
         # The batch stands by time, then user: put it back into the order asked for.

@@ -20,7 +20,7 @@ from training.history.vocabulary import DAY_MS
 from training.lab.comparison import portrait_model
 from training.lab.comparison.shop import Shop, Split
 from training.network.config import TrainConfig
-from training.network.examples import Asked, ExampleMaker
+from training.network.examples import BasketRequests, ExampleMaker
 from training.network.network import PortraitNetwork
 
 Floats = npt.NDArray[np.float32]
@@ -133,7 +133,7 @@ class StateEncoder:
         users = np.flatnonzero(lengths)
         users = users[np.argsort(lengths[users], kind="stable")]
         none = np.zeros(0, np.int64)
-        nothing = Asked(none, none, none, np.zeros(0, np.bool_))
+        nothing = BasketRequests(none, none, none, np.zeros(0, np.bool_))
         self.network.eval()
         for begin in range(0, len(users), USERS_PER_PASS):
             some = users[begin : begin + USERS_PER_PASS]
