@@ -44,13 +44,13 @@ class AudienceWatch:
     ----------
     client
         Synchronous client.
-    patience
+    backoff
         With the nodes of a cluster; shared, so that a node that hangs costs one wait.
     """
 
-    def __init__(self, client: Any, patience: Backoff) -> None:
+    def __init__(self, client: Any, backoff: Backoff) -> None:
         self._client = client
-        self._patience = patience
+        self._backoff = backoff
         self._next_s = 0.0
         self._version: bytes | None = None
         self._known: dict[str, Definition] = {}
@@ -59,7 +59,7 @@ class AudienceWatch:
     def refresh(self) -> None:
         """Read the definitions again if it is time and they have changed."""
         node = node_of(self._client, KEY)
-        if time.monotonic() < self._next_s or not self._patience.allows(node):
+        if time.monotonic() < self._next_s or not self._backoff.allows(node):
             return
         self._next_s = time.monotonic() + READ_EVERY_S
         try:
@@ -71,7 +71,7 @@ class AudienceWatch:
         except (redis.RedisError, RedisClusterException, OSError) as error:
             self._note_failure(node, error)
         else:
-            self._patience.note_answer(node)
+            self._backoff.note_answer(node)
 
     def follow(self, definitions: Mapping[str, Definition]) -> None:
         """Follow the real-time ones of these audiences from now on."""
@@ -89,7 +89,7 @@ class AudienceWatch:
         if not self._followed:
             return
         node = node_of(self._client, CHANGES)
-        if not self._patience.allows(node):
+        if not self._backoff.allows(node):
             return
         try:
             with self._client.pipeline(transaction=False) as pipe:
@@ -99,7 +99,7 @@ class AudienceWatch:
         except (redis.RedisError, RedisClusterException, OSError) as error:
             self._note_failure(node, error)
         else:
-            self._patience.note_answer(node)
+            self._backoff.note_answer(node)
 
     def changes(
         self, before: Mapping[str, LiveState | None], after: Mapping[str, LiveState]
@@ -117,7 +117,7 @@ class AudienceWatch:
                     }  # fmt: skip
 
     def _note_failure(self, node: str, error: Exception) -> None:
-        self._patience.note_failure(node)
+        self._backoff.note_failure(node)
         _log.warning("audience_changes_untold", node=node, error=type(error).__name__)
 
 

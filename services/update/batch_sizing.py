@@ -19,7 +19,7 @@ SLOW_S: Final = 0.8
 """A round that takes longer is too large: leases must be renewed, and readers wait."""
 
 
-class Pace:
+class BatchSizing:
     """Decides how many entries each partition is asked for."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Pace:
         share = max(small, fair)
         return {p: min(self._behind.get(p, small), share) for p in partitions}
 
-    def took(self, batch: Batch, asked: int) -> None:
+    def note_batch(self, batch: Batch, asked: int) -> None:
         """Learn from what a partition gave when it was asked for ``asked`` entries."""
         if batch.taken < len(batch.entries):
             self._behind[batch.partition] = max(IDLE_ENTRIES, 2 * batch.taken)
@@ -55,11 +55,11 @@ class Pace:
         size = batch.size / len(batch.entries)
         self._entry_bytes = max(size, 0.9 * self._entry_bytes + 0.1 * size)
 
-    def gave_nothing(self, partition: int) -> None:
+    def note_nothing(self, partition: int) -> None:
         """Learn that a partition had nothing to give."""
         self._behind.pop(partition, None)
 
-    def lasted(self, seconds: float, entries: int) -> None:
+    def note_duration(self, seconds: float, entries: int) -> None:
         """Learn how long a round of ``entries`` took."""
         if seconds > SLOW_S:
             self._entries = max(IDLE_ENTRIES, min(self._entries, entries) // 2)

@@ -62,24 +62,24 @@ _CELL_BYTES: Final = struct.Struct(">3H")
 _log = structlog.get_logger(__name__)
 
 
-class Tally:
+class Counters:
     """Adds up and writes counts; never fails.
 
     Parameters
     ----------
     client
         Synchronous client.
-    patience
+    backoff
         With the nodes of a cluster; shared, so that a node that hangs costs one wait.
     """
 
-    def __init__(self, client: Any, patience: Backoff) -> None:
+    def __init__(self, client: Any, backoff: Backoff) -> None:
         self._client = client
         self._apart = isinstance(client, redis.RedisCluster)
         self._counts: dict[str, int] = defaultdict(int)
         self._touches = dict[popularity.Touch, int]()
         self._next_s = 0.0
-        self._patience = patience
+        self._backoff = backoff
 
     def note(self, **changes: int) -> None:
         """Gather what the fields ``events``, ``late``, ``dead`` of `STATS_KEY` are to gain."""
@@ -96,7 +96,7 @@ class Tally:
             return None
         return [("HINCRBY", STATS_KEY, name, n) for name, n in self._counts.items() if n]
 
-    def written(self) -> None:
+    def note_written(self) -> None:
         """Take note that the server has seen the commands of `ahead`."""
         if not self._apart:
             self._counts.clear()
@@ -104,7 +104,7 @@ class Tally:
     def write(self) -> None:
         """Write what is noted, by itself."""
         node = node_of(self._client, STATS_KEY)
-        if not self._patience.allows(node):
+        if not self._backoff.allows(node):
             return
         counts = {name: n for name, n in self._counts.items() if n}
         try:
@@ -115,10 +115,10 @@ class Tally:
         except (redis.RedisError, RedisClusterException, OSError) as error:
             self._failed(node, error)
         else:
-            self._patience.note_answer(node)
+            self._backoff.note_answer(node)
             self._counts.clear()
 
-    def applied(self, events: Sequence[EventRecord]) -> None:
+    def note_applied(self, events: Sequence[EventRecord]) -> None:
         """Take note of what users touched: it makes items popular, and trending."""
         popularity.note(self._touches, events)
 
@@ -127,7 +127,7 @@ class Tally:
         clock, waiting = time.monotonic(), len(self._touches)
         if not waiting or (not now and clock < self._next_s and waiting < _TOUCHES):
             return
-        if not all(self._patience.allows(node_of(self._client, key)) for key in popularity.SETS):
+        if not all(self._backoff.allows(node_of(self._client, key)) for key in popularity.SETS):
             return
         self._next_s = clock + FLUSH_S
         by_partition: dict[int, list[popularity.Touch]] = defaultdict(list)
@@ -149,7 +149,7 @@ class Tally:
         """Note the days of touches in a partition's cells, and add up what items gain by it."""
         key = popularity.touched_key(partition)
         node = node_of(self._client, key)
-        if not self._patience.allows(node):
+        if not self._backoff.allows(node):
             return
         try:
             for start in range(0, len(touches), _CHUNK):
@@ -165,7 +165,7 @@ class Tally:
         except (redis.RedisError, RedisClusterException, OSError) as error:
             self._failed(node, error)
         else:
-            self._patience.note_answer(node)
+            self._backoff.note_answer(node)
 
     def _gain(self, key: str, gained: Mapping[str, float]) -> None:
         node = node_of(self._client, key)
@@ -176,8 +176,8 @@ class Tally:
         except (redis.RedisError, RedisClusterException, OSError) as error:
             self._failed(node, error)
         else:
-            self._patience.note_answer(node)
+            self._backoff.note_answer(node)
 
     def _failed(self, node: str, error: Exception) -> None:
-        self._patience.note_failure(node)
+        self._backoff.note_failure(node)
         _log.warning("counts_unwritten", node=node, error=type(error).__name__)

@@ -68,7 +68,7 @@ LEASE_MS: Final = 4000
 _log = structlog.get_logger(__name__)
 
 
-class Held(NamedTuple):
+class LeaseState(NamedTuple):
     """A lease, and where its partition stood when it was last renewed."""
 
     epoch: int
@@ -92,12 +92,12 @@ class Leases:
         Name unique to this process and start.
     lease_ms
         Time after which a silent owner loses its partitions, and no longer counts.
-    patience
+    backoff
         With the nodes of a cluster; may be shared.
 
     Attributes
     ----------
-    held : dict[int, Held]
+    held : dict[int, LeaseState]
         The partitions held.
     """
 
@@ -106,14 +106,14 @@ class Leases:
         client: Any,
         owner: str,
         lease_ms: int = LEASE_MS,
-        patience: Backoff | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         self._client = client
         self._owner = owner
         self._lease_ms = lease_ms
         self._target: tuple[int, int] = (0, 1)  # rank, owners
-        self._patience = patience or Backoff()
-        self.held: dict[int, Held] = {}
+        self._backoff = backoff or Backoff()
+        self.held: dict[int, LeaseState] = {}
 
     @property
     def epochs(self) -> dict[int, int]:
@@ -182,14 +182,14 @@ class Leases:
 
     def _beat(self) -> tuple[int, int]:
         node = node_of(self._client, UPDATERS)
-        if not node or self._patience.allows(node):
+        if not node or self._backoff.allows(node):
             try:
                 rank, owners = _BEAT(self._client, [UPDATERS], [self._owner, 1, self._lease_ms])
             except (redis.RedisError, RedisClusterException, OSError) as error:
                 if not isinstance(self._client, redis.RedisCluster):
                     raise
                 # The set lies on a node that is away: shares stay as they were.
-                self._patience.note_failure(node)
+                self._backoff.note_failure(node)
                 _log.warning("beat_failed", error=type(error).__name__)
             else:
                 self._target = (int(rank), max(1, int(owners)))
@@ -203,7 +203,9 @@ class Leases:
         if int(answer[0]) < 0:
             self.held.pop(partition, None)
             return False
-        self.held[partition] = Held(int(answer[0]), answer[1].decode(), answer[2].decode() or None)
+        self.held[partition] = LeaseState(
+            int(answer[0]), answer[1].decode(), answer[2].decode() or None
+        )
         return True
 
     def _take(self, partitions: Iterable[int]) -> bool:
@@ -227,18 +229,18 @@ class Leases:
         """Run a script for each partition, in one pipeline a node; a failure is an answer."""
         found = list[tuple[int, Any]]()
         for client, node, group in self._by_node(partitions):
-            if node and not self._patience.allows(node):
+            if node and not self._backoff.allows(node):
                 found += [(p, redis.ConnectionError("away")) for p in group]
                 continue
             try:
                 answers = script.run_all(client, [self._call(partition) for partition in group])
             except (redis.RedisError, RedisClusterException, OSError) as error:
                 if node:
-                    self._patience.note_failure(node)
+                    self._backoff.note_failure(node)
                 _log.warning("leases_unknown", partitions=len(group), error=type(error).__name__)
                 answers = [error] * len(group)
             else:
-                self._patience.note_answer(node)
+                self._backoff.note_answer(node)
             refused = [answer for answer in answers if isinstance(answer, redis.ResponseError)]
             if refused:
                 _log.warning("leases_refused", count=len(refused), error=type(refused[0]).__name__)

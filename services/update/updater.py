@@ -35,8 +35,8 @@ from services.models.transition import Transition
 from services.runtime import freeze_heap
 from services.runtime.backoff import Backoff
 from services.settings import Settings
-from services.update.batch_sizing import Pace
-from services.update.counters import STATS_KEY, Tally
+from services.update.batch_sizing import BatchSizing
+from services.update.counters import STATS_KEY, Counters
 from services.update.late_links import LateLinks
 from services.update.lease import LEASE_MS, UPDATERS, Leases
 from services.update.linking import Linking
@@ -74,15 +74,15 @@ class UpdaterLoop:
         self._owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         # A client of its own, failing sooner: leases must not wait for what is slow.
         self._quick = connect(url)
-        patience = Backoff()
-        self._leases = Leases(self._quick, self._owner, lease_ms, patience)
+        backoff = Backoff()
+        self._leases = Leases(self._quick, self._owner, lease_ms, backoff)
         archive = Archive(settings.home / "archive" / "events")
         self._archiver = Archiver(self._client, archive, settle_ms=SETTLE_MS)
         self._linking = Linking(self._client, archive)
         self._late_links = LateLinks(self._client, archive, transition)
-        self._tally = Tally(self._quick, patience)
-        self._watch = AudienceWatch(self._quick, patience)
-        self._pace = Pace()
+        self._counters = Counters(self._quick, backoff)
+        self._watch = AudienceWatch(self._quick, backoff)
+        self._batch_sizing = BatchSizing()
         self._cursors: dict[int, str] = {}
         self._models: dict[int, str] = {}
         self._next_share_s = 0.0
@@ -111,7 +111,7 @@ class UpdaterLoop:
                 raise
         self._archiving.join(timeout=10)
         self._joining.join(timeout=10)
-        self._tally.flush(now=True)
+        self._counters.flush(now=True)
         try:
             with translated():
                 self._leases.leave()
@@ -152,20 +152,20 @@ class UpdaterLoop:
         if not self._cursors:
             self._stopping.wait(_JOIN_S)
             return
-        counts = self._pace.counts(self._cursors)
-        block = not any(partition in self._pace.behind for partition in counts)
+        counts = self._batch_sizing.counts(self._cursors)
+        block = not any(partition in self._batch_sizing.behind for partition in counts)
         found = self._reader.read(self._cursors, counts, block=block)
-        for partition in [p for p in self._pace.behind if p not in found]:
-            self._pace.gave_nothing(partition)
+        for partition in [p for p in self._batch_sizing.behind if p not in found]:
+            self._batch_sizing.note_nothing(partition)
         if found:
             start_s = time.monotonic()
             batches = [cut_batch(partition, entries) for partition, entries in found.items()]
             for batch in batches:
-                self._pace.took(batch, counts[batch.partition])
+                self._batch_sizing.note_batch(batch, counts[batch.partition])
             self._apply(batches)
             taken = sum(batch.taken for batch in batches)
-            self._pace.lasted(time.monotonic() - start_s, taken)
-        self._tally.flush()
+            self._batch_sizing.note_duration(time.monotonic() - start_s, taken)
+        self._counters.flush()
 
     def _apply(self, batches: list[Batch]) -> None:
         users = {b.partition: list(dict.fromkeys(e.user for e in b.events)) for b in batches}
@@ -202,7 +202,7 @@ class UpdaterLoop:
                 applied = batch.events
                 if poison:
                     applied = [e for n, e in enumerate(applied, start) if n not in poison]
-                self._tally.applied(applied)
+                self._counters.note_applied(applied)
                 self._watch.note_commit(rows, mine[batch.partition])
         except StoreUnavailableError:
             self._take_back(open_counts)
@@ -211,11 +211,11 @@ class UpdaterLoop:
     def _count(self, counts: Sequence[dict[str, int]]) -> None:
         total = {name: sum(count[name] for count in counts) for name in counts[0]}
         self.applied += total["events"]
-        self._tally.note(**total)
+        self._counters.note(**total)
 
     def _take_back(self, counts: Collection[dict[str, int]]) -> None:
         self._count([{name: -n for name, n in each.items()} for each in counts])
-        self._tally.write()
+        self._counters.write()
 
     def _commit(self, batch: Batch, rows: dict[str, LiveState], rebuilt: int) -> bool:
         partition = batch.partition
@@ -226,13 +226,13 @@ class UpdaterLoop:
             commit(
                 self._client, partition, epoch=held.epoch, expected_cursor=cursor,
                 new_cursor=batch.end, rows=rows, dead=batch.dead, expected_rebuilt=rebuilt,
-                model=batch.model, ahead=self._tally.ahead(),
+                model=batch.model, ahead=self._counters.ahead(),
             )  # fmt: skip
         except FencedError as refusal:
-            self._tally.written()
+            self._counters.note_written()
             self._refused(partition, refusal)
             return False
-        self._tally.written()
+        self._counters.note_written()
         self._cursors[partition] = batch.end
         if batch.model is not None:
             self._follow(partition, batch.model)

@@ -84,7 +84,7 @@ def test_the_update_path_needs_no_more_than_documented(secure: Secure, tmp_path:
     updater = loop(url, tmp_path / "home", Sum())
     drain(updater)
     updater._archive_once()
-    updater._tally.flush(now=True)
+    updater._counters.flush(now=True)
     [row] = read_live(client, [PSEUDONYMS.of_user("a")])
     assert row is not None
     assert row.learned == b"1;"

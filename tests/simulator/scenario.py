@@ -105,7 +105,7 @@ class Scenario:
         silent, connect = Silent(), self._connect
         return {
             "services.update.updater": {
-                "threading": threads(self.world), "connect": connect, "Tally": Silent,
+                "threading": threads(self.world), "connect": connect, "Counters": Silent,
                 "SETTLE_MS": SETTLE_MS,
                 "Archive": lambda root: self.disk.archive(), "_log": silent,
             },

@@ -4,7 +4,13 @@ import pytest
 from event_log import event, users_of
 
 from services.event_log.batch import USER_EVENTS, LogEntry, cut_batch
-from services.update.batch_sizing import IDLE_ENTRIES, ROUND_BYTES, ROUND_ENTRIES, SLOW_S, Pace
+from services.update.batch_sizing import (
+    IDLE_ENTRIES,
+    ROUND_BYTES,
+    ROUND_ENTRIES,
+    SLOW_S,
+    BatchSizing,
+)
 
 
 def entries(users: list[str], size: int = 0) -> list[LogEntry]:
@@ -14,64 +20,64 @@ def entries(users: list[str], size: int = 0) -> list[LogEntry]:
     ]
 
 
-def give(pace: Pace, partition: int, asked: int, size: int = 0) -> None:
+def give(sizing: BatchSizing, partition: int, asked: int, size: int = 0) -> None:
     users = [u for u, _ in zip(users_of(partition), range(50), strict=False)]
     found = entries([users[n % 50] for n in range(asked)], size)
-    pace.took(cut_batch(partition, found), asked)
+    sizing.note_batch(cut_batch(partition, found), asked)
 
 
 def test_a_partition_that_is_behind_is_asked_for_more_the_others_stay_small() -> None:
-    pace, partitions = Pace(), range(4)
-    assert set(pace.counts(partitions).values()) == {IDLE_ENTRIES}
+    sizing, partitions = BatchSizing(), range(4)
+    assert set(sizing.counts(partitions).values()) == {IDLE_ENTRIES}
     seen = list[int]()
     for _ in range(8):
-        counts = pace.counts(partitions)
+        counts = sizing.counts(partitions)
         assert sum(counts.values()) <= ROUND_ENTRIES
         assert {counts[p] for p in (0, 1, 3)} == {IDLE_ENTRIES}
         seen.append(counts[2])
-        give(pace, 2, counts[2])
+        give(sizing, 2, counts[2])
     assert seen == sorted(seen)
     assert seen[-1] == ROUND_ENTRIES - 3 * IDLE_ENTRIES
-    pace.gave_nothing(2)
-    assert pace.counts(partitions)[2] == IDLE_ENTRIES
+    sizing.note_nothing(2)
+    assert sizing.counts(partitions)[2] == IDLE_ENTRIES
 
 
 def test_partitions_that_are_behind_share_a_round() -> None:
-    pace = Pace()
+    sizing = BatchSizing()
     for _ in range(8):
-        for partition, asked in pace.counts(range(4)).items():
-            give(pace, partition, asked)
-    assert set(pace.counts(range(4)).values()) == {ROUND_ENTRIES // 4}
+        for partition, asked in sizing.counts(range(4)).items():
+            give(sizing, partition, asked)
+    assert set(sizing.counts(range(4)).values()) == {ROUND_ENTRIES // 4}
 
 
 def test_large_events_make_rounds_smaller() -> None:
-    pace = Pace()
+    sizing = BatchSizing()
     for _ in range(8):
-        give(pace, 0, pace.counts([0])[0], size=2000)
-    asked = pace.counts([0])[0]
+        give(sizing, 0, sizing.counts([0])[0], size=2000)
+    asked = sizing.counts([0])[0]
     assert asked * 2000 <= ROUND_BYTES
     for _ in range(3):
-        give(pace, 0, IDLE_ENTRIES, size=32_000)
-    assert pace.counts([0])[0] * 32_000 <= ROUND_BYTES
+        give(sizing, 0, IDLE_ENTRIES, size=32_000)
+    assert sizing.counts([0])[0] * 32_000 <= ROUND_BYTES
 
 
 def test_slow_rounds_get_smaller_and_recover() -> None:
-    pace = Pace()
+    sizing = BatchSizing()
     for _ in range(8):
-        give(pace, 0, pace.counts([0])[0])
-    full = pace.counts([0])[0]
-    pace.lasted(2 * SLOW_S, full)
-    assert pace.counts([0])[0] == full // 2
+        give(sizing, 0, sizing.counts([0])[0])
+    full = sizing.counts([0])[0]
+    sizing.note_duration(2 * SLOW_S, full)
+    assert sizing.counts([0])[0] == full // 2
     for _ in range(10):
-        pace.lasted(2 * SLOW_S, pace.counts([0])[0])
-    assert pace.counts([0])[0] == IDLE_ENTRIES
+        sizing.note_duration(2 * SLOW_S, sizing.counts([0])[0])
+    assert sizing.counts([0])[0] == IDLE_ENTRIES
     for _ in range(10):
-        pace.lasted(SLOW_S / 10, IDLE_ENTRIES)
-    assert pace.counts([0])[0] == full
+        sizing.note_duration(SLOW_S / 10, IDLE_ENTRIES)
+    assert sizing.counts([0])[0] == full
 
 
 def test_many_partitions_stay_within_a_round() -> None:
-    counts = Pace().counts(range(1000))
+    counts = BatchSizing().counts(range(1000))
     assert sum(counts.values()) <= ROUND_ENTRIES
     assert min(counts.values()) >= 1
 

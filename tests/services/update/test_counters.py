@@ -18,7 +18,7 @@ from feature_repo.online.live_rows import commit
 from services.catalogue import popularity
 from services.event_log.keys import log_key
 from services.runtime.backoff import Backoff
-from services.update.counters import STATS_KEY, Tally
+from services.update.counters import STATS_KEY, Counters
 
 _DAY_MS = 86_400_000
 _START_MS = 1_577_836_800_000
@@ -39,53 +39,57 @@ def _scores(client: redis.Redis, key: str = popularity.KEY) -> dict[bytes, float
 
 
 @pytest.fixture
-def tally(redis_url: str, store_client: redis.Redis) -> Iterator[Tally]:
+def counters(redis_url: str, store_client: redis.Redis) -> Iterator[Counters]:
     client = connect(redis_url)
-    yield Tally(client, Backoff())
+    yield Counters(client, Backoff())
     client.close()
 
 
-def test_popularity_adds_up_over_items_and_flushes(tally: Tally, store_client: redis.Redis) -> None:
+def test_popularity_adds_up_over_items_and_flushes(
+    counters: Counters, store_client: redis.Redis
+) -> None:
     items = [f"item {n}" for n in range(2_300)]  # more than two calls of each script
     for shoppers in (1, 2):
-        tally.applied([_event("purchase", shoppers, *items)])
-        tally.flush(now=True)
+        counters.note_applied([_event("purchase", shoppers, *items)])
+        counters.flush(now=True)
         store_client.script_flush()
     scores = _scores(store_client)
     assert set(scores.values()) == {1.0, 2.0}  # some pairs share a cell
     assert 1.9 * len(items) < sum(scores.values()) < 2 * len(items)
-    tally.flush(now=True)
+    counters.flush(now=True)
     assert _scores(store_client) == scores
 
 
-def test_popularity_waits_for_its_time(tally: Tally, store_client: redis.Redis) -> None:
-    tally.applied([_event("purchase", 1, "A")])
-    tally.flush()
-    tally.applied([_event("purchase", 2, "A")])
-    tally.flush()
+def test_popularity_waits_for_its_time(counters: Counters, store_client: redis.Redis) -> None:
+    counters.note_applied([_event("purchase", 1, "A")])
+    counters.flush()
+    counters.note_applied([_event("purchase", 2, "A")])
+    counters.flush()
     assert _scores(store_client) == {b"A": pytest.approx(1.0)}
 
 
 def test_one_shopper_counts_for_no_more_than_one_buyer(
-    tally: Tally, store_client: redis.Redis
+    counters: Counters, store_client: redis.Redis
 ) -> None:
     for n in range(300):
         # Other items between them: nothing that is kept of a user is long enough to tell.
-        tally.applied([_event("view_item", 1, "viewed", event_id=f"v{n}")])
-        tally.applied([_event("purchase", 2, "bought", *map(str, range(60)), event_id=f"b{n}")])
+        counters.note_applied([_event("view_item", 1, "viewed", event_id=f"v{n}")])
+        counters.note_applied(
+            [_event("purchase", 2, "bought", *map(str, range(60)), event_id=f"b{n}")]
+        )
         if n % 50 == 0:
-            tally.flush(now=True)
+            counters.flush(now=True)
     for shopper in range(10, 22):
-        tally.applied([_event("purchase", shopper, "loved", event_id=str(shopper))])
-    tally.flush(now=True)
+        counters.note_applied([_event("purchase", shopper, "loved", event_id=str(shopper))])
+    counters.flush(now=True)
     scores = _scores(store_client)
     assert scores[b"loved"] == pytest.approx(12)
     assert scores[b"viewed"] == pytest.approx(0.05)
     assert scores[b"bought"] == pytest.approx(1)
     # Who comes back every day counts as of today, once.
     for day in range(1, 29):
-        tally.applied([_event("purchase", 2, "bought", day=day)])
-        tally.flush(now=True)
+        counters.note_applied([_event("purchase", 2, "bought", day=day)])
+        counters.flush(now=True)
     assert _scores(store_client)[b"bought"] == pytest.approx(2)  # one, four weeks later
     assert _scores(store_client, popularity.TREND_KEY)[b"bought"] == pytest.approx(2**4)
 
@@ -116,12 +120,12 @@ def test_counting_live_gives_what_the_archive_gives(
     assume(len({(user[:6], popularity.cell(user, item)) for user, item in pairs}) == len(pairs))
     store_client.flushall()
     client = connect(redis_url)
-    tally = Tally(client, Backoff())
+    counters = Counters(client, Backoff())
     for event, (*_, flushed) in zip(events, touches, strict=True):
-        tally.applied([event])
+        counters.note_applied([event])
         if flushed:
-            tally.flush(now=True)
-    tally.flush(now=True)
+            counters.flush(now=True)
+    counters.flush(now=True)
     archive = Archive(tmp_path_factory.mktemp("home") / "events")
     archive.append("part", [(LogPosition(n + 1, 0), event) for n, event in enumerate(events)])
     counted = popularity.from_archive(archive)
@@ -140,15 +144,15 @@ def test_counting_live_gives_what_the_archive_gives(
     # Filled from the archive, the sets and cells go on from there.
     store_client.flushall()
     popularity.seed(client, archive)
-    tally.applied(events)
-    tally.flush(now=True)
+    counters.note_applied(events)
+    counters.flush(now=True)
     live = {item.decode(): score for item, score in _scores(store_client).items()}
     assert live == pytest.approx(counted.scores[popularity.KEY], rel=1e-9)
     client.close()
 
 
 def test_a_shop_of_more_pairs_than_cells_counts_the_same_sample(
-    tally: Tally, store_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    counters: Counters, store_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(popularity, "CELLS", 8)
     kinds = [*popularity.LEVELS]
@@ -156,11 +160,11 @@ def test_a_shop_of_more_pairs_than_cells_counts_the_same_sample(
         _event(kinds[n * 7 % 4], n % 11, "ABCDE"[n * 3 % 5], day=n // 2, event_id=str(n))
         for n in range(0, 200, 2)
     ]
-    tally.applied(events[:50])
-    tally.flush(now=True)
+    counters.note_applied(events[:50])
+    counters.flush(now=True)
     for event in events[50:]:
-        tally.applied([event])
-        tally.flush(now=True)
+        counters.note_applied([event])
+        counters.flush(now=True)
     archive = Archive(tmp_path / "events")
     archive.append("part", [(LogPosition(n + 1, 0), event) for n, event in enumerate(events)])
     counted = popularity.from_archive(archive)
@@ -177,12 +181,14 @@ def test_a_record_of_a_time_that_cannot_be_brings_no_item_to_the_top(tmp_path: P
 
 
 def test_sets_hold_no_more_than_their_most(
-    tally: Tally, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    counters: Counters, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(popularity, "MAX_ITEMS", 2)
     for item, buyers in (("A", 1), ("B", 3), ("C", 2)):
-        tally.applied([_event("purchase", n, item, event_id=f"{item}{n}") for n in range(buyers)])
-    tally.flush(now=True)
+        counters.note_applied(
+            [_event("purchase", n, item, event_id=f"{item}{n}") for n in range(buyers)]
+        )
+    counters.flush(now=True)
     assert _scores(store_client) == {b"B": pytest.approx(3), b"C": pytest.approx(2)}
 
 
@@ -198,11 +204,11 @@ def test_filling_the_sets_takes_away_those_that_counted_events(
     assert _scores(store_client) == {b"B": pytest.approx(1)}
 
 
-def test_a_key_of_another_type_is_no_error(tally: Tally, store_client: redis.Redis) -> None:
+def test_a_key_of_another_type_is_no_error(counters: Counters, store_client: redis.Redis) -> None:
     store_client.set(popularity.KEY, "no set")
     store_client.sadd(popularity.touched_key(1), "no string")
-    tally.applied([_event("purchase", 1, "A"), _event("purchase", 1, "A", partition=1)])
-    tally.flush(now=True)
+    counters.note_applied([_event("purchase", 1, "A"), _event("purchase", 1, "A", partition=1)])
+    counters.flush(now=True)
 
 
 def test_a_commit_takes_the_counts_along_whatever_becomes_of_it(
@@ -211,15 +217,15 @@ def test_a_commit_takes_the_counts_along_whatever_becomes_of_it(
     end = store_client.xadd(log_key(0), {"e": b""}).decode()
     store_client.hset("{p000}lease", "epoch", 1)
     client = connect(redis_url)
-    tally = Tally(client, Backoff())
+    counters = Counters(client, Backoff())
 
     def commit_at(epoch: int) -> None:
-        tally.note(events=3, late=0)
+        counters.note(events=3, late=0)
         commit(
             client, 0, epoch=epoch, expected_cursor="0-0", new_cursor=end, rows={},
-            ahead=tally.ahead(),
+            ahead=counters.ahead(),
         )  # fmt: skip
-        tally.written()
+        counters.note_written()
 
     store_client.script_flush()
     commit_at(1)
@@ -227,26 +233,26 @@ def test_a_commit_takes_the_counts_along_whatever_becomes_of_it(
     assert store_client.hget("{p000}cursor", "cursor") == end.encode()
     with pytest.raises(FencedError):
         commit_at(2)
-    tally.written()
-    tally.note(events=-3)
-    tally.write()
+    counters.note_written()
+    counters.note(events=-3)
+    counters.write()
     assert store_client.hgetall(STATS_KEY) == {b"events": b"3"}
     client.close()
 
 
 def test_counts_of_a_commit_without_an_answer_are_kept() -> None:
     client = connect("redis://127.0.0.1:1/0")
-    tally = Tally(client, Backoff())
-    tally.note(events=3)
+    counters = Counters(client, Backoff())
+    counters.note(events=3)
     with pytest.raises(StoreUnavailableError):
         commit(
             client, 0, epoch=1, expected_cursor="0-0", new_cursor="1-0", rows={},
-            ahead=tally.ahead(),
+            ahead=counters.ahead(),
         )  # fmt: skip
-    tally.write()
-    assert tally.ahead() == [("HINCRBY", STATS_KEY, "events", 3)]
-    tally.note(events=-3)
-    assert tally.ahead() == []
+    counters.write()
+    assert counters.ahead() == [("HINCRBY", STATS_KEY, "events", 3)]
+    counters.note(events=-3)
+    assert counters.ahead() == []
 
 
 def test_a_settled_process_collects_only_what_came_later() -> None:

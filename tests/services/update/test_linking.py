@@ -68,7 +68,7 @@ class Shop:
     def _begin(self) -> None:
         assert self.settings.redis_url
         self.updater = UpdaterLoop(self.settings, self.settings.redis_url, Transition(Sum()))
-        self.updater._pace.counts = lambda cursors: dict.fromkeys(cursors, self.taken)
+        self.updater._batch_sizing.counts = lambda cursors: dict.fromkeys(cursors, self.taken)
 
     def event(self, user: str, linked: str | None = None) -> EventRecord:
         self.number += 1
