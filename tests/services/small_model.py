@@ -8,7 +8,7 @@ import torch
 from feature_repo.events.schema import EventRecord, ItemRecord
 from training.history.user_features import UserFeatures
 from training.history.vocabulary import Vocabulary
-from training.neighbours.channels import KINDS, ChannelTable, Memory
+from training.neighbours.channels import KINDS, Channels, ChannelTable
 from training.network.config import ModelConfig
 from training.network.model_dir import Model, load, save
 from training.network.network import PortraitNetwork
@@ -46,7 +46,7 @@ def write(path: Path, seed: int = 0, *, memory: bool = True) -> Path:
         value = draw.normal(size=size * 8).astype(np.float16).astype(np.float32)
         indptr = np.arange(0, size * 8 + 1, 8)
         tables[kind] = ChannelTable(indptr, chosen.ravel().astype(np.int32), value)
-    rows = Memory(tables, draw.normal(size=(2, size)).astype(np.float32)) if memory else None
+    rows = Channels(tables, draw.normal(size=(2, size)).astype(np.float32)) if memory else None
     return save(
         path, network, vocabulary, UserFeatures.none(), memory=rows, training={}, metrics={}
     )

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.evaluation.predict import auc, score_window
 from training.fit.objective import Objective
-from training.fit.optimizer import Descent
+from training.fit.optimizer import Optimizer
 from training.fit.worker import WorkerSession, mean
 from training.history.prepared import Prepared
 from training.history.sequences import Ints
@@ -91,9 +91,9 @@ class Fit:
         if alter is not None:
             alter(self.network)
         self.network.to(session.device)
-        self.descent = Descent(self.network, config, session)
+        self.optimizer = Optimizer(self.network, config, session)
         self.step = session.wrap(Objective(self.network, config, self._shares()))
-        self.best = self.descent.average
+        self.best = self.optimizer.average
         self.progress = Progress()
 
     def _shares(self) -> Shares | None:
@@ -147,7 +147,7 @@ class Fit:
         }  # fmt: skip
         progress.epochs.append(record)
         if improved:
-            self.best = {k: v.clone() for k, v in self.descent.average.items()}
+            self.best = {k: v.clone() for k, v in self.optimizer.average.items()}
         self._save()
         self._note({**record, "done": True})
         session.report(record)
@@ -167,7 +167,7 @@ class Fit:
             loss = self.step(example)
         loss.backward()
         self.progress.step += 1
-        self.descent.step(self._rate(), self.progress.step)
+        self.optimizer.step(self._rate(), self.progress.step)
         return float(loss.detach()), len(example.answers)
 
     def _rate(self) -> float:
@@ -180,7 +180,7 @@ class Fit:
         """Return the averaged weights' NDCG@10 (``stacked``: AUC) on the validation window."""
         prepared, session = self.prepared, self.session
         users = validation_users(prepared, self.config)[session.rank :: session.world]
-        with self.descent.averaged():
+        with self.optimizer.averaged():
             scored = score_window(
                 self.network, self.maker, users,
                 (prepared.train_until_ms, prepared.until_ms), timed=False, device=session.device,
@@ -204,7 +204,7 @@ class Fit:
                 "config": [self.model.values(), asdict(self.config)],
                 "network": self.network.state_dict(),
                 "best": self.best,
-                "descent": self.descent.state(),
+                "descent": self.optimizer.state(),
                 "progress": asdict(self.progress),
             },
             temporary,
@@ -217,7 +217,7 @@ class Fit:
             return
         kept = torch.load(path, map_location=self.session.device, weights_only=True)
         self.network.load_state_dict(kept["network"])
-        self.descent.load(kept["descent"])
+        self.optimizer.load(kept["descent"])
         self.best = kept["best"]
         self.progress = Progress(**kept["progress"])
 

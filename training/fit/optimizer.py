@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from training.fit.sparse_adam import RowUpdates
+from training.fit.sparse_adam import SparseAdam
 from training.fit.worker import WorkerSession
 from training.network import sampled_softmax
 from training.network.config import TrainConfig
 from training.network.network import PortraitNetwork
 
 
-class Descent:
+class Optimizer:
     """Moves a network's weights; AdamW, and for ``stacked`` Adam.
 
     Parameters
@@ -44,13 +44,13 @@ class Descent:
         self.rows = self._row_updates(session)
         self._optimizer = self._make_optimizer()
 
-    def _row_updates(self, session: WorkerSession) -> RowUpdates | None:
+    def _row_updates(self, session: WorkerSession) -> SparseAdam | None:
         """Return what trains the item tables by rows, where there are many items."""
         if self._network.items <= sampled_softmax.FULL_ITEMS or (
             session.world > 1 and session.device.type == "cuda"
         ):  # NCCL adds up no sparse gradients
             return None
-        return RowUpdates(
+        return SparseAdam(
             self._network.item_tables(), self.average, betas=self._betas(),
             weight_decay=0.0 if self._plain else self._config.weight_decay,
         )  # fmt: skip

@@ -13,14 +13,14 @@ from training.evaluation.baselines import EvaluationWindow, window
 from training.evaluation.metrics import Doubles, Interval, bootstrap, metrics_of, ranking_metrics
 from training.history.prepared import Prepared
 from training.history.sequences import Ints
-from training.neighbours.channels import CHANNELS, COUNT, Memory, Touched
+from training.neighbours.channels import CHANNELS, COUNT, Channels, Touched
 from training.network import mixture, sampled_softmax
 from training.network.batches import make_targets
 from training.network.config import TrainConfig
 from training.network.examples import BasketRequests, Example, ExampleMaker
 from training.network.network import PortraitNetwork
 from training.network.sampled_softmax import Shares, draw
-from training.network.stacking import Mixing, Piece
+from training.network.stacking import Piece, Stacking
 from training.scoring.retrieval import ItemArrays, Queries, ranks
 
 PIECE: Final = 256
@@ -38,7 +38,7 @@ GAIN_ON: Final = 4000
 
 def weigh(
     network: PortraitNetwork, prepared: Prepared
-) -> tuple[Memory | None, dict[str, float] | None]:
+) -> tuple[Channels | None, dict[str, float] | None]:
     """Fit memories to a network and keep them if they pay.
 
     Returns
@@ -50,7 +50,7 @@ def weigh(
     if network.mixing is None:
         return None, None
     items = len(prepared.vocabulary.items)
-    memory = Memory.fit(prepared.histories, prepared.train_until_ms, items)
+    memory = Channels.fit(prepared.histories, prepared.train_until_ms, items)
     told = fit_mixing(network, prepared, memory)
     if told["used"]:
         return memory, told
@@ -61,7 +61,7 @@ def weigh(
 def fit_mixing(
     network: PortraitNetwork,
     prepared: Prepared,
-    memory: Memory,
+    memory: Channels,
     *,
     seen: bool = False,
     always: bool = False,
@@ -106,14 +106,14 @@ def fit_mixing(
 
 def _ask(asker: "_Asker", first: Ints, second: Ints) -> dict[str, float]:
     """Return whether the sum and the mixture pay, and by how much."""
-    trial = Mixing()
+    trial = Stacking()
     asker.fit(trial, [first])
     gain = asker.gain(second, trial, None)[0]
     told = {"gain": gain.mean, "gain_at_least": gain.low, "added": float(gain.low > 0)}
     told["mixture"] = 0.0
     if not asker.dense:
         return told
-    added = copy.deepcopy(trial) if told["added"] else Mixing()
+    added = copy.deepcopy(trial) if told["added"] else Stacking()
     trial = copy.deepcopy(added)
     asker.fit_shares(trial, [first], added=bool(told["added"]))
     gain, likelihood = asker.gain(second, trial, added)
@@ -133,7 +133,7 @@ class _Answer(Protocol):
         """Return it for fitting, candidates that stand for all where there are many items."""
         ...
 
-    def quality(self, mixing: Mixing | None) -> Doubles:
+    def quality(self, mixing: Stacking | None) -> Doubles:
         """Return NDCG@10 and the mean log chance of the targets, shape (P, 2).
 
         All items are ranked, with weights or by the network alone; of very many items the second
@@ -159,7 +159,7 @@ class _Dense:
             candidates=found,
         )  # fmt: skip
 
-    def quality(self, mixing: Mixing | None) -> Doubles:
+    def quality(self, mixing: Stacking | None) -> Doubles:
         full, targets = self.full, self.full.targets
         with torch.no_grad():
             scores = full.base
@@ -170,7 +170,7 @@ class _Dense:
         log_chance = (total / targets.sizes.clamp(min=1)).double().numpy()
         return np.stack([ranking_metrics(scores, targets)[:, 0], log_chance], axis=1)
 
-    def given(self, mixing: Mixing) -> tuple[Tensor, Tensor]:
+    def given(self, mixing: Stacking) -> tuple[Tensor, Tensor]:
         """Return what every expert gave to each target line, and the lines' weights."""
         full = self.full
         with torch.no_grad():
@@ -191,7 +191,7 @@ class _Sparse:
     """Of very many items, what scores are made of; ``back`` is the order asked for, shape (P,)."""
 
     network: PortraitNetwork
-    memory: Memory
+    memory: Channels
     items: ItemArrays
     u: Tensor
     example: Example
@@ -211,7 +211,7 @@ class _Sparse:
         memory[:, len(CHANNELS) :] = torch.from_numpy(self.memory.popularity)[:, found.items]
         return Piece(base, memory, example.requests.statistics[:, 0], example.targets, found)
 
-    def quality(self, mixing: Mixing | None) -> Doubles:
+    def quality(self, mixing: Stacking | None) -> Doubles:
         example = self.example
         with torch.no_grad():
             queries = Queries.of(
@@ -240,13 +240,13 @@ class _Asker:
         self._items = None if self.dense else ItemArrays.of(network, maker.memory)
         network.eval()
 
-    def fit(self, mixing: Mixing, parts: Sequence[Ints]) -> tuple[float, float]:
-        """Weigh by parts of the window; see `training.network.stacking.Mixing.fit`."""
+    def fit(self, mixing: Stacking, parts: Sequence[Ints]) -> tuple[float, float]:
+        """Weigh by parts of the window; see `training.network.stacking.Stacking.fit`."""
         items = min(self._network.items, FULL_ITEMS)
         most = max(2 * PIECE, MAX_NUMBERS // ((COUNT + 1) * items)) // 2
         return mixing.fit([a.piece() for rows in parts for a in self._ask(rows, most)])
 
-    def fit_shares(self, mixing: Mixing, parts: Sequence[Ints], *, added: bool) -> None:
+    def fit_shares(self, mixing: Stacking, parts: Sequence[Ints], *, added: bool) -> None:
         """Set the shares of the experts by parts of the window."""
         first = [a for rows in parts for a in self._ask(rows, PIECE) if isinstance(a, _Dense)]
         repeats = torch.cat([a.repeats() for a in first]).float().mean()
@@ -257,7 +257,9 @@ class _Asker:
         usable = [True, added, *[True] * (mixture.COUNT_EXPERTS - 2)]
         mixing.shares.copy_(mixture.fit(given, weight, usable))
 
-    def gain(self, rows: Ints, mixing: Mixing, over: Mixing | None) -> tuple[Interval, Interval]:
+    def gain(
+        self, rows: Ints, mixing: Stacking, over: Stacking | None
+    ) -> tuple[Interval, Interval]:
         """Return what weights add to NDCG@10 and log chance, over others or the network alone."""
         found = [a.quality(mixing) - a.quality(over) for a in self._ask(rows, GAIN_ON)]
         gains = np.nan_to_num(np.concatenate(found))

@@ -2,7 +2,7 @@
 
 A step of Adam changes the rows with a gradient alone (torch's ``SparseAdam``), and so does weight
 decay. The running average ``a ← k·a + (1 − k)·θ`` of a row that stood still for steps s+1…t is
-brought up when it is next touched, or by `RowUpdates.settle`::
+brought up when it is next touched, or by `SparseAdam.settle`::
 
     a_t = θ + (a_s − θ) · Π_{s<τ≤t} k_τ
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 
-class RowUpdates:
+class SparseAdam:
     """Optimises and averages tables by rows.
 
     Parameters

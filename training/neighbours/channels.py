@@ -136,7 +136,7 @@ class Touched:
 
 
 @dataclass(frozen=True)
-class Memory:
+class Channels:
     """Rows and popularity of a training period.
 
     Attributes
@@ -151,7 +151,7 @@ class Memory:
     popularity: Floats
 
     @classmethod
-    def fit(cls, histories: Histories, until_ms: int, items: int) -> "Memory":
+    def fit(cls, histories: Histories, until_ms: int, items: int) -> "Channels":
         """Fit everything on the events before ``until_ms``."""
         wanted = histories.time_ms < until_ms
         x = item_rows.interactions(histories, wanted, items)
@@ -182,7 +182,7 @@ class Memory:
         return out
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "Memory":
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "Channels":
         """Read what `arrays` gave."""
         tables = {
             kind: ChannelTable(

@@ -11,7 +11,7 @@ from training.history.category_interests import InterestReader, Interests
 from training.history.prepared import OUTCOMES, Prepared
 from training.history.sequences import Histories, Ints
 from training.history.vocabulary import DAY_MS
-from training.neighbours.channels import Memory, Touched
+from training.neighbours.channels import Channels, Touched
 from training.network import sampled_softmax
 from training.network.batches import Targets, event_inputs, fold, join, make_targets, pairs_at
 from training.network.config import ModelConfig, TrainConfig
@@ -114,7 +114,7 @@ class ExampleMaker:
         prepared: Prepared,
         model: ModelConfig,
         config: TrainConfig,
-        memory: Memory | None = None,
+        memory: Channels | None = None,
     ) -> None:
         self.prepared, self.model, self.config, self.memory = prepared, model, config, memory
         histories = prepared.histories

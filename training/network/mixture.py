@@ -52,7 +52,7 @@ def chances(
     Parameters
     ----------
     added_PN, base_PN, memory_PRN
-        Weighed scores, the network's logits, and what `neighbours.channels.Memory.read` gives.
+        Weighed scores, the network's logits, and what `neighbours.channels.Channels.read` gives.
     once
         Whether nothing is taken twice: what is held has no chance.
     """

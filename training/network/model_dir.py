@@ -32,7 +32,7 @@ from feature_repo.features.catalogue import USER_VIEWS, scalars
 from training.history.sequences import CONSUMED, NUMERIC
 from training.history.user_features import UserFeatures
 from training.history.vocabulary import Vocabulary
-from training.neighbours.channels import Memory
+from training.neighbours.channels import Channels
 from training.network.config import ModelConfig
 from training.network.network import PortraitNetwork
 from training.state.pair_features import FEATURES
@@ -61,7 +61,7 @@ class Model:
     user_features: UserFeatures
     network: PortraitNetwork
     manifest: Mapping[str, Any]
-    memory: Memory | None = None
+    memory: Channels | None = None
 
 
 def save(
@@ -70,7 +70,7 @@ def save(
     vocabulary: Vocabulary,
     user_features: UserFeatures,
     *,
-    memory: Memory | None = None,
+    memory: Channels | None = None,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Path:
@@ -206,9 +206,9 @@ def git_revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def _memory(data: bytes, vocabulary: Vocabulary, path: Path) -> Memory:
+def _memory(data: bytes, vocabulary: Vocabulary, path: Path) -> Channels:
     try:
-        memory = Memory.from_arrays(load_arrays(data))
+        memory = Channels.from_arrays(load_arrays(data))
     except (KeyError, SafetensorError) as error:
         raise ModelMismatchError(f"{path / _MEMORY} cannot be read: train it again") from error
     if any(len(table.indptr) != len(vocabulary.items) + 1 for table in memory.tables.values()):

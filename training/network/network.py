@@ -31,7 +31,7 @@ from training.network.encoder import EventInputs, FusedEncoder, Temporal
 from training.network.next_category import CategoryHead
 from training.network.repeat_head import PairHead, Pairs
 from training.network.stacked import StackedEncoder
-from training.network.stacking import Mixing
+from training.network.stacking import Stacking
 from training.state.item_table import KNOWN, LAST_MS
 from training.state.item_table_kernels import STATISTICS, request_statistics
 
@@ -122,7 +122,7 @@ class PortraitNetwork(nn.Module):
         dim = config.dim
         self.encoder: FusedEncoder | StackedEncoder
         self.bias = nn.Embedding(items, 1, _weight=torch.zeros(items, 1))
-        self.mixing: Mixing | None = None
+        self.mixing: Stacking | None = None
         self.next_category: CategoryHead | None = None
         self.pair: PairHead | None = None
         self._vectors: Tensor | None = None
@@ -143,7 +143,7 @@ class PortraitNetwork(nn.Module):
         self.output = nn.Embedding(items, dim)
         nn.init.normal_(self.output.weight, std=0.02)
         self.pair = PairHead(items, dim) if config.repeat else None
-        self.mixing = Mixing() if config.memory else None
+        self.mixing = Stacking() if config.memory else None
         self.head = nn.Sequential(nn.Linear(dim, 32), nn.GELU(), nn.Linear(32, len(self.outcomes)))
         if self.features is not None:
             nn.init.zeros_(self.features.weight)

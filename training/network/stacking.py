@@ -61,7 +61,7 @@ class Piece:
         return basket_loss(logits, self.candidates.places(self.targets))
 
 
-class Mixing(nn.Module):
+class Stacking(nn.Module):
     """The weights; until they are fitted, the network alone."""
 
     def __init__(self) -> None:

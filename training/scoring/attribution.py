@@ -26,7 +26,7 @@ import torch
 
 from feature_repo.events.schema import EventRecord
 from training.history.sequences import CONSUMED
-from training.neighbours.channels import CHANNELS, EPSILON, PLACES, Memory, faded
+from training.neighbours.channels import CHANNELS, EPSILON, PLACES, Channels, faded
 from training.network.mixture import EVIDENCE
 from training.network.network import statistics
 from training.scoring.learned_state import Layout, LearnedStates
@@ -152,7 +152,7 @@ def memory_parts(
 
 
 def _parts(
-    memory: Memory, held: Rows, weight: Doubles, row: int, part_K: Doubles
+    memory: Channels, held: Rows, weight: Doubles, row: int, part_K: Doubles
 ) -> MemoryContributions:
     """Return one item's; ``part_K`` is what each expert adds to its chance."""
     items = held.rows["item"].astype(np.int64) - 1

@@ -159,7 +159,7 @@ class CompiledScores:
         return scores
 
     def _weights(self, log_events: float) -> Floats:
-        """Return `training.network.stacking.Mixing.at` of one shopper, shape (M + 1,)."""
+        """Return `training.network.stacking.Stacking.at` of one shopper, shape (M + 1,)."""
         alpha, beta, low, high = self._mixing
         x = alpha + beta * np.float32(min(max(log_events, low), high))
         out: Floats = np.where(x > _LINEAR, x, np.log1p(np.exp(np.minimum(x, _LINEAR))))

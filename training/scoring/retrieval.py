@@ -22,11 +22,11 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from training.neighbours.channels import CHANNELS, HALF_LIVES_DAYS, Memory, Touched
+from training.neighbours.channels import CHANNELS, HALF_LIVES_DAYS, Channels, Touched
 from training.network.batches import Targets
 from training.network.network import PortraitNetwork
 from training.network.repeat_head import Pairs
-from training.network.stacking import Mixing
+from training.network.stacking import Stacking
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ class ItemArrays:
     extras: Tensor
 
     @classmethod
-    def of(cls, network: PortraitNetwork, memory: Memory | None = None) -> "ItemArrays":
+    def of(cls, network: PortraitNetwork, memory: Channels | None = None) -> "ItemArrays":
         """Return a network's items, with a memory's popularity."""
         biases = network.biases.detach()
         extras = biases.new_zeros(len(biases), EXTRAS)
@@ -78,7 +78,7 @@ class Queries:
         pairs: Pairs | None,
         log_events_P: Tensor,
         touched: Touched | None = None,
-        mixing: Mixing | None = None,
+        mixing: Stacking | None = None,
     ) -> "Queries":
         """Return what a network asks; with memories where both of the last two are given."""
         items = network.items

@@ -51,7 +51,7 @@ def untrained(archive: Archive, path: Path) -> Path:
     from training.history.sequences import encode
     from training.history.user_features import UserFeatures
     from training.history.vocabulary import build_vocabulary
-    from training.neighbours.channels import Memory
+    from training.neighbours.channels import Channels
     from training.network.config import ModelConfig
     from training.network.model_dir import save
     from training.network.network import PortraitNetwork
@@ -63,7 +63,7 @@ def untrained(archive: Archive, path: Path) -> Path:
     )  # fmt: skip
     network.start_from(vocabulary)
     histories = encode(archive.histories(), vocabulary)
-    memory = Memory.fit(histories, 2**53, len(vocabulary.items))
+    memory = Channels.fit(histories, 2**53, len(vocabulary.items))
     return save(
         path, network, vocabulary, UserFeatures.none(), memory=memory, training={}, metrics={}
     )

@@ -51,7 +51,7 @@ def write_model(offered: list[OfferedLoad], path: Path) -> Path:
     """Write a model directory that knows all offers."""
     import torch
 
-    from training.neighbours.channels import KINDS, ChannelTable, Memory
+    from training.neighbours.channels import KINDS, Channels, ChannelTable
     from training.network.config import ModelConfig
     from training.network.model_dir import save
     from training.network.network import PortraitNetwork
@@ -77,7 +77,7 @@ def write_model(offered: list[OfferedLoad], path: Path) -> Path:
         )
         for kind in KINDS
     }
-    memory = Memory(tables, np.stack([vocabulary.log_popularity, vocabulary.log_support]))
+    memory = Channels(tables, np.stack([vocabulary.log_popularity, vocabulary.log_support]))
     return save(path, network, vocabulary, features, memory=memory, training={}, metrics={})
 
 

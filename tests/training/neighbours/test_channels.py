@@ -9,12 +9,12 @@ from tests.training.shops import DAY_MS, START_MS, Shop, end_ms, event, habits, 
 from training.history.prepare import prepare
 from training.history.sequences import Histories, encode
 from training.history.vocabulary import Vocabulary, build_vocabulary
-from training.neighbours.channels import CHANNELS, COUNT, EPSILON, PLACES, Memory
+from training.neighbours.channels import CHANNELS, COUNT, EPSILON, PLACES, Channels
 from training.network.batches import Targets
 from training.network.config import ModelConfig, TrainConfig
 from training.network.examples import BasketRequests, ExampleMaker
 from training.network.model_dir import Model
-from training.network.stacking import Mixing, Piece
+from training.network.stacking import Piece, Stacking
 from training.scoring.scorer import Scorer
 from training.scoring.transition import LearnedTransition
 from training.state.item_table import EVENTS, RepeatTables
@@ -43,7 +43,7 @@ def held(histories: Histories, capacity: int = 200) -> RepeatTables:
 
 def test_a_memory_is_the_sum_of_faded_rows(known: Known) -> None:
     vocabulary, histories = known
-    memory = Memory.fit(histories, 2**53, len(vocabulary.items))
+    memory = Channels.fit(histories, 2**53, len(vocabulary.items))
     snapshot = held(histories).snapshot(np.arange(len(histories.users)))
     found = memory.read(snapshot)
     expected = np.zeros_like(found)
@@ -70,17 +70,17 @@ def test_a_memory_is_the_sum_of_faded_rows(known: Known) -> None:
 def test_what_comes_after_the_training_changes_no_memory(known: Known) -> None:
     vocabulary, histories = known
     until = int(np.median(histories.time_ms))
-    whole = Memory.fit(histories, until, len(vocabulary.items)).arrays()
+    whole = Channels.fit(histories, until, len(vocabulary.items)).arrays()
     early = histories.select(np.arange(len(histories.users)), histories.before(until))
-    cut = Memory.fit(early, until, len(vocabulary.items)).arrays()
+    cut = Channels.fit(early, until, len(vocabulary.items)).arrays()
     for name, values in whole.items():
         np.testing.assert_allclose(values, cut[name], atol=1e-6, err_msg=name)
 
 
 def test_a_memory_survives_its_arrays(known: Known) -> None:
     vocabulary, histories = known
-    memory = Memory.fit(histories, 2**53, len(vocabulary.items))
-    again = Memory.from_arrays(memory.arrays())
+    memory = Channels.fit(histories, 2**53, len(vocabulary.items))
+    again = Channels.from_arrays(memory.arrays())
     snapshot = held(histories).snapshot(np.arange(len(histories.users)))
     assert (memory.read(snapshot) == again.read(snapshot)).all()
 
@@ -99,7 +99,7 @@ def requests() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Targets]:
 
 def test_mixing_finds_the_memory_that_helps() -> None:
     base, memory, log_events, targets = requests()
-    mixing = Mixing()
+    mixing = Stacking()
     before, after = mixing.fit([Piece(base, memory, log_events, targets)])
     assert after < before - 0.3
     weight = torch.nn.functional.softplus(
@@ -111,7 +111,7 @@ def test_mixing_finds_the_memory_that_helps() -> None:
 
 def test_until_it_is_fitted_mixing_is_the_network_alone() -> None:
     base, memory, log_events, _ = requests()
-    torch.testing.assert_close(Mixing()(base, memory, log_events), base, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(Stacking()(base, memory, log_events), base, atol=1e-3, rtol=1e-3)
 
 
 def test_serving_scores_as_evaluation_does(model: Model, histories: Shop) -> None:

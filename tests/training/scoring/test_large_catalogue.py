@@ -17,12 +17,12 @@ from training.evaluation.metrics import ranking_metrics
 from training.evaluation.predict import score_window
 from training.fit import objective, selection
 from training.fit.loop import Fit, new_network
-from training.fit.sparse_adam import RowUpdates
+from training.fit.sparse_adam import SparseAdam
 from training.fit.worker import Alone
 from training.history.prepare import prepare
 from training.history.vocabulary import DAY_MS
 from training.lab.studies import large
-from training.neighbours.channels import CHANNELS, Memory
+from training.neighbours.channels import CHANNELS, Channels
 from training.network import sampled_softmax
 from training.network.batches import Targets, make_targets
 from training.network.config import TrainConfig
@@ -51,7 +51,7 @@ def test_smaller_catalogues_are_learned_as_they_were(
     """The losses of the code before tables were updated by rows."""
     done = fit(tmp_path, histories, replace(SMALL, recipe=recipe), SHORT)
     assert [e["loss"] for e in done.progress.epochs] == pytest.approx(losses, rel=1e-4)
-    assert done.descent.rows is None
+    assert done.optimizer.rows is None
 
 
 def test_rows_that_stand_still_are_averaged_as_if_every_row_were() -> None:
@@ -59,7 +59,7 @@ def test_rows_that_stand_still_are_averaged_as_if_every_row_were() -> None:
     table = nn.Embedding(30, 4)
     start = table.weight.detach().clone()
     average = {"t": start.clone()}
-    rows = RowUpdates({"t": table}, average, betas=(0.9, 0.98), weight_decay=0.1)
+    rows = SparseAdam({"t": table}, average, betas=(0.9, 0.98), weight_decay=0.1)
     naive = start.clone()
     for step in range(1, 25):
         table.zero_grad()
@@ -84,8 +84,8 @@ def test_a_step_changes_the_rows_that_it_touched_only(
     monkeypatch.setattr(objective, "NEGATIVES", 4)
     prepare(histories, cut_off_ms=end_ms(), support=5).write(tmp_path)
     made = Fit(tmp_path, SMALL, replace(SHORT, positions=2), Alone())
-    assert made.descent.rows is not None
-    assert made.descent.rows.names == {
+    assert made.optimizer.rows is not None
+    assert made.optimizer.rows.names == {
         "bias.weight", "encoder.content.item.weight", "output.weight", "pair.item.weight",
         "pair.repurchase.weight",
     }  # fmt: skip
@@ -94,7 +94,7 @@ def test_a_step_changes_the_rows_that_it_touched_only(
     after = made.network.state_dict()
     moved = (after["output.weight"] != before["output.weight"]).any(dim=1)
     assert 0 < int(moved.sum()) < len(moved)
-    for name in made.descent.rows.names:
+    for name in made.optimizer.rows.names:
         grad = dict(made.network.named_parameters())[name].grad
         assert grad is not None
         assert grad.is_sparse
@@ -151,7 +151,7 @@ def test_what_is_touched_is_what_is_read(
     model: Model, histories: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = model.memory
-    assert isinstance(memory, Memory)
+    assert isinstance(memory, Channels)
     prepared = prepare(histories, cut_off_ms=end_ms(), support=5)
     maker = ExampleMaker(prepared, model.config, TrainConfig(), memory)
     example = maker.train(np.arange(5), 0)

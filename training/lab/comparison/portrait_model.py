@@ -20,7 +20,7 @@ from training.history.sequences import Histories, Ints, ranges
 from training.lab.comparison.peer import Tell, Trial
 from training.lab.comparison.protocol import Score
 from training.lab.comparison.shop import Shop
-from training.neighbours.channels import Memory, Touched
+from training.neighbours.channels import Channels, Touched
 from training.network.config import ModelConfig, TrainConfig
 from training.network.devices import accelerator
 from training.network.examples import BasketRequests, ExampleMaker
@@ -47,7 +47,7 @@ class Answers:
 
     shop: Shop
     network: PortraitNetwork
-    memory: Memory | None
+    memory: Channels | None
     timed: bool = False
     shuffled: int | None = None
     age_ms: int = 0

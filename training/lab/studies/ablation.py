@@ -20,11 +20,11 @@ from training.fit.selection import fit_mixing
 from training.lab.comparison import portrait_model
 from training.lab.comparison.protocol import measure
 from training.lab.studies.study import Study
-from training.neighbours.channels import Memory
+from training.neighbours.channels import Channels
 from training.network.encoder import EventInputs, FusedEncoder
 from training.network.network import PortraitNetwork
 from training.network.stacked import StackedEncoder
-from training.network.stacking import Mixing
+from training.network.stacking import Stacking
 
 WHOLE: Final = "portrait"
 Alter = Callable[[PortraitNetwork], None]
@@ -133,8 +133,8 @@ def _asked_otherwise(
 def _with_memories(answers: portrait_model.Answers, *, seen: bool) -> portrait_model.Answers:
     """Return the answers with memories weighed on the training or the validation period."""
     prepared, network = answers.shop.prepared(), copy.deepcopy(answers.network)
-    memory = Memory.fit(prepared.histories, prepared.train_until_ms, answers.shop.items)
-    network.mixing = Mixing()
+    memory = Channels.fit(prepared.histories, prepared.train_until_ms, answers.shop.items)
+    network.mixing = Stacking()
     fit_mixing(network, prepared, memory, seen=seen, always=True)
     return replace(answers, network=network, memory=memory)
 

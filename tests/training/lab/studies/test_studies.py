@@ -28,7 +28,7 @@ from training.lab.studies.outlier_event import Odd, jump
 from training.lab.studies.study import Study
 from training.lab.studies.update_strategies import CategoryOfItems, RuleStrategy, Ways, by_category
 from training.lab.studies.updating import updating
-from training.neighbours.channels import Memory
+from training.neighbours.channels import Channels
 from training.network.config import ModelConfig, TrainConfig
 from training.network.network import PortraitNetwork
 
@@ -108,7 +108,7 @@ def test_what_a_study_cannot_use_is_refused(study: Quick, ring: portrait_model.A
         updating(study(made))
 
 
-def _sum_only(network: PortraitNetwork, prepared: Prepared) -> tuple[Memory | None, Any]:
+def _sum_only(network: PortraitNetwork, prepared: Prepared) -> tuple[Channels | None, Any]:
     """Weigh, but leave out the mixture: beside networks so poor it is all of every answer."""
     memory, told = selection.weigh(network, prepared)
     if memory is None or told is None:
