@@ -69,7 +69,11 @@ QUESTIONS = frozenset(f"feature_repo/{name}.py" for name in ("amounts", "compile
 """Modules that still begin with a question; none may be added."""
 VERBS = ("services/recommend", "services/campaigns", "services/audiences", "services/catalogue",
     "services/event_log", "services/gateway", "services/history", "services/http",
-    "services/models", "services/rebuild", "services/runtime", "services/context")  # fmt: skip
+    "services/models", "services/rebuild", "services/runtime", "services/context",
+    "services/update", "services/analytics", "services/commands", "services/demo",
+    "services/hosting",
+    "services/lab/chaos", "services/lab/commands", "training/network", "training/targeting",
+    "feature_repo/features", "feature_repo/online", "feature_repo/profile_views")  # fmt: skip
 """Rooms in which functions are verbs, and no participles."""
 NAME = re.compile(r"`([\w./]+)` \|$", re.MULTILINE)
 

@@ -65,7 +65,7 @@ def find(counts: npt.ArrayLike, *, false_alarms: float = FALSE_ALARMS) -> list[C
     places = sorted(_segment(np.sqrt(y + 0.375), 0, false_alarms))
     edges = [0, *(at for at, _ in places), len(y)]
     return [
-        _described(y, edges[number], at, edges[number + 2], p)
+        _describe_change(y, edges[number], at, edges[number + 2], p)
         for number, (at, p) in enumerate(places)
     ]
 
@@ -112,7 +112,7 @@ def _residuals(x: Floats, times: int) -> Floats:
     return np.concatenate([_residuals(x[:at], times - 1), _residuals(x[at:], times - 1)])
 
 
-def _described(y: Floats, start: int, at: int, end: int, p: float) -> ChangePoint:
+def _describe_change(y: Floats, start: int, at: int, end: int, p: float) -> ChangePoint:
     left, right = y[start:at], y[at:end]
     before, after = float(left.mean()), float(right.mean())
     residuals = np.concatenate([left - before, right - after])

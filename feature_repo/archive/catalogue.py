@@ -153,11 +153,11 @@ def load_catalogue(home: Path) -> dict[str, Item]:
             properties = row.pop("properties")
             row["properties"] = None if properties is None else orjson.loads(properties)
             item = Item.model_validate({n: v for n, v in row.items() if v is not None})
-            items[item.item_id] = completed(item, items.get(item.item_id))
+            items[item.item_id] = complete_item(item, items.get(item.item_id))
     return items
 
 
-def completed(item: Item, older: Item | None) -> Item:
+def complete_item(item: Item, older: Item | None) -> Item:
     """Return an item with what it does not state taken from an older statement about it.
 
     A price and its currency are one statement.

@@ -99,7 +99,7 @@ def _groups(parts: Sequence[Path], archived: Mapping[int, LogPosition]) -> list[
         for rows in by_partition.values():
             rows.sort()
             for run in _runs(rows, tier):
-                for group in _bounded(run):
+                for group in _cut_run(run):
                     if taken.isdisjoint(group):
                         groups.append(group)
                         taken.update(group)
@@ -113,7 +113,7 @@ def _runs(rows: Sequence[tuple[Span, int, Path]], most: int) -> Iterator[list[tu
             yield [(size, part) for _, size, part in run]
 
 
-def _bounded(run: Sequence[tuple[int, Path]]) -> Iterator[list[Path]]:
+def _cut_run(run: Sequence[tuple[int, Path]]) -> Iterator[list[Path]]:
     """Cut a run of parts into groups that make one part each; too few are left out."""
     if len(run) < FEWEST:
         return

@@ -96,7 +96,7 @@ def check() -> None:
 
 
 @contextmanager
-def interrupted(connection: Any) -> Iterator[None]:
+def run_until_deadline(connection: Any) -> Iterator[None]:
     """Run queries of ``connection`` until the deadline, if there is one.
 
     Raises

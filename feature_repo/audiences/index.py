@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.archive import valid_events
 from feature_repo.archive.event_archive import SCHEMA, Archive
-from feature_repo.archive.query_bounds import SpillFolder, interrupted
+from feature_repo.archive.query_bounds import SpillFolder, run_until_deadline
 from feature_repo.audiences import consents, tables
 from feature_repo.errors import PortraitError
 from feature_repo.features.catalogue import USER_VIEWS
@@ -111,14 +111,14 @@ class Index:
         TooCostlyError
             See `feature_repo.archive.query_bounds`.
         """
-        with self._connection.cursor() as cursor, interrupted(cursor):
+        with self._connection.cursor() as cursor, run_until_deadline(cursor):
             cursor.execute("USE audience")
             found: list[tuple[Any, ...]] = cursor.execute(sql, dict(parameters)).fetchall()
         return found
 
     def columns(self, sql: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Do what `rows` does, and return columns as numpy arrays."""
-        with self._connection.cursor() as cursor, interrupted(cursor):
+        with self._connection.cursor() as cursor, run_until_deadline(cursor):
             cursor.execute("USE audience")
             found: dict[str, Any] = cursor.execute(sql, dict(parameters or {})).fetchnumpy()
         return found

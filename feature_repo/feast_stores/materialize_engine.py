@@ -139,7 +139,7 @@ def _keys(entities: Bytes, join_key: str, project: str) -> Bytes:
     """Return Redis keys: Feast's serialized entity key (version 3) and the project."""
     text, name = struct.pack("<I", ValueType.STRING), join_key.encode()
     head = struct.pack("<I", 1) + text + struct.pack("<I", len(name)) + name + text
-    sizes = _fixed(pc.binary_length(entities).to_numpy().astype("<u4"))
+    sizes = _to_fixed(pc.binary_length(entities).to_numpy().astype("<u4"))
     return join_parts(head, sizes, entities, project.encode())
 
 
@@ -150,16 +150,16 @@ def _message_pack(columns: Sequence[Bytes]) -> Bytes:
         sizes = pc.binary_length(column).to_numpy()
         most = int(sizes.max(initial=0))
         if most < 32:  # fixstr
-            parts.append(_fixed((sizes | 0xA0).astype("u1")))
+            parts.append(_to_fixed((sizes | 0xA0).astype("u1")))
         elif most < 1 << 16:  # str 16
-            parts += [b"\xda", _fixed(sizes.astype(">u2"))]
+            parts += [b"\xda", _to_fixed(sizes.astype(">u2"))]
         else:  # str 32
-            parts += [b"\xdb", _fixed(sizes.astype(">u4"))]
+            parts += [b"\xdb", _to_fixed(sizes.astype(">u4"))]
         parts.append(column)
     return join_parts(*parts)
 
 
-def _fixed(numbers: np.ndarray[Any, Any]) -> Bytes:
+def _to_fixed(numbers: np.ndarray[Any, Any]) -> Bytes:
     kind = pa.binary(numbers.dtype.itemsize)
     made = pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(numbers)])
     return made.cast(pa.large_binary())

@@ -192,11 +192,11 @@ def _write_newer(
     for row, (_, values) in rows.items():
         alike[tuple(values)].append(row)
     for features, keys in alike.items():
-        encoded = [_encoded(*rows[key]) for key in keys]
+        encoded = [_encode_row(*rows[key]) for key in keys]
         batch_rows.write(client, materialize_engine.names(view, features), keys, encoded)
 
 
-def _encoded(moment: datetime, values: Mapping[str, Any]) -> bytes:
+def _encode_row(moment: datetime, values: Mapping[str, Any]) -> bytes:
     time = Timestamp()
     time.FromDatetime(moment)
     made = (value.SerializeToString() for value in values.values())

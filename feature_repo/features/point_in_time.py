@@ -85,7 +85,7 @@ def join(
     names = [*(f"k{n}" for n in range(len(keys))), "moment", "place"]
     asked_at = moments[time].cast(pa.timestamp("us", "UTC"), safe=False)
     table = pa.table([*asked, asked_at, numbers], names=names)
-    with _opened(parts) as connection:
+    with _open_parts(parts) as connection:
         connection.register("asked", table)
         _find(connection, parts, few=_few(table, len(keys)), known=known)
         found = _fetch(connection, parts, columns)
@@ -103,7 +103,7 @@ def newest(parts: Parts, columns: Sequence[str], start: datetime, end: datetime)
         Columns wanted; keys and times are given only when named.
     """
     bounds = [_micros(start), _micros(end)]
-    with _opened(parts) as connection:
+    with _open_parts(parts) as connection:
         keys = ", ".join(f"k{n}" for n in range(len(parts.keys)))
         connection.execute(
             f"CREATE TEMP TABLE held AS SELECT 0 AS asked, {keys}, moment, created, place "
@@ -124,15 +124,15 @@ def files(given: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _opened(parts: Parts) -> Iterator[Any]:
+def _open_parts(parts: Parts) -> Iterator[Any]:
     """Open a connection with the parts' keys, times and places as the view ``rows``."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false").fetchall()
-        keys = ", ".join(f"{_quoted(name)} AS k{n}" for n, name in enumerate(parts.keys))
-        created = f"{_quoted(parts.created)}::TIMESTAMPTZ" if parts.created else "NULL::TIMESTAMPTZ"
-        time = f"{_quoted(parts.time)}::TIMESTAMPTZ"
+        keys = ", ".join(f"{_quote(name)} AS k{n}" for n, name in enumerate(parts.keys))
+        created = f"{_quote(parts.created)}::TIMESTAMPTZ" if parts.created else "NULL::TIMESTAMPTZ"
+        time = f"{_quote(parts.time)}::TIMESTAMPTZ"
         if isinstance(parts.rows, pa.Table):
-            connection.register("given", _numbered(parts.rows))
+            connection.register("given", _number_rows(parts.rows))
         connection.execute(
             f"CREATE TEMP VIEW rows AS SELECT {keys}, {time} AS moment, {created} AS created, "
             f"{_PLACE} AS place FROM {_read(parts)}"
@@ -174,7 +174,7 @@ def _choose(connection: Any, by: str) -> None:
 
 
 def _fetch(connection: Any, parts: Parts, columns: Sequence[str]) -> pa.Table:
-    wanted = "".join(f", p.{_quoted(name)}" for name in columns)
+    wanted = "".join(f", p.{_quote(name)}" for name in columns)
     return connection.sql(
         f"SELECT chosen.asked{wanted} FROM {_read(parts)} AS p "
         f"JOIN chosen ON chosen.place = {_PLACE}"
@@ -194,7 +194,7 @@ def _read(parts: Parts) -> str:
     return f"read_parquet([{listed}], file_row_number = true, union_by_name = true)"
 
 
-def _numbered(table: pa.Table) -> pa.Table:
+def _number_rows(table: pa.Table) -> pa.Table:
     """Return a table with the columns that DuckDB gives the rows of a file."""
     rows = np.arange(len(table))
     return table.append_column("file_row_number", pa.array(rows)).append_column(
@@ -206,7 +206,7 @@ def _wide(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_dictionary(kind) else kind
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 

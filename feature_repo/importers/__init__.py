@@ -187,7 +187,7 @@ def _take(
     made_of_lines: Iterable[Made] = ()
     if not chunk.lines.empty:
         cleaned = clean(chunk.lines, now_ms=now_ms())
-        lost = _joined(lost, cleaned.rejects)
+        lost = _join_lost(lost, cleaned.rejects)
         made_of_lines = assemble(cleaned.lines, source.name)
     refused = list[tuple[int, str, str]]()
     done = len(lost)
@@ -200,7 +200,7 @@ def _take(
         if number % _STEP_EVENTS == 0:
             progress(rows_before + done, source.total, "rows to events")
     more = pd.DataFrame(refused, columns=["source_row", "reason", "detail"])
-    lost = _joined(lost, more.assign(field=more["reason"].map(FIELD_OF)))
+    lost = _join_lost(lost, more.assign(field=more["reason"].map(FIELD_OF)))
     lost["source_row"] = lost["source_row"].astype("int64")
     lost["kind"] = [("set_aside" if r in SET_ASIDE else "rejected") for r in lost["reason"]]
     columns = lost["field"].map(lambda field: _column(field, source), na_action="ignore")
@@ -215,5 +215,5 @@ def _column(field: str, source: Source) -> str:
     return source.columns.get(field, field)
 
 
-def _joined(lost: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
+def _join_lost(lost: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([lost.astype(object), more.astype(object)], ignore_index=True)

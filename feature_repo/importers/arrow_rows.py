@@ -101,7 +101,7 @@ def _cells(column: pa.Array, name: str) -> list[_Cell]:
         moments = _cells(plain, name)
         return [f"{moment}Z" if isinstance(moment, str) else moment for moment in moments]
     if _is_bytes(of):
-        return [_decoded(value, name) for value in column.cast(pa.large_binary()).to_pylist()]
+        return [_decode(value, name) for value in column.cast(pa.large_binary()).to_pylist()]
     if kind.is_temporal(of):
         beyond = Refused("not_text", name, f"a {of} beyond the calendar")
         dates = column.cast(pa.string()).to_pylist()
@@ -139,7 +139,7 @@ def _is_bytes(of: pa.DataType) -> bool:
     )  # fmt: skip
 
 
-def _decoded(value: bytes | None, name: str) -> _Cell:
+def _decode(value: bytes | None, name: str) -> _Cell:
     try:
         return None if value is None else value.decode()
     except UnicodeDecodeError:

@@ -65,7 +65,7 @@ def read_csv(path: Path, mapping: Mapping, names: Sequence[str], *, raw: bool) -
             if isinstance(record, FileRow):
                 yield record if raw else record._replace(raw=None)
                 continue
-            kept = json.dumps(dict(_named(header, record))) if raw else None
+            kept = json.dumps(dict(_name_columns(header, record))) if raw else None
             if len(record) != len(header):
                 yield FileRow((), _wrong_length(len(record), len(header)), kept)
             else:
@@ -98,7 +98,9 @@ def _wrong_length(found: int, wanted: int) -> Refused:
     return Refused(reason, None, f"{found} fields under a header of {wanted}")
 
 
-def _named(header: Sequence[str], record: Sequence[str]) -> Iterator[tuple[str, str | list[str]]]:
+def _name_columns(
+    header: Sequence[str], record: Sequence[str]
+) -> Iterator[tuple[str, str | list[str]]]:
     yield from zip(header, record, strict=False)
     if len(record) > len(header):
         yield "…", list(record[len(header) :])

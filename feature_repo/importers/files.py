@@ -108,7 +108,7 @@ def open_text(path: Path, encoding: str) -> Iterator[io.TextIOWrapper]:
     A byte that the encoding does not know becomes a lone surrogate, so that the row that has it
     can be told from others; a byte order mark at the start is dropped.
     """
-    with _unpacked(path) as file:
+    with _unpack(path) as file:
         head = file.read(_HEAD_BYTES)
     if encoding == "utf-8" and head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InvalidSourceError(f"{path} begins like UTF-16: set encoding: utf-16 in the mapping")
@@ -116,7 +116,7 @@ def open_text(path: Path, encoding: str) -> Iterator[io.TextIOWrapper]:
         encoding = "utf-16"  # which drops the mark
     strict = encoding.startswith(_WHOLE_UNITS)
     with (
-        _unpacked(path) as file,
+        _unpack(path) as file,
         io.TextIOWrapper(
             file,
             encoding="utf-8-sig" if encoding == "utf-8" else encoding,
@@ -127,7 +127,7 @@ def open_text(path: Path, encoding: str) -> Iterator[io.TextIOWrapper]:
         yield text
 
 
-def _unpacked(path: Path) -> BinaryIO:
+def _unpack(path: Path) -> BinaryIO:
     with path.open("rb") as file:
         magic = file.read(4)
     if magic.startswith(_GZIP):
@@ -161,7 +161,7 @@ def readable(path: Path, kind: str, encoding: str) -> Iterator[None]:
 def _wrong_byte(path: Path, encoding: str, error: UnicodeError) -> str:
     """Say where: a reader's own error counts from the start of its buffer."""
     try:
-        with _unpacked(path) as file:
+        with _unpack(path) as file:
             file.read().decode(encoding)
     except UnicodeDecodeError as whole:
         return f" at byte {whole.start:,} ({whole.reason})"

@@ -102,7 +102,7 @@ FIELD_OF: Final = {
 """The field at fault, by reason; `clean` says which of two it is."""
 
 
-def repeated(frame: pd.DataFrame) -> "pd.Series[bool]":
+def find_repeated(frame: pd.DataFrame) -> "pd.Series[bool]":
     """Say which lines an earlier one has made already.
 
     Either they are equal in everything, or a stated event id is that of an earlier line of
@@ -197,7 +197,7 @@ def clean(frame: pd.DataFrame, *, now_ms: int) -> Cleaned:
         reason[(reason == "") & ~passed.to_numpy()] = name
     # Only a line that passes can be repeated: one that is refused for itself makes no event.
     passing = np.flatnonzero(reason == "")
-    reason[passing[repeated(frame.iloc[passing]).to_numpy()]] = "duplicate"
+    reason[passing[find_repeated(frame.iloc[passing]).to_numpy()]] = "duplicate"
     bad = reason != ""
     rejects = pd.DataFrame({"source_row": frame.loc[bad, "source_row"], "reason": reason[bad]})
     rejects["column"] = frame.loc[bad, AT_FAULT] if AT_FAULT in frame else None

@@ -20,7 +20,7 @@ import orjson
 from pydantic import ValidationError
 
 from feature_repo.archive import currency
-from feature_repo.archive.catalogue import Item, completed, load_catalogue
+from feature_repo.archive.catalogue import Item, complete_item, load_catalogue
 from feature_repo.archive.currency import Money
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.errors import InvalidSourceError
@@ -214,7 +214,7 @@ class Publisher:
         """Complete events from here on with what the source has said of its items by now."""
         told = self._source_items()
         known = self._known_items
-        self._catalogue = known | {i.item_id: completed(i, known.get(i.item_id)) for i in told}
+        self._catalogue = known | {i.item_id: complete_item(i, known.get(i.item_id)) for i in told}
 
     @cached_property
     def _known_items(self) -> dict[str, Item]:

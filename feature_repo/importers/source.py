@@ -115,7 +115,7 @@ def readable_name(text: str) -> str:
     return " ".join(word[:1].upper() + word[1:].lower() for word in words)
 
 
-def hashed_ids(prefix: str, frame: pd.DataFrame, columns: Sequence[str]) -> "pd.Series[Any]":
+def hash_ids(prefix: str, frame: pd.DataFrame, columns: Sequence[str]) -> "pd.Series[Any]":
     """Return an event id per row that depends on the row's content alone.
 
     The user is in it as `USER_MARK`, which `publish` turns into the pseudonym.

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from feature_repo.archive.catalogue import Item, completed
+from feature_repo.archive.catalogue import Item, complete_item
 from feature_repo.importers.cells import flags
 from feature_repo.importers.mapping import Mapping
 
@@ -39,7 +39,7 @@ class TableCatalogue:
                 item = Item.model_validate({k: v for k, v in row.items() if v is not None})
             except ValidationError:
                 continue
-            self._items[item.item_id] = completed(item, self._items.get(item.item_id))
+            self._items[item.item_id] = complete_item(item, self._items.get(item.item_id))
 
     def items(self) -> Sequence[Item]:
         """Return the items noted."""

@@ -25,7 +25,7 @@ from feature_repo.importers.json_rows import JsonRows
 from feature_repo.importers.lines import AT_FAULT, MARK, STATED
 from feature_repo.importers.mapping import Mapping
 from feature_repo.importers.rows import FileRow, Refused, unfit
-from feature_repo.importers.source import Chunk, Source, hashed_ids, key_of
+from feature_repo.importers.source import Chunk, Source, hash_ids, key_of
 from feature_repo.importers.table_catalogue import TableCatalogue
 from feature_repo.importers.times import times_ms
 
@@ -234,7 +234,7 @@ def _set_ids(
     """Give every line its event's id; `USER_MARK` in it becomes the pseudonym when published."""
     prefix = f"{mapping.source}-"
     columns = [c for c in lines.columns if c not in {"source_row", "time_ms", *_USERS}]
-    own = hashed_ids(prefix, _as_hashed(lines[["time_ms", *columns]], told, mapping), columns)
+    own = hash_ids(prefix, _as_hashed(lines[["time_ms", *columns]], told, mapping), columns)
     if mapping.columns.order_id is not None:
         ordered = lines["type"].isin(ORDER_TYPES) & lines["order_id"].notna()
         order = lines["type"].astype(str) + "-" + lines["order_id"].astype(str)

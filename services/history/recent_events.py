@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from feature_repo.archive.event_archive import Archive, LogPosition, Span
-from feature_repo.archive.query_bounds import interrupted
+from feature_repo.archive.query_bounds import run_until_deadline
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import translated
@@ -106,7 +106,7 @@ def _last_tz(archive: Archive, tail: Sequence[Any], pseudonym: str) -> str | Non
     parts = [str(part) for part in archive.parts_of(partition_of(pseudonym))]
     if not parts:
         return None
-    with database().cursor() as cursor, interrupted(cursor):
+    with database().cursor() as cursor, run_until_deadline(cursor):
         row = cursor.execute(
             'SELECT tz FROM read_parquet(?) WHERE "user" = ? AND tz IS NOT NULL '
             "ORDER BY log_ms DESC, log_seq DESC, event_id DESC LIMIT 1",
@@ -176,7 +176,7 @@ def _rows(
     if before is not None:
         where.append("(log_ms, log_seq, event_id) < (?, ?, ?)")
         values += before
-    with database().cursor() as cursor, interrupted(cursor):
+    with database().cursor() as cursor, run_until_deadline(cursor):
         rows = cursor.execute(
             "SELECT log_ms, log_seq, event_id, record FROM read_parquet(?) "  # noqa: S608
             f"WHERE {' AND '.join(where)} "

@@ -132,7 +132,7 @@ class Probe:
         written, updaters, stats, *partitions = found
         return Health(
             error=None,
-            refusal=_refused(written),
+            refusal=_find_refusal(written),
             partitions=tuple(
                 PartitionHealth(entries, lag, archive, dead, bool(leased))
                 for entries, lag, archive, dead, leased in partitions
@@ -157,7 +157,7 @@ class Probe:
         return found
 
 
-def _refused(answer: Any) -> str | None:
+def _find_refusal(answer: Any) -> str | None:
     if not isinstance(answer, Exception):
         return None
     known = refusal(answer) if isinstance(answer, redis.ResponseError) else None

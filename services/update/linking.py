@@ -98,7 +98,7 @@ class Linking:
         if not fresh:
             return _plain(batches, rows)
         try:
-            return self._joined(batches, cursors, rows, fresh)
+            return self._join_histories(batches, cursors, rows, fresh)
         except StoreUnavailableError:
             raise
         except (PortraitError, OSError) as error:
@@ -152,17 +152,17 @@ class Linking:
                 lost = True
         return owners_of(self._client, named) if lost else owners
 
-    def _joined(
+    def _join_histories(
         self,
         batches: list[Batch],
         cursors: Mapping[int, str],
         rows: Mapping[str, LiveState | None],
         fresh: Mapping[str, set[str]],
     ) -> Work:
-        start, placed, broken = dict(rows), _placed(batches, fresh), unreadable(rows)
+        start, placed, broken = dict(rows), _place_events(batches, fresh), unreadable(rows)
         for user, anonymous in fresh.items():
             if rows[user] is None:
-                start[user] = self._settled(placed[user], anonymous)
+                start[user] = self._find_settled(placed[user], anonymous)
         slow = {user: row for user in fresh if (row := rows[user]) is start[user]}
         left = {user for user, row in slow.items() if row and row.version > MERGED_EVENTS}
         for partition in {partition_of(user) for user in slow}:
@@ -177,8 +177,8 @@ class Linking:
             elif size:
                 sizes[user] = size
         self._leave({user: fresh[user] for user in sorted(left - broken)})
-        _cut_short(batches, sizes)
-        placed = _placed(batches, sizes)
+        _shorten(batches, sizes)
+        placed = _place_events(batches, sizes)
         histories = dict[str, list[EventRecord]]()
         for user in sizes:
             events = [*own[user], *placed[user]]
@@ -187,7 +187,7 @@ class Linking:
                 start[user] = None
                 known = {a: found for a, found in theirs[user].items() if a in links}
                 histories[user] = woven(events, known)
-        return _laid_out(batches, start, histories)
+        return _lay_out(batches, start, histories)
 
     def _size(
         self,
@@ -219,7 +219,7 @@ class Linking:
             _log.warning("links_left_for_later", users=len(links))
             add_unjoined(self._client, links)
 
-    def _settled(self, own: Sequence[Placed], anonymous: set[str]) -> LiveState | None:
+    def _find_settled(self, own: Sequence[Placed], anonymous: set[str]) -> LiveState | None:
         """Return the row that a new user goes on from, if that is one anonymous id's as it stands.
 
         None if it is not that simple: the histories tell then.
@@ -263,7 +263,7 @@ def _plain(batches: Sequence[Batch], rows: Mapping[str, LiveState | None]) -> Wo
     return Work(rows, events, range(len(events)))
 
 
-def _placed(batches: Sequence[Batch], users: Collection[str]) -> dict[str, list[Placed]]:
+def _place_events(batches: Sequence[Batch], users: Collection[str]) -> dict[str, list[Placed]]:
     """Return the batches' events of ``users`` with their positions."""
     found = {user: list[Placed]() for user in users}
     for batch in batches:
@@ -274,7 +274,7 @@ def _placed(batches: Sequence[Batch], users: Collection[str]) -> dict[str, list[
     return found
 
 
-def _cut_short(batches: list[Batch], sizes: Mapping[str, int]) -> None:
+def _shorten(batches: list[Batch], sizes: Mapping[str, int]) -> None:
     """Let batches end before what would be more than `MERGED_EVENTS`."""
     total, kept = 0, list[Batch]()
     for batch in batches:
@@ -293,21 +293,21 @@ def _cut_short(batches: list[Batch], sizes: Mapping[str, int]) -> None:
     batches[:] = kept
 
 
-def _laid_out(
+def _lay_out(
     batches: Sequence[Batch],
     rows: Mapping[str, LiveState | None],
     histories: Mapping[str, Sequence[EventRecord]],
 ) -> Work:
     """Return the work: whole histories in the place of the batches' events that are in them."""
     plain = _plain(batches, rows)
-    numbers = {_named(event): n for n, event in enumerate(plain.events)}
+    numbers = {_name_event(event): n for n, event in enumerate(plain.events)}
     places = [n for n, event in enumerate(plain.events) if event.user not in histories]
     events = [plain.events[n] for n in places]
     for history in histories.values():
         events += history
-        places += [numbers.get(_named(event), -1) for event in history]
+        places += [numbers.get(_name_event(event), -1) for event in history]
     return Work(rows, events, places)
 
 
-def _named(event: EventRecord) -> tuple[str, str, str, str | None, bool]:
+def _name_event(event: EventRecord) -> tuple[str, str, str, str | None, bool]:
     return event.user, event.source, event.id, event.linked, event.anonymous

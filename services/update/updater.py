@@ -230,7 +230,7 @@ class UpdaterLoop:
             )  # fmt: skip
         except FencedError as refusal:
             self._counters.note_written()
-            self._refused(partition, refusal)
+            self._note_refusal(partition, refusal)
             return False
         self._counters.note_written()
         self._cursors[partition] = batch.end
@@ -238,7 +238,7 @@ class UpdaterLoop:
             self._follow(partition, batch.model)
         return True
 
-    def _refused(self, partition: int, refusal: FencedError) -> None:
+    def _note_refusal(self, partition: int, refusal: FencedError) -> None:
         if isinstance(refusal, StaleRowsError):
             # Lease and cursor are as they were: the next round reads the same entries again.
             _log.info("rows_rebuilt_meanwhile", partition=partition)

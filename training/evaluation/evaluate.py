@@ -95,7 +95,7 @@ def evaluate(
     events = read_histories(home, until_ms=bounds[1]) if histories is None else histories
     join = feast_join(home) if features and model.user_features.names else None
     progress(0, 0, "joining features to the test period")
-    prepared = _prepared(model, events, bounds, join)
+    prepared = _prepare(model, events, bounds, join)
     with one_thread():
         users = _users(prepared)
         timed = _score(model, prepared, bounds, users, progress, timed=True)
@@ -108,7 +108,7 @@ def evaluate(
         }
 
 
-def _prepared(
+def _prepare(
     model: Model, events: list[History], bounds: tuple[int, int], join: PointInTime | None
 ) -> Prepared:
     before = [(u, [e for e in h if e.time_ms < bounds[1]]) for u, h in events]
@@ -177,8 +177,8 @@ def _next_basket(
     progress(0, 0, "tuning the baseline on the validation period")
     decay = tune_decay(histories, tuning, popular)
     frequency = decayed_frequency(histories, wanted, decay, popular)
-    own = _aligned(_score(model, prepared, bounds, users, progress, timed=False), wanted)
-    timed = _aligned(at_time, wanted)
+    own = _align(_score(model, prepared, bounds, users, progress, timed=False), wanted)
+    timed = _align(at_time, wanted)
     methods = {
         "model": own,
         "model_with_request_time": timed,
@@ -226,7 +226,7 @@ def _without(prepared: Prepared, bounds: tuple[int, int], users: Ints) -> int:
     return int((histories.target & inside).sum())
 
 
-def _aligned(scored: Scored, wanted: EvaluationWindow) -> npt.NDArray[np.float64]:
+def _align(scored: Scored, wanted: EvaluationWindow) -> npt.NDArray[np.float64]:
     """Put the network's rows into the order of ``wanted``."""
     order = np.argsort(scored.answers, kind="stable")
     assert (scored.answers[order] == np.sort(wanted.event)).all()

@@ -100,7 +100,7 @@ def compare(
         of_treated.mean(axis=1, keepdims=True), of_control.mean(axis=1, keepdims=True), share
     )
     drawn = _estimates(
-        _resampled(of_treated, rounds, rng), _resampled(of_control, rounds, rng), share
+        _resample(of_treated, rounds, rng), _resample(of_control, rounds, rng), share
     )
     plain, cuped = (
         Difference(float(one[0]), *(float(q) for q in np.quantile(many, (0.025, 0.975))))
@@ -155,7 +155,7 @@ def _estimates(
     return plain, plain - theta * apart, removed
 
 
-def _resampled(arm_MN: Doubles, rounds: int, rng: np.random.Generator) -> Doubles:
+def _resample(arm_MN: Doubles, rounds: int, rng: np.random.Generator) -> Doubles:
     """Return the means of each round, shape (M, R)."""
     size = arm_MN.shape[1]
     found = np.empty((arm_MN.shape[0], rounds))

@@ -78,12 +78,12 @@ def join(
     schema = pa.schema([(_BUCKET, pa.int64()), (_ASKED, pa.bool_()), *asked_schema, *held_schema])
 
     def asked(table: pa.Table) -> pa.Table:
-        return _dealt(table, keys, buckets, schema, asked=True)
+        return _deal(table, keys, buckets, schema, asked=True)
 
     def held(table: pa.Table) -> pa.Table:
         named = table.select(wanted).rename_columns(held_schema.names)
         mine = [_HELD + name for name in parts.keys]
-        return _dealt(named, mine, buckets, schema, asked=False)
+        return _deal(named, mine, buckets, schema, asked=False)
 
     def joined(bucket: pa.Table) -> pa.Table:
         mine = bucket.filter(bucket[_ASKED]).select(asked_schema.names)
@@ -112,7 +112,7 @@ def _schema(parts: Parts, wanted: Sequence[str]) -> pa.Schema:
     return pa.schema([(_HELD + name, found.field(name).type) for name in wanted])
 
 
-def _dealt(
+def _deal(
     table: pa.Table, keys: Sequence[str], buckets: int, schema: pa.Schema, *, asked: bool
 ) -> pa.Table:
     """Return a side's rows with their bucket, in the form that both sides share."""

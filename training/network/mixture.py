@@ -61,11 +61,11 @@ def chances(
     elif expert >= 2 + len(EVIDENCE):
         logits = memory_PRN[:, POPULARITY[expert - 2 - len(EVIDENCE)]]
     else:
-        return _divided(memory_PRN[:, EVIDENCE[expert - 2]].clamp(min=0.0), memory_PRN, once)
-    return _divided(torch.exp(logits - logits.amax(dim=1, keepdim=True)), memory_PRN, once)
+        return _divide(memory_PRN[:, EVIDENCE[expert - 2]].clamp(min=0.0), memory_PRN, once)
+    return _divide(torch.exp(logits - logits.amax(dim=1, keepdim=True)), memory_PRN, once)
 
 
-def _divided(amounts_PN: Tensor, memory_PRN: Tensor, once: bool) -> Tensor:
+def _divide(amounts_PN: Tensor, memory_PRN: Tensor, once: bool) -> Tensor:
     if once:
         amounts_PN = amounts_PN * (memory_PRN[:, HELD] <= 0)
     return amounts_PN / amounts_PN.sum(dim=1, keepdim=True).clamp(min=NOTHING)

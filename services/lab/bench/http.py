@@ -106,7 +106,7 @@ class Posted:
     receipt: str
 
 
-def merged(receipts: Iterable[str]) -> str:
+def merge_receipts(receipts: Iterable[str]) -> str:
     """Return one receipt that covers all.
 
     Examples
@@ -161,10 +161,10 @@ def post_batches(
 
     started_s = time.perf_counter()
     _together(work, clients)
-    return Posted(counts[0], time.perf_counter() - started_s, counts[1], merged(receipts))
+    return Posted(counts[0], time.perf_counter() - started_s, counts[1], merge_receipts(receipts))
 
 
-def paced(
+def send_paced(
     client: Client,
     requests: Sequence[tuple[str, str, bytes | None]],
     *,

@@ -47,7 +47,7 @@ def measure_lateness(archive: Archive, tell: Tell, model: Path | None = None) ->
     }
 
 
-def displaced(
+def displace(
     history: Sequence[EventRecord], share: float, rng: np.random.Generator
 ) -> list[EventRecord]:
     """Return a history in the order in which it comes in when a share of it is late.
@@ -93,7 +93,7 @@ def differences(
     interests, one_sided = 0, 0
     weights, spends, kept = list[float](), list[float](), list[float]()
     for chunk in chunks(archive.histories()):
-        came = {u: displaced(h, share, rng) if share else list(h) for u, h in chunk.items()}
+        came = {u: displace(h, share, rng) if share else list(h) for u, h in chunk.items()}
         in_time = {u: sorted(h, key=lambda event: event.time_ms) for u, h in chunk.items()}
         for user, history in came.items():
             a, b = explicit.fold(history), explicit.fold(in_time[user])

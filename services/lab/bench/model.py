@@ -41,10 +41,10 @@ def model_of(
     found = model or (None if data is None else latest(data / "models"))
     if found is not None:
         return found, load(found).version
-    return untrained(archive, folder / "model"), UNTRAINED
+    return write_untrained(archive, folder / "model"), UNTRAINED
 
 
-def untrained(archive: Archive, path: Path) -> Path:
+def write_untrained(archive: Archive, path: Path) -> Path:
     """Write a model directory with random weights (seed 0) for an archive's vocabulary."""
     import torch
 

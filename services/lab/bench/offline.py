@@ -70,19 +70,19 @@ def measure_offline(*, tell: Tell, load: OfflineLoad | None = None) -> dict[str,
         folder = Path(name)
         tell(0, 0, "writing events")
         asked = write(folder / "events", load)
-        ours = _opened(folder, "feature_repo.feast_stores.offline.PortraitOfflineStore")
+        ours = _open_store(folder, "feature_repo.feast_stores.offline.PortraitOfflineStore")
         mine, theirs = list[float](), list[float]()
         for done in range(load.rounds):
             tell(done, load.rounds, "joining")
-            made, seconds = _timed(lambda: by_feast(ours, asked))
+            made, seconds = _time_call(lambda: by_feast(ours, asked))
             mine.append(seconds)
-            expected, seconds = _timed(lambda: by_polars(folder / "events", asked))
+            expected, seconds = _time_call(lambda: by_polars(folder / "events", asked))
             theirs.append(seconds)
             _check(made, expected)
         tell(load.rounds, load.rounds, "Feast's DuckDB store")
-        stock = _opened(folder, "duckdb")
+        stock = _open_store(folder, "duckdb")
         try:
-            _, stock_s = _timed(lambda: by_feast(stock, asked))
+            _, stock_s = _time_call(lambda: by_feast(stock, asked))
         finally:
             store.close_offline()
     return {
@@ -160,7 +160,7 @@ def by_polars(folder: Path, asked: pd.DataFrame) -> pa.Table:
     return joined.sort("row").drop("row", "moment", strict=False).collect().to_arrow()
 
 
-def _opened(folder: Path, kind: str) -> Any:
+def _open_store(folder: Path, kind: str) -> Any:
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.data_format import ParquetFormat
     from feast.types import Float64, Int64, String
@@ -193,7 +193,7 @@ def _check(made: pa.Table, expected: pa.Table) -> None:
             raise RuntimeError(f"the two joins gave different values of {name}")
 
 
-def _timed(work: Callable[[], pa.Table]) -> tuple[pa.Table, float]:
+def _time_call(work: Callable[[], pa.Table]) -> tuple[pa.Table, float]:
     started_s = time.perf_counter()
     return work(), time.perf_counter() - started_s
 

@@ -209,7 +209,7 @@ def _drift(client: Client, users: Sequence[str], requests: int) -> dict[str, Any
     }  # fmt: skip
 
 
-def _recommended(connection: Connection, user: str) -> None:
+def _recommend(connection: Connection, user: str) -> None:
     connection.call("GET", f"/v1/users/{user}/recommendations?n=10")
 
 
@@ -219,13 +219,13 @@ def _live(connection: Connection, user: str) -> None:
 
 
 def _rps_of(
-    client: Client, users: Sequence[str], seconds: float, ask: Ask = _recommended
+    client: Client, users: Sequence[str], seconds: float, ask: Ask = _recommend
 ) -> dict[str, float]:
     return {str(n): _rps(client, users, n, seconds, ask) for n in CLIENTS}
 
 
 def _rps(
-    client: Client, users: Sequence[str], clients: int, seconds: float, ask: Ask = _recommended
+    client: Client, users: Sequence[str], clients: int, seconds: float, ask: Ask = _recommend
 ) -> float:
     """Return recommendations a second of so many clients, each sending as soon as answered."""
     numbers, counts = itertools.count(), [0] * clients

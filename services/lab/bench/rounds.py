@@ -21,7 +21,7 @@ from feature_repo.online.live_rows import read_live
 from services.client import Client
 from services.lab.bench import rows, where
 from services.lab.bench.floor import Floor, PlainFloor
-from services.lab.bench.http import Posted, paced, post_batches
+from services.lab.bench.http import Posted, post_batches, send_paced
 from services.lab.bench.load import Load, body_of, records_of
 from services.settings import Settings
 
@@ -150,8 +150,8 @@ class Rounds:
             self._tell(max(0, part) * requests // parts, requests, "single events")
             path = "/v1/events?return=profile"
             posts = [("POST", path, orjson.dumps(load.event(n))) for n in numbers]
-            taken = paced(client, posts, per_s=self._scale.per_s)
-            pings = paced(
+            taken = send_paced(client, posts, per_s=self._scale.per_s)
+            pings = send_paced(
                 client, [("GET", "/health/live", None)] * len(numbers), per_s=self._scale.per_s
             )
             if part >= 0:
@@ -163,7 +163,7 @@ class Rounds:
         events = self._round(self._scale.rounds + 1)
         found = where.processes()
         self._tell(0, 0, "where the time goes")
-        with where.sampled(folder) as samples:
+        with where.sample_times(folder) as samples:
             before = where.cpu_s(found)
             self._apply(client, events)
             after = where.cpu_s(found)

@@ -75,11 +75,11 @@ def table(result: Mapping[str, Any]) -> Table:
     rows = Table("figure", "value")
     for name, value in result.items():
         if name not in _JSON_ONLY:
-            rows.add_row(name, _shown(value))
+            rows.add_row(name, _format(value))
     return rows
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {v}" for k, v in value.items())
     return f"{value:,}" if isinstance(value, int | float) else str(value)

@@ -83,7 +83,7 @@ def cpu_s(found: dict[str, list[psutil.Process]]) -> dict[str, float]:
 
 
 @contextmanager
-def sampled(folder: Path) -> Iterator[dict[str, Counter[str]]]:
+def sample_times(folder: Path) -> Iterator[dict[str, Counter[str]]]:
     """Sample gateway and updater while the block runs; the yielded counters are filled after it.
 
     Empty where py-spy is missing or may not look into other processes.

@@ -105,7 +105,8 @@ class Nemesis:
         found = processes()
         for kind in ("Updater", "Gateway"):
             self._living[kind] = [
-                each for each in found.get(kind, ()) if each not in self._paused and _started(each)
+                each for each in found.get(kind, ())
+                if each not in self._paused and _has_started(each)
             ]  # fmt: skip
 
     def _one(self, kind: str) -> psutil.Process | None:
@@ -189,7 +190,7 @@ class Nemesis:
                 self._paused.remove(each)
 
 
-def _started(replica: psutil.Process) -> bool:
+def _has_started(replica: psutil.Process) -> bool:
     try:
         return not " ".join(replica.cmdline()).rstrip().endswith(_STARTING)
     except psutil.Error:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shop_table import GOOD, archived, check_conservation, import_shop, write_shop
 
 from feature_repo import importers
-from feature_repo.archive.catalogue import Item, completed, load_catalogue, write_catalogue
+from feature_repo.archive.catalogue import Item, complete_item, load_catalogue, write_catalogue
 from feature_repo.archive.currency import Money
 from feature_repo.errors import InvalidSourceError
 from feature_repo.features.snapshots import _stage
@@ -103,10 +103,10 @@ def test_a_later_file_takes_nothing_out_of_the_catalogue(tmp_path: Path, price: 
 
 def test_a_price_and_its_currency_are_one_statement() -> None:
     old = Item(item_id="A", price=2, currency="USD", available_from=1)
-    assert completed(Item(item_id="A", currency="EUR"), old).currency == "USD"
-    assert completed(Item(item_id="A", price=3, currency="EUR"), old).price == 3
-    assert completed(Item(item_id="A", price=3), old).currency is None
-    assert completed(Item(item_id="A"), old) == old
+    assert complete_item(Item(item_id="A", currency="EUR"), old).currency == "USD"
+    assert complete_item(Item(item_id="A", price=3, currency="EUR"), old).price == 3
+    assert complete_item(Item(item_id="A", price=3), old).currency is None
+    assert complete_item(Item(item_id="A"), old) == old
 
 
 def _import_table(home: Path, name: str, rows: str, columns: str, **more: Any) -> dict[str, Item]:

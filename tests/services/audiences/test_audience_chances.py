@@ -13,7 +13,7 @@ from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.online.live_row import live_fields, row_key
 from services.audiences.answers import AudienceAnswers
 from services.audiences.chances import refresh_propensities
-from services.lab.bench.model import untrained
+from services.lab.bench.model import write_untrained
 from services.models.transition import Transition
 from services.settings import Settings
 
@@ -50,7 +50,7 @@ def test_users_whose_row_the_model_made_get_their_chances(
 
     store_client.flushall()
     archive = shop(tmp_path)
-    model = load(untrained(archive, tmp_path / "models" / "one"))
+    model = load(write_untrained(archive, tmp_path / "models" / "one"))
     rows = Transition(LearnedTransition(model)).fold(dict(archive.histories()))
     for user, row in rows.items():
         version = "another" if user == USERS[4] else row.model

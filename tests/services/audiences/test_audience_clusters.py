@@ -19,7 +19,7 @@ from services.audiences.answers import AudienceAnswers
 from services.audiences.clusters import refresh_clusters
 from services.audiences.definitions import check
 from services.commands.cli import app
-from services.lab.bench.model import untrained
+from services.lab.bench.model import write_untrained
 from services.models.transition import Transition
 from services.settings import Settings
 from tests.feature_repo import analytics_shop as shop
@@ -49,7 +49,7 @@ def home(tmp_path: Path, store_client: redis.Redis) -> Path:
     )  # fmt: skip
     shop.write(tmp_path, events)
     archive = Archive(tmp_path / "archive" / "events")
-    model = load(untrained(archive, tmp_path / "models" / "one"))
+    model = load(write_untrained(archive, tmp_path / "models" / "one"))
     rows = Transition(LearnedTransition(model)).fold(dict(archive.histories()))
     for user, row in rows.items():
         version = "another" if user == names[3] else row.model

@@ -27,7 +27,7 @@ from training.evaluation.category_baselines import (
     popular_categories,
 )
 from training.evaluation.category_window import ask, measure, moments_inside
-from training.evaluation.evaluate import _next_category, _prepared
+from training.evaluation.evaluate import _next_category, _prepare
 from training.fit.loop import Fit, new_network
 from training.fit.worker import Alone
 from training.history.category_interests import InterestReader, read_interests
@@ -246,7 +246,7 @@ def test_who_has_no_event_and_what_has_no_head(model: Model, stacked: Model) -> 
 
 def test_evaluation_sets_the_head_beside_its_baselines(model: Model, histories: Shop) -> None:
     bounds = end_ms() - 28 * DAY_MS, end_ms()
-    made = _prepared(model, histories, bounds, None)
+    made = _prepare(model, histories, bounds, None)
     found = _next_category(model, made, bounds)
     assert found is not None
     assert list(found["rows"]) == ["model", "counts_112_days", "popularity"]

@@ -68,7 +68,7 @@ def lapse(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[str
         tell(1, 3, name)
         started_s = time.monotonic()
         model = BlockModel({"rhythm": 1.0}, ["rhythm"])
-        scores[name] = _fitted(model, settings, rows(known, train), rows(known, test))
+        scores[name] = _fit(model, settings, rows(known, train), rows(known, test))
         seconds[name] = round(time.monotonic() - started_s, 1)
     own, head = [], []
     started_s = time.monotonic()
@@ -88,7 +88,7 @@ def lapse(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[str
         }
         tell(2, 3, "portrait")
         model = BlockModel(SCALES, ["rhythm", "profile", "chance"])
-        own.append(_fitted(model, SETTINGS, rows(blocks, train), rows(blocks, test)))
+        own.append(_fit(model, SETTINGS, rows(blocks, train), rows(blocks, test)))
         head.append(logit[test, list(encoder.network.outcomes).index("lapse_28d")])
     scores[OWN] = np.mean(own, axis=0)
     scores["encoder_head"] = np.mean(head, axis=0)
@@ -115,7 +115,7 @@ def lapse(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[str
     }
 
 
-def _fitted(
+def _fit(
     model: BlockModel, settings: Sequence[Setting], train: FeatureRows, test: FeatureRows
 ) -> Doubles:
     model.setting = choose(model, train, settings)

@@ -181,7 +181,7 @@ def judge(each: Trial, seeds: Sequence[int]) -> dict[str, Any]:
     scores[RANDOM] = np.random.default_rng(0).random(len(each.outcome))
     if each.effect is not None:
         scores["oracle"] = each.effect
-    found = {name: resampled(each, score) for name, score in scores.items()}
+    found = {name: resample(each, score) for name, score in scores.items()}
     rows: Mapping[str, dict[str, Any]] = {
         name: {"qini": float(values[0]), "ci": {"qini": interval(values)}}
         for name, values in found.items()
@@ -217,7 +217,7 @@ def cross_fitted(each: Trial, name: str, seeds: Sequence[int]) -> Doubles:
     return out / len(seeds)
 
 
-def resampled(each: Trial, score: Doubles) -> Doubles:
+def resample(each: Trial, score: Doubles) -> Doubles:
     """Return Qini as it is, and in every bootstrap round over users, shape (1 + ROUNDS,).
 
     Rounds draw the same users for every score.

@@ -71,7 +71,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 @pytest.fixture(scope="module")
 def model(archive: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bench_model.untrained(archive, tmp_path_factory.mktemp("model") / "model")
+    return bench_model.write_untrained(archive, tmp_path_factory.mktemp("model") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_a_late_request_counts_from_the_time_it_was_due(monkeypatch: pytest.Monk
     monkeypatch.setattr(http, "time", clock)
     monkeypatch.setattr(http, "Connection", Connection)
     requests: Sequence[tuple[str, str, bytes | None]] = [("GET", "/", None)] * 4
-    taken_ms = http.paced(None, requests, per_s=100, clients=1)  # type: ignore[arg-type]
+    taken_ms = http.send_paced(None, requests, per_s=100, clients=1)  # type: ignore[arg-type]
     # Due every 10 ms: the third waited 40 ms for the second's answer, the fourth 31 ms.
     assert taken_ms == pytest.approx([1, 50, 41, 32])
 
