@@ -49,14 +49,14 @@ training.network: history neighbours state | feature_repo: errors features profi
 training.scoring: history neighbours network state | feature_repo: errors events
 training.state: history
 services.analytics: audiences context http runtime | feature_repo: analytics archive audiences
-    errors
+    errors profile_views
 services.app: gateway http recommend settings update | feature_repo: errors
 services.audiences: context http models runtime settings | training: scoring | feature_repo:
-    analytics archive audiences errors events features online user_profile
+    analytics archive audiences errors events features online profile_views user_profile
 services.campaigns: audiences context event_log history http recommend runtime | training:
-    evaluation | feature_repo: audiences errors events online user_profile
+    evaluation | feature_repo: audiences errors events online profile_views user_profile
 services.catalogue: context http runtime | feature_repo: archive errors events
-services.client:  | feature_repo: errors
+services.client: analytics audiences campaigns http | feature_repo: errors
 services.commands: analytics audiences campaigns client demo event_log hosting rebuild runtime
     settings | training: history network | feature_repo: analytics archive audiences errors events
     importers online user_profile
@@ -72,7 +72,7 @@ services.gateway: analytics audiences campaigns catalogue context event_log hist
 services.history: context event_log models runtime | feature_repo: archive errors events online
 services.hosting: app catalogue client http recommend runtime settings | training: evaluation
     fit network | feature_repo: archive errors feast_stores features online
-services.http: runtime | feature_repo: archive errors events online user_profile
+services.http: runtime | feature_repo: archive errors events online profile_views user_profile
 services.lab.bench: audiences catalogue client demo event_log hosting models recommend runtime
     settings update | training: fit history lab.comparison lab.studies neighbours network
     scoring | feature_repo: analytics archive audiences errors events feast_stores features

@@ -5,19 +5,20 @@ real-time when all of it is, its exclusions and the audiences it names included.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from feature_repo.audiences import rules
 from feature_repo.audiences.leaves import EventTest
 from feature_repo.audiences.references import nodes
 from feature_repo.audiences.values import Node
 from feature_repo.events.schema import CANONICAL_TYPES
+from feature_repo.profile_views.shapes import Answer
+
+Mode = Literal["realtime", "batch"]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a definition is kept up.
+class Plan(Answer):
+    """How an audience is kept up.
 
     Attributes
     ----------
@@ -26,18 +27,14 @@ class Plan:
         found by query, as of when it is asked.
     reasons
         ``[{"pointer", "reason"}]``: of a batch rule, every node that makes it one.
-    passes
+    time_passes
         Whether members also enter or leave as time passes, without an event; that is seen at
         their next event, or by query.
     """
 
-    mode: Literal["realtime", "batch"]
-    reasons: tuple[dict[str, str], ...]
-    passes: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as a JSON document."""
-        return {"mode": self.mode, "reasons": list(self.reasons), "time_passes": self.passes}
+    mode: Mode
+    reasons: list[dict[str, str]]
+    time_passes: bool
 
 
 def plan(definition: rules.Definition, known: Mapping[str, rules.Definition]) -> Plan:
@@ -47,24 +44,26 @@ def plan(definition: rules.Definition, known: Mapping[str, rules.Definition]) ->
     --------
     >>> from feature_repo.audiences.language import read
     >>> buyers = {"rule": {"event": {"type": "purchase", "count": {"gte": 3}}}, "consent": []}
-    >>> plan(read(buyers), {}).mode
+    >>> plan(read(buyers), {})["mode"]
     'realtime'
     >>> buyers["rule"]["event"]["within"] = "28d"
-    >>> plan(read(buyers), {}).reasons[0]["pointer"]
+    >>> plan(read(buyers), {})["reasons"][0]["pointer"]
     '/rule/event'
     """
     reasons, passes = list[dict[str, str]](), False
     for place, node in nodes(definition):
         if isinstance(node, rules.InAudience):
             other = plan(known[node.audience], known)
-            passes |= other.passes
-            if other.mode == "batch":
-                why = f"audience {node.audience} is batch ({other.reasons[0]['reason']})"
+            passes |= other["time_passes"]
+            if other["mode"] == "batch":
+                why = f"audience {node.audience} is batch ({other['reasons'][0]['reason']})"
                 reasons.append({"pointer": f"{place}/audience", "reason": why})
         for key, why in _reasons(node):
             reasons.append({"pointer": f"{place}/{key}", "reason": why})
         passes |= _passes(node)
-    return Plan("batch" if reasons else "realtime", tuple(reasons), passes)
+    return {
+        "mode": "batch" if reasons else "realtime", "reasons": reasons, "time_passes": passes,
+    }  # fmt: skip
 
 
 def _reasons(node: Node) -> Iterator[tuple[str, str]]:

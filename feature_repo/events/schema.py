@@ -313,7 +313,7 @@ def to_record(
     )  # fmt: skip
 
 
-def record_to_api(record: EventRecord) -> dict[str, Any]:
+def record_to_api(record: EventRecord) -> Any:
     """Return the record in the outside form, without any user id (the caller knows it).
 
     An event that came more than five minutes after it happened carries ``late: true``: it

@@ -1,15 +1,15 @@
 """Answers of behaviour analysis, for the API's description."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
+from feature_repo.profile_views.shapes import Answer, Count, Interval, Share
 from services.audiences.schemas import AskedOf
-from services.http.answer_schemas import Answer, Count, describe_answer
+from services.http.answer_schemas import describe_answer
 from services.http.profile_schemas import EXAMPLE_TIME
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
 Grains = Literal["week", "month"]
 Figures = Literal["recency", "frequency", "monetary"]
 
@@ -23,11 +23,8 @@ class Analysis(Answer):
     data: AskedOf
 
 
-class Period(Answer):
-    """What time the figures are of."""
-
-    from_: Annotated[str, Field(alias="from")]
-    to: str
+Period = TypedDict("Period", {"from": str, "to": str})
+"""What time the figures are of."""
 
 
 class TrendPoint(Answer):
@@ -171,9 +168,9 @@ class Funnel(Analysis):
 class RfmCell(Answer):
     """Buyers of one cell; two of the three figures are named, by their fifths."""
 
-    recency: Annotated[int, Field(ge=1, le=5)] | None = None
-    frequency: Annotated[int, Field(ge=1, le=5)] | None = None
-    monetary: Annotated[int, Field(ge=1, le=5)] | None = None
+    recency: NotRequired[Annotated[int, Field(ge=1, le=5)] | None]
+    frequency: NotRequired[Annotated[int, Field(ge=1, le=5)] | None]
+    monetary: NotRequired[Annotated[int, Field(ge=1, le=5)] | None]
     segment: str | None
     users: Count | None
     share: Share | None

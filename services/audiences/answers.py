@@ -7,7 +7,7 @@ definition is `feature_repo.audiences`'; where definitions are kept `definitions
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, Final
+from typing import Final
 
 from feature_repo.audiences.compiler import Query, compile_definition
 from feature_repo.audiences.index import Index
@@ -15,6 +15,7 @@ from feature_repo.audiences.plan import plan
 from feature_repo.audiences.rules import Definition
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.events.schema import iso
+from services.audiences.schemas import Overlap, OverlapPair, Preview
 
 MAX_PAGE: Final = 10_000
 MAX_OVERLAP: Final = 10
@@ -39,7 +40,7 @@ class AudienceAnswers:
         self._known = known
         self._now_ms = now_ms
 
-    def preview(self, definition: Definition) -> dict[str, Any]:
+    def preview(self, definition: Definition) -> Preview:
         """Return how many members a definition has, of how many, how it was found and how soon."""
         query = self._query(definition)
         started_s = time.perf_counter()
@@ -51,14 +52,14 @@ class AudienceAnswers:
             "took_ms": round(took_ms, 3),
             "as_of": iso(self._now_ms),
             "contactable": bool(definition.consent),
-            "plan": plan(definition, self._known).as_dict(),
+            "plan": plan(definition, self._known),
             "data": {
                 "events": self._index.num_events,
                 "newest_event": iso(self._index.newest_ms) if self._index.num_events else None,
             },
         }
 
-    def preview_of(self, name: str) -> dict[str, Any]:
+    def preview_of(self, name: str) -> Preview:
         """Do what `preview` does for an audience by name."""
         return self.preview(self._find(name))
 
@@ -77,7 +78,7 @@ class AudienceAnswers:
             yield page
             after = page[-1]
 
-    def overlap(self, names: Sequence[str]) -> dict[str, Any]:
+    def overlap(self, names: Sequence[str]) -> Overlap:
         """Return the sizes of audiences, and of every two what both hold.
 
         Raises
@@ -88,7 +89,7 @@ class AudienceAnswers:
         if not 2 <= len(set(names)) == len(names) <= MAX_OVERLAP:
             raise InvalidInputError(f"name 2 to {MAX_OVERLAP} different audiences")
         sizes = {name: self._count([name]) for name in names}
-        pairs = []
+        pairs = list[OverlapPair]()
         for one, other in combinations(names, 2):
             both = self._count([one, other])
             either = sizes[one] + sizes[other] - both

@@ -106,7 +106,10 @@ async def get_members(
     context = context_of(request)
     page = await _ask(context, as_of, lambda answers: answers.page(name, cursor or "", limit + 1))
     more = len(page) > limit
-    return answer({"members": page[:limit], "next_cursor": page[limit - 1] if more else None})
+    members: said.Members = {
+        "members": page[:limit], "next_cursor": page[limit - 1] if more else None
+    }  # fmt: skip
+    return answer(members)
 
 
 @router.get(

@@ -1,7 +1,7 @@
 """Routes of audiences' definitions; what is asked of them is `questions`'."""
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from fastapi import Request
 from starlette.responses import Response
@@ -49,15 +49,12 @@ async def get_schema() -> Response:
 @router.get("/traits", responses=said.TRAITS)
 async def get_traits() -> Response:
     """Return the traits that rules may name, each with its kind, and whether it is real-time."""
-    return answer(
-        {
-            "traits": [
-                {"name": t.name, "kind": t.kind, "meaning": t.meaning, "values": list(t.values),
-                 "realtime": t.view is None}
-                for t in TRAITS.values()
-            ]
-        }
-    )  # fmt: skip
+    traits: list[said.AudienceTrait] = [
+        {"name": t.name, "kind": t.kind, "meaning": t.meaning, "values": list(t.values),
+         "realtime": t.view is None}
+        for t in TRAITS.values()
+    ]  # fmt: skip
+    return answer({"traits": traits})
 
 
 @router.put("/{name}", responses=said.PUT, openapi_extra=said.body())
@@ -119,13 +116,12 @@ def _list_response(stored: dict[str, Audience], known: dict[str, Definition]) ->
 
 def _head(
     name: str, definition: Definition, known: dict[str, Definition], stored: Audience | None
-) -> dict[str, Any]:
-    kept_up = plan(definition, known)
+) -> said.AudienceHead:
     return {
         "name": name,
         "title": definition.title,
         "ready": stored is None,
-        "mode": kept_up.mode,
+        "mode": plan(definition, known)["mode"],
         "consent": definition.consent,
         "contactable": bool(definition.consent),
         "created_at": None if stored is None else iso(stored.created_ms),
@@ -135,11 +131,8 @@ def _head(
 
 def _to_response(
     name: str, known: dict[str, Definition], stored: Audience | None
-) -> dict[str, Any]:
+) -> said.AudienceDetail:
     definition = find_definition(name, known)
-    kept_up = plan(definition, known).as_dict()
-    return {
-        **_head(name, definition, known, stored),
-        **language.to_document(definition),
-        "plan": kept_up,
-    }
+    head, document = _head(name, definition, known, stored), language.to_document(definition)
+    shown = {**head, **document, "plan": plan(definition, known)}
+    return cast("said.AudienceDetail", shown)

@@ -1,25 +1,17 @@
 """Answers of audiences, for the API's description; see `answer_schemas`."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, NotRequired
 
 from pydantic import Field
 
-from services.http.answer_schemas import Answer, Count, describe_answer
+from feature_repo.audiences.plan import Mode, Plan
+from feature_repo.profile_views.shapes import Answer, Count
+from services.http.answer_schemas import describe_answer
 from services.http.profile_schemas import EXAMPLE_TIME
 
 ENTITY: Final = "{p014}mfzwizltoq2gk3tbnzxxezltfo"
 RULE: Final = {"event": {"type": "purchase", "count": {"gte": 3}, "within": "28d"}}
 DEFINITION: Final = {"title": "Regulars", "rule": RULE, "consent": ["email"]}
-
-Mode = Literal["realtime", "batch"]
-
-
-class PlanSchema(Answer):
-    """How an audience is kept up."""
-
-    mode: Mode
-    reasons: list[dict[str, str]]
-    time_passes: bool
 
 
 class AudienceHead(Answer):
@@ -35,13 +27,13 @@ class AudienceHead(Answer):
     updated_at: str | None
 
 
-class AudienceSchema(AudienceHead):
+class AudienceDetail(AudienceHead):
     """An audience."""
 
-    description: str = ""
+    description: NotRequired[Annotated[str, Field(default="")]]
     rule: dict[str, Any]
-    exclude: Annotated[list[dict[str, Any]], Field(default_factory=list)]
-    plan: PlanSchema
+    exclude: NotRequired[list[dict[str, Any]]]
+    plan: Plan
 
 
 class AudienceList(Answer):
@@ -81,7 +73,7 @@ class Preview(Answer):
     took_ms: Annotated[float, Field(ge=0)]
     as_of: str
     contactable: bool
-    plan: PlanSchema
+    plan: Plan
     data: AskedOf
 
 
@@ -125,11 +117,11 @@ _PREVIEW: Final = {
 LIST: Final[dict[int | str, Any]] = {
     200: describe_answer(AudienceList, "All audiences", {"audiences": [_HEAD]})
 }
-SHOWN: Final[dict[int | str, Any]] = {200: describe_answer(AudienceSchema, "The audience", _SHOWN)}
-CREATED: Final[dict[int | str, Any]] = {201: describe_answer(AudienceSchema, "Created", _SHOWN)}
+SHOWN: Final[dict[int | str, Any]] = {200: describe_answer(AudienceDetail, "The audience", _SHOWN)}
+CREATED: Final[dict[int | str, Any]] = {201: describe_answer(AudienceDetail, "Created", _SHOWN)}
 PUT: Final[dict[int | str, Any]] = {
     **CREATED,
-    200: describe_answer(AudienceSchema, "Replaced", _SHOWN),
+    200: describe_answer(AudienceDetail, "Replaced", _SHOWN),
 }
 SCHEMA: Final[dict[int | str, Any]] = {
     200: describe_answer(dict[str, Any], "JSON Schema of a definition", {"title": "Definition"})

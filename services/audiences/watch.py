@@ -79,7 +79,7 @@ class AudienceWatch:
         self._followed = {
             name: each
             for name, each in definitions.items()
-            if plan(each, self._known).mode == "realtime"
+            if plan(each, self._known)["mode"] == "realtime"
         }
 
     def note_commit(

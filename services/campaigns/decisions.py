@@ -20,6 +20,7 @@ from services.campaigns.definitions import Campaigns, Stored
 from services.campaigns.eligibility import Eligibility
 from services.campaigns.events import DecisionRequest, body_of, records
 from services.campaigns.ledger import Ledger, Settled, Spent, Wanted
+from services.campaigns.schemas import Decision
 from services.campaigns.scores import score_of
 from services.context import users
 from services.context.context import Context
@@ -44,7 +45,7 @@ class _KnownUser:
 class Decided:
     """A decision as it is answered, and whether it had been made before."""
 
-    answer: dict[str, Any]
+    answer: Decision
     repeated: bool
 
 
@@ -184,7 +185,7 @@ def _whole(settled: Settled) -> dict[str, Any]:
     return body
 
 
-def _answer(stored: Stored, request: DecisionRequest, body: dict[str, Any]) -> dict[str, Any]:
+def _answer(stored: Stored, request: DecisionRequest, body: dict[str, Any]) -> Decision:
     offer = stored.campaign.offer
     return {
         "campaign_id": stored.name,

@@ -77,7 +77,7 @@ class Eligibility:
     async def _holds(
         self, definition: Definition, known: Mapping[str, Definition], user: User
     ) -> bool:
-        if plan(definition, known).mode == "realtime":
+        if plan(definition, known)["mode"] == "realtime":
             return is_member(definition, known, user)
         index = await self._index.present()
         return await workers.ASKING.run(_ask_archive, index, definition, known, user)

@@ -4,12 +4,12 @@ Belongs here: that number. The order itself is `scores`'.
 """
 
 import math
-from typing import Any
 
 from feature_repo.events.schema import iso
 from services.campaigns.campaign import Campaign
 from services.campaigns.definitions import Stored
 from services.campaigns.ledger import Ledger, Spent, budget_u, cost_u
+from services.campaigns.schemas import AudienceRanking
 from services.campaigns.scores import RankedAudience
 from services.context.context import Context
 
@@ -45,7 +45,7 @@ def most_chosen(campaign: Campaign, spent: Spent, scored: int) -> int:
 
 async def set_threshold(
     context: Context, stored: Stored, found: RankedAudience, now_ms: int, limit: int
-) -> dict[str, Any]:
+) -> AudienceRanking:
     """Keep the score of the last user that is chosen, and return the ranking as it is answered."""
     spent = await context.await_bounded(context.of(Ledger).read_spent(stored.name))
     most = most_chosen(stored.campaign, spent, len(found.users))

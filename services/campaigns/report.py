@@ -7,7 +7,7 @@ these words. Belongs here: conclusions. The users are `sample`'s, the statistics
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -17,6 +17,14 @@ from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import iso
 from services.campaigns.definitions import Stored
 from services.campaigns.sample import Doubles, ExperimentSample, Flags, sample
+from services.campaigns.schemas import (
+    CampaignReport,
+    Estimate,
+    Measure,
+    Qini,
+    ReportArm,
+    SampleRatio,
+)
 from training.evaluation.experiment import ROUNDS, SRM_P, Difference, compare, sample_ratio
 from training.evaluation.uplift_metrics import auuc, qini, qini_curve
 
@@ -46,13 +54,13 @@ class Basis:
         Share of them that should be; None where nothing was random.
     """
 
-    name: str
+    name: Literal["holdout", "explored", "association"]
     users: ExperimentSample
     treated: Flags
     share_treated: float | None
 
 
-def report(index: Index, stored: Stored, now_ms: int) -> dict[str, Any]:
+def report(index: Index, stored: Stored, now_ms: int) -> CampaignReport:
     """Return a campaign's report as of a moment, epoch milliseconds."""
     found = sample(index, stored, now_ms)
     basis = _basis(found, stored)
@@ -63,11 +71,12 @@ def report(index: Index, stored: Stored, now_ms: int) -> dict[str, Any]:
     if open_windows:
         caveats.append(f"the goal's time is not over yet for {open_windows:,} users")
     users = basis.users
+    goal: Any = stored.campaign.goal.model_dump(mode="json")
     return {
         "campaign_id": stored.name,
         "as_of": iso(now_ms),
         "newest_event": iso(index.newest_ms) if index.num_events else None,
-        "goal": stored.campaign.goal.model_dump(mode="json"),
+        "goal": goal,
         "basis": basis.name,
         "claim": EFFECT if random else ASSOCIATION,
         "caveats": caveats,
@@ -97,7 +106,7 @@ def _two_arms(treated: Flags) -> bool:
     return int(min(treated.sum(), (~treated).sum())) >= 2
 
 
-def _ratio(basis: Basis) -> dict[str, Any] | None:
+def _ratio(basis: Basis) -> SampleRatio | None:
     if basis.share_treated is None:
         return None
     treated = int(basis.treated.sum())
@@ -105,7 +114,7 @@ def _ratio(basis: Basis) -> dict[str, Any] | None:
     return {"expected_treated": basis.share_treated, "p": p, "mismatch": p < SRM_P}
 
 
-def _caveats(found: ExperimentSample, basis: Basis, ratio: dict[str, Any] | None) -> list[str]:
+def _caveats(found: ExperimentSample, basis: Basis, ratio: SampleRatio | None) -> list[str]:
     said = []
     if basis.share_treated is None:
         said.append("nobody was held out at random: exposed and unexposed users differ anyway")
@@ -122,7 +131,7 @@ def _caveats(found: ExperimentSample, basis: Basis, ratio: dict[str, Any] | None
     return said
 
 
-def _arm(users: ExperimentSample) -> dict[str, Any]:
+def _arm(users: ExperimentSample) -> ReportArm:
     count = len(users.treated)
     revenue = float(users.revenue.sum())
     return {
@@ -135,7 +144,7 @@ def _arm(users: ExperimentSample) -> dict[str, Any]:
     }
 
 
-def _measure(outcome: Doubles, basis: Basis) -> dict[str, Any] | None:
+def _measure(outcome: Doubles, basis: Basis) -> Measure | None:
     """Return the differences of an outcome, per user and for all treated users."""
     if not _two_arms(basis.treated):
         return None
@@ -151,11 +160,11 @@ def _measure(outcome: Doubles, basis: Basis) -> dict[str, Any] | None:
     }
 
 
-def _to_response(one: Difference) -> dict[str, float]:
+def _to_response(one: Difference) -> Estimate:
     return {"difference": one.value, "low": one.low, "high": one.high}
 
 
-def _qini(basis: Basis, stored: Stored) -> dict[str, Any] | None:
+def _qini(basis: Basis, stored: Stored) -> Qini | None:
     """Return the Qini figures where treatment was random whatever the score, and there is one.
 
     Where users were chosen by their score, only the coin was: of those who are explored.

@@ -1,6 +1,6 @@
 """Routes of campaigns' reports: the figures, and their pictures."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import Request
 from starlette.responses import Response
@@ -40,7 +40,7 @@ async def get_plot(request: Request, name: Name, plot: Literal["arms", "qini"]) 
     return Response(drawn, media_type="image/svg+xml")
 
 
-async def _report(context: Context, name: str) -> dict[str, Any]:
+async def _report(context: Context, name: str) -> said.CampaignReport:
     stored = await context.await_bounded(context.of(Campaigns).get(name))
     index = await context.of(AudienceIndex).present()
     return await workers.ASKING.run(report, index, stored, context.clock.now_ms())

@@ -1,6 +1,6 @@
 """Routes of campaigns: definitions, ranking, decisions. Reports are `report_routes`'."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import Query, Request
 from starlette.responses import Response
@@ -121,7 +121,7 @@ async def _put(context: Context, name: str, campaign: Any, *, only_new: bool = F
     return answer(await _to_response(context, stored), 201 if new else 200, headers)
 
 
-def _head(stored: Stored) -> dict[str, Any]:
+def _head(stored: Stored) -> said.CampaignHead:
     return {
         "name": stored.name,
         "title": stored.campaign.title,
@@ -134,10 +134,10 @@ def _head(stored: Stored) -> dict[str, Any]:
     }
 
 
-async def _to_response(context: Context, stored: Stored) -> dict[str, Any]:
+async def _to_response(context: Context, stored: Stored) -> said.CampaignDetail:
     spent = await context.await_bounded(context.of(Ledger).read_spent(stored.name))
     ranked_at = None if spent.ranked_ms is None else iso(spent.ranked_ms)
-    return {
+    shown = {
         "name": stored.name,
         **language.to_document(stored.campaign),
         "created_at": iso(stored.created_ms),
@@ -146,3 +146,4 @@ async def _to_response(context: Context, stored: Stored) -> dict[str, Any]:
         "spent": {"messages": spent.messages, "amount": spent.amount},
         "ranked_at": ranked_at,
     }
+    return cast("said.CampaignDetail", shown)

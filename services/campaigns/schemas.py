@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from feature_repo.profile_views.shapes import Answer, Count, Rank, Share
 from services.audiences.schemas import ENTITY
 from services.campaigns.campaign import (
     Budget,
@@ -15,10 +16,9 @@ from services.campaigns.campaign import (
     RankBy,
     Window,
 )
-from services.http.answer_schemas import Answer, Count, Rank, describe_answer
+from services.http.answer_schemas import describe_answer
 from services.http.profile_schemas import EXAMPLE_TIME
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Arm = Literal["treated", "control", "none"]
 
 CAMPAIGN: Final[dict[str, Any]] = {
@@ -57,7 +57,7 @@ class CampaignSpent(Answer):
     amount: Annotated[float, Field(ge=0)]
 
 
-class CampaignSchema(Answer):
+class CampaignDetail(Answer):
     """A campaign with its parts, defaults filled in, and what it has decided and spent."""
 
     name: str
@@ -115,7 +115,7 @@ class RankedUser(Answer):
     rank: Rank
 
 
-class RankingSchema(Answer):
+class AudienceRanking(Answer):
     """An audience by score, and how many of it are chosen."""
 
     campaign_id: str
@@ -155,7 +155,7 @@ class SampleRatio(Answer):
     mismatch: bool
 
 
-class MeasureSchema(Answer):
+class Measure(Answer):
     """What is said of one outcome: per user, with and without CUPED, and for all treated users."""
 
     per_user: Estimate
@@ -165,7 +165,7 @@ class MeasureSchema(Answer):
     variance_removed: float
 
 
-class QiniSchema(Answer):
+class Qini(Answer):
     """How well the score orders users by effect: areas and the curve, per user."""
 
     users: Count
@@ -191,9 +191,9 @@ class CampaignReport(Answer):
     control: ReportArm
     open_windows: Count
     sample_ratio: SampleRatio | None
-    conversion: MeasureSchema | None
-    revenue: MeasureSchema | None
-    qini: QiniSchema | None
+    conversion: Measure | None
+    revenue: Measure | None
+    qini: Qini | None
 
 
 _HEAD: Final = {
@@ -236,11 +236,11 @@ REPORT_EXAMPLE: Final = {
 LIST: Final[dict[int | str, Any]] = {
     200: describe_answer(CampaignList, "Campaigns", {"campaigns": [_HEAD], "next_cursor": None})
 }
-SHOWN: Final[dict[int | str, Any]] = {200: describe_answer(CampaignSchema, "The campaign", _SHOWN)}
-CREATED: Final[dict[int | str, Any]] = {201: describe_answer(CampaignSchema, "Created", _SHOWN)}
+SHOWN: Final[dict[int | str, Any]] = {200: describe_answer(CampaignDetail, "The campaign", _SHOWN)}
+CREATED: Final[dict[int | str, Any]] = {201: describe_answer(CampaignDetail, "Created", _SHOWN)}
 PUT: Final[dict[int | str, Any]] = {
     **CREATED,
-    200: describe_answer(CampaignSchema, "Replaced", _SHOWN),
+    200: describe_answer(CampaignDetail, "Replaced", _SHOWN),
 }
 SCHEMA: Final[dict[int | str, Any]] = {
     200: describe_answer(dict[str, Any], "JSON Schema of a campaign", {"title": "Campaign"})
@@ -251,7 +251,7 @@ DECISION: Final[dict[int | str, Any]] = {
                                 "schema": {"type": "string"}}})
 }  # fmt: skip
 RANKED: Final[dict[int | str, Any]] = {
-    200: describe_answer(RankingSchema, "The audience in order", {
+    200: describe_answer(AudienceRanking, "The audience in order", {
         "campaign_id": "spring", "rank_by": "propensity", "as_of": EXAMPLE_TIME, "members": 900,
         "scored": 890, "chosen": 178, "threshold": 0.31,
         "users": [{"user": ENTITY, "score": 0.93, "rank": 1}]})

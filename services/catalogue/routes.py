@@ -1,7 +1,7 @@
 """Routes of the catalogue: single items and batches."""
 
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 from fastapi import Path, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,7 +13,14 @@ from feature_repo.events.schema import MAX_BATCH_BYTES, MAX_EVENT_BYTES, iso, pr
 from services.catalogue.catalogue import Catalogue, Change
 from services.context.answers import answer, context_of
 from services.http import body, scopes
-from services.http.answer_schemas import ITEM, ITEM_BATCH, ITEM_PUT
+from services.http.answer_schemas import (
+    ITEM,
+    ITEM_BATCH,
+    ITEM_PUT,
+    ItemRefused,
+    ItemsTaken,
+    ShownItem,
+)
 from services.http.openapi import ITEM_EXAMPLE, batch_of, body_of, patch_of
 from services.http.problems import ProblemError
 from services.runtime import workers
@@ -23,7 +30,6 @@ router = scopes.router("server", "items", "/v1/items")
 UNKNOWN: Final = "the catalogue has no item of this id"
 _CHANGE: Final = {"item_id": "A", "price": 2.9, "in_stock": False, "brand": None}
 _STEP: Final = 100
-Refusal = dict[str, Any]
 
 
 class _ChangeOfItem(BaseModel):
@@ -113,8 +119,8 @@ async def patch_items(request: Request) -> Response:
     return _to_batch_response(len(documents), [errors[index] for index in sorted(errors)])
 
 
-def _changes(documents: list[bytes]) -> tuple[dict[int, Refusal], list[Change], list[int]]:
-    errors, changes, places = dict[int, Refusal](), list[Change](), list[int]()
+def _changes(documents: list[bytes]) -> tuple[dict[int, ItemRefused], list[Change], list[int]]:
+    errors, changes, places = dict[int, ItemRefused](), list[Change](), list[int]()
     for index, document in enumerate(documents):
         try:
             given = _ChangeOfItem.model_validate_json(document)
@@ -148,8 +154,8 @@ async def post_items(request: Request) -> Response:
     return _to_batch_response(len(documents), errors)
 
 
-def _items(documents: list[bytes]) -> tuple[list[Item], list[Refusal]]:
-    taken, errors = list[Item](), list[Refusal]()
+def _items(documents: list[bytes]) -> tuple[list[Item], list[ItemRefused]]:
+    taken, errors = list[Item](), list[ItemRefused]()
     for index, document in enumerate(documents):
         try:
             taken.append(Item.model_validate_json(document))
@@ -158,8 +164,8 @@ def _items(documents: list[bytes]) -> tuple[list[Item], list[Refusal]]:
     return taken, errors
 
 
-def _to_response(item: Item) -> dict[str, Any]:
-    shown = item.model_dump(exclude_none=True)
+def _to_response(item: Item) -> ShownItem:
+    shown = cast("ShownItem", item.model_dump(exclude_none=True))
     if item.available_from is not None:
         shown["available_from"] = iso(item.available_from)
     return shown
@@ -181,8 +187,12 @@ def _invalid(error: ValidationError) -> ProblemError:
     return ProblemError("invalid", found[0]["detail"], errors=found)
 
 
-def _refusal(index: int, error: ValidationError) -> Refusal:
-    return {"index": index, "type": "/problems/invalid", **problems(error)[0]}
+def _refusal(index: int, error: ValidationError) -> ItemRefused:
+    first = problems(error)[0]
+    return {
+        "index": index, "type": "/problems/invalid", "pointer": first["pointer"],
+        "detail": first["detail"],
+    }  # fmt: skip
 
 
 async def _documents(request: Request) -> list[bytes]:
@@ -194,7 +204,7 @@ async def _documents(request: Request) -> list[bytes]:
     return await workers.READING.run(body.split, data, lines=media in body.NDJSON_TYPES)
 
 
-def _patch(errors: dict[int, Refusal], index: int, patch: dict[str, Any], item: Item) -> Item:
+def _patch(errors: dict[int, ItemRefused], index: int, patch: dict[str, Any], item: Item) -> Item:
     """Return the changed item; the same, and why among ``errors``, where it would be none."""
     errors.pop(index, None)
     try:
@@ -204,10 +214,10 @@ def _patch(errors: dict[int, Refusal], index: int, patch: dict[str, Any], item: 
         return item
 
 
-def _to_batch_response(received: int, errors: list[Refusal]) -> Response:
+def _to_batch_response(received: int, errors: list[ItemRefused]) -> Response:
     """Return what became of a batch."""
     accepted = received - len(errors)
-    reply = {
+    reply: ItemsTaken = {
         "received": received, "accepted": accepted, "rejected": len(errors), "errors": errors
     }  # fmt: skip
     return answer(reply, 200 if not errors else 207 if accepted else 422)

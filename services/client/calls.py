@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from urllib.parse import quote
 
 import httpx2
@@ -20,18 +20,9 @@ from feature_repo.errors import PortraitError
 from services.client.analytics import AnalyticsCalls
 from services.client.audiences import AudienceCalls
 from services.client.campaigns import CampaignCalls
-from services.client.types import (
-    Accepted,
-    EventPage,
-    EventsTaken,
-    Export,
-    ItemsTaken,
-    Models,
-    Ready,
-    Recommendations,
-    Similar,
-    UserConsents,
-)
+
+if TYPE_CHECKING:  # the client runs without what makes the answers
+    from services.http import answer_schemas as said
 
 ATTEMPTS: Final = 6
 LONGEST_WAIT_S: Final = 60.0
@@ -118,7 +109,7 @@ class Client:
         """Close the connections."""
         self.http.close()
 
-    def live(self) -> Any:
+    def live(self) -> "said.Live":
         """Ask whether the process answers: the cheapest request there is."""
         return self._call("GET", "/health/live")
 
@@ -126,24 +117,34 @@ class Client:
         """Say whether events are taken and applied."""
         return bool(self.http.get("/health/ready").status_code == 200)
 
-    def readiness(self) -> Ready:
+    def readiness(self) -> "said.Ready":
         """Return each check of readiness, also when one fails."""
-        return cast("Ready", orjson.loads(self.http.get("/health/ready").content))
+        return orjson.loads(self.http.get("/health/ready").content)
 
-    def models(self) -> Models:
+    def models(self) -> "said.Models":
         """Return the models on disk and which one is in use."""
-        return cast("Models", self._call("GET", "/v1/models"))
+        return self._call("GET", "/v1/models")
 
-    def post_event(self, event: Mapping[str, Any], *, return_profile: bool = False) -> Accepted:
+    @overload
+    def post_event(self, event: Mapping[str, Any]) -> "said.Accepted": ...
+
+    @overload
+    def post_event(
+        self, event: Mapping[str, Any], *, return_profile: Literal[True]
+    ) -> "said.Applied": ...
+
+    def post_event(
+        self, event: Mapping[str, Any], *, return_profile: bool = False
+    ) -> "said.Accepted":
         """Post one event; with ``return_profile`` wait for its effect and return the profile."""
         body = {"id": uuid.uuid4().hex, **event}
         params = {"return": "profile"} if return_profile else {}
-        return cast("Accepted", self._call("POST", "/v1/events", body, params))
+        return self._call("POST", "/v1/events", body, params)
 
-    def post_batch(self, events: Sequence[Mapping[str, Any]]) -> EventsTaken:
+    def post_batch(self, events: Sequence[Mapping[str, Any]]) -> "said.EventsTaken":
         """Post up to 1,000 events; returns the counts, also when some or all were refused."""
         body = [e if "id" in e else {"id": uuid.uuid4().hex, **e} for e in events]
-        return cast("EventsTaken", self._batch("/v1/events/batch", body))
+        return self._batch("/v1/events/batch", body)
 
     def profile(self, user_id: str, *, view: str = "full", after: str | None = None) -> Any:
         """Return a user's profile, not older than the receipt ``after``."""
@@ -158,29 +159,27 @@ class Client:
         cursor: str | None = None,
         type: str | None = None,  # noqa: A002 - the API's word
         after: str | None = None,
-    ) -> EventPage:
+    ) -> "said.EventPage":
         """Return a page of a user's events, newest first."""
         params = _drop_none(limit=limit, cursor=cursor, type=type, after=after)
-        found = self._call("GET", f"/v1/users/{_quote(user_id)}/events", params=params)
-        return cast("EventPage", found)
+        return self._call("GET", f"/v1/users/{_quote(user_id)}/events", params=params)
 
-    def consents(self, user_id: str, *, after: str | None = None) -> UserConsents:
+    def consents(self, user_id: str, *, after: str | None = None) -> "said.UserConsents":
         """Return what a user has granted."""
         path = f"/v1/users/{_quote(user_id)}/consents"
-        return cast("UserConsents", self._call("GET", path, params=_drop_none(after=after)))
+        return self._call("GET", path, params=_drop_none(after=after))
 
     def put_consents(
         self, user_id: str, consents: Mapping[str, bool], *, source: str = ""
-    ) -> Accepted:
+    ) -> "said.Accepted":
         """State what a user grants; purposes that are not named stay as they are."""
         body = {"consents": dict(consents), "source": source}
-        found = self._call("PUT", f"/v1/users/{_quote(user_id)}/consents", body)
-        return cast("Accepted", found)
+        return self._call("PUT", f"/v1/users/{_quote(user_id)}/consents", body)
 
-    def export(self, user_id: str, *, after: str | None = None) -> Export:
+    def export(self, user_id: str, *, after: str | None = None) -> "said.Export":
         """Return everything that is kept of a user."""
         path = f"/v1/users/{_quote(user_id)}/export"
-        return cast("Export", self._call("GET", path, params=_drop_none(after=after)))
+        return self._call("GET", path, params=_drop_none(after=after))
 
     def recommendations(
         self,
@@ -192,7 +191,7 @@ class Client:
         category: str | None = None,
         placement: str | None = None,
         explain: bool = False,
-    ) -> Recommendations:
+    ) -> "said.Recommendations":
         """Return recommendations for a user."""
         params = _drop_none(
             n=n,
@@ -202,10 +201,9 @@ class Client:
             placement=placement,
             explain="true" if explain else None,
         )
-        found = self._call("GET", f"/v1/users/{_quote(user_id)}/recommendations", params=params)
-        return cast("Recommendations", found)
+        return self._call("GET", f"/v1/users/{_quote(user_id)}/recommendations", params=params)
 
-    def explanation(self, user_id: str, item_id: str, *, events: int = 100) -> Any:
+    def explanation(self, user_id: str, item_id: str, *, events: int = 100) -> "said.Explanation":
         """Return which of a user's last events moved an item's score."""
         params = {"target": f"item:{item_id}", "events": events}
         return self._call("GET", f"/v1/users/{_quote(user_id)}/explanations", params=params)
@@ -218,47 +216,49 @@ class Client:
         exclude: Sequence[str] = (),
         category: str | None = None,
         explain: bool = False,
-    ) -> Recommendations:
+    ) -> "said.Recommendations":
         """Return recommendations for a session of an anonymous visitor; nothing is stored."""
         body = _drop_none(
             events=list(events), n=n, exclude=list(exclude), category=category, explain=explain
         )
-        return cast("Recommendations", self._call("POST", "/v1/recommendations", body))
+        return self._call("POST", "/v1/recommendations", body)
 
-    def rank(self, user_id: str, items: Sequence[str], *, explain: bool = False) -> Recommendations:
+    def rank(
+        self, user_id: str, items: Sequence[str], *, explain: bool = False
+    ) -> "said.Recommendations":
         """Return ``items`` in the user's order."""
         body = {"user_id": user_id, "items": list(items), "explain": explain}
-        return cast("Recommendations", self._call("POST", "/v1/rank", body))
+        return self._call("POST", "/v1/rank", body)
 
-    def item(self, item_id: str) -> Any:
+    def item(self, item_id: str) -> "said.ShownItem":
         """Return an item of the catalogue."""
         return self._call("GET", f"/v1/items/{_quote(item_id)}")
 
-    def put_item(self, item: Mapping[str, Any]) -> Any:
+    def put_item(self, item: Mapping[str, Any]) -> "said.ShownItem":
         """Create or replace an item."""
         return self._call("PUT", f"/v1/items/{_quote(item['item_id'])}", dict(item))
 
-    def put_items(self, items: Sequence[Mapping[str, Any]]) -> ItemsTaken:
+    def put_items(self, items: Sequence[Mapping[str, Any]]) -> "said.ItemsTaken":
         """Create or replace up to 1,000 items; returns the counts, also when some were refused."""
-        return cast("ItemsTaken", self._batch("/v1/items/batch", list(items)))
+        return self._batch("/v1/items/batch", list(items))
 
-    def patch_item(self, item_id: str, changes: Mapping[str, Any]) -> Any:
+    def patch_item(self, item_id: str, changes: Mapping[str, Any]) -> "said.ShownItem":
         """Change the named fields of an item, None takes one away; return the whole item."""
         return self._call("PATCH", f"/v1/items/{_quote(item_id)}", dict(changes))
 
-    def patch_items(self, changes: Sequence[Mapping[str, Any]]) -> ItemsTaken:
+    def patch_items(self, changes: Sequence[Mapping[str, Any]]) -> "said.ItemsTaken":
         """Change the named fields of up to 1,000 items, each with its ``item_id``."""
-        return cast("ItemsTaken", self._batch("/v1/items", list(changes), "PATCH"))
+        return self._batch("/v1/items", list(changes), "PATCH")
 
     def delete_item(self, item_id: str) -> bool:
         """Remove an item; False if there was none (or an earlier try removed it)."""
         path = f"/v1/items/{_quote(item_id)}"
         return bool(self._send("DELETE", path, None, {}, accept=(404,)).status_code == 204)
 
-    def similar(self, item_id: str, *, n: int = 10) -> Similar:
+    def similar(self, item_id: str, *, n: int = 10) -> "said.Similar":
         """Return similar items."""
         path = f"/v1/items/{_quote(item_id)}/similar"
-        return cast("Similar", self._call("GET", path, params={"n": n}))
+        return self._call("GET", path, params={"n": n})
 
     def applied(self) -> int:
         """Return how many events the service has applied since its store was made."""

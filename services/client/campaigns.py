@@ -1,10 +1,13 @@
 """The client's calls about campaigns."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from services.client.subject import Subject, drop_none
+
+if TYPE_CHECKING:
+    from services.campaigns import schemas as said
 
 
 class CampaignCalls(Subject):
@@ -12,7 +15,7 @@ class CampaignCalls(Subject):
 
     root = "/v1/campaigns"
 
-    def page(self, *, limit: int = 100, cursor: str | None = None) -> Any:
+    def page(self, *, limit: int = 100, cursor: str | None = None) -> "said.CampaignList":
         """Return a page of campaigns by name."""
         return self._get("", limit=limit, cursor=cursor)
 
@@ -20,15 +23,15 @@ class CampaignCalls(Subject):
         """Return the JSON Schema of a campaign."""
         return self._get("/schema")
 
-    def create(self, name: str, campaign: Mapping[str, Any]) -> Any:
+    def create(self, name: str, campaign: Mapping[str, Any]) -> "said.CampaignDetail":
         """Create a campaign; 409 if the name is taken."""
         return self._send("POST", "/v1/campaigns", {"name": name, **campaign}, {}).json()
 
-    def put(self, name: str, campaign: Mapping[str, Any]) -> Any:
+    def put(self, name: str, campaign: Mapping[str, Any]) -> "said.CampaignDetail":
         """Create or replace a campaign."""
         return self._send("PUT", _path(name), dict(campaign), {}).json()
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> "said.CampaignDetail":
         """Return a campaign, and what it has decided and spent."""
         return self._send("GET", _path(name), None, {}).json()
 
@@ -44,16 +47,16 @@ class CampaignCalls(Subject):
         decision_id: str | None = None,
         time: str | int | None = None,
         tz: str | None = None,
-    ) -> Any:
+    ) -> "said.Decision":
         """Decide about a user; a repeat, also after no answer came, gets the same decision."""
         body = {"user_id": user_id} | drop_none(decision_id=decision_id, time=time, tz=tz)
         return self._send("POST", f"{_path(name)}/decide", body, {}).json()
 
-    def rank(self, name: str, *, limit: int = 100) -> Any:
+    def rank(self, name: str, *, limit: int = 100) -> "said.AudienceRanking":
         """Rank the audience and choose the best from now on."""
         return self._send("POST", f"{_path(name)}/rank", None, {"limit": limit}).json()
 
-    def report(self, name: str) -> Any:
+    def report(self, name: str) -> "said.CampaignReport":
         """Return what a campaign has brought."""
         return self._send("GET", f"{_path(name)}/report", None, {}).json()
 

@@ -63,7 +63,7 @@ def list_(home: Home = None, json: Json = False) -> None:
     stored, known = _read_definitions(home)
     rows = [
         {"name": each.name, "title": each.definition.title, "consent": each.definition.consent,
-         "mode": plan(each.definition, known).mode}
+         "mode": plan(each.definition, known)["mode"]}
         for each in stored.values()
     ]  # fmt: skip
     table = Table("name", "mode", "consent", "title")
@@ -87,7 +87,7 @@ def show(name: Name, home: Home = None) -> None:
     if name not in known:
         raise NotFoundError(f"no audience is named {name}")
     print_json({"name": name, **language.to_document(known[name]),
-                "plan": plan(known[name], known).as_dict()})  # fmt: skip
+                "plan": plan(known[name], known)})  # fmt: skip
 
 
 @audience.command("delete")

@@ -143,7 +143,7 @@ def report(
     with step("read the archive"):
         index = Index(settings_with(home=home).home)
     with index:
-        found = campaign_report.report(index, stored, now_ms())
+        found: Any = campaign_report.report(index, stored, now_ms())
     table = Table("outcome", "treated", "control", "difference", "95 %, CUPED", "in all")
     for outcome, column in (("conversion", "conversion"), ("revenue", "revenue_per_user")):
         measure = found[outcome]

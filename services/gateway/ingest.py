@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import Query, Request
@@ -32,7 +32,14 @@ from services.event_log.currency import ShopCurrency
 from services.event_log.receipt import Appended, merge
 from services.gateway.profiles import current
 from services.http import body, scopes
-from services.http.answer_schemas import EVENT, EVENT_BATCH
+from services.http.answer_schemas import (
+    EVENT,
+    EVENT_BATCH,
+    Accepted,
+    Applied,
+    EventRefused,
+    EventsTaken,
+)
 from services.http.api_keys import Caller
 from services.http.middleware import Metrics
 from services.http.openapi import EVENT_EXAMPLE, batch_of, body_of
@@ -43,27 +50,6 @@ from services.runtime import workers
 router = scopes.router("write", "events", "/v1/events")
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedEvent:
-    """Why one event of a batch was not taken."""
-
-    index: int
-    id: str | None
-    kind: str
-    pointer: str
-    detail: str
-
-    def to_response(self) -> dict[str, Any]:
-        """Return the entry of the answer's ``errors``."""
-        return {
-            "index": self.index,
-            "id": self.id,
-            "type": f"/problems/{self.kind}",
-            "pointer": self.pointer,
-            "detail": self.detail,
-        }
-
-
 @dataclass(slots=True)
 class _Batch:
     """What is in a batch: the events that are taken, and where they stood."""
@@ -71,7 +57,7 @@ class _Batch:
     received: int
     records: list[EventRecord] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
-    refused: list[RefusedEvent] = field(default_factory=list)
+    refused: list[EventRefused] = field(default_factory=list)
 
 
 @router.post("", status_code=202, responses=EVENT, openapi_extra=body_of(Event, EVENT_EXAMPLE))
@@ -95,7 +81,7 @@ async def post_event(
     await context.await_receipt(appended.receipt, {appended.partition})
     user_id = event.user_id or event.anonymous_id or ""
     owner = await users.owner(context, record.user) if record.anonymous else None
-    profile = await current(context, owner or record.user, user_id, "full")
+    profile = await current(context, owner or record.user, user_id)
     if profile is None and appended.status == "duplicate":
         raise ProblemError(
             "not-found", "the event's id is taken by one of another user; this one has no profile",
@@ -103,11 +89,11 @@ async def post_event(
         )  # fmt: skip
     if profile is None:  # a poison event leaves its user without a row
         raise ProblemError("not-applied-yet", "the event is stored but could not be applied")
-    reply["profile"] = profile
-    return answer(reply)
+    applied: Applied = {**reply, "profile": profile}
+    return answer(applied)
 
 
-async def take(request: Request, event: Event) -> dict[str, Any]:
+async def take(request: Request, event: Event) -> Accepted:
     """Append one event and return the answer's ``id``, ``status`` and ``receipt``.
 
     Raises
@@ -120,7 +106,7 @@ async def take(request: Request, event: Event) -> dict[str, Any]:
     return (await _take(request, event))[2]
 
 
-async def _take(request: Request, event: Event) -> tuple[EventRecord, Appended, dict[str, Any]]:
+async def _take(request: Request, event: Event) -> tuple[EventRecord, Appended, Accepted]:
     context = context_of(request)
     record = _record(context, event, request.state.caller)
     aside = (await _in_shop_currency(request, [record]))[0]
@@ -128,7 +114,7 @@ async def _take(request: Request, event: Event) -> tuple[EventRecord, Appended, 
     _count(request, [record], [appended])
     if appended.status == "erased":
         raise ProblemError("erased", ERASED)
-    reply: dict[str, Any] = {
+    reply: Accepted = {
         "id": record.id, "status": appended.status, "receipt": str(appended.receipt),
     }  # fmt: skip
     if aside:
@@ -153,19 +139,19 @@ async def post_batch(request: Request) -> Response:
     appended = await _append(context, records) if records else []
     for index, record, one in zip(batch.places, records, appended, strict=True):
         if one.status == "erased":
-            refused.append(RefusedEvent(index, record.id, "erased", "", ERASED))
-    refused.sort(key=lambda each: each.index)
+            refused.append(_refuse(index, record.id, "erased", "", ERASED))
+    refused.sort(key=lambda each: each["index"])
     counts = Counter(one.status for one in appended)
     stored = [one for one in appended if one.status != "erased"]
     _count(request, records, appended)
     request.app.state.metrics.events.labels("rejected").inc(len(refused) - counts["erased"])
-    reply = {
+    reply: EventsTaken = {
         "received": batch.received,
         "accepted": counts["accepted"],
         "duplicates": counts["duplicate"],
         "rejected": len(refused),
         "receipt": str(merge(stored)) if stored else None,
-        "errors": [one.to_response() for one in refused],
+        "errors": refused,
     }
     if any(aside):
         reply["amounts_set_aside"] = sum(aside)
@@ -197,38 +183,39 @@ def _batch(context: Context, data: bytes, sender: Caller, *, lines: bool) -> _Ba
     found = _Batch(len(documents))
     for index, document in enumerate(documents):
         taken = _read_event(context, index, document, sender)
-        if isinstance(taken, RefusedEvent):
-            found.refused.append(taken)
-        else:
+        if isinstance(taken, EventRecord):
             found.records.append(taken)
             found.places.append(index)
+        else:
+            found.refused.append(taken)
     return found
 
 
 def _read_event(
     context: Context, index: int, document: bytes, sender: Caller
-) -> EventRecord | RefusedEvent:
+) -> EventRecord | EventRefused:
     if len(document) > MAX_EVENT_BYTES:
-        return RefusedEvent(index, None, "too-large", "", f"over {MAX_EVENT_BYTES:,} bytes")
+        return _refuse(index, None, "too-large", "", f"over {MAX_EVENT_BYTES:,} bytes")
     try:
         event = decode_event(document) or Event.model_validate_json(document)
         if event.id is None:
-            return RefusedEvent(index, None, "invalid", "/id", "id is required in a batch")
+            return _refuse(index, None, "invalid", "/id", "id is required in a batch")
         return _record(context, event, sender)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
             kind = "invalid" if body.has_non_finite(document) else "malformed"
-            return RefusedEvent(
-                index, None, kind, "", "not JSON, or with a number that is not finite"
-            )
+            return _refuse(index, None, kind, "", "not JSON, or with a number that is not finite")
         found = problems(error)[0]
-        return RefusedEvent(index, _id_of(document), "invalid", found["pointer"], found["detail"])
+        return _refuse(index, _id_of(document), "invalid", found["pointer"], found["detail"])
     except ProblemError as error:
         pointer = error.problem.errors[0]["pointer"] if error.problem.errors else ""
-        return RefusedEvent(
-            index, _id_of(document), error.problem.name, pointer, error.problem.detail
-        )
+        return _refuse(index, _id_of(document), error.problem.name, pointer, error.problem.detail)
+
+
+def _refuse(index: int, name: str | None, kind: str, pointer: str, detail: str) -> EventRefused:
+    return {"index": index, "id": name, "type": f"/problems/{kind}", "pointer": pointer,
+            "detail": detail}  # fmt: skip
 
 
 def _id_of(document: bytes) -> str | None:

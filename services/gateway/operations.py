@@ -16,7 +16,16 @@ from services.context.answers import answer, context_of
 from services.context.context import Context
 from services.event_log.receipt import Receipt
 from services.http import scopes
-from services.http.answer_schemas import LIVE, METRICS, MODELS, READY
+from services.http.answer_schemas import (
+    LIVE,
+    METRICS,
+    MODELS,
+    READY,
+    Live,
+    ModelOnDisk,
+    Models,
+    Ready,
+)
 from services.models.loaded import find_model
 from services.recommend.serving import ServedModels
 from services.update.health import Health, Probe
@@ -32,7 +41,8 @@ NEARLY_FULL: Final = 0.9
 @router.get("/health/live", responses=LIVE, dependencies=[scopes.needs("open")])
 async def live() -> Response:
     """Say that the process answers."""
-    return answer({"status": "ok"})
+    body: Live = {"status": "ok"}
+    return answer(body)
 
 
 @router.get("/health/ready", responses=READY, dependencies=[scopes.needs("open")])
@@ -44,7 +54,7 @@ async def ready(request: Request) -> Response:
     )
     models = context.of(ServedModels)
     fine = all(check["ok"] for check in checks.values())
-    body = {
+    body: Ready = {
         "status": "ok" if fine else "unavailable",
         "checks": checks,
         "degraded": list_degraded(context),
@@ -154,30 +164,30 @@ async def wait_for_receipt(
 async def models(request: Request) -> Response:
     """Return the models on disk and which one is in use."""
     context = context_of(request)
-    found = await asyncio.to_thread(_models, context)
-    return answer({"models": found, "in_use": context.of(ServedModels).newest.recommender.version})
+    return answer(await asyncio.to_thread(_models, context))
 
 
-def _models(context: Context) -> list[dict[str, Any]]:
+def _models(context: Context) -> Models:
     folder, models = context.settings.home / "models", context.of(ServedModels)
     paths = set(folder.iterdir()) if folder.is_dir() else set()
     named = find_model(context.settings)
     if named is not None:
         paths.add(named)
-    found = []
+    found = list[ModelOnDisk]()
     for path in sorted(paths):
         try:
             manifest = json.loads((path / "manifest.json").read_text())
         except (OSError, ValueError):
             continue
         version = manifest.get("version") or path.name
+        more: Any = {k: manifest[k] for k in ("recipe", "created_at", "cut_off") if k in manifest}
         found.append(
             {
                 "name": path.name,
                 "version": version,
                 "in_use": models.newest.version == version,
                 "refused": models.refusals.get(version),
-                **{k: manifest[k] for k in ("recipe", "created_at", "cut_off") if k in manifest},
+                **more,
             }
         )
-    return found
+    return {"models": found, "in_use": models.newest.recommender.version}

@@ -21,6 +21,7 @@ from feature_repo.events.schema import (
     record_to_api,
 )
 from feature_repo.explicit_state import ExplicitProfile
+from feature_repo.profile_views.shapes import ProfileConsent
 from feature_repo.standing import MAX_PURPOSES, holds
 from services.context import users
 from services.context.answers import answer, context_of
@@ -30,7 +31,7 @@ from services.gateway.ingest import take
 from services.gateway.profiles import current
 from services.history.recent_events import read_all
 from services.http import body, scopes
-from services.http.answer_schemas import CONSENTED, CONSENTS, EXPORTED
+from services.http.answer_schemas import CONSENTED, CONSENTS, EXPORTED, Export, UserConsents
 from services.http.openapi import CONSENTS_EXAMPLE, body_of
 from services.http.problems import ProblemError, unknown_user
 from services.runtime import workers
@@ -57,7 +58,8 @@ async def get_consents(request: Request, user_id: UserId, after: After = None) -
     _, row, _ = await users.find_user(context, user_id, after, None)
     if row is None:
         raise unknown_user()
-    return answer({"user_id": user_id, "consents": _consents(users.profile_of(row))})
+    said: UserConsents = {"user_id": user_id, "consents": _consents(users.profile_of(row))}
+    return answer(said)
 
 
 @router.put(
@@ -84,21 +86,23 @@ async def get_export(request: Request, user_id: UserId, after: After = None) -> 
     """Return everything that is kept of a user: profile, consents and events, oldest first."""
     context = context_of(request)
     pseudonym, row = await users.find(context, user_id, after)
-    profile = None if row is None else await current(context, pseudonym, user_id, "full")
+    profile = None if row is None else await current(context, pseudonym, user_id)
     if row is None or profile is None:
         raise unknown_user()
     known = users.profile_of(row)
     found = await read_all(context, pseudonym, known.standing.linked, None, None, MOST_EVENTS + 1)
-    head = {"user_id": user_id, "exported_at": iso(now_ms()), "consents": _consents(known)}
-    exported = await workers.HISTORY.run(_to_export, head, profile, found)
+    export: Export = {
+        "user_id": user_id, "exported_at": iso(now_ms()), "consents": _consents(known),
+        "complete": len(found) <= MOST_EVENTS, "profile": profile, "events": [],
+    }  # fmt: skip
+    exported = await workers.HISTORY.run(_to_export, export, found)
     workers.HISTORY.free(found)
     return exported
 
 
-def _to_export(head: dict[str, Any], profile: dict[str, Any], found: Sequence[Any]) -> Response:
-    events = [record_to_api(record) for _, record in reversed(found[:MOST_EVENTS])]
-    complete = len(found) <= MOST_EVENTS
-    return answer({**head, "complete": complete, "profile": profile, "events": events})
+def _to_export(export: Export, found: Sequence[Any]) -> Response:
+    export["events"] = [record_to_api(record) for _, record in reversed(found[:MOST_EVENTS])]
+    return answer(export)
 
 
 async def _check_room(context: Context, user_id: str, given: Mapping[str, bool]) -> None:
@@ -116,7 +120,7 @@ async def _check_room(context: Context, user_id: str, given: Mapping[str, bool])
     raise ProblemError("invalid", detail, errors=errors)
 
 
-def _consents(profile: ExplicitProfile) -> dict[str, Any]:
+def _consents(profile: ExplicitProfile) -> dict[str, ProfileConsent]:
     return {
         purpose: {"granted": said.granted, "at": iso(said.at * 1000), "source": said.source}
         for purpose, said in profile.standing.consent.items()

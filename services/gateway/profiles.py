@@ -12,6 +12,7 @@ from starlette.responses import Response
 from feature_repo.events.schema import EventRecord, record_to_api
 from feature_repo.online.live_row import LiveState
 from feature_repo.profile_views import views
+from feature_repo.profile_views.shapes import Profile
 from services.catalogue.catalogue import Catalogue
 from services.context import users
 from services.context.answers import answer, context_of
@@ -19,7 +20,7 @@ from services.context.context import Context
 from services.context.users import After, UserId
 from services.history.recent_events import Position, read_all
 from services.http import scopes
-from services.http.answer_schemas import EVENTS
+from services.http.answer_schemas import EVENTS, EventPage
 from services.http.problems import ProblemError, unknown_user
 from services.http.profile_schemas import PROFILE
 from services.recommend.serving import ServedModels, Serving
@@ -52,12 +53,13 @@ async def get_profile(
     return answer(_to_response(context, pseudonym, row, batch, user_id, view), headers=headers)
 
 
-async def current(
-    context: Context, pseudonym: str, user_id: str, view: View
-) -> dict[str, Any] | None:
-    """Return a profile in one of its views as it is now; None for a user without a row."""
-    row, batch = await users.read(context, pseudonym, _service(context, view))
-    return None if row is None else _to_response(context, pseudonym, row, batch, user_id, view)
+async def current(context: Context, pseudonym: str, user_id: str) -> Profile | None:
+    """Return a profile as it is now; None for a user without a row."""
+    row, batch = await users.read(context, pseudonym, _service(context, "full"))
+    if row is None:
+        return None
+    profile: Profile = _to_response(context, pseudonym, row, batch, user_id, "full")
+    return profile
 
 
 def _service(context: Context, view: View) -> str | None:
@@ -76,7 +78,7 @@ def _to_response(
     batch: dict[str, Any] | None,
     user_id: str,
     view: View,
-) -> dict[str, Any]:
+) -> Any:
     profile, title = users.profile_of(row), context.of(Catalogue).title
     if view == "seed":
         return views.seed(profile, user_id=user_id, title=title)
@@ -145,12 +147,11 @@ async def get_events(
 def _page(found: Sequence[tuple[Position, EventRecord]], limit: int) -> Response:
     page = found[:limit]
     more = len(found) > limit
-    return answer(
-        {
-            "events": [record_to_api(record) for _, record in page],
-            "next_cursor": _encode_cursor(page[-1][0]) if more else None,
-        }
-    )
+    shown: EventPage = {
+        "events": [record_to_api(record) for _, record in page],
+        "next_cursor": _encode_cursor(page[-1][0]) if more else None,
+    }
+    return answer(shown)
 
 
 def _encode_cursor(position: Position) -> str:

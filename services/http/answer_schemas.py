@@ -1,26 +1,17 @@
 """Answer schemas for the API's description, with an example of each.
 
-Handlers answer with plain dictionaries; nothing here runs while a request is served. That
-what is served agrees with what is said here is tested on the running service. Profiles have a
-file of their own, `profile_schemas`; problems are `openapi`'s.
+Handlers make these typed dictionaries, the client returns them. That what is served agrees with
+what is said here is tested on the running service. Problems are `openapi`'s.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from services.http.profile_schemas import EXAMPLE_TIME, FULL, Profile, ProfileConsent
-
-Count = Annotated[int, Field(ge=0)]
-Rank = Annotated[int, Field(ge=1)]
+from feature_repo.profile_views.shapes import Answer, Count, Open, Profile, ProfileConsent, Rank
+from services.http.profile_schemas import EXAMPLE_TIME, FULL
 
 RECEIPT = "p014-1795737846570-0"
-
-
-class Answer(BaseModel):
-    """An answer whose members are all named here."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 def describe_answer(
@@ -34,24 +25,26 @@ def describe_answer(
 # --- events
 
 
-class AcceptedSchema(Answer):
+class Accepted(Answer):
     """An event is in the log."""
 
     id: str
     status: Literal["accepted", "duplicate"]
     receipt: str
-    set_aside: Annotated[
-        Literal["other_currency"] | None, Field(description="Why amounts of it do not count")
-    ] = None
+    set_aside: NotRequired[
+        Annotated[
+            Literal["other_currency"] | None, Field(description="Why amounts of it do not count")
+        ]
+    ]
 
 
-class AppliedSchema(AcceptedSchema):
+class Applied(Accepted):
     """An event is in the log and in the profile."""
 
     profile: Profile
 
 
-class EventRefusedSchema(Answer):
+class EventRefused(Answer):
     """Why one event of a batch was not taken."""
 
     index: Count
@@ -61,7 +54,7 @@ class EventRefusedSchema(Answer):
     detail: str
 
 
-class EventsTakenSchema(Answer):
+class EventsTaken(Answer):
     """What became of a batch."""
 
     received: Count
@@ -69,23 +62,26 @@ class EventsTakenSchema(Answer):
     duplicates: Count
     rejected: Count
     receipt: str | None
-    errors: list[EventRefusedSchema]
-    amounts_set_aside: Annotated[
-        Count, Field(description="Events that count without amounts in another currency")
-    ] = 0
+    errors: list[EventRefused]
+    amounts_set_aside: NotRequired[
+        Annotated[
+            Count,
+            Field(description="Events that count without amounts in another currency", default=0),
+        ]
+    ]
 
 
-class StoredEvent(BaseModel):
+class StoredEvent(Open):
     """An event as it is kept, without its user."""
 
     id: str
     type: str
     time: str
-    late: Literal[True] | None = None
-    key: str | None = None
+    late: NotRequired[Literal[True] | None]
+    key: NotRequired[str | None]
 
 
-class EventPageSchema(Answer):
+class EventPage(Answer):
     """Some events of a user, newest first."""
 
     events: list[StoredEvent]
@@ -113,33 +109,31 @@ _PAGE = {
 }  # fmt: skip
 
 EVENT: dict[int | str, Any] = {
-    202: describe_answer(AcceptedSchema, "Durable in the log", _ACCEPTED),
-    200: describe_answer(
-        AppliedSchema, "Applied, with `return=profile`", _ACCEPTED | {"profile": FULL}
-    ),
+    202: describe_answer(Accepted, "Durable in the log", _ACCEPTED),
+    200: describe_answer(Applied, "Applied, with `return=profile`", _ACCEPTED | {"profile": FULL}),
 }
 EVENT_BATCH: dict[int | str, Any] = {
-    202: describe_answer(EventsTakenSchema, "All taken", _TAKEN),
-    207: describe_answer(EventsTakenSchema, "Some taken", _TAKEN | {
+    202: describe_answer(EventsTaken, "All taken", _TAKEN),
+    207: describe_answer(EventsTaken, "Some taken", _TAKEN | {
         "received": 3, "rejected": 1, "errors": [_REFUSED | {"index": 2}]}),
-    422: describe_answer(EventsTakenSchema, "None taken", _NONE),
+    422: describe_answer(EventsTaken, "None taken", _NONE),
 }  # fmt: skip
 EVENTS: dict[int | str, Any] = {
-    200: describe_answer(EventPageSchema, "A page of events, newest first", _PAGE)
+    200: describe_answer(EventPage, "A page of events, newest first", _PAGE)
 }
 
 
 # --- privacy
 
 
-class UserConsentsSchema(Answer):
+class UserConsents(Answer):
     """What a user has said, by purpose."""
 
     user_id: str
     consents: dict[str, ProfileConsent]
 
 
-class ExportSchema(Answer):
+class Export(Answer):
     """Everything that is kept of a user."""
 
     user_id: str
@@ -152,16 +146,12 @@ class ExportSchema(Answer):
 
 _CONSENTS = {"email": {"granted": True, "at": EXAMPLE_TIME, "source": "preferences"}}
 CONSENTS: dict[int | str, Any] = {
-    200: describe_answer(
-        UserConsentsSchema, "What is granted", {"user_id": "123", "consents": _CONSENTS}
-    )
+    200: describe_answer(UserConsents, "What is granted", {"user_id": "123", "consents": _CONSENTS})
 }
-CONSENTED: dict[int | str, Any] = {
-    202: describe_answer(AcceptedSchema, "Durable in the log", _ACCEPTED)
-}
+CONSENTED: dict[int | str, Any] = {202: describe_answer(Accepted, "Durable in the log", _ACCEPTED)}
 EXPORTED: dict[int | str, Any] = {
     200: describe_answer(
-        ExportSchema, "All of it; the oldest events are left out where there are too many", {
+        Export, "All of it; the oldest events are left out where there are too many", {
         "user_id": "123", "exported_at": EXAMPLE_TIME, "complete": True, "consents": _CONSENTS,
         "profile": FULL, "events": _PAGE["events"]})
 }  # fmt: skip
@@ -174,18 +164,18 @@ class ShownItem(Answer):
     """A catalogue entry; what is not known is left out."""
 
     item_id: str
-    title: str | None = None
-    category: str | None = None
-    brand: str | None = None
-    price: float | None = None
-    currency: str | None = None
+    title: NotRequired[str | None]
+    category: NotRequired[str | None]
+    brand: NotRequired[str | None]
+    price: NotRequired[float | None]
+    currency: NotRequired[str | None]
     in_stock: bool
-    available_from: str | None = None
+    available_from: NotRequired[str | None]
     is_merchandise: bool
-    properties: dict[str, Any] | None = None
+    properties: NotRequired[dict[str, Any] | None]
 
 
-class ItemRefusedSchema(Answer):
+class ItemRefused(Answer):
     """Why one item of a batch was not taken."""
 
     index: Count
@@ -194,16 +184,16 @@ class ItemRefusedSchema(Answer):
     detail: str
 
 
-class ItemsTakenSchema(Answer):
+class ItemsTaken(Answer):
     """What became of a batch of items."""
 
     received: Count
     accepted: Count
     rejected: Count
-    errors: list[ItemRefusedSchema]
+    errors: list[ItemRefused]
 
 
-class SimilarItemSchema(Answer):
+class SimilarItem(Answer):
     """An item and how like it is."""
 
     item_id: str
@@ -211,13 +201,13 @@ class SimilarItemSchema(Answer):
     rank: Rank
 
 
-class SimilarSchema(Answer):
+class Similar(Answer):
     """The items most like one."""
 
     item_id: str
     method: str
     model: str | None
-    items: list[SimilarItemSchema]
+    items: list[SimilarItem]
 
 
 _ITEM = {
@@ -236,14 +226,14 @@ ITEM_PUT: dict[int | str, Any] = {
     201: describe_answer(ShownItem, "Created", _ITEM),
 }  # fmt: skip
 ITEM_BATCH: dict[int | str, Any] = {
-    200: describe_answer(ItemsTakenSchema, "All taken", _ITEMS),
-    207: describe_answer(ItemsTakenSchema, "Some taken", _ITEMS | {
+    200: describe_answer(ItemsTaken, "All taken", _ITEMS),
+    207: describe_answer(ItemsTaken, "Some taken", _ITEMS | {
         "received": 2, "rejected": 1, "errors": [_ITEM_REFUSED | {"index": 1}]}),
-    422: describe_answer(ItemsTakenSchema, "None taken", {
+    422: describe_answer(ItemsTaken, "None taken", {
         "received": 1, "accepted": 0, "rejected": 1, "errors": [_ITEM_REFUSED]}),
 }  # fmt: skip
 SIMILAR: dict[int | str, Any] = {
-    200: describe_answer(SimilarSchema, "Similar items", {
+    200: describe_answer(Similar, "Similar items", {
         "item_id": "A", "method": "category", "model": None,
         "items": [{"item_id": "B", "score": 0.7, "rank": 1}]})
 }  # fmt: skip
@@ -252,21 +242,21 @@ SIMILAR: dict[int | str, Any] = {
 # --- recommendations
 
 
-class RecommendedSchema(BaseModel):
+class Recommended(Open):
     """An item, its score and place, and why where that was asked."""
 
     item_id: str
     score: float
     rank: Rank
-    reasons: list[dict[str, Any]] | None = None
+    reasons: NotRequired[list[dict[str, Any]] | None]
 
 
-class RecommendationsSchema(BaseModel):
+class Recommendations(Open):
     """Items in order."""
 
     recommendation_id: str
     user_id: str | None
-    items: list[RecommendedSchema]
+    items: list[Recommended]
     model: str | None
     placement: str | None
     personalized: bool
@@ -275,7 +265,7 @@ class RecommendationsSchema(BaseModel):
     relaxed: list[Any]
 
 
-class ContributionSchema(Answer):
+class EventContribution(Answer):
     """A past event, and what the score would lack without it."""
 
     event_id: str
@@ -286,7 +276,7 @@ class ContributionSchema(Answer):
     sentence: str
 
 
-class Explanation(BaseModel):
+class Explanation(Open):
     """What moved the score of an item for a user."""
 
     user_id: str
@@ -296,7 +286,7 @@ class Explanation(BaseModel):
     method: str
     exact: bool
     events: dict[str, Count]
-    contributions: list[ContributionSchema]
+    contributions: list[EventContribution]
     memories: list[dict[str, Any]]
     popularity: float | None
 
@@ -312,7 +302,7 @@ EXPLAINED: dict[int | str, Any] = {
         "memories": [], "popularity": None})
 }  # fmt: skip
 RECOMMENDED: dict[int | str, Any] = {
-    200: describe_answer(RecommendationsSchema, "Items in order", {
+    200: describe_answer(Recommendations, "Items in order", {
         "recommendation_id": "cfa118cde5ff48a09b2a72749751ae66", "user_id": "123",
         "items": [{"item_id": "B", "score": 1.5, "rank": 1, "reasons": [
             {"code": "interest_category", "key": "Grocery/Coffee",
@@ -331,7 +321,7 @@ class Live(Answer):
     status: Literal["ok"]
 
 
-class ReadySchema(Answer):
+class Ready(Answer):
     """Whether events are taken and applied, check by check."""
 
     status: Literal["ok", "unavailable"]
@@ -342,7 +332,7 @@ class ReadySchema(Answer):
     uptime_s: Annotated[float, Field(ge=0)]
 
 
-class ModelOnDisk(BaseModel):
+class ModelOnDisk(Open):
     """A model directory."""
 
     name: str
@@ -351,7 +341,7 @@ class ModelOnDisk(BaseModel):
     refused: str | None
 
 
-class ModelsSchema(Answer):
+class Models(Answer):
     """The models on disk and which one is in use."""
 
     models: list[ModelOnDisk]
@@ -366,12 +356,12 @@ _READY: dict[str, Any] = {
 
 LIVE: dict[int | str, Any] = {200: describe_answer(Live, "The process answers", {"status": "ok"})}
 READY: dict[int | str, Any] = {
-    200: describe_answer(ReadySchema, "ReadySchema", _READY),
-    503: describe_answer(ReadySchema, "Not ready", _READY | {
+    200: describe_answer(Ready, "Ready", _READY),
+    503: describe_answer(Ready, "Not ready", _READY | {
         "status": "unavailable", "checks": {"store": {"ok": False}}}),
 }  # fmt: skip
 MODELS: dict[int | str, Any] = {
-    200: describe_answer(ModelsSchema, "ModelsSchema", {
+    200: describe_answer(Models, "Models", {
         "models": [{"name": "m-1", "version": "m-1", "in_use": True, "refused": None,
                     "recipe": "fused"}],
         "in_use": "m-1"})

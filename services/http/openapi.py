@@ -7,7 +7,6 @@ is a problem. What answers look like is said in `answer_schemas`.
 from collections.abc import Sequence
 from typing import Any, Final
 
-import orjson
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -179,20 +178,7 @@ def _complete(schema: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> dict
             _complete_responses(operation["responses"])
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    return _name_for_readers(schema)
-
-
-def _name_for_readers(schema: dict[str, Any]) -> dict[str, Any]:
-    """Take the ending that tells our schemas from the client's types off their names."""
-    schemas = schema["components"]["schemas"]
-    named = {name: name.removesuffix("Schema") for name in schemas}
-    assert len(set(named.values())) == len(named), "two schemas have one name for readers"
-    text = orjson.dumps(schema).decode()
-    for name in (name for name, shown in named.items() if name != shown):
-        for before in ('"', "/"):
-            text = text.replace(f'{before}{name}"', f'{before}{named[name]}"')
-    found: dict[str, Any] = orjson.loads(text)
-    return found
+    return schema
 
 
 def _give_scope(path: dict[str, Any], route: APIRoute) -> None:

@@ -7,7 +7,7 @@ alike. Not here: the arithmetic (`training.scoring.attribution`), words (`event_
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.order_memory import without_repeats
 from services.context.context import Context
 from services.history.recent_events import read_all
+from services.http.answer_schemas import EventContribution
 from services.recommend.request_context import RequestContext
 from services.recommend.score import ItemFacts, of_item
 from services.recommend.user_context import UserContext
@@ -168,7 +169,7 @@ def _by_profile(
 
 def to_response(
     found: Contributions, item: int, title: Callable[[str], str], now_ms: int, most: int
-) -> list[dict[str, Any]]:
+) -> list[EventContribution]:
     """Return the contributions to one item, the largest first, those of nothing left out.
 
     Parameters

@@ -1,6 +1,6 @@
 """Route that explains a score: which past events moved it, signed, and in words."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query, Request
 from starlette.responses import Response
@@ -10,7 +10,7 @@ from services.context.answers import answer, context_of
 from services.context.context import Context
 from services.context.users import After, UserId
 from services.http import scopes
-from services.http.answer_schemas import EXPLAINED
+from services.http.answer_schemas import EXPLAINED, Explanation
 from services.http.problems import ProblemError, unknown_user
 from services.recommend.contributions import Contributions, contributions, to_response
 from services.recommend.request_context import of_user
@@ -57,7 +57,7 @@ def _item(target: str) -> str:
 
 def _reply(
     context: Context, user_id: str, found: Contributions, now_ms: int, served: Serving
-) -> dict[str, Any]:
+) -> Explanation:
     title, by_model = context.of(Catalogue).title, bool(found.memories)
     memories = found.memories[0] if by_model else {}
     return {

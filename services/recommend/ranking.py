@@ -26,7 +26,7 @@ class Ranking:
         Milliseconds by stage: candidates, score, rules, retrieve, diversify, explain.
     """
 
-    items: list[dict[str, Any]] = field(default_factory=list)
+    items: list[Any] = field(default_factory=list)
     model: str | None = None
     personalized: bool = False
     relaxed: list[str] = field(default_factory=list)

@@ -1,7 +1,6 @@
 """The answer: what a ranking looks like from outside, and why it is what it is."""
 
-from typing import Any
-
+from services.http.answer_schemas import Recommendations
 from services.recommend.ranking import Ranking
 
 
@@ -18,7 +17,7 @@ def respond(
     user_id: str | None,
     lacking: str | None,
     placement: str | None,
-) -> dict[str, Any]:
+) -> Recommendations:
     """Return the body of an answer.
 
     Parameters

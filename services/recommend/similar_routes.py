@@ -9,7 +9,7 @@ from services.catalogue.catalogue import Catalogue
 from services.catalogue.routes import ItemId, unknown_item
 from services.context.answers import answer, context_of
 from services.http import scopes
-from services.http.answer_schemas import SIMILAR
+from services.http.answer_schemas import SIMILAR, Similar
 from services.recommend.serving import ServedModels
 from services.runtime import workers
 
@@ -28,14 +28,13 @@ async def get_similar(
     )
     if not found and item_id not in context.of(Catalogue).entries:
         raise unknown_item()
-    return answer(
-        {
-            "item_id": item_id,
-            "method": method,
-            "model": recommender.version if method != "category" else None,
-            "items": [
-                {"item_id": other, "score": round(score, 6), "rank": rank}
-                for rank, (other, score) in enumerate(found, start=1)
-            ],
-        }
-    )
+    similar: Similar = {
+        "item_id": item_id,
+        "method": method,
+        "model": recommender.version if method != "category" else None,
+        "items": [
+            {"item_id": other, "score": round(score, 6), "rank": rank}
+            for rank, (other, score) in enumerate(found, start=1)
+        ],
+    }
+    return answer(similar)

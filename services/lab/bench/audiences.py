@@ -84,7 +84,7 @@ def rules(index: Index, number: int, *, realtime: bool) -> list[Definition]:
             sent = {"type": "message_sent", "count": {"gte": 3}, "within": "30d"}
             body["exclude"] = [{"event": sent}]
         definition = language.read(body)
-        if not realtime or plan(definition, {}).mode == "realtime":
+        if not realtime or plan(definition, {})["mode"] == "realtime":
             found[str(body)] = definition
     return list(found.values())
 

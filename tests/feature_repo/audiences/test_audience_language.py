@@ -316,19 +316,19 @@ def test_user_ids_are_stored_as_pseudonyms() -> None:
 def test_a_batch_rule_says_which_node_makes_it_one(rule: Any, pointer: str) -> None:
     slow = language.read(audience({"score": {"name": "interest", "gte": 0}}))
     found = plan(language.read(audience(rule)), {"slow": slow})
-    assert (found.mode, [r["pointer"] for r in found.reasons]) == ("batch", [pointer])
+    assert (found["mode"], [r["pointer"] for r in found["reasons"]]) == ("batch", [pointer])
 
 
 def test_exclusions_make_a_rule_batch_too() -> None:
     fatigue = {"event": {"type": "message_sent", "within": "7d"}}
     found = plan(language.read(audience(BOUGHT, exclude=[fatigue])), {})
-    assert [r["pointer"] for r in found.reasons] == ["/exclude/0/event"]
-    assert found.passes
+    assert [r["pointer"] for r in found["reasons"]] == ["/exclude/0/event"]
+    assert found["time_passes"]
 
 
 def test_real_time_rules() -> None:
     rule = {"all": [BOUGHT, {"not": {"trait": {"name": "event_count", "gt": 3}}}]}
     found = plan(language.read(audience(rule, consent=["email"])), {})
-    assert (found.mode, found.reasons, found.passes) == ("realtime", (), False)
+    assert found == {"mode": "realtime", "reasons": [], "time_passes": False}
     stage = {"trait": {"name": "lifecycle.stage", "eq": "lapsed"}}
-    assert plan(language.read(audience(stage)), {}).passes
+    assert plan(language.read(audience(stage)), {})["time_passes"]

@@ -86,7 +86,7 @@ def test_both_back_ends_find_the_members_that_the_oracle_finds(
                     members = oracle.members(definition)
                     shown = language.to_document(definition)
                     assert found(index, definition, known, now) == members, shown
-                    if plan.plan(definition, known).mode == "realtime":
+                    if plan.plan(definition, known)["mode"] == "realtime":
                         assert by_profile(oracle, definition) == members, shown
 
 

@@ -1,7 +1,6 @@
 """The client: every endpoint, in types, and what it tries again."""
 
 import itertools
-import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +9,7 @@ import orjson
 import pytest
 
 from services.client import LONGEST_WAIT_S, ApiError, Client, TransientApiError
-from services.client import types as client_types
 from services.gateway.application import create_app
-from services.http import answer_schemas
 from services.settings import Settings
 
 DEFINITION = {"rule": {"event": {"type": "login"}}, "consent": []}
@@ -101,15 +98,6 @@ def test_every_endpoint_has_a_method(client: Client) -> None:
         for method in found
     }  # fmt: skip
     assert served - STREAMS == {name for name, _ in CALLS}
-
-
-@pytest.mark.parametrize(
-    "name", [n for n, each in vars(client_types).items() if typing.is_typeddict(each)]
-)
-def test_types_are_those_that_the_api_describes(name: str) -> None:
-    mine, said = getattr(client_types, name), getattr(answer_schemas, f"{name}Schema")
-    expected = set(said.model_fields) | ({"profile"} if name == "Accepted" else set())
-    assert set(typing.get_type_hints(mine)) == expected
 
 
 def test_a_deleted_item_is_told_from_one_that_never_was(client: Client) -> None:
