@@ -1,12 +1,12 @@
 """The recipes of CONTRIBUTING, each with a made-up addition and nothing else changed."""
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
-import numpy as np
 import pytest
+import torch
 from doc_pages import DOCS, ROOT
 from pydantic import Field
 from starlette.responses import Response
@@ -30,9 +30,10 @@ from tests.feature_repo.audiences.test_audiences import (
     judge,
 )
 from tests.training.shops import habits, shop
+from training.evaluation.baselines import EvaluationWindow
 from training.lab.comparison import tuning
 from training.lab.comparison.datasets import by_time
-from training.lab.comparison.peer import Trial, constant, unseeded
+from training.lab.comparison.peer import Peer, Setting
 from training.lab.comparison.shop import Shop
 
 
@@ -119,10 +120,17 @@ def test_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     baskets = shop(habits, users=20)
     data = Shop("habits", baskets, by_time(baskets), support=1)
 
-    def alphabet(shop: Shop) -> Iterator[Trial]:
-        yield {"order": "a to z"}, unseeded(constant, -np.arange(shop.items, dtype=np.float32))
+    class Alphabet(Peer):
+        name = "alphabet"
+        grid: ClassVar = {"order": ("a to z",)}
 
-    monkeypatch.setitem(tuning.MAKERS, "alphabet", alphabet)
+        def fit(self, setting: Setting) -> None:
+            self.scores = -torch.arange(self.shop.items, dtype=torch.float32)
+
+        def score(self, wanted: EvaluationWindow) -> torch.Tensor:
+            return self.scores.expand(len(wanted.event), -1)
+
+    monkeypatch.setitem(tuning.MODELS, Alphabet.name, Alphabet)
     result = tuning.one(data, "alphabet", seeds=[7], budget_s=0.0, tell=lambda _: None)
     assert result.tuning["chosen"] == {"order": "a to z"}
     assert result.metrics.shape == (len(data.test.event), 4)

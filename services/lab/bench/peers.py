@@ -40,7 +40,7 @@ Rps = Callable[[Client, Ask], dict[str, float]]
 
 
 @dataclass(frozen=True)
-class Peer:
+class PeerServer:
     """How a peer's server is started and asked.
 
     Attributes
@@ -68,12 +68,12 @@ def _checked(connection: Connection, method: str, path: str, body: bytes | None 
 
 
 PEERS: Final = {
-    "libserving": Peer(
+    "libserving": PeerServer(
         ("-m", "sanic", "libserving.sanic_serving.embed_deploy:app", "--host", "127.0.0.1",
          "--port", "{port}", "--single-process", "--no-access-logs"),
         _ask_libserving,
     ),
-    "cornac": Peer(
+    "cornac": PeerServer(
         ("-m", "flask", "--app", "cornac.serving.app", "run", "--host", "127.0.0.1",
          "--port", "{port}"),
         _ask_cornac,
@@ -128,7 +128,7 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 def _measure(
-    peer: Peer, python: Path, folder: Path, url: str, users: Sequence[str], rps: Rps
+    peer: PeerServer, python: Path, folder: Path, url: str, users: Sequence[str], rps: Rps
 ) -> dict[str, Any]:
     port = free_port()
     with _serving(peer, python, folder, url, port) as client:
@@ -142,7 +142,7 @@ def _measure(
 
 
 @contextmanager
-def _serving(peer: Peer, python: Path, folder: Path, url: str, port: int) -> Iterator[Client]:
+def _serving(peer: PeerServer, python: Path, folder: Path, url: str, port: int) -> Iterator[Client]:
     models = sorted((folder / "cornac").rglob("*.pkl"))
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("PORTRAIT_", "PYTHONPATH"))},

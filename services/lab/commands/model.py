@@ -119,16 +119,16 @@ def compare(
         dataset, study = "completejourney", StudyChoice.category
     from training.lab.comparison import datasets, page
     from training.lab.comparison.run import compare as run
-    from training.lab.comparison.tuning import PEERS
+    from training.lab.comparison.tuning import MODELS
     from training.lab.studies.study import Study as Setup
     from training.network.devices import one_thread
 
     chosen = (
         None if models is None else [name.strip() for name in models.split(",") if name.strip()]
     )
-    unknown = sorted(set(chosen or ()) - {*PEERS, "portrait"})
+    unknown = sorted({*(chosen or ())} - {*MODELS})
     if unknown:
-        raise InvalidInputError(f"--models {', '.join(unknown)}: choose from {', '.join(PEERS)}")
+        raise InvalidInputError(f"--models {', '.join(unknown)}: choose from {', '.join(MODELS)}")
     with step(f"read {dataset}"):
         shop = datasets.open_shop(dataset, data)
     with step(f"compare on {shop.name}") as tell, one_thread():

@@ -1,35 +1,44 @@
 """Implicit ALS (Hu, Koren and Volinsky, ICDM 2008): factors of items, users folded in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from training.evaluation.baselines import EvaluationWindow
 from training.lab.comparison.histories import Fade, faded
-from training.lab.comparison.peer import Trial, unseeded
-from training.lab.comparison.protocol import Score
+from training.lab.comparison.linear import interactions
+from training.lab.comparison.peer import Peer, Setting
 from training.lab.comparison.shop import Shop
-from training.neighbours import item_rows
 
 DIM = 64
 
 
-def ials(shop: Shop) -> Iterator[Trial]:
+class Ials(Peer):
     """Fold the faded history in at each request."""
-    x = item_rows.interactions(shop.histories, shop.trained, shop.items)
-    for alpha, ridge in ((5.0, 10.0), (2.0, 10.0), (10.0, 10.0), (5.0, 50.0), (5.0, 2.0)):
-        factors = als(x, dim=DIM, alpha=alpha, ridge=ridge)
-        for gamma in (1.0, 0.95, 0.9, 0.98):
-            setting = {"dim": DIM, "alpha": alpha, "ridge": ridge, "per_event": gamma}
-            yield setting, unseeded(_folded, shop, factors, alpha, ridge, Fade(per_event=gamma))
+
+    name = "ials"
+
+    def settings(self) -> Iterable[Setting]:
+        pairs = ((5.0, 10.0), (2.0, 10.0), (10.0, 10.0), (5.0, 50.0), (5.0, 2.0))
+        for (alpha, ridge), gamma in product(pairs, (1.0, 0.95, 0.9, 0.98)):
+            yield {"dim": DIM, "alpha": alpha, "ridge": ridge, "per_event": gamma}
+
+    def fit(self, setting: Setting) -> None:
+        self._confidence = {"alpha": setting["alpha"], "ridge": setting["ridge"]}
+        self._fade = Fade(setting["per_event"])
+        self._factors = self.once(_factors, self.shop, *self._confidence.values())
+
+    def score(self, wanted: EvaluationWindow) -> Tensor:
+        past = faded(self.shop, wanted, self._fade)
+        return solve(past, self._factors, **self._confidence) @ self._factors.T
 
 
-def _folded(shop: Shop, factors: Tensor, alpha: float, ridge: float, fade: Fade) -> Score:
-    return lambda wanted: (
-        solve(faded(shop, wanted, fade), factors, alpha=alpha, ridge=ridge) @ factors.T
-    )
+def _factors(shop: Shop, alpha: float, ridge: float) -> Tensor:
+    return als(interactions(shop), dim=DIM, alpha=alpha, ridge=ridge)
 
 
 def als(x: Any, *, dim: int, alpha: float, ridge: float, rounds: int = 12, seed: int = 0) -> Tensor:

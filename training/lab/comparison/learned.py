@@ -4,18 +4,17 @@ All read the last `LENGTH` items a user had (baskets laid flat, in order), predi
 item at every place, and share table, loss, optimiser and early stopping; what differs is the
 encoder:
 
-- `sasrec`: causal self-attention blocks (Kang and McAuley, ICDM 2018), trained with full cross
+- `SasRec`: causal self-attention blocks (Kang and McAuley, ICDM 2018), trained with full cross
   entropy as Klenitskiy and Vasilev, RecSys 2023, found decisive.
-- `gru4rec`: a GRU (Hidasi et al., ICLR 2016; cross entropy after Hidasi and Karatzoglou, CIKM
+- `Gru4Rec`: a GRU (Hidasi et al., ICLR 2016; cross entropy after Hidasi and Karatzoglou, CIKM
   2018).
-- `hstu`: pointwise gated attention without softmax (Zhai et al., ICML 2024), positions only.
+- `Hstu`: pointwise gated attention without softmax (Zhai et al., ICML 2024), positions only.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
-from typing import Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -24,8 +23,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from training.evaluation.baselines import EvaluationWindow
 from training.history.sequences import Ints, ranges
-from training.lab.comparison.peer import Tell, Trial
-from training.lab.comparison.protocol import Score, measure, sample
+from training.lab.comparison.peer import Peer, Setting
+from training.lab.comparison.protocol import measure, sample
 from training.lab.comparison.shop import Shop
 from training.network.devices import accelerator
 
@@ -144,28 +143,6 @@ class Sequence(nn.Module):
         return state_PD @ self.item.weight[1:].T + self.bias
 
 
-def sasrec(shop: Shop) -> Iterator[Trial]:
-    """Self-attention."""
-    yield from _trials(shop, Attention)
-
-
-def gru4rec(shop: Shop) -> Iterator[Trial]:
-    """Run a GRU over the items."""
-    yield from _trials(shop, Recurrent)
-
-
-def hstu(shop: Shop) -> Iterator[Trial]:
-    """Gated pointwise attention."""
-    yield from _trials(shop, Gated)
-
-
-def _trials(shop: Shop, encoder: Callable[[Width], nn.Module]) -> Iterator[Trial]:
-    for dropout, rate, dim in product((0.3, 0.5, 0.2), (1e-3, 3e-3), (64, 128)):
-        width = Width(dim, 2, dropout, rate)
-        setting = {"dim": dim, "blocks": 2, "dropout": dropout, "learning_rate": rate}
-        yield setting, partial(fit, shop, encoder, width)
-
-
 def flat(shop: Shop) -> tuple[Ints, Ints, Ints]:
     """Return the known items of positive events laid flat, each one's event, and user bounds."""
     histories = shop.histories
@@ -215,33 +192,77 @@ class Fitting:
             yield int(wanted.sum())
 
 
-def fit(
-    shop: Shop, encoder: Callable[[Width], nn.Module], width: Width, seed: int, tell: Tell
-) -> Score:
-    """Train on the training period, stop by the validation period, return the scores."""
-    torch.manual_seed(seed)
-    network = Sequence(shop.items, encoder(width), width)
-    for parameter in network.parameters():
-        if parameter.dim() > 1 and parameter is not network.item.weight:
-            nn.init.xavier_uniform_(parameter)
-    network.to(accelerator())
-    fitting, score = Fitting(shop, network, width, seed), scores(shop, network)
-    best, kept, stale = -np.inf, network.state_dict(), 0
-    for epoch in range(MAX_EPOCHS):
-        for _ in fitting.epoch():
-            pass
-        found = measure(shop, sample(shop.validation, CHOOSE_ON), score)
-        value = float(np.nanmean(found[:, 0]))
-        tell(f"epoch {epoch + 1}, validation NDCG@10 {value:.4f}")
-        if value > best:
-            best, stale = value, 0
-            kept = {k: v.clone() for k, v in network.state_dict().items()}
-        else:
-            stale += 1
-            if stale >= PATIENCE:
-                break
-    network.load_state_dict(kept)
-    return score
+class SequencePeer(Peer):
+    """A network that stops by the validation period, asked with the last `LENGTH` items."""
+
+    seeded = True
+    encoder: ClassVar[Any]
+
+    def settings(self) -> Iterable[Setting]:
+        for dropout, rate, dim in product((0.3, 0.5, 0.2), (1e-3, 3e-3), (64, 128)):
+            yield {"dim": dim, "blocks": 2, "dropout": dropout, "learning_rate": rate}
+
+    def fit(self, setting: Setting) -> None:
+        torch.manual_seed(self.seed)
+        width = Width(**setting)
+        network = Sequence(self.shop.items, type(self).encoder(width), width)
+        for parameter in network.parameters():
+            if parameter.dim() > 1 and parameter is not network.item.weight:
+                nn.init.xavier_uniform_(parameter)
+        self.network = network.to(accelerator())
+        fitting = Fitting(self.shop, network, width, self.seed)
+        best, kept, stale = -np.inf, network.state_dict(), 0
+        for epoch in range(MAX_EPOCHS):
+            for _ in fitting.epoch():
+                pass
+            found = measure(self.shop, sample(self.shop.validation, CHOOSE_ON), self.score)
+            value = float(np.nanmean(found[:, 0]))
+            self.tell(f"epoch {epoch + 1}, validation NDCG@10 {value:.4f}")
+            if value > best:
+                best, stale = value, 0
+                kept = {k: v.clone() for k, v in network.state_dict().items()}
+            else:
+                stale += 1
+                if stale >= PATIENCE:
+                    break
+        network.load_state_dict(kept)
+
+    def score(self, wanted: EvaluationWindow) -> Tensor:
+        item, event, bounds = self.once(flat, self.shop)
+        network = self.network.eval()
+        end = np.searchsorted(event, wanted.event)
+        begin = np.maximum(bounds[:-1][wanted.user], end - LENGTH)
+        out = network.bias.detach().cpu().expand(len(wanted.event), -1).clone()
+        some = np.flatnonzero(end > begin)
+        with torch.no_grad():
+            for part in np.array_split(some, max(1, len(some) // 128)):
+                if not len(part):
+                    continue
+                laid, sizes = _laid(item, begin[part], end[part], network.bias.device)
+                last = network.states(laid, sizes)[torch.arange(len(part)), sizes - 1]
+                out[torch.from_numpy(part)] = network.logits(last).cpu()
+        return out
+
+
+class SasRec(SequencePeer):
+    """Self-attention."""
+
+    name = "sasrec"
+    encoder = Attention
+
+
+class Gru4Rec(SequencePeer):
+    """A GRU over the items."""
+
+    name = "gru4rec"
+    encoder = Recurrent
+
+
+class Hstu(SequencePeer):
+    """Gated pointwise attention."""
+
+    name = "hstu"
+    encoder = Gated
 
 
 def _windows(begin: Ints, end: Ints) -> Ints:
@@ -260,28 +281,6 @@ def _batches(windows: Ints, generator: np.random.Generator) -> Iterator[Ints]:
     groups = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
     for at in generator.permutation(len(groups)):
         yield groups[at]
-
-
-def scores(shop: Shop, network: Sequence) -> Score:
-    """Return the scores of requests from the last `LENGTH` items before each."""
-    item, event, bounds = flat(shop)
-
-    def score(wanted: EvaluationWindow) -> Tensor:
-        network.eval()
-        end = np.searchsorted(event, wanted.event)
-        begin = np.maximum(bounds[:-1][wanted.user], end - LENGTH)
-        out = network.bias.detach().cpu().expand(len(wanted.event), -1).clone()
-        some = np.flatnonzero(end > begin)
-        with torch.no_grad():
-            for part in np.array_split(some, max(1, len(some) // 128)):
-                if not len(part):
-                    continue
-                laid, sizes = _laid(item, begin[part], end[part], network.bias.device)
-                last = network.states(laid, sizes)[torch.arange(len(part)), sizes - 1]
-                out[torch.from_numpy(part)] = network.logits(last).cpu()
-        return out
-
-    return score
 
 
 def _laid(item: Ints, begin: Ints, end: Ints, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,52 +1,103 @@
-"""Peers for the tuning: settings, and the scores that each of them gives."""
+"""A peer of the comparison: the settings that the tuning tries, and what is fitted for one."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from training.evaluation.baselines import EvaluationWindow
 from training.lab.comparison.histories import Fade, faded
-from training.lab.comparison.protocol import Score
 from training.lab.comparison.shop import Shop
 
 Setting = Mapping[str, Any]
+"""Plain values, for the reader too."""
 Tell = Callable[[str], None]
-Make = Callable[[int, Tell], Score]
-Trial = tuple[Setting, Make]
-"""A setting in plain values, and what fits it: given a seed, and whom to tell of progress."""
+_T = TypeVar("_T")
 
 
-def unseeded(score: Callable[..., Score], *given: Any) -> Make:
-    """Return ``score(*given)`` whatever the seed: closed forms have none."""
+@dataclass
+class Peer(ABC):
+    """A model of the comparison; a subclass names it, and fits and asks it.
 
-    def make(seed: int, tell: Tell) -> Score:
-        del seed, tell
-        return score(*given)
+    Parameters
+    ----------
+    seed
+        Of what is drawn while fitting.
+    tell
+        Called with a line on how fitting goes.
 
-    return make
+    Attributes
+    ----------
+    name
+        As results show it.
+    grid
+        Values of each setting, best guess first; see `settings`.
+    seeded
+        Whether another seed gives another model: it is then fitted for each.
+    repeats
+        Whether it can only recommend what a user had.
+    dense
+        Whether it inverts a matrix of all items.
+    """
+
+    name: ClassVar[str]
+    grid: ClassVar[Setting] = {}
+    seeded: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False
+    dense: ClassVar[bool] = False
+
+    shop: Shop
+    seed: int = 0
+    tell: Tell = print
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def settings(self) -> Iterable[Setting]:
+        """Return the settings in the order in which they are tried: the grid's products."""
+        return (dict(zip(self.grid, one, strict=True)) for one in product(*self.grid.values()))
+
+    @abstractmethod
+    def fit(self, setting: Setting) -> None:
+        """Make what `score` reads, out of the training period."""
+
+    @abstractmethod
+    def score(self, wanted: EvaluationWindow) -> Tensor:
+        """Return the scores of requests, shape (P, N)."""
+
+    def fitted(self, setting: Setting) -> Self:
+        """Return a peer of its own that is fitted for a setting."""
+        one = copy(self)
+        one.fit(setting)
+        return one
+
+    def once(self, make: Callable[..., _T], *given: Any) -> _T:
+        """Return ``make(*given)``, made again only where plain values or objects differ."""
+        key = [one if isinstance(one, int | float | Fade) else id(one) for one in given]
+        if self._made.get(make, (None,))[0] != key:
+            self._made[make] = key, given, make(*given)  # what is kept keeps its id
+        return self._made[make][2]  # type: ignore[no-any-return]
 
 
-def constant(scores: Any) -> Score:
-    """Return one ranking for everybody, shape (N,)."""
-    return lambda wanted: torch.from_numpy(scores).expand(len(wanted.event), -1)
+class Added(Peer):
+    """A peer that adds up parts: faded histories, or those times item-item rows."""
 
+    parts: list[tuple[float, Any, Fade]]
+    """Share, rows (None: the history itself), and how the history fades."""
 
-def rows(shop: Shop, matrix: Any, fade: Fade) -> Score:
-    """Return the faded history times item-item rows."""
-    return lambda wanted: dense(faded(shop, wanted, fade) @ matrix)
-
-
-def own(shop: Shop, fade: Fade) -> Score:
-    """Return the faded history itself."""
-    return lambda wanted: dense(faded(shop, wanted, fade))
-
-
-def summed(one: Score, other: Score, share: float) -> Score:
-    """Return ``one + share · other``."""
-    return lambda wanted: one(wanted) + share * other(wanted)
+    def score(self, wanted: EvaluationWindow) -> Tensor:
+        """Return the sum of the parts."""
+        found = [
+            share * dense(past if rows is None else past @ rows)
+            for share, rows, fade in self.parts
+            for past in [faded(self.shop, wanted, fade)]
+        ]
+        return sum(found[1:], found[0])
 
 
 def dense(values: Any) -> Tensor:

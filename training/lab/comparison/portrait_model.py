@@ -1,8 +1,8 @@
 """Portrait's own model in a comparison: fitted, chosen and asked as its peers are."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -17,8 +17,7 @@ from training.fit.selection import weigh
 from training.fit.worker import Alone
 from training.history.prepared import Prepared
 from training.history.sequences import Histories, Ints, ranges
-from training.lab.comparison.peer import Tell, Trial
-from training.lab.comparison.protocol import Score
+from training.lab.comparison.peer import Peer, Setting, Tell
 from training.lab.comparison.shop import Shop
 from training.neighbours.channels import Channels, Touched
 from training.network.config import ModelConfig, TrainConfig
@@ -204,13 +203,19 @@ _GRID: Final = (
 )  # fmt: skip
 
 
-def portrait(shop: Shop) -> Iterator[Trial]:
+class PortraitModel(Peer):
     """Portrait's model, the cheapest fit first."""
-    for schedule, dropout in _GRID:
-        yield {"schedule": schedule, "dropout": dropout}, partial(_made, shop, schedule, dropout)
 
+    name = "portrait"
+    seeded = True
 
-def _made(shop: Shop, schedule: str, dropout: float, seed: int, tell: Tell) -> Score:
-    recipe = SCHEDULES[schedule]
-    model = replace(recipe.model, dropout=dropout)
-    return fit(shop, model, replace(recipe.config, seed=seed), tell)
+    def settings(self) -> Iterable[Setting]:
+        return ({"schedule": name, "dropout": dropout} for name, dropout in _GRID)
+
+    def fit(self, setting: Setting) -> None:
+        recipe = SCHEDULES[setting["schedule"]]
+        model = replace(recipe.model, dropout=setting["dropout"])
+        self.answers = fit(self.shop, model, replace(recipe.config, seed=self.seed), self.tell)
+
+    def score(self, wanted: EvaluationWindow) -> Tensor:
+        return self.answers(wanted)

@@ -12,11 +12,11 @@ from training.lab.comparison import learned, linear
 from training.lab.comparison.datasets import by_time
 from training.lab.comparison.factors import solve
 from training.lab.comparison.histories import Fade, faded
-from training.lab.comparison.protocol import measure
+from training.lab.comparison.protocol import Score, measure
 from training.lab.comparison.run import compare
 from training.lab.comparison.shop import Shop
 from training.lab.comparison.tifu import vectors
-from training.lab.comparison.tuning import PEERS, skipped
+from training.lab.comparison.tuning import MODELS, skipped
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,12 @@ def known() -> Shop:
 def baskets() -> Shop:
     found = shop(habits, users=50)
     return Shop("habits", found, by_time(found), support=1)
+
+
+def score_of(name: str, shop: Shop) -> Score:
+    """Return the scores of a peer in its first setting."""
+    peer = MODELS[name](shop)
+    return peer.fitted(next(iter(peer.settings()))).score
 
 
 def naive(shop: Shop, wanted: EvaluationWindow, weigh: Callable[[int, float], float]) -> np.ndarray:
@@ -86,15 +92,13 @@ def test_a_peer_that_knows_order_learns_a_ring(
     monkeypatch.setattr(learned, "MAX_EPOCHS", 30)
     monkeypatch.setattr(learned, "BATCH", 8)
     torch.set_num_threads(1)
-    setting, make = next(iter(PEERS[name](known)))
-    assert setting
-    assert np.nanmean(measure(known, known.test, make(0, print))[:, 0]) > 0.9
+    assert np.nanmean(measure(known, known.test, score_of(name, known))[:, 0]) > 0.9
 
 
 @pytest.mark.parametrize("name", ["frequency", "tifu_knn", "ridge_baskets"])
 def test_a_peer_that_counts_learns_habits(baskets: Shop, name: str) -> None:
     popular, counted = (
-        np.nanmean(measure(baskets, baskets.test, next(iter(PEERS[n](baskets)))[1](0, print))[:, 0])
+        np.nanmean(measure(baskets, baskets.test, score_of(n, baskets))[:, 0])
         for n in ("popularity", name)
     )
     assert counted > popular + 0.1
@@ -117,7 +121,7 @@ def test_no_peer_sees_the_answer(baskets: Shop) -> None:
     wanted = EvaluationWindow(baskets.test.event[:1], baskets.test.user[:1])
     for name in ("frequency", "item_knn", "ease", "transitions", "ials", "tifu_knn",
                  "ridge_baskets"):  # fmt: skip
-        score = next(iter(PEERS[name](baskets)))[1](0, print)
+        score = score_of(name, baskets)
         before = score(wanted).clone()
         first = baskets.histories.lines[wanted.event[0]]
         kept = baskets.histories.item[first:].copy()
