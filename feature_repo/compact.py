@@ -7,7 +7,7 @@ strings only, so a profile's bytes are the same wherever they are made.
 
 from typing import Final
 
-from feature_repo.events.schema import CANONICAL_TYPES
+from feature_repo.events.types import list_types
 
 Key = int | str
 """An id as kept in a profile: canonical decimal digits as an integer, else the string."""
@@ -28,18 +28,10 @@ DAY_S: Final = 86_400
 
 _MAX_DIGITS: Final = 18
 
-TYPE_NAMES: Final = (
-    "view_item", "view_item_list", "select_item", "search", "add_to_cart",
-    "remove_from_cart", "view_cart", "begin_checkout", "add_payment_info", "purchase",
-    "refund", "add_to_wishlist", "remove_from_wishlist", "rate_item", "share",
-    "not_interested", "view_promotion", "select_promotion", "coupon_redeemed",
-    "message_sent", "message_opened", "message_clicked", "message_unsubscribed", "sign_up",
-    "login", "identify", "consent_updated",
-)  # fmt: skip
-"""Canonical event types by their stored number. Append only: the numbers are in profiles."""
+TYPE_NAMES: Final = list_types("code")
+"""Canonical event types by their stored number."""
 
 _TYPE_NUMBERS: Final = {name: number for number, name in enumerate(TYPE_NAMES)}
-assert set(TYPE_NAMES) == CANONICAL_TYPES
 
 
 def pack_id(text: str) -> Key:

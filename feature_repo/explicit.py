@@ -15,7 +15,8 @@ from typing import Final
 from feature_repo import orders as buying
 from feature_repo import rhythm, standing
 from feature_repo.compact import Key, pack_type
-from feature_repo.events.schema import CANONICAL_TYPES, ITEM_TYPES, EventRecord
+from feature_repo.events.schema import CANONICAL_TYPES, EventRecord
+from feature_repo.events.types import CONSUMED, find_types
 from feature_repo.explicit_state import (
     MAX_ENCODED_BYTES,
     SCHEMA,
@@ -47,14 +48,10 @@ ITEM_CAPACITY: Final = Capacity(heaviest=18, newest=6)
 CATEGORY_CAPACITY: Final = Capacity(heaviest=16, newest=4)
 BRAND_CAPACITY: Final = Capacity(heaviest=6, newest=2)
 
-_STATING_TYPES: Final = frozenset({"consent_updated", "message_unsubscribed"})
-"""Say something about consent without the ``consent`` member."""
-
-PASSIVE_TYPES: Final = frozenset({"message_sent", "campaign_decision"})
-"""Done to the user, not by the user: no session, no habit, no sign of life."""
-
-_SEEN_TYPES: Final = frozenset({"view_item", "select_item", "add_to_cart", "add_to_wishlist"})
-_WANTED_TYPES: Final = frozenset({"purchase", "add_to_cart", "add_to_wishlist"})
+_STATING_TYPES: Final = find_types("consent")
+_PASSIVE_TYPES: Final = find_types("passive")
+_SEEN_TYPES: Final = find_types("seen")
+_WANTED_TYPES: Final = find_types("wanted")
 
 
 def fold(events: Iterable[EventRecord], profile: ExplicitProfile | None = None) -> ExplicitProfile:
@@ -96,12 +93,14 @@ def apply(profile: ExplicitProfile, event: EventRecord) -> bool:
     at, event_type = event.time_ms // 1000, event.type
     kind = pack_type(event_type)
     _date(profile, at)
+    if isinstance(kind, int) and event_type in profile.counts:  # it was a custom type before
+        profile.counts[kind] = profile.counts.pop(event_type)
     _count(profile.counts, kind, MAX_CUSTOM_TYPES, not isinstance(kind, str))
     if not event.anonymous:
         profile.anonymous = False
     if event.linked is not None or event.consent is not None or event_type in _STATING_TYPES:
         standing.update(profile.standing, event)
-    if event_type not in PASSIVE_TYPES:
+    if event_type not in _PASSIVE_TYPES:
         if at > profile.seen_at:
             profile.seen_at = at
         profile.session = advance(profile.session, event, at)
@@ -211,9 +210,7 @@ def is_behaviour(event_type: str) -> bool:
     >>> is_behaviour("view_item"), is_behaviour("view_item_list"), is_behaviour("try_on")
     (True, False, True)
     """
-    if event_type in ITEM_TYPES:
-        return event_type != "view_item_list"
-    return event_type not in CANONICAL_TYPES
+    return event_type in CONSUMED or event_type not in CANONICAL_TYPES
 
 
 def _count(counts: dict[Key, int], name: Key, capacity: int, reserved: bool) -> None:

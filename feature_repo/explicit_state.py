@@ -40,7 +40,7 @@ class ExplicitProfile(msgspec.Struct, array_like=True, dict=True):
     first_at, last_at
         Earliest and latest event time.
     seen_at
-        Latest time of an event by the user (`PASSIVE_TYPES` left out), 0 for none.
+        Latest time of an event by the user (passive types left out), 0 for none.
     late
         Events that came after one of a later time.
     anonymous

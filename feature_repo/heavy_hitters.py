@@ -23,17 +23,15 @@ from math import exp2, log2
 from typing import TYPE_CHECKING, Final
 
 from feature_repo.compact import DAY_S, MICRO
+from feature_repo.events.types import TYPES
 from feature_repo.id_ring import Row, Stored, append, delete, index
 from feature_repo.interest import (
     BOUGHT,
-    BUY_STEP,
-    CART_STEP,
     CARTED,
     LONG_HALF_LIFE_S,
     MAX_TIME,
     SHORT_HALF_LIFE_S,
     SIZES,
-    VIEW_STEP,
     VIEWED,
     Entry,
     pack,
@@ -58,19 +56,14 @@ class Touch:
     item_only: bool = False
 
 
+_COUNTERS: Final = {None: -1, "view": VIEWED, "cart": CARTED, "purchase": BOUGHT}
 TOUCHES: Final = {
-    "view_item": Touch(VIEW_STEP, 1, VIEWED),
-    "select_item": Touch(VIEW_STEP, 1, VIEWED),
-    "share": Touch(300_000, 1),
-    "add_to_wishlist": Touch(300_000, 1),
-    "add_to_cart": Touch(CART_STEP, 1, CARTED),
-    "rate_item": Touch(300_000, 1),
-    "purchase": Touch(BUY_STEP, 1, BOUGHT),
-    "remove_from_wishlist": Touch(-300_000, -1),
-    "remove_from_cart": Touch(-CART_STEP, -1, CARTED),
-    "refund": Touch(-BUY_STEP, -1, BOUGHT),
-    "not_interested": Touch(-MICRO, -1, item_only=True),
-}
+    name: Touch(
+        round(kind.interest * MICRO), 1 if kind.interest > 0 else -1, _COUNTERS[kind.evidence],
+        kind.item_only,
+    )
+    for name, kind in TYPES.items() if kind.interest
+}  # fmt: skip
 """Types absent here (impressions, custom events, messages) are no evidence of interest."""
 
 

@@ -9,15 +9,15 @@ from struct import Struct
 from typing import Final, NamedTuple, cast
 
 from feature_repo.compact import DAY_S, MICRO
+from feature_repo.events.types import LONG_HALF_LIFE_DAYS, SHORT_HALF_LIFE_DAYS, TYPES
 
-LONG_HALF_LIFE_S: Final = 112 * DAY_S
-SHORT_HALF_LIFE_S: Final = 7 * DAY_S
+LONG_HALF_LIFE_S: Final = LONG_HALF_LIFE_DAYS * DAY_S
+SHORT_HALF_LIFE_S: Final = SHORT_HALF_LIFE_DAYS * DAY_S
 
-VIEW_STEP: Final = 100_000
-CART_STEP: Final = 300_000
-BUY_STEP: Final = MICRO
-"""What one touch of these types adds to both weights, millionths."""
-
+_STEPS: Final = [
+    round(TYPES[name].interest * MICRO) for name in ("view_item", "add_to_cart", "purchase")
+]
+"""Weights of a single touch, millionths, by its kind."""
 
 Entry = tuple[int, int, int, int, int, int, int, int, int, int]
 """The fields of an `Interest`, which compiled code handles faster."""
@@ -114,7 +114,7 @@ def pack(entry: Entry) -> tuple[int, bytes]:
     if after == 0 and before == 0 and net == views + carts + bought:
         alike = _alike(net, views, carts, bought)
         if alike >= 0:
-            if last == first and net == 1 and long == short == _step(alike):
+            if last == first and net == 1 and long == short == _STEPS[alike - _VIEWS]:
                 return alike - _VIEWS, last.to_bytes(4, "little")
             if net <= _MAX_8 and long <= _MAX_24 and short <= _MAX_24:
                 rest = (net | long << 8 | short << 32).to_bytes(7, "little")
@@ -153,12 +153,6 @@ def _alike(net: int, views: int, carts: int, bought: int) -> int:
     return _BUYS if net == bought else -1
 
 
-def _step(alike: int) -> int:
-    if alike == _VIEWS:
-        return VIEW_STEP
-    return CART_STEP if alike == _CARTS else BUY_STEP
-
-
 def unpack(kind: int, records: bytes, offset: int) -> Entry:
     """Return the fields of the `Interest` packed at ``offset``."""
     kind &= KIND
@@ -181,7 +175,7 @@ def unpack(kind: int, records: bytes, offset: int) -> Entry:
             _number(records, offset + 28, 4),
         )  # fmt: skip
     if kind <= BOUGHT:
-        first, net, long = last, 1, _step(kind + _VIEWS)
+        first, net, long = last, 1, _STEPS[kind]
         short = long
         kind += _VIEWS
     elif kind <= _BUYS:

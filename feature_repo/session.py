@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from feature_repo.compact import MILLI, Key, pack_id
 from feature_repo.events.schema import SESSION_GAP_MS, EventRecord
+from feature_repo.events.types import TYPES
 from feature_repo.id_ring import Row, append, delete, drop, index, stored
 from feature_repo.names import pack_name
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MAX_CART: Final = 50
 MAX_VIEWED: Final = 30
 
+_VIEW_TYPES: Final = frozenset(name for name, kind in TYPES.items() if kind.evidence == "view")
 _MAX_QUANTITY_MILLI: Final = 10**12
 _MAX_VIEWS: Final = 255
 
@@ -39,7 +41,7 @@ def advance(session: Session, event: EventRecord, at: int) -> Session:
     session.events += 1
     event_type = event.type
     session.searched = event_type == "search"
-    if event_type in ("view_item", "select_item"):
+    if event_type in _VIEW_TYPES:
         _view(session, event)
     elif event_type == "add_to_cart":
         _add(session, event)

@@ -31,7 +31,7 @@ feature_repo.audiences: archive errors events features profile_views user_profil
 feature_repo.definitions: features online
 feature_repo.events: errors
 feature_repo.feast_stores: errors features online
-feature_repo.features: archive user_profile
+feature_repo.features: archive events user_profile
 feature_repo.importers: archive errors events user_profile
 feature_repo.online: errors
 feature_repo.profile_views: errors events features user_profile
@@ -45,7 +45,7 @@ training.lab.studies: evaluation fit history lab.comparison lab.targeting neighb
     scoring | feature_repo: errors events
 training.lab.targeting: evaluation history | feature_repo: errors events features importers
 training.neighbours: history state
-training.network: history neighbours state | feature_repo: errors features profile_views
+training.network: history neighbours state | feature_repo: errors events features profile_views
 training.scoring: history neighbours network state | feature_repo: errors events
 training.state: history
 services.analytics: audiences context http runtime | feature_repo: analytics archive audiences

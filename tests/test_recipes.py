@@ -1,19 +1,25 @@
 """The recipes of CONTRIBUTING, each with a made-up addition and nothing else changed."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import small_model
 import torch
 from doc_pages import DOCS, ROOT
 from pydantic import Field
 from starlette.responses import Response
 
-from feature_repo import importers
+from feature_repo import explicit, importers
 from feature_repo.audiences import language, live, trait_sql, traits
 from feature_repo.audiences.index import Index
+from feature_repo.events import types
 from services.context.answers import answer
 from services.gateway import access, application, operations
 from services.http import scopes
@@ -44,6 +50,81 @@ def test_each_recipe_has_at_most_four_steps() -> None:
     for name, body in recipes:
         steps = re.findall(r"^(\d)\. ", body, re.MULTILINE)
         assert 1 <= len(steps) <= 4, name
+
+
+MORE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("feature_repo.events.types", sys.argv[1])
+types = importlib.util.module_from_spec(spec)
+import feature_repo.events
+feature_repo.events.types = sys.modules[spec.name] = types
+spec.loader.exec_module(types)
+
+from pathlib import Path
+from feature_repo import explicit
+from feature_repo.events.schema import Event, EventRecord, ItemRecord, missing
+from feature_repo.profile_views.seed import verb
+from services.catalogue import popularity
+from services.recommend.event_text import sentence
+from training.network.network import PortraitNetwork
+from training.history import sequences, vocabulary
+from training.network.config import ModelConfig
+from training.network.model_dir import load
+from training.scoring.scorer import Scorer
+from training.scoring.transition import LearnedTransition
+
+def event(kind):
+    at, items = 1_700_000_000_000, [ItemRecord("i00")]
+    return EventRecord(id=kind, type=kind, user="u", time_ms=at, received_ms=at, items=items)
+
+try_on, view = event("try_on"), event("view_item")
+bare = Event.model_construct(type="try_on", user_id="u")
+assert missing(bare) == "items is required for try_on"
+assert verb("try_on") == "Fit" and sentence(try_on, str, 0).startswith("wore i00 for a while on ")
+assert popularity.LEVELS["try_on"] == 1 and "'try_on'" in popularity._TOUCHED
+
+home = Path(sys.argv[2])
+profile = explicit.fold([try_on], explicit.decode((home / "row").read_bytes()))
+assert profile.counts == {27: 2}
+assert profile.items["i00"].carts == 1 and explicit.seen_items(profile) == ["i00"]
+assert [each.type for each in profile.recent] == ["try_on", "try_on"]
+
+model = load(home / "model")
+assert "try_on" not in model.vocabulary.type_index
+transition, scorer = LearnedTransition(model), Scorer(model)
+states = transition.replay([[view], [view, try_on], [view, view]])
+assert states[0] == states[1] != states[2]
+assert len(scorer.scores(states[1], try_on.time_ms)) == len(model.vocabulary.items)
+
+fresh = vocabulary.build_vocabulary([("u", [try_on])], until_ms=try_on.time_ms + 1, support=1)
+assert sequences.encode([("u", [try_on])], fresh).kind.tolist() == [11]
+network = PortraitNetwork(ModelConfig(), len(fresh.items), 0, 0)
+assert len(network.encoder.content.kind.weight) == 12
+"""
+
+
+def test_an_event_type(tmp_path: Path) -> None:
+    """Model and row are from before the type; its events were custom ones then."""
+    line = (
+        "try_on: {code: 27, needs: [items], encoder: 11, interest: 0.3, evidence: cart, seen: true,"
+        " weight: 0.5, popularity: 0.3, verb: Fit, text: 'wore {} for a while'}\n"
+    )
+    source = Path(types.__file__)
+    shutil.copy(source, tmp_path)
+    table = source.with_suffix(".yaml").read_text() + line
+    (tmp_path / "types.yaml").write_text(table)
+    small_model.write(tmp_path / "model")
+    custom = small_model.bought(1, "i00")
+    custom.type, custom.order_id = "try_on", None
+    (tmp_path / "row").write_bytes(explicit.encode(explicit.fold([custom])))
+    done = subprocess.run(
+        [sys.executable, "-c", MORE, tmp_path / "types.py", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,9 @@ def _event(node: rules.HasEvent, user: User) -> bool:
         if bounds is not None:
             at = orders.first_at if name == "first" else orders.last_at
             return bool(bounds.hold(_days(user, at) if orders.count else None))
-    return (test.count or Bounds(gte=1)).hold(user.profile.counts.get(pack_type(test.type), 0))
+    counts = user.profile.counts
+    count = counts.get(pack_type(test.type)) or counts.get(test.type, 0)
+    return (test.count or Bounds(gte=1)).hold(count)
 
 
 def _trait(node: rules.HasTrait, user: User) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 
 from feature_repo.amounts import EVENT_M, IS_STATED, LINE, milli, of_lines
 from feature_repo.compact import DAY_S
-from feature_repo.explicit import PASSIVE_TYPES
+from feature_repo.events.types import find_types
 from feature_repo.features.catalogue import USER_VIEWS, scalars
 from feature_repo.order_memory import told_again
 from feature_repo.orders import MAX_GAPS
@@ -182,7 +182,7 @@ FROM (
 GROUP BY ALL
 """
 
-_OWN: Final = f"type NOT IN ({', '.join(repr(name) for name in sorted(PASSIVE_TYPES))})"
+_OWN: Final = f"type NOT IN {(*sorted(find_types('passive')),)}"
 
 FACTS: Final = f"""
 SELECT seen.u AS u, num_events, first_s, seen_s, anonymous, coalesce(num_orders, 0) AS num_orders,

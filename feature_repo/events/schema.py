@@ -38,30 +38,12 @@ from feature_repo.events.fields import (
     parse_time,
 )
 from feature_repo.events.pseudonyms import Pseudonyms
+from feature_repo.events.types import TYPES, list_types
 
-CANONICAL_TYPES: Final = frozenset(
-    {
-        "view_item", "view_item_list", "select_item", "search", "add_to_cart",
-        "remove_from_cart", "view_cart", "begin_checkout", "add_payment_info", "purchase",
-        "refund", "add_to_wishlist", "remove_from_wishlist", "rate_item", "share",
-        "not_interested", "view_promotion", "select_promotion", "coupon_redeemed",
-        "message_sent", "message_opened", "message_clicked", "message_unsubscribed", "sign_up",
-        "login", "identify", "consent_updated",
-    }
-)  # fmt: skip
+CANONICAL_TYPES: Final = frozenset(list_types("code"))
 """Event types with a meaning of their own; any other name is a custom event."""
-
-ITEM_TYPES: Final = frozenset(
-    {
-        "view_item", "view_item_list", "select_item", "add_to_cart", "remove_from_cart",
-        "purchase", "refund", "add_to_wishlist", "remove_from_wishlist", "rate_item",
-        "not_interested", "share",
-    }
-)  # fmt: skip
-"""Types that act on items and so need ``items``."""
-
-ORDER_TYPES: Final = frozenset({"purchase", "refund"})
-"""Types that need ``order_id``."""
+ITEM_TYPES: Final = frozenset(name for name, kind in TYPES.items() if "items" in kind.needs)
+ORDER_TYPES: Final = frozenset(name for name, kind in TYPES.items() if "order_id" in kind.needs)
 
 MAX_EVENT_BYTES: Final = 32 * 1024
 MAX_BATCH_EVENTS: Final = 1000
@@ -161,12 +143,10 @@ def missing(event: Event) -> str | None:
     """Return what an event of its type lacks, as a message, or None if it is whole."""
     if event.user_id is None and event.anonymous_id is None:
         return "user_id or anonymous_id is required"
-    if event.type in ITEM_TYPES and not event.items:
-        return f"items is required for {event.type}"
-    if event.type in ORDER_TYPES and event.order_id is None:
-        return f"order_id is required for {event.type}"
-    if event.type == "rate_item" and event.rating is None:
-        return "rating is required for rate_item"
+    kind = TYPES.get(event.type)
+    for field in () if kind is None else kind.needs:
+        if getattr(event, field) in (None, []):
+            return f"{field} is required for {event.type}"
     return None
 
 

@@ -9,10 +9,11 @@ here.
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from feature_repo.events.types import LONG_HALF_LIFE_DAYS, TYPES
+
 Kind = Literal["temporal", "categorical", "numeric", "state"]
 
 WINDOWS_DAYS: Final = (7, 28, 91)
-INTEREST_HALF_LIFE_DAYS: Final = 112
 INTERESTS: Final = 10
 """Interests kept of each kind."""
 
@@ -42,16 +43,7 @@ class Feature:
     equation: str
 
 
-COUNTED_TYPES: Final = {
-    "num_views": "view_item",
-    "num_carts": "add_to_cart",
-    "num_wishlist_adds": "add_to_wishlist",
-    "num_purchases": "purchase",
-    "num_refunds": "refund",
-    "num_searches": "search",
-    "num_coupons_redeemed": "coupon_redeemed",
-    "num_messages": "message_sent",
-}
+COUNTED_TYPES: Final = {kind.feature: name for name, kind in TYPES.items() if kind.feature}
 """Count feature (without its window) to the event type that it counts."""
 _ONCE: Final = {"purchase": "; an order told again counts once"}
 
@@ -85,7 +77,7 @@ def _behaviour(days: int) -> tuple[Feature, ...]:
 
 
 _INTEREST = (
-    f"n = Σ 2^(−age/{INTEREST_HALF_LIFE_DAYS} d) over baskets with the key, N over all baskets, "
+    f"n = Σ 2^(−age/{LONG_HALF_LIFE_DAYS} d) over baskets with the key, N over all baskets, "
     "p = the key's share in everybody's baskets, κ = shrinkage: (n + κp)/(N + κ)"
 )
 

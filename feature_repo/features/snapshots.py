@@ -20,7 +20,8 @@ from feature_repo.amounts import EVENT_M, IS_STATED
 from feature_repo.archive import valid_events
 from feature_repo.archive.event_archive import SCHEMA as EVENT_SCHEMA
 from feature_repo.archive.event_archive import write_part
-from feature_repo.features.catalogue import BATCH_VIEWS, INTEREST_HALF_LIFE_DAYS, VIEWS
+from feature_repo.events.types import LONG_HALF_LIFE_DAYS, TYPES, find_types
+from feature_repo.features.catalogue import BATCH_VIEWS, VIEWS
 from feature_repo.features.sql import behaviour, interests, items, profile
 from feature_repo.order_memory import told_again
 
@@ -48,12 +49,8 @@ _SQL: Final = {
 }  # fmt: skip
 _MOMENT: Final = pa.timestamp("us", tz="UTC")
 
-_TOUCHES: Final = (
-    "view_item", "select_item", "add_to_cart", "add_to_wishlist", "purchase", "rate_item", "share",
-)  # fmt: skip
+_TOUCHES: Final = tuple(name for name, kind in TYPES.items() if kind.interest > 0)
 """Event types that say a user took notice of an item (an impression does not)."""
-_NOT_OWN: Final = ("message_sent", "campaign_decision")
-"""Event types that are the shop's doing, not the user's."""
 
 _ITEM_SCHEMA: Final = pa.schema(
     [(name, pa.string()) for name in ("item_id", "category", "brand", "filename")]
@@ -72,7 +69,7 @@ FROM (
         (epoch_us(time) // {_DAY_US})::INTEGER AS day,
         hour(timezone(coalesce(tz, 'UTC'), time)) AS hour,
         isodow(timezone(coalesce(tz, 'UTC'), time)) - 1 AS weekday,
-        type NOT IN {(*_NOT_OWN, "")} AS own,
+        type NOT IN {(*sorted(find_types("passive")),)} AS own,
         CASE WHEN type = 'purchase' THEN {EVENT_M} ELSE 0 END AS spend_m,
         {IS_STATED} AS is_stated,
         CASE WHEN type = 'purchase' THEN round(1000 * coalesce(list_sum(
@@ -117,7 +114,7 @@ FROM (SELECT *, parse_filename(filename, true) AS part FROM archive_items) GROUP
 
 _WEEKS: Final = f"""
 CREATE TEMP TABLE weeks AS
-SELECT snap::INTEGER AS snap, pow(2.0, (snap - last) / {INTEREST_HALF_LIFE_DAYS}.0) AS scale
+SELECT snap::INTEGER AS snap, pow(2.0, (snap - last) / {LONG_HALF_LIFE_DAYS}.0) AS scale
 FROM (
     SELECT last, unnest(range(first, last + 1, 7)) AS snap
     FROM (SELECT min(week)::BIGINT AS first, ?::BIGINT AS last FROM events)

@@ -4,24 +4,10 @@ Belongs here: its words and its order. Not here: the other views.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
+from feature_repo.events.types import TYPES
 from feature_repo.explicit import ExplicitProfile, purchased_items
-
-VERBS: Final = {
-    "view_item": "Browse",
-    "select_item": "Open",
-    "add_to_cart": "Add",
-    "remove_from_cart": "Remove",
-    "add_to_wishlist": "Save",
-    "remove_from_wishlist": "Unsave",
-    "purchase": "Purchase",
-    "refund": "Return",
-    "rate_item": "Rate",
-    "share": "Share",
-    "not_interested": "Dismiss",
-}
-"""Verb by event type in ``seed``; a custom type shows as its name in words."""
 
 
 def default_title(item_id: str) -> str:
@@ -46,14 +32,15 @@ def format_user_id(user_id: str) -> int | str:
 
 
 def verb(event_type: str) -> str:
-    """Return the word for an event type.
+    """Return the word for an event type; of a custom type, its name in words.
 
     Examples
     --------
     >>> verb("purchase"), verb("try_on")
     ('Purchase', 'Try on')
     """
-    return VERBS.get(event_type) or event_type.replace("_", " ").strip().capitalize()
+    kind = TYPES.get(event_type)
+    return (kind and kind.verb) or event_type.replace("_", " ").strip().capitalize()
 
 
 def seed(

@@ -18,6 +18,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import duckdb
@@ -26,21 +27,23 @@ import numpy as np
 from feature_repo.archive import valid_events
 from feature_repo.archive.event_archive import Archive
 from feature_repo.events.schema import EventRecord
+from feature_repo.events.types import RECENT_HALF_LIFE_DAYS, SHORT_HALF_LIFE_DAYS, TYPES
 
 KEY: Final = "portrait:popular:shoppers"
 TREND_KEY: Final = "portrait:trending:shoppers"
 EVENT_KEYS: Final = ("portrait:popular", "portrait:trending")
 """Sets of an earlier version, which counted events; removed when new ones are filled."""
-HALF_LIFE_MS: Final = 28 * 86_400_000
-TREND_HALF_LIFE_MS: Final = 7 * 86_400_000
+HALF_LIFE_MS: Final = RECENT_HALF_LIFE_DAYS * 86_400_000
+TREND_HALF_LIFE_MS: Final = SHORT_HALF_LIFE_DAYS * 86_400_000
 """Shorter ones would leave a double's range: 2^1023 is reached 1,023 half-lives after L."""
 SETS: Final = {KEY: HALF_LIFE_MS, TREND_KEY: TREND_HALF_LIFE_MS}
 MAX_ITEMS: Final = 200_000
 """Of a set; beyond them those that count least go."""
 CELLS: Final = 1 << 16
 """Six bytes each: the last day of each level, two bytes each, the high one first; 0: never."""
-LEVELS: Final = {"view_item": 0, "select_item": 0, "add_to_cart": 1, "purchase": 2}
-STEPS: Final = (0.05, 0.25, 0.7)
+_WEIGHTS: Final = sorted({0.0, *(kind.popularity for kind in TYPES.values())})
+LEVELS: Final = {n: _WEIGHTS.index(k.popularity) - 1 for n, k in TYPES.items() if k.popularity}
+STEPS: Final = tuple(weight - below for below, weight in pairwise(_WEIGHTS))
 """What each level adds to those below it, which it includes."""
 _LANDMARK_MS: Final = 1_577_836_800_000  # 2020-01-01
 _DAY_MS: Final = 86_400_000
@@ -173,10 +176,10 @@ CREATE TEMP TABLE touched AS
 WITH touch AS (
     SELECT "user", unnest(items).item_id AS item, epoch_ms(time) AS at_ms,
         greatest(1, least(?, at_ms // ?)) AS day,
-        CASE type WHEN 'purchase' THEN 2 WHEN 'add_to_cart' THEN 1 ELSE 0 END AS level,
+        MAP {LEVELS}[type] AS level,
         left("user", 6) AS tag, (md5_number_lower("user" || item) % ?)::INTEGER AS cell
     FROM ({valid_events.sound("read_parquet(?)")})
-    WHERE type IN ('purchase', 'add_to_cart', 'view_item', 'select_item')
+    WHERE type IN {(*LEVELS,)}
 ), daily AS (
     SELECT tag, cell, step, day, arg_min(item, at_ms) AS item
     FROM touch, range(3) AS steps(step) WHERE level >= step GROUP BY ALL

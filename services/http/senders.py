@@ -6,20 +6,12 @@ key may make is declared on the routes; whose an anonymous id is, the log decide
 
 from typing import Final
 
-from feature_repo.events.schema import CANONICAL_TYPES, Event
+from feature_repo.events.schema import Event
+from feature_repo.events.types import find_types
 from feature_repo.standing import stated
 from services.http.api_keys import Caller
 
-SHOPPER_TYPES: Final = frozenset(
-    {
-        "view_item", "view_item_list", "select_item", "search", "add_to_cart",
-        "remove_from_cart", "view_cart", "begin_checkout", "add_payment_info", "purchase",
-        "add_to_wishlist", "remove_from_wishlist", "rate_item", "share", "not_interested",
-        "view_promotion", "select_promotion", "sign_up", "login", "identify", "consent_updated",
-    }
-)  # fmt: skip
-"""What a user does. Custom types may come from anybody, but for `_SHOPS`."""
-_SHOPS: Final = CANONICAL_TYPES - SHOPPER_TYPES | {"campaign_decision"}
+_SHOPS: Final = find_types("shop")
 _MESSAGES: Final = "message_"
 _OURS: Final = "portrait"
 

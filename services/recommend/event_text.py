@@ -9,21 +9,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from feature_repo.events.schema import EventRecord
+from feature_repo.events.types import TYPES
 
-DONE: Final = {
-    "view_item": "looked at",
-    "select_item": "opened",
-    "add_to_cart": "put {} into the cart",
-    "remove_from_cart": "took {} out of the cart",
-    "add_to_wishlist": "saved",
-    "remove_from_wishlist": "took {} off the wish list",
-    "purchase": "bought",
-    "refund": "returned",
-    "rate_item": "rated",
-    "share": "shared",
-    "not_interested": "was not interested in",
-}
-"""What a user did, by event type; ``{}`` is the place of the items, else they stand at the end."""
 _MOST_ITEMS: Final = 3
 
 
@@ -57,8 +44,9 @@ def sentence(
     return f"{_phrase(event.type, things)} on {_day(event, now_ms)}"
 
 
-def _phrase(kind: str, things: str) -> str:
-    phrase = DONE.get(kind) or f"did “{kind.replace('_', ' ')}” with"
+def _phrase(event_type: str, things: str) -> str:
+    kind = TYPES.get(event_type)
+    phrase = (kind and kind.text) or f"did “{event_type.replace('_', ' ')}” with"
     return phrase.format(things) if "{}" in phrase else f"{phrase} {things}"
 
 

@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from feature_repo.events.types import LONG_HALF_LIFE_DAYS
 from training.evaluation.metrics import ranking_metrics
 from training.history.prepared import Moments
 from training.history.sequences import Histories, Ints, ranges
 from training.history.vocabulary import DAY_MS
 from training.network.next_category import bought_within
 
-HALF_LIFE_DAYS: Final = 112.0
 SHRINKS: Final = (5.0, 20.0, 50.0, 100.0)
 """Baskets that popularity counts for; tuned on the validation period."""
 _CHUNK: Final = 512
@@ -43,7 +43,7 @@ def category_counts(histories: Histories, user: Ints, time_ms: Ints, categories:
         part = slice(bounds[who], bounds[who + 1])
         age_days = (moment - histories.time_ms[event[part]]) / DAY_MS
         past = age_days > 0
-        faded = 0.5 ** (age_days[past] / HALF_LIFE_DAYS)
+        faded = 0.5 ** (age_days[past] / LONG_HALF_LIFE_DAYS)
         out[row] = np.bincount(category[part][past], faded, minlength=categories)
     return out
 

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from feature_repo.features.catalogue import INTEREST_HALF_LIFE_DAYS, INTERESTS
+from feature_repo.events.types import CONSUMED, LONG_HALF_LIFE_DAYS
+from feature_repo.features.catalogue import INTERESTS
 from feature_repo.features.sql.interests import SHRINKAGE_BASKETS
-from training.history.sequences import TYPE_INDEX, Histories, Ints, ranges
+from training.history.sequences import Histories, Ints, ranges
 from training.history.vocabulary import DAY_MS
 
 Doubles = npt.NDArray[np.float64]
@@ -48,7 +49,7 @@ class InterestReader:
 
     @cached_property
     def _baskets(self) -> Ints:
-        return np.flatnonzero(self._histories.kind == TYPE_INDEX["purchase"])
+        return np.flatnonzero(self._histories.kind == CONSUMED.index("purchase"))
 
     @cached_property
     def _lines(self) -> tuple[Ints, Ints]:
@@ -85,7 +86,7 @@ class InterestReader:
         """Return what a basket of each event counts at a moment; nothing from then on."""
         times = self._histories.time_ms[event]
         age_days = moment // DAY_MS - times // DAY_MS
-        out: Doubles = np.where(times < moment, 0.5 ** (age_days / INTEREST_HALF_LIFE_DAYS), 0.0)
+        out: Doubles = np.where(times < moment, 0.5 ** (age_days / LONG_HALF_LIFE_DAYS), 0.0)
         return out
 
     def _counted(self, event: Ints, category: Ints, moment: int) -> Doubles:

@@ -12,13 +12,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.events.schema import ITEM_TYPES, EventRecord
+from feature_repo.events.schema import EventRecord
 from training.history.vocabulary import POSITIVE, Vocabulary, category_key
 
-CONSUMED: Final[tuple[str, ...]] = tuple(sorted(ITEM_TYPES - {"view_item_list"}))
-"""Event types that move the learned state; all others leave it as it is."""
-
-TYPE_INDEX: Final[dict[str, int]] = {name: i for i, name in enumerate(CONSUMED)}
 NUMERIC: Final = ("log_items", "log_spend", "log_mean_price", "log_quantity", "discount_share")
 GAP_BUCKETS: Final = 25
 """0: no earlier event; 1–24: 1 + floor(log2(seconds + 1)), capped."""
@@ -147,6 +143,7 @@ def clock_features(time_ms: npt.NDArray[Any]) -> tuple[Ints, Ints]:
 def encode(histories: Iterable[tuple[str, list[EventRecord]]], vocabulary: Vocabulary) -> Histories:
     """Turn event lists into arrays; events that the model does not consume are left out."""
     index, categories = vocabulary.index, vocabulary.category_index
+    types = vocabulary.type_index
     any_target = vocabulary.target == "any"
     users, starts, lines = list[str](), [0], [0]
     time_ms, kind, weight, target = list[int](), list[int](), list[float](), list[bool]()
@@ -155,7 +152,7 @@ def encode(histories: Iterable[tuple[str, list[EventRecord]]], vocabulary: Vocab
     for user, events in histories:
         users.append(user)
         for event in events:
-            code = TYPE_INDEX.get(event.type)
+            code = types.get(event.type)
             if code is None or not event.items:
                 continue
             time_ms.append(event.time_ms)

@@ -14,24 +14,16 @@ import orjson
 
 from feature_repo.errors import ModelMismatchError
 from feature_repo.events.schema import EventRecord
+from feature_repo.events.types import CONSUMED, RECENT_HALF_LIFE_DAYS, TYPES
 
 DAY_MS: Final = 86_400_000
-POSITIVE: Final[dict[str, float]] = {
-    "purchase": 1.0,
-    "add_to_cart": 0.5,
-    "add_to_wishlist": 0.5,
-    "rate_item": 0.5,
-    "share": 0.3,
-    "view_item": 0.2,
-    "select_item": 0.2,
-}
+POSITIVE: Final = {name: kind.weight for name, kind in TYPES.items() if kind.weight}
 """Event types that say "this user wants it", with their weight in counts."""
 
 MAX_ITEMS: Final = 1_000_000
 MAX_CATEGORIES: Final = 1000
 FULL_ITEMS: Final = 20_000
 """Up to so many items everything is over all of them: softmax, rankings (P, N), rows of XᵀX."""
-RECENT_HALF_LIFE_DAYS: Final = 28.0
 _PRIOR_GAPS: Final = 10.0
 
 Floats = npt.NDArray[np.float32]
@@ -58,6 +50,8 @@ class Vocabulary:
         median of all items. Shape (N,).
     target
         Event type whose items are predicted: ``purchase``, or ``any`` in a log without.
+    types
+        How many of `CONSUMED` the model knows; it ignores types that came after its training.
     """
 
     items: tuple[str, ...]
@@ -67,6 +61,12 @@ class Vocabulary:
     log_support: Floats
     median_gap_days: Floats
     target: str
+    types: int = len(CONSUMED)
+
+    @cached_property
+    def type_index(self) -> dict[str, int]:
+        """Row of each event type that moves the learned state, from 0."""
+        return {name: i for i, name in enumerate(CONSUMED[: self.types])}
 
     @cached_property
     def index(self) -> dict[str, int]:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from training.history.sequences import CONSUMED, GAP_BUCKETS, NUMERIC
+from feature_repo.events.types import CONSUMED
+from training.history.sequences import GAP_BUCKETS, NUMERIC
 
 KERNEL = 3
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +26,12 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch.nn import Embedding
 
 from feature_repo.errors import ModelMismatchError
+from feature_repo.events.types import CONSUMED
 from feature_repo.features.catalogue import USER_VIEWS, scalars
-from training.history.sequences import CONSUMED, NUMERIC
+from training.history.sequences import NUMERIC
 from training.history.user_features import UserFeatures
 from training.history.vocabulary import Vocabulary
 from training.neighbours.channels import Channels
@@ -39,7 +41,6 @@ from training.state.pair_features import FEATURES
 
 SCHEMA: Final = 5
 _MEMORY: Final = "memory.safetensors"
-_INPUTS: Final = {"events": list(CONSUMED), "numeric": list(NUMERIC), "pair": list(FEATURES)}
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,13 @@ def save(
     files = {"weights.safetensors": save_tensors(weights), "vocabulary.json": vocabulary.encode()}
     if memory is not None:
         files[_MEMORY] = save_arrays(memory.arrays())
+    inputs = _inputs(vocabulary.types)
     manifest = {
         "schema": SCHEMA,
         "recipe": network.config.recipe,
-        "version": _version(network.config, user_features, files),
+        "version": _version(network.config, user_features, files, inputs),
         "config": network.config.values(),
-        "inputs": _INPUTS,
+        "inputs": inputs,
         "feature_service": user_features.service,
         "user_features": user_features.values(),
         "git_revision": git_revision(),
@@ -141,23 +143,27 @@ def load(path: Path) -> Model:
         user_features = UserFeatures.read(manifest["user_features"])
     except (KeyError, TypeError) as error:
         raise ModelMismatchError(f"{path / 'manifest.json'} lacks {error}") from error
-    if manifest.get("inputs") != _INPUTS:
+    inputs = manifest.get("inputs")
+    types = next((n for n in range(1, len(CONSUMED) + 1) if _inputs(n) == inputs), 0)
+    if types == 0:
         raise ModelMismatchError(
             f"{path} was trained on other inputs than this code makes: train it again"
         )
     check_features(user_features, path)
     names = ["weights.safetensors", "vocabulary.json", *([_MEMORY] if _MEMORY in sums else [])]
     files = {name: _checked(path / name, sums.get(name)) for name in names}
-    if manifest.get("version") != _version(config, user_features, files):
+    if manifest.get("version") != _version(config, user_features, files, inputs):
         raise ModelMismatchError(
             f"{path}: the manifest's version {manifest.get('version')} is not that of its files, "
             "config and features"
         )
-    vocabulary = Vocabulary.decode(files["vocabulary.json"])
+    vocabulary = replace(Vocabulary.decode(files["vocabulary.json"]), types=types)
     network = PortraitNetwork(
         config, len(vocabulary.items), len(vocabulary.categories), len(user_features.names)
     )
     network.start_from(vocabulary)
+    if types < len(CONSUMED):
+        network.encoder.content.kind = Embedding(types, config.dim)
     try:
         network.load_state_dict(load_tensors(files["weights.safetensors"]))
     except (RuntimeError, SafetensorError) as error:
@@ -245,8 +251,15 @@ def _checked(path: Path, expected: str | None) -> bytes:
     return data
 
 
-def _version(config: ModelConfig, features: UserFeatures, files: Mapping[str, bytes]) -> str:
-    about = {"config": config.values(), "features": features.values(), "inputs": _INPUTS}
+def _inputs(types: int) -> dict[str, list[str]]:
+    """Return what a model reads that was trained when `CONSUMED` had so many types."""
+    return {"events": list(CONSUMED[:types]), "numeric": list(NUMERIC), "pair": list(FEATURES)}
+
+
+def _version(
+    config: ModelConfig, features: UserFeatures, files: Mapping[str, bytes], inputs: Any
+) -> str:
+    about = {"config": config.values(), "features": features.values(), "inputs": inputs}
     digest = hashlib.sha256(orjson.dumps(about, option=orjson.OPT_SORT_KEYS))
     for name in sorted(files):
         digest.update(hashlib.sha256(files[name]).digest())

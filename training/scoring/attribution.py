@@ -25,7 +25,6 @@ import numpy.typing as npt
 import torch
 
 from feature_repo.events.schema import EventRecord
-from training.history.sequences import CONSUMED
 from training.neighbours.channels import CHANNELS, EPSILON, PLACES, Channels, faded
 from training.network.mixture import EVIDENCE
 from training.network.network import statistics
@@ -84,7 +83,8 @@ def leave_one_out(
     user_features
         As for `training.scoring.scorer.Scorer.scores`; they stay as they are.
     """
-    used = [n for n, event in enumerate(history) if event.type in CONSUMED and event.items]
+    types = scorer.model.vocabulary.type_index
+    used = [n for n, event in enumerate(history) if event.type in types and event.items]
     looked, wanted = used[-last:], np.asarray(rows, np.int64)
 
     def scores(state: bytes | None) -> Doubles:

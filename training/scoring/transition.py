@@ -3,7 +3,7 @@
 `LearnedTransition.replay` applies events to packed states, one each (`step`) or whole
 histories. What it leaves is the same to the byte however the events were cut into calls
 and whoever shared a batch (`state.recurrence`). Events that the model does not consume (see
-`training.history.sequences.CONSUMED`) leave a state as it is.
+`feature_repo.events.types.CONSUMED`) leave a state as it is.
 """
 
 from collections.abc import Sequence

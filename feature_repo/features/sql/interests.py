@@ -14,7 +14,8 @@ the temporary tables that `feature_repo.features.snapshots` stages.
 
 from typing import Final
 
-from feature_repo.features.catalogue import INTEREST_HALF_LIFE_DAYS, INTERESTS
+from feature_repo.events.types import LONG_HALF_LIFE_DAYS
+from feature_repo.features.catalogue import INTERESTS
 
 SHRINKAGE_BASKETS: Final = 5.0
 """κ: as many baskets of the average user are mixed into everyone's own."""
@@ -28,7 +29,7 @@ def stage(last: int) -> str:
     last
         Newest snapshot day; decays are kept relative to it so that no power overflows.
     """
-    weight = f"pow(2.0, (day - {last}) / {INTEREST_HALF_LIFE_DAYS}.0)"
+    weight = f"pow(2.0, (day - {last}) / {LONG_HALF_LIFE_DAYS}.0)"
     return f"""
 CREATE TEMP TABLE baskets_to AS
 SELECT "user", week, added, sum(added) OVER (PARTITION BY "user" ORDER BY week) AS n

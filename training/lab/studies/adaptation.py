@@ -13,8 +13,9 @@ from typing import Any, Final
 import numpy as np
 
 from feature_repo.events.schema import EventRecord, ItemRecord
+from feature_repo.events.types import CONSUMED
 from training.evaluation.baselines import EvaluationWindow
-from training.history.sequences import CONSUMED, Ints
+from training.history.sequences import Ints
 from training.history.user_features import UserFeatures
 from training.history.vocabulary import DAY_MS
 from training.lab.comparison.datasets import by_time

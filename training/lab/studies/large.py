@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.events.schema import EventRecord, ItemRecord
+from feature_repo.events.types import CONSUMED
 from training.fit.loop import Fit
 from training.fit.train import write_model
 from training.fit.worker import Alone
 from training.history.prepared import VALIDATION_DAYS, Prepared, weekly_moments
-from training.history.sequences import NUMERIC, TYPE_INDEX, Histories, Ints
+from training.history.sequences import NUMERIC, Histories, Ints
 from training.history.user_features import UserFeatures
 from training.history.vocabulary import DAY_MS, Vocabulary
 from training.network.config import ModelConfig, TrainConfig
@@ -62,7 +63,7 @@ def shop(items: int, users: int, seed: int = 0) -> Prepared:
         users=tuple(f"u{n:07d}" for n in range(users)),
         starts=np.arange(users + 1) * EVENTS,
         time_ms=_START_MS + times.ravel(),
-        kind=np.full(total, TYPE_INDEX["purchase"]),
+        kind=np.full(total, CONSUMED.index("purchase")),
         weight=np.ones(total, np.float32),
         target=np.ones(total, np.bool_),
         numeric=np.full((total, len(NUMERIC)), np.log(2.0), np.float32),
