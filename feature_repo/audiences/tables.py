@@ -16,7 +16,7 @@ from feature_repo.features.catalogue import USER_VIEWS, scalars
 from feature_repo.order_memory import told_again
 from feature_repo.orders import MAX_GAPS
 from feature_repo.profile_views.engagement_score import load as score_terms
-from feature_repo.profile_views.metrics import PRIOR_GAP_DAYS, PRIOR_GAPS
+from feature_repo.profile_views.metrics import MIN_GAP_DAYS, PRIOR_GAP_DAYS, PRIOR_GAPS
 
 _TEXTS: Final = (
     "source", "coupon", "query", "url", "device", "channel", "campaign_id", "placement", "currency",
@@ -187,8 +187,8 @@ _OWN: Final = f"type NOT IN {(*sorted(find_types('passive')),)}"
 FACTS: Final = f"""
 SELECT seen.u AS u, num_events, first_s, seen_s, anonymous, coalesce(num_orders, 0) AS num_orders,
     coalesce(spend_m, 0) - coalesce(refund_m, 0) AS spend_m, last_order_s, median_gap_days,
-    greatest(7::DOUBLE, (gaps * coalesce(median_gap_days, 0) + {PRIOR_GAPS * PRIOR_GAP_DAYS})
-        / (gaps + {PRIOR_GAPS})) AS personal_gap_days
+    greatest({MIN_GAP_DAYS}, (gaps * coalesce(median_gap_days, 0) + {PRIOR_GAPS * PRIOR_GAP_DAYS})
+        / (gaps + {PRIOR_GAPS}))::DOUBLE AS personal_gap_days
 FROM (
     SELECT u, count(*) AS num_events, min(time_ms) // 1000 AS first_s,
         max(time_ms) FILTER ({_OWN}) // 1000 AS seen_s, bool_and(anonymous) AS anonymous,

@@ -14,6 +14,10 @@ from feature_repo.events.types import LONG_HALF_LIFE_DAYS, TYPES
 Kind = Literal["temporal", "categorical", "numeric", "state"]
 
 WINDOWS_DAYS: Final = (7, 28, 91)
+"""Whole weeks, so that each weekday counts alike: one, four, and a quarter of a year."""
+ACTIVE_DAYS, RISK_DAYS = WINDOWS_DAYS[1:]
+"""Ends of the stages of ``lifecycle_stage``: the same days for everybody, so that a model can
+compare users. What a user is told is `profile_views.metrics.lifecycle`, by their own gap."""
 INTERESTS: Final = 10
 """Interests kept of each kind."""
 
@@ -95,8 +99,8 @@ _PROFILE: tuple[Feature, ...] = (
     Feature("mean_basket_lines", "numeric", "float", "lines", "Σ lines / purchases, ever"),
     Feature("tenure_days", "temporal", "int", "days", "days since the first event's day"),
     Feature("lifecycle_stage", "categorical", "str", "stage",
-            "prospect: no purchase; new: first ≤ 28 days ago; active: last ≤ 28; at_risk: ≤ 91; "
-            "lapsed: longer"),
+            f"prospect: no purchase; new: first ≤ {ACTIVE_DAYS} days ago; active: last ≤ "
+            f"{ACTIVE_DAYS}; at_risk: ≤ {RISK_DAYS}; lapsed: longer"),
     Feature("interest_categories", "categorical", "list[str]", "categories",
             f"the user's own categories (first two levels) of highest weight, ≤ {INTERESTS}"),
     Feature("interest_category_weights", "numeric", "list[float]", "share", _INTEREST),

@@ -19,8 +19,11 @@ from feature_repo.rhythm import WEEKDAYS
 
 PRIOR_GAP_DAYS: Final = 30.0
 PRIOR_GAPS: Final = 2
+"""A user's own gap begins as a month that counts as two gaps: two orders say little."""
 MIN_GAP_DAYS: Final = 7.0
+"""Who buys daily is not lost after three days away."""
 ACTIVE_GAPS, RISK_GAPS = 1.5, 3.0
+"""An order half a gap late is usual; twice left out is not."""
 MIN_CYCLE_ORDERS: Final = 3
 MAX_CYCLES: Final = 10
 

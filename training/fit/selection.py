@@ -13,6 +13,7 @@ from training.evaluation.baselines import EvaluationWindow, window
 from training.evaluation.metrics import Doubles, Interval, bootstrap, metrics_of, ranking_metrics
 from training.history.prepared import Prepared
 from training.history.sequences import Ints
+from training.history.vocabulary import DENSE_ITEMS
 from training.neighbours.channels import CHANNELS, COUNT, Channels, Touched
 from training.network import mixture, sampled_softmax
 from training.network.batches import make_targets
@@ -25,9 +26,8 @@ from training.scoring.retrieval import ItemArrays, Queries, ranks
 
 PIECE: Final = 256
 """Requests asked at once."""
-FULL_ITEMS: Final = 4000
 DRAWS: Final = 2000
-"""Draws that stand for all items where there are more than `FULL_ITEMS`."""
+"""Draws that stand for all items where there are more than `DENSE_ITEMS`."""
 MAX_NUMBERS: Final = 120_000_000
 """Most numbers that fitting holds: requests · (M + 1) · items."""
 SHARES_ON: Final = 1500
@@ -151,7 +151,7 @@ class _Dense:
 
     def piece(self) -> Piece:
         full = replace(self.full, memory=self.full.memory[:, :COUNT])
-        if full.base.shape[1] <= FULL_ITEMS:
+        if full.base.shape[1] <= DENSE_ITEMS:
             return full
         found = draw(self.shares, full.targets, DRAWS)
         return replace(
@@ -242,7 +242,7 @@ class _Asker:
 
     def fit(self, mixing: Stacking, parts: Sequence[Ints]) -> tuple[float, float]:
         """Weigh by parts of the window; see `training.network.stacking.Stacking.fit`."""
-        items = min(self._network.items, FULL_ITEMS)
+        items = min(self._network.items, DENSE_ITEMS)
         most = max(2 * PIECE, MAX_NUMBERS // ((COUNT + 1) * items)) // 2
         return mixing.fit([a.piece() for rows in parts for a in self._ask(rows, most)])
 

@@ -22,6 +22,8 @@ POSITIVE: Final = {name: kind.weight for name, kind in TYPES.items() if kind.wei
 
 MAX_ITEMS: Final = 1_000_000
 MAX_CATEGORIES: Final = 1000
+DENSE_ITEMS: Final = 4000
+"""Up to so many a matrix over all pairs of items is inverted, and fitted over: 128 MB."""
 FULL_ITEMS: Final = 20_000
 """Up to so many items everything is over all of them: softmax, rankings (P, N), rows of XᵀX."""
 _PRIOR_GAPS: Final = 10.0

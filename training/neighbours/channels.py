@@ -26,14 +26,13 @@ from numba import njit
 from torch import Tensor
 
 from training.history.sequences import Histories, ranges
+from training.history.vocabulary import DENSE_ITEMS
 from training.neighbours import item_rows, next_basket_rows
 from training.state.item_table import EVENTS, Rows
 
 Floats = npt.NDArray[np.float32]
 KEPT: Final = 200
 """Entries kept of each row."""
-MAX_DENSE_ITEMS: Final = 4000
-"""Up to here rows are EASE's; beyond, ridge regressions on the nearest items."""
 RIDGE: Final = 10.0
 """λ of the ridge regressions, in mean numbers of users an item: 500 on MovieLens-100K."""
 EPSILON: Final = 1e-3
@@ -155,7 +154,7 @@ class Channels:
         """Fit everything on the events before ``until_ms``."""
         wanted = histories.time_ms < until_ms
         x = item_rows.interactions(histories, wanted, items)
-        dense = items <= MAX_DENSE_ITEMS
+        dense = items <= DENSE_ITEMS
         fit = item_rows.ease if dense else item_rows.neighbour_ridge
         together = fit(x, RIDGE * x.nnz / items)
         tables = {

@@ -7,6 +7,7 @@ One row for every user seen before the Monday. Sums run over whole weeks, so the
 
 from typing import Final
 
+from feature_repo.features.catalogue import ACTIVE_DAYS, RISK_DAYS
 from feature_repo.features.sql import interests
 
 _HOURS: Final = tuple(f"h{hour}" for hour in range(24))
@@ -66,9 +67,9 @@ SELECT r."user", r.snap,
     num_lines / nullif(orders, 0)::DOUBLE AS mean_basket_lines,
     r.snap - first_day AS tenure_days,
     CASE WHEN orders = 0 THEN 'prospect'
-        WHEN r.snap - first_order <= 28 THEN 'new'
-        WHEN r.snap - last_order <= 28 THEN 'active'
-        WHEN r.snap - last_order <= 91 THEN 'at_risk'
+        WHEN r.snap - first_order <= {ACTIVE_DAYS} THEN 'new'
+        WHEN r.snap - last_order <= {ACTIVE_DAYS} THEN 'active'
+        WHEN r.snap - last_order <= {RISK_DAYS} THEN 'at_risk'
         ELSE 'lapsed' END AS lifecycle_stage,
     coalesce(list_transform(category_best, lambda b: b.k), []) AS interest_categories,
     coalesce({interests.weights("category")}, []) AS interest_category_weights,

@@ -41,7 +41,7 @@ def test_where_order_says_it_all_they_stay(
     full_items: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the weights are fitted on all items or on draws of them."""
-    monkeypatch.setattr(selection, "FULL_ITEMS", full_items)
+    monkeypatch.setattr(selection, "DENSE_ITEMS", full_items)
     monkeypatch.setattr(selection, "DRAWS", 6)
     network, prepared = fresh(shop(cyclic))
     memory, told = weigh(network, prepared)
