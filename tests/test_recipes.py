@@ -19,7 +19,7 @@ from starlette.responses import Response
 from feature_repo import explicit, importers
 from feature_repo.audiences import language, live, trait_sql, traits
 from feature_repo.audiences.index import Index
-from feature_repo.events import types
+from feature_repo.events.schema import types
 from services.context.answers import answer
 from services.gateway import access, application, operations
 from services.http import scopes
