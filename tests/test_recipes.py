@@ -19,7 +19,6 @@ from starlette.responses import Response
 from feature_repo import explicit, importers
 from feature_repo.audiences import language, live, trait_sql, traits
 from feature_repo.audiences.index import Index
-from feature_repo.events.schema import types
 from services.context.answers import answer
 from services.gateway import access, application, operations
 from services.http import scopes
@@ -109,7 +108,7 @@ def test_an_event_type(tmp_path: Path) -> None:
         "try_on: {code: 27, needs: [items], encoder: 11, interest: 0.3, evidence: cart, seen: true,"
         " weight: 0.5, popularity: 0.3, verb: Fit, text: 'wore {} for a while'}\n"
     )
-    source = Path(types.__file__)
+    source = ROOT / "feature_repo" / "events" / "types.py"
     shutil.copy(source, tmp_path)
     table = source.with_suffix(".yaml").read_text() + line
     (tmp_path / "types.yaml").write_text(table)
