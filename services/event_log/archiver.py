@@ -9,13 +9,12 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-import msgspec
 import structlog
 
 from feature_repo.archive.compaction import compact
 from feature_repo.archive.event_archive import Archive, LogPosition, Span
-from feature_repo.events.schema import EventRecord
 from feature_repo.online.lua import Script
+from services.event_log.entries import LogEntry, decode, read_entries
 from services.event_log.keys import cursor_key, log_key
 
 MAX_ENTRIES: Final = 20_000
@@ -24,7 +23,6 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 COMPACT_EVERY_S: Final = 60.0
 SETTLE_MS: Final = 3_000
 """More than a store with ``appendfsync everysec`` loses on power loss."""
-_PAGE: Final = 1000
 
 _BEFORE: Final = """
 local function before(a, b)  -- a < b, exactly: the numbers may be longer than a double holds
@@ -69,7 +67,6 @@ return 1
 """KEYS: cursor, log. ARGV: archived before, and now. Trims what is archived; never what is not
 applied. Answers 0, with nothing changed, if the span is no longer the claimed one."""
 
-_Entries = list[tuple[bytes, dict[bytes, bytes]]]
 _log = structlog.get_logger(__name__)
 
 
@@ -132,18 +129,17 @@ class Archiver:
                 return None
 
         span = Span(partition, LogPosition.parse(start), LogPosition.parse(end))
-        added = self._archive.extend(span, decode(entries))
+        added = self._archive.extend(span, list(decode(entries)))
         return added if _FINISH(self._client, keys, [start, end]) else None
 
-    def _read(self, partition: int, start: str, end: str, *, bounded: bool) -> _Entries:
-        entries, after, size = _Entries(), start, 0
-        while True:
-            page = self._client.xrange(log_key(partition), f"({after}", end, count=_PAGE)
-            entries += page
-            size += sum(len(value) for _, fields in page for value in fields.values())
-            if len(page) < _PAGE or (bounded and (len(entries) >= MAX_ENTRIES or size > MAX_BYTES)):
-                return entries
-            after = page[-1][0].decode()
+    def _read(self, partition: int, start: str, end: str, *, bounded: bool) -> list[LogEntry]:
+        entries, size = list[LogEntry](), 0
+        for entry in read_entries(self._client, log_key(partition), f"({start}", end):
+            entries.append(entry)
+            size += sum(map(len, entry[1].values()))
+            if bounded and (len(entries) >= MAX_ENTRIES or size > MAX_BYTES):
+                break
+        return entries
 
     def _compact(self) -> None:
         if time.monotonic() < self._next_compaction_s:
@@ -156,20 +152,3 @@ class Archiver:
             return
         if replaced:
             _log.info("compacted", parts=replaced)
-
-
-def decode(
-    entries: Iterable[tuple[bytes, dict[bytes, bytes]]],
-) -> list[tuple[LogPosition, EventRecord]]:
-    """Return log entries as records, model switches left out.
-
-    What does not decode is in the dead letters already.
-    """
-    records = []
-    for entry_id, fields in entries:
-        try:
-            record = EventRecord.decode(fields[b"e"])
-        except (KeyError, msgspec.DecodeError):
-            continue
-        records.append((LogPosition.parse(entry_id), record))
-    return records

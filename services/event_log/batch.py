@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from feature_repo.events.schema import EventRecord
+from services.event_log.entries import LogEntry
 from services.models.transition import dead_letter
 
 USER_EVENTS: Final = 128
 """Events of one user that one round applies."""
-
-LogEntry = tuple[bytes, dict[bytes, bytes]]
 
 
 @dataclass(slots=True)

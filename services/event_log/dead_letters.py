@@ -7,6 +7,7 @@ Retrying appends the record to the log as a new entry, in the step that removes 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ from feature_repo.events.pseudonyms import partition_of
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import translated
 from feature_repo.online.lua import Script
+from services.event_log.entries import read_entries
 from services.event_log.keys import (
     SEEN_TTL_S,
     dedup_key,
@@ -30,7 +32,6 @@ from services.event_log.links import move_event
 from services.event_log.receipt import Position, stream_id
 from services.event_log.writer import APPEND, append_keys
 
-_PAGE: Final = 500
 _UNBOUNDED: Final = 2**53
 
 _RETRY: Final = Script("""
@@ -103,17 +104,13 @@ def letters(client: Any, partitions: Iterable[int], limit: int = 100) -> list[De
     StoreUnavailableError
         If the store does not answer.
     """
-    found = list[DeadLetter]()
-    for partition in partitions:
-        after = "-"
-        while len(found) < limit:
-            with translated():
-                page = client.xrange(_dead(partition), after, "+", min(_PAGE, limit - len(found)))
-            if not page:
-                break
-            found += [_letter(partition, name, fields) for name, fields in page]
-            after = f"({page[-1][0].decode()}"
-    return found
+    all_there_are = (
+        _letter(partition, *entry)
+        for partition in partitions
+        for entry in read_entries(client, _dead(partition))
+    )
+    with translated():
+        return list(islice(all_there_are, limit))
 
 
 def retry(

@@ -17,7 +17,7 @@ import structlog
 from redis.exceptions import RedisClusterException
 
 from feature_repo.online.connection import TIMEOUT_S, connect, connect_async
-from services.event_log.batch import LogEntry
+from services.event_log.entries import LogEntry
 from services.event_log.keys import log_key
 
 BLOCK_MS: Final = 250

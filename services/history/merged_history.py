@@ -16,7 +16,7 @@ from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import row_key
 from feature_repo.online.lua import Script
-from services.event_log.archiver import decode
+from services.event_log.entries import decode, read_entries
 from services.event_log.keys import erased_key, log_key, owners_key
 from services.event_log.links import Placed, claimed, first_links, first_owner_of
 from services.event_log.writer import LINK
@@ -161,15 +161,12 @@ _Named = tuple[LogPosition, str, bool, str | None, bool]
 
 def _read_log(client: Any, partitions: int) -> Iterable[_Named]:
     for partition in range(partitions):
-        start = "-"
         with translated():
-            while page := client.xrange(log_key(partition), start, "+", count=_PAGE):
-                for position, record in decode(page):
-                    if record.anonymous or record.linked is not None:
-                        # One of the anonymous id's own, written for its user, vouches for nothing.
-                        claim = record.anonymous or claimed(record)
-                        yield position, record.user, record.anonymous, record.linked, claim
-                start = f"({page[-1][0].decode()}"
+            for position, record in decode(read_entries(client, log_key(partition))):
+                if record.anonymous or record.linked is not None:
+                    # One of the anonymous id's own, written for its user, vouches for nothing.
+                    claim = record.anonymous or claimed(record)
+                    yield position, record.user, record.anonymous, record.linked, claim
 
 
 def _read_archive(archive: Archive) -> Iterable[_Named]:

@@ -11,7 +11,7 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import translated
 from services.context import users
 from services.context.context import Context
-from services.event_log.archiver import decode
+from services.event_log.entries import decode, read_entries_async
 from services.event_log.keys import cursor_key, log_key
 from services.history.users import database
 from services.runtime import workers
@@ -21,7 +21,6 @@ Position = tuple[int, int, str]
 
 PARTS_A_READ: Final = 16
 """Parts of the archive that are read at once, the newest first, until there are enough events."""
-_PAGE: Final = 250  # of up to 32 KB each
 _IMPORTED: Final = LogPosition(1, 0)  # imported history stands before it, the log after it
 
 
@@ -118,16 +117,10 @@ def _last_tz(archive: Archive, tail: Sequence[Any], pseudonym: str) -> str | Non
 async def _tail(client: Any, pseudonym: str) -> list[Any]:
     """Return the log's entries that may be the user's."""
     partition, needle = partition_of(pseudonym), pseudonym.encode()
-    found = list[Any]()
     with translated():
         archived = await client.hget(cursor_key(partition), "archived") or b"0-0"
-        start = b"(" + archived
-        while True:
-            page = await client.xrange(log_key(partition), start, "+", count=_PAGE)
-            found += [entry for entry in page if needle in entry[1].get(b"e", b"")]
-            if len(page) < _PAGE:
-                return found
-            start = b"(" + page[-1][0]
+        entries = read_entries_async(client, log_key(partition), b"(" + archived)
+        return [entry async for entry in entries if needle in entry[1].get(b"e", b"")]
 
 
 def _decode(tail: Sequence[Any], pseudonym: str) -> dict[Position, EventRecord]:

@@ -17,8 +17,8 @@ from feature_repo.archive.event_archive import Archive, LogPosition, Span
 from feature_repo.errors import PortraitError
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import translated
-from services.event_log.archiver import decode
 from services.event_log.dead_letters import read_voided
+from services.event_log.entries import decode, read_entries
 from services.event_log.keys import cursor_key, log_key
 from services.event_log.links import Placed
 
@@ -26,7 +26,6 @@ Found = dict[tuple[LogPosition, str], EventRecord]
 Histories = dict[str, list[Placed]]
 """Users' events with their positions, in fold order."""
 
-_PAGE: Final = 1000
 _FEW: Final = 16  # users for whom entries are looked through before they are decoded
 
 
@@ -111,16 +110,12 @@ class PartitionHistory:
         self, users: Sequence[str], after: LogPosition, until: LogPosition | None
     ) -> Found:
         """Return the log's events, at least those of ``users``."""
-        found, start = Found(), f"({after}"
         needles = [user.encode() for user in users] if len(users) <= _FEW else [b""]
         end = "+" if until is None else str(until)
+        entries = read_entries(self._client, log_key(self._partition), f"({after}", end)
+        some = (e for e in entries if any(name in e[1].get(b"e", b"") for name in needles))
         with translated():
-            while page := self._client.xrange(log_key(self._partition), start, end, count=_PAGE):
-                some = [e for e in page if any(name in e[1].get(b"e", b"") for name in needles)]
-                for position, record in decode(some):
-                    found[position, record.id] = record
-                start = f"({page[-1][0].decode()}"
-        return found
+            return {(position, record.id): record for position, record in decode(some)}
 
     def _read_archive(
         self,

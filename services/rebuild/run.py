@@ -26,7 +26,7 @@ from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from feature_repo.online.connection import connect as connect_store
 from feature_repo.online.connection import translated
 from services.catalogue import catalogue, popularity
-from services.event_log.archiver import decode
+from services.event_log.entries import decode, read_entries
 from services.event_log.keys import log_key
 from services.history.merged_history import restore_owners
 from services.hosting.embedded import connect
@@ -40,7 +40,6 @@ __all__ = ["rebuild", "switch_model"]
 Progress = Callable[[int, int, str], None]
 
 CHUNK_USERS: Final = 256
-_PAGE: Final = 1000
 _MERGED: Final = 40  # job files that make one row group: 10,000 rows, some 40 MB
 
 
@@ -116,10 +115,7 @@ def _everyone(client: Any, archive: Archive, partitions: int) -> set[str]:
     """Return all users of archive and log. The log first: what is archived meanwhile is seen."""
     users = set[str]()
     for partition in range(partitions):
-        start = "-"
-        while page := client.xrange(log_key(partition), start, "+", count=_PAGE):
-            users.update(record.user for _, record in decode(page))
-            start = f"({page[-1][0].decode()}"
+        users.update(record.user for _, record in decode(read_entries(client, log_key(partition))))
     if not archive.empty():
         with duckdb.connect() as connection:
             connection.execute("SET threads = 2; SET enable_progress_bar = false")

@@ -10,8 +10,9 @@ from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import read_live
-from services.event_log.archiver import Archiver, decode
+from services.event_log.archiver import Archiver
 from services.event_log.dead_letters import read_voided
+from services.event_log.entries import decode
 from services.event_log.keys import cursor_key, log_key
 from services.models.transition import Transition
 from services.settings import Settings

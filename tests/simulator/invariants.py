@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import FIELDS, LiveState, parse_live, row_key
-from services.event_log.archiver import decode
+from services.event_log.entries import decode
 from services.event_log.keys import cursor_key, log_key, owners_key
 from services.event_log.links import Placed, first_links, first_owner_of, woven
 from services.event_log.receipt import stream_id

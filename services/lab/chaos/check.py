@@ -16,11 +16,11 @@ from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_rows import read_live
 from services.event_log.dead_letters import letters, read_voided
+from services.event_log.entries import read_entries
 from services.event_log.keys import cursor_key, log_key
 from services.lab.chaos.load import Sender
 from services.models.transition import Transition
 
-_PAGE: Final = 2000
 _EXAMPLES: Final = 5
 
 Entries = dict[tuple[LogPosition, str], EventRecord]
@@ -140,12 +140,10 @@ class Check:
 
     def _read(self, partition: int) -> Entries:
         """Return what stands in log and archive; the same entry in both is one."""
-        found, after = Entries(), "-"
-        while page := self._client.xrange(log_key(partition), after, "+", count=_PAGE):
-            for name, fields in page:
-                record = EventRecord.decode(fields[b"e"])
-                found[LogPosition.parse(name), record.id] = record
-            after = f"({page[-1][0].decode()}"
+        found = Entries()
+        for name, fields in read_entries(self._client, log_key(partition)):
+            record = EventRecord.decode(fields[b"e"])
+            found[LogPosition.parse(name), record.id] = record
         for part in self._archive.parts_of(partition):
             table = pq.read_table(part, columns=["log_ms", "log_seq", "record"])
             for ms, seq, data in zip(

