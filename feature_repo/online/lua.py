@@ -5,7 +5,7 @@ an error. What a script does stands beside its one user.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis.exceptions import NoScriptError
@@ -33,6 +33,13 @@ class Script:
             return client.evalsha(self.digest, len(keys), *keys, *args)
         except NoScriptError:
             return client.eval(self.text, len(keys), *keys, *args)
+
+    async def run_async(self, client: Any, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        """Run it once, with a client from `feature_repo.online.connection.connect_async`."""
+        try:
+            return await client.evalsha(self.digest, len(keys), *keys, *args)
+        except NoScriptError:
+            return await client.eval(self.text, len(keys), *keys, *args)
 
     def after(self, client: Any, commands: Iterable[Sequence[Any]], call: Call) -> Any:
         """Run it once, behind ``commands`` in the same round trip; their answers are not looked at.
@@ -69,21 +76,16 @@ class Script:
                     self.queue(pipe, call, whole=whole)
                 return list(pipe.execute(raise_on_error=False))
 
-        return _fill(send(calls, whole=False), calls, lambda missing: send(missing, whole=True))
+        answers = send(calls, whole=False)
+        missing = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if missing:
+            again = send([calls[n] for n in missing], whole=True)
+            for n, answer in zip(missing, again, strict=True):
+                answers[n] = answer
+        return answers
 
     def queue(self, pipe: Any, call: Call, *, whole: bool = False, **options: Any) -> None:
         """Add one call to a pipeline; ``whole`` sends the text in place of the digest."""
         keys, args = call
         command = ("EVAL", self.text) if whole else ("EVALSHA", self.digest)
         pipe.execute_command(*command, len(keys), *keys, *args, **options)
-
-
-def _fill(
-    answers: list[Any], calls: Sequence[Call], resend: Callable[[list[Call]], list[Any]]
-) -> list[Any]:
-    missing = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-    if missing:
-        again = resend([calls[n] for n in missing])
-        for n, answer in zip(missing, again, strict=True):
-            answers[n] = answer
-    return answers

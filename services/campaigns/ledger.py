@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from redis.exceptions import NoScriptError
 
 from feature_repo.online.lua import Script
 from services.campaigns.campaign import MAX_CAP_DAYS, Campaign, Cap
@@ -119,11 +118,7 @@ class Ledger:
         keys = [
             decisions_key(wanted.pseudonym), sent_key(wanted.pseudonym), state_key(wanted.name)
         ]  # fmt: skip
-        args = _arguments(wanted)
-        try:
-            found = await self._client.evalsha(_SPEND.digest, 3, *keys, *args)
-        except NoScriptError:
-            found = await self._client.eval(_SPEND.text, 3, *keys, *args)
+        found = await _SPEND.run_async(self._client, keys, _arguments(wanted))
         return _read(found[1], repeated=found[0] == b"old")
 
     async def read(self, name: str, pseudonym: str, decision: str) -> tuple[Settled | None, bool]:

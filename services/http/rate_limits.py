@@ -8,7 +8,6 @@ import asyncio
 from typing import Any, Final
 
 import redis
-from redis.exceptions import NoScriptError
 
 from feature_repo.online.lua import Script
 
@@ -55,13 +54,12 @@ class RateLimits:
         """
         if self.per_min == 0:
             return 0.0
-        call = (1, KEY + digest.encode(), _WINDOW_US / self.per_min, _WINDOW_US)
+        cost_us = _WINDOW_US / self.per_min
         try:
             async with asyncio.timeout(_BOUND_S):
-                try:
-                    waited = await self._client.evalsha(_TAKE.digest, *call)
-                except NoScriptError:
-                    waited = await self._client.eval(_TAKE.text, *call)
+                waited = await _TAKE.run_async(
+                    self._client, [KEY + digest.encode()], [cost_us, _WINDOW_US]
+                )
         except (redis.RedisError, OSError, TimeoutError):
             return 0.0
         return float(waited) / 1_000_000
