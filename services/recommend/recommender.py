@@ -236,7 +236,11 @@ class Recommender:
             watch.lap(ranking, "score")
             if scored is None:
                 return False
-            mask, rules = self._permit(ranking, request.demands(), user, now_ms, beyond)
+            known = self._items.known
+            mask, rules = self._permit(
+                ranking, request.demands(), user, now_ms,
+                lambda mask: mask[:known].any() or mask[beyond].any(),
+            )  # fmt: skip
             watch.lap(ranking, "rules")
             found = retrieve(
                 self._items, scored, self._neighbours, beyond, mask, boosts(self._items, rules),
@@ -258,13 +262,14 @@ class Recommender:
         return True
 
     def _permit(
-        self, ranking: Ranking, rules: Rules, user: UserContext, now_ms: int, beyond: Rows
+        self,
+        ranking: Ranking,
+        rules: Rules,
+        user: UserContext,
+        now_ms: int,
+        any_left: Callable[[Mask], np.bool_],
     ) -> tuple[Mask, Rules]:
         """Return which rows the rules let through; they give way until something is left."""
-
-        def any_left(mask: Mask) -> bool:
-            return bool(mask[: self._items.known].any() or mask[beyond].any())
-
         mask = mask_allowed(self._items, rules, user, now_ms)
         if rules.fallback and not any_left(mask):
             tried = list[str]()
@@ -293,16 +298,10 @@ class Recommender:
     def _apply_rules(
         self, ranking: Ranking, scores: Scores, rules: Rules, user: UserContext, now_ms: int
     ) -> tuple[Floats, Rules]:
-        """Return the scores under the rules; rules give way until something is left."""
-        values = _mask(scores.values, mask_allowed(self._items, rules, user, now_ms))
-        if rules.fallback and not np.isfinite(values).any():
-            tried = list[str]()
-            for name, wider in relax(rules):
-                tried.append(name)
-                values = _mask(scores.values, mask_allowed(self._items, wider, user, now_ms))
-                if np.isfinite(values).any():
-                    ranking.relaxed, rules = tried, wider
-                    break
+        """Return the scores under the rules, and these; see `_permit`."""
+        finite = np.isfinite(scores.values)
+        mask, rules = self._permit(ranking, rules, user, now_ms, lambda mask: (finite & mask).any())
+        values = np.where(mask, scores.values, -np.inf)
         amount = boosts(self._items, rules)
         if amount is not None:
             values = values + amount if scores.logits else (values + _AMOUNT) * np.exp(amount)
@@ -346,10 +345,6 @@ class Recommender:
                 entry["sources"] = sources
 
         return explain
-
-
-def _mask(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
-    return np.where(mask, values, -np.inf)
 
 
 def _order(items: Assortment, scores: Scores, only: Sequence[str]) -> list[tuple[str, float]]:
