@@ -41,7 +41,7 @@ def test_an_index_that_cannot_be_renewed_is_said_to_be_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     async def run() -> None:
-        index = AudienceIndex(tmp_path, check_s=0)
+        index = AudienceIndex(tmp_path)
         cube = AnalyticsCube(index)
         old = await index.present()
         assert operations.list_degraded(state(index, cube)) == []
@@ -72,7 +72,7 @@ def test_a_cube_that_cannot_be_renewed_is_said_to_be_stale(
         cube = AnalyticsCube(index)
         old = await cube.present()
         assert operations.list_degraded(state(index, cube)) == []
-        index._index = SimpleNamespace()  # another one
+        index._present = SimpleNamespace()  # another one
         cube._next_s = 0
         monkeypatch.setattr("services.analytics.cube.Cube", broken(error))
         assert await renewed(cube) is old
