@@ -6,9 +6,6 @@ Nothing here measures or decides; a step may stay silent for at most `HEARTBEAT_
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -72,12 +69,7 @@ class ProgressStep:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._ended.set()
         if self._bar is not None:
             self._bar.stop()
@@ -98,14 +90,5 @@ class ProgressStep:
             console.print(f"    {self.seconds:.0f} s{share} {what}".rstrip(), markup=False)
 
 
-@contextmanager
-def step(title: str) -> Iterator[ProgressStep]:
-    """Show one step of work from start to end.
-
-    Examples
-    --------
-    >>> with step("counting") as tell:
-    ...     tell(1, 2)
-    """
-    with ProgressStep(title) as running:
-        yield running
+step = ProgressStep
+"""How a step of work is begun: ``with step("counting") as tell: tell(1, 2)``."""
