@@ -29,6 +29,24 @@ AsOf = Annotated[
 ]
 
 
+async def read_named(
+    request: Request, read: Callable[[Any], _T], name: str | None = None
+) -> tuple[str, _T]:
+    """Return name and definition of a request's body; ``name`` is the path's."""
+
+    def split_name(document: dict[str, Any]) -> tuple[str, _T]:
+        given = document.pop("name", name)
+        if not isinstance(given, str):
+            raise InvalidRuleError([{"pointer": "/name", "detail": "this is required"}])
+        if name is not None and given != name:
+            detail = "name in the body differs from the path's"
+            raise InvalidRuleError([{"pointer": "/name", "detail": detail}])
+        language.check_name(given)
+        return given, read(document)
+
+    return await read_document(request, split_name)
+
+
 async def read_document(request: Request, read: Callable[[dict[str, Any]], _T]) -> _T:
     """Return what ``read`` makes of the object in a request's body, JSON or YAML.
 

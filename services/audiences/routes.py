@@ -1,7 +1,6 @@
 """Routes of audiences' definitions; what is asked of them is `questions`'."""
 
-from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from fastapi import Request
 from starlette.responses import Response
@@ -10,12 +9,11 @@ from feature_repo.audiences import language
 from feature_repo.audiences.plan import plan
 from feature_repo.audiences.rules import Definition
 from feature_repo.audiences.traits import TRAITS
-from feature_repo.errors import InvalidRuleError
 from feature_repo.events.schema import iso
 from services.audiences import schemas as said
 from services.audiences.definitions import Audience, Definitions
 from services.audiences.index import AudienceIndex
-from services.audiences.requests import Name, all_known, find_definition, read_document
+from services.audiences.requests import Name, all_known, find_definition, read_named
 from services.context.answers import answer, context_of
 from services.context.context import Context
 from services.http import scopes
@@ -36,7 +34,7 @@ async def list_audiences(request: Request) -> Response:
 @router.post("", status_code=201, responses=said.CREATED, openapi_extra=said.body(named=True))
 async def post_audience(request: Request) -> Response:
     """Create an audience whose ``name`` is in the body: 201, or 409 if the name is taken."""
-    name, definition = await read_document(request, _read_named)
+    name, definition = await read_named(request, language.read)
     return await _put(context_of(request), name, definition, only_new=True)
 
 
@@ -60,7 +58,7 @@ async def get_traits() -> Response:
 @router.put("/{name}", responses=said.PUT, openapi_extra=said.body())
 async def put_audience(request: Request, name: Name) -> Response:
     """Create an audience (201) or replace it (200)."""
-    _, definition = await read_document(request, partial(_read_named, name=name))
+    _, definition = await read_named(request, language.read, name)
     return await _put(context_of(request), name, definition)
 
 
@@ -78,18 +76,6 @@ async def delete_audience(request: Request, name: Name) -> Response:
     context = context_of(request)
     await context.await_bounded(context.of(Definitions).delete(name))
     return Response(status_code=204)
-
-
-def _read_named(document: dict[str, Any], name: str | None = None) -> tuple[str, Definition]:
-    """Return name and definition; ``name`` is the path's."""
-    given = document.pop("name", name)
-    if not isinstance(given, str):
-        raise InvalidRuleError([{"pointer": "/name", "detail": "this is required"}])
-    if name is not None and given != name:
-        detail = "name in the body differs from the path's"
-        raise InvalidRuleError([{"pointer": "/name", "detail": detail}])
-    language.check_name(given)
-    return given, language.read(document)
 
 
 async def _put(

@@ -6,11 +6,11 @@ from fastapi import Request
 from starlette.responses import Response
 
 from services.audiences.index import AudienceIndex
+from services.audiences.requests import Name
 from services.campaigns import plots
 from services.campaigns import schemas as said
 from services.campaigns.definitions import Campaigns
 from services.campaigns.report import report
-from services.campaigns.requests import Name
 from services.context.answers import answer, context_of
 from services.context.context import Context
 from services.http import scopes

@@ -1,25 +1,18 @@
 """Requests about campaigns: shared parameters, the body of a decision, its moment."""
 
-from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from fastapi import Path, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from feature_repo.audiences.language import check_name
 from feature_repo.errors import InvalidRuleError
 from feature_repo.events.fields import Person, check_tz, parse_time
 from feature_repo.events.schema import DEDUP_WINDOW_MS, MAX_FUTURE_MS
-from services.audiences.requests import read_document
-from services.campaigns import language
 from services.campaigns.campaign import Campaign
 from services.campaigns.eligibility import Eligibility
 from services.context.context import Context
 from services.http.problems import ProblemError
 
 MAX_PAGE: Final = 1000
-
-Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
 
 
 class DecideRequest(BaseModel):
@@ -49,28 +42,6 @@ class DecideRequest(BaseModel):
         Field(max_length=64, description="IANA time zone of the user, if it is known"),
         AfterValidator(lambda value: None if value is None else check_tz(value)),
     ] = None
-
-
-async def read_campaign(request: Request, name: str | None = None) -> tuple[str, Campaign]:
-    """Return name and campaign of a request's body; ``name`` is the path's.
-
-    Raises
-    ------
-    InvalidRuleError
-        Whose ``errors`` point at everything that is wrong.
-    """
-    return await read_document(request, partial(_read_named, name=name))
-
-
-def _read_named(document: dict[str, Any], name: str | None) -> tuple[str, Campaign]:
-    given: Any = document.pop("name", name)
-    if not isinstance(given, str):
-        raise InvalidRuleError([{"pointer": "/name", "detail": "this is required"}])
-    check_name(given)
-    if name is not None and given != name:
-        detail = "name in the body differs from the path's"
-        raise InvalidRuleError([{"pointer": "/name", "detail": detail}])
-    return given, language.read(document)
 
 
 async def check_audience(context: Context, campaign: Campaign) -> None:

@@ -6,6 +6,7 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from feature_repo.events.schema import MAX_EVENT_BYTES, iso
+from services.audiences.requests import Name, read_named
 from services.campaigns import language
 from services.campaigns import schemas as said
 from services.campaigns.decisions import decide
@@ -13,14 +14,7 @@ from services.campaigns.definitions import Campaigns, Stored
 from services.campaigns.events import DecisionRequest
 from services.campaigns.ledger import Ledger
 from services.campaigns.ranking import set_threshold
-from services.campaigns.requests import (
-    MAX_PAGE,
-    DecideRequest,
-    Name,
-    check_audience,
-    moment_of,
-    read_campaign,
-)
+from services.campaigns.requests import MAX_PAGE, DecideRequest, check_audience, moment_of
 from services.campaigns.scores import rank_audience
 from services.context.answers import answer, context_of
 from services.context.context import Context
@@ -48,7 +42,7 @@ async def list_campaigns(
 @router.post("", status_code=201, responses=said.CREATED, openapi_extra=said.body(named=True))
 async def post_campaign(request: Request) -> Response:
     """Create a campaign whose ``name`` is in the body: 201, or 409 if the name is taken."""
-    name, campaign = await read_campaign(request)
+    name, campaign = await read_named(request, language.read)
     return await _put(context_of(request), name, campaign, only_new=True)
 
 
@@ -61,7 +55,7 @@ async def get_campaign_schema() -> Response:
 @router.put("/{name}", responses=said.PUT, openapi_extra=said.body())
 async def put_campaign(request: Request, name: Name) -> Response:
     """Create a campaign (201) or replace it (200)."""
-    _, campaign = await read_campaign(request, name)
+    _, campaign = await read_named(request, language.read, name)
     return await _put(context_of(request), name, campaign)
 
 

@@ -5,11 +5,13 @@ when the store or a model is at fault, 130 after Ctrl-C. JSON, where a command o
 is the last line on stdout. What is not expected here, `services.commands.cli` turns into a line.
 """
 
+import asyncio
 import errno
 import sys
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import orjson
 import typer
@@ -18,8 +20,10 @@ from pydantic_settings import SettingsError
 from typer.core import TyperGroup
 
 from feature_repo.errors import InvalidInputError, InvalidSettingError, NotFoundError, PortraitError
+from feature_repo.events.schema import now_ms
 from services.settings import Settings, tighten
 
+_T = TypeVar("_T")
 _PLACE_ERRORS: Final = frozenset({
     errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT,
     errno.ENOTDIR, errno.EPERM, errno.EROFS,
@@ -128,3 +132,33 @@ def moment(text: str) -> datetime:
             f"{text!r} is not a time: use a day (2017-12-18) or RFC 3339 (2017-12-18T06:00:00Z)"
         ) from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def as_of_ms(text: str | None) -> int:
+    """Return the moment of ``--as-of``, epoch milliseconds; now without one."""
+    return now_ms() if text is None else round(moment(text).timestamp() * 1000)
+
+
+def with_store(home: Path | None, act: Callable[[Any], Awaitable[_T]]) -> _T:
+    """Return what ``act`` does with an asyncio client of the store, started if need be."""
+    from feature_repo.online.connection import connect_async, translated
+    from services.hosting.embedded import connect
+
+    async def run(url: str) -> _T:
+        client = connect_async(url)
+        try:
+            with translated():
+                return await act(client)
+        finally:
+            await client.aclose()
+
+    with connect(settings_with(home=home)) as url:
+        return asyncio.run(run(url))
+
+
+def read_text(file: Path) -> str:
+    """Return a file's text, or what is on stdin for ``-``."""
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{file} cannot be read: {type(error).__name__}") from None

@@ -3,7 +3,6 @@
 Definitions are read from and kept in the running store; figures come from the archive.
 """
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,7 +13,16 @@ from rich.table import Table
 
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.events.schema import now_ms
-from services.commands.application import Home, Json, app, moment, print_json, settings_with
+from services.commands.application import (
+    Home,
+    Json,
+    app,
+    as_of_ms,
+    print_json,
+    read_text,
+    settings_with,
+    with_store,
+)
 from services.runtime.progress import console, step
 from services.runtime.spreadsheet import write_rows
 
@@ -45,7 +53,7 @@ def put(
     from feature_repo.audiences import language
 
     language.check_name(name)
-    definition = language.read_text(_text(file))
+    definition = language.read_text(read_text(file))
     stored, new = _with_definitions(home, lambda kept: kept.put(name, definition, now_ms=now_ms()))
     console.print(f"{name} {'created' if new else 'replaced'}", markup=False)
     if json:
@@ -124,7 +132,7 @@ def preview(
     if file is None:
         found = _ask(home, as_of, lambda answers: answers.preview_of(str(name)))
     else:
-        definition = language.read_text(_text(file))
+        definition = language.read_text(read_text(file))
         stored, _ = _read_definitions(home)
         check("preview", definition, {each.name: each.definition for each in stored.values()})
         kept = language.pseudonymous(definition, _load_pseudonyms(settings))
@@ -204,7 +212,7 @@ def score(as_of: AsOf = None, home: Home = None, json: Json = False) -> None:
     from services.hosting.workflow import stores
 
     settings = settings_with(home=home)
-    at_ms = now_ms() if as_of is None else round(moment(as_of).timestamp() * 1000)
+    at_ms = as_of_ms(as_of)
     with stores(settings) as url, step("score every user") as tell:
         count = refresh_propensities(settings, url, now_ms=at_ms, tell=tell)
         tell.note = f"{count:,} chances"
@@ -224,7 +232,7 @@ def cluster(as_of: AsOf = None, home: Home = None, json: Json = False) -> None:
     from services.hosting.workflow import stores
 
     settings = settings_with(home=home)
-    at_ms = now_ms() if as_of is None else round(moment(as_of).timestamp() * 1000)
+    at_ms = as_of_ms(as_of)
     with stores(settings) as url, step("cluster every user") as tell:
         found, silhouettes = refresh_clusters(settings, url, now_ms=at_ms, tell=tell)
         tell.note = f"{len(found)} clusters"
@@ -248,13 +256,6 @@ def schema() -> None:
     print_json(language.schema())
 
 
-def _text(file: Path) -> str:
-    try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{file} cannot be read: {type(error).__name__}") from None
-
-
 def _load_pseudonyms(settings: Any) -> Any:
     from feature_repo.events.pseudonyms import Pseudonyms
 
@@ -263,22 +264,10 @@ def _load_pseudonyms(settings: Any) -> Any:
 
 def _with_definitions(home: Path | None, act: Callable[[Any], Awaitable[_T]]) -> _T:
     """Do something with the stored definitions."""
-    from feature_repo.online.connection import connect_async, translated
     from services.audiences.definitions import Definitions
-    from services.hosting.embedded import connect
 
-    settings = settings_with(home=home)
-
-    async def run(url: str) -> _T:
-        client = connect_async(url)
-        try:
-            with translated():
-                return await act(Definitions(client, _load_pseudonyms(settings)))
-        finally:
-            await client.aclose()
-
-    with connect(settings) as url:
-        return asyncio.run(run(url))
+    pseudonyms = _load_pseudonyms(settings_with(home=home))
+    return with_store(home, lambda client: act(Definitions(client, pseudonyms)))
 
 
 def _read_definitions(home: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -296,7 +285,7 @@ def _ask(home: Path | None, as_of: str | None, ask: Callable[[Any], _T]) -> _T:
     from services.audiences.answers import AudienceAnswers
     from services.audiences.index import READY_CATEGORIES
 
-    at_ms = now_ms() if as_of is None else round(moment(as_of).timestamp() * 1000)
+    at_ms = as_of_ms(as_of)
     _, known = _read_definitions(home)
     with step("read the archive"):
         index = Index(settings_with(home=home).home)

@@ -13,8 +13,15 @@ from rich.table import Table
 
 from feature_repo.errors import InvalidInputError, InvalidRuleError
 from feature_repo.events.schema import now_ms
-from services.commands.application import Home, Json, app, print_json, settings_with
-from services.commands.audience import _text
+from services.commands.application import (
+    Home,
+    Json,
+    app,
+    print_json,
+    read_text,
+    settings_with,
+    with_store,
+)
 from services.runtime.progress import console, step
 
 campaign = typer.Typer(
@@ -43,7 +50,7 @@ def put(
     from services.campaigns import language
 
     check_name(name)
-    read = language.read(parse_yaml(_text(file)))
+    read = language.read(parse_yaml(read_text(file)))
     _check_audience(home, read.audience)
     stored, new = _campaigns(home, lambda kept: kept.put(name, read, now_ms=now_ms()))
     console.print(f"{name} {'created' if new else 'replaced'}", markup=False)
@@ -207,21 +214,6 @@ def _check_audience(home: Path | None, name: str) -> None:
 
 def _campaigns(home: Path | None, act: Any) -> Any:
     """Do something with the stored campaigns."""
-    import asyncio
-
-    from feature_repo.online.connection import connect_async, translated
     from services.campaigns.definitions import Campaigns
-    from services.hosting.embedded import connect
 
-    settings = settings_with(home=home)
-
-    async def run(url: str) -> Any:
-        client = connect_async(url)
-        try:
-            with translated():
-                return await act(Campaigns(client))
-        finally:
-            await client.aclose()
-
-    with connect(settings) as url:
-        return asyncio.run(run(url))
+    return with_store(home, lambda client: act(Campaigns(client)))

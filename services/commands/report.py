@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from feature_repo.errors import NotFoundError
-from feature_repo.events.schema import now_ms
-from services.commands.application import Home, Json, app, moment, print_json, settings_with
+from services.commands.application import Home, Json, app, as_of_ms, print_json, settings_with
 from services.runtime.progress import console, step
 
 
@@ -31,7 +30,7 @@ def report(
     from services.analytics import report as behaviour_report
 
     chosen = None if steps is None else parse(steps)
-    at_ms = now_ms() if as_of is None else round(moment(as_of).timestamp() * 1000)
+    at_ms = as_of_ms(as_of)
     settings = settings_with(home=home)
     archive = Archive(settings.home / "archive" / "events")
     if archive.empty():
