@@ -53,8 +53,7 @@ async def read_document(request: Request, read: Callable[[dict[str, Any]], _T]) 
     Both are done aside: a definition of thousands of values takes a while to check.
     """
     data = await body.read(request, limit=MAX_BYTES, types=body.JSON_TYPES | YAML_TYPES)
-    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    parse = language.parse_yaml if media in YAML_TYPES else body.parse
+    parse = language.parse_yaml if body.media_type(request) in YAML_TYPES else body.parse
 
     def document() -> _T:
         found = parse(data)
@@ -80,9 +79,7 @@ def moment_of(context: Context, as_of: str | None) -> int:
     try:
         return moment_ms(as_of)
     except ValueError as error:
-        raise ProblemError(
-            "invalid", str(error), errors=[{"pointer": "/query/as_of", "detail": str(error)}]
-        ) from None
+        raise ProblemError("invalid", str(error), pointer="/query/as_of") from None
 
 
 def find_definition(name: str, known: dict[str, Definition]) -> Definition:

@@ -72,4 +72,4 @@ def moment_of(context: Context, time_ms: int | None) -> int:
     if time_ms is None or now_ms - DEDUP_WINDOW_MS <= time_ms <= now_ms + MAX_FUTURE_MS:
         return now_ms if time_ms is None else time_ms
     detail = "time must lie between 72 hours ago and five minutes ahead"
-    raise ProblemError("invalid", detail, errors=[{"pointer": "/time", "detail": detail}])
+    raise ProblemError("invalid", detail, pointer="/time")

@@ -113,4 +113,4 @@ def _check_score(index: Index, stored: Stored, name: str) -> None:
             f"no user has a score named {name}, which rank_by {stored.campaign.rank_by} needs: "
             "train a model that gives it, run `portrait audience score`, or rank at random"
         )
-        raise ProblemError("invalid", detail, errors=[{"pointer": "/rank_by", "detail": detail}])
+        raise ProblemError("invalid", detail, pointer="/rank_by")

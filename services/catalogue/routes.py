@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from feature_repo.archive.catalogue import Item, patched
 from feature_repo.events.fields import Id
-from feature_repo.events.schema import MAX_BATCH_BYTES, MAX_EVENT_BYTES, iso, problems
+from feature_repo.events.schema import MAX_EVENT_BYTES, iso, problems
 from services.catalogue.catalogue import Catalogue, Change
 from services.context.answers import answer, context_of
 from services.http import body, scopes
@@ -63,7 +63,7 @@ def _item(data: bytes, item_id: str) -> Item:
     try:
         return Item.model_validate(given)
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise body.invalid(error) from None
 
 
 @router.get("/{item_id}", responses=ITEM)
@@ -90,7 +90,7 @@ async def patch_item(request: Request, item_id: ItemId) -> Response:
         changes = [(item_id, partial(patched, patch=given))]
         item = (await context.await_bounded(context.of(Catalogue).patch(changes)))[0]
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise body.invalid(error) from None
     if item is None:
         raise unknown_item()
     return answer(_to_response(item))
@@ -179,12 +179,7 @@ def unknown_item() -> ProblemError:
 
 def _other_id() -> ProblemError:
     detail = "item_id in the body differs from the path's"
-    return ProblemError("invalid", detail, errors=[{"pointer": "/item_id", "detail": detail}])
-
-
-def _invalid(error: ValidationError) -> ProblemError:
-    found = problems(error)[: body.MAX_ERRORS]
-    return ProblemError("invalid", found[0]["detail"], errors=found)
+    return ProblemError("invalid", detail, pointer="/item_id")
 
 
 def _refusal(index: int, error: ValidationError) -> ItemRefused:
@@ -197,11 +192,8 @@ def _refusal(index: int, error: ValidationError) -> ItemRefused:
 
 async def _documents(request: Request) -> list[bytes]:
     """Return the documents of a batch, as an array or as lines."""
-    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    data = await body.read(
-        request, limit=MAX_BATCH_BYTES, types=body.JSON_TYPES | body.NDJSON_TYPES
-    )
-    return await workers.READING.run(body.split, data, lines=media in body.NDJSON_TYPES)
+    data, lines = await body.read_batch(request)
+    return await workers.READING.run(body.split, data, lines=lines)
 
 
 def _patch(errors: dict[int, ItemRefused], index: int, patch: dict[str, Any], item: Item) -> Item:

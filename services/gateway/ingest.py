@@ -13,7 +13,6 @@ from feature_repo.archive.currency import REASON
 from feature_repo.events.decoding import decode_event
 from feature_repo.events.schema import (
     DEDUP_WINDOW_MS,
-    MAX_BATCH_BYTES,
     MAX_EVENT_BYTES,
     MAX_FUTURE_MS,
     Event,
@@ -128,12 +127,8 @@ async def _take(request: Request, event: Event) -> tuple[EventRecord, Appended, 
 async def post_batch(request: Request) -> Response:
     """Take up to 1,000 events, each by itself: 202 all, 207 some, 422 none."""
     context = context_of(request)
-    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    data = await body.read(
-        request, limit=MAX_BATCH_BYTES, types=body.JSON_TYPES | body.NDJSON_TYPES
-    )
-    lines, caller = media in body.NDJSON_TYPES, request.state.caller
-    batch = await workers.READING.run(_batch, context, data, caller, lines=lines)
+    data, lines = await body.read_batch(request)
+    batch = await workers.READING.run(_batch, context, data, request.state.caller, lines=lines)
     records, refused = batch.records, batch.refused
     aside = await _in_shop_currency(request, records)
     appended = await _append(context, records) if records else []
@@ -174,8 +169,7 @@ def _event(document: bytes) -> Event:
     try:
         return Event.model_validate(body.parse(document))
     except ValidationError as error:
-        found = problems(error)[: body.MAX_ERRORS]
-        raise ProblemError("invalid", found[0]["detail"], errors=found) from None
+        raise body.invalid(error) from None
 
 
 def _batch(context: Context, data: bytes, sender: Caller, *, lines: bool) -> _Batch:
@@ -231,9 +225,7 @@ def _record(context: Context, event: Event, sender: Caller) -> EventRecord:
     """Return the record to append: sender and time checked, items filled in from the catalogue."""
     refused = refusal(event, sender, may_link=context.settings.write_keys_link)
     if refused is not None:
-        pointer, detail = refused
-        place = {"pointer": pointer, "detail": detail}
-        raise ProblemError("forbidden", detail, errors=[place])
+        raise ProblemError("forbidden", refused[1], pointer=refused[0])
     if context.clock.replay:
         if event.time is not None:
             context.clock.show(event.time)
@@ -255,7 +247,7 @@ def _check_time(event: Event, now: int) -> None:
         detail = "time is more than 72 h ago: bring history in with `portrait import`"
     else:
         return
-    raise ProblemError("invalid", detail, errors=[{"pointer": "/time", "detail": detail}])
+    raise ProblemError("invalid", detail, pointer="/time")
 
 
 async def _in_shop_currency(request: Request, records: list[EventRecord]) -> list[bool]:

@@ -76,8 +76,7 @@ async def put_consents(request: Request, user_id: UserId) -> Response:
         event = Event.model_validate({"type": "consent_updated", "user_id": user_id, **said})
     except ValidationError as error:
         detail = problems(error)[0]["detail"]
-        place = {"pointer": "/path/user_id", "detail": detail}
-        raise ProblemError("invalid", detail, errors=[place]) from None
+        raise ProblemError("invalid", detail, pointer="/path/user_id") from None
     return answer(await take(request, event), 202)
 
 

@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from feature_repo.events.schema import MAX_BATCH_EVENTS, problems
+from feature_repo.events.schema import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, problems
 from services.http.problems import ProblemError
 from services.runtime import workers
 
@@ -28,6 +28,17 @@ SMALL_BYTES: Final = 8 * 1024
 """Up to this size a body is read where it is: no reading of it takes 20 ms."""
 _PIECE: Final = 64 * 1024
 _M = TypeVar("_M", bound=BaseModel)
+
+
+def media_type(request: Request) -> str:
+    """Return the media type of a request's body, without its parameters."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+async def read_batch(request: Request) -> tuple[bytes, bool]:
+    """Return the inflated body of a batch, and whether it is lines; see `read`."""
+    data = await read(request, limit=MAX_BATCH_BYTES, types=JSON_TYPES | NDJSON_TYPES)
+    return data, media_type(request) in NDJSON_TYPES
 
 
 async def read(request: Request, *, limit: int, types: frozenset[str] = JSON_TYPES) -> bytes:
@@ -46,7 +57,7 @@ async def read(request: Request, *, limit: int, types: frozenset[str] = JSON_TYP
         413 beyond ``limit`` (inflating stops there), 415 for another type or encoding, 400
         for broken gzip, or gzip of more than `MAX_GZIP_MEMBERS`.
     """
-    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    media = media_type(request)
     if media not in types:
         allowed = ", ".join(sorted(types))
         raise ProblemError(
@@ -143,6 +154,12 @@ def _validate(data: bytes, kind: type[_M]) -> _M:
         found = [{**e, "pointer": f"/body{e['pointer']}"} for e in problems(error)[:MAX_ERRORS]]
         where = ", ".join(each["pointer"] for each in found[:5])
         raise ProblemError("invalid", f"invalid: {where}", errors=found) from None
+
+
+def invalid(error: ValidationError) -> ProblemError:
+    """Return the problem of a document that says what is wrong, and where, in it."""
+    found = problems(error)[:MAX_ERRORS]
+    return ProblemError("invalid", found[0]["detail"], errors=found)
 
 
 def _unparsable(data: bytes, line: int, column: int) -> ProblemError:

@@ -114,8 +114,10 @@ class ProblemError(HTTPException):
         One of `TYPES`.
     detail
         What is wrong in this case, fit for the caller.
+    pointer
+        Where, if that is one place.
     errors
-        ``[{"pointer", "detail"}]``.
+        ``[{"pointer", "detail"}]``, if they are several, or say more.
     headers
         Extra answer headers.
     hint
@@ -127,11 +129,14 @@ class ProblemError(HTTPException):
         name: str,
         detail: str,
         *,
+        pointer: str | None = None,
         errors: Sequence[dict[str, Any]] = (),
         headers: dict[str, str] | None = None,
         hint: str = "",
     ) -> None:
         super().__init__(TYPES[name].status, detail)
+        if pointer is not None:
+            errors = [{"pointer": pointer, "detail": detail}]
         self.problem = Problem(name, detail, tuple(errors), dict(headers or {}), hint)
 
 

@@ -49,9 +49,7 @@ def _item(target: str) -> str:
     item = target.removeprefix(_KIND)
     if item == target or not 1 <= len(item) <= 128:
         detail = "target is `item:` and an item id of 1 to 128 characters"
-        raise ProblemError(
-            "invalid", detail, errors=[{"pointer": "/query/target", "detail": detail}]
-        )
+        raise ProblemError("invalid", detail, pointer="/query/target")
     return item
 
 
