@@ -37,7 +37,7 @@ feature_repo.online: errors
 feature_repo.profile_views: errors events features user_profile
 feature_repo.user_profile: archive errors events
 training.evaluation: history neighbours network scoring | feature_repo: errors events
-training.fit: evaluation history neighbours network scoring | feature_repo: errors events
+training.fit: evaluation history neighbours network scoring | feature_repo: events
 training.history:  | feature_repo: archive errors events feast_stores features user_profile
 training.lab.comparison: evaluation fit history lab.targeting neighbours network scoring |
     feature_repo: errors events importers

@@ -7,8 +7,6 @@ may lie before it, never its answer.
 Next category: every user on every Monday that lies in the period with its 14 days.
 """
 
-import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -17,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import iso
@@ -295,19 +292,3 @@ def _quality(labels: Any, chances: Any, users: Any) -> dict[str, Any]:
             if n
         ],
     }
-
-
-def main() -> None:
-    """Evaluate from the command line and write JSON."""
-    parser = argparse.ArgumentParser(description="Evaluate a model beside its baselines.")
-    parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--since", type=datetime.fromisoformat, required=True)
-    parser.add_argument("--until", type=datetime.fromisoformat, required=True)
-    given = parser.parse_args()
-    result = evaluate(given.home, given.model, since=given.since, until=given.until)
-    sys.stdout.write(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() + "\n")
-
-
-if __name__ == "__main__":
-    main()

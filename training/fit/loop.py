@@ -1,8 +1,7 @@
 """The training loop: the same code under Ray Train and alone.
 
-``train_loop_per_worker`` is what Ray runs; ``python -m training.fit.loop`` runs it in this
-process. After every epoch rank 0 writes one checkpoint whole; a run that was killed goes on
-from it and ends with the same losses.
+``train_loop_per_worker`` is what Ray runs. After every epoch rank 0 writes one checkpoint whole; a
+run that was killed goes on from it and ends with the same losses.
 """
 
 import json
@@ -264,14 +263,3 @@ def train_loop_per_worker(config: Mapping[str, Any]) -> None:
     )  # fmt: skip
     # A worker that Ray started again finds this run's checkpoint: always look for one.
     fit.run(resume=True)
-
-
-def main() -> None:
-    """Train without Ray: ``python -m training.fit.loop --home … --cut-off …``."""
-    from training.fit.train import command
-
-    command(ray=False)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,10 +4,8 @@ A run has a folder ``models/.run-<name>`` with the prepared arrays, the checkpoi
 progress; it is removed when the model directory stands.
 """
 
-import argparse
 import json
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,10 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 
-from feature_repo.errors import PortraitError
 from feature_repo.events.schema import iso
 from training.evaluation.calibration import calibrate
 from training.fit import local_ray
@@ -30,7 +26,7 @@ from training.fit.signals import own_signals
 from training.fit.worker import Alone
 from training.history.prepare import feast_join, milliseconds, prepare, read_histories
 from training.history.prepared import Prepared
-from training.network.config import RECIPES, ModelConfig, TrainConfig
+from training.network.config import ModelConfig, TrainConfig
 from training.network.devices import accelerator, one_thread
 from training.network.model_dir import save
 
@@ -237,45 +233,3 @@ def _silent(line: str) -> None:
 
 def _ignore(record: Mapping[str, Any]) -> None:
     del record
-
-
-def command(*, ray: bool) -> None:
-    """Read the command line and train; ``ray`` decides how."""
-    parser = argparse.ArgumentParser(description="Train a model on an archive.")
-    parser.add_argument("--home", type=Path, required=True, help="state folder")
-    parser.add_argument("--cut-off", type=datetime.fromisoformat, required=True)
-    parser.add_argument("--recipe", choices=RECIPES, default="fused")
-    parser.add_argument("--workers", type=int, default=2, help="Ray Train workers")
-    parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--name", default=None)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--no-features", action="store_true")
-    given = parser.parse_args()
-    write = sys.stdout.write
-    try:
-        path = train(
-            given.home, cut_off=given.cut_off, recipe=given.recipe, workers=given.workers,
-            epochs=given.epochs, seed=given.seed, name=given.name, resume=given.resume, ray=ray,
-            features=not given.no_features,
-            on_epoch=lambda r: None if "done" not in r else print_record(r),
-            progress=_line,
-        )  # fmt: skip
-    except PortraitError as error:
-        sys.stderr.write(f"{error}\n")
-        raise SystemExit(2) from error
-    write(f"{path}\n")
-
-
-def print_record(record: Mapping[str, Any]) -> None:
-    """Write one epoch's record as a JSON line."""
-    _line(orjson.dumps(dict(record)).decode())
-
-
-def _line(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    command(ray=True)
