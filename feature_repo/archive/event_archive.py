@@ -7,10 +7,13 @@ itself (for folds). Small parts are merged in the background (`feature_repo.arch
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from feature_repo.archive.event_table import SCHEMA, to_table
 from feature_repo.archive.log_span import LogPosition, Span
@@ -122,6 +125,18 @@ class Archive:
         """Say whether no part exists yet."""
         return next(self.part_set.folder().glob("*.parquet"), None) is None
 
+    def users(self) -> list[str]:
+        """Return everyone of whom there is an event, sorted."""
+        if self.empty():
+            return []
+        with duckdb.connect() as connection:
+            connection.execute("SET threads = 2; SET enable_progress_bar = false")
+            found = connection.execute(
+                'SELECT DISTINCT "user" FROM read_parquet(?) ORDER BY 1', [self.glob()]
+            ).fetchnumpy()
+        names: list[str] = found["user"].tolist()
+        return names
+
     def histories(
         self,
         users: Sequence[str] | None = None,
@@ -157,18 +172,10 @@ class Archive:
                 'ORDER BY "user", log_ms, log_seq, event_id',
                 params=[self.glob(), *values],
             ).to_arrow_reader(50_000)
-            current, events = "", list[EventRecord]()
-            for batch in reader:
-                for user, record in zip(
-                    batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True
-                ):
-                    if user != current:
-                        if events:
-                            yield current, events
-                        current, events = user, []
-                    events.append(EventRecord.decode(record))
-            if events:
-                yield current, events
+            columns = (map(pa.Array.to_pylist, batch.columns) for batch in reader)
+            rows = chain.from_iterable(zip(*each, strict=True) for each in columns)
+            for user, group in groupby(rows, key=itemgetter(0)):
+                yield user, [EventRecord.decode(record) for _, record in group]
 
 
 def _held(folder: Path, span: Span) -> set[tuple[int, int, str]]:

@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -116,14 +115,7 @@ def _everyone(client: Any, archive: Archive, partitions: int) -> set[str]:
     users = set[str]()
     for partition in range(partitions):
         users.update(record.user for _, record in decode(read_entries(client, log_key(partition))))
-    if not archive.empty():
-        with duckdb.connect() as connection:
-            connection.execute("SET threads = 2; SET enable_progress_bar = false")
-            found = connection.execute(
-                'SELECT DISTINCT "user" FROM read_parquet(?)', [archive.glob()]
-            ).fetchnumpy()
-        users.update(found["user"].tolist())
-    return users
+    return users.union(archive.users())
 
 
 def _jobs(settings: str, url: str, users: set[str], folder: Path) -> list[Job]:
