@@ -112,12 +112,12 @@ def run(job: Job) -> Result:
     client = connect(job.url, timeout_s=TIMEOUT_S)
     try:
         archive = Archive(home / "archive" / "events")
-        done = refold(client, archive, transition, job.partition, job.users)
+        work = refold(client, archive, transition, job.partition, job.users)
     finally:
         client.close()
-    if done.rows:
-        write_part(Path(job.snapshot), _snapshot(done.rows))
-    return Result(len(job.users), len(done.rows), done.short)
+    if work.done:
+        write_part(Path(job.snapshot), _snapshot(work.done))
+    return Result(len(job.users), len(work.done), work.short)
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,6 @@ the folding itself (`history.refolding`).
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -15,7 +14,6 @@ import structlog
 from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.online.connection import translated
-from feature_repo.online.live_row import LiveState
 from services.history.refolding import ATTEMPTS, Refolding
 from services.models.transition import Transition
 from services.update.lease import Leases
@@ -25,26 +23,10 @@ LEASE_MS: Final = 5_000
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Refolded:
-    """What became of a group of users.
-
-    Attributes
-    ----------
-    rows
-        The new rows, by user.
-    short
-        Users whose known history is shorter than their row: left as they were.
-    """
-
-    rows: dict[str, LiveState]
-    short: list[str]
-
-
 def refold(
     client: Any, archive: Archive, transition: Transition, partition: int, users: Sequence[str]
-) -> Refolded:
-    """Fold the histories of ``users`` and replace their live rows.
+) -> Refolding:
+    """Fold the histories of ``users`` and replace their live rows; return what became of them.
 
     Parameters
     ----------
@@ -67,7 +49,7 @@ def refold(
     work = Refolding(client, archive, transition, partition)
     work.begin(users)
     if work.settle(ATTEMPTS):
-        return Refolded(work.done, work.short)
+        return work
     _log.info("lease_taken", partition=partition, users=len(work.rows))
     leases = Leases(client, f"rebuild-{uuid.uuid4().hex[:8]}", LEASE_MS)
     with translated():
@@ -82,4 +64,4 @@ def refold(
             f"{len(left)} rows of partition {partition} changed while its lease was held here: "
             "another rebuild runs; run this one again when it is done"
         )
-    return Refolded(work.done, work.short)
+    return work

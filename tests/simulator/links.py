@@ -88,7 +88,7 @@ class LinkScenario(Scenario):
                 for partition in range(PARTITIONS):
                     users = [u for u in (*_USERS, *_ANONYMOUS) if partition_of(u) == partition]
                     done = refold(client, archive, Transition(Fingerprint()), partition, users)
-                    self.world.note("rebuild", f"{len(done.rows)} rows, {len(done.short)} short")
+                    self.world.note("rebuild", f"{len(done.done)} rows, {len(done.short)} short")
             except PortraitError as error:
                 self.world.note("rebuild given up", type(error).__name__)
 
