@@ -153,14 +153,10 @@ async def _find_user(context: Context, request: DecisionRequest) -> _KnownUser |
 async def _facts(
     context: Context, stored: Stored, user: _KnownUser, request: DecisionRequest
 ) -> UserFacts:
-    campaign = stored.campaign
     rule_user = User(user.pseudonym, users.profile_of(user.row), request.now_ms // 1000)
     known = await context.await_bounded(context.of(Eligibility).definitions())
-    found = await context.of(Eligibility).of(campaign.audience, campaign.channel, known, rule_user)
-    return UserFacts(
-        user.pseudonym, request.now_ms, consented=found.consented, member=found.member,
-        excluded=found.excluded, tz=request.tz,
-    )  # fmt: skip
+    found = await context.of(Eligibility).of(stored.campaign, known, rule_user, request.now_ms)
+    return replace(found, tz=request.tz)
 
 
 def _threshold(stored: Stored, spent: Spent) -> float:

@@ -5,7 +5,6 @@ of the archive's index, as of its last part. Belongs here: asking the one or the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from feature_repo.audiences.compiler import compile_definition
 from feature_repo.audiences.index import Index
@@ -17,16 +16,9 @@ from feature_repo.errors import ConflictError
 from feature_repo.standing import allows
 from services.audiences.definitions import Definitions
 from services.audiences.index import AudienceIndex
+from services.campaigns.campaign import Campaign
+from services.campaigns.decision import UserFacts
 from services.runtime import workers
-
-
-@dataclass(frozen=True, slots=True)
-class Eligible:
-    """What a campaign's audience says of a user; see `services.campaigns.decision.UserFacts`."""
-
-    consented: bool
-    member: bool
-    excluded: bool
 
 
 class Eligibility:
@@ -49,26 +41,28 @@ class Eligibility:
         return self._ready | {name: each.definition for name, each in stored.items()}
 
     async def of(
-        self, audience: str, channel: str, known: Mapping[str, Definition], user: User
-    ) -> Eligible:
-        """Say whether a user is eligible at ``user.now_s``.
+        self, campaign: Campaign, known: Mapping[str, Definition], user: User, now_ms: int
+    ) -> UserFacts:
+        """Return what a campaign's audience says of a user at ``user.now_s``.
 
         Raises
         ------
         ConflictError
             If the audience has been removed.
         """
-        if audience not in known:
-            raise ConflictError(f"the campaign's audience {audience} has been removed")
-        definition = known[audience]
+        if campaign.audience not in known:
+            raise ConflictError(f"the campaign's audience {campaign.audience} has been removed")
+        definition = known[campaign.audience]
         consent = user.profile.standing.consent
-        asked = {channel, *definition.consent}
+        asked = {campaign.channel, *definition.consent}
         rule = definition.model_copy(update={"consent": [], "exclude": []})
         excluded = False
         if definition.exclude:
             some = AnyOf.model_construct(any=definition.exclude)
             excluded = await self._holds(rule.model_copy(update={"rule": some}), known, user)
-        return Eligible(
+        return UserFacts(
+            user.pseudonym,
+            now_ms,
             consented=all(allows(consent, purpose) for purpose in asked),
             member=await self._holds(rule, known, user),
             excluded=excluded,

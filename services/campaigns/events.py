@@ -7,6 +7,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from feature_repo.events.schema import EventRecord
 from services.campaigns.decision import Draft, UserFacts
 from services.campaigns.definitions import Stored
@@ -84,18 +86,12 @@ def records(stored: Stored, pseudonym: str, body: dict[str, Any]) -> list[EventR
     """
     parts = (stored.name, pseudonym, body["decision"], body["reasons"][0])
     name = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
-    found = [
-        EventRecord(
-            id=f"{_ID}{name}", type=TYPE, user=pseudonym, anonymous=False,
-            time_ms=body["at_ms"], received_ms=body["at_ms"], source=SOURCE,
-            channel=stored.campaign.channel, campaign_id=stored.name, properties=body,
-        )
-    ]  # fmt: skip
-    if body["arm"] == "treated":
-        found.append(EventRecord(
-            id=f"message-{name}", type=SENT, user=pseudonym, anonymous=False,
-            time_ms=body["at_ms"], received_ms=body["at_ms"], source=SOURCE,
-            channel=stored.campaign.channel, campaign_id=stored.name,
-            properties={"offer": body["offer"], "decision": body["decision"]},
-        ))  # fmt: skip
-    return found
+    made = EventRecord(
+        id=f"{_ID}{name}", type=TYPE, user=pseudonym, anonymous=False,
+        time_ms=body["at_ms"], received_ms=body["at_ms"], source=SOURCE,
+        channel=stored.campaign.channel, campaign_id=stored.name, properties=body,
+    )  # fmt: skip
+    if body["arm"] != "treated":
+        return [made]
+    sent = {"offer": body["offer"], "decision": body["decision"]}
+    return [made, msgspec.structs.replace(made, id=f"message-{name}", type=SENT, properties=sent)]
