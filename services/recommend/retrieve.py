@@ -1,7 +1,7 @@
 """The best of very many items: what the stages after the score need, without a score of every item.
 
 Exact: under the rules and with their boosts the list is the one that the scores of all items give
-(`training.scoring.retrieval`). Belongs here: which items come into question. Not here: choosing
+(`training.scoring.query`). Belongs here: which items come into question. Not here: choosing
 among them.
 """
 
@@ -18,7 +18,7 @@ from services.recommend.score import ScoredItems
 
 Floats = npt.NDArray[np.floating[Any]]
 
-MANY_ITEMS: Final = 100_000
+MANY_ITEMS: Final = 20_000
 """Vocabularies beyond this are searched; up to it the scores of all items take less time."""
 MOST_AMOUNTS: Final = 8
 """Different boosts that are searched one by one; more are left to the scores of all items."""

@@ -23,7 +23,7 @@ _BRAND_BOOST: Final = 0.5
 
 
 class ScoredItems(Protocol):
-    """What is needed of `training.scoring.scorer.SearchedScores`."""
+    """What is needed of `training.scoring.query.ScoreQuery`."""
 
     def best(self, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Floats]:
         """Return the ``k`` best items and their scores."""

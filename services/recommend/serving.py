@@ -67,8 +67,6 @@ def serving(catalogue: Catalogue, model: Any) -> Serving:
     from training.scoring.transition import LearnedTransition
 
     scorer = Scorer(model)
-    if not scorer.compiled:
-        _log.warning("scores_not_compiled", model=model.version)
     recommender = Recommender(
         catalogue, scorer, model.vocabulary.items, model.version, partial(related, model)
     )

@@ -68,7 +68,8 @@ class UserFeatures:
     def row(self, values: Mapping[str, Any] | None) -> Floats:
         """Standardise one online row, shape (1, F); names that are absent or null → 0."""
         given = values or {}
-        numbers = [number(given.get(name)) for name in self.names]
+        found = [given.get(name) for name in self.names]
+        numbers = [each if type(each) in (float, int) else number(each) for each in found]
         return self.transform(np.array([numbers], np.float64).reshape(1, len(self.names)))
 
     def values(self) -> dict[str, Any]:

@@ -14,10 +14,10 @@ basket. They are evidence of their own only (`training.network.mixture`). How mu
 `training.network.stacking`'s.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final
+from functools import cached_property, lru_cache
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,13 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from training.history.sequences import Histories, ranges
+from training.history.sequences import Histories
 from training.history.vocabulary import DENSE_ITEMS
 from training.neighbours import item_rows, next_basket_rows
 from training.state.item_table import EVENTS, Rows
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 KEPT: Final = 200
 """Entries kept of each row."""
 RIDGE: Final = 10.0
@@ -81,18 +82,24 @@ PLACES: Final = {
 }
 """Channels with rows by their place in a reading."""
 READ: Final = COUNT + len(EVIDENCE)
+EMPTY: Final = np.zeros((0, len(CHANNELS)), np.float32)
+_NOTHING: Final = 1e-7
+"""A row that has faded to this is left out."""
 NEXT_RIDGE: Final = 1000.0
 FADING: Final = np.zeros((READ, 2048), np.float32)
 """γ_m^s by place and s."""
 for _place, _channel in PLACES.items():
     FADING[_place] = np.power(_channel.per_event, np.arange(2048))
+_COUNTS: Final = np.full(READ, -1)
+"""What a channel is multiplied with as well, −1 for nothing."""
+for _place, _channel in PLACES.items():
+    _COUNTS[_place] = -1 if _channel.count is None else _channel.count
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelTable:
+class ChannelTable(NamedTuple):
     """Sparse rows: entries of item i at ``indptr[i] : indptr[i + 1]``."""
 
-    indptr: npt.NDArray[np.int64]
+    indptr: Ints
     item: npt.NDArray[np.int32]
     value: Floats
 
@@ -207,54 +214,82 @@ class Channels:
             Snapshot of P repeat tables.
         """
         out = np.zeros((len(held.scalars), READ, self.popularity.shape[1]), np.float32)
-        weight = faded(held)
-        for kind, table in self.rows.items():
-            places = np.array([m for m, c in PLACES.items() if c.rows == kind], np.int64)
-            _add(
-                out, held.owner, held.rows["item"], weight, places,
-                table.indptr, table.item, table.value,
-            )  # fmt: skip
-        for m, channel in PLACES.items():
-            if channel.log:
-                out[:, m] = np.log(np.maximum(out[:, m], 0.0) / EPSILON + 1.0)
+        for request, (item, sums) in enumerate(self._gathered(held, tuple(PLACES))):
+            for m, row in zip(PLACES, sums, strict=True):
+                out[request, m, item] = logarithm(row) if PLACES[m].log else row
         out[:, len(CHANNELS) : COUNT] = self.popularity
         return out
 
     def touched(self, held: Rows) -> Touched:
         """Return φ of the channels with rows where it is not 0: `read` for very many items."""
-        items, weight = self.popularity.shape[1], faded(held)
-        row = held.rows["item"].astype(np.int64) - 1
-        keys, found = dict[str, Any](), dict[str, Any]()
-        for kind in dict.fromkeys(channel.rows for channel in CHANNELS):
-            table = self.tables[kind]
-            sizes = table.indptr[row + 1] - table.indptr[row]
-            line = ranges(table.indptr[row], sizes)
-            found[kind] = line, np.repeat(np.arange(len(row)), sizes)
-            keys[kind] = held.owner[found[kind][1]] * items + table.item[line]
-        key = np.unique(np.concatenate(list(keys.values())))
-        value = np.zeros((len(key), len(CHANNELS)), np.float32)
-        for kind, (line, which) in found.items():
-            place = np.searchsorted(key, keys[kind])
-            for m, channel in enumerate(CHANNELS):
-                if channel.rows == kind:
-                    part = weight[m, which] * self.tables[kind].value[line]
-                    value[:, m] = np.bincount(place, part, minlength=len(key))
-        for m, channel in enumerate(CHANNELS):
-            if channel.log:
-                value[:, m] = np.log(np.maximum(value[:, m], 0.0) / EPSILON + 1.0)
-        return Touched(
-            torch.from_numpy(key // items), torch.from_numpy(key % items), torch.from_numpy(value)
-        )
+        logs, found = [channel.log for channel in CHANNELS], [(np.zeros(0, np.int64), EMPTY)]
+        for item, value in self._gathered(held, tuple(range(len(CHANNELS)))):
+            value[logs] = logarithm(value[logs])
+            found.append((item, value.T))
+        owner = np.repeat(np.arange(len(found) - 1), [len(item) for item, _ in found[1:]])
+        items, values = (np.concatenate(part) for part in zip(*found, strict=True))
+        return Touched(torch.from_numpy(owner), torch.from_numpy(items), torch.from_numpy(values))
+
+    def _gathered(self, held: Rows, columns: tuple[int, ...]) -> Iterator[tuple[Ints, Floats]]:
+        """Yield what `gather` gives for each request."""
+        rows = held.rows[np.argsort(held.owner, kind="stable")]
+        sizes = np.bincount(held.owner, minlength=len(held.scalars))
+        parts = np.split(rows, np.cumsum(sizes)[:-1]) if len(sizes) else []
+        for part, scalars in zip(parts, held.scalars, strict=True):
+            yield self.gather(part, scalars, columns)
+
+    def gather(self, rows: Any, scalars: Any, columns: tuple[int, ...]) -> tuple[Ints, Floats]:
+        """Add up the rows of what one user holds, faded.
+
+        Parameters
+        ----------
+        rows, scalars
+            The occupied rows of one repeat table, shape (R,), and its scalars.
+        columns
+            Places of channels in a reading, those of one kind of rows side by side.
+
+        Returns
+        -------
+        tuple
+            Items from 0, each once, what is held first, shape (T,); the sums before any
+            logarithm, shape (C, T).
+        """
+        places, spans = _plan(tuple(self.rows), columns)
+        tables = tuple(self.rows.values())
+        found: tuple[Ints, Floats] = _gather(self._place, tables, spans, places, rows, scalars)
+        return found
+
+    @cached_property
+    def _place(self) -> npt.NDArray[np.int32]:
+        """Where an item is among those found; −1 but while `_gather` runs, which keeps the GIL."""
+        return np.full(self.popularity.shape[1], -1, np.int32)
 
 
-def faded(held: Rows) -> Floats:
-    """Return what each held item's row is multiplied with, shape (READ, R)."""
-    since = held.scalars[held.owner, EVENTS].astype(np.int64) - held.rows["last_event"]
-    out: Floats = FADING[:, np.clip(since, 0, FADING.shape[1] - 1)]
-    counts = held.rows["counts"]
-    for m, channel in PLACES.items():
-        if channel.count is not None:
-            out[m] *= counts[:, channel.count]
+@lru_cache
+def _plan(kinds: tuple[str, ...], columns: tuple[int, ...]) -> tuple[Ints, Ints]:
+    """Return the columns, and the first of each kind of rows and how many, shape (2, kinds)."""
+    of = [PLACES[m].rows for m in columns]
+    first = [of.index(kind) if kind in of else 0 for kind in kinds]
+    return np.array(columns), np.array([first, [of.count(kind) for kind in kinds]])
+
+
+@njit(cache=True)
+def faded(rows: Any, scalars: Any, places: Any) -> Any:
+    """Return what each held item's row is multiplied with in some channels, shape (R, C)."""
+    out = np.empty((len(rows), len(places)), np.float32)
+    for r in range(len(rows)):
+        since = min(FADING.shape[1] - 1, max(0, int(scalars[EVENTS]) - rows[r].last_event))
+        for c in range(len(places)):
+            left, count = FADING[places[c], since], _COUNTS[places[c]]
+            if count >= 0:
+                left *= rows[r].counts[count]
+            out[r, c] = left if left > _NOTHING else np.float32(0)
+    return out
+
+
+def logarithm(sums: Floats) -> Floats:
+    """Return φ of a channel that takes the logarithm of r."""
+    out: Floats = np.log(np.maximum(sums, 0) / np.float32(EPSILON) + np.float32(1))
     return out
 
 
@@ -268,16 +303,41 @@ def _popularity(histories: Histories, until_ms: int, items: int) -> Floats:
     return out
 
 
-@njit(cache=True, nogil=True)
-def _add(
-    out: Any, owner: Any, item: Any, weight: Any, channels: Any, indptr: Any, column: Any,
-    value: Any,
-) -> None:  # fmt: skip
-    """Add each held item's row, weighted, to its owner's channels."""
-    for r in range(len(owner)):
-        begin, end = indptr[item[r] - 1], indptr[item[r]]
-        for m in channels:
-            row, w = out[owner[r], m], weight[m, r]
-            if w > 1e-7:
-                for k in range(begin, end):
-                    row[column[k]] += w * value[k]
+@njit
+def _most(tables: Any, spans: Any, rows: Any) -> tuple[int, int]:
+    """Return how many entries the rows of what is held have in all, and at most."""
+    total, most = 0, 0
+    for t in range(len(tables)):
+        if spans[1, t] > 0:
+            for r in range(len(rows)):
+                size = tables[t].indptr[rows[r].item] - tables[t].indptr[rows[r].item - 1]
+                total, most = total + size, max(most, size)
+    return total, most
+
+
+@njit(cache=True)
+def _gather(place: Any, tables: Any, spans: Any, places: Any, rows: Any, scalars: Any) -> Any:
+    """Do what `Channels.gather` does; columns ``first : first + count`` are of each table."""
+    weight, (total, most) = faded(rows, scalars, places), _most(tables, spans, rows)
+    size, count = min(total + len(rows), len(place)), len(rows)
+    found, sums = np.empty(size, np.int64), np.zeros((len(places), size), np.float32)
+    at = np.empty(most, np.int32)
+    for r in range(len(rows)):
+        place[rows[r].item - 1], found[r] = r, rows[r].item - 1
+    for t in range(len(tables)):
+        for r in range(len(rows) if spans[1, t] > 0 else 0):
+            begin, end = tables[t].indptr[rows[r].item - 1], tables[t].indptr[rows[r].item]
+            item, value = tables[t].item[begin:end], tables[t].value[begin:end]
+            for k in range(len(item)):
+                # Without a branch, which would be guessed wrong at every other entry.
+                new = place[item[k]] < 0
+                at[k] = count if new else place[item[k]]
+                place[item[k]], found[at[k]] = at[k], item[k]
+                count += new
+            for c in range(spans[0, t], spans[0, t] + spans[1, t]):
+                left, row = weight[r, c], sums[c]
+                for k in range(len(item) if left > 0 else 0):
+                    row[at[k]] += left * value[k]
+    for n in range(count):
+        place[found[n]] = -1
+    return found[:count], sums[:, :count]

@@ -16,13 +16,27 @@ Shape legend: B users, T events, E events laid flat, D width, H LSTM units.
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from feature_repo.events.types import CONSUMED
 from training.history.sequences import GAP_BUCKETS, NUMERIC
+from training.network.one_user import (
+    Dense,
+    Floats,
+    Norm,
+    affine,
+    array,
+    dense,
+    norm,
+    normalised,
+    sigmoid,
+)
 
 KERNEL = 3
 
@@ -104,6 +118,27 @@ class Temporal(nn.Module):
         out: Tensor = self.norm(self.gap(gap) + self.hour(hour) + self.weekday(weekday))
         return out
 
+    def serving(self) -> "TemporalWeights":
+        """Return what `times_of_one` reads."""
+        gap, hour, weekday = (array(table.weight) for table in (self.gap, self.hour, self.weekday))
+        return TemporalWeights(gap, hour, weekday, norm(self.norm))
+
+
+class TemporalWeights(NamedTuple):
+    """Weights of `Temporal`."""
+
+    gap: Floats
+    hour: Floats
+    weekday: Floats
+    norm: Norm
+
+
+@njit
+def times_of_one(w: Any, gap: int, hours: int) -> Any:
+    """Return what `Temporal` gives of one gap bucket and moment, in hours since 1970."""
+    summed = w.gap[gap] + w.hour[hours % 24] + w.weekday[(hours // 24 + 3) % 7]
+    return normalised(w.norm, summed)
+
 
 class GatedConv(nn.Module):
     """Causal ``x + gelu(a)·σ(g)`` with ``[a, g] = Conv1d(d → 2d, kernel 3)``."""
@@ -161,9 +196,33 @@ class FusedEncoder(nn.Module):
         """Return e after each user's last event, shape (B, D)."""
         return self._fuse(h_BH, carried_BK[:, -self.dim :])
 
+    def serving(self) -> "FuseWeights":
+        """Return what `read_one` reads."""
+        return FuseWeights(
+            dense(self.project), dense(self.gate), norm(self.norm), dense(self.out)
+        )  # fmt: skip
+
     def _fuse(self, y: Tensor, c: Tensor) -> Tensor:
         both = torch.cat([self.project(self.drop(y)), c], dim=-1)
         z = torch.sigmoid(self.gate(both)) * both
         left, right = z.chunk(2, dim=-1)
         out: Tensor = self.out(self.norm(left + right))
         return out
+
+
+class FuseWeights(NamedTuple):
+    """Weights of `FusedEncoder.read`."""
+
+    project: Dense
+    gate: Dense
+    norm: Norm
+    out: Dense
+
+
+@njit
+def read_one(w: Any, carried: Any, h: Any) -> Any:
+    """Return what `FusedEncoder.read` gives of one user."""
+    dim = len(w.norm.bias)
+    both = np.concatenate((affine(w.project, h), carried[len(carried) - dim :]))
+    z = sigmoid(affine(w.gate, both)) * both
+    return affine(w.out, normalised(w.norm, z[:dim] + z[dim:]))

@@ -21,8 +21,12 @@ Belongs here: the mixture and its fit. Not here: what the channels are (`memory`
 Shape legend: P requests, N items, L target lines, K experts.
 """
 
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,6 +34,7 @@ from training.neighbours.channels import CHANNELS, COUNT, PLACES
 from training.network.batches import Targets
 from training.network.losses import ideal_gain
 
+Floats = npt.NDArray[np.float32]
 EVIDENCE: Final = tuple(m for m, channel in PLACES.items() if not channel.log)
 """Places in a reading of the experts from 2 on."""
 HELD: Final = next(m for m, channel in PLACES.items() if channel.rows == "own")
@@ -79,6 +84,55 @@ def mixed(
     for k in torch.nonzero(shares_K)[:, 0].tolist():
         out += shares_K[k] * chances(added_PN, base_PN, memory_PRN, k, once=once)
     return torch.log(out + NOTHING)
+
+
+@dataclass(frozen=True)
+class Served:
+    """`mixed` of one user, in NumPy.
+
+    Attributes
+    ----------
+    shares, once
+        π, and whether what is held has no chance.
+    popularity
+        `training.neighbours.channels.Channels.popularity`.
+    item, held
+        Items that the rows of what is held name (from 0), of which the first ``held`` are held.
+    evidence
+        Sums of their rows by place in a reading, of each expert with a share, shape (T,).
+    """
+
+    shares: Sequence[float]
+    once: bool
+    popularity: Floats
+    item: npt.NDArray[np.int64]
+    held: int
+    evidence: Mapping[int, Floats]
+
+    def parts(self, added: Floats, base: Floats) -> Iterator[tuple[int, Any, Floats]]:
+        """Yield each expert with a share, the items it speaks of, and what it adds to their p."""
+        out = np.zeros(len(added), np.bool_)
+        if self.once:
+            out[self.item[: self.held]] = True
+        for k, share in enumerate(self.shares):
+            if not share:
+                continue
+            where: Any = slice(None)
+            if 2 <= k < 2 + len(EVIDENCE):
+                where, amounts = self.item, np.maximum(self.evidence[EVIDENCE[k - 2]], 0)
+            else:
+                logits = (added, base, *self.popularity)[k if k < 2 else k - len(EVIDENCE)]
+                amounts = np.exp(logits - logits.max())
+            amounts = amounts * ~out[where]
+            yield k, where, np.float32(share) / max(amounts.sum(), np.float32(NOTHING)) * amounts
+
+    def scores(self, added: Floats, base: Floats) -> Floats:
+        """Return log p, shape (N,), of the weighed scores and the network's logits."""
+        p = np.zeros(len(added), np.float32)
+        for _, where, part in self.parts(added, base):
+            p[where] += part
+        out: Floats = np.log(p + np.float32(NOTHING))
+        return out
 
 
 def of_targets(

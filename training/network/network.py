@@ -15,25 +15,48 @@ are the popularity.
 Shape legend: P requests, N items, D width, S statistics, F features, R held items.
 """
 
+import math
 from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from numba import njit
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from training.history.prepared import OUTCOMES
 from training.history.sequences import clock_features, gap_bucket
-from training.history.vocabulary import Vocabulary
+from training.history.vocabulary import DAY_MS, Vocabulary
 from training.network.config import ModelConfig
-from training.network.encoder import EventInputs, FusedEncoder, Temporal
+from training.network.encoder import (
+    EventInputs,
+    FusedEncoder,
+    FuseWeights,
+    Temporal,
+    TemporalWeights,
+    read_one,
+    times_of_one,
+)
 from training.network.next_category import CategoryHead
+from training.network.one_user import Dense, Norm, affine, dense, norm, normalised
 from training.network.repeat_head import PairHead, Pairs
 from training.network.stacked import StackedEncoder
 from training.network.stacking import Stacking
-from training.state.item_table import KNOWN, LAST_MS
-from training.state.item_table_kernels import STATISTICS, request_statistics
+from training.state.item_table import (
+    EVENTS,
+    FIRST_MS,
+    KNOWN,
+    LAST_GAP_MS,
+    LAST_MS,
+    LAST_SIZE,
+    SIZE_SUM,
+    USED,
+)
+from training.state.recurrence import gap_of
+
+STATISTICS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -60,7 +83,8 @@ class Requests:
     weekday: Tensor
 
 
-def statistics(scalars: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+@njit(cache=True)
+def statistics(scalars: Any) -> Any:
     """Return logs of events, mean gap, mean size, last size, last gap and held items.
 
     Parameters
@@ -68,7 +92,16 @@ def statistics(scalars: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     scalars
         `training.state.item_table.SCALARS`, shape (P, 8).
     """
-    out: npt.NDArray[np.float32] = request_statistics(scalars)
+    out = np.empty((len(scalars), STATISTICS), np.float32)
+    for n in range(len(scalars)):
+        row, events = scalars[n], max(scalars[n, EVENTS], 1.0)
+        days = (row[LAST_MS] - row[FIRST_MS]) / DAY_MS
+        out[n, 0] = math.log1p(row[EVENTS])
+        out[n, 1] = math.log1p(days / max(events - 1.0, 1.0))
+        out[n, 2] = math.log1p(row[SIZE_SUM] / events)
+        out[n, 3] = math.log1p(row[LAST_SIZE])
+        out[n, 4] = math.log1p(row[LAST_GAP_MS] / DAY_MS)
+        out[n, 5] = math.log1p(row[USED])
     return out
 
 
@@ -190,6 +223,14 @@ class PortraitNetwork(nn.Module):
         out: Tensor = self.drop(self.norm(u + requests.timed[:, None] * now))
         return out
 
+    def serving(self) -> "VectorWeights":
+        """Return what `vector_of_one` reads, of the recipe ``fused``."""
+        assert isinstance(self.encoder, FusedEncoder)
+        return VectorWeights(
+            self.config.encoder, self.encoder.serving(), dense(self.statistics),
+            dense(self.features, self.config.dim), self.now.serving(), norm(self.norm),
+        )  # fmt: skip
+
     def without_memories(self) -> None:
         """Answer from the network alone from now on."""
         self.config = replace(self.config, memory=False)
@@ -251,3 +292,39 @@ class PortraitNetwork(nn.Module):
     def calibrated(self) -> tuple[bool, ...]:
         """Say for each of `outcomes` whether its chance was calibrated."""
         return tuple(bool((row != row.new_tensor([1.0, 0.0])).any()) for row in self.calibration)
+
+
+class VectorWeights(NamedTuple):
+    """Weights of `PortraitNetwork.vector`, and whether the encoder counts."""
+
+    encoder: bool
+    fuse: FuseWeights
+    statistics: Dense
+    features: Dense
+    now: TemporalWeights
+    norm: Norm
+
+
+@njit(cache=True)
+def vector_of_one(
+    w: Any, carried: Any, h: Any, scalars: Any, features: Any, now_ms: float, timed: bool
+) -> Any:
+    """Return what `PortraitNetwork.vector` gives of one user, shape (D,).
+
+    Parameters
+    ----------
+    w
+        `VectorWeights`.
+    carried, h, scalars
+        Of the state: what the encoder carries, and the repeat table's scalars.
+    features
+        Standardised user features, shape (F,).
+    now_ms, timed
+        Time of the request, and whether it counts.
+    """
+    u = affine(w.statistics, statistics(scalars.reshape(1, -1))[0]) + affine(w.features, features)
+    if w.encoder:
+        u += read_one(w.fuse, carried, h)
+    if timed:
+        u += times_of_one(w.now, gap_of(scalars, now_ms), int(now_ms) // 3_600_000)
+    return normalised(w.norm, u)

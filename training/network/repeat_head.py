@@ -9,14 +9,17 @@ Features (`training.state.pair_features`) are made alike for training and servin
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from numba import njit
 from torch import Tensor, nn
 
+from training.network.one_user import Dense, Floats, affine, array, dense, gelu
 from training.state.item_table import Rows
-from training.state.pair_features import FEATURES, fill
+from training.state.pair_features import FEATURES, fill, write_one
 
 _SMALL = 8
 
@@ -80,3 +83,45 @@ class PairHead(nn.Module):
         linear = self.linear(features)[:, 0] + self.repurchase(pairs.item)[:, 0]
         out: Tensor = deep + mixed + linear
         return out
+
+    def serving(self, median_gap_days: Floats) -> "PairWeights":
+        """Return what `pairs_of_one` reads."""
+        return PairWeights(
+            dense(self.user), dense(self.first), dense(self.second), dense(self.linear),
+            dense(self.mix), array(self.item.weight), array(self.repurchase.weight),
+            median_gap_days,
+        )  # fmt: skip
+
+
+class PairWeights(NamedTuple):
+    """Weights of `PairHead`, and the median gaps of items in days."""
+
+    user: Dense
+    first: Dense
+    second: Dense
+    linear: Dense
+    mix: Dense
+    item: Floats
+    repurchase: Floats
+    median_gap_days: Floats
+
+
+@njit(cache=True)
+def pairs_of_one(w: Any, u: Any, rows: Any, scalars: Any, now_ms: float) -> Any:
+    """Return what `PairHead` gives of the rows that one user holds, shape (R,)."""
+    width, small = len(w.linear.weight), w.item.shape[1]
+    slope = w.linear.weight[:, 0] + affine(w.mix, u)
+    both, out = np.empty(width + 2 * small, np.float32), np.empty(len(rows), np.float32)
+    both[width + small :] = affine(w.user, u)
+    for r in range(len(rows)):
+        f, item = both[:width], rows[r].item
+        write_one(f, rows[r], scalars, now_ms, w.median_gap_days)
+        both[width : width + small] = w.item[item]
+        hidden = affine(w.first, both)
+        value = w.second.bias[0] + w.linear.bias[0] + w.repurchase[item, 0]
+        for n in range(len(hidden)):
+            value += w.second.weight[n, 0] * gelu(hidden[n])
+        for n in range(width):
+            value += slope[n] * f[n]
+        out[r] = value
+    return out

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 
 from feature_repo.events.schema import EventRecord
-from training.neighbours.channels import CHANNELS, EPSILON, PLACES, Channels, faded
+from training.neighbours.channels import CHANNELS, EPSILON, PLACES, READ, Channels, faded
 from training.network.mixture import EVIDENCE
 from training.network.network import statistics
 from training.scoring.learned_state import Layout, LearnedStates
@@ -140,15 +140,18 @@ def memory_parts(
     """
     model = scorer.model
     memory, mixing = model.memory, model.network.mixing
-    if memory is None or mixing is None or state is None:
+    query = scorer.ask(state, now_ms, user_features)
+    if memory is None or mixing is None or state is None or query is None:
         return []
     found = LearnedStates(1, Layout.of(model))
     found.load([state])
     held = found.tables.snapshot(np.zeros(1, np.int64))
     log_events = torch.from_numpy(statistics(held.scalars)[:, 0])
     weight = mixing.at(log_events)[0, 1:].double().numpy()
-    parts = scorer.experts(state, now_ms, user_features)
-    return [_parts(memory, held, weight, row, parts[:, row]) for row in rows]
+    parts = query.parts(rows)
+    return [
+        _parts(memory, held, weight, row, part) for row, part in zip(rows, parts.T, strict=True)
+    ]
 
 
 def _parts(
@@ -156,7 +159,7 @@ def _parts(
 ) -> MemoryContributions:
     """Return one item's; ``part_K`` is what each expert adds to its chance."""
     items = held.rows["item"].astype(np.int64) - 1
-    left = faded(held).astype(np.float64)
+    left = faded(held.rows, held.scalars[0], np.arange(READ)).T.astype(np.float64)
     entries = {kind: _column(table, items, row) for kind, table in memory.rows.items()}
     shares = part_K / part_K.sum()
     values = np.zeros(len(items))

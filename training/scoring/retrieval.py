@@ -6,9 +6,9 @@ With the vectors V and biases b of `training.network.network` and the popularity
     s_qj = x_q·V_j + e_q·[b_j, ρ_j] + c_qj
 
 c, what the pair head and the rows of what is held add, is 0 but for few items. Without memories x
-is u and e is [1, 0, 0]; with them both are weighed (`network.stacking`). So ranks are counted block
-by block of items (`ranks`), and the best found by passing over what cannot be among them (`best`):
-an item's score is at most ``|x||V_j| + e·[b_j, ρ_j]``, e ≥ 0. Both are exact.
+is u and e is [1, 0, 0]; with them both are weighed (`training.network.stacking`). So ranks are
+counted block by block of items (`ranks`), which is exact. One user's request in service is
+`training.scoring.query`'s.
 
 Shape legend: P requests, N items, D width, R corrections, L target lines.
 """
@@ -33,9 +33,6 @@ Ints = npt.NDArray[np.int64]
 EXTRAS: Final = 1 + len(HALF_LIVES_DAYS)
 COUNTED: Final = 8192
 """Items whose scores are looked at together when ranks are counted."""
-BLOCK: Final = 1024
-"""Items that are passed over together in a search."""
-_ROUNDING: Final = 1e-4  # of bounds, relative
 
 
 @dataclass(frozen=True)
@@ -157,107 +154,3 @@ def _count(scores: Any, begin: int, owner: Any, item: Any, own: Any, before: Any
         for at in range(after, width):
             found += row[at] > least
         before[line] += found
-
-
-class Search:
-    """Finds the best items of one request.
-
-    Parameters
-    ----------
-    items
-        On the CPU; not changed afterwards.
-    """
-
-    def __init__(self, items: ItemArrays) -> None:
-        self._items = items
-        self._vectors = np.ascontiguousarray(items.vectors.numpy())
-        self._extras = np.ascontiguousarray(items.extras.numpy())
-        self._norms = np.linalg.norm(self._vectors, axis=1)
-        begins = np.arange(0, len(self._norms), BLOCK)
-        self._most = np.maximum.reduceat(self._norms, begins) if len(begins) else self._norms
-        self._most_extras = (
-            np.maximum.reduceat(self._extras, begins, axis=0) if len(begins) else self._extras
-        )
-
-    def scores(self, queries: Queries) -> Floats:
-        """Return every item's score at the one request, shape (N,)."""
-        out: Floats = scores(self._items, queries)[0].numpy()
-        return out
-
-    def at(self, queries: Queries, rows: Ints) -> Floats:
-        """Return the scores of some items at the one request, shape (len(rows),)."""
-        out: Floats = self._vectors[rows] @ queries.x[0].numpy()
-        out += self._extras[rows] @ queries.e[0].numpy()
-        if len(queries.key):
-            key, amount = queries.key.numpy(), queries.amount.numpy()
-            near = np.searchsorted(key, rows).clip(max=len(key) - 1)
-            out += np.where(key[near] == rows, amount[near], 0.0).astype(np.float32)
-        return out
-
-    def best(
-        self, queries: Queries, k: int, allowed: npt.NDArray[np.bool_] | None = None
-    ) -> tuple[Ints, Floats, int]:
-        """Return the ``k`` best items at the one request, best first; fewer if fewer are allowed.
-
-        Parameters
-        ----------
-        allowed
-            Which items may be found, shape (N,); None: all.
-
-        Returns
-        -------
-        tuple
-            Items from 0, their scores, and how many items had their score computed.
-        """
-        x, e = queries.x[0].numpy(), queries.e[0].numpy()
-        corrected = queries.key.numpy()
-        score = self._vectors[corrected] @ x + self._extras[corrected] @ e + queries.amount.numpy()
-        if allowed is not None:
-            score[~allowed[corrected]] = -np.inf
-        chosen = np.argsort(-score, kind="stable")[:k]
-        item = np.full(k, -1, np.int64)
-        top = np.full(k, -np.inf, np.float32)
-        item[: len(chosen)], top[: len(chosen)] = corrected[chosen], score[chosen]
-        passed = np.zeros(len(self._norms), np.bool_) if allowed is None else ~allowed
-        passed[corrected] = True
-        bounds = np.linalg.norm(x) * self._most + self._most_extras @ e
-        bounds += _ROUNDING * np.abs(bounds)
-        order = np.argsort(-bounds)
-        looked = _search(
-            self._vectors, self._extras, self._norms, x, e, float(np.linalg.norm(x)), passed,
-            order, bounds, item, top,
-        )  # fmt: skip
-        found = np.flatnonzero(np.isfinite(top))
-        found = found[np.lexsort((item[found], -top[found]))]
-        return item[found], top[found], int(looked) + len(corrected)
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _search(
-    vectors: Any, extras: Any, norms: Any, x: Any, e: Any, length: float, passed: Any, order: Any,
-    bounds: Any, item: Any, top: Any,
-) -> int:  # fmt: skip
-    """Put better items in place of the worst of ``top``; return how many scores were computed."""
-    looked, worst = 0, int(np.argmin(top))
-    for block in order:
-        if bounds[block] < top[worst]:
-            break
-        for j in range(block * BLOCK, min(len(norms), (block + 1) * BLOCK)):
-            if passed[j]:
-                continue
-            score = np.float32(0.0)
-            for n in range(len(e)):
-                score += extras[j, n] * e[n]
-            bound = score + length * norms[j]
-            if bound + _ROUNDING * abs(bound) < top[worst]:
-                continue
-            looked += 1
-            row = vectors[j]
-            product = np.float32(0.0)
-            for n in range(len(x)):
-                product += row[n] * x[n]
-            score += product
-            if score > top[worst]:
-                top[worst], item[worst] = score, j
-                worst = int(np.argmin(top))
-    return looked

@@ -1,29 +1,32 @@
-"""Scores from a learned state: what the recommender asks of a model."""
+"""The scorer, the only engine of service: what a model says of one user, any catalogue.
+
+A state is read, the heads are asked for one user (`serving` of each), and what comes of it is
+a `query.ScoreQuery`. Belongs here: putting the heads together, and propensities. Not here: their
+equations, or finding the best items.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from training.history.category_interests import read_interests
-from training.neighbours.channels import Touched
-from training.network import mixture as experts
-from training.network import sampled_softmax
+from training.neighbours.channels import CHANNELS, PLACES, Channels, logarithm
+from training.network.mixture import EVIDENCE, Served
 from training.network.model_dir import Model
-from training.network.network import Requests, make_requests
-from training.network.repeat_head import Pairs, make_pairs
-from training.scoring.compiled_scores import CompiledScores
+from training.network.network import statistics, vector_of_one
+from training.network.repeat_head import make_pairs, pairs_of_one
+from training.network.stacking import Stacking
 from training.scoring.learned_state import Layout, LearnedStates
-from training.scoring.retrieval import ItemArrays, Queries, Search
-from training.state.item_table import KNOWN, LAST_MS, Rows
+from training.scoring.query import ScoredIndex, ScoreQuery
+from training.scoring.retrieval import ItemArrays
+from training.state.item_table import KNOWN, LAST_MS, RepeatTables
 
 Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,39 +37,18 @@ class NextCategories:
     calibrated: bool
 
 
-class SearchedScores:
-    """One request, asked for its best items or for the scores of some, never for all."""
+@dataclass(frozen=True)
+class _Moment:
+    """One user's repeat table and profile vector as of one moment."""
 
-    def __init__(self, search: Search, queries: Queries) -> None:
-        self._search = search
-        self._queries = queries
+    tables: RepeatTables
+    u: Floats
+    now_ms: float
 
-    def best(self, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Ints, Floats]:
-        """Return the ``k`` best items from 0, best first, and their scores; see `Scorer.top`."""
-        item, score, _ = self._search.best(self._queries, k, allowed)
-        return item, score
-
-    def at(self, rows: Ints) -> Floats:
-        """Return the scores of some items, in their order."""
-        return self._search.at(self._queries, rows)
-
-
-class Ranked:
-    """The same of a request whose items all have a score: of a mixture (`network.mixture`)."""
-
-    def __init__(self, scores: Floats) -> None:
-        self._scores = scores
-
-    def best(self, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Ints, Floats]:
-        """Return the ``k`` best items from 0, best first, and their scores."""
-        order = np.argsort(-self._scores, kind="stable")
-        order = order[:k] if allowed is None else order[allowed[order]][:k]
-        return order, self._scores[order]
-
-    def at(self, rows: Ints) -> Floats:
-        """Return the scores of some items, in their order."""
-        out: Floats = self._scores[rows]
-        return out
+    @property
+    def rows(self) -> npt.NDArray[np.void]:
+        """What is held."""
+        return self.tables.taken(0)
 
 
 class Scorer:
@@ -79,22 +61,25 @@ class Scorer:
     """
 
     def __init__(self, model: Model) -> None:
+        network, memory, mixing = model.network, model.memory, model.network.mixing
         self.model = model
         self._layout = Layout.of(model)
-        self._calibrated = model.network.calibrated()
-        self._search = Search(ItemArrays.of(model.network, model.memory))
-        self._popular = np.argsort(-model.vocabulary.log_popularity, kind="stable")
-        self._compiled = CompiledScores.of(model)
-
-    @property
-    def compiled(self) -> bool:
-        """Whether single requests are scored by compiled code instead of torch."""
-        return self._compiled is not None
+        self._calibrated = network.calibrated()
+        self._vector = None if model.config.recipe == "stacked" else network.serving()
+        gaps = model.vocabulary.median_gap_days
+        self._pair = None if network.pair is None else network.pair.serving(gaps)
+        self._stack = None if mixing is None or memory is None else _Stack(mixing, memory)
+        if self._vector is not None:  # compiled, or read, before it is needed
+            self._query(self._moment(LearnedStates(1, self._layout), None, None)).best(1)
 
     @property
     def dim(self) -> int:
         """Length D of the profile vector u."""
         return self.model.network.encoder.dim
+
+    @cached_property
+    def _index(self) -> ScoredIndex:
+        return ScoredIndex(ItemArrays.of(self.model.network, self.model.memory))
 
     def scores(
         self,
@@ -107,7 +92,7 @@ class Scorer:
         Parameters
         ----------
         state
-            None, or a state before its first event: the popularity.
+            None, or a state before its first event: the popularity, as `stacked` gives to all.
         now_ms
             Time of the request, epoch milliseconds; None if it shall not matter.
         user_features
@@ -118,119 +103,35 @@ class Scorer:
         ModelMismatchError
             If another model made the state.
         """
-        parts = self._read(state)
-        if parts is None:
-            return self.model.vocabulary.log_popularity
-        return self._scores(parts, now_ms, user_features)
+        query = self.ask(state, now_ms, user_features)
+        return self.model.vocabulary.log_popularity if query is None else query.scores()
 
-    def _scores(
-        self, parts: LearnedStates, now_ms: int | None, user_features: Mapping[str, Any] | None
-    ) -> Floats:
-        if self._compiled is not None:
-            return self._one(self._compiled, parts, now_ms, user_features)
-        with torch.inference_mode():
-            u, requests, now = self._vector(parts, now_ms, user_features)
-            if len(self._popular) > sampled_softmax.FULL_ITEMS:
-                return self._search.scores(self._queries(parts, u, requests, now))
-            pairs, memory = self._held(parts, now)
-            out: Floats = self.model.network.scores(u, pairs, requests, memory)[0].numpy()
-        return out
-
-    def top(
+    def ask(
         self,
         state: bytes | None,
         now_ms: int | None,
         user_features: Mapping[str, Any] | None = None,
-        *,
-        k: int,
-        allowed: npt.NDArray[np.bool_] | None = None,
-    ) -> tuple[Ints, Floats]:
-        """Return the ``k`` items of highest `scores`, best first, without scoring all of many.
+    ) -> ScoreQuery | None:
+        """Return a request, to be asked for items; None where `scores` is the popularity."""
+        moment = self._at(state, now_ms, user_features)
+        return None if moment is None or self._vector is None else self._query(moment)
 
-        Parameters
-        ----------
-        state, now_ms, user_features
-            As of `scores`.
-        k
-            At least 1.
-        allowed
-            Which items may be given, shape (N,); None: all.
-
-        Returns
-        -------
-        tuple
-            Items as places in ``model.vocabulary.items``, and their scores; fewer than ``k`` if
-            fewer are allowed.
-
-        Raises
-        ------
-        ModelMismatchError
-            If another model made the state.
-        """
-        parts = self._read(state)
-        if parts is None:
-            order = self._popular if allowed is None else self._popular[allowed[self._popular]]
-            return order[:k], self.model.vocabulary.log_popularity[order[:k]]
-        return self._asked(parts, now_ms, user_features).best(min(k, len(self._popular)), allowed)
-
-    def ask(
-        self, state: bytes, now_ms: int | None, user_features: Mapping[str, Any] | None = None
-    ) -> SearchedScores | Ranked | None:
-        """Return a request of a state, to be asked for items; None before its first event.
-
-        Raises
-        ------
-        ModelMismatchError
-            If another model made the state.
-        """
-        parts = self._read(state)
-        return None if parts is None else self._asked(parts, now_ms, user_features)
-
-    def _asked(
-        self, parts: LearnedStates, now_ms: int | None, user_features: Mapping[str, Any] | None
-    ) -> SearchedScores | Ranked:
-        mixing = self.model.network.mixing
-        if mixing is not None and mixing.mixture:
-            return Ranked(self._scores(parts, now_ms, user_features))
-        with torch.inference_mode():
-            u, requests, now = self._vector(parts, now_ms, user_features)
-            return SearchedScores(self._search, self._queries(parts, u, requests, now))
-
-    def experts(
-        self,
-        state: bytes,
-        now_ms: int | None,
-        user_features: Mapping[str, Any] | None = None,
-    ) -> Doubles:
-        """Return what each expert adds to each item's chance, shape (K, N).
-
-        See `training.network.mixture`. Where the answer is no mixture, the first has it all.
-        """
-        mixing, count = self.model.network.mixing, len(self._popular)
-        out = np.zeros((experts.COUNT_EXPERTS, count))
-        parts = self._read(state)
-        if parts is None or mixing is None or not mixing.mixture:
-            out[0] = 1.0
-            return out
-        with torch.inference_mode():
-            u, requests, now = self._vector(parts, now_ms, user_features)
-            pairs, memory = self._held(parts, now)
-            assert memory is not None
-            base = self.model.network.logits(u, pairs)
-            added = mixing.added(base, memory, requests.statistics[:, 0])
-            for k in torch.nonzero(mixing.shares)[:, 0].tolist():
-                q = experts.chances(added, base, memory, k, once=bool(mixing.once))
-                found = mixing.shares[k] * q
-                out[k] = found[0].double().numpy()
-        return out
+    def _query(self, moment: _Moment) -> ScoreQuery:
+        rows, scalars, bonus = moment.rows, moment.tables.scalars[0], np.zeros(0, np.float32)
+        if self._pair is not None:
+            bonus = pairs_of_one(self._pair, moment.u, rows, scalars, moment.now_ms)
+        if self._stack is not None:
+            return self._stack.query(self._index, moment.u, bonus, rows, scalars)
+        gain = np.zeros(len(rows), np.float32)
+        item = rows["item"].astype(np.int64) - 1
+        return ScoreQuery(self._index, moment.u, np.array([1, 0, 0], np.float32), item, bonus, gain)
 
     def item_embeddings(self) -> Floats:
         """Return one vector per item, shape (N, D), for similar items."""
         network = self.model.network
-        if self.model.config.recipe == "stacked":
+        if self._vector is None:
             return network.encoder.content.item.weight[1:].numpy()
-        out: Floats = network.item_vectors().numpy()
-        return out
+        return self._index.vectors
 
     def vector(
         self,
@@ -239,12 +140,8 @@ class Scorer:
         user_features: Mapping[str, Any] | None = None,
     ) -> Floats | None:
         """Return the profile vector u as of ``now_ms``, shape (D,); None without events."""
-        parts = self._read(state)
-        if parts is None:
-            return None
-        with torch.inference_mode():
-            found: Floats = self._vector(parts, now_ms, user_features)[0][0].float().numpy()
-        return found
+        moment = self._at(state, now_ms, user_features)
+        return None if moment is None else moment.u
 
     def chances(
         self,
@@ -256,11 +153,11 @@ class Scorer:
 
         Empty without events. See `training.history.prepared.OUTCOMES`.
         """
-        parts, network = self._read(state), self.model.network
-        if parts is None:
+        moment, network = self._at(state, now_ms, user_features), self.model.network
+        if moment is None:
             return {}
         with torch.inference_mode():
-            u, _, _ = self._vector(parts, now_ms, user_features)
+            u = torch.from_numpy(moment.u)[None]
             found = torch.sigmoid(network.outcome_logits(u))[0].tolist()
         return dict(zip(network.outcomes, zip(found, self._calibrated, strict=True), strict=True))
 
@@ -277,86 +174,90 @@ class Scorer:
         None without events, or where the model has no such head (`stacked`, or a shop without
         categories).
         """
-        head, parts = self.model.network.next_category, self._read(state)
-        if head is None or parts is None:
+        head, moment = self.model.network.next_category, self._at(state, now_ms, user_features)
+        if head is None or moment is None:
             return None
+        vocabulary = self.model.vocabulary
         with torch.inference_mode():
-            u, _, now = self._vector(parts, now_ms, user_features)
-            held = parts.tables.snapshot(np.zeros(1, np.int64))
-            pairs = make_pairs(held, now, self.model.vocabulary.median_gap_days)
-            interests = read_interests(user_features, self.model.vocabulary.category_index)
-            chances = torch.sigmoid(head(u, pairs, interests))[0]
+            held = moment.tables.snapshot(np.zeros(1, np.int64))
+            pairs = make_pairs(held, np.array([moment.now_ms]), vocabulary.median_gap_days)
+            interests = read_interests(user_features, vocabulary.category_index)
+            chances = torch.sigmoid(head(torch.from_numpy(moment.u)[None], pairs, interests))[0]
             best = torch.sort(chances, descending=True, stable=True).indices[:most]
-        names = self.model.vocabulary.categories
         return NextCategories(
-            tuple((names[k], float(chances[k])) for k in best.tolist()), head.calibrated()
+            tuple((vocabulary.categories[k], float(chances[k])) for k in best.tolist()),
+            head.calibrated(),
         )
 
-    def _read(self, state: bytes | None) -> LearnedStates | None:
+    def _at(
+        self, state: bytes | None, now_ms: int | None, user_features: Mapping[str, Any] | None
+    ) -> _Moment | None:
+        """Read a state as of a moment; None before its first event."""
         if state is None:
             return None
         found = LearnedStates(1, self._layout)
         found.load([state])
-        return found if found.tables.scalars[0, KNOWN] > 0 else None
+        known = found.tables.scalars[0, KNOWN] > 0
+        return self._moment(found, now_ms, user_features) if known else None
 
-    def _one(
-        self,
-        compiled: CompiledScores,
-        state: LearnedStates,
-        now_ms: int | None,
-        user_features: Mapping[str, Any] | None,
-    ) -> Floats:
-        scalars = state.tables.scalars[0]
-        return compiled.scores(
-            scalars, state.floats[0], state.tables.taken(0),
-            float(scalars[LAST_MS]) if now_ms is None else float(now_ms),
-            timed=now_ms is not None,
-            features=self.model.user_features.row(user_features)[0],
-        )  # fmt: skip
-
-    def _held(self, state: LearnedStates, now: Doubles) -> tuple[Pairs | None, Tensor | None]:
-        """Return what the pair head and the memories read of the items held."""
-        pairs, held = self._pairs(state, now)
-        memory = self.model.memory
-        return pairs, (
-            None if held is None or memory is None else torch.from_numpy(memory.read(held))
-        )
-
-    def _queries(
-        self, state: LearnedStates, u: Tensor, requests: Requests, now: Doubles
-    ) -> Queries:
-        """Return the same for `training.scoring.retrieval`."""
-        pairs, held = self._pairs(state, now)
-        network, memory = self.model.network, self.model.memory
-        touched: Touched | None = None
-        if held is not None and memory is not None:
-            touched = memory.touched(held)
-        return Queries.of(network, u, pairs, requests.statistics[:, 0], touched, network.mixing)
-
-    def _pairs(self, state: LearnedStates, now: Doubles) -> tuple[Pairs | None, Rows | None]:
-        if self.model.config.recipe == "stacked":
-            return None, None
-        held = state.tables.snapshot(np.zeros(1, np.int64))
-        return make_pairs(held, now, self.model.vocabulary.median_gap_days), held
-
-    def _vector(
-        self,
-        state: LearnedStates,
-        now_ms: int | None,
-        user_features: Mapping[str, Any] | None,
-    ) -> tuple[Tensor, Requests, Doubles]:
-        network, scalars = self.model.network, state.tables.scalars
+    def _moment(
+        self, state: LearnedStates, now_ms: int | None, user_features: Mapping[str, Any] | None
+    ) -> _Moment:
+        scalars, carried, h = state.tables.scalars[0], *self._carried_and_h(state)
+        now = float(scalars[LAST_MS] if now_ms is None else now_ms)
+        if self._vector is None:
+            return _Moment(state.tables, h, now)
+        features = self.model.user_features.row(user_features)[0]
         timed = now_ms is not None
-        now = np.array([scalars[0, LAST_MS] if now_ms is None else float(now_ms)], np.float64)
-        requests: Requests = make_requests(
-            scalars, now, np.array([timed]), self.model.user_features.row(user_features)
-        )
-        e = network.encoder.read(*carried_and_h(state, network.encoder.hidden))
-        return network.vector(e, requests), requests, now
+        u = vector_of_one(self._vector, carried, h, scalars, features, now, timed)
+        return _Moment(state.tables, u, now)
+
+    def _carried_and_h(self, state: LearnedStates) -> tuple[Floats, Floats]:
+        floats, hidden = state.floats[0], self.model.network.encoder.hidden
+        return floats[: -2 * hidden], floats[-2 * hidden : -hidden]
 
 
-def carried_and_h(states: LearnedStates, hidden: int) -> tuple[Tensor, Tensor]:
-    """Return what the encoder carries and h of each state, shapes (B, K) and (B, H)."""
-    floats = torch.from_numpy(states.floats)
-    carried = floats.shape[1] - 2 * hidden
-    return floats[:, :carried], floats[:, carried : carried + hidden]
+class _Stack:
+    """`training.network.stacking` and the memories for one user at a time."""
+
+    def __init__(self, mixing: Stacking, memory: Channels) -> None:
+        self._mixing, self._memory, self._once = mixing, memory, bool(mixing.once)
+        self._shares = mixing.shares.tolist() if mixing.mixture else []
+        self._weights = lru_cache(4096)(self._read_weights)
+        used = [*range(len(CHANNELS))]
+        used += [m for m, share in zip(EVIDENCE, self._shares[2:], strict=False) if share]
+        columns = dict[tuple[str, float, int | None], int]()
+        for m in dict.fromkeys(used):
+            columns.setdefault(_row(m), m)
+        self._columns = tuple(columns.values())
+        self._of = {m: list(columns).index(_row(m)) for m in used}
+
+    def _read_weights(self, log_events: float) -> tuple[Floats, Floats, Floats]:
+        """Return weights of logits and popularities, and of each column and its logarithm."""
+        weight = self._mixing.at(torch.tensor([log_events]))[0].numpy()
+        columns = np.zeros((2, len(self._columns)), np.float32)
+        for m, channel in enumerate(CHANNELS):
+            columns[int(channel.log), self._of[m]] += weight[1 + m]
+        return np.append(weight[:1], weight[1 + len(CHANNELS) :]), *columns
+
+    def query(
+        self, index: ScoredIndex, u: Floats, bonus: Floats, rows: Any, scalars: Any
+    ) -> ScoreQuery:
+        """Return what one user asks, memories mixed in."""
+        e, plain, logs = self._weights(float(statistics(scalars[None])[0, 0]))
+        item, sums = self._memory.gather(rows, scalars, self._columns)
+        gain = plain @ sums
+        for column in np.flatnonzero(logs):
+            gain += logs[column] * logarithm(sums[column])
+        mixture = None
+        if self._shares:
+            evidence = {m: sums[column] for m, column in self._of.items()}
+            mixture = Served(
+                self._shares, self._once, self._memory.popularity, item, len(rows), evidence
+            )
+        return ScoreQuery(index, u, e, item, bonus, gain, mixture)
+
+
+def _row(m: int) -> tuple[str, float, int | None]:
+    """Return what makes a channel's sum: channels that only differ in their logarithm share it."""
+    return PLACES[m].rows, PLACES[m].per_event, PLACES[m].count

@@ -287,7 +287,7 @@ def floor_ms(
 def _ten(scorer: Any, row: LiveState, items: int) -> tuple[Any, Any]:
     """Return the best ten items and their scores, in whichever way is quicker."""
     if items > MANY_ITEMS:
-        best, scores = scorer.top(row.learned, row.time_ms, k=10)
+        best, scores = scorer.ask(row.learned, row.time_ms).best(10)
         return best, scores
     scores = scorer.scores(row.learned, row.time_ms)
     best = np.argpartition(-scores, 9)[:10]

@@ -16,7 +16,8 @@ from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.recommender import Recommender
 from services.recommend.rules import DAY_MS, Rules
 from services.recommend.user_context import UserContext
-from training.scoring.scorer import Scorer, SearchedScores
+from training.scoring.query import ScoreQuery
+from training.scoring.scorer import Scorer
 from training.scoring.transition import LearnedTransition
 
 NOW = small_model.NOW_MS
@@ -65,14 +66,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, list[Us
 @pytest.fixture(scope="module")
 def asked() -> Iterator[list[int]]:
     """Count what is searched for."""
-    counted, best = [0], SearchedScores.best
+    counted, best = [0], ScoreQuery.best
 
-    def count(self: SearchedScores, *given: Any) -> Any:
+    def count(self: ScoreQuery, *given: Any) -> Any:
         counted[0] += 1
         return best(self, *given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SearchedScores, "best", count)
+        patch.setattr(ScoreQuery, "best", count)
         yield counted
 
 

@@ -60,16 +60,11 @@ def test_an_empty_history_has_no_contributions(model: Model) -> None:
 def test_the_memories_parts_add_up_to_what_they_add(summed: Model, histories: Shop) -> None:
     scorer, transition = asked(summed)
     state = transition.replay([histories[0][1]])[0]
-    network, now_ms = summed.network, now_of(histories[0][1])
-    parts = scorer._read(state)
-    assert parts is not None
-    with torch.inference_mode():
-        u, requests, now = scorer._vector(parts, now_ms, None)
-        pairs, memory = scorer._held(parts, now)
-        assert memory is not None
-        mixed = network.scores(u, pairs, requests, memory)[0]
-        alone = network.scores(u, pairs, requests, torch.zeros_like(memory))[0]
-        added = (mixed - alone).numpy()
+    now_ms = now_of(histories[0][1])
+    query = scorer.ask(state, now_ms)
+    assert query is not None
+    e = query.e * np.array([1, 0, 0], np.float32)
+    added = query.scores() - replace(query, e=e, gain=np.zeros_like(query.gain)).scores()
     rows = range(len(summed.vocabulary.items))
     every = memory_parts(scorer, state, rows, now_ms)
     for row, found in zip(rows, every, strict=True):
@@ -90,7 +85,9 @@ def test_evidence_adds_what_a_score_loses_without_it(summed: Model, histories: S
     state = transition.replay([histories[0][1]])[0]
     now_ms = now_of(histories[0][1])
     rows = range(len(summed.vocabulary.items))
-    parts = scorer.experts(state, now_ms)
+    query = scorer.ask(state, now_ms)
+    assert query is not None
+    parts = query.parts(rows)
     score = scorer.scores(state, now_ms)
     np.testing.assert_allclose(np.log(parts.sum(axis=0)), score, atol=1e-4)
     for row, found in zip(rows, memory_parts(scorer, state, rows, now_ms), strict=True):

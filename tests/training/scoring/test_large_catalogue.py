@@ -28,7 +28,8 @@ from training.network.batches import Targets, make_targets
 from training.network.config import TrainConfig
 from training.network.examples import ExampleMaker
 from training.network.model_dir import Model
-from training.scoring.retrieval import BLOCK, ItemArrays, Queries, Search, ranks, scores
+from training.scoring.query import BLOCK, ScoredIndex, ScoreQuery
+from training.scoring.retrieval import ItemArrays, Queries, ranks, scores
 from training.scoring.scorer import Scorer
 from training.scoring.transition import LearnedTransition
 
@@ -179,6 +180,16 @@ def queries_of(seed: int, items: int, held: int) -> tuple[ItemArrays, Queries]:
     )
 
 
+def query_of(items: ItemArrays, queries: Queries) -> ScoreQuery:
+    """One request as it is served, its correction in two parts and out of order."""
+    e, order = queries.e[0].numpy(), torch.randperm(len(queries.key)).numpy()
+    amount = queries.amount.numpy()[order]
+    bonus = amount[: len(amount) // 2] / 2
+    amount[: len(bonus)] -= e[0] * bonus
+    u = (queries.x[0] / float(e[0])).numpy()
+    return ScoreQuery(ScoredIndex(items), u, e, queries.key.numpy()[order], bonus, amount)
+
+
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
@@ -199,7 +210,7 @@ def test_the_best_are_those_of_all_scores(
         expected[~allowed] = -np.inf
     order = np.argsort(-expected, kind="stable")[:k]
     order = order[np.isfinite(expected[order])]
-    found, score, _ = Search(some).best(queries, min(k, items), allowed)
+    found, score = query_of(some, queries).best(k, allowed)
     assert len(found) == len(set(found.tolist())) == len(order)
     np.testing.assert_allclose(score, expected[order], atol=1e-4)
     np.testing.assert_allclose(expected[found], expected[order], atol=1e-4)
@@ -207,7 +218,7 @@ def test_the_best_are_those_of_all_scores(
 
 def test_most_of_a_falling_catalogue_is_passed_over() -> None:
     some, queries = queries_of(1, 100 * BLOCK, 50)
-    _, _, looked = Search(some).best(queries, 20)
+    _, _, looked = query_of(some, queries).search(20, None)
     assert looked < 10 * BLOCK
 
 
@@ -229,10 +240,15 @@ def test_the_service_gets_the_best_of_its_scores(
         allowed = np.arange(len(each.vocabulary.items)) % 3 > 0
         for state in [*states, None]:
             whole = scorer.scores(state, now)
-            found, score = scorer.top(state, now, k=7)
+            query = scorer.ask(state, now)
+            if query is None:  # the popularity, for all alike
+                np.testing.assert_array_equal(whole, each.vocabulary.log_popularity)
+                continue
+            found, score = query.best(7)
             assert found.tolist() == np.argsort(-whole, kind="stable")[:7].tolist()
             np.testing.assert_allclose(score, whole[found], atol=1e-4)
-            some, _ = scorer.top(state, now, k=10**6, allowed=allowed)
+            np.testing.assert_allclose(query.at(found), score, atol=1e-4)
+            some, _ = query.best(10**6, allowed)
             assert sorted(some.tolist()) == np.flatnonzero(allowed).tolist()
 
 

@@ -17,7 +17,7 @@ from training.history.sequences import encode
 from training.network.batches import event_inputs
 from training.network.model_dir import Model
 from training.scoring.learned_state import Layout, LearnedStates
-from training.scoring.scorer import Scorer, carried_and_h
+from training.scoring.scorer import Scorer
 from training.scoring.transition import LearnedTransition
 
 KINDS = ("purchase", "view_item", "add_to_cart", "refund", "search", "login")
@@ -95,8 +95,9 @@ def test_training_sees_what_serving_keeps(either: Model, seed: int) -> None:
         unrolled = either.network.unroll(event_inputs(encoded))
         e = unrolled[torch.arange(len(histories)), torch.from_numpy(encoded.lengths()) - 1]
         states = read(either, LearnedTransition(either).replay(histories))
-        encoder = either.network.encoder
-        found = encoder.read(*carried_and_h(states, encoder.hidden))
+        encoder, floats = either.network.encoder, torch.from_numpy(states.floats)
+        h = floats[:, -2 * encoder.hidden : -encoder.hidden]
+        found = encoder.read(floats[:, : -2 * encoder.hidden], h)
     np.testing.assert_allclose(found.numpy(), e.numpy(), atol=1e-5, rtol=1e-5)
 
 

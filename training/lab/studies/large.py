@@ -152,7 +152,9 @@ def ask(model: Model, prepared: Prepared) -> dict[str, float]:
     taken, dense, hits = list[float](), list[float](), list[float]()
     for state in transition.replay([_events(prepared, user) for user in users]):
         began = time.perf_counter()
-        found, _ = scorer.top(state, now, k=K)
+        query = scorer.ask(state, now)
+        assert query is not None
+        found, _ = query.best(K)
         taken.append(1000 * (time.perf_counter() - began))
         began = time.perf_counter()
         scores = scorer.scores(state, now)

@@ -19,7 +19,6 @@ from services.lab.bench.peers import pairs_of
 from services.lab.bench.shop import catalogue_of, feature_fields, shop_offers, write_model
 from services.models.user_features import UserFeatureReader
 from training.network.model_dir import load
-from training.scoring.scorer import Scorer
 
 SIZE = 300
 
@@ -47,7 +46,6 @@ def api(make_api: Callable[..., Api], model: Path) -> Api:
 
 def test_the_shop_is_one_that_a_gateway_serves(api: Api, model: Path) -> None:
     assert len(load(model).vocabulary.items) == SIZE
-    assert Scorer(load(model)).compiled
     with api.client() as client:
         answer = client.recommendations("shopper-0", n=5)
         assert (answer["reason"], answer["degraded"], len(answer["items"])) == ("model", False, 5)
