@@ -32,8 +32,6 @@ POWERS: Final = np.power(
     np.array([1.0, *EVENT_DECAYS], np.float64)[:, None], np.arange(4096)[None, :]
 ).astype(np.float32)
 MAX_COUNT: Final = 60_000.0
-STATISTICS: Final = 6
-"""Numbers that `request_statistics` makes of a table's scalars."""
 _EVICT: Final = 3  # index in COUNTS of the decayed count that decides who leaves
 _LEAST: Final = float(STEPS[1])
 
@@ -179,20 +177,3 @@ def round_counts(counts: Any, out: Any) -> None:
         out[r, 0] = floats[0]
         for n in range(1, 6):
             out[r, n] = STEPS[code_of(counts[r, n])]
-
-
-@njit(cache=True)
-def request_statistics(scalars: Any) -> Any:
-    """Return `training.network.network.statistics`, shape (P, 6)."""
-    out = np.empty((len(scalars), STATISTICS), np.float32)
-    for n in range(len(scalars)):
-        row = scalars[n]
-        events = max(row[EVENTS], 1.0)
-        span_days = (row[LAST_MS] - row[FIRST_MS]) / DAY_MS
-        out[n, 0] = math.log1p(row[EVENTS])
-        out[n, 1] = math.log1p(span_days / max(events - 1.0, 1.0))
-        out[n, 2] = math.log1p(row[SIZE_SUM] / events)
-        out[n, 3] = math.log1p(row[LAST_SIZE])
-        out[n, 4] = math.log1p(row[LAST_GAP_MS] / DAY_MS)
-        out[n, 5] = math.log1p(row[USED])
-    return out
