@@ -164,7 +164,7 @@ def complete_item(item: Item, older: Item | None) -> Item:
 
     Examples
     --------
-    >>> new = completed(Item(item_id="A", title="Tea"), Item(item_id="A", brand="B", price=2))
+    >>> new = complete_item(Item(item_id="A", title="Tea"), Item(item_id="A", brand="B", price=2))
     >>> new.title, new.brand, new.price
     ('Tea', 'B', 2.0)
     """

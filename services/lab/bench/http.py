@@ -111,7 +111,7 @@ def merge_receipts(receipts: Iterable[str]) -> str:
 
     Examples
     --------
-    >>> merged(["p001-5-0,p002-7-1", "p001-6-0"])
+    >>> merge_receipts(["p001-5-0,p002-7-1", "p001-6-0"])
     'p001-6-0,p002-7-1'
     """
     positions = dict[int, tuple[int, int]]()

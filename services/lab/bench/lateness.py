@@ -63,7 +63,7 @@ def displace(
     ...     EventRecord(id=str(n), type="login", user="u", time_ms=n * 3_600_000, received_ms=0)
     ...     for n in range(4)
     ... ]
-    >>> [event.id for event in displaced(events, 1.0, np.random.default_rng(3))]
+    >>> [event.id for event in displace(events, 1.0, np.random.default_rng(3))]
     ['0', '1', '3', '2']
     """
     late_ms = rng.uniform(0, MOST_HOURS * 3_600_000, len(history))
