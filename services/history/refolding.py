@@ -64,9 +64,12 @@ class Refolding:
 
     def catch_up(self) -> None:
         """Fold what happened since on top; a history that was joined meanwhile from its start."""
-        before = self._cursor
-        self._cursor = self._look(list(self.rows))
-        histories = self._history.since(list(self.rows), before, self._cursor)
+        before, users = self._cursor, list(self.rows)
+        self._cursor = self._look(users)
+        if self._cursor < before:  # a store that lost its last writes: so the log lost its end
+            self.rows = self._whole(users, lambda: self._look(users))
+            return
+        histories = self._history.since(users, before, self._cursor)
         linking = [
             user for user, events in histories.items()
             if user in self._missing or fresh_links(self.rows[user], events)

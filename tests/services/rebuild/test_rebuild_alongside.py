@@ -74,6 +74,31 @@ def test_what_moves_to_the_archive_while_it_is_read_is_neither_missed_nor_double
     assert_rows_are_the_fold(store_client, settings)
 
 
+def test_what_the_store_loses_after_it_was_read_is_in_no_row(
+    settings: Settings, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = shop(settings, store_client, users=3)
+    written = {key: store_client.dump(key) for key in store_client.scan_iter()}
+    assert settings.redis_url
+    append(settings.redis_url, [event(user, f"last of {user}") for user in ("u0", "u1", "u2")])
+    apply(store_client, settings)
+    real = refolding.PartitionHistory.whole
+    cuts = list[int]()
+
+    def cut(self: Any, *given: Any) -> Any:
+        found = real(self, *given)
+        if not cuts:
+            cuts.append(store_client.flushdb())
+            for key, value in written.items():
+                store_client.restore(key, 0, value)
+        return found
+
+    monkeypatch.setattr(refolding.PartitionHistory, "whole", cut)
+    assert rebuild(settings) == len(users)
+    assert cuts
+    assert assert_rows_are_the_fold(store_client, settings) == len(users)
+
+
 @pytest.mark.parametrize("times", [1, ATTEMPTS + 1], ids=["once", "always"])
 def test_rows_that_move_meanwhile_are_caught_up_with(
     settings: Settings, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, times: int
