@@ -194,7 +194,8 @@ def _rows(server: Server, entries: list[Placed]) -> None:
     """I2: row(u) = fold(log(u) up to the cursor), and of the anonymous ids that are u's."""
     logs: dict[str, list[Placed]] = {}
     for position, event in entries:
-        logs.setdefault(event.user, []).append((position, event))
+        if not event.id.startswith("poison"):  # dead letters, of no effect
+            logs.setdefault(event.user, []).append((position, event))
     histories = _woven(server, logs)
     folded = Transition(Fingerprint()).fold(histories)
     rows = {key for key in server.data if key.endswith(_ROW_END)}
