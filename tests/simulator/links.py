@@ -12,7 +12,6 @@ from services.models.transition import Transition
 from services.rebuild.refold import refold
 from simulator.invariants import Fingerprint, ViolatedError, settled
 from simulator.scenario import LEASE_MS, PARTITIONS, PSEUDONYMS, Scenario, Silent
-from simulator.server import Command
 from simulator.world import Process
 
 _USERS = tuple(PSEUDONYMS.of_user(str(number)) for number in range(2))
@@ -95,14 +94,6 @@ class LinkScenario(Scenario):
     def _calm(self) -> None:
         super()._calm()
         self.disk.unreadable = 0.0
-
-    def _forgot(self, effects: list[Command]) -> None:
-        """Left out: a rebuild that puts in place what it folded of events the store forgot."""
-        super()._forgot(effects)
-        for process in [each for each in self.updaters if each.name == _REBUILD]:
-            self.world.kill(process)
-            self.updaters.remove(process)
-            self._start_process(_REBUILD)
 
     def _drained(self) -> bool:
         if not super()._drained():
