@@ -1,26 +1,30 @@
 -- Append events of one partition in order, each at most once, or none after a bound.
 -- KEYS: log, erased users, owners of anonymous ids, ids seen today, then ids seen on the days
---       before and (clocks differ) tomorrow; all in one slot.
+--       before and (clocks differ) tomorrow, all in one slot; then, on a server that is no part of
+--       a cluster, the owners of anonymous ids of other partitions.
 -- ARGV: 1 seconds for which a day's ids are kept, 2 entries the log may hold, 3 '1' to write
---       something in any case (a replica that confirms it has everything before it), then for
---       each event its dedup key, its user, its record and '1' if that user is an anonymous id.
+--       something in any case (a replica that confirms it has everything before it), 4 hashes of
+--       ids seen, then for each event its dedup key, its user, its record and '1' if that user is
+--       an anonymous id, or, of one moved here from an anonymous id, the number of the key that
+--       holds the owner and the anonymous id.
 --       A dedup key that begins with '~' and 31 is of a key of scope write: what others sent under
 --       the rest of it makes the event known, never the other way round.
 -- Answers for each event '+id' (new), '=id' (known), 'x' (its user is erased), '>owner' (it is
--- to be written for the user the anonymous id belongs to) or '!entries' (refused: the log is full).
+-- to be written for the user the anonymous id belongs to), '!entries' (refused: the log is full) or
+-- '?' (refused, it and what follows: the anonymous id has no owner, the store lost the note of it).
 local call, keys, argv = redis.call, KEYS, ARGV
 local names, known, answer, fresh = {}, {}, {}, {}
-local count = (#argv - 3) / 4
+local count = (#argv - 4) / 4
 local function vouched(name)
   return string.sub(name, 1, 2) == '~\31' and string.sub(name, 3)
 end
 for n = 1, count do
-  names[n] = argv[4 * n]
+  names[n] = argv[4 * n + 1]
 end
 for n = 1, count do
   names[#names + 1] = vouched(names[n]) or nil
 end
-for k = 4, #keys do
+for k = 4, 3 + argv[4] do
   if call('EXISTS', keys[k]) == 1 then
     local found = call('HMGET', keys[k], unpack(names))
     for n = 1, #names do
@@ -32,21 +36,26 @@ for k = 4, #keys do
 end
 local erasing = call('EXISTS', keys[2]) == 1
 local length, bound = call('XLEN', keys[1]), tonumber(argv[2])
+local lost = false
 for n = 1, count do
-  local name, user = names[n], argv[4 * n + 1]
-  local owner = argv[4 * n + 3] == '1' and call('HGET', keys[3], user)
+  local name, user, sender = names[n], argv[4 * n + 2], argv[4 * n + 4]
+  local owner = sender == '1' and call('HGET', keys[3], user)
+  local key, anonymous = string.match(sender, '^(%d+) (.+)$')
+  lost = lost or key and (call('HGET', keys[tonumber(key)], anonymous) or '') == ''
   known[name] = known[name] or known[vouched(name)]
   if erasing and call('SISMEMBER', keys[2], user) == 1 then
     answer[n] = 'x'
   elseif known[name] then
     answer[n] = '=' .. known[name]
+  elseif lost then
+    answer[n] = '?'
   elseif owner and owner ~= '' then
     answer[n] = '>' .. (string.match(owner, '>(.+)') or string.sub(owner, 1, #user))
   elseif length >= bound then
     answer[n] = '!' .. length
   else
-    local id = call('XADD', keys[1], '*', 'e', argv[4 * n + 2])
-    if owner ~= '' and argv[4 * n + 3] == '1' then
+    local id = call('XADD', keys[1], '*', 'e', argv[4 * n + 3])
+    if owner ~= '' and sender == '1' then
       call('HSET', keys[3], user, '')
     end
     length = length + 1

@@ -221,7 +221,7 @@ class Appender:
                             owners[index] = text[1:].decode()
                             continue
                         outcomes[index] = one = self._outcome(partition, text)
-                        failure = failure or (one if isinstance(one, LogFullError) else None)
+                        failure = failure or (one if isinstance(one, Exception) else None)
                 if failure is not None:
                     for index in queues[partition]:
                         outcomes[index] = failure
@@ -237,6 +237,11 @@ class Appender:
             return Appended(partition, stream_id(answer[1:]), "duplicate")
         if sign == b"x":
             return Appended(partition, (0, 0), "erased")
+        if sign == b"?":
+            return StoreUnavailableError(
+                "the store lost whose an anonymous id is, while an event of it was written: "
+                "repeat the request with the same event ids"
+            )
         return LogFullError(
             f"the log of partition {partition} holds {int(answer[1:])} entries, at most "
             f"{self._lag_limit} may wait there: repeat the request with the same event ids "
@@ -246,7 +251,15 @@ class Appender:
 
 def _entries(records: Sequence[EventRecord]) -> list[Entry]:
     return [
-        (int(r.user[2:5]), dedup_key(r), r.user, r.encode(), r.linked, r.anonymous, claimed(r))
+        (
+            int(r.user[2:5]),
+            dedup_key(r),
+            r.user,
+            r.encode(),
+            r.linked,
+            r.user if r.anonymous else "",
+            claimed(r),
+        )
         for r in records
     ]
 
@@ -255,7 +268,7 @@ def _move(entry: Entry, owner: str) -> Entry:
     """Return an anonymous id's event as the event of the user to whom the id belongs."""
     _, name, anonymous, payload, _, _, claim = entry
     record = move_event(EventRecord.decode(payload), owner)
-    return int(owner[2:5]), name, owner, record.encode(), anonymous, False, claim
+    return int(owner[2:5]), name, owner, record.encode(), anonymous, anonymous, claim
 
 
 def _unlink(entry: Entry) -> Entry:

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
+import redis
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.pseudonyms import partition_of
@@ -28,9 +29,9 @@ from services.event_log.keys import (
     today,
     voided_key,
 )
-from services.event_log.links import move_event
+from services.event_log.links import claimed, move_event
 from services.event_log.receipt import Position, stream_id
-from services.event_log.writer import APPEND, append_keys
+from services.event_log.writer import APPEND, append_call
 
 _UNBOUNDED: Final = 2**53
 
@@ -160,7 +161,9 @@ def retry(
             SEEN_TTL_S, "1" if event.anonymous else "",
         ]  # fmt: skip
         answer = str(_RETRY(client, keys, args).decode())
-        return _move(client, letter, event, answer[1:]) if answer.startswith(">") else answer
+        if not answer.startswith(">"):
+            return answer
+        return _move(client, letter, event, answer[1:]) or one(letter)
 
     return _each(client, partitions, ids, one)
 
@@ -214,14 +217,22 @@ def _drop(client: Any, letter: DeadLetter) -> str:
     return str(_DROP(client, keys, [_parse(letter.id)[1], letter.entry]).decode())
 
 
-def _move(client: Any, letter: DeadLetter, event: EventRecord, owner: str) -> str:
+def _move(client: Any, letter: DeadLetter, event: EventRecord, owner: str) -> str | None:
     """Append an anonymous id's event for the user to whom the id belongs, then drop the letter.
 
-    Killed in between and repeated, the event is known already.
+    Killed in between and repeated, the event is known already. None: the store has lost whose
+    the id is.
     """
     record, partition = move_event(event, owner), partition_of(owner)
-    args = [SEEN_TTL_S, _UNBOUNDED, "0", dedup_key(record), owner, record.encode(), ""]
-    answer = APPEND(client, append_keys(partition, today()), args)[0]
+    entry = (
+        partition, dedup_key(record), owner, record.encode(), event.user, event.user,
+        claimed(record),
+    )  # fmt: skip
+    cluster = isinstance(client, redis.RedisCluster)
+    call = append_call(partition, [entry], lag_limit=_UNBOUNDED, replicas=0, cluster=cluster)
+    answer = APPEND(client, *call)[0]
+    if answer == b"?":
+        return None
     dropped = _drop(client, letter)
     return dropped if dropped == "gone" else "erased" if answer == b"x" else "retried"
 

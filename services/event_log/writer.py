@@ -27,9 +27,10 @@ WAIT_MS: Final = 300
 APPEND: Final = Script((Path(__file__).parent / "append.lua").read_text())
 LINK: Final = Script((Path(__file__).parent / "link.lua").read_text())
 
-Entry = tuple[int, str, str, bytes, str | None, bool, bool]
-"""Partition, dedup key, user, record, the linked anonymous id, if any, whether ``user`` is an
-anonymous id, and whether the link is only claimed (`services.event_log.links.claimed`)."""
+Entry = tuple[int, str, str, bytes, str | None, str, bool]
+"""Partition, dedup key, user, record, the linked anonymous id, if any, the anonymous id that sent
+it or the empty string (``user`` itself, or the one from which it was moved to ``user``), and
+whether the link is only claimed (`services.event_log.links.claimed`)."""
 _FAILED: Final = (redis.RedisError, RedisClusterException, OSError, StoreUnavailableError)
 
 
@@ -84,14 +85,13 @@ class LogWriter:
         groups
             Partitions, each once, with their entries in order.
         """
-        day = today()
-        calls: list[Call] = []
-        for partition, entries in groups:
-            keys = append_keys(partition, day)
-            args: list[Any] = [SEEN_TTL_S, self._lag_limit, "1" if self._replicas else "0"]
-            for _, name, user, record, _, anonymous, _ in entries:
-                args += (name, user, record, "1" if anonymous else "")
-            calls.append((keys, args))
+        calls = [
+            append_call(
+                partition, entries, lag_limit=self._lag_limit, replicas=self._replicas,
+                cluster=self._cluster,
+            )
+            for partition, entries in groups
+        ]  # fmt: skip
         return await self._run_script(APPEND, calls, self._replicas)
 
     async def _run_script(self, script: Script, calls: list[Call], replicas: int = 0) -> list[Any]:
@@ -182,12 +182,29 @@ class LogWriter:
         self._asking = asyncio.create_task(ask())
 
 
-def append_keys(partition: int, day: int) -> list[bytes]:
-    """Return the keys that the append script takes."""
-    return [
-        log_key(partition), erased_key(partition), owners_key(partition),
-        *seen_keys(partition, day),
-    ]  # fmt: skip
+def append_call(
+    partition: int, entries: Sequence[Entry], *, lag_limit: int, replicas: int, cluster: bool
+) -> Call:
+    """Return the append script's keys and arguments.
+
+    On a server that is no part of a cluster the script looks whether the store still knows whose
+    the anonymous id of a moved event is: one that lost it would take the event, sent again, into
+    the anonymous id's own log as well. In a cluster that note lies on another server.
+    """
+    seen = seen_keys(partition, today())
+    keys = [log_key(partition), erased_key(partition), owners_key(partition), *seen]
+    args: list[Any] = [SEEN_TTL_S, lag_limit, "1" if replicas else "0", len(seen)]
+    numbers = dict[int, int]()
+    for _, name, user, record, _, sender, _ in entries:
+        mark = "1" if sender == user else ""
+        if sender not in ("", user) and not cluster:
+            home = partition_of(sender)
+            if home not in numbers:
+                keys.append(owners_key(home))
+                numbers[home] = len(keys)
+            mark = f"{numbers[home]} {sender}"
+        args += (name, user, record, mark)
+    return keys, args
 
 
 def _confirm(answers: list[Any], replicas: int) -> list[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 import redis.asyncio
@@ -19,7 +20,7 @@ from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.connection import connect_async
 from services.event_log import append as append_module
 from services.event_log.append import Appender, LogFullError
-from services.event_log.keys import erased_key, log_key, seen_keys, today
+from services.event_log.keys import erased_key, log_key, owners_key, seen_keys, today
 from services.event_log.receipt import Appended, Receipt, merge
 
 
@@ -95,6 +96,36 @@ def test_nothing_of_an_erased_user_is_taken(redis_url: str, store_client: redis.
     assert statuses == ["erased", "erased", "erased", "accepted", "accepted"]
     assert sum(store_client.xlen(log_key(p)) for p in lengths) == sum(lengths.values()) + 2
     assert merge(placed[:3]).positions == {p.partition: (0, 0) for p in placed[:3]}
+
+
+def test_a_store_that_lost_an_owner_refuses_the_event_on_its_way_to_that_owner(
+    redis_url: str, store_client: redis.Redis
+) -> None:
+    """Taken, and sent again, it would stand in both logs."""
+    ghost = PSEUDONYMS.of_anonymous("ghost")
+    known = next(users_of((partition_of(ghost) + 1) % PARTITIONS))
+    append(redis_url, [event(known, "1", linked=ghost)])
+    sent = msgspec.structs.replace(event("ghost", "2", anonymous=True), user=ghost)
+    later = event(known, "3")
+
+    async def lose(appender: Appender) -> Any:
+        write = appender._writer.write
+
+        async def lose_after(groups: Any) -> Any:
+            answers = await write(groups)
+            store_client.delete(owners_key(partition_of(ghost)))
+            return answers
+
+        appender._writer.write = lose_after  # type: ignore[method-assign]
+        return await asyncio.gather(appender.append([sent, later]), return_exceptions=True)
+
+    [refused] = run(redis_url, lose)
+    assert isinstance(refused, StoreUnavailableError)
+    assert "lost whose an anonymous id is" in str(refused)
+    assert store_client.xlen(log_key(partition_of(PSEUDONYMS.of_user(known)))) == 1
+    again = append(redis_url, [sent, later])
+    assert [one.partition for one in again] == [partition_of(ghost), partition_of(later.user)]
+    assert [one.status for one in again] == ["accepted"] * 2
 
 
 def test_a_full_log_refuses_what_is_new_and_knows_what_is_not(
