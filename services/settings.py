@@ -85,6 +85,11 @@ class Settings(BaseSettings):
     model: Path | None = Field(
         default=None, description="Model directory; absent: the newest below home/models, if any"
     )
+    kept_rows_mb: int = Field(
+        default=64,
+        ge=0,
+        description="Memory in which an updater keeps rows of active users decoded, MB; 0: none",
+    )
     archive_every_s: float = Field(
         default=10.0, gt=0, description="How often the log is copied to the archive, seconds"
     )

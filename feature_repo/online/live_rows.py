@@ -146,15 +146,17 @@ def commit(
     rows: Mapping[str, LiveState],
     dead: Sequence[bytes] = (),
     expected_rebuilt: int | None = None,
+    expected: Mapping[str, int] | None = None,
     model: str | None = None,
     ahead: Sequence[Sequence[Any]] | None = None,
-) -> None:
+) -> bool:
     """Write rows, dead letters and cursor of one partition in one atomic step.
 
     The step is refused as a whole unless the lease still has ``epoch``, the cursor stands
-    at ``expected_cursor``, no rebuild has replaced rows since they were read, and the log
-    still holds the entry ``new_cursor`` (a server that lost its last writes may have rolled
-    it back). A commit repeated after its answer was lost changes nothing.
+    at ``expected_cursor``, no rebuild has replaced rows since they were read, rows that were
+    not read have the versions of ``expected``, and the log still holds the entry ``new_cursor``
+    (a server that lost its last writes may have rolled it back). A commit repeated after its
+    answer was lost changes nothing.
 
     Parameters
     ----------
@@ -172,17 +174,25 @@ def commit(
         Encoded events that could not be applied; they go to the dead-letter stream.
     expected_rebuilt
         The partition's counter from `read_batch`; None asks for nothing.
+    expected
+        Versions that rows must have which were not read for this commit.
     model
         Version of the model that the partition follows from ``new_cursor`` on; None: as before.
     ahead
         Commands that the server runs before, in the same round trip and whatever becomes of the
         step; not for a cluster.
 
+    Returns
+    -------
+    bool
+        False if the cursor stood at ``new_cursor`` already, by a commit that an earlier call sent.
+
     Raises
     ------
     StaleRowsError
-        If a rebuild replaced rows of the partition after `read_batch`: the lease and the
-        cursor are as before, so read the rows and apply the same events again.
+        If a rebuild replaced rows of the partition after `read_batch`, or one of ``expected``
+        has another version: the lease and the cursor are as before, so read the rows and apply
+        the same events again.
     FencedError
         If another guard refuses. Either way nothing was changed.
     StoreUnavailableError
@@ -198,7 +208,9 @@ def commit(
         "" if expected_rebuilt is None else expected_rebuilt,
         len(dead), len(models), *FIELDS, *dead, *models,
     ]  # fmt: skip
-    for state in rows.values():
+    known = expected or {}
+    for user, state in rows.items():
+        args.append(version_value(known[user]) if user in known else "")
         args.extend(live_values(state))
     with translated():
         reply = _COMMIT.after(client, ahead, (keys, args)) if ahead else _COMMIT(client, keys, args)
@@ -208,10 +220,12 @@ def commit(
             "epoch": f"the lease has epoch {found}, the caller {epoch}",
             "cursor": f"the cursor is {found}, the caller expects {expected_cursor}",
             "entry": f"the log no longer holds entry {found}",
+            "version": f"the row of {found} has another version than the caller's",
             "rebuilt": f"rebuilds replaced {found} rows, the caller knows of {expected_rebuilt}",
         }[guard]
-        refusal = StaleRowsError if guard == "rebuilt" else FencedError
+        refusal = StaleRowsError if guard in {"rebuilt", "version"} else FencedError
         raise refusal(f"partition {partition}: {wanted}; give up the batch and read again")
+    return bool(reply[0] == b"ok")
 
 
 def replace_live(

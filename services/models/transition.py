@@ -37,17 +37,21 @@ class TransitionModel(Protocol):
 class _User:
     """One user's row while a batch is applied."""
 
-    def __init__(self, before: LiveState | None, model: str) -> None:
+    def __init__(
+        self, before: LiveState | None, model: str, profile: explicit.ExplicitProfile | None = None
+    ) -> None:
         self.before = before
         self.changed = False
         # A learned state is the fold of the whole history or it is absent: a row made
         # without a model stays cold until a rebuild has folded its history with one.
         self.model = model if before is None or before.version == 0 else before.model
-        self._begin()
+        self._begin(profile)
 
-    def _begin(self) -> None:
+    def _begin(self, profile: explicit.ExplicitProfile | None = None) -> None:
         before = self.before
-        self.profile = explicit.new() if before is None else explicit.decode(before.profile)
+        if profile is None:
+            profile = explicit.new() if before is None else explicit.decode(before.profile)
+        self.profile = profile
         self.time_ms = 0 if before is None else before.time_ms
         self.learned: bytes | None = None if before is None else before.learned or None
         self.num_applied = 0
@@ -115,7 +119,10 @@ class Transition:
             self._targets[partition] = version
 
     def apply(
-        self, rows: Mapping[str, LiveState | None], events: Sequence[EventRecord]
+        self,
+        rows: Mapping[str, LiveState | None],
+        events: Sequence[EventRecord],
+        profiles: dict[str, explicit.ExplicitProfile] | None = None,
     ) -> tuple[dict[str, LiveState], dict[int, str]]:
         """Apply ``events`` in order and return the changed rows and what could not be applied.
 
@@ -125,20 +132,22 @@ class Transition:
             Present row of every user in ``events``.
         events
             In log order; the users of a batch move side by side.
+        profiles
+            Profiles of rows that are decoded already; afterwards those of the changed rows.
 
         Returns
         -------
         tuple
             New rows by user, and for each poison event its index and the reason.
         """
-        poison = dict[int, str]()
+        poison, profiles = dict[int, str](), {} if profiles is None else profiles
         queues: dict[str, list[int]] = defaultdict(list)
         for index, event in enumerate(events):
             queues[event.user].append(index)
         users = dict[str, _User]()
         for name, queue in queues.items():
             try:
-                users[name] = _User(rows.get(name), self._target(name))
+                users[name] = _User(rows.get(name), self._target(name), profiles.pop(name, None))
             except Exception as error:  # noqa: BLE001 - an unreadable row must not stop the others
                 poison |= dict.fromkeys(queue, f"unreadable row: {type(error).__name__}")
         troubled = {
@@ -150,8 +159,9 @@ class Transition:
         for name in troubled:
             users[name].restart()
             poison |= self._one_by_one(users[name], [(i, events[i]) for i in queues[name]])
-        changed = {n: user.row() for n, user in users.items() if user.num_applied or user.changed}
-        return changed, poison
+        moved = {n: user for n, user in users.items() if user.num_applied or user.changed}
+        profiles |= {name: user.profile for name, user in moved.items()}
+        return {name: user.row() for name, user in moved.items()}, poison
 
     def fold(self, histories: Mapping[str, Sequence[EventRecord]]) -> dict[str, LiveState]:
         """Return the rows of whole histories, each in fold order; poison events are left out.

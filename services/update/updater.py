@@ -24,9 +24,10 @@ from feature_repo.errors import (
     StaleRowsError,
     StoreUnavailableError,
 )
+from feature_repo.explicit import ExplicitProfile
 from feature_repo.online.connection import connect, translated
 from feature_repo.online.live_row import LiveState, unreadable
-from feature_repo.online.live_rows import commit, read_batch
+from feature_repo.online.live_rows import commit
 from services.audiences.watch import AudienceWatch
 from services.event_log.archiver import SETTLE_MS, Archiver
 from services.event_log.batch import Batch, cut_batch
@@ -37,6 +38,7 @@ from services.runtime.backoff import Backoff
 from services.settings import Settings
 from services.update.batch_sizing import BatchSizing
 from services.update.counters import STATS_KEY, Counters
+from services.update.kept_rows import KeptRow, KeptRows, RoundRows
 from services.update.late_links import LateLinks
 from services.update.lease import LEASE_MS, UPDATERS, Leases
 from services.update.linking import Linking
@@ -80,10 +82,12 @@ class UpdaterLoop:
         self._archiver = Archiver(self._client, archive, settle_ms=SETTLE_MS)
         self._linking = Linking(self._client, archive)
         self._late_links = LateLinks(self._client, archive, transition)
+        self._kept = KeptRows(self._client, settings.kept_rows_mb * 1_000_000)
         self._counters = Counters(self._quick, backoff)
         self._watch = AudienceWatch(self._quick, backoff)
         self._batch_sizing = BatchSizing()
         self._cursors: dict[int, str] = {}
+        self._epochs: dict[int, int] = {}
         self._models: dict[int, str] = {}
         self._next_share_s = 0.0
         self._stopping = threading.Event()
@@ -135,6 +139,11 @@ class UpdaterLoop:
         # commits, and then their events have to be applied again.
         held = self._leases.held
         cursors = {partition: each.cursor for partition, each in held.items()}
+        marks = {partition: (each.epoch, each.cursor) for partition, each in held.items()}
+        known = {p: (self._epochs[p], cursor) for p, cursor in self._cursors.items()}
+        stale = [partition for partition, mark in known.items() if marks.get(partition) != mark]
+        self._kept.drop(*stale)
+        self._epochs = self._leases.epochs
         if any(self._cursors.get(partition) != cursor for partition, cursor in cursors.items()):
             self._linking.forget()
         self._cursors = cursors
@@ -169,10 +178,14 @@ class UpdaterLoop:
 
     def _apply(self, batches: list[Batch]) -> None:
         users = {b.partition: list(dict.fromkeys(e.user for e in b.events)) for b in batches}
-        rebuilt, rows = read_batch(self._client, users)
+        found = self._kept.read(users)
+        rows = found.rows
         work = self._linking.work(batches, self._cursors, rows)
+        profiles = {
+            user: kept.profile for user, kept in found.kept.items() if work.rows[user] is kept.row
+        }
         changed, poison = (
-            self._transition.apply(work.rows, work.events) if work.events else ({}, {})
+            self._transition.apply(work.rows, work.events, profiles) if work.events else ({}, {})
         )
         rows |= dict.fromkeys(unreadable(rows))  # what became of them is in `changed` or `poison`
         if poison:
@@ -195,7 +208,7 @@ class UpdaterLoop:
         try:
             for batch in batches:
                 start, end = end, end + len(batch.events)
-                if not self._commit(batch, mine[batch.partition], rebuilt[batch.partition]):
+                if not self._commit(batch, mine[batch.partition], found, profiles):
                     self._take_back([open_counts.popleft()])
                     continue
                 open_counts.popleft()
@@ -217,22 +230,31 @@ class UpdaterLoop:
         self._count([{name: -n for name, n in each.items()} for each in counts])
         self._counters.write()
 
-    def _commit(self, batch: Batch, rows: dict[str, LiveState], rebuilt: int) -> bool:
+    def _commit(
+        self,
+        batch: Batch,
+        rows: dict[str, LiveState],
+        found: RoundRows,
+        profiles: dict[str, ExplicitProfile],
+    ) -> bool:
         partition = batch.partition
         held, cursor = self._leases.held.get(partition), self._cursors[partition]
         if held is None:
             return False
         try:
-            commit(
+            is_written = commit(
                 self._client, partition, epoch=held.epoch, expected_cursor=cursor,
-                new_cursor=batch.end, rows=rows, dead=batch.dead, expected_rebuilt=rebuilt,
-                model=batch.model, ahead=self._counters.ahead(),
+                new_cursor=batch.end, rows=rows, dead=batch.dead, model=batch.model,
+                expected_rebuilt=found.rebuilt[partition], expected=found.versions(rows),
+                ahead=self._counters.ahead(),
             )  # fmt: skip
         except FencedError as refusal:
             self._counters.note_written()
             self._note_refusal(partition, refusal)
             return False
         self._counters.note_written()
+        for user, row in rows.items() if is_written else ():
+            self._kept.put(user, KeptRow(row, profiles[user]))
         self._cursors[partition] = batch.end
         if batch.model is not None:
             self._follow(partition, batch.model)
@@ -242,10 +264,12 @@ class UpdaterLoop:
         if isinstance(refusal, StaleRowsError):
             # Lease and cursor are as they were: the next round reads the same entries again.
             _log.info("rows_rebuilt_meanwhile", partition=partition)
+            self._kept.drop(partition)
             return
         # Nothing was written. Whoever holds the lease now applies these events.
         _log.warning("fenced", partition=partition, error=str(refusal))
         self._leases.lose(partition)
+        self._kept.drop(partition)
         self._linking.forget()
         del self._cursors[partition]
         self._next_share_s = 0.0

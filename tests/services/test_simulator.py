@@ -23,6 +23,7 @@ from simulator.world import Process, World
 from feature_repo.online.live_row import LiveState
 from services.event_log.archiver import SETTLE_MS
 from services.update import linking
+from services.update.kept_rows import KeptRows
 from services.update.linking import Linking
 
 SEEDS = 750
@@ -145,6 +146,9 @@ def without(*guards: tuple[str, str]) -> Callable[[str], str]:
 
 EPOCH = ("if epoch ~= argv[1] then", "if false then")
 CURSOR = ("if cursor ~= argv[2] then", "if false then")
+VERSION = (
+    "if argv[at] ~= '' and call('HGET', keys[k], argv[10]) ~= argv[at] then", "if false then"
+)  # fmt: skip
 ENTRY = ("if #call('XRANGE', keys[1], argv[3], argv[3], 'COUNT', 1) == 0 then", "if false then")
 KNOWN = ("elseif known[name] then", "elseif false then")
 CLAIMED = ("if held[3] then return held[3] == ARGV[2] and 1 or 0 end", "")
@@ -208,6 +212,13 @@ def test_linking_without_its_guard_is_caught(
 ) -> None:
     monkeypatch.setattr(target, name, instead)
     assert first_failure(range(10), lambda text: text, LinkScenario)[:2] == "I2"
+
+
+def test_rows_kept_beyond_their_lease_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their versions are compared at the commit: either guard alone is enough."""
+    monkeypatch.setattr(KeptRows, "drop", lambda *_: None)
+    weathered(0, 12)
+    assert first_failure(range(8, 60), without(VERSION))[:2] in {"I2", "I3"}
 
 
 def first_failure(

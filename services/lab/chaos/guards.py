@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import feature_repo
 from feature_repo.errors import PortraitError
 
-Guard = Literal["fence", "last-entry", "dedup"]
+Guard = Literal["fence", "last-entry", "dedup", "kept-rows"]
 
 _PACKAGES: Final = ("feature_repo", "training", "services")
 _EPOCH: Final = """if epoch ~= argv[1] then
@@ -33,13 +33,24 @@ end
 _KNOWN: Final = """  elseif known[name] then
     answer[n] = '=' .. known[name]
 """
-_LINES: Final[dict[Guard, tuple[str, tuple[str, ...]]]] = {
-    "fence": ("feature_repo/online/commit.lua", (_EPOCH, _CURSOR)),
-    "last-entry": ("feature_repo/online/commit.lua", (_ENTRY,)),
-    "dedup": ("services/event_log/append.lua", (_KNOWN,)),
+_VERSION: Final = """  if argv[at] ~= '' and call('HGET', keys[k], argv[10]) ~= argv[at] then
+    return {'refused', 'version', keys[k]}
+  end
+"""
+_DROPPED: Final = """        self._kept.drop(*stale)
+"""
+_LINES: Final[dict[Guard, dict[str, tuple[str, ...]]]] = {
+    "fence": {"feature_repo/online/commit.lua": (_EPOCH, _CURSOR)},
+    "last-entry": {"feature_repo/online/commit.lua": (_ENTRY,)},
+    "dedup": {"services/event_log/append.lua": (_KNOWN,)},
+    "kept-rows": {
+        "feature_repo/online/commit.lua": (_VERSION,),
+        "services/update/updater.py": (_DROPPED,),
+    },
 }
-"""Of each guard the file and the lines. Epoch and cursor go together: either of them alone
-stops an owner that was paused past its lease."""
+"""Of each guard the lines by file, first of a script. What goes together stops the same alone:
+epoch and cursor an owner that was paused past its lease, versions and dropped rows one that has
+its lease again and goes on from the rows it had."""
 
 
 def without(guard: Guard, folder: Path) -> Path:
@@ -55,19 +66,21 @@ def without(guard: Guard, folder: Path) -> Path:
         shutil.copytree(
             source / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
         )
-    name, lines = _LINES[guard]
-    text = (folder / name).read_text()
-    for part in lines:
-        if text.count(part) != 1:
-            raise PortraitError(f"{name} does not hold the guard {guard!r} exactly once: {part!r}")
-        text = text.replace(part, "")
-    (folder / name).write_text(text)
+    for name, lines in _LINES[guard].items():
+        text = (folder / name).read_text()
+        for part in lines:
+            if text.count(part) != 1:
+                raise PortraitError(
+                    f"{name} does not hold the guard {guard!r} exactly once: {part!r}"
+                )
+            text = text.replace(part, "")
+        (folder / name).write_text(text)
     return folder
 
 
 def runs(client: Any, guard: Guard, code: Path) -> bool:
     """Say whether the server was given the text in ``code`` and not the product's own."""
-    name = _LINES[guard][0]
+    name = next(iter(_LINES[guard]))
     texts = (code / name, Path(feature_repo.__file__).parents[1] / name)
     digests = [hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest() for path in texts]
     return [bool(known) for known in client.script_exists(*digests)] == [True, False]

@@ -111,7 +111,7 @@ def chaos(
         Path | None, typer.Option(help="Model directory; absent: no learned states")
     ] = None,
     break_: Annotated[
-        Literal["fence", "last-entry", "dedup"] | None,
+        Literal["fence", "last-entry", "dedup", "kept-rows"] | None,
         typer.Option("--break", help="Run the service without one guard, to see it caught"),
     ] = None,
     json: Json = False,
@@ -124,7 +124,7 @@ def chaos(
 
     `--break fence` leaves out the comparisons of epoch and cursor in the updater's commit,
     `last-entry` its look at the log (and cuts the store's power), `dedup` the recognition
-    of known event ids.
+    of known event ids, `kept-rows` that rows kept in memory go with the lease and are compared.
 
     Examples: `portrait chaos --seconds 60 --seed 7 --json` ·
     `portrait chaos --events 1000000 --seconds 3600 --redis-kills` ·

@@ -44,9 +44,9 @@ def dump(client: Any) -> dict[bytes, bytes]:
     return {key: client.dump(key) for key in client.scan_iter()}
 
 
-def send(client: Any, **changes: Any) -> None:
+def send(client: Any, **changes: Any) -> bool:
     call = {"epoch": 5, "expected_cursor": "0-0", "new_cursor": "2-0", "rows": {A: STATE}} | changes
-    commit(client, 3, **call)
+    return commit(client, 3, **call)
 
 
 states = st.builds(
@@ -97,6 +97,7 @@ def test_a_commit_names_the_model_that_the_partition_follows(client: Any) -> Non
         ({"expected_cursor": "1-0"}, FencedError, "cursor is 0-0"),
         ({"new_cursor": "9-0"}, FencedError, "no longer holds entry 9-0"),
         ({"expected_rebuilt": 1}, StaleRowsError, "replaced 0 rows, the caller knows of 1"),
+        ({"expected": {A: 0}}, StaleRowsError, "row of .* has another version"),
     ],
 )
 def test_a_guard_refuses_the_whole_commit(
@@ -111,11 +112,11 @@ def test_a_guard_refuses_the_whole_commit(
 
 def test_a_commit_repeated_after_its_answer_was_lost_changes_nothing(client: Any) -> None:
     call = {"dead": [b"x"], "model": "m2", "expected_rebuilt": 0}
-    send(client, **call)
+    assert send(client, **call)
     # Even when a rebuild came in between: what it wrote stays.
     assert replace_live(client, 3, {A: AGAIN}, {A: 7}) == set()
     before = dump(client)
-    send(client, **call)
+    assert not send(client, **call)
     assert dump(client) == before
 
 
@@ -131,6 +132,18 @@ def test_rows_replaced_after_they_were_read_stop_the_commit(client: Any) -> None
     assert rows == {A: AGAIN}
     send(client, rows={A: NEXT}, expected_rebuilt=rebuilt[3])
     assert read_live(client, [A]) == [NEXT]
+
+
+def test_rows_that_were_not_read_must_have_their_versions(client: Any) -> None:
+    load_live(client, {A: STATE, B: NEXT})
+    before = dump(client)
+    call = {"rows": {C: STATE, A: NEXT, B: AGAIN}, "dead": [b"x"], "model": "m2"}
+    for expected in ({A: 8, B: 8}, {A: 7, B: 7}, {A: 7, B: 8, C: 0}):
+        with pytest.raises(StaleRowsError):
+            send(client, expected=expected, **call)
+        assert dump(client) == before
+    assert send(client, expected={A: 7, B: 8}, **call)
+    assert read_live(client, [A, B, C]) == [NEXT, AGAIN, STATE]
 
 
 def test_a_row_that_moved_is_left_alone_and_named(client: Any) -> None:

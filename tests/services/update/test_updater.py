@@ -1,5 +1,8 @@
 """The updater's step, on a real server and without threads."""
 
+import tracemalloc
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +11,16 @@ import redis
 import structlog
 from event_log import PSEUDONYMS, Sum, append, drain, event, loop, users_of
 
+from feature_repo import explicit
 from feature_repo.feast_stores.online import read_live
 from feature_repo.online.live_row import FIELDS, LiveState, row_key
-from feature_repo.online.live_rows import commit, replace_live
+from feature_repo.online.live_rows import commit, load_live, read_batch, replace_live
 from services.event_log.batch import USER_EVENTS
 from services.event_log.keys import cursor_key, log_key
+from services.update import kept_rows
 from services.update import updater as updater_module
 from services.update.counters import STATS_KEY
+from services.update.kept_rows import KeptRows
 from services.update.lease import Leases
 
 
@@ -56,6 +62,7 @@ def test_a_row_of_garbage_is_folded_anew_or_stops_its_user_alone(
     append(redis_url, [event(one, "1"), event(one, "2"), event(other, "a")])
     drain(updater)
     store_client.hset(row_key(PSEUDONYMS.of_user(one)), FIELDS[broken], b"\xff garbage")
+    updater._kept.drop(1)  # who has written the row goes on from what it wrote
     if not known:
         store_client.xtrim(log_key(1), maxlen=0)
     append(redis_url, [event(one, "3"), event(other, "b")])
@@ -163,11 +170,11 @@ def test_rows_that_a_rebuild_replaced_are_read_again(
     rebuilt = LiveState(row.profile, b"new;", 1, "sum-1", row.time_ms)
     calls = list[Any]()
 
-    def commit_after_a_rebuild(*args: Any, **kwargs: Any) -> None:
+    def commit_after_a_rebuild(*args: Any, **kwargs: Any) -> bool:
         if not calls:
             assert replace_live(store_client, placed.partition, {user: rebuilt}, {user: 1}) == set()
         calls.append(kwargs)
-        commit(*args, **kwargs)
+        return commit(*args, **kwargs)
 
     monkeypatch.setattr(updater_module, "commit", commit_after_a_rebuild)
     epoch = updater._leases.epochs[placed.partition]
@@ -176,7 +183,82 @@ def test_rows_that_a_rebuild_replaced_are_read_again(
     drain(updater)
     assert row_of(store_client, "a").learned == b"new;2;"
     assert updater._leases.epochs[placed.partition] == epoch
-    assert len(calls) == 2
+    # A row that is kept, of the same version and with another learned state.
+    again = replace(row_of(store_client, "a"), learned=b"again;")
+    assert user in updater._kept
+    assert replace_live(store_client, placed.partition, {user: again}, {user: 2}) == set()
+    append(redis_url, [event("a", "3")])
+    drain(updater)
+    assert row_of(store_client, "a").learned == b"again;3;"
+    assert len(calls) == 3
+
+
+def test_kept_rows_are_read_once_and_again_when_they_are_not_the_stores(
+    redis_url: str, store_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updater, read = loop(redis_url, tmp_path, Sum()), list[str]()
+
+    def noted(client: Any, users: dict[int, list[str]]) -> Any:
+        read.extend(user for some in users.values() for user in some)
+        return read_batch(client, users)
+
+    monkeypatch.setattr(kept_rows, "read_batch", noted)
+    user = PSEUDONYMS.of_user("a")
+    [placed] = append(redis_url, [event("a", "1")])
+    drain(updater)
+    append(redis_url, [event("a", "2")])
+    drain(updater)
+    assert read == [user]
+    other = row_of(store_client, "a")
+    load_live(store_client, {user: LiveState(other.profile, b"other;", 7, "sum-1", 0)})
+    append(redis_url, [event("a", "3")])
+    drain(updater)  # refused: the store has another version
+    assert row_of(store_client, "a").learned == b"other;"
+    drain(updater)
+    assert row_of(store_client, "a").learned == b"other;3;"
+    assert read == [user, user]
+    updater._leases.release(placed.partition)
+    drain(updater)  # it has its lease again, and meanwhile another may have had it
+    assert len(updater._kept) == 0
+
+
+def test_a_row_is_kept_only_by_who_wrote_it(
+    redis_url: str, store_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updater, user = loop(redis_url, tmp_path, Sum()), PSEUDONYMS.of_user("a")
+
+    def commit_again(*args: Any, **kwargs: Any) -> bool:
+        commit(*args, **kwargs)
+        return commit(*args, **kwargs)
+
+    monkeypatch.setattr(updater_module, "commit", commit_again)
+    append(redis_url, [event("a", "1")])
+    drain(updater)
+    assert row_of(store_client, "a").learned == b"1;"
+    assert user not in updater._kept
+    monkeypatch.undo()
+    append(redis_url, [event("a", "2")])
+    drain(updater)
+    assert user in updater._kept
+
+
+def test_kept_rows_are_bounded_by_the_memory_they_take(
+    redis_url: str, store_client: redis.Redis, tmp_path: Path
+) -> None:
+    updater, users = loop(redis_url, tmp_path, Sum()), list(islice(users_of(1), 40))
+    append(redis_url, [event(user, user) for user in users])
+    drain(updater)
+    kept = updater._kept
+    assert [user in kept for user in map(PSEUDONYMS.of_user, users)] == [True] * 40
+    size = updater._kept._kept[PSEUDONYMS.of_user(users[-1])].size
+    updater._kept = bounded = KeptRows(store_client, 5 * size)
+    for user, each in kept._kept.items():
+        bounded.put(user, each)
+    assert [user in bounded for user in map(PSEUDONYMS.of_user, users[-6:])] == [False] + [True] * 5
+    tracemalloc.start()
+    copies = [explicit.decode(explicit.encode(each.profile)) for each in kept._kept.values()]
+    assert tracemalloc.get_traced_memory()[0] <= size * len(copies)
+    tracemalloc.stop()
 
 
 def test_a_busy_user_holds_up_nobody_else(

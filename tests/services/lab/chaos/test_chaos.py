@@ -21,13 +21,13 @@ from services.lab.chaos.result import verdict
 from services.lab.chaos.run import chaos
 
 
-@pytest.mark.parametrize("guard", ["fence", "last-entry", "dedup"])
+@pytest.mark.parametrize("guard", ["fence", "last-entry", "dedup", "kept-rows"])
 def test_a_guard_is_taken_out_of_a_copy(
     guard: guards.Guard, store_client: redis.Redis, tmp_path: Path
 ) -> None:
     code = guards.without(guard, tmp_path)
     assert not list(tmp_path.rglob("__pycache__"))
-    name = guards._LINES[guard][0]
+    name = next(iter(guards._LINES[guard]))
     store_client.script_flush()
     assert not guards.runs(store_client, guard, code)
     store_client.script_load((code / name).read_text())  # it is still Lua
@@ -39,7 +39,7 @@ def test_a_guard_is_taken_out_of_a_copy(
 def test_a_guard_that_is_not_found_is_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = ("services/event_log/append.lua", ("no such line",))
+    lines = {"services/event_log/append.lua": ("no such line",)}
     monkeypatch.setitem(guards._LINES, "dedup", lines)
     with pytest.raises(PortraitError, match="does not hold the guard 'dedup' exactly once"):
         guards.without("dedup", tmp_path)
@@ -84,7 +84,8 @@ def test_after_power_cuts_rows_and_order_are_right() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("guard", "finding"), [("fence", "wrong"), ("last-entry", "wrong"), ("dedup", "doubled")]
+    ("guard", "finding"),
+    [("fence", "wrong"), ("last-entry", "wrong"), ("dedup", "doubled"), ("kept-rows", "wrong")],
 )
 def test_a_missing_guard_is_caught(guard: guards.Guard, finding: str) -> None:
     result = chaos(FaultPlan(seconds=60, seed=13, guard=guard))
