@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,21 +156,40 @@ CLAIMED = ("if held[3] then return held[3] == ARGV[2] and 1 or 0 end", "")
 FINISHED = ("if (held[2] or '0-0') ~= ARGV[1] or held[3] ~= ARGV[2] then return 0 end", "")
 
 
+class SleepyScenario(Scenario):
+    """Updaters live, and sleep often while they commit or archive; clients send more.
+
+    An archiver must sleep just before it finishes a span, while another finishes that span and the
+    next. Of `Scenario`'s own runs that meets one in thousands, of these about one in a hundred; the
+    seeds were sought so that one is among them. Whatever changes the update path's calls shifts it.
+    """
+
+    requests = (8, 16)
+
+    def __init__(self, seed: int, rewrite: Callable[[str], str] = lambda text: text) -> None:
+        super().__init__(seed, rewrite)
+        calm = {"kill_updater": 0.0, "kill_gateway": 0.0, "kill_server": 0.0}
+        self.weather = replace(self.weather, pause=0.03, aim=9.0, **calm)
+
+
 @pytest.mark.parametrize(
-    ("guards", "caught_by", "seeds"),
+    ("guards", "caught_by", "seeds", "kind"),
     [
-        pytest.param((EPOCH, CURSOR), ("I3", "I4"), range(50), id="fence"),
-        pytest.param((EPOCH,), ("I4",), range(50), id="epoch"),
-        pytest.param((CURSOR,), ("I2", "dead letters"), range(1500), id="cursor"),
-        pytest.param((ENTRY,), ("I2",), range(150), id="last entry still in the log"),
-        pytest.param((KNOWN,), ("I1", "I6"), range(10), id="dedup"),
-        pytest.param((CLAIMED,), ("I1",), range(600), id="claim of another archiver"),
-        pytest.param((FINISHED,), ("I1", "I5"), range(1_350, 1_360), id="claim no longer held"),
+        pytest.param((EPOCH, CURSOR), ("I3", "I4"), range(50), Scenario, id="fence"),
+        pytest.param((EPOCH,), ("I4",), range(50), Scenario, id="epoch"),
+        pytest.param((CURSOR,), ("I2", "dead letters"), range(1500), Scenario, id="cursor"),
+        pytest.param((ENTRY,), ("I2",), range(150), Scenario, id="last entry still in the log"),
+        pytest.param((KNOWN,), ("I1", "I6"), range(10), Scenario, id="dedup"),
+        pytest.param((CLAIMED,), ("I1",), range(600), Scenario, id="claim of another archiver"),
+        pytest.param(
+            (FINISHED,), ("I1", "I5"), range(50, 55), SleepyScenario, id="claim no longer held"
+        ),
     ],
 )
 def test_a_script_without_its_guard_is_caught(
-    guards: tuple[tuple[str, str], ...], caught_by: tuple[str, ...], seeds: range
-) -> None:
+    guards: tuple[tuple[str, str], ...], caught_by: tuple[str, ...], seeds: range,
+    kind: type[Scenario],
+) -> None:  # fmt: skip
     rewrite, changed = without(*guards), set[str]()
 
     def watched(text: str) -> str:
@@ -178,7 +198,7 @@ def test_a_script_without_its_guard_is_caught(
             changed.add(text)
         return rewritten
 
-    error = first_failure(seeds, watched)
+    error = first_failure(seeds, watched, kind)
     assert len(changed) == 1
     assert any(name in error for name in caught_by), error
 
