@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BUILT  := $(VENV)/.compiled
-FOLD   := $(patsubst %,feature_repo/%.py,$(shell cat feature_repo/compiled.txt))
+ROOM   := feature_repo/user_profile
+FOLD   := $(patsubst %,$(ROOM)/%.py,$(shell cat $(ROOM)/compiled.txt))
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 LOCK   := infra/lock
 LOCKED := --no-deps --require-hashes -r $(LOCK)
@@ -40,18 +41,18 @@ $(STAMP): $(wildcard infra/lock/*.txt) pyproject.toml
 
 # The compiled modules stand beside their sources; Python imports them instead. Both they and the
 # stamp bear the time at which the compiler began to read: what is changed meanwhile is newer.
-$(BUILT): $(STAMP) setup.py feature_repo/compiled.txt $(FOLD)
-	@rm -rf build feature_repo/*.so
+$(BUILT): $(STAMP) setup.py $(ROOM)/compiled.txt $(FOLD)
+	@rm -rf build $(ROOM)/*.so
 	@touch $@.begun
 	@include=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['include'])"); \
 	if echo '#include <Python.h>' | cc -fsyntax-only -I"$$include" -x c - 2>/dev/null; then \
 	    echo "==> compiling the profile's fold (about 20 seconds)"; \
 	    $(BIN)/python setup.py build_ext --inplace >$(VENV)/compile.log 2>&1 || \
-	        { rm -f feature_repo/*.so; tail -20 $(VENV)/compile.log; exit 1; }; \
+	        { rm -f $(ROOM)/*.so; tail -20 $(VENV)/compile.log; exit 1; }; \
 	else \
 	    echo "==> no C compiler with Python.h: profiles fold about three times slower (mend it: apt-get install gcc python3.11-dev, rm $@, make setup)"; \
 	fi
-	@find feature_repo -name '*.so' -exec touch -r $@.begun {} +
+	@find $(ROOM) -name '*.so' -exec touch -r $@.begun {} +
 	@mv $@.begun $@
 
 demo: $(BUILT) ## the whole loop on a year of real shopping data (about 8 minutes); ARGS=--keep-serving leaves it up
@@ -99,4 +100,4 @@ lock: $(STAMP) ## write the hashes of what constraints.txt pins, for every platf
 	@cd $(LOCK); mv new.txt dev.txt; rm all.txt
 
 clean: ## remove the virtual environment, compiled modules, state and output
-	rm -rf $(VENV) build feature_repo/*.so .portrait out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build $(ROOM)/*.so .portrait out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from feature_repo import compiled
+from feature_repo.user_profile import compiled
 
 _INTERPRETED = "--interpreted"
 _MANY = "--many"
@@ -22,8 +22,8 @@ class _Sources(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: Any = None
     ) -> ModuleSpec | None:
-        room, _, name = fullname.partition(".")
-        if room != compiled.ROOM.name or name not in compiled.names():
+        room, _, name = fullname.rpartition(".")
+        if room != f"feature_repo.{compiled.ROOM.name}" or name not in compiled.names():
             return None
         return spec_from_file_location(fullname, compiled.ROOM / f"{name}.py")
 

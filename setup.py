@@ -9,6 +9,8 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
+ROOM = "feature_repo/user_profile"
+
 
 def extensions() -> list[Extension]:
     """Return the modules named in compiled.txt as one shared library, translated to C."""
@@ -16,10 +18,10 @@ def extensions() -> list[Extension]:
         return []
     from mypyc.build import mypycify
 
-    names = (Path(__file__).parent / "feature_repo" / "compiled.txt").read_text().split()
+    names = (Path(__file__).parent / ROOM / "compiled.txt").read_text().split()
     return mypycify(
-        [f"feature_repo/{name}.py" for name in names],
-        group_name="feature_repo.fold",
+        [f"{ROOM}/{name}.py" for name in names],
+        group_name="feature_repo.user_profile.fold",
         opt_level="3",
         debug_level="0",
     )

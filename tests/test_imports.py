@@ -10,14 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("feature_repo", "training", "services")
-PROFILE = {
-    "amounts", "compact", "compiled", "explicit", "explicit_parts", "explicit_state",
-    "heavy_hitters", "id_ring", "interest", "names", "order_days", "order_memory", "orders",
-    "recent", "rhythm", "session", "standing",
-}  # fmt: skip
-"""The explicit profile's modules: of the room user_profile, flat as long as they are compiled."""
 FLAT = {
-    "feature_repo": {"__init__", "definitions", "errors"} | PROFILE,
+    "feature_repo": {"__init__", "definitions", "errors"},
     "training": {"__init__"},
     "services": {"__init__", "app", "settings"},
 }
@@ -111,8 +105,6 @@ def table(text: str = ARROWS) -> dict[str, set[str]]:
 def room_of(module: str) -> str:
     """Return the room of a module: its folder, or the module itself where it stands flat."""
     parts = module.split(".")
-    if parts[0] == "feature_repo" and set(parts[1:2]) & PROFILE:
-        return "feature_repo.user_profile"
     return ".".join(parts[: 3 if parts[1:2] == ["lab"] else 2])
 
 

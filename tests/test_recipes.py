@@ -16,9 +16,10 @@ from doc_pages import DOCS, ROOT
 from pydantic import Field
 from starlette.responses import Response
 
-from feature_repo import explicit, importers
+from feature_repo import importers
 from feature_repo.audiences import language, live, trait_sql, traits
 from feature_repo.audiences.index import Index
+from feature_repo.user_profile import explicit
 from services.context.answers import answer
 from services.gateway import access, application, operations
 from services.http import scopes
@@ -60,7 +61,7 @@ feature_repo.events.types = sys.modules[spec.name] = types
 spec.loader.exec_module(types)
 
 from pathlib import Path
-from feature_repo import explicit
+from feature_repo.user_profile import explicit
 from feature_repo.events.schema import Event, EventRecord, ItemRecord, missing
 from feature_repo.profile_views.seed import verb
 from services.catalogue import popularity

@@ -15,9 +15,9 @@ from feature_repo.audiences.event_sql import EventSql
 from feature_repo.audiences.leaves import TraitTest
 from feature_repo.audiences.sql_values import Values, join_conditions
 from feature_repo.audiences.trait_sql import live_value, windowed
-from feature_repo.compact import DAY_S
 from feature_repo.features.catalogue import USER_VIEWS
-from feature_repo.standing import spellings
+from feature_repo.user_profile.compact import DAY_S
+from feature_repo.user_profile.consent import spellings
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Consent statements as rows that the index asks: by user, purpose and time.
 
-They come to what the live profile holds (`feature_repo.standing`), links included
+They come to what the live profile holds (`feature_repo.user_profile.consent`), links included
 (`user_profile.merged_history`), now and as of a moment. Not here: which of them holds (`tables`).
 """
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from feature_repo.archive.event_archive import LogPosition
 from feature_repo.events.schema import EventRecord
-from feature_repo.standing import MAX_PURPOSES, counted_ms, said, spellings, stated
+from feature_repo.user_profile.consent import MAX_PURPOSES, counted_ms, said, spellings, stated
 from feature_repo.user_profile.merged_history import Placed, ordered, overruled
 
 SCHEMA: Final = pa.schema(

@@ -10,7 +10,7 @@ from typing import Final
 from feature_repo.audiences import leaves
 from feature_repo.audiences.sql_values import Values
 from feature_repo.audiences.values import Bounds, duration_ms, moment_ms
-from feature_repo.compact import DAY_S
+from feature_repo.user_profile.compact import DAY_S
 
 _EVENTS: Final = {
     "count": "count(*)", "first": "min(time_ms)", "last": "max(time_ms)",

@@ -12,11 +12,11 @@ from feature_repo.audiences import rules
 from feature_repo.audiences.trait_sql import windowed
 from feature_repo.audiences.traits import OVERDUE
 from feature_repo.audiences.values import Bounds
-from feature_repo.compact import DAY_S, MILLI, pack_type
-from feature_repo.explicit import ExplicitProfile
-from feature_repo.order_days import window
 from feature_repo.profile_views import metrics
-from feature_repo.standing import allows
+from feature_repo.user_profile.compact import DAY_S, MILLI, pack_type
+from feature_repo.user_profile.consent import allows
+from feature_repo.user_profile.explicit import ExplicitProfile
+from feature_repo.user_profile.order_days import window
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def is_member(
     KeyError
         If it is not a real-time one.
     """
-    consent = user.profile.standing.consent if definition.consent else {}
+    consent = user.profile.consent if definition.consent else {}
     return (
         all(allows(consent, purpose) for purpose in definition.consent)
         and _holds(definition.rule, known, user)

@@ -9,14 +9,14 @@ Belongs here: statements. What runs them is `index`'s, what asks of the tables `
 
 from typing import Final
 
-from feature_repo.amounts import EVENT_M, IS_STATED, LINE, milli, of_lines
-from feature_repo.compact import DAY_S
 from feature_repo.events.types import find_types
 from feature_repo.features.catalogue import USER_VIEWS, scalars
-from feature_repo.order_memory import told_again
-from feature_repo.orders import MAX_GAPS
 from feature_repo.profile_views.engagement_score import load as score_terms
 from feature_repo.profile_views.metrics import MIN_GAP_DAYS, PRIOR_GAP_DAYS, PRIOR_GAPS
+from feature_repo.user_profile.amounts import EVENT_M, IS_STATED, LINE, milli, of_lines
+from feature_repo.user_profile.compact import DAY_S
+from feature_repo.user_profile.order_memory import told_again
+from feature_repo.user_profile.orders import MAX_GAPS
 
 _TEXTS: Final = (
     "source", "coupon", "query", "url", "device", "channel", "campaign_id", "placement", "currency",
@@ -168,8 +168,8 @@ FROM (
     FROM ({_told("events")})
 )
 """
-"""Purchases as the profile takes them: what tells of an order again takes the place of what was
-told before (`feature_repo.order_memory`), and an order that arrives late makes no gap."""
+"""Purchases as the profile takes them (`feature_repo.user_profile.order_memory`): what tells of an
+order again takes the place of what was told before, and an order that arrives late makes no gap."""
 
 ORDER_DAYS: Final = f"""
 SELECT u, (at_s // {DAY_S})::INTEGER AS day, sum(orders)::BIGINT AS orders,
@@ -216,7 +216,7 @@ AND (until_ms IS NULL OR until_ms > $now_ms)
 
 
 def granted(one: str, other: str) -> str:
-    """Return the SELECT of the users who grant a purpose of two names (`feature_repo.standing`)."""
+    """Return the SELECT of the users who grant a purpose of two names."""
     return f"""
 SELECT u FROM (
     SELECT u, granted FROM consents WHERE purpose IN ({one}, {other})

@@ -16,14 +16,14 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from feature_repo.amounts import EVENT_M, IS_STATED
 from feature_repo.archive import valid_events
 from feature_repo.archive.event_archive import SCHEMA as EVENT_SCHEMA
 from feature_repo.archive.event_archive import write_part
 from feature_repo.events.types import LONG_HALF_LIFE_DAYS, TYPES, find_types
 from feature_repo.features.catalogue import BATCH_VIEWS, VIEWS
 from feature_repo.features.sql import behaviour, interests, items, profile
-from feature_repo.order_memory import told_again
+from feature_repo.user_profile.amounts import EVENT_M, IS_STATED
+from feature_repo.user_profile.order_memory import told_again
 
 LATE_DAYS: Final = 4
 """An incremental build makes the rows of this many days before ``since`` again: live events

@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from feature_repo.amounts import line_amount
 from feature_repo.events.schema import MAX_ITEMS, ORDER_TYPES
 from feature_repo.importers.lines import EVENT_COLUMNS, ITEM_COLUMNS
+from feature_repo.user_profile.amounts import line_amount
 
 _ITEM_NAMES: Final = {"item_coupon": "coupon", "item_currency": "currency"}
 

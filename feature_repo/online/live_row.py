@@ -55,7 +55,7 @@ class LiveState:
     Attributes
     ----------
     profile
-        `feature_repo.explicit` encoding.
+        `feature_repo.user_profile.explicit` encoding.
     learned
         Encoder state; empty when there is none.
     version

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from feature_repo.compact import MILLI, unpack_type
 from feature_repo.events.schema import SESSION_GAP_MS, iso
-from feature_repo.explicit import SCHEMA, ExplicitProfile
 from feature_repo.profile_views import metrics
 from feature_repo.profile_views.seed import default_title
+from feature_repo.user_profile.compact import MILLI, unpack_type
+from feature_repo.user_profile.explicit import SCHEMA, ExplicitProfile
 
 FEATURE_SERVICE: Final = "profile_v1"
 NEXT_CATEGORY_DAYS: Final = 14
@@ -70,7 +70,7 @@ def full(
 
     Examples
     --------
-    >>> from feature_repo.explicit import new
+    >>> from feature_repo.user_profile.explicit import new
     >>> full(new(), user_id="7", now_ms=0)["lifecycle"]["stage"]
     'visitor'
     """
@@ -89,7 +89,7 @@ def full(
                 "at": metrics.format_time(stated.at),
                 "source": stated.source,
             }
-            for purpose, stated in profile.standing.consent.items()
+            for purpose, stated in profile.consent.items()
         },
         "lifecycle": lifecycle,
         "rfm": rfm,
@@ -119,7 +119,7 @@ def full(
 def _identity(profile: ExplicitProfile) -> dict[str, Any]:
     return {
         "anonymous": profile.anonymous,
-        "linked": len(profile.standing.linked),
+        "linked": len(profile.linked),
         "first_seen_at": metrics.format_time(profile.first_at),
         "last_seen_at": metrics.format_time(profile.seen_at),
         "events_by_type": {unpack_type(name): n for name, n in profile.counts.items()},

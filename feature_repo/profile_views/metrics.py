@@ -10,12 +10,17 @@ from collections.abc import Collection, Mapping
 from statistics import median
 from typing import Any, Final
 
-from feature_repo.compact import DAY_S, MICRO, MILLI, Key
 from feature_repo.events.schema import iso
-from feature_repo.explicit import ExplicitProfile
-from feature_repo.interest import LONG_HALF_LIFE_S, SHORT_HALF_LIFE_S, Interest, decayed
-from feature_repo.order_days import window
-from feature_repo.rhythm import WEEKDAYS
+from feature_repo.user_profile.activity import WEEKDAYS
+from feature_repo.user_profile.compact import DAY_S, MICRO, MILLI, Key
+from feature_repo.user_profile.explicit import ExplicitProfile
+from feature_repo.user_profile.interest_entry import (
+    LONG_HALF_LIFE_S,
+    SHORT_HALF_LIFE_S,
+    Interest,
+    decayed,
+)
+from feature_repo.user_profile.order_days import window
 
 PRIOR_GAP_DAYS: Final = 30.0
 PRIOR_GAPS: Final = 2
@@ -221,7 +226,7 @@ def _rate(weight: float, half_life_s: int, age_s: int) -> float:
 
 def habits(profile: ExplicitProfile, now: int) -> dict[str, Any]:
     """Return hours and weekdays of activity, the gap between orders and the basket's size."""
-    hours, weekdays = profile.rhythm
+    hours, weekdays = profile.activity
     total = sum(hours)
     peak = None
     if total:

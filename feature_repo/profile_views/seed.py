@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from feature_repo.events.types import TYPES
-from feature_repo.explicit import ExplicitProfile, purchased_items
+from feature_repo.user_profile.explicit import ExplicitProfile, purchased_items
 
 
 def default_title(item_id: str) -> str:
@@ -56,7 +56,7 @@ def seed(
     Examples
     --------
     >>> from feature_repo.events.schema import EventRecord, ItemRecord
-    >>> from feature_repo.explicit import fold
+    >>> from feature_repo.user_profile.explicit import fold
     >>> def event(type, item):
     ...     return EventRecord(
     ...         id=item, type=type, user="u", time_ms=0, received_ms=0, items=[ItemRecord(item)]

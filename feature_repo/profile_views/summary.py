@@ -6,13 +6,13 @@ Belongs here: the words. Not here: the figures behind them (`metrics`).
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from feature_repo.compact import DAY_S, pack_id
 from feature_repo.events.schema import iso
-from feature_repo.explicit import ExplicitProfile
-from feature_repo.interest import Interest
 from feature_repo.profile_views import metrics
 from feature_repo.profile_views.engagement_score import explain
 from feature_repo.profile_views.seed import default_title
+from feature_repo.user_profile.compact import DAY_S, pack_id
+from feature_repo.user_profile.explicit import ExplicitProfile
+from feature_repo.user_profile.interest_entry import Interest
 
 SUMMARY_INTERESTS: Final = 5
 SUMMARY_BRANDS: Final = 3
@@ -30,7 +30,7 @@ def summary(
 
     Examples
     --------
-    >>> from feature_repo.explicit import new
+    >>> from feature_repo.user_profile.explicit import new
     >>> summary(new(), user_id="7", now_ms=0)["habits"]
     'No activity yet.'
     """

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from feature_repo import standing
 from feature_repo.archive.event_archive import LogPosition
 from feature_repo.events.schema import EventRecord
-from feature_repo.standing import Consent, counted_ms, said, spellings
+from feature_repo.user_profile import consent
+from feature_repo.user_profile.consent import Consent, counted_ms, said, spellings
 
 Placed = tuple[LogPosition, EventRecord]
 """An event and where it stands in its partition's log."""
@@ -31,7 +31,7 @@ def without_grants(record: EventRecord) -> EventRecord:
     """
     if not claimed(record):
         return record
-    said = standing.said(record)
+    said = consent.said(record)
     if not any(said.values()):
         return record
     denied = {purpose: False for purpose, granted in said.items() if not granted}
@@ -125,7 +125,7 @@ class _Books:
         side, at = None if anonymous in self._joined else anonymous, counted_ms(event) // 1000
         for purpose, granted in said(event).items():
             new = Consent(granted, at, event.source)
-            standing.say(self._consent[side], spellings(purpose)[0], new, most=2**31)
+            consent.say(self._consent[side], spellings(purpose)[0], new, most=2**31)
             if granted:
                 self._grants[side][spellings(purpose)[0]].append(index)
 
@@ -142,5 +142,5 @@ class _Books:
                     self.overruled[index][purpose] = link
                 own[purpose] = known if theirs.granted else theirs
             else:
-                standing.say(own, purpose, theirs, most=2**31)
+                consent.say(own, purpose, theirs, most=2**31)
             self._grants[None][purpose] += self._grants[anonymous].pop(purpose, [])

@@ -15,13 +15,13 @@ import redis
 import structlog
 from redis.exceptions import RedisClusterException
 
-from feature_repo import explicit
 from feature_repo.audiences.live import User, is_member
 from feature_repo.audiences.plan import plan
 from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import Definition
 from feature_repo.online.cluster import node_of
 from feature_repo.online.live_row import LiveState
+from feature_repo.user_profile import explicit
 from services.audiences.definitions import KEY, VERSION, decode_all
 from services.runtime.backoff import Backoff
 

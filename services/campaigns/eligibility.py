@@ -13,7 +13,7 @@ from feature_repo.audiences.plan import plan
 from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import AnyOf, Definition
 from feature_repo.errors import ConflictError
-from feature_repo.standing import allows
+from feature_repo.user_profile.consent import allows
 from services.audiences.definitions import Definitions
 from services.audiences.index import AudienceIndex
 from services.campaigns.campaign import Campaign
@@ -53,7 +53,7 @@ class Eligibility:
         if campaign.audience not in known:
             raise ConflictError(f"the campaign's audience {campaign.audience} has been removed")
         definition = known[campaign.audience]
-        consent = user.profile.standing.consent
+        consent = user.profile.consent
         asked = {campaign.channel, *definition.consent}
         rule = definition.model_copy(update={"consent": [], "exclude": []})
         excluded = False

@@ -41,7 +41,7 @@ def _packages() -> Finding:
 
 
 def _fold() -> Finding:
-    from feature_repo.compiled import state
+    from feature_repo.user_profile.compiled import state
 
     found = state()
     if found == "stale":

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import Path, Query
 
-from feature_repo import explicit
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.live_row import FIELDS, LiveState, parse_live, row_key
+from feature_repo.user_profile import explicit
 from services.context.context import Context
 from services.event_log.keys import owners_key
 from services.event_log.links import first_owner_of, owner_of

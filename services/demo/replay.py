@@ -15,7 +15,7 @@ import orjson
 from feature_repo.archive.event_archive import Archive
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import Event, EventRecord, to_record
-from feature_repo.order_memory import without_repeats
+from feature_repo.user_profile.order_memory import without_repeats
 from services.client import Client
 from services.runtime.progress import ProgressStep
 from services.settings import Settings
@@ -77,8 +77,8 @@ def replay(
 
 def parity(settings: Settings, cut_off: datetime, tell: ProgressStep) -> dict[str, Any]:
     """Compare each replayed user's live row with a fold of the same events from scratch."""
-    from feature_repo import explicit
     from feature_repo.feast_stores.online import connect, read_live
+    from feature_repo.user_profile import explicit
     from services.hosting.embedded import running_url
 
     url = running_url(settings.home)

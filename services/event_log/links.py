@@ -13,11 +13,11 @@ from contextlib import suppress
 
 import msgspec
 
-from feature_repo import explicit
 from feature_repo.archive.event_archive import LogPosition
 from feature_repo.errors import ModelMismatchError
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import LiveState
+from feature_repo.user_profile import explicit
 from feature_repo.user_profile.merged_history import (
     Placed,
     claimed,
@@ -59,11 +59,12 @@ def first_owner_of(value: bytes | None) -> tuple[str, bool] | None:
 def fresh_links(row: LiveState | None, events: Sequence[Placed]) -> dict[str, LogPosition]:
     """Return the `first_links` of events that the user's row before them does not name.
 
-    A row names the last `feature_repo.standing.MAX_LINKED` only, and one that cannot be read none.
+    A row names the last `feature_repo.user_profile.consent.MAX_LINKED` only, and one that cannot
+    be read none.
     """
     found = first_links(events)
     if found and row is not None and row.version:
         with suppress(ModelMismatchError):
-            for known in explicit.decode(row.profile).standing.linked:
+            for known in explicit.decode(row.profile).linked:
                 found.pop(known, None)
     return found

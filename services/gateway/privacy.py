@@ -20,9 +20,9 @@ from feature_repo.events.schema import (
     problems,
     record_to_api,
 )
-from feature_repo.explicit_state import ExplicitProfile
 from feature_repo.profile_views.shapes import ProfileConsent
-from feature_repo.standing import MAX_PURPOSES, holds
+from feature_repo.user_profile.consent import MAX_PURPOSES, holds
+from feature_repo.user_profile.state import ExplicitProfile
 from services.context import users
 from services.context.answers import answer, context_of
 from services.context.context import Context
@@ -89,7 +89,7 @@ async def get_export(request: Request, user_id: UserId, after: After = None) -> 
     if row is None or profile is None:
         raise unknown_user()
     known = users.profile_of(row)
-    found = await read_all(context, pseudonym, known.standing.linked, None, None, MOST_EVENTS + 1)
+    found = await read_all(context, pseudonym, known.linked, None, None, MOST_EVENTS + 1)
     export: Export = {
         "user_id": user_id, "exported_at": iso(now_ms()), "consents": _consents(known),
         "complete": len(found) <= MOST_EVENTS, "profile": profile, "events": [],
@@ -107,7 +107,7 @@ def _to_export(export: Export, found: Sequence[Any]) -> Response:
 async def _check_room(context: Context, user_id: str, given: Mapping[str, bool]) -> None:
     """Refuse purposes that the user's table has no room for: they would not be kept."""
     _, row, _ = await users.find_user(context, user_id, None, None)
-    known = {} if row is None else users.profile_of(row).standing.consent
+    known = {} if row is None else users.profile_of(row).consent
     new = [p for p, granted in given.items() if not holds(known, p, granted=granted)]
     if len(known) + len(new) <= MAX_PURPOSES:
         return
@@ -122,5 +122,5 @@ async def _check_room(context: Context, user_id: str, given: Mapping[str, bool])
 def _consents(profile: ExplicitProfile) -> dict[str, ProfileConsent]:
     return {
         purpose: {"granted": said.granted, "at": iso(said.at * 1000), "source": said.source}
-        for purpose, said in profile.standing.consent.items()
+        for purpose, said in profile.consent.items()
     }

@@ -135,7 +135,7 @@ async def get_events(
         raise ProblemError("forbidden", f"limit over {_MAX_LIMIT} needs a key with scope admin")
     pseudonym, row = await users.find(context, user_id, after)
     before = None if cursor is None else _decode_cursor(cursor)
-    linked = [] if row is None else users.profile_of(row).standing.linked
+    linked = [] if row is None else users.profile_of(row).linked
     found = await read_all(context, pseudonym, linked, before, type_, limit + 1)
     if not found and row is None:
         raise unknown_user()

@@ -8,7 +8,7 @@ from typing import Final
 
 from feature_repo.events.schema import Event
 from feature_repo.events.types import find_types
-from feature_repo.standing import stated
+from feature_repo.user_profile.consent import stated
 from services.http.api_keys import Caller
 
 _SHOPS: Final = find_types("shop")

@@ -12,9 +12,9 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from feature_repo import explicit
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import LiveState
+from feature_repo.user_profile import explicit
 
 _log = structlog.get_logger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo import explicit
 from feature_repo.archive.query_bounds import check
 from feature_repo.events.schema import EventRecord
-from feature_repo.order_memory import without_repeats
+from feature_repo.user_profile import explicit
+from feature_repo.user_profile.order_memory import without_repeats
 from services.context.context import Context
 from services.history.recent_events import read_all
 from services.http.answer_schemas import EventContribution

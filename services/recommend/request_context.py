@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from feature_repo import explicit
 from feature_repo.errors import ModelMismatchError, StoreUnavailableError
 from feature_repo.events.schema import Event, EventItem, EventRecord, to_record
 from feature_repo.online.live_row import LiveState
+from feature_repo.user_profile import explicit
 from services.catalogue.catalogue import Catalogue
 from services.context import users
 from services.context.context import Context

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from feature_repo import explicit
 from feature_repo.profile_views import metrics
+from feature_repo.user_profile import explicit
 
 
 class UserContext:
@@ -53,7 +53,7 @@ class UserContext:
     @property
     def linked(self) -> Sequence[str]:
         """Pseudonyms of anonymous ids that became this user's."""
-        return () if self._profile is None else self._profile.standing.linked
+        return () if self._profile is None else self._profile.linked
 
     @cached_property
     def interests(self) -> Sequence[Mapping[str, Any]]:

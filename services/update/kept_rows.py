@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from feature_repo.events.pseudonyms import partition_of
-from feature_repo.explicit import ExplicitProfile
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import read_batch
+from feature_repo.user_profile.explicit import ExplicitProfile
 
 ROW_BYTES: Final = 4_000
 PACKED_BYTES: Final = 3

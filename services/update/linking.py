@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import structlog
 
-from feature_repo import explicit
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.errors import PortraitError, StoreUnavailableError
 from feature_repo.events.pseudonyms import partition_of
@@ -24,6 +23,7 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import LiveState, unreadable
 from feature_repo.online.live_rows import read_live
+from feature_repo.user_profile import explicit
 from services.event_log.batch import Batch, cut_batch
 from services.event_log.keys import cursor_key, log_key
 from services.event_log.links import Placed, claimed, first_links, fresh_links, woven
@@ -235,7 +235,7 @@ class Linking:
             return None
         row = read_live(self._client, [first])[0]
         # What was granted may be the anonymous id's alone: see `links`.
-        said = {} if row is None else explicit.decode(row.profile).standing.consent
+        said = {} if row is None else explicit.decode(row.profile).consent
         return None if any(one.granted for one in said.values()) else row
 
     def _own(

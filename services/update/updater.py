@@ -24,10 +24,10 @@ from feature_repo.errors import (
     StaleRowsError,
     StoreUnavailableError,
 )
-from feature_repo.explicit import ExplicitProfile
 from feature_repo.online.connection import connect, translated
 from feature_repo.online.live_row import LiveState, unreadable
 from feature_repo.online.live_rows import commit
+from feature_repo.user_profile.explicit import ExplicitProfile
 from services.audiences.watch import AudienceWatch
 from services.event_log.archiver import SETTLE_MS, Archiver
 from services.event_log.batch import Batch, cut_batch

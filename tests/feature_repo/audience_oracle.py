@@ -6,13 +6,13 @@ from typing import Any
 
 from retold import told
 
-from feature_repo.amounts import amount, line_amount
 from feature_repo.audiences import leaves, rules
 from feature_repo.audiences.live import User, trait_value
 from feature_repo.audiences.values import duration_ms, moment_ms
-from feature_repo.compact import pack_money
 from feature_repo.events.schema import EventRecord, ItemRecord
-from feature_repo.explicit import fold
+from feature_repo.user_profile.amounts import amount, line_amount
+from feature_repo.user_profile.compact import pack_money
+from feature_repo.user_profile.explicit import fold
 
 Known = Mapping[str, rules.Definition]
 

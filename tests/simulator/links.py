@@ -60,7 +60,7 @@ class LinkScenario(Scenario):
             "services.update.late_links": {"RETRY_S": 0.5, "_log": silent},
             "services.history.users": {"_rows": self.disk.rows},
             "services.history.merged_history": {"_read_archive": self.disk.named},
-            "feature_repo.standing": {"MAX_LINKED": self.named},
+            "feature_repo.user_profile.consent": {"MAX_LINKED": self.named},
             "services.rebuild.refold": {"ATTEMPTS": 2, "LEASE_MS": LEASE_MS, "_log": silent},
         }
 

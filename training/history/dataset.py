@@ -1,8 +1,8 @@
 """Point-in-time training sets: positions, what was known at each, and what came after.
 
-A position is a new order (`feature_repo.order_memory`); its features are what Feast's point-in-time
-join finds from before it; its labels look at the archive after it, and are null where the data ends
-too early. How features are computed is `feature_repo.features.snapshots`' work.
+A position is a new order (`feature_repo.user_profile.order_memory`); its features are what Feast's
+point-in-time join finds from before it; its labels look at the archive after it, and are null where
+the data ends too early. How features are computed is `feature_repo.features.snapshots`' work.
 """
 
 import os
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from feature_repo.archive.event_archive import Archive, write_part
 from feature_repo.errors import NotFoundError, PointInTimeError
-from feature_repo.order_memory import told_again
+from feature_repo.user_profile.order_memory import told_again
 
 HORIZONS_DAYS: Final = (7, 28)
 PIECE_ROWS: Final = 200_000

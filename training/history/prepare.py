@@ -11,7 +11,7 @@ import numpy.typing as npt
 from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import EventRecord, iso
-from feature_repo.order_memory import without_repeats
+from feature_repo.user_profile.order_memory import without_repeats
 from training.history.prepared import VALIDATION_DAYS, Moments, Prepared, weekly_moments
 from training.history.sequences import encode
 from training.history.user_features import UserFeatures

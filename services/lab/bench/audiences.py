@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import duckdb
 
-from feature_repo import explicit
 from feature_repo.archive.event_archive import Archive
 from feature_repo.audiences import language
 from feature_repo.audiences.compiler import compile_definition
@@ -24,6 +23,7 @@ from feature_repo.audiences.plan import plan
 from feature_repo.audiences.rules import Definition
 from feature_repo.features import snapshots
 from feature_repo.features.catalogue import USER_VIEWS
+from feature_repo.user_profile import explicit
 from services.audiences.answers import AudienceAnswers
 
 COPIES: Final = 10

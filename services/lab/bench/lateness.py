@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from feature_repo import explicit
 from feature_repo.archive.event_archive import Archive
 from feature_repo.events.schema import EventRecord
 from feature_repo.profile_views import metrics
+from feature_repo.user_profile import explicit
 from services.lab.bench.rows import chunks
 
 SHARES: Final = (0.01, 0.05, 0.2)

@@ -33,11 +33,11 @@ PARTS: Final = {
     "Updater": (
         ("archive", r"services/event_log/archiver|feature_repo/archive"),
         ("model step", r"training/"),
-        ("profile bytes", r"(?:encode|decode) \(feature_repo/(?:explicit|user_profile)"),
+        ("profile bytes", r"(?:encode|decode) \(feature_repo/user_profile"),
         ("decode event", r"feature_repo/events|services/event_log/batch"),
         ("read rows", r"read_\w+ \(feature_repo/online"),
         ("commit", r"feature_repo/online"),
-        ("profile fold", r"feature_repo/(?:explicit|user_profile)"),
+        ("profile fold", r"feature_repo/user_profile"),
         ("transition", r"services/models/transition"),
         ("counts", r"services/(?:catalogue/popularity|update/counters)"),
         ("read log", r"_round \(services/update/updater|services/event_log/"),

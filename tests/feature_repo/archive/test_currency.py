@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo import importers
-from feature_repo.amounts import amount
 from feature_repo.archive import currency
 from feature_repo.archive.currency import Money
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.errors import InvalidSettingError
 from feature_repo.events.fields import SET_ASIDE, check_properties
 from feature_repo.events.schema import MAX_ITEMS, EventRecord, ItemRecord
+from feature_repo.user_profile.amounts import amount
 
 EURO = Money("EUR", {"USD": 0.5, "GBP": 2.0})
 WORTH = {None: 1.0, "EUR": 1.0, "USD": 0.5, "GBP": 2.0}

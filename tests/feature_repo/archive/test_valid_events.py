@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo import explicit, rhythm
 from feature_repo.analytics import affinities, drift, funnel, habits, retention, rfm, trends
 from feature_repo.analytics.clusters import describe
 from feature_repo.analytics.cube import Cube
@@ -25,6 +24,7 @@ from feature_repo.events.fields import LATEST_MS, check_tz
 from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.features import snapshots
 from feature_repo.features.catalogue import BATCH_VIEWS
+from feature_repo.user_profile import activity, explicit
 from tests.feature_repo import shop_log
 
 END = shop_log.START + timedelta(days=60)
@@ -149,7 +149,7 @@ def test_an_odd_text_stops_no_answer() -> None:
 def test_every_other_name_of_a_zone_is_refused_and_read_as_utc(name: str) -> None:
     with pytest.raises(ValueError, match="is not an IANA time zone"):
         check_tz(name)
-    assert rhythm.local_hour(12_345_678, name) == rhythm.local_hour(12_345_678, None)
+    assert activity.local_hour(12_345_678, name) == activity.local_hour(12_345_678, None)
 
 
 def test_what_is_no_json_grants_nothing(tmp_path: Path) -> None:
@@ -182,4 +182,4 @@ def test_the_zones_taken_are_those_that_all_readers_read_alike() -> None:
             [sorted(time_zones.known()), moments],
         ).fetchall()
     assert len(rows) > 2000
-    assert [row for row in rows if rhythm.local_hour(row[1], row[0]) != (row[2], row[3])] == []
+    assert [row for row in rows if activity.local_hour(row[1], row[0]) != (row[2], row[3])] == []

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shop_table import T, archived, check_conservation
 
-from feature_repo import explicit, importers
+from feature_repo import importers
 from feature_repo.archive.currency import Money
 from feature_repo.events.schema import EventRecord
 from feature_repo.importers import ImportReport
 from feature_repo.importers.assemble import MAX_ID
+from feature_repo.user_profile import explicit
 
 ORDER = "source: s\ndefault_type: purchase\ncolumns: {time: t, user_id: u, item_id: i, order_id: o"
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.events.schema import EventRecord, ItemRecord
-from feature_repo.explicit import fold, new
 from feature_repo.profile_views import views
+from feature_repo.user_profile.explicit import fold, new
 
 NOW_MS = (START_S + DAY_S) * 1000
 FULL_KEYS = [

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from explicit_histories import DAY_S, START_S, event
 
-from feature_repo import compiled, explicit
 from feature_repo.events.schema import EventRecord, ItemRecord
+from feature_repo.user_profile import compiled, explicit
 
 ROOT = Path(__file__).parents[3]
 
@@ -73,9 +73,9 @@ def test_the_bytes_are_those_that_were_expected() -> None:
     expected = os.environ.get("FOLD_DIGEST")
     if expected is None:
         pytest.skip("asked by the test below")
-    assert "feature_repo.explicit" in sys.modules
+    assert "feature_repo.user_profile.explicit" in sys.modules
     assert all(
-        sys.modules[f"feature_repo.{name}"].__spec__.origin.endswith(".py")
+        sys.modules[f"feature_repo.user_profile.{name}"].__spec__.origin.endswith(".py")
         for name in compiled.names()
     )
     assert fold_and_digest() == expected

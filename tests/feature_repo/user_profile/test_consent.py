@@ -9,15 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feature_repo import explicit
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.audiences import language, live
 from feature_repo.audiences.compiler import compile_definition
 from feature_repo.audiences.index import Index
 from feature_repo.events.schema import EventRecord
-from feature_repo.explicit_state import ExplicitProfile
-from feature_repo.standing import MAX_PURPOSES, Consent, allows
+from feature_repo.user_profile import explicit
+from feature_repo.user_profile.consent import MAX_PURPOSES, Consent, allows
 from feature_repo.user_profile.merged_history import woven
+from feature_repo.user_profile.state import ExplicitProfile
 
 START_S = 1_700_000_000
 KNOWN, GUESTS = "{p000}" + "k" * 26, ["{p000}" + letter * 26 for letter in "ab"]
@@ -84,7 +84,7 @@ def profile_of(log: list[EventRecord]) -> ExplicitProfile:
 @settings(max_examples=300)
 def test_consent_is_what_the_oracle_says(log: list[EventRecord]) -> None:
     if any(event.user == KNOWN for event in log):
-        consent = profile_of(log).standing.consent
+        consent = profile_of(log).consent
         assert {p: allows(consent, p) for p in PURPOSES} == {p: expected(log, p) for p in PURPOSES}
 
 
@@ -121,7 +121,7 @@ def said(consent: dict[str, bool], at_s: int, **more: Any) -> EventRecord:
 
 def test_a_clock_that_is_ahead_outvotes_no_later_withdrawal() -> None:
     ahead = said({"email": True}, START_S + 240, received_ms=START_S * 1000)
-    consent = explicit.fold([ahead, said({"email": False}, START_S + 1)]).standing.consent
+    consent = explicit.fold([ahead, said({"email": False}, START_S + 1)]).consent
     assert consent["email"] == Consent(False, START_S + 1, "")
 
 
@@ -129,9 +129,9 @@ def test_further_purposes_push_no_denial_out() -> None:
     log = [said({"email": False}, START_S)]
     log += [said({f"more-{n}": True}, START_S + n) for n in range(MAX_PURPOSES + 5)]
     log += [said({"email": True}, START_S - 60, received_ms=(START_S + 99) * 1000)]
-    consent = explicit.fold(log).standing.consent
+    consent = explicit.fold(log).consent
     assert (len(consent), consent["email"].granted) == (MAX_PURPOSES, False)
-    later = explicit.fold([*log, said({"email": True}, START_S + 100)]).standing.consent
+    later = explicit.fold([*log, said({"email": True}, START_S + 100)]).consent
     assert later["email"].granted
 
 
@@ -141,7 +141,7 @@ def test_a_denial_without_room_counts_for_the_other_spelling(
 ) -> None:
     more = [f"more-{n}" for n in range(MAX_PURPOSES - 1)]
     log = [said(dict.fromkeys([granted, *more], True), START_S), said({denied: False}, START_S + 1)]
-    consent = explicit.fold(log).standing.consent
+    consent = explicit.fold(log).consent
     assert (len(consent), allows(consent, granted), allows(consent, more[0])) == (32, False, True)
     archived = [(LogPosition(1_000 + n, 0), event) for n, event in enumerate(log)]
     archived = [(p, msgspec.structs.replace(e, id=str(p.ms))) for p, e in archived]
@@ -165,7 +165,7 @@ def test_who_unsubscribes_withdraws_the_channel_in_either_spelling(
     left_off = said({}, START_S + 1, type="message_unsubscribed", channel=channel)
     left_off.consent = None
     profile = explicit.fold([said(dict.fromkeys(names, True), START_S), left_off])
-    consent = profile.standing.consent
+    consent = profile.consent
     assert {name for name in names if allows(consent, name)} == left | {
         f"marketing_{one}" for one in left
     }
@@ -177,7 +177,7 @@ def test_who_unsubscribes_withdraws_the_channel_in_either_spelling(
 
 def test_the_later_statement_holds_in_whichever_spelling() -> None:
     log = [said({"email": True}, START_S), said({"marketing_email": False}, START_S + 1)]
-    assert not allows(explicit.fold(log).standing.consent, "email")
+    assert not allows(explicit.fold(log).consent, "email")
     log.append(said({"email": True}, START_S + 2))
-    consent = explicit.fold(log).standing.consent
+    consent = explicit.fold(log).consent
     assert (allows(consent, "email"), allows(consent, "marketing_email")) == (True, True)

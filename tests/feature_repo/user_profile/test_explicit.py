@@ -9,10 +9,10 @@ from explicit_histories import DAY_S, START_S, event, histories
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo import explicit, orders
 from feature_repo.errors import ModelMismatchError
 from feature_repo.events.schema import EventRecord, ItemRecord
-from feature_repo.explicit import apply, decode, encode, fold, new
+from feature_repo.user_profile import explicit, orders
+from feature_repo.user_profile.explicit import apply, decode, encode, fold, new
 
 
 @given(histories(), st.integers(0, 40))

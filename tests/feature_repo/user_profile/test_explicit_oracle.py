@@ -8,11 +8,11 @@ from explicit_histories import DAY_S, NOT_OWN, histories
 from hypothesis import given
 from retold import told
 
-from feature_repo import explicit
-from feature_repo.compact import pack_type
 from feature_repo.events.schema import EventRecord
-from feature_repo.explicit import apply, new
-from feature_repo.order_days import window
+from feature_repo.user_profile import explicit
+from feature_repo.user_profile.compact import pack_type
+from feature_repo.user_profile.explicit import apply, new
+from feature_repo.user_profile.order_days import window
 
 STEP = {
     "view_item": 0.1, "select_item": 0.1, "share": 0.3, "add_to_wishlist": 0.3,
@@ -208,19 +208,19 @@ def test_counts_habits_and_consent(history: list[EventRecord]) -> None:
         for e in own
     ]
     hours, weekdays = Counter(m.hour for m in moments), Counter(m.weekday() for m in moments)
-    assert profile.rhythm.hours == [hours[h] for h in range(24)]
-    assert profile.rhythm.weekdays == [weekdays[d] for d in range(7)]
+    assert profile.activity.hours == [hours[h] for h in range(24)]
+    assert profile.activity.weekdays == [weekdays[d] for d in range(7)]
     assert profile.channels == Counter(e.channel for e in own if e.channel)
     for purpose in ("ads", "mail"):
         said = [
             (seconds(e), not e.consent[purpose]) for e in history if purpose in (e.consent or {})
         ]
         if said:
-            assert profile.standing.consent[purpose].granted != max(said)[1]
+            assert profile.consent[purpose].granted != max(said)[1]
         else:
-            assert purpose not in profile.standing.consent
+            assert purpose not in profile.consent
     assert profile.anonymous == all(e.anonymous for e in history)
-    assert set(profile.standing.linked) == {e.linked for e in history if e.linked}
+    assert set(profile.linked) == {e.linked for e in history if e.linked}
 
 
 @given(histories())

@@ -3,13 +3,13 @@
 import pytest
 from explicit_histories import DAY_S, HOUR_S, START_S, event
 
-from feature_repo import explicit
-from feature_repo.compact import pack_id, unpack_type
 from feature_repo.events.schema import ItemRecord
-from feature_repo.explicit import fold
-from feature_repo.explicit_parts import Ids
-from feature_repo.id_ring import add, discard, ids, stored
-from feature_repo.order_days import all_days, window
+from feature_repo.user_profile import explicit
+from feature_repo.user_profile.compact import pack_id, unpack_type
+from feature_repo.user_profile.explicit import fold
+from feature_repo.user_profile.id_ring import add, discard, ids, stored
+from feature_repo.user_profile.order_days import all_days, window
+from feature_repo.user_profile.parts import Ids
 
 
 def test_a_late_event_weighs_what_it_would_have_weighed_in_time() -> None:
@@ -67,7 +67,7 @@ def test_impressions_and_messages_sent_are_no_interest_and_no_sign_of_life() -> 
     assert len(profile.items) == 0
     assert profile.recent == []
     assert profile.seen_at == START_S
-    assert sum(profile.rhythm.hours) == 1
+    assert sum(profile.activity.hours) == 1
     assert profile.session.events == 1
 
 
@@ -125,7 +125,7 @@ def test_session_ids_rule_over_gaps() -> None:
 def test_consent_follows_event_time_not_arrival() -> None:
     said = event("login", consent={"ads": False}, at=START_S + 9, source="web")
     stale = event("login", consent={"ads": True, "mail": True}, at=START_S)
-    consent = fold([said, stale]).standing.consent
+    consent = fold([said, stale]).consent
     assert (consent["ads"].granted, consent["ads"].source) == (False, "web")
     assert consent["mail"].granted
 
@@ -134,14 +134,14 @@ def test_consent_follows_event_time_not_arrival() -> None:
     "properties", [{"purpose": "ads", "granted": True}, {"ads": True, "note": "by phone"}]
 )
 def test_consent_may_come_as_properties(properties: dict[str, object]) -> None:
-    consent = fold([event("consent_updated", properties=properties)]).standing.consent
+    consent = fold([event("consent_updated", properties=properties)]).consent
     assert {purpose: c.granted for purpose, c in consent.items()} == {"ads": True}
-    assert fold([event("login", properties=properties)]).standing.consent == {}
+    assert fold([event("login", properties=properties)]).consent == {}
 
 
 def test_habits_follow_the_events_own_zone() -> None:
     profile = fold([event("login", at=0, tz="Asia/Tokyo"), event("login", at=0)])
-    assert profile.rhythm.hours[9] == profile.rhythm.hours[0] == 1
+    assert profile.activity.hours[9] == profile.activity.hours[0] == 1
 
 
 def test_prices_and_promotions_decay() -> None:

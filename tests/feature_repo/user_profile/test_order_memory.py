@@ -13,15 +13,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from retold import told
 
-from feature_repo.amounts import amount
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.audiences.index import Index
-from feature_repo.compact import pack_id
 from feature_repo.events.schema import EventRecord, ItemRecord
-from feature_repo.explicit import ExplicitProfile, apply, decode, encode, fold, new
 from feature_repo.features import snapshots
-from feature_repo.order_days import window
-from feature_repo.order_memory import MEMORY_EVENTS, recall, remember, without_repeats
+from feature_repo.user_profile.amounts import amount
+from feature_repo.user_profile.compact import pack_id
+from feature_repo.user_profile.explicit import ExplicitProfile, apply, decode, encode, fold, new
+from feature_repo.user_profile.order_days import window
+from feature_repo.user_profile.order_memory import MEMORY_EVENTS, recall, remember, without_repeats
 
 LINES = [1, 2, 3, 199, 200]
 

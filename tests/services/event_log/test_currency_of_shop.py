@@ -10,9 +10,9 @@ import pytest
 import redis
 import redis.asyncio
 
-from feature_repo.amounts import amount
 from feature_repo.archive import currency
 from feature_repo.events.schema import EventRecord
+from feature_repo.user_profile.amounts import amount
 from services.event_log.currency import ShopCurrency
 from services.http import api_keys
 from services.settings import Settings

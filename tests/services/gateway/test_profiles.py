@@ -6,7 +6,7 @@ import pytest
 from api_calls import purchase, refused, view
 from stalls import running_s
 
-from feature_repo.standing import MAX_PURPOSES
+from feature_repo.user_profile.consent import MAX_PURPOSES
 from services.client import Client
 
 

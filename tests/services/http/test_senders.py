@@ -11,11 +11,11 @@ from gateway_thread import Api
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo import explicit
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import CANONICAL_TYPES, ITEM_TYPES, Event, EventRecord, to_record
 from feature_repo.events.types import find_types
+from feature_repo.user_profile import explicit
 from services.client import Client
 from services.event_log.keys import owners_key
 from services.event_log.links import move_event, woven
@@ -251,7 +251,7 @@ GUESTS = st.lists(
 
 
 def said(events: list[EventRecord]) -> dict[str, bool]:
-    return {p: c.granted for p, c in explicit.fold(events).standing.consent.items()}
+    return {p: c.granted for p, c in explicit.fold(events).consent.items()}
 
 
 @given(guest=GUESTS, before=st.integers(0, 6))

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from feature_repo import explicit
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.online.live_row import LiveState
+from feature_repo.user_profile import explicit
 from services.models.transition import Transition
 
 PSEUDONYMS = Pseudonyms(key=b"0" * 16, partitions=4)

@@ -13,8 +13,8 @@ import small_model
 from gateway_thread import Api
 from small_model import ITEMS, category
 
-from feature_repo import explicit
 from feature_repo.events.schema import EventRecord, ItemRecord
+from feature_repo.user_profile import explicit
 from services.catalogue.catalogue import Catalogue, Entry
 from services.client import Client
 from services.recommend.event_text import sentence

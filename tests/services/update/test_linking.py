@@ -15,13 +15,13 @@ from hypothesis import Phase, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from feature_repo import explicit, standing
 from feature_repo.archive.event_archive import Archive, LogPosition, write_part
 from feature_repo.errors import PortraitError, StoreUnavailableError
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import load_live, read_live
+from feature_repo.user_profile import consent, explicit
 from services.event_log.archiver import Archiver
 from services.event_log.dead_letters import letters, retry
 from services.event_log.keys import cursor_key, log_key, owners_key
@@ -172,7 +172,7 @@ def parts(row: LiveState | None) -> Any:
     """Return a row without the pseudonyms linked, which one log of one user does not name."""
     assert row is not None
     state = explicit.decode(row.profile)
-    state.standing.linked.clear()
+    state.linked.clear()
     return explicit.encode(state), row.learned, row.version, row.time_ms
 
 
@@ -265,7 +265,7 @@ def test_each_further_id_brings_what_it_did(shop: Shop, monkeypatch: pytest.Monk
 def test_an_id_that_the_row_names_no_more_is_not_folded_twice(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "MAX_LINKED", 1)
+    monkeypatch.setattr(consent, "MAX_LINKED", 1)
     for user, linked in ((PHONE, None), (LAPTOP, None), (KNOWN, PHONE), (KNOWN, LAPTOP)):
         shop.send(shop.event(user, linked))
         shop.apply()
@@ -326,7 +326,7 @@ def test_the_first_user_keeps_the_anonymous_id(shop: Shop) -> None:
     other = shop.row(OTHER)
     assert other is not None
     assert other.version == 1
-    assert explicit.decode(other.profile).standing.linked == []
+    assert explicit.decode(other.profile).linked == []
 
 
 def test_a_new_user_goes_on_from_the_anonymous_row_without_a_history(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.features import snapshots
-from feature_repo.order_memory import without_repeats
+from feature_repo.user_profile.order_memory import without_repeats
 from tests.feature_repo import shop_log
 from tests.training.conftest import SMALL
 from tests.training.shops import DAY_MS, START_MS, Shop, end_ms, event, habits, shop

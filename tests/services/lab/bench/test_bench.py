@@ -13,12 +13,12 @@ import pytest
 import redis
 from gateway_thread import Api
 
-from feature_repo import explicit
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import read_live
+from feature_repo.user_profile import explicit
 from services.client import ApiError
 from services.lab.bench import http, plots, soak, where
 from services.lab.bench import model as bench_model
@@ -258,8 +258,8 @@ def test_a_stage_of_the_service_bench_waits_for_the_last_event(
     [
         ("Gateway", "run (uvicorn/x.py:1);_take (services/gateway/ingest.py:137)", "validate"),
         ("Gateway", "run (uvicorn/x.py:1)", "HTTP and Serve"),
-        ("Updater", "decode (feature_repo/explicit.py:2);a (feature_repo/b.py:1)", "profile bytes"),
-        ("Updater", "apply (feature_repo/explicit.py:1);touch (h.py:2)", "profile fold"),
+        ("Updater", "decode (feature_repo/user_profile/x.py:2);a (b.py:1)", "profile bytes"),
+        ("Updater", "apply (feature_repo/user_profile/x.py:1);touch (h.py:2)", "profile fold"),
         ("Updater", "commit (feature_repo/online/live_rows.py:3);send (redis/x.py:2)", "commit"),
         ("Updater", "read_batch (feature_repo/online/x.py:3);send (redis/x.py:2)", "read rows"),
         ("Updater", "a (training/scoring/transition.py:3);b (torch/nn.py:2)", "model step"),

@@ -1,4 +1,4 @@
-"""Where a user stands with the shop: consent by purpose and the identities linked.
+"""Consent by purpose, and the pseudonyms linked to a user.
 
 Belongs here: what the user allows, and which pseudonyms are theirs. Not here: what may be
 done with it; that is decided where a purpose is served.
@@ -29,20 +29,20 @@ class Consent(msgspec.Struct, array_like=True, gc=False):
     source: str
 
 
-class Standing(msgspec.Struct, array_like=True):
+class ConsentAndLinks(msgspec.Struct, array_like=True):
     """Consent by purpose; the last linked pseudonyms."""
 
     consent: dict[str, Consent] = {}
     linked: list[str] = []
 
 
-def update(standing: Standing, event: EventRecord) -> None:
+def update(state: ConsentAndLinks, event: EventRecord) -> None:
     """Apply what an event says about consent and identity; see `say`."""
-    if event.linked is not None and event.linked not in standing.linked:
-        standing.linked.append(event.linked)
-        del standing.linked[:-MAX_LINKED]
+    if event.linked is not None and event.linked not in state.linked:
+        state.linked.append(event.linked)
+        del state.linked[:-MAX_LINKED]
     for purpose, granted in said(event).items():
-        say(standing.consent, purpose, Consent(granted, counted_ms(event) // 1000, event.source))
+        say(state.consent, purpose, Consent(granted, counted_ms(event) // 1000, event.source))
 
 
 def say(consent: dict[str, Consent], purpose: str, new: Consent, most: int = MAX_PURPOSES) -> None:

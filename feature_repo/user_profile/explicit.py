@@ -2,8 +2,8 @@
 
 ``u_t = f(u_{t−1}, x_t)`` in constant time and memory, one implementation for live updates,
 replay and offline features. Belongs here: which part of the state an event changes. Not
-here: the state and its bytes (`explicit_state`), the parts themselves (`heavy_hitters`,
-`orders`, `session`, `recent`, `rhythm`, `standing`) and how a profile is shown (`views`).
+here: the state and its bytes (`state`), the parts themselves (`interests`, `orders`, `session`,
+`recent`, `activity`, `consent`) and how a profile is shown (`feature_repo.profile_views`).
 
 Events are folded in log order, whatever their times: a late event is counted at its own
 time where the state can still hold it and never turns the profile back.
@@ -12,12 +12,17 @@ time where the state can still hold it and never turns the profile back.
 from collections.abc import Iterable
 from typing import Final
 
-from feature_repo import orders as buying
-from feature_repo import rhythm, standing
-from feature_repo.compact import Key, pack_type
 from feature_repo.events.schema import CANONICAL_TYPES, EventRecord
 from feature_repo.events.types import CONSUMED, find_types
-from feature_repo.explicit_state import (
+from feature_repo.user_profile import activity, consent
+from feature_repo.user_profile import orders as buying
+from feature_repo.user_profile.compact import Key, pack_type
+from feature_repo.user_profile.id_ring import Stored, add, discard, ids, length, renew, stored
+from feature_repo.user_profile.interests import TOUCHES, Capacity, Touch, next_order, touch
+from feature_repo.user_profile.names import pack_name
+from feature_repo.user_profile.recent import MAX_RECENT, remember
+from feature_repo.user_profile.session import advance
+from feature_repo.user_profile.state import (
     MAX_ENCODED_BYTES,
     SCHEMA,
     ExplicitProfile,
@@ -25,11 +30,6 @@ from feature_repo.explicit_state import (
     encode,
     new,
 )
-from feature_repo.heavy_hitters import TOUCHES, Capacity, Touch, next_order, touch
-from feature_repo.id_ring import Stored, add, discard, ids, length, renew, stored
-from feature_repo.names import pack_name
-from feature_repo.recent import MAX_RECENT, remember
-from feature_repo.session import advance
 
 __all__ = [
     "MAX_ENCODED_BYTES", "MAX_RECENT", "SCHEMA", "ExplicitProfile", "apply", "category_levels",
@@ -99,12 +99,12 @@ def apply(profile: ExplicitProfile, event: EventRecord) -> bool:
     if not event.anonymous:
         profile.anonymous = False
     if event.linked is not None or event.consent is not None or event_type in _STATING_TYPES:
-        standing.update(profile.standing, event)
+        consent.update(profile.consent_and_links, event)
     if event_type not in _PASSIVE_TYPES:
         if at > profile.seen_at:
             profile.seen_at = at
         profile.session = advance(profile.session, event, at)
-        profile.beats = rhythm.beat(profile.beats, at, event.tz)
+        profile.hours = activity.count_hour(profile.hours, at, event.tz)
         if event.channel:
             _count(profile.channels, event.channel, MAX_CHANNELS, False)
     if event_type == "purchase":

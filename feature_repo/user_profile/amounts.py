@@ -1,4 +1,4 @@
-"""What an order line and an order are worth: one rule, in Python for folds and in SQL for tables.
+"""The worth of an order line and of an order: one rule, in Python for folds and in SQL for tables.
 
 A line is worth quantity · price − discount, never less than nothing; an order its ``value`` where
 one is given, else the sum of its lines. Amounts are ≥ 0; a negative ``value`` of an older record
@@ -8,8 +8,8 @@ counts as 0 in an order, and without its sign in a refund. Not here: what is don
 
 from typing import Final
 
-from feature_repo.compact import MAX_MONEY_MILLI, pack_money
 from feature_repo.events.schema import EventRecord
+from feature_repo.user_profile.compact import MAX_MONEY_MILLI, pack_money
 
 
 def line_amount(quantity: float, price: float | None, discount: float | None) -> float:
@@ -52,7 +52,7 @@ def of_lines(figure: str) -> str:
 
 
 def milli(figure: str) -> str:
-    """Return money as the profile counts it (`feature_repo.compact.pack_money`), in SQL."""
+    """Return money as the profile counts it (`compact.pack_money`), in SQL."""
     rounded = f"round_even(1000::DOUBLE * ({figure}), 0)"
     return f"least({MAX_MONEY_MILLI}::DOUBLE, {rounded})::BIGINT"
 

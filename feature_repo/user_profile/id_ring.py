@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from feature_repo.compact import pack_id
+from feature_repo.user_profile.compact import pack_id
 
 if TYPE_CHECKING:
-    from feature_repo.explicit_parts import Ids
+    from feature_repo.user_profile.parts import Ids
 
 Stored = int | bytes
 """An id as kept here: a number, or a name between two `END`; UTF-8 has no such byte."""
@@ -167,7 +167,7 @@ def ids(row: Ids) -> list[str]:
 
     Examples
     --------
-    >>> from feature_repo.explicit_parts import Ids
+    >>> from feature_repo.user_profile.parts import Ids
     >>> ring = Ids()
     >>> add(ring, map(stored, ["5", "B", "7", "B"]), capacity=2)
     >>> ids(ring)

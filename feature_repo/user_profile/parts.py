@@ -1,9 +1,9 @@
 """The parts of the explicit profile's state: their fields, and how each is read.
 
 Belongs here: the classes whose fields become bytes. They stand apart from what events do to
-them (`id_ring`, `heavy_hitters`, `recent`, `session`, `order_days`, `orders`), because those
+them (`id_ring`, `interests`, `recent`, `session`, `order_days`, `orders`), because those
 modules are compiled and msgspec needs classes that are not. Not here: the profile as a whole
-(`explicit_state`).
+(`state`).
 """
 
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from typing import Final
 
 import msgspec
 
-from feature_repo.compact import Key, pack_id
-from feature_repo.id_ring import Stored, ids, keys
-from feature_repo.interest import SIZES, Interest, unpack
-from feature_repo.names import unpack_name
-from feature_repo.orders import GAP
+from feature_repo.user_profile.compact import Key, pack_id
+from feature_repo.user_profile.id_ring import Stored, ids, keys
+from feature_repo.user_profile.interest_entry import SIZES, Interest, unpack
+from feature_repo.user_profile.names import unpack_name
+from feature_repo.user_profile.orders import GAP
 
 COMPARE_RUN: Final = 3
 """This many item views in a row within one category read as comparing."""
@@ -40,7 +40,7 @@ class Ids(msgspec.Struct, array_like=True, gc=False):
 
 
 class Table(Ids):
-    """Entries by key, in order of first touch; read it as a mapping. See `heavy_hitters`.
+    """Entries by key, in order of first touch; read it as a mapping. See `interests`.
 
     Attributes
     ----------

@@ -1,8 +1,8 @@
 """The explicit profile's state as a whole: its fields and its bytes.
 
 Belongs here: which parts there are, and how they become bytes and are read again. Not here:
-what an event does to them (`explicit`) and the parts themselves (`heavy_hitters`, `orders`,
-`session`, `recent`, `rhythm`, `standing`).
+what an event does to them (`explicit`) and the parts themselves (`interests`, `orders`,
+`session`, `recent`, `activity`, `consent`).
 
 Reading costs the same whether the profile is new or full: tables and rings stay bytes and
 are edited as such, orders and consent are decoded when an event concerns them.
@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
-from feature_repo import recent, rhythm
-from feature_repo.compact import Key
 from feature_repo.errors import ModelMismatchError
-from feature_repo.explicit_parts import Ids, Items, Names, Orders, Recent, Session
-from feature_repo.standing import Standing
+from feature_repo.user_profile import recent
+from feature_repo.user_profile.activity import EMPTY, ActivityHistogram, read_histogram
+from feature_repo.user_profile.compact import Key
+from feature_repo.user_profile.consent import Consent, ConsentAndLinks
+from feature_repo.user_profile.parts import Ids, Items, Names, Orders, Recent, Session
 
 SCHEMA: Final = 2
 """Version of the state's layout; a change means folding the log anew."""
@@ -58,10 +59,10 @@ class ExplicitProfile(msgspec.Struct, array_like=True, dict=True):
         Items marked not interested, at most `MAX_REFUSED`; buying or carting one lifts it.
     channels
         Events by channel, at most `MAX_CHANNELS` names, the rest as `OTHER`.
-    beats
-        Packed `rhythm`.
-    packed_orders, packed_standing
-        ``orders`` and ``standing`` as they were last encoded; nil before they were.
+    hours
+        Packed `activity`.
+    packed_orders, packed_consent
+        ``orders`` and ``consent_and_links`` as they were last encoded; nil before they were.
     """
 
     schema: int = SCHEMA
@@ -80,9 +81,9 @@ class ExplicitProfile(msgspec.Struct, array_like=True, dict=True):
     seen: Ids = msgspec.field(default_factory=Ids)
     refused: Ids = msgspec.field(default_factory=Ids)
     session: Session = msgspec.field(default_factory=Session)
-    beats: bytes = rhythm.EMPTY
+    hours: bytes = EMPTY
     packed_orders: msgspec.Raw = _NOTHING
-    packed_standing: msgspec.Raw = _NOTHING
+    packed_consent: msgspec.Raw = _NOTHING
 
     @property
     def event_count(self) -> int:
@@ -95,9 +96,19 @@ class ExplicitProfile(msgspec.Struct, array_like=True, dict=True):
         return _opened(_orders_decoder, self.packed_orders) or Orders()
 
     @cached_property
-    def standing(self) -> Standing:
+    def consent_and_links(self) -> ConsentAndLinks:
         """Consent and links, decoded when first asked for; changes to it are encoded."""
-        return _opened(_standing_decoder, self.packed_standing) or Standing()
+        return _opened(_consent_decoder, self.packed_consent) or ConsentAndLinks()
+
+    @property
+    def consent(self) -> dict[str, Consent]:
+        """What was said last, by purpose."""
+        return self.consent_and_links.consent
+
+    @property
+    def linked(self) -> list[str]:
+        """The anonymous ids linked last, oldest first."""
+        return self.consent_and_links.linked
 
     @property
     def recent(self) -> list[recent.RecentItems]:
@@ -105,9 +116,9 @@ class ExplicitProfile(msgspec.Struct, array_like=True, dict=True):
         return recent.recent_items(self.ring)
 
     @property
-    def rhythm(self) -> rhythm.Rhythm:
+    def activity(self) -> ActivityHistogram:
         """Own events by hour and weekday."""
-        return rhythm.rhythm(self.beats)
+        return read_histogram(self.hours)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ExplicitProfile) and encode(self) == encode(other)
@@ -118,7 +129,7 @@ class ExplicitProfile(msgspec.Struct, array_like=True, dict=True):
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ExplicitProfile)
 _orders_decoder = msgspec.msgpack.Decoder(Orders | None)
-_standing_decoder = msgspec.msgpack.Decoder(Standing | None)
+_consent_decoder = msgspec.msgpack.Decoder(ConsentAndLinks | None)
 
 
 def new() -> ExplicitProfile:
@@ -132,8 +143,8 @@ def encode(profile: ExplicitProfile) -> bytes:
     if opened:
         if "orders" in opened:
             profile.packed_orders = msgspec.Raw(_encoder.encode(profile.orders))
-        if "standing" in opened:
-            profile.packed_standing = msgspec.Raw(_encoder.encode(profile.standing))
+        if "consent_and_links" in opened:
+            profile.packed_consent = msgspec.Raw(_encoder.encode(profile.consent_and_links))
     return _encoder.encode(profile)
 
 

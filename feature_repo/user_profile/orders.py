@@ -2,7 +2,7 @@
 
 Belongs here: order counts, gaps between orders, purchase history, price and promotion
 figures. Not here: what an order is worth (`amounts`), money by day (`order_days`), interests
-(`heavy_hitters`), the cart (`session`).
+(`interests`), the cart (`session`).
 
 An order that is told again (`order_memory`) counts once: what it is worth now takes the place of
 what was told before, the difference on the day on which it was told again; told again without an
@@ -17,16 +17,16 @@ import math
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from feature_repo.amounts import amount, is_stated
-from feature_repo.compact import DAY_S, MICRO, add_money, pack_id, pack_money
 from feature_repo.events.schema import MAX_ITEMS, EventRecord, ItemRecord
-from feature_repo.id_ring import add, stored
-from feature_repo.interest import LONG_HALF_LIFE_S
-from feature_repo.order_days import add_day
-from feature_repo.order_memory import recall, remember
+from feature_repo.user_profile.amounts import amount, is_stated
+from feature_repo.user_profile.compact import DAY_S, MICRO, add_money, pack_id, pack_money
+from feature_repo.user_profile.id_ring import add, stored
+from feature_repo.user_profile.interest_entry import LONG_HALF_LIFE_S
+from feature_repo.user_profile.order_days import add_day
+from feature_repo.user_profile.order_memory import recall, remember
 
 if TYPE_CHECKING:
-    from feature_repo.explicit_parts import Orders
+    from feature_repo.user_profile.parts import Orders
 
 MAX_GAPS: Final = 20
 MAX_HISTORY: Final = 320

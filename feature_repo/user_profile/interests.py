@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from math import exp2, log2
 from typing import TYPE_CHECKING, Final
 
-from feature_repo.compact import DAY_S, MICRO
 from feature_repo.events.types import TYPES
-from feature_repo.id_ring import Row, Stored, append, delete, index
-from feature_repo.interest import (
+from feature_repo.user_profile.compact import DAY_S, MICRO
+from feature_repo.user_profile.id_ring import Row, Stored, append, delete, index
+from feature_repo.user_profile.interest_entry import (
     BOUGHT,
     CARTED,
     LONG_HALF_LIFE_S,
@@ -39,7 +39,7 @@ from feature_repo.interest import (
 )
 
 if TYPE_CHECKING:
-    from feature_repo.explicit_parts import Table
+    from feature_repo.user_profile.parts import Table
 
 
 @dataclass(frozen=True)

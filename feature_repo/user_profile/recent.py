@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from feature_repo.compact import Key, unpack_type
-from feature_repo.id_ring import END, Row, Stored, append, drop, ids, size
+from feature_repo.user_profile.compact import Key, unpack_type
+from feature_repo.user_profile.id_ring import END, Row, Stored, append, drop, ids, size
 
 if TYPE_CHECKING:
-    from feature_repo.explicit_parts import Recent
+    from feature_repo.user_profile.parts import Recent
 
 MAX_RECENT: Final = 50
 
@@ -74,7 +74,7 @@ def recent_items(ring: Recent) -> list[RecentItems]:
 
     Examples
     --------
-    >>> from feature_repo.explicit_parts import Recent
+    >>> from feature_repo.user_profile.parts import Recent
     >>> ring = Recent()
     >>> remember(ring, "try_on", 60, [b"\xffA\xff"])
     >>> recent_items(ring)

@@ -12,10 +12,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from feature_repo.compact import add_money, pack_varint, unpack_varint
+from feature_repo.user_profile.compact import add_money, pack_varint, unpack_varint
 
 if TYPE_CHECKING:
-    from feature_repo.explicit_parts import Days
+    from feature_repo.user_profile.parts import Days
 
 MAX_DAYS: Final = 91
 

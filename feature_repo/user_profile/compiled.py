@@ -1,4 +1,4 @@
-"""Which modules may stand compiled beside their source, and whether they do.
+"""Compiled modules of the fold: which may stand beside their source, and whether they do.
 
 Belongs here: finding out. Compiling itself is `setup.py`'s work; the list is `compiled.txt`.
 """

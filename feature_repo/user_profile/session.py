@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from feature_repo.compact import MILLI, Key, pack_id
 from feature_repo.events.schema import SESSION_GAP_MS, EventRecord
 from feature_repo.events.types import TYPES
-from feature_repo.id_ring import Row, append, delete, drop, index, stored
-from feature_repo.names import pack_name
+from feature_repo.user_profile.compact import MILLI, Key, pack_id
+from feature_repo.user_profile.id_ring import Row, append, delete, drop, index, stored
+from feature_repo.user_profile.names import pack_name
 
 if TYPE_CHECKING:
-    from feature_repo.explicit_parts import Session
+    from feature_repo.user_profile.parts import Session
 
 MAX_CART: Final = 50
 MAX_VIEWED: Final = 30

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
 
-from feature_repo.compact import DAY_S, pack_varint, unpack_varint
 from feature_repo.events.schema import MAX_ITEMS, EventRecord
+from feature_repo.user_profile.compact import DAY_S, pack_varint, unpack_varint
 
 MEMORY_EVENTS: Final = 32
 MEMORY_DAYS: Final = 91

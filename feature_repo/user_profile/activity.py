@@ -8,9 +8,9 @@ from datetime import datetime
 from struct import Struct
 from typing import Final, NamedTuple
 
-from feature_repo.compact import DAY_S
 from feature_repo.errors import ModelMismatchError
 from feature_repo.events.time_zones import zone
+from feature_repo.user_profile.compact import DAY_S
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -25,14 +25,14 @@ EMPTY: Final = bytes(_SLOTS)
 """No event yet."""
 
 
-class Rhythm(NamedTuple):
+class ActivityHistogram(NamedTuple):
     """Events by hour of day (0–23) and by weekday (Monday 0)."""
 
     hours: list[int]
     weekdays: list[int]
 
 
-def beat(counters: bytes, at: int, tz: str | None) -> bytes:
+def count_hour(counters: bytes, at: int, tz: str | None) -> bytes:
     """Return the counters with an event at ``at`` (epoch seconds) counted.
 
     ``counters`` holds 24 hours and 7 weekdays in 1, 2, 4 or 8 bytes each, as many as the
@@ -53,27 +53,29 @@ def beat(counters: bytes, at: int, tz: str | None) -> bytes:
             counted[byte] = 0
             byte += 1
         if byte >= end:
-            return beat(_COUNTERS[2 * len(counters)].pack(*_counts(counters)), at, tz)
+            return count_hour(_COUNTERS[2 * len(counters)].pack(*_counts(counters)), at, tz)
         counted[byte] += 1
     return bytes(counted)
 
 
-def rhythm(counters: bytes) -> Rhythm:
+def read_histogram(counters: bytes) -> ActivityHistogram:
     """Return the two histograms.
 
     Examples
     --------
-    >>> rhythm(beat(EMPTY, 0, None)).weekdays
+    >>> read_histogram(count_hour(EMPTY, 0, None)).weekdays
     [0, 0, 0, 1, 0, 0, 0]
     """
     counts = list(_counts(counters))
-    return Rhythm(counts[:_HOURS], counts[_HOURS:])
+    return ActivityHistogram(counts[:_HOURS], counts[_HOURS:])
 
 
 def _counts(counters: bytes) -> tuple[int, ...]:
     layout = _COUNTERS.get(len(counters))
     if layout is None:
-        raise ModelMismatchError(f"{len(counters)} bytes are no rhythm: rebuild it from the log")
+        raise ModelMismatchError(
+            f"{len(counters)} bytes are no activity histogram: rebuild it from the log"
+        )
     return layout.unpack(counters)
 
 

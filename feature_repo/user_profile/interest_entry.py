@@ -1,15 +1,15 @@
 """One interest: the evidence and the weights of an item, category or brand, and its bytes.
 
 Belongs here: what an entry says, how long its weights last, and the shortest of a few fixed
-layouts it fits. Not here: what an event does to it (`heavy_hitters`).
+layouts it fits. Not here: what an event does to it (`interests`).
 """
 
 import math
 from struct import Struct
 from typing import Final, NamedTuple, cast
 
-from feature_repo.compact import DAY_S, MICRO
 from feature_repo.events.types import LONG_HALF_LIFE_DAYS, SHORT_HALF_LIFE_DAYS, TYPES
+from feature_repo.user_profile.compact import DAY_S, MICRO
 
 LONG_HALF_LIFE_S: Final = LONG_HALF_LIFE_DAYS * DAY_S
 SHORT_HALF_LIFE_S: Final = SHORT_HALF_LIFE_DAYS * DAY_S
