@@ -1,22 +1,36 @@
 -- Append events of one partition in order, each at most once, or none after a bound.
 -- KEYS: log, erased users, owners of anonymous ids, ids seen today, then ids seen on the days
 --       before and (clocks differ) tomorrow, all in one slot; then, on a server that is no part of
---       a cluster, the owners of anonymous ids of other partitions.
+--       a cluster, of other partitions the owners of anonymous ids, each before its ids seen.
 -- ARGV: 1 seconds for which a day's ids are kept, 2 entries the log may hold, 3 '1' to write
 --       something in any case (a replica that confirms it has everything before it), 4 hashes of
 --       ids seen, then for each event its dedup key, its user, its record and '1' if that user is
 --       an anonymous id, or, of one moved here from an anonymous id, the number of the key that
---       holds the owner and the anonymous id.
+--       holds the owner, and the anonymous id.
 --       A dedup key that begins with '~' and 31 is of a key of scope write: what others sent under
 --       the rest of it makes the event known, never the other way round.
 -- Answers for each event '+id' (new), '=id' (known), 'x' (its user is erased), '>owner' (it is
 -- to be written for the user the anonymous id belongs to), '!entries' (refused: the log is full) or
--- '?' (refused, it and what follows: the anonymous id has no owner, the store lost the note of it).
+-- '?' (refused, it and what follows: since the event was moved the store has lost the note of the
+-- anonymous id's owner, or taken the event into the anonymous id's own log).
 local call, keys, argv = redis.call, KEYS, ARGV
 local names, known, answer, fresh = {}, {}, {}, {}
 local count = (#argv - 4) / 4
 local function vouched(name)
   return string.sub(name, 1, 2) == '~\31' and string.sub(name, 3)
+end
+-- Whether it is not certain any more that a moved event belongs here alone.
+local function strayed(name, sender)
+  local key, anonymous = string.match(sender, '^(%d+) (.+)$')
+  if not key then
+    return false
+  end
+  local lost = (call('HGET', keys[tonumber(key)], anonymous) or '') == ''
+  for k = key + 1, key + argv[4] do
+    lost = lost or call('HEXISTS', keys[k], name) == 1
+      or vouched(name) and call('HEXISTS', keys[k], vouched(name)) == 1
+  end
+  return lost
 end
 for n = 1, count do
   names[n] = argv[4 * n + 1]
@@ -40,8 +54,7 @@ local lost = false
 for n = 1, count do
   local name, user, sender = names[n], argv[4 * n + 2], argv[4 * n + 4]
   local owner = sender == '1' and call('HGET', keys[3], user)
-  local key, anonymous = string.match(sender, '^(%d+) (.+)$')
-  lost = lost or key and (call('HGET', keys[tonumber(key)], anonymous) or '') == ''
+  lost = lost or strayed(name, sender)
   known[name] = known[name] or known[vouched(name)]
   if erasing and call('SISMEMBER', keys[2], user) == 1 then
     answer[n] = 'x'

@@ -32,7 +32,7 @@ class Batch:
     entries
         The entries read.
     dead
-        Dead letters of those that do not decode; poison is added when it shows.
+        Dead letters of those that do not decode, and of events that were buried.
     model
         Model version that the partition follows after this batch; None: as before.
     taken
@@ -52,8 +52,9 @@ class Batch:
     size: int = 0
 
     def bury(self, index: int, reason: str) -> None:
-        """Make the event at ``index`` of ``events`` a dead letter."""
-        name, fields = self.entries[self.places[index]]
+        """Make the event at ``index`` of ``events`` a dead letter; it is none of them any more."""
+        del self.events[index]
+        name, fields = self.entries[self.places.pop(index)]
         self.dead.append(dead_letter(name.decode(), reason, fields[b"e"]))
 
 

@@ -11,7 +11,6 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
-import redis
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.pseudonyms import partition_of
@@ -161,9 +160,7 @@ def retry(
             SEEN_TTL_S, "1" if event.anonymous else "",
         ]  # fmt: skip
         answer = str(_RETRY(client, keys, args).decode())
-        if not answer.startswith(">"):
-            return answer
-        return _move(client, letter, event, answer[1:]) or one(letter)
+        return _move(client, letter, event, answer[1:]) if answer.startswith(">") else answer
 
     return _each(client, partitions, ids, one)
 
@@ -217,22 +214,16 @@ def _drop(client: Any, letter: DeadLetter) -> str:
     return str(_DROP(client, keys, [_parse(letter.id)[1], letter.entry]).decode())
 
 
-def _move(client: Any, letter: DeadLetter, event: EventRecord, owner: str) -> str | None:
+def _move(client: Any, letter: DeadLetter, event: EventRecord, owner: str) -> str:
     """Append an anonymous id's event for the user to whom the id belongs, then drop the letter.
 
-    Killed in between and repeated, the event is known already. None: the store has lost whose
-    the id is.
+    Killed in between and repeated, the event is known already.
     """
     record, partition = move_event(event, owner), partition_of(owner)
-    entry = (
-        partition, dedup_key(record), owner, record.encode(), event.user, event.user,
-        claimed(record),
-    )  # fmt: skip
-    cluster = isinstance(client, redis.RedisCluster)
-    call = append_call(partition, [entry], lag_limit=_UNBOUNDED, replicas=0, cluster=cluster)
+    name, linked = dedup_key(record), record.linked
+    entry = (partition, name, owner, record.encode(), linked, "", claimed(record))
+    call = append_call(partition, [entry], lag_limit=_UNBOUNDED, replicas=0, cluster=False)
     answer = APPEND(client, *call)[0]
-    if answer == b"?":
-        return None
     dropped = _drop(client, letter)
     return dropped if dropped == "gone" else "erased" if answer == b"x" else "retried"
 

@@ -187,11 +187,12 @@ def append_call(
 ) -> Call:
     """Return the append script's keys and arguments.
 
-    On a server that is no part of a cluster the script looks whether the store still knows whose
-    the anonymous id of a moved event is: one that lost it would take the event, sent again, into
-    the anonymous id's own log as well. In a cluster that note lies on another server.
+    On a server that is no part of a cluster the script looks whether the store, since an event was
+    moved, has lost whose the anonymous id is: it would take the event, sent again, into the
+    anonymous id's own log as well, or has done so. In a cluster that lies on another server.
     """
-    seen = seen_keys(partition, today())
+    day = today()
+    seen = seen_keys(partition, day)
     keys = [log_key(partition), erased_key(partition), owners_key(partition), *seen]
     args: list[Any] = [SEEN_TTL_S, lag_limit, "1" if replicas else "0", len(seen)]
     numbers = dict[int, int]()
@@ -200,8 +201,8 @@ def append_call(
         if sender not in ("", user) and not cluster:
             home = partition_of(sender)
             if home not in numbers:
-                keys.append(owners_key(home))
-                numbers[home] = len(keys)
+                numbers[home] = len(keys) + 1
+                keys += [owners_key(home), *seen_keys(home, day)]
             mark = f"{numbers[home]} {sender}"
         args += (name, user, record, mark)
     return keys, args

@@ -52,11 +52,14 @@ class Work:
         Events of the batches, and before them those of histories folded anew.
     places
         For each event its index among the batches' events, −1 for one of a history.
+    joined
+        Users whose events go with a history, or on from another's row.
     """
 
     rows: Mapping[str, LiveState | None]
     events: Sequence[EventRecord]
     places: Sequence[int]
+    joined: Collection[str] = ()
 
 
 class Linking:
@@ -187,7 +190,8 @@ class Linking:
                 start[user] = None
                 known = {a: found for a, found in theirs[user].items() if a in links}
                 histories[user] = woven(events, known)
-        return _lay_out(batches, start, histories)
+        moved = {user for user in fresh if start[user] is not rows[user]}
+        return _lay_out(batches, start, histories, moved | histories.keys())
 
     def _size(
         self,
@@ -297,6 +301,7 @@ def _lay_out(
     batches: Sequence[Batch],
     rows: Mapping[str, LiveState | None],
     histories: Mapping[str, Sequence[EventRecord]],
+    joined: Collection[str],
 ) -> Work:
     """Return the work: whole histories in the place of the batches' events that are in them."""
     plain = _plain(batches, rows)
@@ -306,7 +311,7 @@ def _lay_out(
     for history in histories.values():
         events += history
         places += [numbers.get(_name_event(event), -1) for event in history]
-    return Work(rows, events, places)
+    return Work(rows, events, places, joined)
 
 
 def _name_event(event: EventRecord) -> tuple[str, str, str, str | None, bool]:

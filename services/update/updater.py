@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import redis
@@ -180,46 +180,47 @@ class UpdaterLoop:
         users = {b.partition: list(dict.fromkeys(e.user for e in b.events)) for b in batches}
         found = self._kept.read(users)
         rows = found.rows
-        work = self._linking.work(batches, self._cursors, rows)
-        profiles = {
-            user: kept.profile for user, kept in found.kept.items() if work.rows[user] is kept.row
-        }
-        changed, poison = (
-            self._transition.apply(work.rows, work.events, profiles) if work.events else ({}, {})
-        )
-        rows |= dict.fromkeys(unreadable(rows))  # what became of them is in `changed` or `poison`
-        if poison:
-            poison = {work.places[n]: why for n, why in poison.items() if work.places[n] >= 0}
+        changed, profiles = self._fold(batches, found)
+        rows |= dict.fromkeys(unreadable(rows))  # what became of them is in `changed`, or dead
         mine: dict[int, dict[str, LiveState]] = defaultdict(dict)
         for user, row in changed.items():
             mine[int(user[2:5])][user] = row
-        start, counts = 0, list[dict[str, int]]()
-        for batch in batches:
-            for index in range(start, start + len(batch.events)) if poison else ():
-                if index in poison:
-                    batch.bury(index - start, poison[index])
-                    _log.warning("poison_event", partition=batch.partition, reason=poison[index])
-            start += len(batch.events)
-            counts.append(_counts(batch, rows, start, poison))
+        counts = [_counts(batch, rows) for batch in batches]
         # Counted before the commit, taken back if it is refused: whoever waits for the commit
         # and then reads the count must find itself in it.
         self._count(counts)
-        open_counts, end = deque(counts), 0
+        open_counts = deque(counts)
         try:
             for batch in batches:
-                start, end = end, end + len(batch.events)
                 if not self._commit(batch, mine[batch.partition], found, profiles):
                     self._take_back([open_counts.popleft()])
                     continue
                 open_counts.popleft()
-                applied = batch.events
-                if poison:
-                    applied = [e for n, e in enumerate(applied, start) if n not in poison]
-                self._counters.note_applied(applied)
+                self._counters.note_applied(batch.events)
                 self._watch.note_commit(rows, mine[batch.partition])
         except StoreUnavailableError:
             self._take_back(open_counts)
             raise
+
+    def _fold(
+        self, batches: list[Batch], found: RoundRows
+    ) -> tuple[dict[str, LiveState], dict[str, ExplicitProfile]]:
+        """Return the changed rows and their profiles; events that cannot be applied are buried.
+
+        A history is joined anew without them: their links and their consent have no effect.
+        """
+        work = self._linking.work(batches, self._cursors, found.rows)
+        profiles = {
+            user: kept.profile for user, kept in found.kept.items() if work.rows[user] is kept.row
+        }
+        while work.events:
+            changed, poison = self._transition.apply(work.rows, work.events, profiles)
+            buried = {work.places[n]: why for n, why in poison.items() if work.places[n] >= 0}
+            users = _bury(batches, buried)
+            if users.isdisjoint(work.joined):
+                return changed, profiles
+            work, profiles = self._linking.work(batches, self._cursors, found.rows), {}
+        return {}, {}
 
     def _count(self, counts: Sequence[dict[str, int]]) -> None:
         total = {name: sum(count[name] for count in counts) for name in counts[0]}
@@ -304,15 +305,24 @@ class UpdaterLoop:
                 _log.exception("late_links_broke", partition=partition)
 
 
-def _counts(
-    batch: Batch, rows: dict[str, LiveState | None], end: int, poison: dict[int, str]
-) -> dict[str, int]:
-    """Return what a batch adds to the statistics; ``end`` is the index after its last event."""
-    newest = dict[str, int]()
-    late, first = 0, end - len(batch.events)
-    for index, event in enumerate(batch.events, first):
-        if poison and index in poison:
-            continue
+def _bury(batches: Sequence[Batch], poison: Mapping[int, str]) -> set[str]:
+    """Make events of the batches dead letters, by index among all, and return whose they were."""
+    users, start = set[str](), 0
+    for batch in batches if poison else ():
+        end = start + len(batch.events)
+        for buried, index in enumerate(sorted(n for n in poison if start <= n < end)):
+            at = index - start - buried
+            users.add(batch.events[at].user)
+            batch.bury(at, poison[index])
+            _log.warning("poison_event", partition=batch.partition, reason=poison[index])
+        start = end
+    return users
+
+
+def _counts(batch: Batch, rows: Mapping[str, LiveState | None]) -> dict[str, int]:
+    """Return what a batch adds to the statistics."""
+    newest, late = dict[str, int](), 0
+    for event in batch.events:
         user, time_ms = event.user, event.time_ms
         before = newest.get(user)
         if before is None:
@@ -322,8 +332,7 @@ def _counts(
             late += 1
             time_ms = before
         newest[user] = time_ms
-    applied = len(batch.events) - (sum(first <= n < end for n in poison) if poison else 0)
-    return {"events": applied, "late": late, "dead": len(batch.dead)}
+    return {"events": len(batch.events), "late": late, "dead": len(batch.dead)}
 
 
 class Updater:

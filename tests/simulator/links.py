@@ -40,8 +40,7 @@ class LinkScenario(Scenario):
 
     def _event(self, name: str, serial: int) -> EventRecord:
         event, rng = super()._event(name, serial), self.rng
-        # Left out: dead letters that link. The round that meets one still merges the history.
-        one = 1.0 if name.startswith("poison") else rng.random()
+        one = rng.random()
         if one < 0.5:
             event.user, event.anonymous = rng.choice(_ANONYMOUS), True
         else:
