@@ -83,16 +83,18 @@ def wait_until_ready(settings: Settings, process: "subprocess.Popen[bytes] | Non
     StoreUnavailableError
         If it does not within `READY_TIMEOUT_S`, or its process ends.
     """
-    deadline_s = time.monotonic() + READY_TIMEOUT_S
+    deadline_s, said = time.monotonic() + READY_TIMEOUT_S, "it does not answer"
     with httpx2.Client(base_url=base_url(settings), timeout=2) as client:
         while True:
             with contextlib.suppress(httpx2.TransportError):
-                if client.get("/health/ready").status_code == 200:
+                answer = client.get("/health/ready")
+                if answer.status_code == 200:
                     return
+                said = f"it says {answer.text[:300]}"
             ended = process is not None and process.poll() is not None
             if ended or time.monotonic() > deadline_s:
                 raise StoreUnavailableError(
-                    f"the service did not come up within {READY_TIMEOUT_S:.0f} s: "
+                    f"the service did not come up within {READY_TIMEOUT_S:.0f} s ({said}): "
                     f"see {settings.home / 'run'}, and run `portrait doctor`"
                 )
             time.sleep(0.05)

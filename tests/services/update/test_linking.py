@@ -501,6 +501,36 @@ def test_a_dead_letter_of_the_anonymous_id_is_retried_for_its_owner(shop: Shop) 
     assert shop.row(KNOWN).learned == b"e2;e3;"
 
 
+def test_a_link_that_cannot_be_applied_joins_nothing(shop: Shop) -> None:
+    shop.send(shop.event(PHONE), shop.event(KNOWN))
+    shop.apply()
+    poison = shop.event(KNOWN, PHONE)
+    poison.id = "poison-1"
+    shop.send(poison, shop.event(KNOWN))
+    shop.apply()
+    assert len(letters(shop.client, range(PSEUDONYMS.partitions))) == 1
+    assert shop.row(KNOWN).learned == b"e2;e4;"
+    assert explicit.decode(shop.row(KNOWN).profile).linked == []
+    assert shop.updater.applied == 3
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_consent_of_what_cannot_be_applied_says_nothing_when_histories_are_joined(
+    shop: Shop, first: bool
+) -> None:
+    granting = shop.event(PHONE)
+    granting.consent = {"email": True}
+    shop.send(granting)
+    shop.apply()
+    poison, link = shop.event(KNOWN), shop.event(KNOWN, PHONE)
+    poison.id, poison.consent = "poison-1", {"email": False}
+    shop.send(*((poison, link) if first else (link, poison)), shop.event(KNOWN))
+    shop.apply()
+    assert len(letters(shop.client, range(PSEUDONYMS.partitions))) == 1
+    assert shop.row(KNOWN).learned == b"e1;e3;e4;"
+    assert consent.allows(explicit.decode(shop.row(KNOWN).profile).consent, "email")
+
+
 def test_a_link_stands_behind_what_it_links_whatever_the_clocks_say() -> None:
     def at(ms: int, name: str, linked: str | None = None) -> tuple[LogPosition, EventRecord]:
         return LogPosition(ms, 0), event("u", name, linked=linked)
