@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import httpx2
 import uvicorn
 from gateway_thread import ADMIN_KEY
-from store_nodes import wait_until
+from waiting import wait_until
 
 from services.client import Client
 from services.gateway.application import create_app

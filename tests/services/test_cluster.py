@@ -10,7 +10,8 @@ import redis
 from event_log import PARTITIONS, PSEUDONYMS, Sum, append, event, loop, running, users_of
 from redis.crc import key_slot
 from stalls import running_s
-from store_nodes import Node, cluster, wait_until
+from store_nodes import Node, cluster
+from waiting import wait_until
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.feast_stores.online import read_live

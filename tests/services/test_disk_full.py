@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_nodes import Node, wait_until
+from store_nodes import Node
 from test_faults import ALWAYS, accepted, ids_of, post, refused, shop
+from waiting import wait_until
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.events.pseudonyms import Pseudonyms, partition_of

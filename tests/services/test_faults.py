@@ -18,8 +18,9 @@ import redis
 from gateway_process import GatewayProcess, gateways
 from gateway_thread import Api
 from stalls import running_s
-from store_nodes import Node, wait_until
+from store_nodes import Node
 from store_proxy import Proxy
+from waiting import wait_until
 
 from services.client import Client
 from services.event_log.keys import cursor_key, log_key

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from event_log import PSEUDONYMS, Sum, append, event, loop, running
-from store_nodes import Node, SentinelNode, wait_until
+from store_nodes import Node, SentinelNode
+from waiting import wait_until
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.feast_stores.online import read_live

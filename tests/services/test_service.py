@@ -15,7 +15,7 @@ import orjson
 import psutil
 import pytest
 import redis
-from store_nodes import wait_until
+from waiting import wait_until
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import InvalidSettingError
@@ -232,10 +232,10 @@ def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
     )
     try:
         note = tmp_path / "run" / "folder"
-        deadline_s = time.monotonic() + 60
-        while not (note.exists() and list(Path(note.read_text().split(" ", 1)[1]).glob("ray/*"))):
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
+        wait_until(
+            lambda: note.exists() and list(Path(note.read_text().split(" ", 1)[1]).glob("ray/*")),
+            "Ray's folder", 60,
+        )  # fmt: skip
         folder = Path(note.read_text().split(" ", 1)[1])
         # In the middle of starting: Ray is up, the application is not.
         process.send_signal(signal.SIGINT)
@@ -267,12 +267,14 @@ def live_rows(settings: Settings, entities: list[str]) -> list[Any]:
 
 
 def wait_for_archive(archive: Archive, users: list[str], count: int) -> dict[str, Any]:
-    deadline_s = time.monotonic() + 20
-    while True:
-        found = dict(archive.histories(users))
-        if sum(map(len, found.values())) >= count or time.monotonic() > deadline_s:
-            return found
-        time.sleep(0.2)
+    found = dict[str, Any]()
+
+    def there() -> bool:
+        found.update(archive.histories(users))
+        return sum(map(len, found.values())) >= count
+
+    wait_until(there, f"{count} events in the archive")
+    return found
 
 
 def command_lines() -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
-from store_nodes import wait_until
+from waiting import wait_until
 
 from services.client import Client
 from services.hosting.embedded import die_with, free_port

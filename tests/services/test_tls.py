@@ -9,7 +9,8 @@ import redis
 import trustme
 from event_log import PARTITIONS, PSEUDONYMS, Sum, append, drain, event, loop
 from gateway_thread import Api
-from store_nodes import Node, wait_until
+from store_nodes import Node
+from waiting import wait_until
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.feast_stores import store as feast_store

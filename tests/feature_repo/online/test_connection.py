@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import redis
 from stalls import running_s
-from store_nodes import Node, SentinelNode, cluster, wait_until
+from store_nodes import Node, SentinelNode, cluster
+from waiting import wait_until
 
 from feature_repo.errors import InvalidSettingError, StoreUnavailableError
 from feature_repo.online.connection import connect, connect_async, in_our_words, translated

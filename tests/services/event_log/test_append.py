@@ -13,7 +13,8 @@ import redis
 import redis.asyncio
 from event_log import PARTITIONS, PSEUDONYMS, append, event, users_of
 from stalls import running_s
-from store_nodes import Node, wait_until
+from store_nodes import Node
+from waiting import wait_until
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.pseudonyms import partition_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from store_nodes import wait_until
+from waiting import wait_until
 
 from feature_repo.errors import StoreUnavailableError
 from services.hosting import embedded

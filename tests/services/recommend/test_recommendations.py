@@ -12,7 +12,7 @@ import redis
 import small_model
 from gateway_thread import Api
 from small_model import ITEMS, category
-from store_nodes import wait_until
+from waiting import wait_until
 
 from feature_repo.errors import InvalidSettingError
 from feature_repo.online.live_row import FIELDS, parse_live, row_key

@@ -12,7 +12,7 @@ import pytest
 import redis
 import small_model
 from gateway_thread import Api
-from store_nodes import wait_until
+from waiting import wait_until
 
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.online.live_row import FIELDS, live_fields, parse_live, row_key

@@ -11,7 +11,7 @@ import orjson
 import pytest
 import structlog
 from gateway_thread import Api
-from store_nodes import wait_until
+from waiting import wait_until
 
 from feature_repo.errors import StoreUnavailableError
 from services.gateway import profiles

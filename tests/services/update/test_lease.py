@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import redis
 from event_log import PARTITIONS, PSEUDONYMS, Sum, append, event, loop, running
-from store_nodes import Node, wait_until
+from store_nodes import Node
+from waiting import wait_until
 
 from feature_repo.events.schema import EventRecord
 from feature_repo.feast_stores.online import read_live

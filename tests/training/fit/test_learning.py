@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.errors import InvalidInputError
@@ -118,11 +118,12 @@ def test_a_killed_ray_run_resumes_to_the_same_loss(tmp_path: Path, workers: int)
         write_archive(home, histories)
     process = start(tmp_path / "killed", workers)
     note = tmp_path / "killed" / "models" / ".run-one" / "progress.ndjson"
-    deadline = time.monotonic() + 120
-    while not (note.exists() and '"done"' in note.read_text()):
+
+    def started() -> bool:
         assert process.poll() is None, "training ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        return note.exists() and '"done"' in note.read_text()
+
+    wait_until(started, "the first epoch", 120)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "models" / "one").exists()
