@@ -15,7 +15,7 @@ from scipy import special
 from feature_repo.analytics.intervals import LEVEL, Floats, inflation, memory, quantile
 
 FALSE_ALARMS: Final = 0.05
-"""Chance of any change point in a series that has none; shared out among series shown together."""
+"""Probability of a change point where there is none; shared out among series shown at once."""
 LEAST: Final = 4
 """Buckets on either side of a change point."""
 _FITTED: Final = 6
@@ -35,7 +35,7 @@ class ChangePoint:
     ratio, low, high
         ``after / before`` and its 95 % interval, given that the level shifted just there.
     p
-        Chance of a shift as clear as this in a series without any, over all places.
+        Probability of a shift as clear as this in a series without any, over all places.
     """
 
     at: int

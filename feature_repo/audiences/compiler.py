@@ -208,6 +208,6 @@ def _cut_off(made: _Compiler) -> str:
         until = "event_timestamp <= make_timestamptz($now_ms * 1000)"
         cut[f"features_{view}"] = tables.latest_features(view, until)
     if made.scored:
-        chances = "SELECT u, name, value FROM chances WHERE as_of_ms <= $now_ms"
-        cut["scores"] = tables.scores(chances)
+        propensities = "SELECT u, name, value FROM propensities WHERE as_of_ms <= $now_ms"
+        cut["scores"] = tables.scores(propensities)
     return "WITH " + ", ".join(f"{name} AS ({select})" for name, select in cut.items())

@@ -26,7 +26,7 @@ from feature_repo.features.snapshots import schema as feature_schema
 
 THREADS: Final = 2
 
-CHANCES: Final = pa.schema(
+PROPENSITIES: Final = pa.schema(
     [("user", pa.string()), ("name", pa.string()), ("value", pa.float64()),
      ("as_of_ms", pa.int64())]
 )  # fmt: skip
@@ -195,8 +195,8 @@ class Index:
                 f"CREATE TABLE features_{view} AS {tables.latest_features(view)}"
             )
         self._load_clusters(home)
-        self._load_chances(home)
-        scores = tables.scores("SELECT u, name, value FROM chances")
+        self._load_propensities(home)
+        scores = tables.scores("SELECT u, name, value FROM propensities")
         self._connection.execute(f"CREATE TABLE scores AS {scores}")
 
     def _load_clusters(self, home: Path) -> None:
@@ -216,14 +216,14 @@ class Index:
         latest = tables.latest_features("clusters")
         self._connection.execute(f"CREATE TABLE features_clusters AS {latest}")
 
-    def _load_chances(self, home: Path) -> None:
+    def _load_propensities(self, home: Path) -> None:
         path = home / "audiences" / "chances.parquet"
         if path.exists():
-            self._connection.read_parquet(str(path)).create_view("given_chances")
+            self._connection.read_parquet(str(path)).create_view("given_propensities")
         else:
-            self._empty("given_chances", CHANCES)
+            self._empty("given_propensities", PROPENSITIES)
         self._connection.execute(
-            "CREATE TABLE chances AS SELECT u, name, value, as_of_ms FROM given_chances "
+            "CREATE TABLE propensities AS SELECT u, name, value, as_of_ms FROM given_propensities "
             'JOIN users ON entity = "user" '
             "QUALIFY row_number() OVER (PARTITION BY u, name ORDER BY as_of_ms DESC) = 1"
         )

@@ -199,7 +199,7 @@ class ScoreTest(Node):
     """Users by a score: a least value, or the highest-scored share of all who have one.
 
     ``interest`` is the linear score of ``score.yaml``; ``price_level``, 0 to 1, how dear what
-    was bought is among the items of its category; the others are chances that the model gives.
+    was bought is among the items of its category; the others are propensities that the model gives.
     """
 
     name: Literal["interest", "price_level", "purchase_7d", "lapse_28d"]

@@ -15,7 +15,7 @@ from feature_repo.profile_views.metrics import rfm_segment
 
 PREFIX: Final = "ready-"
 LAPSE_SHARE: Final = 20
-"""Percent of the users with the highest chance of no purchase."""
+"""Percent of the users with the highest propensity of no purchase."""
 
 _LONGEST_TITLE: Final = 200
 _STAGES: Final = TRAITS["lifecycle.stage"].values

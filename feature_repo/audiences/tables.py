@@ -233,12 +233,12 @@ QUALIFY row_number() OVER (PARTITION BY u ORDER BY event_timestamp DESC, created
 """
 
 
-def scores(chances: str) -> str:
+def scores(propensities: str) -> str:
     """Return the SELECT of every score of every user.
 
     Parameters
     ----------
-    chances
+    propensities
         SELECT of the scores that a model gave: u, name, value.
     """
     terms = [
@@ -255,7 +255,7 @@ def scores(chances: str) -> str:
 SELECT u, 'interest' AS name, {" + ".join(terms) or "0"} AS value FROM {joined}
 UNION ALL SELECT u, 'price_level', avg(place) FROM lines JOIN ({_PLACES}) USING (good)
 WHERE type = 'purchase' GROUP BY u
-UNION ALL {chances}
+UNION ALL {propensities}
 """
 
 
@@ -273,7 +273,7 @@ NEWEST: Final = " UNION ALL ".join(
         f"SELECT coalesce(epoch_ms(max(event_timestamp)), 0) FROM features_{v}"
         for v in (*USER_VIEWS, "clusters")
     ]
-    + ["SELECT coalesce(max(as_of_ms), 0) FROM chances"]
+    + ["SELECT coalesce(max(as_of_ms), 0) FROM propensities"]
 )
 
 TOP_CATEGORIES: Final = """

@@ -30,9 +30,9 @@ class LearnedSummary:
     propensities
         ``{name: (p, calibrated)}``: a probability and whether it was calibrated.
     next_categories
-        Category and chance of a purchase within 14 days, likeliest first; None: the model has none.
+        Category and probability of a purchase within 14 days, likeliest first; None: no model.
     next_categories_calibrated
-        Whether those chances were calibrated.
+        Whether those probabilities were calibrated.
     """
 
     model: str

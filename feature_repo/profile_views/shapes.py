@@ -92,7 +92,7 @@ class ProfileConsent(Open):
 
 
 class Propensity(Open):
-    """A chance, and the model that says so."""
+    """A probability, and the model that says so."""
 
     p: Share
     calibrated: bool

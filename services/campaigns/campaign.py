@@ -170,7 +170,7 @@ class Campaign(Node):
     audience
         Name of a stored audience. Its consent and the consent for ``channel`` must be granted.
     rank_by
-        What orders the audience: the chance of a purchase, the uplift of the offer, or a hash.
+        What orders the audience: the probability of a purchase, the uplift of the offer, or a hash.
     top
         Per cent of the audience, the highest by ``rank_by``, that is chosen.
     explore

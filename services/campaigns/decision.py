@@ -23,7 +23,7 @@ REASONS: Final = (
 INELIGIBLE: Final = frozenset(REASONS[: REASONS.index("global_holdout")])
 """Reasons for which a user takes no part in the experiment."""
 COIN: Final = 0.5
-"""Chance with which the coin chooses a user who is explored."""
+"""Probability with which the coin chooses a user who is explored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Draft:
         What the hash says: users in ``treated`` are compared with those in ``control`` whatever
         came of it. None: not part of the experiment.
     propensity
-        Chance with which a user of this score, if not held out, is chosen.
+        Probability with which a user of this score, if not held out, is chosen.
     explored
         Whether the coin decided.
     """
@@ -142,7 +142,7 @@ def _make_draft(reasons: tuple[str, ...], propensity: float, *, explored: bool) 
 def _choice(
     campaign: Campaign, salt: str, facts: UserFacts, threshold: float, *, by_coin: bool
 ) -> tuple[bool, float]:
-    """Return whether a user is chosen, and the chance of that for a user of this score."""
+    """Return whether a user is chosen, and the probability of that for a user of this score."""
     score = float("-inf") if facts.score is None else facts.score
     high = score >= threshold
     propensity = campaign.explore * COIN + (1 - campaign.explore) * high

@@ -62,9 +62,9 @@ async def score_of(
         return random_score(stored.salt, pseudonym)
     served, learned = context.of(ServedModels).find_serving(row)
     if learned is not None:
-        chances = served.scorer.chances(learned, now_ms, features)
-        if name in chances:
-            return float(chances[name][0])
+        propensities = served.scorer.propensities(learned, now_ms, features)
+        if name in propensities:
+            return float(propensities[name][0])
     index = await context.of(AudienceIndex).present()
     return await workers.ASKING.run(_stored_score, index, stored, name, pseudonym)
 

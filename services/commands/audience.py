@@ -204,18 +204,18 @@ def export(
 
 @audience.command("score")
 def score(as_of: AsOf = None, home: Home = None, json: Json = False) -> None:
-    """Ask the model for every user's chances, for rules on `purchase_7d` and `lapse_28d`.
+    """Ask the model for every user's propensities, for rules on `purchase_7d` and `lapse_28d`.
 
     Example: `portrait audience score`
     """
-    from services.audiences.chances import refresh_propensities
+    from services.audiences.propensities import refresh_propensities
     from services.hosting.workflow import stores
 
     settings = settings_with(home=home)
     at_ms = as_of_ms(as_of)
     with stores(settings) as url, step("score every user") as tell:
         count = refresh_propensities(settings, url, now_ms=at_ms, tell=tell)
-        tell.note = f"{count:,} chances"
+        tell.note = f"{count:,} propensities"
     if json:
         print_json({"chances": count})
 

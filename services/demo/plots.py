@@ -31,7 +31,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     Parameters
     ----------
     bins
-        By outcome: ``said`` (mean chance), ``true`` (share) and ``moments`` of each bin.
+        By outcome: ``said`` (mean probability), ``true`` (share) and ``moments`` of each bin.
     """
     figure, axes = new_figure(4.2, 3.4)
     axes.plot([0, 1], [0, 1], color=PEER, linewidth=1)
@@ -40,7 +40,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
             [b["said"] for b in found], [b["true"] for b in found], color=colour, marker="o",
             label=name,
         )  # fmt: skip
-    axes.set_xlabel("chance said")
+    axes.set_xlabel("predicted probability")
     axes.set_ylabel("share that came true")
     if bins:
         axes.legend(frameon=False, fontsize="small")

@@ -106,7 +106,7 @@ def _summarise_learned(
     now_ms: int,
 ) -> views.LearnedSummary | None:
     try:
-        chances = served.scorer.chances(learned, now_ms, features)
+        propensities = served.scorer.propensities(learned, now_ms, features)
         following = served.scorer.next_categories(learned, now_ms, features)
     except Exception as error:  # noqa: BLE001 - a profile is worth more than its propensity
         _log.warning("propensity_failed", entity=pseudonym, error=type(error).__name__)
@@ -114,8 +114,8 @@ def _summarise_learned(
     return views.LearnedSummary(
         model=served.version,
         dim=served.scorer.dim,
-        propensities=chances,
-        next_categories=None if following is None else following.chances,
+        propensities=propensities,
+        next_categories=None if following is None else following.probabilities,
         next_categories_calibrated=following is not None and following.calibrated,
     )
 

@@ -1,4 +1,4 @@
-"""The list as one piece of work: diversity, caps and chance, over rows that stand still.
+"""The list as one piece of work: diversity, caps and exploration, over rows that stand still.
 
 Belongs here: how long that takes, and so whose it is. How rows are chosen is `diversify`'s and
 `explore`'s.

@@ -3,7 +3,7 @@
 Greedy by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): with strength d,
 relevance r scaled to 0–1 over the pool and likeness s, the next item is the one of greatest
 ``(1 − d) · r − d · max s(chosen)``. Without demands the best n stay exactly as they are.
-Belongs here: choosing among rows. Not here: which may be chosen (`rules`), chance (`explore`).
+Belongs here: choosing among rows. Not here: which may be chosen (`rules`), exploration (`explore`).
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
-"""Chance: some places go to another of the best items, and how likely each was is said.
+"""Exploration: some places go to another of the best items, and how likely each was is said.
 
 By place, with P what remains of the list and of the best ``pool`` items, and the item x that the
 list would have next, a place shows x with probability ``1 − ε + ε·q(x)`` and any other y of P with
 ``ε·q(y)``. Epsilon-greedy: ``q = 1/|P|``. Thompson sampling (Agrawal and Goyal, AISTATS 2013,
-normal): q(y) is the chance that y is the best, if each item's score is normal around what is
+normal): q(y) is the probability that y is the best, if each item's score is normal around what is
 predicted, with standard deviation ``s / √(1 + k)`` with k users lately. These
 propensities are what counterfactual estimates need (Bottou et al., JMLR 2013). The draw follows
 from the recommendation's id, so an answer can be audited.
@@ -45,7 +45,7 @@ def explore(
     Parameters
     ----------
     chosen
-        The list without chance, best first.
+        The list without exploration, best first.
     scores
         −∞ where a row may not be shown.
     rules
@@ -59,25 +59,25 @@ def explore(
     draw, share = random.Random(seed), rules.explore.share  # noqa: S311 - no secret
     ranked = [*chosen.tolist(), *best(scores, rules.explore.pool).tolist()]
     pool = np.array(list(dict.fromkeys(ranked)), np.int64)  # the list's own come first
-    caps, shown, chances = Caps(items, pool, rules.cap), list[int](), list[float]()
+    caps, shown, propensities = Caps(items, pool, rules.cap), list[int](), list[float]()
     beliefs = None
     if rules.explore.by == "thompson":
         beliefs = _beliefs(scores[pool].astype(np.float64), users(pool), rules.explore.spread)
     while len(shown) < len(chosen) and caps.open.any():
         open_ = np.flatnonzero(caps.open)
-        by_chance = draw.random() < share
+        explored = draw.random() < share
         if beliefs is None:
-            at = draw.choice(open_.tolist()) if by_chance else int(open_[0])
-            chance = 1 / len(open_)
+            at = draw.choice(open_.tolist()) if explored else int(open_[0])
+            probability = 1 / len(open_)
         else:
             mean, deviation = beliefs[0][open_], beliefs[1][open_]
-            drawn = mean + deviation * [draw.gauss(0, 1) for _ in open_] if by_chance else -open_
+            drawn = mean + deviation * [draw.gauss(0, 1) for _ in open_] if explored else -open_
             place = int(np.argmax(drawn))
-            at, chance = int(open_[place]), chance_of_best(mean, deviation, place)
+            at, probability = int(open_[place]), probability_of_best(mean, deviation, place)
         caps.take(at)
         shown.append(at)
-        chances.append(share * chance + (1 - share if at == open_[0] else 0.0))
-    return pool[shown], chances
+        propensities.append(share * probability + (1 - share if at == open_[0] else 0.0))
+    return pool[shown], propensities
 
 
 def _beliefs(scores: Floats, users: Floats, spread: float) -> tuple[Floats, Floats]:
@@ -86,8 +86,8 @@ def _beliefs(scores: Floats, users: Floats, spread: float) -> tuple[Floats, Floa
     return scores, spread * unit / np.sqrt(1 + users)
 
 
-def chance_of_best(mean: Floats, deviation: Floats, place: int) -> float:
-    """Return the chance that the normal variable at ``place`` is the greatest of all.
+def probability_of_best(mean: Floats, deviation: Floats, place: int) -> float:
+    """Return the probability that the normal variable at ``place`` is the greatest of all.
 
     ``∫ φ((t − m)/s)/s · Π Φ((t − mⱼ)/sⱼ) dt`` over the others j, by the trapezoidal rule where the
     integrand is not 0.

@@ -52,7 +52,7 @@ class Shown(NamedTuple):
     pseudonym, anonymous
         Who saw it.
     items
-        Entries of the answer: ``item_id``, ``rank``, and ``propensity`` where chance took part.
+        Entries of the answer: ``item_id``, ``rank``, and ``propensity`` where the list explores.
     """
 
     pseudonym: str
@@ -144,7 +144,7 @@ def records(shown: Shown) -> list[EventRecord]:
     found = []
     for part, start in enumerate(range(0, len(shown.items), MAX_ITEMS)):
         some = shown.items[start : start + MAX_ITEMS]
-        chances = [each["propensity"] for each in some if "propensity" in each]
+        propensities = [each["propensity"] for each in some if "propensity" in each]
         found.append(
             EventRecord(
                 id=f"{shown.recommendation_id}.{part}",
@@ -157,7 +157,7 @@ def records(shown: Shown) -> list[EventRecord]:
                 items=[ItemRecord(each["item_id"], position=each["rank"]) for each in some],
                 recommendation_id=shown.recommendation_id,
                 placement=shown.placement,
-                properties={"propensities": chances} if chances else None,
+                properties={"propensities": propensities} if propensities else None,
             )
         )
     return found

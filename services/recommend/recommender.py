@@ -321,10 +321,10 @@ class Recommender:
         users = partial(self._popular.count_users, now_ms=now_ms)
         choice = yield Choosing(items, values, new, request.n, rules, request.seed, vectors, users)
         assert choice is not None
-        rows, chances = choice
+        rows, propensities = choice
         ranking.fill([(items.ids[row], float(values[row])) for row in rows])
-        for entry, chance in zip(ranking.items, chances, strict=False):
-            entry["propensity"] = round(chance, 9)
+        for entry, propensity in zip(ranking.items, propensities, strict=False):
+            entry["propensity"] = round(propensity, 9)
 
     def explaining(self, ranking: Ranking, user: UserContext, now_ms: int) -> Callable[[], None]:
         """Return what gives each item its reasons and sources: of many it takes long, aside."""

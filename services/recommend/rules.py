@@ -95,7 +95,7 @@ class Repeat(_Rule):
 class Explore(_Rule):
     """Share of places given to one of the best ``pool`` items by chance; see `explore`.
 
-    ``by`` says whose chance: ``epsilon`` that of all alike, ``thompson`` that of being the best,
+    ``by`` says which probability: ``epsilon`` that of all alike, ``thompson`` of being best,
     as far as is known, where ``spread`` is the score's standard deviation for an item that
     nobody touched lately, in standard deviations of the pool's scores.
     """

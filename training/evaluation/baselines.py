@@ -173,9 +173,9 @@ def popularity_metrics(
 def logistic_regression(
     train_x: Floats, train_y: Floats, test_x: Floats
 ) -> npt.NDArray[np.float64]:
-    """Return the chances that scikit-learn's logistic regression gives the test rows."""
+    """Return the probabilities that scikit-learn's logistic regression gives the test rows."""
     from sklearn.linear_model import LogisticRegression
 
     fitted: Any = LogisticRegression(max_iter=500).fit(train_x, train_y)
-    chances: npt.NDArray[np.float64] = fitted.predict_proba(test_x)[:, 1]
-    return chances
+    probabilities: npt.NDArray[np.float64] = fitted.predict_proba(test_x)[:, 1]
+    return probabilities

@@ -1,4 +1,4 @@
-"""Calibration of the outcomes' chances on labels that training has not seen.
+"""Calibration of the outcomes' probabilities on labels that training has not seen.
 
 Platt's: ``p = σ(α·logit + β)`` by maximum likelihood (Platt, "Probabilistic Outputs for Support
 Vector Machines", 1999, without his smoothing). Two numbers an outcome, and two for all next
@@ -22,7 +22,7 @@ FEWEST: Final = 50
 """Labels of either kind that are needed, else an outcome stays as it is."""
 NEXT_CATEGORY: Final = "next_category_14d"
 MAX_LABELS: Final = 500_000
-"""Most chances of categories that are laid together."""
+"""Most probabilities of categories that are laid together."""
 
 
 def calibrate(network: PortraitNetwork, prepared: Prepared) -> dict[str, dict[str, float]]:
@@ -40,8 +40,8 @@ def calibrate(network: PortraitNetwork, prepared: Prepared) -> dict[str, dict[st
     scored = score_window(network, maker, users, bounds, timed=True, ranked=False)
     told = {}
     for k, name in enumerate(network.outcomes):
-        labels, chances = scored.known(k)
-        logits = torch.special.logit(torch.from_numpy(chances).double(), eps=1e-6).numpy()
+        labels, probabilities = scored.known(k)
+        logits = torch.special.logit(torch.from_numpy(probabilities).double(), eps=1e-6).numpy()
         found = _set(network.calibration[k], logits, labels)
         if found is not None:
             told[name] = {"moments": float(len(labels)), **found}

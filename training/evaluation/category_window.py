@@ -72,14 +72,14 @@ def ask(network: PortraitNetwork, maker: ExampleMaker, rows: Ints) -> Iterator[C
 
 @dataclass(frozen=True)
 class Measured:
-    """How good the head's order and its chances are.
+    """How good the head's order and its probabilities are.
 
     Attributes
     ----------
     metrics
         `training.evaluation.metrics.NAMES` at each moment, shape (M, 4); NaN: nothing bought.
     said, true, count
-        Sums of chances and of labels, and number of them, by tenth of the chance. Shape (10,).
+        Sums of probabilities and of labels, and their number, by tenth of the former. Shape (10,).
     """
 
     metrics: Doubles
@@ -98,8 +98,8 @@ def measure(network: PortraitNetwork, maker: ExampleMaker, rows: Ints) -> Measur
     sums = np.zeros((3, 10))
     for found in ask(network, maker, rows):
         metrics[found.moment_rows] = ranking_metrics(found.logits, found.bought)
-        chances = torch.sigmoid(found.logits).flatten().double().numpy()
-        tenth = np.minimum((chances * 10).astype(np.int64), 9)
-        for n, of in enumerate((chances, found.labels().flatten().numpy(), None)):
+        probabilities = torch.sigmoid(found.logits).flatten().double().numpy()
+        tenth = np.minimum((probabilities * 10).astype(np.int64), 9)
+        for n, of in enumerate((probabilities, found.labels().flatten().numpy(), None)):
             sums[n] += np.bincount(tenth, of, minlength=10)
     return Measured(metrics[rows], *sums)

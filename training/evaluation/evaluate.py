@@ -238,12 +238,12 @@ def _outcomes(model: Model, prepared: Prepared, scored: Scored) -> dict[str, Any
         -(2**62), prepared.train_until_ms
     )
     for k, name in enumerate(model.network.outcomes):
-        labels, chances = scored.known(k)
+        labels, probabilities = scored.known(k)
         if not len(labels):
             continue
         rows = scored.moment_rows[~np.isnan(scored.labels[:, k])]
         users = moments.user[rows]
-        result = {"model": _quality(labels, chances, users)}
+        result = {"model": _quality(labels, probabilities, users)}
         early = np.flatnonzero(~np.isnan(trained[:, k]))
         known = trained[early, k]
         if moments.features.shape[1] and len(np.unique(known)) == 2:
@@ -274,8 +274,8 @@ def _next_category(
     }
 
 
-def _quality(labels: Any, chances: Any, users: Any) -> dict[str, Any]:
-    p = np.clip(np.asarray(chances, np.float64), 1e-6, 1 - 1e-6)
+def _quality(labels: Any, probabilities: Any, users: Any) -> dict[str, Any]:
+    p = np.clip(np.asarray(probabilities, np.float64), 1e-6, 1 - 1e-6)
     losses = -(labels * np.log(p) + (1 - labels) * np.log(1 - p))
     interval = bootstrap(losses, users)
     bins = np.minimum((p * 10).astype(int), 9)

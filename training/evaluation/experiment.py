@@ -110,7 +110,7 @@ def compare(
 
 
 def sample_ratio(treated: int, control: int, share_treated: float) -> float:
-    """Return the chance of arms at least this far from their share, by a chi-square test.
+    """Return the probability of arms at least this far from their share, by a chi-square test.
 
     Below `SRM_P` assignment or logging is broken, and no difference is to be trusted
     (Fabijan et al. 2019, "Diagnosing sample ratio mismatch in online controlled experiments").

@@ -42,23 +42,23 @@ def auc(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> float:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a network answered in a window: basket metrics, and chances of outcomes.
+    """What a network answered in a window: basket metrics, and probabilities of outcomes.
 
-    ``chances`` and ``labels`` have a column for each outcome, ``labels`` NaN where its days do
+    ``probabilities`` and ``labels`` have a column for each outcome, ``labels`` NaN where days do
     not end in the window.
     """
 
     metrics: npt.NDArray[np.float64]
     users: Ints
     answers: Ints
-    chances: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
     moment_rows: Ints
 
     def known(self, outcome: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return the labels of an outcome that are known, and their chances."""
+        """Return the labels of an outcome that are known, and their probabilities."""
         there = ~np.isnan(self.labels[:, outcome])
-        return self.labels[there, outcome], self.chances[there, outcome]
+        return self.labels[there, outcome], self.probabilities[there, outcome]
 
 
 def score_window(
@@ -81,7 +81,7 @@ def score_window(
     timed
         Whether the network is told the time of the request.
     ranked
-        False leaves the basket metrics out (NaN), where only chances are wanted.
+        False leaves the basket metrics out (NaN), where only probabilities are wanted.
     progress
         Called with the users done and all.
     """
@@ -112,10 +112,10 @@ def score_window(
                     example.moment_rows,
                 )
             )
-    names = ("metrics", "users", "answers", "chances", "labels", "moment_rows")
+    names = ("metrics", "users", "answers", "probabilities", "labels", "moment_rows")
     if not parts:
-        rows, chances = np.zeros(0, np.int64), np.zeros((0, len(OUTCOMES)), np.float32)
-        return Scored(np.zeros((0, 4)), rows, rows, chances, chances, rows)
+        rows, probabilities = np.zeros(0, np.int64), np.zeros((0, len(OUTCOMES)), np.float32)
+        return Scored(np.zeros((0, 4)), rows, rows, probabilities, probabilities, rows)
     return Scored(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
 
 

@@ -134,7 +134,7 @@ class _Answer(Protocol):
         ...
 
     def quality(self, mixing: Stacking | None) -> Doubles:
-        """Return NDCG@10 and the mean log chance of the targets, shape (P, 2).
+        """Return NDCG@10 and the mean log probability of the targets, shape (P, 2).
 
         All items are ranked, with weights or by the network alone; of very many items the second
         is 0.
@@ -167,8 +167,8 @@ class _Dense:
                 scores = mixing(full.base, full.memory, full.log_events)
             line = torch.log_softmax(scores, dim=1)[targets.owner, targets.item]
             total = line.new_zeros(len(scores)).index_add_(0, targets.owner, line)
-        log_chance = (total / targets.sizes.clamp(min=1)).double().numpy()
-        return np.stack([ranking_metrics(scores, targets)[:, 0], log_chance], axis=1)
+        log_probability = (total / targets.sizes.clamp(min=1)).double().numpy()
+        return np.stack([ranking_metrics(scores, targets)[:, 0], log_probability], axis=1)
 
     def given(self, mixing: Stacking) -> tuple[Tensor, Tensor]:
         """Return what every expert gave to each target line, and the lines' weights."""
@@ -260,7 +260,7 @@ class _Asker:
     def gain(
         self, rows: Ints, mixing: Stacking, over: Stacking | None
     ) -> tuple[Interval, Interval]:
-        """Return what weights add to NDCG@10 and log chance, over others or the network alone."""
+        """Return what weights add to NDCG@10 and log probability, over others or none."""
         found = [a.quality(mixing) - a.quality(over) for a in self._ask(rows, GAIN_ON)]
         gains = np.nan_to_num(np.concatenate(found))
         user = self._asked.user[self._sample(rows, GAIN_ON)]

@@ -32,9 +32,9 @@ def basket_loss(logits_PN: Tensor, targets: Targets) -> Tensor:
     targets
         Baskets; a request with an empty one has no part.
     """
-    log_chance = F.log_softmax(logits_PN.float(), dim=1)
+    log_probability = F.log_softmax(logits_PN.float(), dim=1)
     weight = 1.0 / ideal_gain(targets.sizes.clamp(min=1))
-    chosen = log_chance[targets.owner, targets.item]
+    chosen = log_probability[targets.owner, targets.item]
     total = (weight * targets.sizes).sum().clamp(min=1e-6)
     return -(weight[targets.owner] * chosen).sum() / total
 

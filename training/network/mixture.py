@@ -1,20 +1,20 @@
-"""A mixture: the network's answer, and each memory's answer by itself, as chances added up.
+"""A mixture: the network's answer, and each memory's answer by itself, as probabilities added up.
 
-Every expert k spreads one chance over the items, and the answer is the chance of each::
+Every expert k spreads one probability over the items, and the answer is the probability of each::
 
     p[j] = Σ_k π_k · q_k[j],     score = log p
 
 q_0 is the softmax of the weighed scores of `network.stacking`, q_1 that of the network's logits
 alone; the others are `neighbours.channels`'s channels that count evidence, ``max(r_m, 0)`` divided
 by its sum over all items, and the softmax of each popularity. A sum of scores lets one side veto
-what another is sure of; a sum of chances does not, so an item with few events keeps what its
+what another is sure of; a sum of probabilities does not, so an item with few events keeps what its
 neighbours say.
 
 The shares π are those of greatest likelihood on the validation period, found by expectation
 maximisation (Dempster, Laird and Rubin, 1977): the problem is convex and has no setting. An
 expert without evidence at a request gives nothing to it, which changes no order. Where users
 take nothing twice (fewer than `REPEATS_FROM` of the target lines), no expert gives what is held a
-chance: otherwise it would lose to the others what it spends on items out of the question.
+probability: otherwise it would lose to the others what it spends on items out of the question.
 Belongs here: the mixture and its fit. Not here: what the channels are (`memory`), whether it pays
 (`weighing`).
 
@@ -46,10 +46,10 @@ COUNT_EXPERTS: Final = 2 + len(EVIDENCE) + len(POPULARITY)
 _ROUNDS: Final = 300
 _LEAST: Final = 5e-3
 NOTHING: Final = 1e-30
-"""A chance of at least this, so that every score is finite."""
+"""A probability of at least this, so that every score is finite."""
 
 
-def chances(
+def probabilities(
     added_PN: Tensor, base_PN: Tensor, memory_PRN: Tensor, expert: int, *, once: bool = False
 ) -> Tensor:
     """Return q of one expert, shape (P, N).
@@ -59,7 +59,7 @@ def chances(
     added_PN, base_PN, memory_PRN
         Weighed scores, the network's logits, and what `neighbours.channels.Channels.read` gives.
     once
-        Whether nothing is taken twice: what is held has no chance.
+        Whether nothing is taken twice: what is held has no probability.
     """
     if expert < 2:
         logits = (added_PN, base_PN)[expert]
@@ -82,7 +82,7 @@ def mixed(
     """Return log p, shape (P, N)."""
     out = torch.zeros_like(base_PN)
     for k in torch.nonzero(shares_K)[:, 0].tolist():
-        out += shares_K[k] * chances(added_PN, base_PN, memory_PRN, k, once=once)
+        out += shares_K[k] * probabilities(added_PN, base_PN, memory_PRN, k, once=once)
     return torch.log(out + NOTHING)
 
 
@@ -93,7 +93,7 @@ class Served:
     Attributes
     ----------
     shares, once
-        π, and whether what is held has no chance.
+        π, and whether what is held has no probability.
     popularity
         `training.neighbours.channels.Channels.popularity`.
     item, held
@@ -142,7 +142,7 @@ def of_targets(
     line = targets.owner, targets.item
     every = range(COUNT_EXPERTS)
     return torch.stack(
-        [chances(added_PN, base_PN, memory_PRN, k, once=once)[line] for k in every], dim=1
+        [probabilities(added_PN, base_PN, memory_PRN, k, once=once)[line] for k in every], dim=1
     )
 
 

@@ -290,7 +290,7 @@ class PortraitNetwork(nn.Module):
         return out
 
     def calibrated(self) -> tuple[bool, ...]:
-        """Say for each of `outcomes` whether its chance was calibrated."""
+        """Say for each of `outcomes` whether its probability was calibrated."""
         return tuple(bool((row != row.new_tensor([1.0, 0.0])).any()) for row in self.calibration)
 
 

@@ -61,7 +61,7 @@ class CategoryHead(nn.Module):
     def __init__(self, items: int, categories: int, dim: int) -> None:
         super().__init__()
         self.categories = categories
-        self.chance = nn.Linear(dim, 2)
+        self.chance = nn.Linear(dim, 2)  # of the probability; saved models name it so
         self.rate = nn.Parameter(torch.full((categories,), 0.05), requires_grad=False)
         self.calibration = nn.Parameter(torch.tensor([1.0, 0.0]), requires_grad=False)
         # Of the vocabulary, so not kept twice.
@@ -102,7 +102,7 @@ class CategoryHead(nn.Module):
         return added.view(moments, width, len(COLUMNS))[:, 1:]
 
     def calibrated(self) -> bool:
-        """Say whether the chances were calibrated."""
+        """Say whether the probabilities were calibrated."""
         return bool((self.calibration != self.calibration.new_tensor([1.0, 0.0])).any())
 
 

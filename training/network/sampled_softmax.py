@@ -28,19 +28,19 @@ NEGATIVES: Final = 4096
 
 @dataclass(frozen=True)
 class Candidates:
-    """Items (from 0, rising) that stand for all, and the log of their chance to do so.
+    """Items (from 0, rising) that stand for all, and the log of their probability to do so.
 
     Both have shape (C,).
     """
 
     items: Tensor
-    log_chance: Tensor
+    log_probability: Tensor
 
     def corrected(self, logits_PC: Tensor, targets: Targets) -> Tensor:
-        """Return logits less the log of their items' chances, a basket's own left as they are."""
+        """Return logits less the log of their items' probabilities, but for a basket's own."""
         place = self.places(targets).item
-        less: Tensor = logits_PC - self.log_chance
-        return less.index_put((targets.owner, place), self.log_chance[place], accumulate=True)
+        less: Tensor = logits_PC - self.log_probability
+        return less.index_put((targets.owner, place), self.log_probability[place], accumulate=True)
 
     def places(self, targets: Targets) -> Targets:
         """Return the same targets, items counted among the candidates."""

@@ -81,7 +81,7 @@ class Stacking(nn.Module):
         return bool(self.shares[0] < 1.0)
 
     def forward(self, base_PN: Tensor, memory_PMN: Tensor, log_events_P: Tensor) -> Tensor:
-        """Return the scores, shape (P, N): of a mixture, the logarithm of each item's chance."""
+        """Return the scores, shape (P, N): a mixture's are the logarithm of the probability."""
         added = self.added(base_PN, memory_PMN, log_events_P)
         if not self.mixture:
             return added

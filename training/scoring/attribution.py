@@ -157,7 +157,7 @@ def memory_parts(
 def _parts(
     memory: Channels, held: Rows, weight: Doubles, row: int, part_K: Doubles
 ) -> MemoryContributions:
-    """Return one item's; ``part_K`` is what each expert adds to its chance."""
+    """Return one item's; ``part_K`` is what each expert adds to its probability."""
     items = held.rows["item"].astype(np.int64) - 1
     left = faded(held.rows, held.scalars[0], np.arange(READ)).T.astype(np.float64)
     entries = {kind: _column(table, items, row) for kind, table in memory.rows.items()}

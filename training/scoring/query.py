@@ -129,7 +129,7 @@ class ScoreQuery:
         return item[found], top[found], int(looked)
 
     def parts(self, rows: Sequence[int]) -> Doubles:
-        """Return what each expert adds to the chance of some items, shape (K, len(rows)).
+        """Return what each expert adds to the probability of some items, shape (K, len(rows)).
 
         See `training.network.mixture`. Where the answer is no mixture, the first has it all.
         """

@@ -31,9 +31,9 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class NextCategories:
-    """Categories, likeliest first, with the chance of a purchase within `NEXT_DAYS`."""
+    """Categories, likeliest first, with the probability of a purchase within `NEXT_DAYS`."""
 
-    chances: tuple[tuple[str, float], ...]
+    probabilities: tuple[tuple[str, float], ...]
     calibrated: bool
 
 
@@ -143,13 +143,13 @@ class Scorer:
         moment = self._at(state, now_ms, user_features)
         return None if moment is None else moment.u
 
-    def chances(
+    def propensities(
         self,
         state: bytes | None,
         now_ms: int | None,
         user_features: Mapping[str, Any] | None = None,
     ) -> dict[str, tuple[float, bool]]:
-        """Return each outcome's chance from ``now_ms`` on, and whether it is calibrated.
+        """Return each outcome's propensity from ``now_ms`` on, and whether it is calibrated.
 
         Empty without events. See `training.history.prepared.OUTCOMES`.
         """
@@ -182,10 +182,12 @@ class Scorer:
             held = moment.tables.snapshot(np.zeros(1, np.int64))
             pairs = make_pairs(held, np.array([moment.now_ms]), vocabulary.median_gap_days)
             interests = read_interests(user_features, vocabulary.category_index)
-            chances = torch.sigmoid(head(torch.from_numpy(moment.u)[None], pairs, interests))[0]
-            best = torch.sort(chances, descending=True, stable=True).indices[:most]
+            probabilities = torch.sigmoid(head(torch.from_numpy(moment.u)[None], pairs, interests))[
+                0
+            ]
+            best = torch.sort(probabilities, descending=True, stable=True).indices[:most]
         return NextCategories(
-            tuple((vocabulary.categories[k], float(chances[k])) for k in best.tolist()),
+            tuple((vocabulary.categories[k], float(probabilities[k])) for k in best.tolist()),
             head.calibrated(),
         )
 

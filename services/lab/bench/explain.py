@@ -56,9 +56,9 @@ def measure_explain(tell: Tell, *, model: Path | None, data: Path | None) -> dic
         alike = likeness_to_random(loaded, again, some[:RANDOM_SHOPPERS], seeds=3)
     return {
         "fall_without_top_5": round(float(found.top.mean()), 4),
-        "fall_without_random_5": round(float(found.chance.mean()), 4),
+        "fall_without_random_5": round(float(found.drawn.mean()), 4),
         "ratio": None if found.ratio is None else round(found.ratio, 2),
-        "twice_as_far_95": _interval(found.top - 2 * found.chance),
+        "twice_as_far_95": _interval(found.top - 2 * found.drawn),
         "likeness_to_random_weights": round(float(np.nanmean(alike)), 3),
         "explanation_ms": percentiles(found.took_ms),
         "shoppers": len(found.top),

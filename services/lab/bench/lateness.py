@@ -55,7 +55,7 @@ def displace(
     Parameters
     ----------
     share
-        Chance of an event to come late, by 0 to `MOST_HOURS` hours, each delay as likely.
+        Probability that an event comes late, by 0 to `MOST_HOURS` hours, each delay as likely.
 
     Examples
     --------

@@ -77,8 +77,8 @@ def shop(
         if again:
             told = purchase(user, 0, at_ms + DAY_MS // 2, habit)
             events.append(msgspec.structs.replace(told, id=f"again-{user}"))
-        chance = 0.2 + 2 * effect * (score > 0.5) * (body["arm"] == "treated")
-        if rng.random() < chance:
+        probability = 0.2 + 2 * effect * (score > 0.5) * (body["arm"] == "treated")
+        if rng.random() < probability:
             events.append(purchase(user, 1, at_ms + DAY_MS, habit + 10))
         events.append(purchase(user, 2, at_ms + 20 * DAY_MS, 500.0))  # after the goal's time
         entries += [(LogPosition(event.time_ms, n), event) for event in events]

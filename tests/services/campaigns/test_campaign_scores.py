@@ -1,4 +1,4 @@
-"""Ranking by the model's chances, by stored uplift scores and by hash: thresholds and decisions."""
+"""Ranking by the model's propensities, by stored uplift and by hash: thresholds and decisions."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from gateway_thread import Api
 from small_model import ITEMS, write
 
 from feature_repo.archive.event_archive import Archive, LogPosition, write_part
-from feature_repo.audiences.index import CHANCES
+from feature_repo.audiences.index import PROPENSITIES
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import Event, to_record
 from services.campaigns.assignment import hash_share, random_score
@@ -45,7 +45,7 @@ def api(make_api: Callable[..., Api], tmp_path_factory: pytest.TempPathFactory) 
     ]
     columns = [list(column) for column in zip(*rows, strict=True)]
     write_part(
-        api.settings.home / "audiences" / "chances.parquet", pa.table(columns, schema=CHANCES)
+        api.settings.home / "audiences" / "chances.parquet", pa.table(columns, schema=PROPENSITIES)
     )
     return api
 
@@ -91,9 +91,9 @@ def test_a_budget_narrows_what_is_chosen(client: Client) -> None:
 def test_propensity_is_that_of_the_live_profile(client: Client) -> None:
     put(client, "likely", rank_by="propensity")
     for user in USERS[:3]:
-        chance = client.profile(user)["propensities"]["purchase_7d"]["p"]
+        propensity = client.profile(user)["propensities"]["purchase_7d"]["p"]
         decided = client.campaigns.decide("likely", user)
-        assert decided["score"] == pytest.approx(chance, abs=1e-3)
+        assert decided["score"] == pytest.approx(propensity, abs=1e-3)
         assert decided["score"] != 0.5
 
 

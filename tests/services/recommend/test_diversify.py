@@ -1,4 +1,4 @@
-"""Choosing the list: caps, unlikeness, new items, chance; and nothing of it unasked."""
+"""Choosing the list: caps, unlikeness, new items, exploration; and nothing of it unasked."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend.assortment import Assortment
 from services.recommend.diversify import best, diversify
-from services.recommend.explore import chance_of_best, explore
+from services.recommend.explore import explore, probability_of_best
 from services.recommend.rules import Explore, Rules
 
 SIZE = 60
@@ -114,28 +114,28 @@ def test_new_items_take_the_last_places_until_there_are_enough() -> None:
     assert all_new == [2, 40]
 
 
-def test_propensities_are_the_chances_of_what_is_shown() -> None:
+def test_propensities_are_the_probabilities_of_what_is_shown() -> None:
     scores, rules = -np.arange(float(SIZE)), Rules(explore=Explore(share=0.5, pool=4))
     chosen = best(scores, 2)
     first, pairs, claimed = Counter[int](), Counter[tuple[int, ...]](), dict[int, set[float]]()
     told = dict[tuple[int, ...], float]()
     rounds = 20_000
     for n in range(rounds):
-        rows, chances = explore(ITEMS, chosen, scores, rules, f"seed {n}")
+        rows, propensities = explore(ITEMS, chosen, scores, rules, f"seed {n}")
         shown = tuple(rows.tolist())
         first[shown[0]] += 1
         pairs[shown] += 1
-        claimed.setdefault(shown[0], set()).add(round(chances[0], 9))
-        told[shown] = chances[0] * chances[1]
+        claimed.setdefault(shown[0], set()).add(round(propensities[0], 9))
+        told[shown] = propensities[0] * propensities[1]
     assert claimed == {0: {0.625}, 1: {0.125}, 2: {0.125}, 3: {0.125}}
-    for row, chance in ((0, 0.625), (1, 0.125), (2, 0.125), (3, 0.125)):
-        assert first[row] / rounds == pytest.approx(chance, abs=0.015)
+    for row, probability in ((0, 0.625), (1, 0.125), (2, 0.125), (3, 0.125)):
+        assert first[row] / rounds == pytest.approx(probability, abs=0.015)
     assert sum(told.values()) == pytest.approx(1.0)
-    for shown, chance in told.items():
-        assert pairs[shown] / rounds == pytest.approx(chance, abs=0.015)
+    for shown, probability in told.items():
+        assert pairs[shown] / rounds == pytest.approx(probability, abs=0.015)
 
 
-def test_propensities_of_thompson_sampling_are_the_chances_of_what_is_shown() -> None:
+def test_propensities_of_thompson_sampling_are_the_probabilities_of_what_is_shown() -> None:
     scores = -0.3 * np.arange(float(SIZE))
     scores[4:] = -np.inf
     rules = Rules(explore=Explore(share=0.8, pool=4, by="thompson", spread=2))
@@ -147,9 +147,9 @@ def test_propensities_of_thompson_sampling_are_the_chances_of_what_is_shown() ->
 
     rounds = 10_000
     for n in range(rounds):
-        rows, chances = explore(ITEMS, chosen, scores, rules, f"seed {n}", known)
+        rows, propensities = explore(ITEMS, chosen, scores, rules, f"seed {n}", known)
         pairs[tuple(rows.tolist())] += 1
-        told[tuple(rows.tolist())] = (chances[0], chances[1])
+        told[tuple(rows.tolist())] = (propensities[0], propensities[1])
     assert sum(one * other for one, other in told.values()) == pytest.approx(1.0, abs=1e-3)
     assert len({round(one, 9) for (row, _), (one, _) in told.items() if row == 2}) == 1
     for shown, (one, other) in told.items():
@@ -158,11 +158,13 @@ def test_propensities_of_thompson_sampling_are_the_chances_of_what_is_shown() ->
 
 def test_less_is_explored_of_what_is_known_better() -> None:
     mean, known = np.zeros(3), np.array([1.0, 1.0, 0.1])
-    chances = [chance_of_best(mean - [0, 0, 0.5], known, place) for place in range(3)]
-    assert chances[0] == pytest.approx(chances[1])
-    assert chances[2] < chances[0]
-    assert sum(chances) == pytest.approx(1.0, abs=1e-3)
-    assert chance_of_best(np.array([0.0, 30.0]), np.ones(2), 0) == pytest.approx(0.0, abs=1e-12)
+    probabilities = [probability_of_best(mean - [0, 0, 0.5], known, place) for place in range(3)]
+    assert probabilities[0] == pytest.approx(probabilities[1])
+    assert probabilities[2] < probabilities[0]
+    assert sum(probabilities) == pytest.approx(1.0, abs=1e-3)
+    assert probability_of_best(np.array([0.0, 30.0]), np.ones(2), 0) == pytest.approx(
+        0.0, abs=1e-12
+    )
 
 
 def test_a_draw_follows_from_the_id_and_never_shows_what_is_not_allowed() -> None:
@@ -179,12 +181,12 @@ def test_a_draw_follows_from_the_id_and_never_shows_what_is_not_allowed() -> Non
 
 
 @given(st.integers(0, 10_000))
-def test_chance_keeps_the_caps(seed: int) -> None:
+def test_exploration_keeps_the_caps(seed: int) -> None:
     scores = -np.arange(float(SIZE))
     rules = Rules.model_validate(
         {"cap": {"category": 1, "depth": 2}, "explore": {"share": 0.5, "pool": 30}}
     )
     chosen = diversify(ITEMS, scores, 6, rules, None, NONE)
-    rows, chances = explore(ITEMS, chosen, scores, rules, str(seed))
+    rows, propensities = explore(ITEMS, chosen, scores, rules, str(seed))
     shelves = {ITEMS.categories.of[ITEMS.category[row]].rpartition("/")[0] for row in rows}
-    assert len(shelves) == len(rows) == len(chances) == 6
+    assert len(shelves) == len(rows) == len(propensities) == 6

@@ -47,7 +47,7 @@ def test_between_equal_arms_five_in_a_hundred_intervals_leave_zero_out() -> None
         for seed in range(CAMPAIGNS):
             one = getattr(compare(*simulated(seed, effect=0.0), rounds=300, seed=seed), name)
             wrong += not one.low <= 0 <= one.high
-        # 15 expected; the chance of fewer than 4 or more than 30 is below 1 in 1,000.
+        # 15 expected; the probability of fewer than 4 or more than 30 is below 1 in 1,000.
         assert 4 <= wrong <= 30, name
 
 

@@ -1,4 +1,4 @@
-"""Outcomes: what is a label, when it may be seen, and what calibration does to chances."""
+"""Outcomes: what is a label, when it may be seen, and what calibration does to probabilities."""
 
 import numpy as np
 import pytest
@@ -122,12 +122,12 @@ def test_log_loss() -> None:
     assert log_loss([1, 0], np.array([30.0, -30.0])) < 1e-9
 
 
-def test_a_state_gives_a_chance_for_each_outcome(model: Model, histories: Shop) -> None:
+def test_a_state_gives_a_probability_for_each_outcome(model: Model, histories: Shop) -> None:
     state = LearnedTransition(model).replay([histories[0][1]])[0]
     scorer = Scorer(model)
-    found = scorer.chances(state, end_ms())
+    found = scorer.propensities(state, end_ms())
     assert set(found) == set(OUTCOMES)
-    assert all(0 < chance < 1 for chance, _ in found.values())
-    assert scorer.chances(None, end_ms()) == {}
-    later = scorer.chances(state, end_ms() + 40 * DAY_MS)
+    assert all(0 < probability < 1 for probability, _ in found.values())
+    assert scorer.propensities(None, end_ms()) == {}
+    later = scorer.propensities(state, end_ms() + 40 * DAY_MS)
     assert later != found

@@ -35,8 +35,8 @@ def test_a_predictable_shop_is_learned(tmp_path: Path) -> None:
 
 def test_a_random_shop_teaches_nothing(tmp_path: Path) -> None:
     done = fit(tmp_path, shop(uniform), config=TrainConfig(epochs=4, warm_up=10))
-    chance = float(np.mean([1 / np.log2(rank + 1) if rank <= 10 else 0 for rank in range(1, 13)]))
-    assert done.progress.best == pytest.approx(chance, abs=0.06)
+    expected = float(np.mean([1 / np.log2(rank + 1) if rank <= 10 else 0 for rank in range(1, 13)]))
+    assert done.progress.best == pytest.approx(expected, abs=0.06)
 
 
 def test_the_same_seed_gives_the_same_loss(tmp_path: Path, histories: Shop) -> None:

@@ -91,8 +91,8 @@ def requests() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Targets]:
     base = torch.randn(200, 30, generator=generator)
     memory = torch.randn(200, COUNT, 30, generator=generator)
     log_events = torch.rand(200, generator=generator) * 3
-    chances = torch.softmax(base + 2 * memory[:, 1], dim=1)
-    item = torch.multinomial(chances, 1, generator=generator)[:, 0]
+    probabilities = torch.softmax(base + 2 * memory[:, 1], dim=1)
+    item = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
     sizes = torch.ones(200, dtype=torch.int64)
     return base, memory, log_events, Targets(torch.arange(200), item, sizes)
 

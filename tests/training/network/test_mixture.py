@@ -15,12 +15,12 @@ from training.network.batches import Targets
 @given(seed=st.integers(0, 10**6), first=st.floats(0.1, 0.9))
 def test_the_shares_that_made_the_targets_are_found(seed: int, first: float) -> None:
     draw = np.random.default_rng(seed)
-    chances = draw.dirichlet(np.full(12, 0.3), (2, 4000))
+    probabilities = draw.dirichlet(np.full(12, 0.3), (2, 4000))
     who = (draw.random(4000) > first).astype(int)
     lines = np.arange(4000)
-    up_to = chances[who, lines].cumsum(axis=1)
+    up_to = probabilities[who, lines].cumsum(axis=1)
     item = np.minimum((up_to < draw.random(4000)[:, None]).sum(axis=1), 11)
-    given_LK = torch.from_numpy(chances[:, lines, item].T)
+    given_LK = torch.from_numpy(probabilities[:, lines, item].T)
     shares = mixture.fit(given_LK, torch.ones(4000), [True, True])
     assert float(shares[0]) == pytest.approx(first, abs=0.06)
 
@@ -39,9 +39,9 @@ def reading() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.randn(3, 20, generator=generator), torch.randn(3, 20, generator=generator), made
 
 
-def test_every_expert_spreads_one_chance_and_the_answer_is_their_sum() -> None:
+def test_every_expert_spreads_one_probability_and_the_answer_is_their_sum() -> None:
     added, base, memory = reading()
-    every = [mixture.chances(added, base, memory, k) for k in range(mixture.COUNT_EXPERTS)]
+    every = [mixture.probabilities(added, base, memory, k) for k in range(mixture.COUNT_EXPERTS)]
     for found in every:
         torch.testing.assert_close(found.sum(dim=1), torch.ones(3))
         assert float(found.min()) >= 0
@@ -74,7 +74,7 @@ def test_what_one_side_is_sure_of_the_other_cannot_veto() -> None:
     assert int(mixture.mixed(shares, added, added, memory).argmax()) == 5
 
 
-def test_where_nothing_is_taken_twice_what_is_held_has_no_chance() -> None:
+def test_where_nothing_is_taken_twice_what_is_held_has_no_probability() -> None:
     added, base, memory = reading()
     memory[:, mixture.HELD] = 0.0
     memory[:, mixture.HELD, [3, 8]] = 2.0
@@ -82,7 +82,7 @@ def test_where_nothing_is_taken_twice_what_is_held_has_no_chance() -> None:
     found = mixture.mixed(shares, added, base, memory, once=True)
     assert sorted(found[0].argsort()[:2].tolist()) == [3, 8]
     for k in range(mixture.COUNT_EXPERTS):
-        q = mixture.chances(added, base, memory, k, once=True)
+        q = mixture.probabilities(added, base, memory, k, once=True)
         assert float(q[:, [3, 8]].max()) == 0
         total = q.sum(dim=1)
         assert ((total - 1).abs() < 1e-4).all() or (total == 0).all()

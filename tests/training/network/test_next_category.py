@@ -166,7 +166,7 @@ def by_letters(made: Shop) -> Shop:
     return made
 
 
-def test_a_predictable_shop_is_learned_and_its_chances_are_calibrated(tmp_path: Path) -> None:
+def test_a_predictable_shop_is_learned_and_its_probabilities_are_calibrated(tmp_path: Path) -> None:
     histories = by_letters(shop(favourites, users=80, events=60))
     made = prepare(histories, cut_off_ms=end_ms(60), support=5)
     made.write(tmp_path)
@@ -212,7 +212,7 @@ def test_streaming_gives_what_the_batch_does(model: Model, histories: Shop) -> N
     names, seen = ["", *model.vocabulary.categories], 0
     for answers in ask(model.network, maker, rows):
         batch = torch.sigmoid(answers.logits)
-        for row, chances in zip(answers.moment_rows, batch, strict=True):
+        for row, probabilities in zip(answers.moment_rows, batch, strict=True):
             user, now_ms = int(moments.user[row]), int(moments.time_ms[row])
             past = [e for e in histories[user][1] if e.time_ms < now_ms]
             state = LearnedTransition(model).replay([past])[0]
@@ -223,10 +223,10 @@ def test_streaming_gives_what_the_batch_does(model: Model, histories: Shop) -> N
             }
             told = scorer.next_categories(state, now_ms, online, most=99)
             assert told is not None
-            got = dict(told.chances)
+            got = dict(told.probabilities)
             assert list(got.values()) == sorted(got.values(), reverse=True)
-            for name, chance in zip(names[1:], chances.tolist(), strict=True):
-                assert got[name] == pytest.approx(chance, abs=1e-5)
+            for name, probability in zip(names[1:], probabilities.tolist(), strict=True):
+                assert got[name] == pytest.approx(probability, abs=1e-5)
             seen += 1
     assert seen > 20
 
@@ -241,7 +241,7 @@ def test_who_has_no_event_and_what_has_no_head(model: Model, stacked: Model) -> 
         most=3,
     )
     assert few_only is not None
-    assert len(few_only.chances) == 3
+    assert len(few_only.probabilities) == 3
 
 
 def test_evaluation_sets_the_head_beside_its_baselines(model: Model, histories: Shop) -> None:

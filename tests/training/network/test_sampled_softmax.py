@@ -19,12 +19,12 @@ from training.network.model_dir import Model
 from training.network.network import PortraitNetwork
 
 
-def test_candidates_hold_the_targets_and_their_chances_are_met() -> None:
+def test_candidates_hold_the_targets_and_their_probabilities_are_met() -> None:
     torch.manual_seed(0)
     share = torch.softmax(torch.linspace(0, -5, 50), 0)
     shares = sampled_softmax.Shares(share)
     seen, rounds = torch.zeros(50), 4000
-    chance = torch.zeros(50)
+    probability = torch.zeros(50)
     for _ in range(rounds):
         item = torch.multinomial(share, 3, replacement=True)
         targets = Targets(torch.arange(3), item, torch.ones(3, dtype=torch.int64))
@@ -32,9 +32,9 @@ def test_candidates_hold_the_targets_and_their_chances_are_met() -> None:
         assert torch.equal(found.items, found.items.unique())
         assert torch.equal(found.items[found.places(targets).item], item)
         seen[found.items] += 1
-        chance[found.items] = found.log_chance.exp()
+        probability[found.items] = found.log_probability.exp()
     often = seen > 400
-    np.testing.assert_allclose(seen[often] / rounds, chance[often], rtol=0.15)
+    np.testing.assert_allclose(seen[often] / rounds, probability[often], rtol=0.15)
 
 
 def test_some_items_have_the_logits_they_have_among_all(model: Model) -> None:

@@ -115,14 +115,14 @@ def test_without_the_attributed_events_a_score_falls_twice_as_far(
     some = [history for _, history in histories[:30]]
     found = deletion(chosen, some, last=len(some[0]))
     assert found.top.mean() > 0
-    assert found.top.mean() >= 2 * found.chance.mean()
+    assert found.top.mean() >= 2 * found.drawn.mean()
 
     def backwards(*given: object, **named: object) -> EventContributions:
         right = leave_one_out(*given, **named)  # type: ignore[arg-type]
         return EventContributions(right.events, -right.values, right.scores, right.state)
 
     wrong = deletion(chosen, some, last=len(some[0]), attribute=backwards)  # the check can fail
-    assert wrong.top.mean() < found.chance.mean()
+    assert wrong.top.mean() < found.drawn.mean()
 
 
 def test_other_weights_give_other_contributions(network: Path, histories: Shop) -> None:

@@ -136,7 +136,7 @@ def test_memories_are_weighed_as_by_all_scores(many: None, monkeypatch: pytest.M
         torch.manual_seed(0)
         prepared = prepare(shop(cyclic), cut_off_ms=end_ms(), support=5)
         network = new_network(prepared, SMALL)
-        # All are among so many draws, each with nearly chance 1.
+        # All are among so many draws, each with a probability near 1.
         monkeypatch.setattr(selection, "DENSE_ITEMS", 5)
         told.append(selection.weigh(network, prepared)[1])
     one, other = told

@@ -1,7 +1,7 @@
 """What serves one user is what was trained: one law a head, over random shapes and users.
 
 Weights are random, so that no head is near nothing. Tolerance: 1e-5 of the largest number, at least
-of one; of logarithms of chances 1e-4.
+of one; of logarithms of probabilities 1e-4.
 """
 
 from collections.abc import Callable
@@ -214,9 +214,9 @@ def item_scores_of_many(of: Drawn) -> tuple[Floats, Floats]:
 
 
 def outcomes(of: Drawn) -> tuple[Floats, Floats]:
-    found = of.scorer().chances(b"", of.now_ms, of.features)
+    found = of.scorer().propensities(b"", of.now_ms, of.features)
     theirs = torch.sigmoid(of.model.network.outcome_logits(of.u()))[0].numpy()
-    return np.array([chance for chance, _ in found.values()], np.float32), theirs
+    return np.array([probability for probability, _ in found.values()], np.float32), theirs
 
 
 def next_category(of: Drawn) -> tuple[Floats, Floats]:
@@ -226,8 +226,8 @@ def next_category(of: Drawn) -> tuple[Floats, Floats]:
     found = of.scorer().next_categories(b"", of.now_ms, {**of.features, **names}, most=99)
     theirs = torch.sigmoid(head(of.u(), of.pairs(), read_interests(names, index)))[0].numpy()
     assert found is not None
-    chance = dict(found.chances)
-    return np.array([chance[name] for name in of.model.vocabulary.categories]), theirs
+    probability = dict(found.probabilities)
+    return np.array([probability[name] for name in of.model.vocabulary.categories]), theirs
 
 
 @pytest.mark.parametrize(
@@ -242,8 +242,11 @@ def test_one_user_is_served_what_a_batch_is_taught(
     with torch.inference_mode():
         ours, theirs = head(of)
     mixing = of.model.network.mixing
-    chance = mixing is not None and mixing.mixture and of.model.memory is not None
-    some = theirs > np.log(1e-20) if chance else np.isfinite(theirs)
+    is_mixture = mixing is not None and mixing.mixture and of.model.memory is not None
+    some = theirs > np.log(1e-20) if is_mixture else np.isfinite(theirs)
     assert ours.shape == theirs.shape
-    tolerance, size = 1e-4 if chance else 1e-5, max(1.0, float(np.abs(theirs[some]).max(initial=0)))
+    tolerance, size = (
+        1e-4 if is_mixture else 1e-5,
+        max(1.0, float(np.abs(theirs[some]).max(initial=0))),
+    )
     np.testing.assert_allclose(ours[some], theirs[some], rtol=tolerance, atol=tolerance * size)

@@ -63,7 +63,7 @@ folds of households; the model reads more (`docs/targeting.md`) and is chosen th
     "lapse": (
         """## Who lapses
 `portrait compare lapse`: who buys nothing within 28 days. Logistic regression and boosting read
-orders, spend and gaps. `encoder_head` is the network's own chance of a lapse, as in profiles.
+orders, spend and gaps. `encoder_head` is the network's own probability of a lapse, as in profiles.
 """,
         _part,
     ),

@@ -112,28 +112,28 @@ def item_match(learned: LearnedHistory, items: Sequence[str], campaign: CouponCa
     Returns
     -------
     ndarray
-        Logs of the chances (of the softmax over all items) that lie in the best
+        Logs of the probabilities (of the softmax over all items) that lie in the best
         `COUPONS_SENT` coupons, in the best one, and in all products of the campaign. Shape (H, 3).
     """
     assert learned.item is not None
     place = {item: n for n, item in enumerate(items)}
-    chance = np.exp(learned.item - learned.item.max(axis=1, keepdims=True))
-    chance /= chance.sum(axis=1, keepdims=True)
+    probability = np.exp(learned.item - learned.item.max(axis=1, keepdims=True))
+    probability /= probability.sum(axis=1, keepdims=True)
     coupons = campaign.coupons.assign(place=campaign.coupons["product_id"].astype(str).map(place))
     coupons = coupons.dropna().astype({"place": np.int64})
     every = np.unique(coupons["place"].to_numpy())
     groups = [
-        chance[:, g.to_numpy()].sum(axis=1) for _, g in coupons.groupby("coupon_upc")["place"]
+        probability[:, g.to_numpy()].sum(axis=1) for _, g in coupons.groupby("coupon_upc")["place"]
     ]
-    by_coupon = np.stack(groups, axis=1) if groups else np.zeros((len(chance), 1))
+    by_coupon = np.stack(groups, axis=1) if groups else np.zeros((len(probability), 1))
     best = -np.sort(-by_coupon, axis=1)[:, :COUPONS_SENT]
-    found = [best.sum(axis=1), best[:, 0], chance[:, every].sum(axis=1)]
+    found = [best.sum(axis=1), best[:, 0], probability[:, every].sum(axis=1)]
     out: Floats = np.log(np.stack(found, axis=1) + 1e-4).astype(np.float32)
     return out
 
 
 class CouponModel:
-    """Chance that a household redeems a coupon of a campaign.
+    """Probability that a household redeems a coupon of a campaign.
 
     Parameters
     ----------
@@ -159,6 +159,6 @@ class CouponModel:
         self.model.fit(rows)
         return self
 
-    def chance(self, sample: Sample) -> np.ndarray:
-        """Return each target's chance of redeeming, shape (H,)."""
-        return self.model.chance(sample.rows)
+    def probability(self, sample: Sample) -> np.ndarray:
+        """Return each target's probability of redeeming, shape (H,)."""
+        return self.model.probability(sample.rows)

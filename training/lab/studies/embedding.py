@@ -35,14 +35,14 @@ class LearnedHistory:
     ----------
     vector
         Profile vectors, zeros for who had no event before, shape (P, D).
-    chance
-        Chances of `history.prepared.OUTCOMES`, the mean where there was no event, shape (P, K).
+    probability
+        Probabilities of `history.prepared.OUTCOMES`, the mean where no event was, shape (P, K).
     item
         Logits of the vocabulary's items in its order, shape (P, N); None where not asked for.
     """
 
     vector: Floats
-    chance: Floats
+    probability: Floats
     item: Floats | None
 
 
@@ -125,7 +125,7 @@ class StateEncoder:
             replace(self._whole, moments=moments), self.network.config, TrainConfig()
         )
         vector = np.zeros((count, self.network.config.dim), np.float32)
-        chance = np.full((count, len(self.network.outcomes)), np.nan, np.float32)
+        probability = np.full((count, len(self.network.outcomes)), np.nan, np.float32)
         popular = self.network.biases.detach().numpy().astype(np.float32)
         item = np.tile(popular, (count, 1)) if items else None
         lengths = np.zeros(len(self._whole.histories.users), np.int64)
@@ -143,8 +143,8 @@ class StateEncoder:
                 flat = self.network.unroll(example.events).flatten(0, 1)
                 u = self.network.vector(flat[example.moment_place], example.moments)
                 vector[there[mine]] = u.numpy()
-                chance[there[mine]] = torch.sigmoid(self.network.outcome_logits(u)).numpy()
+                probability[there[mine]] = torch.sigmoid(self.network.outcome_logits(u)).numpy()
                 if item is not None:
                     item[there[mine]] = self.network.logits(u, example.moment_pairs).numpy()
-        mean = np.nanmean(chance, axis=0) if len(there) else np.full(chance.shape[1], 0.5)
-        return LearnedHistory(vector, np.where(np.isnan(chance), mean, chance), item)
+        mean = np.nanmean(probability, axis=0) if len(there) else np.full(probability.shape[1], 0.5)
+        return LearnedHistory(vector, np.where(np.isnan(probability), mean, probability), item)

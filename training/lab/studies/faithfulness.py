@@ -37,21 +37,21 @@ class Deletion:
 
     Attributes
     ----------
-    top, chance
+    top, drawn
         Without the events of largest contribution, and without random ones. Shape (U,).
     took_ms
         What each attribution took, milliseconds.
     """
 
     top: Doubles
-    chance: Doubles
+    drawn: Doubles
     took_ms: list[float]
 
     @property
     def ratio(self) -> float | None:
         """Fall without the top events over that without random ones; None if that is no fall."""
-        chance = float(self.chance.mean())
-        return float(self.top.mean()) / chance if chance > 0 else None
+        drawn = float(self.drawn.mean())
+        return float(self.top.mean()) / drawn if drawn > 0 else None
 
 
 def deletion(
@@ -72,7 +72,7 @@ def deletion(
         Events that are attributed, and from which random ones are drawn.
     """
     scorer, transition = Scorer(model), LearnedTransition(model)
-    draw, top, chance, took_ms = random.Random(0), list[float](), list[float](), list[float]()  # noqa: S311
+    draw, top, drawn, took_ms = random.Random(0), list[float](), list[float](), list[float]()  # noqa: S311
     for number, history in enumerate(histories):
         tell(number, len(histories))
         now_ms = history[-1].time_ms + DAY_MS
@@ -89,8 +89,8 @@ def deletion(
         scores = [float(scorer.scores(s, now_ms)[row]) for s in transition.replay(left)]
         falls = float(found.scores[0]) - np.array(scores)
         top.append(float(falls[0]))
-        chance.append(float(falls[1:].mean()))
-    return Deletion(np.array(top), np.array(chance), took_ms)
+        drawn.append(float(falls[1:].mean()))
+    return Deletion(np.array(top), np.array(drawn), took_ms)
 
 
 def likeness_to_random(

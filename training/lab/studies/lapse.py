@@ -79,7 +79,7 @@ def lapse(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[str
         )  # fmt: skip
         tell(2, 3, "the learned state as of every Monday")
         learned = encoder.at(users, time_ms)
-        logit = np.log(learned.chance / (1 - learned.chance))
+        logit = np.log(learned.probability / (1 - learned.probability))
         blocks = {
             **known,
             "profile": profile,

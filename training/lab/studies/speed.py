@@ -43,11 +43,11 @@ def films(seed: int = 0) -> Shop:
     generator = np.random.default_rng(seed)
     lengths = generator.lognormal(4.2, 0.9, USERS).clip(20, 700)
     lengths = np.rint(lengths * EVENTS / lengths.sum()).astype(np.int64)
-    chance = 1.0 / (np.arange(ITEMS) + 20.0)
-    chance /= chance.sum()
+    probability = 1.0 / (np.arange(ITEMS) + 20.0)
+    probability /= probability.sum()
     histories = []
     for n, length in enumerate(lengths):
-        items = generator.choice(ITEMS, size=length, p=chance)
+        items = generator.choice(ITEMS, size=length, p=probability)
         start = 10_000 * DAY_MS + int(generator.integers(200)) * DAY_MS
         histories.append(
             (f"u{n}", [_event(n, k, start + k * 60_000, int(i)) for k, i in enumerate(items)])

@@ -4,7 +4,7 @@
 - `Clusters`: mini-batch k-means over those category counts (Sculley, "Web-Scale K-Means
   Clustering", WWW 2010); a user's profile is the nearest centroid, and each event may move
   them to another. Number of clusters and decay are tuned.
-- `Learned`: Portrait's own model; a category's share is the sum of its items' chances.
+- `Learned`: Portrait's own model; a category's share is the sum of its items' probabilities.
 
 All read the same histories, up to the same requests. A profile is asked for shares of
 categories, shape (P, C), and scores of items, shape (P, N).
@@ -168,7 +168,7 @@ class LearnedStrategy:
         return answers(wanted)
 
     def categories(self, shop: Shop, wanted: EvaluationWindow) -> Floats:
-        """Add up the items' chances."""
+        """Add up the items' probabilities."""
         return _shares(torch.softmax(self.items(shop, wanted), 1).numpy() @ self.catalogue.matrix)
 
 

@@ -159,7 +159,7 @@ def trial(frame: pd.DataFrame, arm: str, outcome: str) -> Trial:
 def known_effect(x_NF: Doubles, *, seed: int = 0) -> Trial:
     """Return users with features as they are, and treatments and outcomes that are drawn.
 
-    The chance of the outcome is ``σ(-2 + β·x)``, that of the treated higher by ``0.1 σ(γ·x)``,
+    The probability of the outcome is ``σ(-2 + β·x)``, that of the treated higher by ``0.1 σ(γ·x)``,
     with β and γ drawn: everybody gains, some ten times as much as others.
     """
     generator = np.random.default_rng(seed)
@@ -167,8 +167,8 @@ def known_effect(x_NF: Doubles, *, seed: int = 0) -> Trial:
     base, moved = generator.normal(size=(2, width)) / np.sqrt(width)
     effect = 0.1 / (1 + np.exp(-2.0 * x_NF @ moved))
     treated = (generator.random(count) < 0.5).astype(np.float64)
-    chance = 1 / (1 + np.exp(2.0 - x_NF @ base)) + treated * effect
-    outcome: Doubles = (generator.random(count) < chance).astype(np.float64)
+    probability = 1 / (1 + np.exp(2.0 - x_NF @ base)) + treated * effect
+    outcome: Doubles = (generator.random(count) < probability).astype(np.float64)
     return Trial(x_NF, treated, outcome, effect)
 
 

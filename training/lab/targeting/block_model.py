@@ -148,7 +148,7 @@ class BlockModel:
         return self
 
     def logit(self, rows: FeatureRows) -> Doubles:
-        """Return the logits of the chance that the label is 1, shape (R,)."""
+        """Return the logits of the probability that the label is 1, shape (R,)."""
         out, weight = np.zeros(len(rows.label)), self.setting.boosting
         if self._ridge is not None:
             out += (1 - weight) * self._ridge.decision_function(self._matrix(rows))
@@ -158,8 +158,8 @@ class BlockModel:
             out += weight * np.mean(trees, axis=0)
         return out
 
-    def chance(self, rows: FeatureRows) -> Doubles:
-        """Return the chance that the label is 1, shape (R,)."""
+    def probability(self, rows: FeatureRows) -> Doubles:
+        """Return the probability that the label is 1, shape (R,)."""
         out: Doubles = 1 / (1 + np.exp(-self.logit(rows)))
         return out
 

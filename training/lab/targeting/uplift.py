@@ -37,7 +37,7 @@ class UpliftModel(Protocol):
         """Fit to standardised features, treatments (0 or 1) and outcomes (0 or 1)."""
 
     def effect(self, x_NF: Doubles) -> Doubles:
-        """Return by how much treatment raises the chance of the outcome, shape (N,)."""
+        """Return by how much treatment raises the probability of the outcome, shape (N,)."""
 
 
 def _outcome_model(x_NF: Doubles, outcome_N: Doubles) -> LogisticRegression:
@@ -46,7 +46,7 @@ def _outcome_model(x_NF: Doubles, outcome_N: Doubles) -> LogisticRegression:
     return LogisticRegression(C=1.0, solver="newton-cholesky").fit(x_NF, outcome_N)
 
 
-def _chance(model: LogisticRegression, x_NF: Doubles) -> Doubles:
+def _probability(model: LogisticRegression, x_NF: Doubles) -> Doubles:
     out: Doubles = model.predict_proba(x_NF)[:, 1]
     return out
 
@@ -73,7 +73,7 @@ class TwoModels:
 
     def effect(self, x_NF: Doubles) -> Doubles:
         """See `UpliftModel`."""
-        return _chance(self.treated, x_NF) - _chance(self.control, x_NF)
+        return _probability(self.treated, x_NF) - _probability(self.control, x_NF)
 
 
 class XLearner:
@@ -83,8 +83,8 @@ class XLearner:
         """See `UpliftModel`."""
         arm = treated_N > 0
         first = TwoModels().fit(x_NF, treated_N, outcome_N)
-        gained = outcome_N[arm] - _chance(first.control, x_NF[arm])
-        missed = _chance(first.treated, x_NF[~arm]) - outcome_N[~arm]
+        gained = outcome_N[arm] - _probability(first.control, x_NF[arm])
+        missed = _probability(first.treated, x_NF[~arm]) - outcome_N[~arm]
         self.of_treated = Ridge(alpha=1.0).fit(x_NF[arm], gained)
         self.of_control = Ridge(alpha=1.0).fit(x_NF[~arm], missed)
         self.propensity = float(arm.mean())
@@ -131,7 +131,8 @@ class JointHead:
         out = np.zeros(len(x_NF))
         for weight, scale, model in zip(self.weights, SCALES, self.models, strict=True):
             with_, without = (
-                _chance(model, self._design(x_NF, np.full(len(x_NF), t), scale)) for t in (1.0, 0.0)
+                _probability(model, self._design(x_NF, np.full(len(x_NF), t), scale))
+                for t in (1.0, 0.0)
             )
             out += weight * (with_ - without)
         return out

@@ -62,7 +62,7 @@ def test_later_events_change_nothing(
         for u, h in shop(cyclic)
     ]  # fmt: skip
     found = encode(changed).at(users, times, items=True)
-    for name in ("vector", "chance", "item"):
+    for name in ("vector", "probability", "item"):
         np.testing.assert_allclose(
             getattr(found, name), getattr(expected, name), atol=1e-5, err_msg=name
         )
@@ -76,10 +76,10 @@ def test_who_has_no_event_is_popular_and_average(ring: StateEncoder) -> None:
     assert found.vector[2].any()
     assert found.item is not None
     np.testing.assert_array_equal(found.item[0], ring.network.biases.detach().numpy())
-    np.testing.assert_allclose(found.chance[0], found.chance[2])
+    np.testing.assert_allclose(found.probability[0], found.probability[2])
 
 
-def test_match_is_the_chance_of_a_campaigns_products() -> None:
+def test_match_is_the_probability_of_a_campaigns_products() -> None:
     logits = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], np.float32))
     coupons = pd.DataFrame({"coupon_upc": [1, 1, 2, 2], "product_id": [10, 11, 11, 99]})
     day = pd.Timestamp("2017-03-01")

@@ -52,12 +52,12 @@ def test_columns_that_are_not_there_are_zero_and_new_ones_are_nothing() -> None:
     )
 
 
-def test_chances_are_near_what_comes_true() -> None:
+def test_probabilities_are_near_what_comes_true() -> None:
     train, test = rows(3000), rows(3000, seed=1)
-    chance = BlockModel({"core": 1.0, "other": 0.5}, ["core"]).fit(train).chance(test)
-    assert abs(chance.mean() - test.label.mean()) < 0.03
-    high = chance > 0.7
-    assert abs(chance[high].mean() - test.label[high].mean()) < 0.08
+    probability = BlockModel({"core": 1.0, "other": 0.5}, ["core"]).fit(train).probability(test)
+    assert abs(probability.mean() - test.label.mean()) < 0.03
+    high = probability > 0.7
+    assert abs(probability[high].mean() - test.label[high].mean()) < 0.08
 
 
 def test_noise_is_left_out_by_choice() -> None:

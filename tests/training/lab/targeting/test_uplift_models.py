@@ -42,8 +42,8 @@ def test_no_score_beats_the_known_effect() -> None:
 def test_where_all_gain_alike_the_joint_head_tells_nobody_apart() -> None:
     generator = np.random.default_rng(1)
     treated = (generator.random(4000) < 0.5).astype(float)
-    chance = 0.2 + 0.1 * treated
-    outcome = (generator.random(4000) < chance).astype(float)
+    probability = 0.2 + 0.1 * treated
+    outcome = (generator.random(4000) < probability).astype(float)
     x = FEATURES[:4000]
     spread = {name: MODELS[name]().fit(x, treated, outcome).effect(x).std() for name in MODELS}
     assert spread["joint_head"] < 0.6 * spread["two_models"]

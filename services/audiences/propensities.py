@@ -1,19 +1,19 @@
 """Probabilities of the model for every user, put down for audiences: the scores of `ScoreTest`.
 
-Belongs here: writing one file. The chances themselves are
+Belongs here: writing one file. The propensities themselves are
 `training.scoring.scorer`'s; how audiences read the file is `feature_repo.audiences.index`'s.
 """
 
 import pyarrow as pa
 
 from feature_repo.archive.event_archive import Archive, write_part
-from feature_repo.audiences.index import CHANCES
+from feature_repo.audiences.index import PROPENSITIES
 from services.audiences.learned_rows import Tell, load_scorer, read_learned
 from services.settings import Settings
 
 
 def refresh_propensities(settings: Settings, url: str, *, now_ms: int, tell: Tell) -> int:
-    """Write every outcome's chance of every user as of ``now_ms``, and return how many.
+    """Write every outcome's propensity of every user as of ``now_ms``, and return how many.
 
     Users whose row no model has seen, or another one, are left out. The file is replaced
     whole: ``home/audiences/chances.parquet``.
@@ -35,10 +35,12 @@ def refresh_propensities(settings: Settings, url: str, *, now_ms: int, tell: Tel
     scorer = load_scorer(settings)
     users = Archive(settings.home / "archive" / "events").users()
     found = [
-        (users[place], name, chance, now_ms)
+        (users[place], name, propensity, now_ms)
         for place, learned, known in read_learned(url, users, scorer.model.version, tell)
-        for name, (chance, _) in scorer.chances(learned, now_ms, known).items()
+        for name, (propensity, _) in scorer.propensities(learned, now_ms, known).items()
     ]
-    columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in CHANCES]
-    write_part(settings.home / "audiences" / "chances.parquet", pa.table(columns, schema=CHANCES))
+    columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in PROPENSITIES]
+    write_part(
+        settings.home / "audiences" / "chances.parquet", pa.table(columns, schema=PROPENSITIES)
+    )
     return len(found)

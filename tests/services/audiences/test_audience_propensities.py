@@ -1,4 +1,4 @@
-"""The model's chances as scores of audiences: from live rows to members."""
+"""The model's propensities as scores of audiences: from live rows to members."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from feature_repo.errors import NotFoundError
 from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.online.live_row import live_fields, row_key
 from services.audiences.answers import AudienceAnswers
-from services.audiences.chances import refresh_propensities
+from services.audiences.propensities import refresh_propensities
 from services.lab.bench.model import write_untrained
 from services.models.transition import Transition
 from services.settings import Settings
@@ -41,7 +41,7 @@ def shop(home: Path) -> Archive:
     return archive
 
 
-def test_users_whose_row_the_model_made_get_their_chances(
+def test_users_whose_row_the_model_made_get_their_propensities(
     tmp_path: Path, redis_url: str, store_client: redis.Redis
 ) -> None:
     from training.network.model_dir import load
@@ -63,14 +63,18 @@ def test_users_whose_row_the_model_made_get_their_chances(
     assert "lapse_28d" in outcomes
     assert written == 4 * len(outcomes)
     scorer = Scorer(model)
-    chances = {u: scorer.chances(rows[u].learned, now_ms)["lapse_28d"][0] for u in USERS[:4]}
+    propensities = {
+        u: scorer.propensities(rows[u].learned, now_ms)["lapse_28d"][0] for u in USERS[:4]
+    }
     with Index(tmp_path) as index:
         found = dict(index.rows(
             "SELECT entity, value FROM scores JOIN users USING (u) WHERE name = 'lapse_28d'", {}
         ))  # fmt: skip
-        assert found == pytest.approx(chances)
+        assert found == pytest.approx(propensities)
         risk = AudienceAnswers(index, ready(), now_ms).page("ready-lapse-risk", "", 10)
-        assert risk == [max(chances, key=lambda user: (chances[user], -USERS.index(user)))]
+        assert risk == [
+            max(propensities, key=lambda user: (propensities[user], -USERS.index(user)))
+        ]
         # What was said later is not known before.
         assert (
             AudienceAnswers(index, ready(), now_ms - DAY_MS).page("ready-lapse-risk", "", 10) == []
