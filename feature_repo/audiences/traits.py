@@ -7,9 +7,10 @@ Belongs here: the list. How a value is had is `compiler`'s (SQL) and `live`'s (o
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from feature_repo.features.catalogue import USER_VIEWS, VIEWS
+from feature_repo.profile_views.shapes import Stage
 
 Kind = Literal["number", "flag", "text", "texts"]
 
@@ -65,7 +66,7 @@ _LIVE: Final = (
     Trait(OVERDUE, "number", "days since the last order, in median gaps; never alone in a rule",
           passes=True),
     Trait("lifecycle.stage", "text", "recency against the user's own gap between orders",
-          passes=True, values=("visitor", "new", "active", "at_risk", "lapsed")),
+          passes=True, values=get_args(Stage)),
 )  # fmt: skip
 
 _CLUSTER: Final = Trait(

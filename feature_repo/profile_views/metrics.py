@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any, Final
 
 from feature_repo.events.schema import iso
+from feature_repo.profile_views.shapes import RfmSegment, Stage, Trend
 from feature_repo.user_profile.activity import WEEKDAYS
 from feature_repo.user_profile.compact import DAY_S, MICRO, MILLI, Key
 from feature_repo.user_profile.explicit import ExplicitProfile
@@ -76,6 +77,7 @@ def lifecycle(profile: ExplicitProfile, now: int) -> dict[str, Any]:
     middle = median_gap_days(profile) or 0.0
     gap = max(MIN_GAP_DAYS, (gaps * middle + PRIOR_GAPS * PRIOR_GAP_DAYS) / (gaps + PRIOR_GAPS))
     recency = recency_days(profile, now)
+    stage: Stage
     if recency is None:
         stage = "visitor"
     elif recency <= ACTIVE_GAPS * gap:
@@ -126,7 +128,7 @@ def rfm(profile: ExplicitProfile, now: int, batch: Mapping[str, Any] | None) -> 
     }
 
 
-def rfm_segment(recency: int | None, frequency: int | None) -> str | None:
+def rfm_segment(recency: int | None, frequency: int | None) -> RfmSegment | None:
     """Name the RFM cell of two quintiles (5 best); None where one is unknown.
 
     Examples
@@ -143,7 +145,7 @@ def rfm_segment(recency: int | None, frequency: int | None) -> str | None:
     return "at_risk" if frequency == 3 else "hibernating"
 
 
-def _recent_segment(recency: int, frequency: int) -> str:
+def _recent_segment(recency: int, frequency: int) -> RfmSegment:
     if recency >= 4 and frequency >= 4:
         return "champions"
     if frequency >= 3:
@@ -198,7 +200,7 @@ def _interest(kind: str, key: str, entry: Interest, now: int) -> dict[str, Any]:
     }
 
 
-def trend(long: float, short: float, age_s: int) -> str:
+def trend(long: float, short: float, age_s: int) -> Trend:
     """Compare the rates behind the two weights: ``new``, ``rising``, ``steady``, ``falling``.
 
     Over an age T a steady rate r makes a weight ``r · H / ln 2 · (1 − 2^(−T/H))``, so both

@@ -9,10 +9,17 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from feature_repo.user_profile.parts import Intent
+
 Count = Annotated[int, Field(ge=0)]
 Rank = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+Stage = Literal["visitor", "new", "active", "at_risk", "lapsed"]
+Trend = Literal["new", "rising", "steady", "falling"]
+RfmSegment = Literal[
+    "champions", "loyal", "promising", "needs_attention", "cannot_lose", "at_risk", "hibernating"
+]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -41,7 +48,7 @@ class ProfileInterest(Open):
     weight: float
     long: float
     short: float
-    trend: str
+    trend: Trend
     evidence: Evidence
     last_at: str | None
 
@@ -49,7 +56,7 @@ class ProfileInterest(Open):
 class Lifecycle(Open):
     """Where a user stands with the shop."""
 
-    stage: str
+    stage: Stage
 
 
 class ProfileRfm(Open):
@@ -59,7 +66,7 @@ class ProfileRfm(Open):
     frequency: dict[str, Count]
     monetary: dict[str, float]
     quintiles: dict[str, int] | None
-    segment: str | None
+    segment: RfmSegment | None
 
 
 class LatestSession(Open):
@@ -70,7 +77,7 @@ class LatestSession(Open):
     events: Count
     items_viewed: Count
     cart: list[dict[str, Any]]
-    intent: str | None
+    intent: Intent | None
 
 
 class ProfileHabits(Open):
@@ -126,14 +133,14 @@ class Summary(Open):
     """A profile in a few lines (``view=summary``)."""
 
     user_id: str
-    stage: str
-    segment: str | None
+    stage: Stage
+    segment: RfmSegment | None
     last_seen: str | None
     rfm: dict[str, Any]
     interests: list[str]
     brands: list[str]
     habits: str
-    intent: str | None
+    intent: Intent | None
     interest_score: dict[str, Any] | None
     version: Count
     as_of: str

@@ -7,7 +7,7 @@ modules are compiled and msgspec needs classes that are not. Not here: the profi
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -120,6 +120,9 @@ class Recent(Ids):
     customs: bytes = b""
 
 
+Intent = Literal["buy", "bought", "search", "compare", "browse"]
+
+
 class Session(Ids):
     """The latest session; as ids, the last `session.MAX_VIEWED` distinct items viewed in it.
 
@@ -174,7 +177,7 @@ class Session(Ids):
         return dict(zip(map(pack_id, ids(self)), self.views, strict=True))
 
     @property
-    def intent(self) -> str | None:
+    def intent(self) -> Intent | None:
         """Read the session: the first rule that holds.
 
         ``buy`` something in the cart or checkout begun; ``bought`` an order placed;

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from feature_repo.profile_views.shapes import Answer, Count, Interval, Share
+from feature_repo.profile_views.shapes import Answer, Count, Interval, RfmSegment, Share
 from services.audiences.schemas import AskedOf
 from services.http.answer_schemas import describe_answer
 from services.http.profile_schemas import EXAMPLE_TIME
@@ -171,7 +171,7 @@ class RfmCell(Answer):
     recency: NotRequired[Annotated[int, Field(ge=1, le=5)] | None]
     frequency: NotRequired[Annotated[int, Field(ge=1, le=5)] | None]
     monetary: NotRequired[Annotated[int, Field(ge=1, le=5)] | None]
-    segment: str | None
+    segment: RfmSegment | None
     users: Count | None
     share: Share | None
     interval: Interval | None

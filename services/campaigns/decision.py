@@ -6,7 +6,7 @@ here: the order, and what follows from facts that are given.
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from services.campaigns import assignment
 from services.campaigns.campaign import Campaign
@@ -14,11 +14,12 @@ from services.campaigns.quiet_hours import is_quiet
 
 Arm = Literal["treated", "control", "none"]
 
-REASONS: Final = (
+Reason = Literal[
     "not_active", "not_begun", "ended", "unknown_user", "no_consent", "not_in_audience",
     "excluded", "global_holdout", "holdout", "not_chosen", "quiet_hours", "frequency_cap",
     "budget", "explored", "chosen",
-)  # fmt: skip
+]  # fmt: skip
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 """Every reason, in order of precedence; of an unknown user only the first four can hold."""
 INELIGIBLE: Final = frozenset(REASONS[: REASONS.index("global_holdout")])
 """Reasons for which a user takes no part in the experiment."""
@@ -76,14 +77,14 @@ class Draft:
         Whether the coin decided.
     """
 
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     arm: Arm
     assigned: Literal["treated", "control"] | None
     propensity: float
     explored: bool
 
 
-def closed_reason(campaign: Campaign, now_ms: int) -> str | None:
+def closed_reason(campaign: Campaign, now_ms: int) -> Reason | None:
     """Return why a campaign decides about nobody at a moment; None while it runs."""
     if not campaign.active:
         return "not_active"
@@ -124,10 +125,10 @@ def draft(
     return _make_draft(reasons, propensity, explored=by_coin)
 
 
-def _make_draft(reasons: tuple[str, ...], propensity: float, *, explored: bool) -> Draft:
+def _make_draft(reasons: tuple[Reason, ...], propensity: float, *, explored: bool) -> Draft:
     """Return the draft that follows from the reasons against treating a user."""
     if not reasons:
-        why = "explored" if explored else "chosen"
+        why: Reason = "explored" if explored else "chosen"
         return Draft((why,), "treated", "treated", propensity, explored)
     first = reasons[0]
     if first in INELIGIBLE:

@@ -15,7 +15,7 @@ from feature_repo.events.pseudonyms import partition_of
 from feature_repo.events.schema import iso
 from feature_repo.online.live_row import LiveState
 from services.campaigns import decision
-from services.campaigns.decision import UserFacts
+from services.campaigns.decision import Reason, UserFacts
 from services.campaigns.definitions import Campaigns, Stored
 from services.campaigns.eligibility import Eligibility
 from services.campaigns.events import DecisionRequest, body_of, records
@@ -86,13 +86,13 @@ async def decide(context: Context, name: str, request: DecisionRequest) -> Decid
     return await _settle(context, stored, user, request, facts)
 
 
-def _refuse(stored: Stored, request: DecisionRequest, reasons: list[str]) -> Decided:
+def _refuse(stored: Stored, request: DecisionRequest, reasons: list[Reason]) -> Decided:
     """Return what is answered where nothing is decided."""
     body = body_of(stored, request, None, reasons)
     return Decided(_answer(stored, request, body), repeated=False)
 
 
-def _gates(stored: Stored, facts: UserFacts) -> str | None:
+def _gates(stored: Stored, facts: UserFacts) -> Reason | None:
     """Return what stops even a decision that was made: the campaign is over, consent is gone."""
     shut = decision.closed_reason(stored.campaign, facts.now_ms)
     return shut or (None if facts.consented else "no_consent")

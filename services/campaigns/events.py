@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from feature_repo.events.schema import EventRecord
-from services.campaigns.decision import Draft, UserFacts
+from services.campaigns.decision import Draft, Reason, UserFacts
 from services.campaigns.definitions import Stored
 
 TYPE: Final = "campaign_decision"
@@ -57,7 +57,7 @@ def body_of(
     stored: Stored,
     request: DecisionRequest,
     facts: UserFacts | None,
-    reasons: list[str],
+    reasons: list[Reason],
     made: Draft | None = None,
 ) -> dict[str, Any]:
     """Return what is kept and logged of a decision."""

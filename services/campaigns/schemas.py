@@ -16,10 +16,9 @@ from services.campaigns.campaign import (
     RankBy,
     Window,
 )
+from services.campaigns.decision import Arm, Reason
 from services.http.answer_schemas import describe_answer
 from services.http.profile_schemas import EXAMPLE_TIME
-
-Arm = Literal["treated", "control", "none"]
 
 CAMPAIGN: Final[dict[str, Any]] = {
     "title": "Tea in spring", "audience": "regulars", "offer": {"id": "tea-5", "cost": 0.05},
@@ -101,7 +100,7 @@ class Decision(Answer):
     arm: Arm
     assigned: Literal["treated", "control"] | None
     offer: DecidedOffer | None
-    reasons: Annotated[list[str], Field(min_length=1)]
+    reasons: Annotated[list[Reason], Field(min_length=1)]
     score: float | None
     propensity: Share | None
     explored: bool

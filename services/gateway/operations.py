@@ -24,6 +24,7 @@ from services.http.answer_schemas import (
     Live,
     ModelOnDisk,
     Models,
+    Picture,
     Ready,
 )
 from services.models.loaded import find_model
@@ -65,9 +66,9 @@ async def ready(request: Request) -> Response:
     return answer(body, 200 if fine else 503, None if fine else {"retry-after": "1"})
 
 
-def list_degraded(context: Context) -> list[str]:
+def list_degraded(context: Context) -> list[Picture]:
     """Return what answers from an older picture of the archive, for it cannot be renewed."""
-    stale = {
+    stale: dict[Picture, bool] = {
         "audiences": context.of(AudienceIndex).stale,
         "analytics": context.of(AnalyticsCube).stale,
     }

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 
 from feature_repo.profile_views.shapes import Answer, Count, Open, Profile, ProfileConsent, Rank
+from services.http.problems import ProblemUri
 from services.http.profile_schemas import EXAMPLE_TIME, FULL
 
 RECEIPT = "p014-1795737846570-0"
@@ -49,7 +50,7 @@ class EventRefused(Answer):
 
     index: Count
     id: str | None
-    type: str
+    type: ProblemUri
     pointer: str
     detail: str
 
@@ -179,7 +180,7 @@ class ItemRefused(Answer):
     """Why one item of a batch was not taken."""
 
     index: Count
-    type: str
+    type: ProblemUri
     pointer: str
     detail: str
 
@@ -191,6 +192,9 @@ class ItemsTaken(Answer):
     accepted: Count
     rejected: Count
     errors: list[ItemRefused]
+
+
+SimilarityMethod = Literal["embedding+co_occurrence", "embedding", "category"]
 
 
 class SimilarItem(Answer):
@@ -205,7 +209,7 @@ class Similar(Answer):
     """The items most like one."""
 
     item_id: str
-    method: str
+    method: SimilarityMethod
     model: str | None
     items: list[SimilarItem]
 
@@ -242,6 +246,20 @@ SIMILAR: dict[int | str, Any] = {
 # --- recommendations
 
 
+Lacking = Literal[
+    "store_unavailable", "catalogue_loading", "model_unavailable", "features_unavailable",
+    "model_failed",
+]  # fmt: skip
+"""Why an answer is degraded."""
+RankingReason = Literal["model", "explicit_profile", "cold_start"] | Lacking
+RelaxedRule = Literal[
+    "max_age_days", "price", "brand.in", "category.in: department", "category.in", "repeat",
+    "exclude: seen", "exclude: purchased",
+]  # fmt: skip
+"""A rule that gave way, see `services.recommend.rule_fallback`."""
+ExplanationMethod = Literal["leave_one_event_out", "leave_one_event_out_of_profile"]
+
+
 class Recommended(Open):
     """An item, its score and place, and why where that was asked."""
 
@@ -261,8 +279,8 @@ class Recommendations(Open):
     placement: str | None
     personalized: bool
     degraded: bool
-    reason: str
-    relaxed: list[Any]
+    reason: RankingReason
+    relaxed: list[RelaxedRule]
 
 
 class EventContribution(Answer):
@@ -283,7 +301,7 @@ class Explanation(Open):
     target: dict[str, Any]
     score: float
     model: str | None
-    method: str
+    method: ExplanationMethod
     exact: bool
     events: dict[str, Count]
     contributions: list[EventContribution]
@@ -321,12 +339,16 @@ class Live(Answer):
     status: Literal["ok"]
 
 
+Picture = Literal["audiences", "analytics"]
+"""What answers from a picture of the archive, and so may be behind it."""
+
+
 class Ready(Answer):
     """Whether events are taken and applied, check by check."""
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, dict[str, Any]]
-    degraded: list[str]
+    degraded: list[Picture]
     model: str | None
     model_refused: bool
     uptime_s: Annotated[float, Field(ge=0)]

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from feature_repo.archive.catalogue import Item
-from services.http.problems import TYPES
+from services.http.problems import PROBLEM_URIS, TYPES
 from services.http.scopes import needs_of
 
 _REF: Final = "#/components/schemas/{model}"
@@ -37,7 +37,7 @@ PROBLEM_SCHEMA: Final[dict[str, Any]] = {
     "required": ["type", "title", "status", "detail", "instance", "request_id", "hint"],
     "additionalProperties": False,
     "properties": {
-        "type": {"enum": [f"/problems/{name}" for name in TYPES]},
+        "type": {"enum": PROBLEM_URIS},
         "title": {"type": "string"},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": {"type": "string"},

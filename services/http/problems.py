@@ -9,9 +9,10 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import orjson
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -99,6 +100,8 @@ TYPES: Final[dict[str, ProblemType]] = {
     ),
 }
 """Problem types by name; ``/problems/<name>`` shows each."""
+PROBLEM_URIS: Final = [f"/problems/{name}" for name in TYPES]
+ProblemUri = Annotated[str, Field(json_schema_extra={"enum": [*PROBLEM_URIS]})]
 
 _BY_STATUS: Final = {kind.status: name for name, kind in TYPES.items()}
 

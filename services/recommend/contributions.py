@@ -18,7 +18,7 @@ from feature_repo.user_profile import explicit
 from feature_repo.user_profile.order_memory import without_repeats
 from services.context.context import Context
 from services.history.recent_events import read_all
-from services.http.answer_schemas import EventContribution
+from services.http.answer_schemas import EventContribution, ExplanationMethod
 from services.recommend.request_context import RequestContext
 from services.recommend.score import ItemFacts, of_item
 from services.recommend.user_context import UserContext
@@ -56,7 +56,7 @@ class Contributions:
         Of each item, what sells lately adds by the memories.
     """
 
-    method: str
+    method: ExplanationMethod
     items: list[str]
     events: list[EventRecord]
     values: Doubles

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.http.answer_schemas import RelaxedRule
+
 
 @dataclass(slots=True)
 class Ranking:
@@ -29,7 +31,7 @@ class Ranking:
     items: list[Any] = field(default_factory=list)
     model: str | None = None
     personalized: bool = False
-    relaxed: list[str] = field(default_factory=list)
+    relaxed: list[RelaxedRule] = field(default_factory=list)
     failed: bool = False
     stage_ms: dict[str, float] = field(default_factory=dict)
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import structlog
 
 from services.catalogue.catalogue import Catalogue
+from services.http.answer_schemas import RelaxedRule, SimilarityMethod
 from services.recommend import candidates, score
 from services.recommend.assortment import Assortment, AssortmentRows, Mask, Rows
 from services.recommend.choose import Choice, Choosing
@@ -158,7 +159,7 @@ class Recommender:
 
     def similar(
         self, item_id: str, n: int, now_ms: int
-    ) -> Callable[[], tuple[str, list[tuple[str, float]]]]:
+    ) -> Callable[[], tuple[SimilarityMethod, list[tuple[str, float]]]]:
         """Return what finds how similarity was judged and the items most similar to ``item_id``.
 
         The call that is returned may take long, and be made from any thread.
@@ -171,7 +172,8 @@ class Recommender:
             return lambda: ("category", [])
         near = None if self._scorer is not None and row < items.known else nearness(items, row)
 
-        def find() -> tuple[str, list[tuple[str, float]]]:
+        def find() -> tuple[SimilarityMethod, list[tuple[str, float]]]:
+            method: SimilarityMethod
             if near is None:
                 method, values = self._alike(row)
                 values = np.where(offered[: len(values)], values, -np.inf)
@@ -183,7 +185,7 @@ class Recommender:
 
         return find
 
-    def _alike(self, row: int) -> tuple[str, Floats]:
+    def _alike(self, row: int) -> tuple[SimilarityMethod, Floats]:
         vectors, norms = self._vectors()
         cosine = vectors @ vectors[row] / (norms * norms[row])
         together = self._related(row)
@@ -272,7 +274,7 @@ class Recommender:
         """Return which rows the rules let through; they give way until something is left."""
         mask = mask_allowed(self._items, rules, user, now_ms)
         if rules.fallback and not any_left(mask):
-            tried = list[str]()
+            tried = list[RelaxedRule]()
             for name, wider in relax(rules):
                 tried.append(name)
                 mask = mask_allowed(self._items, wider, user, now_ms)

@@ -16,6 +16,7 @@ from feature_repo.user_profile import explicit
 from services.catalogue.catalogue import Catalogue
 from services.context import users
 from services.context.context import Context
+from services.http.answer_schemas import Lacking
 from services.recommend.serving import ServedModels, Serving
 from services.recommend.user_context import UserContext
 from services.runtime import workers
@@ -49,7 +50,7 @@ class RequestContext:
     user: UserContext
     now_ms: int
     served: Serving
-    lacking: str | None = None
+    lacking: Lacking | None = None
     pseudonym: str | None = None
     stored: bool = False
 
@@ -117,7 +118,7 @@ def _asks(served: Serving) -> bool:
     return served.model is not None and bool(served.model.user_features.names)
 
 
-def _lacking(context: Context, row: LiveState | None) -> str | None:
+def _lacking(context: Context, row: LiveState | None) -> Lacking | None:
     if not context.of(Catalogue).loaded:
         return "catalogue_loading"
     models = context.of(ServedModels)

@@ -1,10 +1,10 @@
 """The answer: what a ranking looks like from outside, and why it is what it is."""
 
-from services.http.answer_schemas import Recommendations
+from services.http.answer_schemas import Lacking, RankingReason, Recommendations
 from services.recommend.ranking import Ranking
 
 
-def source(ranking: Ranking, lacking: str | None) -> str:
+def source(ranking: Ranking, lacking: Lacking | None) -> str:
     """Return which of the sources counted in metrics an answer is from."""
     if lacking is not None:
         return "degraded"
@@ -15,7 +15,7 @@ def respond(
     ranking: Ranking,
     recommendation_id: str,
     user_id: str | None,
-    lacking: str | None,
+    lacking: Lacking | None,
     placement: str | None,
 ) -> Recommendations:
     """Return the body of an answer.
@@ -44,7 +44,7 @@ def timing(ranking: Ranking, read_ms: float) -> str:
     return ", ".join(f"{name};dur={taken_ms:.3f}" for name, taken_ms in stages.items())
 
 
-def _reason(ranking: Ranking, lacking: str | None) -> str:
+def _reason(ranking: Ranking, lacking: Lacking | None) -> RankingReason:
     if lacking is not None:
         return lacking
     if not ranking.personalized:

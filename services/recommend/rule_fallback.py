@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from services.http.answer_schemas import RelaxedRule
 from services.recommend.rules import Repeat, Rules
 
 
@@ -18,7 +19,7 @@ def _without(rules: Rules, *words: str) -> Rules:
     return rules.model_copy(update={"exclude": kept})
 
 
-STEPS: Final[tuple[tuple[str, Callable[[Rules], Rules]], ...]] = (
+STEPS: Final[tuple[tuple[RelaxedRule, Callable[[Rules], Rules]], ...]] = (
     ("max_age_days", lambda rules: rules.model_copy(update={"max_age_days": None})),
     ("price", lambda rules: rules.model_copy(update={"price": None})),
     ("brand.in", lambda rules: rules.model_copy(
@@ -34,7 +35,7 @@ STEPS: Final[tuple[tuple[str, Callable[[Rules], Rules]], ...]] = (
 of ``exclude``, ``category.out``, ``brand.out``, ``in_stock``, and what the user refused."""
 
 
-def relax(rules: Rules) -> Iterator[tuple[str, Rules]]:
+def relax(rules: Rules) -> Iterator[tuple[RelaxedRule, Rules]]:
     """Yield each step's name with the rules after it; steps that change nothing are left out."""
     for name, step in STEPS:
         wider = step(rules)

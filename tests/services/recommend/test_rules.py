@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from feature_repo.errors import InvalidSettingError
 from services.catalogue.catalogue import Catalogue, Entry
+from services.http.answer_schemas import RelaxedRule
 from services.recommend import rule_book
 from services.recommend.assortment import Assortment
 from services.recommend.recommendation_request import RecommendationRequest
@@ -286,3 +287,7 @@ def test_a_file_of_rules_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidSettingError, match="not UTF-8"):
         rule_book.load(tmp_path / "bytes.yaml")
+
+
+def test_an_answer_names_just_the_rules_that_give_way() -> None:
+    assert tuple(name for name, _ in STEPS) == get_args(RelaxedRule)
