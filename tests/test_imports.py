@@ -79,8 +79,8 @@ services.models: settings | training: network scoring | feature_repo: errors eve
     online user_profile
 services.rebuild: catalogue event_log history hosting models settings update | training: fit |
     feature_repo: archive errors events online
-services.recommend: catalogue context history http models runtime settings | training: scoring |
-    feature_repo: archive errors events online profile_views user_profile
+services.recommend: catalogue context event_log history http models runtime settings | training:
+    scoring | feature_repo: archive errors events online profile_views user_profile
 services.runtime: settings | training: fit | feature_repo: archive errors events
 services.settings:  | feature_repo: events
 services.update: audiences catalogue event_log history models runtime settings | feature_repo:

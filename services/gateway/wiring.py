@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import Counter
+
 from feature_repo.archive.query_bounds import sweep
 from feature_repo.events import time_zones
 from feature_repo.events.pseudonyms import Pseudonyms
@@ -23,7 +25,7 @@ from services.http.api_keys import KeyRing
 from services.http.rate_limits import RateLimits
 from services.models.user_features import UserFeatureReader
 from services.recommend import rule_book
-from services.recommend.impressions import Impressions, OutcomeCounter
+from services.recommend.impressions import Impressions
 from services.recommend.serving import PopularFollower, ServedModels
 from services.settings import Settings
 from services.update.health import Probe
@@ -58,7 +60,7 @@ class Replica:
         admin_digest: str | None,
         drain_file: Path | None = None,
         *,
-        impressions: OutcomeCounter,
+        impressions: Counter,
     ) -> None:
         rules = rule_book.load(settings.rules)
         pseudonyms = Pseudonyms.load(settings.home, settings.partitions)

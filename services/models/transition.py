@@ -7,7 +7,7 @@ either part of f itself.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -16,22 +16,10 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import LiveState
 from feature_repo.user_profile import explicit
 
+if TYPE_CHECKING:
+    from training.scoring.transition import LearnedTransition
+
 _log = structlog.get_logger(__name__)
-
-
-class TransitionModel(Protocol):
-    """What is needed of `training.scoring.transition.LearnedTransition`."""
-
-    @property
-    def version(self) -> str:
-        """Version of the model."""
-        ...
-
-    def replay(
-        self, histories: Sequence[Sequence[EventRecord]], states: Sequence[bytes | None]
-    ) -> list[bytes]:
-        """Apply several events to each state."""
-        ...
 
 
 class _User:
@@ -100,13 +88,13 @@ class Transition:
 
     def __init__(
         self,
-        learned: TransitionModel | None,
-        load: Callable[[str], TransitionModel | None] | None = None,
+        learned: "LearnedTransition | None",
+        load: "Callable[[str], LearnedTransition | None] | None" = None,
     ) -> None:
         self.model = "" if learned is None else learned.version
-        self._models: dict[str, TransitionModel | None] = (
-            {} if learned is None else {self.model: learned}
-        )
+        self._models = dict[str, "LearnedTransition | None"]()
+        if learned is not None:
+            self._models[self.model] = learned
         self._load = load
         self._targets: dict[int, str] = {}
 
@@ -176,7 +164,7 @@ class Transition:
             return self.model
         return self._targets.get(int(user[2:5]), self.model)
 
-    def _load_model(self, version: str) -> TransitionModel | None:
+    def _load_model(self, version: str) -> "LearnedTransition | None":
         if version not in self._models:
             self._models[version] = None if self._load is None else self._load(version)
             if self._models[version] is None:

@@ -8,12 +8,14 @@ and its sender. Not here: what was shown (`services.recommend`).
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import structlog
+from prometheus_client import Counter
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.schema import MAX_ITEMS, EventRecord, ItemRecord
+from services.event_log.append import Appender
 from services.runtime.tasks import end
 
 TYPE: Final = "view_item_list"
@@ -26,22 +28,6 @@ _PAUSE_S: Final = 0.5
 _LAST_S: Final = 2.0
 
 _log = structlog.get_logger(__name__)
-
-
-class OutcomeCounter(Protocol):
-    """What is needed of a Prometheus counter with the label ``outcome``."""
-
-    def labels(self, outcome: str) -> Any:
-        """Return the counter of an outcome."""
-        ...
-
-
-class Appending(Protocol):
-    """What is needed of `services.event_log.append.Appender`."""
-
-    async def append(self, records: Sequence[EventRecord]) -> Any:
-        """Append events."""
-        ...
 
 
 class Shown(NamedTuple):
@@ -75,7 +61,7 @@ class Impressions:
         Counts impressions, by event, as ``logged``, ``lost`` or ``erased``.
     """
 
-    def __init__(self, appender: Appending, counter: OutcomeCounter) -> None:
+    def __init__(self, appender: Appender, counter: Counter) -> None:
         self._appender = appender
         self._counter = counter
         self._waiting = asyncio.Queue[Shown](MOST_WAITING)

@@ -6,7 +6,7 @@ comes from and how the answer is sent are the routes' work.
 
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,11 @@ from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.retrieve import MANY_ITEMS, depth, retrieve
 from services.recommend.rule_fallback import relax
 from services.recommend.rules import Rules, boosts, mask_allowed
-from services.recommend.score import ItemFacts, ModelScorer, Scores
+from services.recommend.score import ItemFacts, Scores
 from services.recommend.user_context import UserContext
+
+if TYPE_CHECKING:
+    from training.scoring.scorer import Scorer
 
 Floats = npt.NDArray[np.floating[Any]]
 _T = TypeVar("_T")
@@ -57,7 +60,7 @@ class Recommender:
     def __init__(
         self,
         catalogue: Catalogue,
-        scorer: ModelScorer | None = None,
+        scorer: "Scorer | None" = None,
         vocabulary: Sequence[str] = (),
         version: str | None = None,
         related: Callable[[int], Floats | None] = lambda row: None,

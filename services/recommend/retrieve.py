@@ -5,7 +5,7 @@ Exact: under the rules and with their boosts the list is the one that the scores
 among them.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,9 @@ from services.recommend.assortment import Assortment, Mask, Rows
 from services.recommend.content import Neighbours
 from services.recommend.diversify import POOL
 from services.recommend.rules import Rules
-from services.recommend.score import ScoredItems
+
+if TYPE_CHECKING:
+    from training.scoring.query import ScoreQuery
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -43,7 +45,7 @@ def depth(rules: Rules, n: int) -> int:
 
 def retrieve(
     items: Assortment,
-    scored: ScoredItems,
+    scored: "ScoreQuery",
     neighbours: Neighbours,
     beyond: Rows,
     mask: Mask,
@@ -92,7 +94,7 @@ def retrieve(
 
 
 def _estimate(
-    scored: ScoredItems, neighbours: Neighbours, beyond: Rows, values: list[Floats]
+    scored: "ScoreQuery", neighbours: Neighbours, beyond: Rows, values: list[Floats]
 ) -> Floats:
     """Return the scores of items beyond the vocabulary, of which none is worse than all others."""
     near = [neighbours.of(row) for row in beyond.tolist()]

@@ -5,9 +5,8 @@ does not know gets the weighted mean of those that are described like it. Withou
 counts by what sells lately, raised where the explicit profile shows interest.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,42 +15,13 @@ from services.recommend.assortment import Assortment, Rows
 from services.recommend.content import Neighbours
 from services.recommend.user_context import UserContext
 
+if TYPE_CHECKING:
+    from training.scoring.scorer import Scorer
+
 Floats = npt.NDArray[np.floating[Any]]
 _ITEM_BOOST: Final = 2.0
 _CATEGORY_BOOST: Final = 1.5
 _BRAND_BOOST: Final = 0.5
-
-
-class ScoredItems(Protocol):
-    """What is needed of `training.scoring.query.ScoreQuery`."""
-
-    def best(self, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Floats]:
-        """Return the ``k`` best items and their scores."""
-        ...
-
-    def at(self, rows: Rows) -> Floats:
-        """Return the scores of some items."""
-        ...
-
-
-class ModelScorer(Protocol):
-    """What is needed of `training.scoring.scorer.Scorer`."""
-
-    def scores(
-        self, state: bytes | None, now_ms: int, user_features: Mapping[str, float] | None
-    ) -> Floats:
-        """Return a score for every item of the vocabulary."""
-        ...
-
-    def ask(
-        self, state: bytes, now_ms: int, user_features: Mapping[str, float] | None
-    ) -> ScoredItems | None:
-        """Return a request that can be asked for its best items; None before the first event."""
-        ...
-
-    def item_embeddings(self) -> Floats:
-        """Return one row an item of the vocabulary."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +42,7 @@ class Scores:
 
 def by_model(
     items: Assortment,
-    scorer: ModelScorer,
+    scorer: "Scorer",
     neighbours: Neighbours,
     beyond: Rows,
     shopper: UserContext,

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import torch
@@ -126,22 +126,6 @@ def _ask(asker: "_Asker", first: Ints, second: Ints) -> dict[str, float]:
     }
 
 
-class _Answer(Protocol):
-    """What network and memories answer to some requests."""
-
-    def piece(self) -> Piece:
-        """Return it for fitting, candidates that stand for all where there are many items."""
-        ...
-
-    def quality(self, mixing: Stacking | None) -> Doubles:
-        """Return NDCG@10 and the mean log probability of the targets, shape (P, 2).
-
-        All items are ranked, with weights or by the network alone; of very many items the second
-        is 0.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class _Dense:
     """Scores of every item."""
@@ -150,6 +134,7 @@ class _Dense:
     shares: Shares
 
     def piece(self) -> Piece:
+        """Return it for fitting, candidates that stand for all where there are many items."""
         full = replace(self.full, memory=self.full.memory[:, :COUNT])
         if full.base.shape[1] <= DENSE_ITEMS:
             return full
@@ -160,6 +145,10 @@ class _Dense:
         )  # fmt: skip
 
     def quality(self, mixing: Stacking | None) -> Doubles:
+        """Return NDCG@10 and the mean log probability of the targets, shape (P, 2).
+
+        All items are ranked, with weights or by the network alone.
+        """
         full, targets = self.full, self.full.targets
         with torch.no_grad():
             scores = full.base
@@ -188,7 +177,10 @@ class _Dense:
 
 @dataclass(frozen=True)
 class _Sparse:
-    """Of very many items, what scores are made of; ``back`` is the order asked for, shape (P,)."""
+    """Of very many items, what scores are made of; ``back`` is the order asked for, shape (P,).
+
+    Asked as `_Dense` is; log probabilities are 0.
+    """
 
     network: PortraitNetwork
     memory: Channels
@@ -271,14 +263,14 @@ class _Asker:
         some = rows[:: max(1, -(-len(rows) // most))]
         return some[np.argsort(self._lengths[some], kind="stable")]
 
-    def _ask(self, rows: Ints, most: int) -> Iterator[_Answer]:
+    def _ask(self, rows: Ints, most: int) -> Iterator["_Dense | _Sparse"]:
         """Yield the answers to a sample of a window's rows."""
         some = self._sample(rows, most)
         for begin in range(0, len(some), PIECE):
             part = some[begin : begin + PIECE]
             yield self._answer(self._asked.user[part], self._asked.event[part])
 
-    def _answer(self, user: Ints, event: Ints) -> _Answer:
+    def _answer(self, user: Ints, event: Ints) -> "_Dense | _Sparse":
         prepared, network, memory = self._maker.prepared, self._network, self._maker.memory
         users = np.unique(user)
         requests = BasketRequests(user, event - 1, event, np.zeros(len(user), np.bool_))
