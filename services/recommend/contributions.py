@@ -148,7 +148,7 @@ def _by_profile(
     def scores(events: list[EventRecord]) -> Doubles:
         check()
         profile = explicit.fold(events, explicit.decode(before))
-        user = UserContext(profile=profile, now_s=request_context.now_ms // 1000)
+        user = UserContext(profile, request_context.now_ms // 1000)
         return np.array([of_item(each, user) for each in facts])
 
     full = scores(history[first:])

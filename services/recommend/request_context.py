@@ -91,7 +91,7 @@ async def of_user(
     lacking = _lacking(context, row)
     if lacking is None and learned is not None and features is None and _asks(served):
         lacking = "features_unavailable"
-    user = UserContext(learned, user_features=features, profile=profile, now_s=now_ms // 1000)
+    user = UserContext(profile, now_ms // 1000, learned, features)
     return RequestContext(user, now_ms, served, lacking, pseudonym, stored=True)
 
 
@@ -105,7 +105,7 @@ async def of_session(
     learned: bytes | None = None
     if session:
         learned = await workers.READING.run(_go_on, context, served, profile, None, session, now_ms)
-    user = UserContext(learned, profile=profile, now_s=now_ms // 1000)
+    user = UserContext(profile, now_ms // 1000, learned)
     return RequestContext(user, now_ms, served, _lacking(context, None))
 
 

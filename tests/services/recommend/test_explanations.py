@@ -196,7 +196,7 @@ def test_the_score_of_one_item_is_that_of_all() -> None:
     ]  # fmt: skip
     recommender = Recommender(catalogue)
     recommender.set_popular([(item, 40.0 - n) for n, item in enumerate(ITEMS[:20])])
-    shopper = UserContext(profile=explicit.fold(history), now_s=10**6)
+    shopper = UserContext(explicit.fold(history), 10**6)
     ranked = recommender.rank(shopper, RecommendationRequest(40), 10**9).items
     assert len(ranked) == 40
     for entry in ranked:

@@ -12,6 +12,7 @@ from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.recommender import Recommender
 from services.recommend.rules import Rules
 from services.recommend.user_context import UserContext
+from tests.services.recommend.shoppers import shopper_with
 from training.scoring.scorer import Scorer
 from training.scoring.transition import LearnedTransition
 
@@ -50,14 +51,18 @@ def ids(recommender: Recommender, shopper: UserContext, **request: Any) -> list[
 
 
 def test_the_models_order_is_kept(by_model: Recommender) -> None:
-    assert ids(by_model, UserContext(learned=b"x"), n=3) == ["i4", "i3", "i2"]
-    assert ids(by_model, UserContext(learned=b"x"), only=["i1", "new", "i3"]) == ["i3", "i1", "new"]
+    assert ids(by_model, shopper_with(b"x"), n=3) == ["i4", "i3", "i2"]
+    assert ids(by_model, shopper_with(b"x"), only=["i1", "new", "i3"]) == [
+        "i3",
+        "i1",
+        "new",
+    ]
 
 
 def test_what_must_not_be_shown_is_not(by_model: Recommender, catalogue: Catalogue) -> None:
     catalogue.entries["i4"].in_stock = False
     catalogue.entries["i3"].available_from = NOW + 1
-    shopper = UserContext(learned=b"x", refused=["i2"])
+    shopper = shopper_with(learned=b"x", refused=["i2"])
     assert ids(by_model, shopper, excluded=["i0"]) == ["i1"]
     catalogue.entries["i3"].available_from = NOW
     catalogue.changes += 1
@@ -65,14 +70,14 @@ def test_what_must_not_be_shown_is_not(by_model: Recommender, catalogue: Catalog
 
 
 def test_more_than_there_is_gives_what_there_is(by_model: Recommender) -> None:
-    assert len(ids(by_model, UserContext(learned=b"x"), n=500)) == 5
+    assert len(ids(by_model, shopper_with(b"x"), n=500)) == 5
 
 
 def test_without_a_state_popularity_counts(by_model: Recommender) -> None:
     by_model.set_popular([("i2", 4.0), ("i0", 2.0)])
-    assert ids(by_model, UserContext(), n=2) == ["i2", "i0"]
+    assert ids(by_model, shopper_with(), n=2) == ["i2", "i0"]
     interest = {"kind": "category", "key": "c1/d", "weight": 3.0, "evidence": {"purchase": 3}}
-    shopper = UserContext(interests=[interest])
+    shopper = shopper_with(interests=[interest])
     ranking = by_model.rank(shopper, RecommendationRequest(n=5, explain=True), NOW)
     assert ranking.items[0]["item_id"] in {"i1", "i3"}
     assert ranking.items[0]["reasons"][0] == {
@@ -98,7 +103,7 @@ def test_the_models_ranking_is_the_models_own(tmp_path: Path) -> None:
         scores = scorer.scores(state, NOW)
         order = sorted(range(len(scores)), key=lambda row: (-scores[row], row))
         for n in (1, 10, 40, 100):
-            ranking = recommender.rank(UserContext(state), RecommendationRequest(n), NOW)
+            ranking = recommender.rank(shopper_with(state), RecommendationRequest(n), NOW)
             assert [i["item_id"] for i in ranking.items] == [
                 small_model.ITEMS[row] for row in order[:n]
             ]
@@ -110,7 +115,7 @@ def test_the_models_ranking_is_the_models_own(tmp_path: Path) -> None:
     catalogue.changes += 1
     found = [
         i["item_id"]
-        for i in recommender.rank(UserContext(state), RecommendationRequest(100), NOW).items
+        for i in recommender.rank(shopper_with(state), RecommendationRequest(100), NOW).items
     ]
     assert "other" in found
     found.remove("other")
@@ -124,8 +129,8 @@ def test_a_new_item_is_worth_what_its_neighbours_are(
     catalogue.added_ms["new"] = NOW
     catalogue.entries["old"] = Entry("old", category="c1/d", brand="b")  # imported, no events
     catalogue.changes += 1
-    ids(by_model, UserContext(learned=b"x"))
-    ranking = by_model.rank(UserContext(learned=b"x"), RecommendationRequest(10, explain=True), NOW)
+    ids(by_model, shopper_with(b"x"))
+    ranking = by_model.rank(shopper_with(b"x"), RecommendationRequest(10, explain=True), NOW)
     entry = next(i for i in ranking.items if i["item_id"] == "new")
     # i1 and i3 share both levels (two items of five have each) and the brand, the others only
     # the brand, which all five have.
@@ -134,20 +139,24 @@ def test_a_new_item_is_worth_what_its_neighbours_are(
     expected = (1 + 3 + far * (0 + 2 + 4)) / (2 + 3 * far)
     assert entry["score"] == pytest.approx(expected, abs=1e-6)
     assert entry["sources"] == ["new"]
-    assert ids(by_model, UserContext(learned=b"x"), n=10) == ["i4", "i3", "i2", "new", "i1", "i0"]
-    assert ids(by_model, UserContext(learned=b"x"), only=["i0", "old", "i4"]) == ["i4", "old", "i0"]
+    assert ids(by_model, shopper_with(b"x"), n=10) == ["i4", "i3", "i2", "new", "i1", "i0"]
+    assert ids(by_model, shopper_with(b"x"), only=["i0", "old", "i4"]) == [
+        "i4",
+        "old",
+        "i0",
+    ]
     # An edit counts as soon as it has been looked at.
     catalogue.entries["new"] = Entry("new", category="c0/d")
     catalogue.changes += 1
-    ids(by_model, UserContext(learned=b"x"))
-    ranking = by_model.rank(UserContext(learned=b"x"), RecommendationRequest(10), NOW)
+    ids(by_model, shopper_with(b"x"))
+    ranking = by_model.rank(shopper_with(b"x"), RecommendationRequest(10), NOW)
     entry = next(i for i in ranking.items if i["item_id"] == "new")
     assert entry["score"] == pytest.approx((0 + 2 + 4) / 3)
     # After a month it is not new any more.
     later = NOW + 31 * 86_400_000
     assert "new" not in {
         i["item_id"]
-        for i in by_model.rank(UserContext(b"x"), RecommendationRequest(10), later).items
+        for i in by_model.rank(shopper_with(b"x"), RecommendationRequest(10), later).items
     }
 
 
@@ -156,7 +165,7 @@ def test_a_placement_can_want_new_items(by_model: Recommender, catalogue: Catalo
     catalogue.added_ms["new"] = NOW
     catalogue.changes += 1
     wanted = RecommendationRequest(2, rules=Rules(new_items=1))
-    found = by_model.rank(UserContext(learned=b"x"), wanted, NOW).items
+    found = by_model.rank(shopper_with(b"x"), wanted, NOW).items
     assert [i["item_id"] for i in found] == ["i4", "new"]
 
 
@@ -166,7 +175,7 @@ def test_what_the_catalogue_deleted_is_not_offered(
     catalogue.entries.pop("i4")
     catalogue.removed.add("i4")
     catalogue.changes += 1
-    assert ids(by_model, UserContext(learned=b"x"), n=2) == ["i3", "i2"]
+    assert ids(by_model, shopper_with(b"x"), n=2) == ["i3", "i2"]
 
 
 def test_a_model_that_fails_is_answered_without(catalogue: Catalogue) -> None:
@@ -176,7 +185,7 @@ def test_a_model_that_fails_is_answered_without(catalogue: Catalogue) -> None:
 
     recommender = Recommender(catalogue, Broken(), [f"i{n}" for n in range(5)], "broken-1")
     recommender.set_popular([("i2", 4.0), ("i0", 2.0)])
-    ranking = recommender.rank(UserContext(learned=b"x"), RecommendationRequest(2), NOW)
+    ranking = recommender.rank(shopper_with(b"x"), RecommendationRequest(2), NOW)
     assert [i["item_id"] for i in ranking.items] == ["i2", "i0"]
     assert (ranking.failed, ranking.model) == (True, None)
 
@@ -193,13 +202,13 @@ def test_where_there_is_a_catalogue_only_what_it_has_is_offered(catalogue: Catal
             return np.ones((6, 2), np.float32)
 
     interest = {"kind": "item", "key": "made-up", "weight": 9.0, "evidence": {}}
-    known = UserContext(interests=[interest], purchased=["unlisted"], seen=["made-up"])
-    modelled = UserContext(b"x", interests=[interest], purchased=[], seen=[])
+    known = shopper_with(interests=[interest], purchased=["unlisted"], seen=["made-up"])
+    modelled = shopper_with(b"x", interests=[interest], purchased=[], seen=[])
     made = [Recommender(catalogue), Recommender(catalogue, Wide(), vocabulary, "wide-1")]
     for recommender in made:
         scores = [("made-up", 9.0), ("unlisted", 8.0), ("i0", 1.0)]
         recommender.set_popular(scores, scores)
-        for shopper in (UserContext(), known, modelled):
+        for shopper in (shopper_with(), known, modelled):
             for rules in (Rules(), Rules(in_stock=False), Rules(max_age_days=1)):
                 found = recommender.rank(shopper, RecommendationRequest(10, rules=rules), NOW).items
                 assert {i["item_id"] for i in found} == {f"i{n}" for n in range(5)}
@@ -210,7 +219,7 @@ def test_where_there_is_a_catalogue_only_what_it_has_is_offered(catalogue: Catal
     catalogue.entries.clear()
     catalogue.removed.add("i3")
     catalogue.changes += 1
-    assert ids(made[0], UserContext())[:3] == ["made-up", "unlisted", "i0"]
+    assert ids(made[0], shopper_with())[:3] == ["made-up", "unlisted", "i0"]
     assert "unlisted" in ids(made[1], modelled)
     assert "i3" not in ids(made[1], modelled)
 
@@ -219,11 +228,11 @@ def test_trends_count_beside_popularity(by_model: Recommender, catalogue: Catalo
     catalogue.entries["beyond"] = Entry("beyond")
     catalogue.changes += 1
     by_model.set_popular([("i2", 4.0), ("i0", 3.0)], [("i0", 5.0), ("beyond", 4.0)])
-    found = by_model.rank(UserContext(), RecommendationRequest(5, explain=True), NOW).items
+    found = by_model.rank(shopper_with(), RecommendationRequest(5, explain=True), NOW).items
     assert [i["item_id"] for i in found[:3]] == ["i0", "i2", "beyond"]
     assert found[0]["sources"] == ["trending"]
     # What is trending is a candidate though the model does not know it.
-    assert "beyond" in ids(by_model, UserContext(learned=b"x"), n=10)
+    assert "beyond" in ids(by_model, shopper_with(b"x"), n=10)
 
 
 def test_similar_items_count_what_goes_together(catalogue: Catalogue) -> None:

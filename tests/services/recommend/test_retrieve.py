@@ -16,6 +16,7 @@ from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.recommender import Recommender
 from services.recommend.rules import DAY_MS, Rules
 from services.recommend.user_context import UserContext
+from tests.services.recommend.shoppers import shopper_with
 from training.scoring.query import ScoreQuery
 from training.scoring.scorer import Scorer
 from training.scoring.transition import LearnedTransition
@@ -60,7 +61,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, list[Us
     states = transition.replay([small_model.HISTORY[:n] for n in (1, 5, 12)])
     made = Recommender(catalogue, Scorer(model), model.vocabulary.items, model.version)
     bought = ["i00", "i07", "i14"]
-    return made, [UserContext(state, interests=(), purchased=bought, seen=()) for state in states]
+    return made, [shopper_with(state, interests=(), purchased=bought, seen=()) for state in states]
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +119,11 @@ def test_what_stands_near_nothing_comes_last(
     catalogue.added_ms |= {"far": NOW, "near": NOW}
     made = Recommender(catalogue, Scorer(model), model.vocabulary.items, model.version)
     state = LearnedTransition(model).replay([small_model.HISTORY])[0]
-    made.rank(UserContext(state), RecommendationRequest(100), NOW)
+    made.rank(shopper_with(state), RecommendationRequest(100), NOW)
     made.settle()
     found = [
         each["item_id"]
-        for each in made.rank(UserContext(state), RecommendationRequest(100), NOW).items
+        for each in made.rank(shopper_with(state), RecommendationRequest(100), NOW).items
     ]
     assert len(found) == len(small_model.ITEMS) + 2
     assert (found[-1], "near" in found[:-2]) == ("far", True)

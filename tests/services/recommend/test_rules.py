@@ -19,7 +19,7 @@ from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.recommender import Recommender
 from services.recommend.rule_fallback import STEPS, relax
 from services.recommend.rules import DAY_MS, Rules, boosts, mask_allowed
-from services.recommend.user_context import UserContext
+from tests.services.recommend.shoppers import shopper_with
 
 NOW = 1_700_000_000_000
 PATHS = ("A", "A/x", "A/x/1", "A/y", "B", "B/x", "AB/x", None)
@@ -41,7 +41,7 @@ def shop(size: int = 60) -> Catalogue:
 
 
 CATALOGUE = shop()
-SHOPPER = UserContext(
+SHOPPER = shopper_with(
     interests=(),
     purchased=["i01", "i02", "i03", "i13", "i17"],
     seen=["i01", "i03"],
