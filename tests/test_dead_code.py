@@ -17,6 +17,7 @@ READ_BY_LIBRARIES = [
     "training_v1", "ranking_v1", "ranking_items_v1", "profile_v1",  # Feast, of definitions.py
     "ArrowEngineConfig", "ArrowEngine", "AtomicRegistryStore",  # Feast, of feature_store.yaml
     "PortraitOfflineStoreConfig", "PortraitOfflineStore",
+    "PortraitOnlineStoreConfig", "PortraitOnlineStore",
     "full_scan_for_deletion", "_get_client_async", "online_write_batch_async",  # Feast's classes
     "delete_entity_values", "_to_df_internal", "_write_registry", "version_id",
     "pack_command", "discover_master",  # redis-py

@@ -57,7 +57,7 @@ services.commands: analytics audiences campaigns client demo event_log hosting r
 services.context: event_log http models runtime settings | feature_repo: errors events online
     user_profile
 services.demo: client hosting models rebuild runtime settings | training: evaluation
-    fit history | feature_repo: archive events feast_stores importers user_profile
+    fit history | feature_repo: archive events importers online user_profile
 services.event_log: models runtime settings | feature_repo: archive errors events online
     user_profile
 services.gateway: analytics audiences campaigns catalogue context event_log history http models

@@ -2,8 +2,7 @@
 
 `PortraitOnlineStore` is what ``feature_store.yaml`` names: Feast's Redis layout, but from a
 URL, failing fast, and closed to plain writes of the live view. Reading and committing live
-rows is `feature_repo.online.live_rows`'s (offered here too), their bytes are
-`feature_repo.online.live_row`'s, connections are `feature_repo.online.connection`'s.
+rows is `feature_repo.online.live_rows`'s, connections are `feature_repo.online.connection`'s.
 """
 
 import asyncio
@@ -22,21 +21,6 @@ from feature_repo.errors import LiveStateWriteError
 from feature_repo.feast_stores import materialize_engine
 from feature_repo.online import batch_rows
 from feature_repo.online.connection import connect, connect_async, translated
-from feature_repo.online.live_row import LIVE_VIEW, PROJECT, LiveState, live_fields, row_key
-from feature_repo.online.live_rows import (
-    commit,
-    load_live,
-    read_batch,
-    read_live,
-    read_live_async,
-    replace_live,
-)
-
-__all__ = [
-    "LIVE_VIEW", "PROJECT", "LiveState", "PortraitOnlineStore", "PortraitOnlineStoreConfig",
-    "commit", "connect", "connect_async", "live_fields", "load_live", "read_batch",
-    "read_live", "read_live_async", "replace_live", "row_key", "translated",
-]  # fmt: skip
 
 _BULK_TIMEOUT_S: Final = 10.0
 """Longest wait for one answer while a table is written: a disk that is written to may hold the

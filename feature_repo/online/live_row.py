@@ -156,14 +156,6 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def live_fields(
-    profile: bytes, learned: bytes, version: int, model: str, time_ms: int
-) -> dict[bytes, bytes]:
-    """Return the HSET mapping of one live row, timestamp field included."""
-    state = LiveState(profile, learned, version, model, time_ms)
-    return dict(zip(FIELDS, live_values(state), strict=True))
-
-
 def parse_live(values: Sequence[bytes | None]) -> LiveState | None:
     """Read the reply of ``HMGET row *FIELDS``; None when the user has no live row.
 

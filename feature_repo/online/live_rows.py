@@ -56,12 +56,6 @@ def read_live(client: Any, pseudonyms: Sequence[str]) -> list[LiveState | None]:
         return [parse_live(values) for values in pipe.execute()]
 
 
-async def read_live_async(client: Any, pseudonym: str) -> LiveState | None:
-    """Read one live row without blocking the event loop; see `read_live`."""
-    with translated():
-        return parse_live(await client.hmget(row_key(pseudonym), FIELDS))
-
-
 def read_batch(
     client: Any, users_by_partition: Mapping[int, Sequence[str]]
 ) -> tuple[dict[int, int], dict[str, LiveState | None]]:

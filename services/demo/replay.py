@@ -77,7 +77,8 @@ def replay(
 
 def parity(settings: Settings, cut_off: datetime, tell: ProgressStep) -> dict[str, Any]:
     """Compare each replayed user's live row with a fold of the same events from scratch."""
-    from feature_repo.feast_stores.online import connect, read_live
+    from feature_repo.online.connection import connect
+    from feature_repo.online.live_rows import read_live
     from feature_repo.user_profile import explicit
     from services.hosting.embedded import running_url
 

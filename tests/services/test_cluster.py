@@ -14,9 +14,9 @@ from store_nodes import Node, cluster
 from waiting import wait_until
 
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.feast_stores.online import read_live
 from feature_repo.online.connection import connect, connect_async
 from feature_repo.online.live_row import row_key
+from feature_repo.online.live_rows import read_live
 from services.event_log import dead_letters
 from services.event_log.append import Appender
 from services.event_log.keys import (

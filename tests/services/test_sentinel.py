@@ -12,8 +12,8 @@ from store_nodes import Node, SentinelNode
 from waiting import wait_until
 
 from feature_repo.errors import StoreUnavailableError
-from feature_repo.feast_stores.online import read_live
 from feature_repo.online.connection import connect
+from feature_repo.online.live_rows import read_live
 from tests.feature_repo.feast_read import feast_sdk_versions, feast_versions
 
 

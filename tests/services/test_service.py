@@ -20,7 +20,7 @@ from waiting import wait_until
 from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import InvalidSettingError
 from feature_repo.events.pseudonyms import Pseudonyms
-from feature_repo.feast_stores.online import read_live
+from feature_repo.online.live_rows import read_live
 from feature_repo.user_profile import explicit
 from services.client import Client
 from services.hosting.embedded import connect, free_port, running_url

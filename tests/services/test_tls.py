@@ -14,8 +14,8 @@ from waiting import wait_until
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.feast_stores import store as feast_store
-from feature_repo.feast_stores.online import read_live
 from feature_repo.online.connection import connect
+from feature_repo.online.live_rows import read_live
 from services.event_log import dead_letters
 from services.event_log.keys import log_key
 from services.settings import Settings

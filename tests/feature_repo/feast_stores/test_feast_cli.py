@@ -11,9 +11,9 @@ import pyarrow as pa
 import redis
 
 from feature_repo.archive.event_archive import write_part
-from feature_repo.feast_stores.online import load_live, read_live
 from feature_repo.features import snapshots
 from feature_repo.online.live_row import LiveState, row_key
+from feature_repo.online.live_rows import load_live, read_live
 from tests.feature_repo import shop_log
 from tests.feature_repo.fixed_shop import LOG
 

@@ -11,9 +11,10 @@ import redis
 
 from feature_repo.errors import InvalidSettingError, LiveStateWriteError, NotFoundError
 from feature_repo.feast_stores import store
-from feature_repo.feast_stores.online import LiveState, load_live
 from feature_repo.features import snapshots
 from feature_repo.features.catalogue import BATCH_VIEWS
+from feature_repo.online.live_row import LiveState
+from feature_repo.online.live_rows import load_live
 from tests.feature_repo import shop_log
 from tests.feature_repo.fixed_shop import LOG
 

@@ -24,19 +24,11 @@ from feature_repo.errors import (
     LiveStateWriteError,
     StoreUnavailableError,
 )
-from feature_repo.feast_stores.online import (
-    PortraitOnlineStore,
-    commit,
-    connect,
-    connect_async,
-    load_live,
-    read_batch,
-    read_live,
-    read_live_async,
-    replace_live,
-)
+from feature_repo.feast_stores.online import PortraitOnlineStore
 from feature_repo.features.catalogue import VIEWS
-from feature_repo.online.live_row import FIELDS, LiveState, live_fields, row_key
+from feature_repo.online.connection import connect, connect_async
+from feature_repo.online.live_row import FIELDS, LiveState, parse_live, row_key
+from feature_repo.online.live_rows import commit, load_live, read_batch, read_live, replace_live
 from tests.conftest import free_port, start_server, stop_server
 
 A, B = "{p003}" + "a" * 26, "{p003}" + "b" * 26
@@ -117,12 +109,12 @@ def test_async_reads_are_the_same(client: Any, redis_url: str) -> None:
     async def go() -> Any:
         other = connect_async(redis_url)
         try:
-            return await read_live_async(other, A), await read_live_async(other, B)
+            return [parse_live(await other.hmget(row_key(user), FIELDS)) for user in (A, B)]
         finally:
             await other.aclose()
 
     send(client)
-    assert asyncio.run(go()) == (STATE, None)
+    assert asyncio.run(go()) == [STATE, None]
 
 
 def stock_read(redis_url: str, pseudonym: str) -> tuple[Any, Any]:
@@ -155,13 +147,6 @@ def test_bulk_load_and_empty_values_read_back(client: Any) -> None:
     rows = {A: LiveState(b"", b"", 0, "", 0), B: STATE}
     load_live(client, rows)
     assert read_live(client, [A, B]) == list(rows.values())
-
-
-def test_live_fields_are_a_row(client: Any) -> None:
-    fields = live_fields(STATE.profile, STATE.learned, 7, "m1", STATE.time_ms)
-    assert tuple(fields) == FIELDS
-    client.hset(row_key(A), mapping=fields)
-    assert read_live(client, [A]) == [STATE]
 
 
 def test_a_plain_write_to_the_live_view_is_refused() -> None:

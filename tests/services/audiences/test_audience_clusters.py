@@ -1,5 +1,6 @@
 """Clusters as audiences: from live rows to members, with what sets them apart."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from feature_repo.audiences.index import Index
 from feature_repo.audiences.language import read
 from feature_repo.audiences.ready import ready
 from feature_repo.errors import InvalidInputError, InvalidRuleError, NotFoundError
-from feature_repo.online.live_row import live_fields, row_key
+from feature_repo.online.live_rows import load_live
 from services.audiences.answers import AudienceAnswers
 from services.audiences.clusters import refresh_clusters
 from services.audiences.definitions import check
@@ -53,8 +54,7 @@ def home(tmp_path: Path, store_client: redis.Redis) -> Path:
     rows = Transition(LearnedTransition(model)).fold(dict(archive.histories()))
     for user, row in rows.items():
         version = "another" if user == names[3] else row.model
-        fields = live_fields(row.profile, row.learned, row.version, version, row.time_ms)
-        store_client.hset(row_key(user), mapping=fields)
+        load_live(store_client, {user: replace(row, model=version)})
     return tmp_path
 
 

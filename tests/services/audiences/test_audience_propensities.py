@@ -1,5 +1,6 @@
 """The model's propensities as scores of audiences: from live rows to members."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from feature_repo.audiences.index import Index
 from feature_repo.audiences.ready import ready
 from feature_repo.errors import NotFoundError
 from feature_repo.events.schema import EventRecord, ItemRecord
-from feature_repo.online.live_row import live_fields, row_key
+from feature_repo.online.live_rows import load_live
 from services.audiences.answers import AudienceAnswers
 from services.audiences.propensities import refresh_propensities
 from services.lab.bench.model import write_untrained
@@ -54,8 +55,7 @@ def test_users_whose_row_the_model_made_get_their_propensities(
     rows = Transition(LearnedTransition(model)).fold(dict(archive.histories()))
     for user, row in rows.items():
         version = "another" if user == USERS[4] else row.model
-        fields = live_fields(row.profile, row.learned, row.version, version, row.time_ms)
-        store_client.hset(row_key(user), mapping=fields)
+        load_live(store_client, {user: replace(row, model=version)})
     settings = Settings(home=tmp_path, redis_url=redis_url)
     now_ms = DAY_MS * 110
     written = refresh_propensities(settings, redis_url, now_ms=now_ms, tell=silent)

@@ -9,7 +9,7 @@ from event_log import PARTITIONS, PSEUDONYMS, Sum, append, drain, event, loop, u
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.pseudonyms import partition_of
-from feature_repo.feast_stores.online import read_live
+from feature_repo.online.live_rows import read_live
 from services.event_log import dead_letters
 from services.event_log.keys import erased_key, log_key
 from services.event_log.receipt import stream_id

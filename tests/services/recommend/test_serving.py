@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from gateway_thread import Api
 from waiting import wait_until
 
 from feature_repo.events.pseudonyms import Pseudonyms
-from feature_repo.online.live_row import FIELDS, live_fields, parse_live, row_key
+from feature_repo.online.live_row import FIELDS, parse_live, row_key
+from feature_repo.online.live_rows import load_live
 from services.models.loaded import transition as models_of
 from services.models.loaded import version_of
 from services.recommend import serving
@@ -112,10 +114,10 @@ def test_a_row_of_a_model_that_is_gone_degrades_until_it_is_back(
 def pretend(store: "redis.Redis", api: Api, version: str) -> None:
     """Make the row of user u say that a model of this version made it."""
     pseudonyms = Pseudonyms.load(api.settings.home, api.settings.partitions)
-    key = row_key(pseudonyms.of_user("u"))
-    row = parse_live(store.hmget(key, FIELDS))
+    user = pseudonyms.of_user("u")
+    row = parse_live(store.hmget(row_key(user), FIELDS))
     assert row is not None
-    store.hset(key, mapping=live_fields(row.profile, b"", row.version, version, row.time_ms))
+    load_live(store, {user: replace(row, learned=b"", model=version)})
 
 
 @pytest.mark.usefixtures("quickly")

@@ -13,7 +13,7 @@ from store_nodes import Node
 from waiting import wait_until
 
 from feature_repo.events.schema import EventRecord
-from feature_repo.feast_stores.online import read_live
+from feature_repo.online.live_rows import read_live
 from services.update.counters import STATS_KEY
 from services.update.lease import UPDATERS, Leases, lease_key
 from services.update.updater import UpdaterLoop

@@ -11,9 +11,8 @@ import redis
 import structlog
 from event_log import PSEUDONYMS, Sum, append, drain, event, loop, users_of
 
-from feature_repo.feast_stores.online import read_live
 from feature_repo.online.live_row import FIELDS, LiveState, row_key
-from feature_repo.online.live_rows import commit, load_live, read_batch, replace_live
+from feature_repo.online.live_rows import commit, load_live, read_batch, read_live, replace_live
 from feature_repo.user_profile import explicit
 from services.event_log.batch import USER_EVENTS
 from services.event_log.keys import cursor_key, log_key
