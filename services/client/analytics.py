@@ -15,7 +15,7 @@ class AnalyticsCalls(Subject):
     Every call takes ``as_of``, a day or an RFC 3339 time; default: now.
     """
 
-    root = "/v1/analytics/"
+    root = "/v1/analytics"
 
     def trends(
         self, *, type: str = "purchase", grain: str = "week", level: int = 1,  # noqa: A002

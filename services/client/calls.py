@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
-from urllib.parse import quote
 
 import httpx2
 import orjson
@@ -19,6 +18,7 @@ from feature_repo.errors import PortraitError
 from services.client.analytics import AnalyticsCalls
 from services.client.audiences import AudienceCalls
 from services.client.campaigns import CampaignCalls
+from services.client.subject import Subject, drop_none
 
 if TYPE_CHECKING:  # the client runs without what makes the answers
     from services.http import answer_schemas as said
@@ -59,7 +59,7 @@ class TransientApiError(ApiError):
     retry_after_s = 0.0
 
 
-class Client:
+class Client(Subject):
     """Talks to one service; repeats what may be repeated.
 
     Events carry ids (made here when missing), so a repeated post changes nothing twice; the
@@ -78,9 +78,12 @@ class Client:
         Tries in all; 1 switches retries off.
     """
 
+    root = "/v1"
+
     def __init__(
         self, base_url: str, api_key: str, *, timeout_s: float = 30.0, attempts: int = ATTEMPTS
     ) -> None:
+        super().__init__(self._request)
         self.base_url = base_url.rstrip("/")
         self.api_key = api_key
         self.http = httpx2.Client(
@@ -105,7 +108,7 @@ class Client:
 
     def live(self) -> "said.Live":
         """Ask whether the process answers: the cheapest request there is."""
-        return self._call("GET", "/health/live")
+        return orjson.loads(self._send("GET", "/health/live", None, {}).content)
 
     def ready(self) -> bool:
         """Say whether events are taken and applied."""
@@ -117,7 +120,7 @@ class Client:
 
     def models(self) -> "said.Models":
         """Return the models on disk and which one is in use."""
-        return self._call("GET", "/v1/models")
+        return self._get("models")
 
     @overload
     def post_event(self, event: Mapping[str, Any]) -> "said.Accepted": ...
@@ -132,18 +135,17 @@ class Client:
     ) -> "said.Accepted":
         """Post one event; with ``return_profile`` wait for its effect and return the profile."""
         body = {"id": uuid.uuid4().hex, **event}
-        params = {"return": "profile"} if return_profile else {}
-        return self._call("POST", "/v1/events", body, params)
+        query = {"return": "profile"} if return_profile else {}
+        return self._ask("POST", "events", body=body, **query)
 
     def post_batch(self, events: Sequence[Mapping[str, Any]]) -> "said.EventsTaken":
         """Post up to 1,000 events; returns the counts, also when some or all were refused."""
         body = [e if "id" in e else {"id": uuid.uuid4().hex, **e} for e in events]
-        return self._batch("/v1/events/batch", body)
+        return self._batch("POST", ("events", "batch"), body)
 
     def profile(self, user_id: str, *, view: str = "full", after: str | None = None) -> Any:
         """Return a user's profile, not older than the receipt ``after``."""
-        params = _drop_none(view=view, after=after)
-        return self._call("GET", f"/v1/users/{_quote(user_id)}/profile", params=params)
+        return self._get("users", user_id, "profile", view=view, after=after)
 
     def events(
         self,
@@ -155,25 +157,23 @@ class Client:
         after: str | None = None,
     ) -> "said.EventPage":
         """Return a page of a user's events, newest first."""
-        params = _drop_none(limit=limit, cursor=cursor, type=type, after=after)
-        return self._call("GET", f"/v1/users/{_quote(user_id)}/events", params=params)
+        query = {"limit": limit, "cursor": cursor, "type": type, "after": after}
+        return self._get("users", user_id, "events", **query)
 
     def consents(self, user_id: str, *, after: str | None = None) -> "said.UserConsents":
         """Return what a user has granted."""
-        path = f"/v1/users/{_quote(user_id)}/consents"
-        return self._call("GET", path, params=_drop_none(after=after))
+        return self._get("users", user_id, "consents", after=after)
 
     def put_consents(
         self, user_id: str, consents: Mapping[str, bool], *, source: str = ""
     ) -> "said.Accepted":
         """State what a user grants; purposes that are not named stay as they are."""
         body = {"consents": dict(consents), "source": source}
-        return self._call("PUT", f"/v1/users/{_quote(user_id)}/consents", body)
+        return self._ask("PUT", "users", user_id, "consents", body=body)
 
     def export(self, user_id: str, *, after: str | None = None) -> "said.Export":
         """Return everything that is kept of a user."""
-        path = f"/v1/users/{_quote(user_id)}/export"
-        return self._call("GET", path, params=_drop_none(after=after))
+        return self._get("users", user_id, "export", after=after)
 
     def recommendations(
         self,
@@ -187,20 +187,16 @@ class Client:
         explain: bool = False,
     ) -> "said.Recommendations":
         """Return recommendations for a user."""
-        params = _drop_none(
-            n=n,
-            after=after,
-            exclude=",".join(exclude) or None,
-            category=category,
-            placement=placement,
+        return self._get(
+            "users", user_id, "recommendations", n=n, after=after, category=category,
+            exclude=",".join(exclude) or None, placement=placement,
             explain="true" if explain else None,
-        )
-        return self._call("GET", f"/v1/users/{_quote(user_id)}/recommendations", params=params)
+        )  # fmt: skip
 
     def explanation(self, user_id: str, item_id: str, *, events: int = 100) -> "said.Explanation":
         """Return which of a user's last events moved an item's score."""
-        params = {"target": f"item:{item_id}", "events": events}
-        return self._call("GET", f"/v1/users/{_quote(user_id)}/explanations", params=params)
+        target = f"item:{item_id}"
+        return self._get("users", user_id, "explanations", target=target, events=events)
 
     def recommend_session(
         self,
@@ -212,47 +208,45 @@ class Client:
         explain: bool = False,
     ) -> "said.Recommendations":
         """Return recommendations for a session of an anonymous visitor; nothing is stored."""
-        body = _drop_none(
+        body = drop_none(
             events=list(events), n=n, exclude=list(exclude), category=category, explain=explain
         )
-        return self._call("POST", "/v1/recommendations", body)
+        return self._ask("POST", "recommendations", body=body)
 
     def rank(
         self, user_id: str, items: Sequence[str], *, explain: bool = False
     ) -> "said.Recommendations":
         """Return ``items`` in the user's order."""
         body = {"user_id": user_id, "items": list(items), "explain": explain}
-        return self._call("POST", "/v1/rank", body)
+        return self._ask("POST", "rank", body=body)
 
     def item(self, item_id: str) -> "said.ShownItem":
         """Return an item of the catalogue."""
-        return self._call("GET", f"/v1/items/{_quote(item_id)}")
+        return self._get("items", item_id)
 
     def put_item(self, item: Mapping[str, Any]) -> "said.ShownItem":
         """Create or replace an item."""
-        return self._call("PUT", f"/v1/items/{_quote(item['item_id'])}", dict(item))
+        return self._ask("PUT", "items", item["item_id"], body=dict(item))
 
     def put_items(self, items: Sequence[Mapping[str, Any]]) -> "said.ItemsTaken":
         """Create or replace up to 1,000 items; returns the counts, also when some were refused."""
-        return self._batch("/v1/items/batch", list(items))
+        return self._batch("POST", ("items", "batch"), list(items))
 
     def patch_item(self, item_id: str, changes: Mapping[str, Any]) -> "said.ShownItem":
         """Change the named fields of an item, None takes one away; return the whole item."""
-        return self._call("PATCH", f"/v1/items/{_quote(item_id)}", dict(changes))
+        return self._ask("PATCH", "items", item_id, body=dict(changes))
 
     def patch_items(self, changes: Sequence[Mapping[str, Any]]) -> "said.ItemsTaken":
         """Change the named fields of up to 1,000 items, each with its ``item_id``."""
-        return self._batch("/v1/items", list(changes), "PATCH")
+        return self._batch("PATCH", ("items",), list(changes))
 
     def delete_item(self, item_id: str) -> bool:
         """Remove an item; False if there was none (or an earlier try removed it)."""
-        path = f"/v1/items/{_quote(item_id)}"
-        return bool(self._send("DELETE", path, None, {}, accept=(404,)).status_code == 204)
+        return self._delete("items", item_id)
 
     def similar(self, item_id: str, *, n: int = 10) -> "said.Similar":
         """Return similar items."""
-        path = f"/v1/items/{_quote(item_id)}/similar"
-        return self._call("GET", path, params={"n": n})
+        return self._get("items", item_id, "similar", n=n)
 
     def applied(self) -> int:
         """Return how many events the service has applied since its store was made."""
@@ -264,31 +258,20 @@ class Client:
     def wait_applied(self, receipt: str | None) -> None:
         """Return once everything up to ``receipt`` is applied; at once if nothing was taken."""
         if receipt is not None:
-            self._call("GET", "/v1/receipts", params={"after": receipt})
+            self._get("receipts", after=receipt)
 
     def metrics(self) -> str:
         """Return the numbers of the service in Prometheus form."""
         return str(self._send("GET", "/metrics", None, {}).text)
 
-    def _batch(self, path: str, body: Sequence[Mapping[str, Any]], method: str = "POST") -> Any:
-        response = self._send(method, path, body, {}, accept=(422,))
+    def _batch(self, method: str, names: Sequence[str], body: Sequence[Mapping[str, Any]]) -> Any:
+        response = self._send(method, self._path(*names), body, {}, accept=(422,))
         found = orjson.loads(response.content)
         if "received" not in found:  # not a batch of which nothing was taken: no batch at all
             raise _error(response)
         return found
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        params: Mapping[str, Any] | None = None,
-        accept: tuple[int, ...] = (),
-    ) -> Any:
-        response = self._send(method, path, body, params or {}, accept)
-        return orjson.loads(response.content) if response.content else None
-
-    def _send(
+    def _request(
         self,
         method: str,
         path: str,
@@ -331,12 +314,3 @@ def _pause_s(state: RetryCallState) -> float:
     error = None if state.outcome is None else state.outcome.exception()
     asked_s = error.retry_after_s if isinstance(error, TransientApiError) else 0.0
     return min(asked_s, LONGEST_WAIT_S) + _JITTER(state)
-
-
-def _quote(name: str) -> str:
-    """Return an id as one segment of a path."""
-    return quote(name, safe="")
-
-
-def _drop_none(**params: Any) -> dict[str, Any]:
-    return {name: value for name, value in params.items() if value is not None}

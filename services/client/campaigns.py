@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
 from services.client.subject import Subject, drop_none
 
@@ -17,27 +16,27 @@ class CampaignCalls(Subject):
 
     def page(self, *, limit: int = 100, cursor: str | None = None) -> "said.CampaignList":
         """Return a page of campaigns by name."""
-        return self._get("", limit=limit, cursor=cursor)
+        return self._get(limit=limit, cursor=cursor)
 
     def schema(self) -> Any:
         """Return the JSON Schema of a campaign."""
-        return self._get("/schema")
+        return self._get("schema")
 
     def create(self, name: str, campaign: Mapping[str, Any]) -> "said.CampaignDetail":
         """Create a campaign; 409 if the name is taken."""
-        return self._send("POST", "/v1/campaigns", {"name": name, **campaign}, {}).json()
+        return self._ask("POST", body={"name": name, **campaign})
 
     def put(self, name: str, campaign: Mapping[str, Any]) -> "said.CampaignDetail":
         """Create or replace a campaign."""
-        return self._send("PUT", _path(name), dict(campaign), {}).json()
+        return self._ask("PUT", name, body=dict(campaign))
 
     def get(self, name: str) -> "said.CampaignDetail":
         """Return a campaign, and what it has decided and spent."""
-        return self._send("GET", _path(name), None, {}).json()
+        return self._get(name)
 
     def delete(self, name: str) -> bool:
         """Remove a campaign; False if there was none."""
-        return bool(self._send("DELETE", _path(name), None, {}, accept=(404,)).status_code == 204)
+        return self._delete(name)
 
     def decide(
         self,
@@ -50,20 +49,16 @@ class CampaignCalls(Subject):
     ) -> "said.Decision":
         """Decide about a user; a repeat, also after no answer came, gets the same decision."""
         body = {"user_id": user_id} | drop_none(decision_id=decision_id, time=time, tz=tz)
-        return self._send("POST", f"{_path(name)}/decide", body, {}).json()
+        return self._ask("POST", name, "decide", body=body)
 
     def rank(self, name: str, *, limit: int = 100) -> "said.AudienceRanking":
         """Rank the audience and choose the best from now on."""
-        return self._send("POST", f"{_path(name)}/rank", None, {"limit": limit}).json()
+        return self._ask("POST", name, "rank", limit=limit)
 
     def report(self, name: str) -> "said.CampaignReport":
         """Return what a campaign has brought."""
-        return self._send("GET", f"{_path(name)}/report", None, {}).json()
+        return self._get(name, "report")
 
     def plot(self, name: str, plot: Literal["arms", "qini"]) -> str:
         """Return a picture of the report as SVG."""
-        return str(self._send("GET", f"{_path(name)}/report/{plot}.svg", None, {}).text)
-
-
-def _path(name: str) -> str:
-    return f"/v1/campaigns/{quote(name, safe='')}"
+        return str(self._send("GET", self._path(name, "report", f"{plot}.svg"), None, {}).text)
