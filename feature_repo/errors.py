@@ -53,15 +53,7 @@ class InvalidRuleError(InvalidInputError):
 
 
 class InvalidQuestionError(InvalidInputError):
-    """A parameter of an analysis is wrong.
-
-    Attributes
-    ----------
-    parameter
-        Its name.
-    detail
-        What is wrong with it.
-    """
+    """A parameter of an analysis is wrong."""
 
     def __init__(self, parameter: str, detail: str) -> None:
         super().__init__(f"{parameter}: {detail}")

@@ -29,10 +29,6 @@ def build(args: Mapping[str, Any]) -> Any:
         known from either. Optional: ``admin_key_sha256``, digest of an admin key;
         ``drain_file``, a file that tells the gateways that the service is about to end.
 
-    Returns
-    -------
-    ray.serve.Application
-
     Raises
     ------
     InvalidSettingError

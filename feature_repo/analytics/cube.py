@@ -26,11 +26,6 @@ from feature_repo.events.schema import iso
 class Cube:
     """What analyses are answered from, as the archive stood when the index was made.
 
-    Parameters
-    ----------
-    index
-        Gets more tables; made into a cube once.
-
     Attributes
     ----------
     withheld
@@ -43,8 +38,6 @@ class Cube:
         The order of users' events.
     types
         Types of events that there are, in order.
-    built_s
-        How long it took to make, seconds.
     """
 
     def __init__(self, index: Index) -> None:

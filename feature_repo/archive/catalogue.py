@@ -119,8 +119,6 @@ def write_catalogue(path: Path, items: Sequence[Item]) -> None:
     ----------
     path
         File to write; replaced whole when there.
-    items
-        Catalogue entries.
     """
     rows = [
         {
@@ -140,11 +138,6 @@ def load_catalogue(home: Path) -> dict[str, Item]:
 
     Of an item that several parts name, the part last by name counts; what it does not
     state, the part before it does.
-
-    Parameters
-    ----------
-    home
-        State folder.
     """
     items = dict[str, Item]()
     parts = (home / "archive" / "items").glob("*.parquet")

@@ -43,13 +43,6 @@ class Archive:
         ----------
         name
             Unique for its content.
-        entries
-            Events with their log positions.
-
-        Returns
-        -------
-        Path
-            The part's file.
         """
         with self.part_set.adding() as folder:
             path = folder / f"{name}.parquet"
@@ -68,13 +61,6 @@ class Archive:
         ----------
         span
             Part of one partition's log.
-        entries
-            All its events.
-
-        Returns
-        -------
-        int
-            Events added.
         """
         with self.part_set.adding() as folder:
             while True:
@@ -96,8 +82,6 @@ class Archive:
 
         Parameters
         ----------
-        partition
-            Number of the partition.
         after
             Leave out what stands at or before this position, imported history included.
         parts

@@ -39,8 +39,6 @@ class Span:
 
     Attributes
     ----------
-    partition
-        Number of the partition.
     after, until
         ``after < position <= until`` holds for every entry.
 

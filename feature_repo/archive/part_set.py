@@ -203,8 +203,6 @@ def write_part(path: Path, table: pa.Table, *, replace: bool = True) -> bool:
     ----------
     path
         Its place; the folder is made when absent.
-    table
-        What to write.
     replace
         Whether a file in that place is replaced; else it stays.
 

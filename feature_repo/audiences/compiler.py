@@ -30,8 +30,6 @@ class Query:
         The WITH clause that must stand before a SELECT; empty as of now.
     condition
         True of the members.
-    parameters
-        Values by name.
     """
 
     prelude: str

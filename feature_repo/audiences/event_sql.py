@@ -30,8 +30,6 @@ class EventSql:
 
     Parameters
     ----------
-    values
-        Takes the values up.
     now_ms
         Moment as of which, epoch milliseconds.
     past

@@ -51,16 +51,12 @@ class Index:
 
     Attributes
     ----------
-    num_events, num_users
-        What it holds.
     odd
         Rows with a value that `archive.valid_events` leaves out, by column; only those that are.
     newest_ms
         Time of the newest event, epoch milliseconds; 0 of an empty archive.
     clusters
         What sets each cluster apart, in words, by its number.
-    built_s
-        How long it took to make, seconds.
 
     Raises
     ------

@@ -25,8 +25,6 @@ class User:
 
     Attributes
     ----------
-    pseudonym
-        Pseudonym.
     profile
         Explicit profile of at least one event.
     now_s

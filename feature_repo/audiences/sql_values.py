@@ -10,13 +10,7 @@ from feature_repo.audiences.values import Bounds
 
 
 class Values:
-    """Gathers the values of one query.
-
-    Attributes
-    ----------
-    parameters
-        By name.
-    """
+    """Gathers the values of one query."""
 
     def __init__(self) -> None:
         self.parameters: dict[str, Any] = {}

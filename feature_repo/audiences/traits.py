@@ -24,13 +24,9 @@ class Trait:
 
     Attributes
     ----------
-    name
-        As rules name it.
     kind
         ``number`` takes bounds, ``flag`` true or false, ``text`` ``eq`` and ``in``, ``texts``
         ``contains``.
-    meaning
-        For people.
     view
         Feature view that holds it; None for a live trait.
     passes

@@ -85,8 +85,6 @@ class Pseudonyms:
 
         Parameters
         ----------
-        home
-            State folder (``PORTRAIT_HOME``).
         partitions
             Used only when the file is made.
         """

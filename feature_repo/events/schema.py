@@ -243,8 +243,6 @@ def to_record(
     ----------
     event
         Validated event. Without ``id`` one is made; without ``time`` it is ``received_ms``.
-    pseudonyms
-        Turns user ids into pseudonyms.
     received_ms
         Time of receipt, epoch milliseconds.
     key

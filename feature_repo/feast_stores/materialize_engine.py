@@ -104,8 +104,6 @@ def rows(view: Any, project: str, table: pa.Table) -> Iterator[tuple[list[bytes]
     ----------
     view
         Feature view for which `encodable` is true.
-    project
-        Feast project; part of every key.
     table
         Columns: the view's join key, features and event time.
 

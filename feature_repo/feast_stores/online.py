@@ -105,8 +105,6 @@ class PortraitOnlineStore(RedisOnlineStore):  # type: ignore[misc]
 
         Parameters
         ----------
-        config
-            Feast's repository configuration.
         table
             A feature view for which `feast_stores.materialize_engine.encodable` is true.
         rows

@@ -15,13 +15,7 @@ _FOLDER: Final = Path(__file__).parents[1]
 
 
 def is_current(home: Path) -> bool:
-    """Say whether the registry below ``home`` was applied by this very code, and is still there.
-
-    Parameters
-    ----------
-    home
-        State folder (``PORTRAIT_HOME``).
-    """
+    """Say whether the registry below ``home`` was applied by this very code, and is still there."""
     try:
         noted = _note(home).read_text()
         registry = (home / "registry.db").read_bytes()

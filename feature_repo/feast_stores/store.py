@@ -30,10 +30,6 @@ Progress = Callable[[str, int, int], None]
 def open_store() -> Any:
     """Return Feast's store for this folder.
 
-    Returns
-    -------
-    feast.FeatureStore
-
     Raises
     ------
     InvalidSettingError
@@ -169,10 +165,6 @@ def read_user(store: Any, pseudonym: str, service: str = "profile_v1") -> dict[s
 
     Parameters
     ----------
-    store
-        From `open_store`.
-    pseudonym
-        Pseudonym (`feature_repo.events.pseudonyms`).
     service
         Feature service with user features only.
 

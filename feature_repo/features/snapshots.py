@@ -133,15 +133,11 @@ def build(
 
     Parameters
     ----------
-    home
-        State folder (``PORTRAIT_HOME``).
     until
         Only events before it count; the newest rows are of the midnight at or before it.
     since
         Add only rows from `LATE_DAYS` before this moment on, as one new part of each view;
         None makes everything anew.
-    progress
-        Told each step.
 
     Returns
     -------

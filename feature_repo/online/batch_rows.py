@@ -38,8 +38,6 @@ def write(client: Any, names: Sequence[bytes], keys: Sequence[bytes], rows: Sequ
 
     Parameters
     ----------
-    client
-        From `feature_repo.online.connection.connect`.
     names
         Hash fields: that of the time, then those of the values.
     keys

@@ -63,8 +63,6 @@ def read_batch(
 
     Parameters
     ----------
-    client
-        From `connect`.
     users_by_partition
         Pseudonyms by the number of their partition.
 
@@ -154,8 +152,6 @@ def commit(
 
     Parameters
     ----------
-    client
-        From `connect`.
     partition
         Number of the partition; every user in ``rows`` must belong to it.
     epoch
@@ -236,8 +232,6 @@ def replace_live(
 
     Parameters
     ----------
-    client
-        From `connect`.
     partition
         Number of the partition; every user in ``rows`` must belong to it.
     rows

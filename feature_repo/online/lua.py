@@ -15,13 +15,7 @@ Call = tuple[Sequence[Any], Sequence[Any]]
 
 
 class Script:
-    """A Lua script.
-
-    Parameters
-    ----------
-    text
-        Its source.
-    """
+    """A Lua script."""
 
     def __init__(self, text: str) -> None:
         self.text = text

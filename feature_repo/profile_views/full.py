@@ -55,8 +55,6 @@ def full(
 
     Parameters
     ----------
-    profile
-        State to show.
     user_id
         Echoed as given; the state holds pseudonyms only.
     now_ms

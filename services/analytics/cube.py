@@ -8,13 +8,7 @@ from services.runtime.renewed import SPARE, Renewed
 
 
 class AnalyticsCube(Renewed[Cube]):
-    """The present cube of a gateway.
-
-    Parameters
-    ----------
-    source
-        Where the index comes from that it is made of.
-    """
+    """The present cube of a gateway."""
 
     def __init__(self, source: AudienceIndex) -> None:
         super().__init__("analytics_cube")

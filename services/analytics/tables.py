@@ -14,13 +14,7 @@ Row = dict[str, Any]
 
 
 def write(path: Path, name: str, answer: dict[str, Any]) -> None:
-    """Write an answer to a CSV file.
-
-    Parameters
-    ----------
-    name
-        A key of `TABLES`.
-    """
+    """Write an answer to a CSV file; ``name`` is a key of `TABLES`."""
     rows = [{"as_of": answer["as_of"], **row} for row in TABLES[name](answer)]
     with path.open("w", newline="") as file:
         columns = list(rows[0]) if rows else ["as_of"]

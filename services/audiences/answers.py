@@ -26,8 +26,6 @@ class AudienceAnswers:
 
     Parameters
     ----------
-    index
-        What is asked.
     known
         Every audience by name, the ready ones too.
     now_ms

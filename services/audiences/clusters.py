@@ -32,8 +32,6 @@ def refresh_clusters(
     ----------
     settings
         ``home`` and ``model`` are read.
-    url
-        URL of the store.
 
     Returns
     -------

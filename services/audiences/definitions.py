@@ -51,8 +51,6 @@ class Definitions:
 
     Parameters
     ----------
-    client
-        Asyncio client of the store.
     pseudonyms
         Turns user ids into pseudonyms before anything is stored.
     """

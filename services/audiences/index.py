@@ -23,11 +23,6 @@ _log = structlog.get_logger(__name__)
 class AudienceIndex(Renewed[Index]):
     """The present index of a gateway.
 
-    Parameters
-    ----------
-    home
-        State folder.
-
     Attributes
     ----------
     categories

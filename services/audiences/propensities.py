@@ -22,8 +22,6 @@ def refresh_propensities(settings: Settings, url: str, *, now_ms: int, tell: Tel
     ----------
     settings
         ``home`` and ``model`` are read.
-    url
-        URL of the store.
 
     Raises
     ------

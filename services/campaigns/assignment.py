@@ -19,8 +19,6 @@ def hash_share(salt: str, pseudonym: str) -> float:
     ----------
     salt
         Different salts give independent places.
-    pseudonym
-        Pseudonym (``portrait key USER_ID``).
 
     Examples
     --------

@@ -51,13 +51,7 @@ class Stored:
 
 
 class Campaigns:
-    """The stored campaigns.
-
-    Parameters
-    ----------
-    client
-        Asyncio client of the store.
-    """
+    """The stored campaigns."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

@@ -22,13 +22,7 @@ from services.runtime import workers
 
 
 class Eligibility:
-    """Asks audiences about one user at a time.
-
-    Parameters
-    ----------
-    definitions, index
-        The gateway's own.
-    """
+    """Asks audiences about one user at a time."""
 
     def __init__(self, definitions: Definitions, index: AudienceIndex) -> None:
         self._definitions = definitions

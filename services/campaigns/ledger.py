@@ -39,8 +39,6 @@ class Wanted:
     ----------
     name, campaign
         Whose it is.
-    pseudonym
-        Pseudonym of the user.
     decision
         Its name among this campaign's decisions about the user.
     draft
@@ -102,13 +100,7 @@ class Spent:
 
 
 class Ledger:
-    """The decisions of all campaigns.
-
-    Parameters
-    ----------
-    client
-        Asyncio client of the store.
-    """
+    """The decisions of all campaigns."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

@@ -7,13 +7,7 @@ from services.runtime.plots import ACCENT, OURS, PEER, new_figure, svg
 
 
 def arms(report: Mapping[str, Any]) -> str:
-    """Draw what each treated user brought more than the control, plain and with CUPED.
-
-    Parameters
-    ----------
-    report
-        From `services.campaigns.report.report`.
-    """
+    """Draw what each treated user brought more than the control, plain and with CUPED."""
     figure, both = new_figure(7.4, 2.6, 1, 2)
     for axes, name in zip(both, ("conversion", "revenue"), strict=True):
         axes.spines["left"].set_visible(False)

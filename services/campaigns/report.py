@@ -46,8 +46,6 @@ class Basis:
     name
         ``holdout``: the hold-out against the others; ``explored``: the two sides of the coin;
         ``association``: who got a message against who did not.
-    users
-        Those who are compared.
     treated
         Which of them count as treated.
     share_treated

@@ -35,8 +35,6 @@ class ApiError(PortraitError):
 
     Attributes
     ----------
-    status
-        HTTP status.
     problem
         The problem document, empty if the body was none.
     """

@@ -36,10 +36,6 @@ class Replica:
 
     Parameters
     ----------
-    settings
-        The service's settings.
-    url
-        URL of the store.
     admin_digest
         See `services.http.api_keys.KeyRing`.
     drain_file

@@ -215,8 +215,6 @@ def drain(folder: Path, timeout_s: float) -> None:
     ----------
     folder
         Where Ray keeps its configuration, in a folder of the node's.
-    timeout_s
-        Longest wait.
     """
     try:
         process = os.pidfd_open(int(next(folder.glob(f"*/{_PID_FILE}")).read_text()))

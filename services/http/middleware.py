@@ -77,10 +77,6 @@ class Frame:
 
     Parameters
     ----------
-    app
-        What is framed.
-    metrics
-        Where requests are counted.
     state
         The application's state; its ``gateway`` knows the keys.
     open_routes

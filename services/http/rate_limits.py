@@ -33,8 +33,6 @@ class RateLimits:
 
     Parameters
     ----------
-    client
-        Asyncio client of the store.
     per_min
         Requests a minute, also at once; 0 sets no limit.
     """

@@ -272,8 +272,6 @@ class AssortmentRows:
 
     Parameters
     ----------
-    items
-        The whole.
     rows
         Ascending; None: all.
 

@@ -14,8 +14,6 @@ class Caps:
 
     Parameters
     ----------
-    pool
-        Rows to choose from.
     cap
         See `services.recommend.rules.ListCap`; items without a brand or category are not counted.
 

@@ -176,8 +176,6 @@ def to_response(
     ----------
     item
         Place in ``found.items``.
-    most
-        Contributions shown.
     """
     from feature_repo.events.schema import iso
     from services.recommend.event_text import sentence

@@ -55,8 +55,6 @@ class Impressions:
 
     Parameters
     ----------
-    appender
-        The gateway's own.
     counter
         Counts impressions, by event, as ``logged``, ``lost`` or ``erased``.
     """

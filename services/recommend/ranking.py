@@ -14,8 +14,6 @@ class Ranking:
 
     Attributes
     ----------
-    items
-        Entries of the answer.
     model
         Version of the model that scored, None without.
     personalized

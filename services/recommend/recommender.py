@@ -48,8 +48,6 @@ class Recommender:
 
     Parameters
     ----------
-    catalogue
-        Items on offer, categories, titles.
     scorer, vocabulary, version
         The model's scorer, its item ids in score order and its version; None without a model.
     related

@@ -32,8 +32,6 @@ class RequestContext:
 
     Attributes
     ----------
-    user
-        What is known.
     now_ms
         The moment to rank at, epoch milliseconds.
     served

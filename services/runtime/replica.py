@@ -8,13 +8,7 @@ from training.fit.local_ray import keep_replica_within
 
 
 def begin(settings: Settings, name: str) -> None:
-    """Let nobody else read its files, or reach its ports; write its log.
-
-    Parameters
-    ----------
-    name
-        What the replica is, for its log file.
-    """
+    """Let nobody else read its files, or reach its ports; write its log."""
     os.umask(0o077)
     logs.configure(settings, name)
     keep_replica_within()

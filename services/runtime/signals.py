@@ -42,8 +42,6 @@ class Signals:
 
         Parameters
         ----------
-        processes
-            Process ids by name.
         timeout_s
             Longest wait, seconds; None: without end.
 

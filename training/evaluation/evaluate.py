@@ -63,8 +63,6 @@ def evaluate(
     ----------
     home
         State folder; its archive holds the test period unless ``histories`` does.
-    model_path
-        Model directory.
     since, until
         Test period with offsets; ``since`` is the model's cut-off or later.
     histories

@@ -75,8 +75,6 @@ def compare(
         Whether each user was assigned to treatment, shape (N,).
     covariate
         What was known before the assignment, such as past spending, shape (N,).
-    rounds
-        Bootstrap rounds.
     seed
         The same seed gives the same interval.
 

@@ -60,8 +60,6 @@ def train(
         State folder with ``archive/events``.
     cut_off
         Start of the test period, with offset. Nothing at or after it is read.
-    recipe
-        ``fused`` or ``stacked``.
     workers
         Ray Train workers; one GPU each where there are GPUs, else one CPU each.
     epochs, seed
@@ -79,11 +77,6 @@ def train(
         absent from the notes between, which carry ``batch`` and ``batches``.
     progress
         Called with one line of text per stage.
-
-    Returns
-    -------
-    Path
-        The model directory.
 
     Raises
     ------

@@ -172,11 +172,6 @@ def build(
         File to write; appears whole or not at all.
     progress
         Told rows joined so far and in all.
-
-    Returns
-    -------
-    int
-        Rows written.
     """
     found = positions(home, until=as_of)
     table = pa.Table.from_pandas(

@@ -101,8 +101,6 @@ class ExampleMaker:
 
     Parameters
     ----------
-    prepared
-        Arrays of all users.
     model, config
         Sizes, and how many positions are asked.
     memory

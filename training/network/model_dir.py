@@ -52,8 +52,6 @@ class Model:
     version
         ``<recipe>-<12 hex digits>``, from the hash of weights, vocabulary, config and
         features; kept in every state it makes.
-    manifest
-        The manifest as read.
     """
 
     version: str
@@ -87,11 +85,6 @@ def save(
         Window, seed and settings of the run, as plain values.
     metrics
         Validation figures, as plain values.
-
-    Returns
-    -------
-    Path
-        ``path``.
     """
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     files = {"weights.safetensors": save_tensors(weights), "vocabulary.json": vocabulary.encode()}

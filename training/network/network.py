@@ -142,8 +142,6 @@ class PortraitNetwork(nn.Module):
 
     Parameters
     ----------
-    config
-        Shape of the network.
     items, categories, features
         Sizes of the vocabulary and number of user features.
     """
@@ -313,8 +311,6 @@ def vector_of_one(
 
     Parameters
     ----------
-    w
-        `VectorWeights`.
     carried, h, scalars
         Of the state: what the encoder carries, and the repeat table's scalars.
     features

@@ -55,8 +55,6 @@ class ScoreQuery:
 
     Attributes
     ----------
-    index
-        What is asked for.
     u, e
         Profile vector, shape (D,); weights of the logits and of each popularity, shape (3,).
     item

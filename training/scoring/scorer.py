@@ -52,13 +52,7 @@ class _Moment:
 
 
 class Scorer:
-    """Reads states made by the same model.
-
-    Parameters
-    ----------
-    model
-        As `training.network.model_dir.load` gives it.
-    """
+    """Reads states made by the same model."""
 
     def __init__(self, model: Model) -> None:
         network, memory, mixing = model.network, model.memory, model.network.mixing

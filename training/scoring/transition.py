@@ -23,11 +23,6 @@ USERS_PER_PASS = 256
 class LearnedTransition:
     """Applies events to learned states.
 
-    Parameters
-    ----------
-    model
-        As `training.network.model_dir.load` gives it.
-
     Attributes
     ----------
     version

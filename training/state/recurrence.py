@@ -281,12 +281,8 @@ def move_states(
 
     Parameters
     ----------
-    weights
-        `Weights`.
     shape
         `training.state.codec.Shape`.
-    events
-        `Events`.
     data, starts
         Packed states laid end to end, and where each begins; an empty one is the state before
         the first event.
