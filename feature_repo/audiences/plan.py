@@ -17,6 +17,13 @@ from feature_repo.profile_views.shapes import Answer
 Mode = Literal["realtime", "batch"]
 
 
+class PlanReason(Answer):
+    """A node that makes a rule a batch one, and why."""
+
+    pointer: str
+    reason: str
+
+
 class Plan(Answer):
     """How an audience is kept up.
 
@@ -33,7 +40,7 @@ class Plan(Answer):
     """
 
     mode: Mode
-    reasons: list[dict[str, str]]
+    reasons: list[PlanReason]
     time_passes: bool
 
 
@@ -50,7 +57,7 @@ def plan(definition: rules.Definition, known: Mapping[str, rules.Definition]) ->
     >>> plan(read(buyers), {})["reasons"][0]["pointer"]
     '/rule/event'
     """
-    reasons, passes = list[dict[str, str]](), False
+    reasons, passes = list[PlanReason](), False
     for place, node in nodes(definition):
         if isinstance(node, rules.InAudience):
             other = plan(known[node.audience], known)

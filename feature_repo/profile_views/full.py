@@ -10,6 +10,17 @@ from typing import Any, Final
 from feature_repo.events.schema import SESSION_GAP_MS, iso
 from feature_repo.profile_views import metrics
 from feature_repo.profile_views.seed import default_title
+from feature_repo.profile_views.shapes import (
+    CategoryChances,
+    LatestSession,
+    Lifecycle,
+    Profile,
+    ProfileIdentity,
+    ProfileRfm,
+    Propensity,
+    RecentEvent,
+    Segment,
+)
 from feature_repo.user_profile.compact import MILLI, unpack_type
 from feature_repo.user_profile.explicit import SCHEMA, ExplicitProfile
 
@@ -50,7 +61,7 @@ def full(
     title: Callable[[str], str] = default_title,
     batch: Mapping[str, Any] | None = None,
     learned: LearnedSummary | None = None,
-) -> dict[str, Any]:
+) -> Profile:
     """Return everything known of a user, each derived value with evidence and as-of time.
 
     Parameters
@@ -93,7 +104,9 @@ def full(
         "rfm": rfm,
         "session": _session(profile, now, title),
         "interests": [
-            interest | {"title": title(interest["key"])} if interest["kind"] == "item" else interest
+            {**interest, "title": title(interest["key"])}
+            if interest["kind"] == "item"
+            else interest
             for interest in metrics.interests(profile, now)
         ],
         "affinities": metrics.affinities(profile, now),
@@ -103,7 +116,7 @@ def full(
         "next_categories": _next_categories(learned, now_ms),
         "segments": _segments(lifecycle, rfm),
         "recent": _recent(profile, title),
-        "embedding": None if learned is None else {"dim": learned.dim, "model": model},
+        "embedding": None if learned is None else {"dim": learned.dim, "model": learned.model},
         "provenance": {
             "feature_service": FEATURE_SERVICE,
             "schema": SCHEMA,
@@ -114,7 +127,7 @@ def full(
     }
 
 
-def _identity(profile: ExplicitProfile) -> dict[str, Any]:
+def _identity(profile: ExplicitProfile) -> ProfileIdentity:
     return {
         "anonymous": profile.anonymous,
         "linked": len(profile.linked),
@@ -124,7 +137,7 @@ def _identity(profile: ExplicitProfile) -> dict[str, Any]:
     }
 
 
-def _session(profile: ExplicitProfile, now: int, title: Callable[[str], str]) -> dict[str, Any]:
+def _session(profile: ExplicitProfile, now: int, title: Callable[[str], str]) -> LatestSession:
     session = profile.session
     begun = session.number > 0
     name = f"auto-{session.number}" if session.name == "" else str(session.name)
@@ -143,7 +156,7 @@ def _session(profile: ExplicitProfile, now: int, title: Callable[[str], str]) ->
     }
 
 
-def _propensities(learned: LearnedSummary | None) -> dict[str, Any]:
+def _propensities(learned: LearnedSummary | None) -> dict[str, Propensity]:
     if learned is None:
         return {}
     return {
@@ -152,7 +165,7 @@ def _propensities(learned: LearnedSummary | None) -> dict[str, Any]:
     }
 
 
-def _next_categories(learned: LearnedSummary | None, now_ms: int) -> dict[str, Any] | None:
+def _next_categories(learned: LearnedSummary | None, now_ms: int) -> CategoryChances | None:
     if learned is None or learned.next_categories is None:
         return None
     return {
@@ -164,14 +177,16 @@ def _next_categories(learned: LearnedSummary | None, now_ms: int) -> dict[str, A
     }
 
 
-def _segments(lifecycle: dict[str, Any], rfm: dict[str, Any]) -> list[dict[str, Any]]:
-    found = [{"name": f"lifecycle:{lifecycle['stage']}", "as_of": lifecycle["as_of"]}]
+def _segments(lifecycle: Lifecycle, rfm: ProfileRfm) -> list[Segment]:
+    found: list[Segment] = [
+        {"name": f"lifecycle:{lifecycle['stage']}", "as_of": lifecycle["as_of"]}
+    ]
     if rfm["segment"] is not None:
         found.append({"name": f"rfm:{rfm['segment']}", "as_of": rfm["as_of"]})
     return found
 
 
-def _recent(profile: ExplicitProfile, title: Callable[[str], str]) -> list[dict[str, Any]]:
+def _recent(profile: ExplicitProfile, title: Callable[[str], str]) -> list[RecentEvent]:
     return [
         {
             "type": group.type,

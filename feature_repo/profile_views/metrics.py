@@ -8,10 +8,24 @@ throughout; a moment before the last event counts as no time passed.
 import math
 from collections.abc import Collection, Mapping
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from feature_repo.events.schema import iso
-from feature_repo.profile_views.shapes import RfmSegment, Stage, Trend
+from feature_repo.profile_views.shapes import (
+    Cycle,
+    InterestKind,
+    Lifecycle,
+    Peak,
+    PricedEvidence,
+    ProfileAffinities,
+    ProfileHabits,
+    ProfileInterest,
+    ProfileRfm,
+    Quintiles,
+    RfmSegment,
+    Stage,
+    Trend,
+)
 from feature_repo.user_profile.activity import WEEKDAYS
 from feature_repo.user_profile.compact import DAY_S, MICRO, MILLI, Key
 from feature_repo.user_profile.explicit import ExplicitProfile
@@ -66,7 +80,7 @@ def recency_days(profile: ExplicitProfile, now: int) -> float | None:
     return round(max(0, now - profile.orders.last_at) / DAY_S, 4)
 
 
-def lifecycle(profile: ExplicitProfile, now: int) -> dict[str, Any]:
+def lifecycle(profile: ExplicitProfile, now: int) -> Lifecycle:
     """Place recency against the user's own gap between orders.
 
     The personal gap is the median of the last n gaps shrunk to 30 days,
@@ -96,7 +110,7 @@ def lifecycle(profile: ExplicitProfile, now: int) -> dict[str, Any]:
     }
 
 
-def rfm(profile: ExplicitProfile, now: int, batch: Mapping[str, Any] | None) -> dict[str, Any]:
+def rfm(profile: ExplicitProfile, now: int, batch: Mapping[str, Any] | None) -> ProfileRfm:
     """Return recency, and frequency and money of the last 28 and 91 calendar days (UTC).
 
     Quintiles (5 best) compare users, so they come from the batch features or are None.
@@ -105,11 +119,11 @@ def rfm(profile: ExplicitProfile, now: int, batch: Mapping[str, Any] | None) -> 
     orders_28d, money_28d = window(profile.orders, today, 28)
     orders_91d, money_91d = window(profile.orders, today, 91)
     known = batch or {}
-    quintiles = {
-        name: number(known.get(f"rfm_{name}_quintile"))
-        for name in ("recency", "frequency", "monetary")
+    whole: Quintiles = {
+        "recency": _quintile(known, "recency"),
+        "frequency": _quintile(known, "frequency"),
+        "monetary": _quintile(known, "monetary"),
     }
-    whole = {name: None if value is None else int(value) for name, value in quintiles.items()}
     segment = known.get("rfm_segment") or rfm_segment(whole["recency"], whole["frequency"])
     return {
         "recency_days": recency_days(profile, now),
@@ -126,6 +140,11 @@ def rfm(profile: ExplicitProfile, now: int, batch: Mapping[str, Any] | None) -> 
         },
         "as_of": iso(now * 1000),
     }
+
+
+def _quintile(batch: Mapping[str, Any], figure: str) -> int | None:
+    value = number(batch.get(f"rfm_{figure}_quintile"))
+    return None if value is None else int(value)
 
 
 def rfm_segment(recency: int | None, frequency: int | None) -> RfmSegment | None:
@@ -153,7 +172,7 @@ def _recent_segment(recency: int, frequency: int) -> RfmSegment:
     return "promising" if recency >= 4 else "needs_attention"
 
 
-def interests(profile: ExplicitProfile, now: int) -> list[dict[str, Any]]:
+def interests(profile: ExplicitProfile, now: int) -> list[ProfileInterest]:
     """Return all interests, strongest long weight first; long and short are never blended."""
     found = [
         _interest(kind, str(key), entry, now)
@@ -164,7 +183,7 @@ def interests(profile: ExplicitProfile, now: int) -> list[dict[str, Any]]:
     return found
 
 
-def tables(profile: ExplicitProfile) -> dict[str, dict[Key, Interest]]:
+def tables(profile: ExplicitProfile) -> dict[InterestKind, dict[Key, Interest]]:
     """Return the interests by kind (category, brand, item) and key."""
     return {
         "category": profile.categories.entries(),
@@ -182,7 +201,7 @@ def is_department(table: Collection[Key], key: str) -> bool:
     return "/" not in key and any(str(other).startswith(prefix) for other in table)
 
 
-def _interest(kind: str, key: str, entry: Interest, now: int) -> dict[str, Any]:
+def _interest(kind: InterestKind, key: str, entry: Interest, now: int) -> ProfileInterest:
     elapsed = now - entry.last_at
     long = decayed(entry.long, elapsed, LONG_HALF_LIFE_S)
     short = decayed(entry.short, elapsed, SHORT_HALF_LIFE_S)
@@ -226,11 +245,11 @@ def _rate(weight: float, half_life_s: int, age_s: int) -> float:
     return weight / (half_life_s * (1 - 2 ** (-age_s / half_life_s)))
 
 
-def habits(profile: ExplicitProfile, now: int) -> dict[str, Any]:
+def habits(profile: ExplicitProfile, now: int) -> ProfileHabits:
     """Return hours and weekdays of activity, the gap between orders and the basket's size."""
     hours, weekdays = profile.activity
     total = sum(hours)
-    peak = None
+    peak: Peak | None = None
     if total:
         hour, weekday = hours.index(max(hours)), weekdays.index(max(weekdays))
         peak = {
@@ -251,7 +270,7 @@ def habits(profile: ExplicitProfile, now: int) -> dict[str, Any]:
     }
 
 
-def affinities(profile: ExplicitProfile, now: int) -> dict[str, Any]:
+def affinities(profile: ExplicitProfile, now: int) -> ProfileAffinities:
     """Return leanings to brands, price level, promotions and channels, each with evidence."""
     orders = profile.orders
     brands = {
@@ -261,7 +280,7 @@ def affinities(profile: ExplicitProfile, now: int) -> dict[str, Any]:
     whole = sum(brands.values())
     ranked = sorted(brands, key=lambda key: -brands[key])
     events = sum(profile.channels.values())
-    evidence = {
+    evidence: PricedEvidence = {
         "priced_lines_decayed": round(orders.paid_lines / MICRO, 4),
         "as_of": format_time(orders.last_at),
     }
@@ -292,7 +311,7 @@ def _ratio(part: float, whole: float) -> float | None:
     return round(part / whole, 4) if whole > 0 else None
 
 
-def cycles(profile: ExplicitProfile, now: int) -> list[dict[str, Any]]:
+def cycles(profile: ExplicitProfile, now: int) -> list[Cycle]:
     """Return repurchase cycles of items and categories bought in three orders or more.
 
     ``mean_gap_days = (last − first) / (n − 1)``. A cycle says when a user usually buys again;
@@ -309,7 +328,7 @@ def cycles(profile: ExplicitProfile, now: int) -> list[dict[str, Any]]:
     return found[:MAX_CYCLES]
 
 
-def _cycle(kind: str, key: str, entry: Interest, now: int) -> dict[str, Any]:
+def _cycle(kind: Literal["category", "item"], key: str, entry: Interest, now: int) -> Cycle:
     first, last = entry.first_purchase_at, entry.last_purchase_at
     gap = (last - first) / (entry.purchases - 1)
     return {

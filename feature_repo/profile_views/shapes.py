@@ -4,7 +4,7 @@ A shape stands once, beside what makes it; here are what all have in common, and
 They are plain dictionaries when the program runs, so they cost nothing.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -13,9 +13,11 @@ from feature_repo.user_profile.parts import Intent
 
 Count = Annotated[int, Field(ge=0)]
 Rank = Annotated[int, Field(ge=1)]
+Fifth = Annotated[int, Field(ge=1, le=5)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
 Stage = Literal["visitor", "new", "active", "at_risk", "lapsed"]
+InterestKind = Literal["category", "brand", "item"]
 Trend = Literal["new", "rising", "steady", "falling"]
 RfmSegment = Literal[
     "champions", "loyal", "promising", "needs_attention", "cannot_lose", "at_risk", "hibernating"
@@ -43,20 +45,52 @@ class Evidence(Open):
 class ProfileInterest(Open):
     """One interest; long-term and the session's are two numbers."""
 
-    kind: Literal["category", "brand", "item"]
+    kind: InterestKind
     key: str
     weight: float
     long: float
     short: float
     trend: Trend
     evidence: Evidence
+    first_at: str | None
     last_at: str | None
+    as_of: str
+    title: NotRequired[Annotated[str, Field(description="Of an item")]]
+
+
+class LifecycleEvidence(Open):
+    """What the stage goes by."""
+
+    orders: Count
+    recency_days: float | None
+    personal_gap_days: float
+    gaps: Count
 
 
 class Lifecycle(Open):
     """Where a user stands with the shop."""
 
     stage: Stage
+    evidence: LifecycleEvidence
+    as_of: str
+
+
+class OrderEvidence(Open):
+    """What recency, frequency and money go by."""
+
+    orders: Count
+    refunds: Count
+    monetary_lifetime: float
+    first_order_at: str | None
+    last_order_at: str | None
+
+
+class Quintiles(Open):
+    """Fifths among the buyers, 5 best."""
+
+    recency: Fifth | None
+    frequency: Fifth | None
+    monetary: Fifth | None
 
 
 class ProfileRfm(Open):
@@ -65,8 +99,18 @@ class ProfileRfm(Open):
     recency_days: float | None
     frequency: dict[str, Count]
     monetary: dict[str, float]
-    quintiles: dict[str, int] | None
+    quintiles: Quintiles | None
     segment: RfmSegment | None
+    evidence: OrderEvidence
+    as_of: str
+
+
+class CartLine(Open):
+    """An item in the cart."""
+
+    item_id: str
+    title: str
+    quantity: float
 
 
 class LatestSession(Open):
@@ -74,10 +118,29 @@ class LatestSession(Open):
 
     id: str | None
     started_at: str | None
+    last_at: str | None
+    active: bool
     events: Count
     items_viewed: Count
-    cart: list[dict[str, Any]]
+    cart: list[CartLine]
     intent: Intent | None
+
+
+class Peak(Open):
+    """The hour and the weekday of most activity, and their shares of it."""
+
+    hour: Annotated[int, Field(ge=0, le=23)]
+    hour_share: Share
+    weekday: str
+    weekday_share: Share
+
+
+class HabitEvidence(Open):
+    """What habits rest on."""
+
+    events: Count
+    orders: Count
+    gaps: Count
 
 
 class ProfileHabits(Open):
@@ -85,9 +148,77 @@ class ProfileHabits(Open):
 
     hour_histogram: Annotated[list[Count], Field(min_length=24, max_length=24)]
     weekday_histogram: Annotated[list[Count], Field(min_length=7, max_length=7)]
-    peak: dict[str, Any] | None
+    peak: Peak | None
     median_gap_days: float | None
     basket_size: float | None
+    evidence: HabitEvidence
+    as_of: str
+
+
+class BrandShare(Open):
+    """A brand's part in the user's interest in brands."""
+
+    key: str
+    share: Share
+    weight: float
+
+
+class PricedEvidence(Open):
+    """The lines with a price that an affinity rests on, older ones counted less."""
+
+    priced_lines_decayed: float
+    as_of: str | None
+
+
+class PriceLevel(Open):
+    """What a user pays."""
+
+    mean_unit_price: float | None
+    mean_order_value: float | None
+    evidence: PricedEvidence
+
+
+class PromotionUse(Open):
+    """How much of it is bought at a discount."""
+
+    discount_share: float | None
+    promoted_line_share: float | None
+    evidence: PricedEvidence
+
+
+class ChannelEvidence(Open):
+    """How many events the shares are of."""
+
+    events: Count
+
+
+class ChannelUse(Open):
+    """Where a user comes from."""
+
+    shares: dict[str, Share]
+    evidence: ChannelEvidence
+
+
+class ProfileAffinities(Open):
+    """Leanings to brands, price level, promotions and channels."""
+
+    brand: list[BrandShare]
+    price: PriceLevel
+    promotion: PromotionUse
+    channel: ChannelUse
+
+
+class Cycle(Open):
+    """How often an item or a category is bought again."""
+
+    kind: Literal["category", "item"]
+    key: str
+    n: Count
+    mean_gap_days: float
+    first_at: str | None
+    last_at: str | None
+    days_since_last: Annotated[float, Field(ge=0)]
+    as_of: str
 
 
 class ProfileConsent(Open):
@@ -106,6 +237,66 @@ class Propensity(Open):
     model: str
 
 
+class CategoryChance(Open):
+    """A category and the chance of a purchase in it."""
+
+    category: str
+    p: Share
+
+
+class CategoryChances(Open):
+    """What is bought next, likeliest first."""
+
+    within_days: Count
+    categories: list[CategoryChance]
+    calibrated: bool
+    model: str
+    as_of: str
+
+
+class ProfileIdentity(Open):
+    """Who a user is known as, and since when."""
+
+    anonymous: bool
+    linked: Count
+    first_seen_at: str | None
+    last_seen_at: str | None
+    events_by_type: dict[str, Count]
+
+
+class Segment(Open):
+    """A group that the user is in: `lifecycle:` and a stage, `rfm:` and a segment."""
+
+    name: str
+    as_of: str
+
+
+class RecentEvent(Open):
+    """An item of a recent event."""
+
+    type: str
+    item_id: str
+    title: str
+    time: str
+
+
+class Embedding(Open):
+    """Whether the model knows the user."""
+
+    dim: Count
+    model: str
+
+
+class Provenance(Open):
+    """What a profile was made with."""
+
+    feature_service: str
+    schema: Count
+    model: str | None
+    late_events: Count
+    as_of: str
+
+
 class Profile(Open):
     """Everything known of a user (``view=full``)."""
 
@@ -113,20 +304,45 @@ class Profile(Open):
     version: Count
     updated_at: str | None
     event_count: Count
-    identity: dict[str, Any]
+    identity: ProfileIdentity
     consent: dict[str, ProfileConsent]
     lifecycle: Lifecycle
     rfm: ProfileRfm
     session: LatestSession
     interests: list[ProfileInterest]
-    affinities: dict[str, Any]
+    affinities: ProfileAffinities
     habits: ProfileHabits
-    cycles: list[dict[str, Any]]
+    cycles: list[Cycle]
     propensities: dict[str, Propensity]
-    segments: list[dict[str, Any]]
-    recent: list[dict[str, Any]]
-    embedding: dict[str, Any] | None
-    provenance: dict[str, Any]
+    next_categories: CategoryChances | None
+    segments: list[Segment]
+    recent: list[RecentEvent]
+    embedding: Embedding | None
+    provenance: Provenance
+
+
+class SummaryRfm(Open):
+    """Recency, frequency, money in short."""
+
+    recency_days: float | None
+    orders_91d: Count
+    spend_91d: float
+    orders: Count
+
+
+class ScoreSummand(Open):
+    """What a feature adds to the interest score."""
+
+    feature: str
+    value: float
+    adds: float
+
+
+class InterestScore(Open):
+    """The interest score and its summands, the largest first."""
+
+    score: float
+    because: list[ScoreSummand]
 
 
 class Summary(Open):
@@ -136,12 +352,12 @@ class Summary(Open):
     stage: Stage
     segment: RfmSegment | None
     last_seen: str | None
-    rfm: dict[str, Any]
+    rfm: SummaryRfm
     interests: list[str]
     brands: list[str]
     habits: str
     intent: Intent | None
-    interest_score: dict[str, Any] | None
+    interest_score: InterestScore | None
     version: Count
     as_of: str
 

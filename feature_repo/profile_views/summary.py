@@ -10,6 +10,7 @@ from feature_repo.events.schema import iso
 from feature_repo.profile_views import metrics
 from feature_repo.profile_views.engagement_score import explain
 from feature_repo.profile_views.seed import default_title
+from feature_repo.profile_views.shapes import InterestScore, Summary
 from feature_repo.user_profile.compact import DAY_S, pack_id
 from feature_repo.user_profile.explicit import ExplicitProfile
 from feature_repo.user_profile.interest_entry import Interest
@@ -25,7 +26,7 @@ def summary(
     now_ms: int,
     title: Callable[[str], str] = default_title,
     batch: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Return the profile in a few lines that a marketer reads.
 
     Examples
@@ -60,7 +61,7 @@ def summary(
     }
 
 
-def _interest_score(batch: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _interest_score(batch: Mapping[str, Any] | None) -> InterestScore | None:
     """Return f(x) = Σ wᵢ·xᵢ over the batch features with its summands; None without any."""
     parts = explain(batch or {})
     if not parts:

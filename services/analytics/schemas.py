@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from feature_repo.profile_views.shapes import Answer, Count, Interval, RfmSegment, Share
+from feature_repo.profile_views.shapes import Answer, Count, Fifth, Interval, RfmSegment, Share
 from services.audiences.schemas import AskedOf
 from services.http.answer_schemas import describe_answer
 from services.http.profile_schemas import EXAMPLE_TIME
@@ -168,9 +168,9 @@ class Funnel(Analysis):
 class RfmCell(Answer):
     """Buyers of one cell; two of the three figures are named, by their fifths."""
 
-    recency: NotRequired[Annotated[int, Field(ge=1, le=5)] | None]
-    frequency: NotRequired[Annotated[int, Field(ge=1, le=5)] | None]
-    monetary: NotRequired[Annotated[int, Field(ge=1, le=5)] | None]
+    recency: NotRequired[Fifth | None]
+    frequency: NotRequired[Fifth | None]
+    monetary: NotRequired[Fifth | None]
     segment: RfmSegment | None
     users: Count | None
     share: Share | None

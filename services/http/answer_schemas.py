@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 
-from feature_repo.profile_views.shapes import Answer, Count, Open, Profile, ProfileConsent, Rank
+from feature_repo.profile_views.shapes import (
+    Answer,
+    Count,
+    Open,
+    Profile,
+    ProfileConsent,
+    Rank,
+    Share,
+)
 from services.http.problems import ProblemUri
 from services.http.profile_schemas import EXAMPLE_TIME, FULL
 
@@ -257,7 +265,38 @@ RelaxedRule = Literal[
     "exclude: seen", "exclude: purchased",
 ]  # fmt: skip
 """A rule that gave way, see `services.recommend.rule_fallback`."""
+CandidateSource = Literal["index", "repeat", "session", "trending", "new", "catalogue"]
+ReasonCode = Literal[
+    "bought_before", "looked_at", "interest_category", "interest_brand", "popular", "catalogue"
+]
 ExplanationMethod = Literal["leave_one_event_out", "leave_one_event_out_of_profile"]
+
+
+class ReasonEvidence(Answer):
+    """How often; empty where the interest behind it is forgotten."""
+
+    view: NotRequired[Count]
+    cart: NotRequired[Count]
+    purchase: NotRequired[Count]
+
+
+class RecommendationReason(Answer):
+    """Why an item is in the list, and what that rests on."""
+
+    code: ReasonCode
+    key: NotRequired[Annotated[str, Field(description="Category or brand of an interest")]]
+    evidence: NotRequired[ReasonEvidence]
+
+
+class EventContribution(Answer):
+    """A past event, and what the score would lack without it."""
+
+    event_id: str
+    type: str
+    time: str
+    items: list[str]
+    contribution: float
+    sentence: str
 
 
 class Recommended(Open):
@@ -266,7 +305,10 @@ class Recommended(Open):
     item_id: str
     score: float
     rank: Rank
-    reasons: NotRequired[list[dict[str, Any]] | None]
+    reasons: NotRequired[list[RecommendationReason] | None]
+    sources: NotRequired[list[CandidateSource]]
+    contributions: NotRequired[list[EventContribution]]
+    propensity: NotRequired[Annotated[Share, Field(description="Chance of this place")]]
 
 
 class Recommendations(Open):
@@ -283,29 +325,41 @@ class Recommendations(Open):
     relaxed: list[RelaxedRule]
 
 
-class EventContribution(Answer):
-    """A past event, and what the score would lack without it."""
+class ExplainedItem(Answer):
+    """The item whose score is explained."""
 
-    event_id: str
-    type: str
-    time: str
-    items: list[str]
+    kind: Literal["item"]
+    item_id: str
+    title: str | None
+
+
+class LookedAt(Answer):
+    """How many events were looked at, of how many."""
+
+    looked_at: Count
+    of: Count
+
+
+class NeighbourContribution(Answer):
+    """An item that the user had to do with, and its part in the score."""
+
+    item_id: str
+    title: str | None
     contribution: float
-    sentence: str
 
 
 class Explanation(Open):
     """What moved the score of an item for a user."""
 
     user_id: str
-    target: dict[str, Any]
+    target: ExplainedItem
     score: float
     model: str | None
     method: ExplanationMethod
     exact: bool
-    events: dict[str, Count]
+    events: LookedAt
     contributions: list[EventContribution]
-    memories: list[dict[str, Any]]
+    memories: list[NeighbourContribution]
     popularity: float | None
 
 

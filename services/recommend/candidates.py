@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from services.http.answer_schemas import CandidateSource
 from services.recommend.assortment import UNKNOWN_MS, Assortment, Items, Rows
 from services.recommend.rules import DAY_MS
 from services.recommend.user_context import UserContext
@@ -65,14 +66,14 @@ def sources(
     new: Rows,
     trending: Rows,
     modelled: bool,
-) -> list[list[str]]:
+) -> list[list[CandidateSource]]:
     """Return for each row the sources that it is a candidate of, for explanations."""
     held = set(user.purchased)
     own = set(user.touched)
     fresh, hot = set(new.tolist()), set(trending[:TRENDING].tolist())
     found = []
     for row in rows:
-        item, names = items.ids[row], list[str]()
+        item, names = items.ids[row], list[CandidateSource]()
         if modelled and row < items.known:
             names.append("index")
         if item in held:

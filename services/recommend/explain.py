@@ -1,17 +1,16 @@
 """Reasons: why an item is in the list, from what the user did and what the shop sells."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
+from feature_repo.profile_views.shapes import InterestKind, ProfileInterest
+from services.http.answer_schemas import ReasonCode, ReasonEvidence, RecommendationReason
 from services.recommend.assortment import Assortment
 from services.recommend.user_context import UserContext
-
-Reasons = list[dict[str, Any]]
 
 
 def reasons(
     items: Assortment, popular: Mapping[str, float], user: UserContext
-) -> Callable[[str], Reasons]:
+) -> Callable[[str], list[RecommendationReason]]:
     """Return a function that gives the reasons for an item, the strongest first.
 
     It goes by the rows as they are now, in whatever thread it is called.
@@ -21,8 +20,8 @@ def reasons(
     interests = {(i["kind"], str(i["key"])): i for i in user.interests}
     purchased = set(user.purchased)
 
-    def of(item: str) -> Reasons:
-        found = Reasons()
+    def of(item: str) -> list[RecommendationReason]:
+        found = list[RecommendationReason]()
         own = interests.get(("item", item))
         evidence = _evidence(own)
         if item in purchased or evidence.get("purchase"):
@@ -32,12 +31,14 @@ def reasons(
         row = rows.get(item)
         category = "" if row is None else categories[category_of[row]]
         brand = "" if row is None else brands[brand_of[row]]
-        for kind, key in (
-            ("category", category), ("category", category.split("/")[0]), ("brand", brand),
-        ):  # fmt: skip
+        wanted: tuple[tuple[InterestKind, ReasonCode, str], ...] = (
+            ("category", "interest_category", category),
+            ("category", "interest_category", category.split("/")[0]),
+            ("brand", "interest_brand", brand),
+        )
+        for kind, code, key in wanted:
             interest = interests.get((kind, key)) if key else None
             if interest is not None:
-                code = f"interest_{kind}"
                 found.append({"code": code, "key": key, "evidence": _evidence(interest)})
                 break
         if not found:
@@ -47,5 +48,5 @@ def reasons(
     return of
 
 
-def _evidence(interest: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {} if interest is None else dict(interest.get("evidence") or {})
+def _evidence(interest: ProfileInterest | None) -> ReasonEvidence:
+    return {} if interest is None else {**interest["evidence"]}

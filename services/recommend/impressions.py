@@ -8,7 +8,7 @@ and its sender. Not here: what was shown (`services.recommend`).
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 from prometheus_client import Counter
@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.schema import MAX_ITEMS, EventRecord, ItemRecord
 from services.event_log.append import Appender
+from services.http.answer_schemas import Recommended
 from services.runtime.tasks import end
 
 TYPE: Final = "view_item_list"
@@ -45,7 +46,7 @@ class Shown(NamedTuple):
     anonymous: bool
     recommendation_id: str
     placement: str | None
-    items: Sequence[dict[str, Any]]
+    items: Sequence[Recommended]
     time_ms: int
     received_ms: int
 

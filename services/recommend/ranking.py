@@ -3,9 +3,8 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from services.http.answer_schemas import RelaxedRule
+from services.http.answer_schemas import Recommended, RelaxedRule
 
 
 @dataclass(slots=True)
@@ -26,7 +25,7 @@ class Ranking:
         Milliseconds by stage: candidates, score, rules, retrieve, diversify, explain.
     """
 
-    items: list[Any] = field(default_factory=list)
+    items: list[Recommended] = field(default_factory=list)
     model: str | None = None
     personalized: bool = False
     relaxed: list[RelaxedRule] = field(default_factory=list)

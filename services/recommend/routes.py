@@ -3,7 +3,7 @@
 import time
 import uuid
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from fastapi import Request
@@ -16,7 +16,7 @@ from services.context.answers import answer, context_of
 from services.context.context import Context
 from services.context.users import UserId
 from services.http import body, scopes
-from services.http.answer_schemas import RECOMMENDED
+from services.http.answer_schemas import RECOMMENDED, Recommended
 from services.http.openapi import RANK_EXAMPLE, SESSION_EXAMPLE, body_of
 from services.recommend.contributions import contributions, to_response
 from services.recommend.impressions import Impressions, Shown
@@ -151,7 +151,7 @@ async def _rank(request_context: RequestContext, wanted: RecommendationRequest) 
 
 
 async def _contribute(
-    context: Context, request_context: RequestContext, items: list[dict[str, Any]]
+    context: Context, request_context: RequestContext, items: list[Recommended]
 ) -> None:
     """Add to each item the events that moved its score most; none if the log cannot be read."""
     for entry in items:
@@ -182,7 +182,7 @@ def _note(
     request_context: RequestContext,
     wanted: RecommendationRequest,
     placement: str | None,
-    items: list[dict[str, Any]],
+    items: list[Recommended],
 ) -> None:
     """Have the impression logged; a session without a user has nobody to log it for."""
     if request_context.pseudonym is None or user_id is None or not items:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from feature_repo.profile_views import metrics
+from feature_repo.profile_views.shapes import ProfileInterest
 from feature_repo.user_profile import explicit
 
 
@@ -44,7 +45,7 @@ class UserContext:
         return self._profile.linked
 
     @cached_property
-    def interests(self) -> Sequence[Mapping[str, Any]]:
+    def interests(self) -> Sequence[ProfileInterest]:
         """As in the profile's ``interests``."""
         return metrics.interests(self._profile, self._now_s)
 

@@ -82,6 +82,29 @@ def test_every_answer_says_its_headers_and_every_operation_its_problems(
                 assert {"x-request-id", "server-timing"} <= set(answer["headers"]), (method, path)
 
 
+def test_answers_about_a_user_say_what_every_entry_is(described: dict[str, Any]) -> None:
+    schemas, seen = described["components"]["schemas"], set[str]()
+
+    def visit(value: Any, place: str) -> None:
+        if isinstance(value, dict):
+            assert value.get("additionalProperties") is not True, place
+            assert value.get("items") != {}, place
+            for name, each in value.items():
+                visit(each, f"{place}.{name}")
+            name = str(value.get("$ref", "")).rpartition("/")[2]
+            if name and name not in seen:
+                seen.add(name)
+                visit(schemas[name], name)
+        elif isinstance(value, list):
+            for each in value:
+                visit(each, place)
+
+    for name in ("Profile", "Summary", "Recommendations", "Explanation"):
+        visit(schemas[name], name)
+    assert {"Lifecycle", "ProfileAffinities", "InterestScore", "RecommendationReason"} <= seen
+    assert schemas["Lifecycle"]["properties"]["stage"]["enum"][0] == "visitor"
+
+
 def test_no_reference_leads_nowhere(described: dict[str, Any]) -> None:
     def references(value: Any) -> Iterator[str]:
         if isinstance(value, dict):
