@@ -29,14 +29,15 @@ from feature_repo.online.lua import Script
 _COMMIT: Final = Script((Path(__file__).parent / "commit.lua").read_text())
 _REPLACE: Final = Script((Path(__file__).parent / "replace.lua").read_text())
 _VERSIONS: Final = Script("""
-local answer = {redis.call('HGET', KEYS[1], 'cursor') or '0-0'}
-for k = 2, #KEYS do
+local cursor = redis.call('HGET', KEYS[1], 'cursor') or '0-0'
+local answer = {cursor, #redis.call('XRANGE', KEYS[2], cursor, cursor)}
+for k = 3, #KEYS do
   local row = redis.call('HMGET', KEYS[k], ARGV[5], ARGV[1], ARGV[3])
   answer[k] = row[1] and row[2] and (row[3] or '')
 end
 return answer
 """)
-"""KEYS: cursor, then one row per user. ARGV: the five field names of a row."""
+"""KEYS: cursor, log, then one row per user. ARGV: the five field names of a row."""
 _LOAD_CHUNK: Final = 500
 _REPLACE_CHUNK: Final = 128
 """Rows a script call: it holds the server for a millisecond or two."""
@@ -96,24 +97,25 @@ def read_batch(
 
 def read_versions(
     client: Any, partition: int, users: Sequence[str]
-) -> tuple[str, dict[str, int | None]]:
+) -> tuple[str, bool, dict[str, int | None]]:
     """Read how far a partition is applied and which versions its rows have, at one moment.
 
     Returns
     -------
     tuple
-        The cursor, and for each user the version of the live row, None if there is none.
+        The cursor, whether the log holds its entry, and for each user the version of the live row,
+        None if there is none.
 
     Raises
     ------
     StoreUnavailableError
         If the store does not answer in time.
     """
-    keys = [_cursor_key(partition), *map(row_key, users)]
+    keys = [_cursor_key(partition), _log_key(partition), *map(row_key, users)]
     with translated():
-        cursor, *versions = _VERSIONS(client, keys, FIELDS)
+        cursor, held, *versions = _VERSIONS(client, keys, FIELDS)
     found = (None if value is None else parse_version(value) for value in versions)
-    return cursor.decode(), dict(zip(users, found, strict=True))
+    return cursor.decode(), held > 0, dict(zip(users, found, strict=True))
 
 
 def load_live(client: Any, rows: Mapping[str, LiveState]) -> None:
@@ -191,7 +193,10 @@ def commit(
     """
     tag = _tag(partition)
     _check_partition(tag, rows)
-    keys = [f"{tag}log", _cursor_key(partition), f"{tag}lease", f"{tag}dead", *map(row_key, rows)]
+    keys = [
+        _log_key(partition), _cursor_key(partition), f"{tag}lease", f"{tag}dead",
+        *map(row_key, rows),
+    ]  # fmt: skip
     models = () if model is None else (model,)
     args: list[Any] = [
         epoch, expected_cursor, new_cursor, f"{tag}applied",
@@ -223,6 +228,7 @@ def replace_live(
     partition: int,
     rows: Mapping[str, LiveState],
     expected: Mapping[str, int | None],
+    entry: str = "",
 ) -> set[str]:
     """Write rows made again from history, each unless its live row has moved meanwhile.
 
@@ -239,11 +245,14 @@ def replace_live(
     expected
         For each of them the version of the live row from which ``rows`` was reckoned; None
         if there was none.
+    entry
+        Entry that the log must still hold, else all are left alone; empty for none. A store that
+        lost its last writes may since have come to the same versions by other events.
 
     Returns
     -------
     set[str]
-        The users whose live row has another version now and was left alone.
+        The users whose live row was left alone; else because it has another version now.
 
     Raises
     ------
@@ -256,18 +265,22 @@ def replace_live(
     users = iter(rows)
     with translated():
         while chunk := list(islice(users, _REPLACE_CHUNK)):
-            args: list[Any] = [*FIELDS]
+            args: list[Any] = [*FIELDS, entry]
             for user in chunk:
                 version = expected[user]
                 args.append(b"" if version is None else version_value(version))
                 args.extend(live_values(rows[user]))
-            keys = [_cursor_key(partition), *map(row_key, chunk)]
+            keys = [_cursor_key(partition), _log_key(partition), *map(row_key, chunk)]
             left.update(chunk[at - 1] for at in _REPLACE(client, keys, args))
     return left
 
 
 def _tag(partition: int) -> str:
     return f"{{p{partition:03d}}}"
+
+
+def _log_key(partition: int) -> bytes:
+    return b"{p%03d}log" % partition
 
 
 def _cursor_key(partition: int) -> bytes:

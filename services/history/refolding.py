@@ -11,7 +11,7 @@ from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import read_live, read_versions, replace_live
-from services.event_log.keys import erased_key
+from services.event_log.keys import erased_key, log_key
 from services.event_log.links import Placed, first_links, fresh_links, woven
 from services.history.merged_history import LinkedHistory
 from services.history.unjoined import read_unjoined, remove_unjoined
@@ -44,6 +44,7 @@ class Refolding:
         self._history = PartitionHistory(client, archive, partition)
         self._linked = LinkedHistory(client, archive)
         self._cursor = LogPosition(0, 0)
+        self._entry = ""  # the cursor's, if the log held it then: a store may lose it
         self._expected: dict[str, int | None] = {}
         self._unjoined: dict[str, set[str]] = {}
         self._missing = dict[str, int]()  # events that come in, and that the live row may lack
@@ -64,9 +65,12 @@ class Refolding:
 
     def catch_up(self) -> None:
         """Fold what happened since on top; a history that was joined meanwhile from its start."""
-        before, users = self._cursor, list(self.rows)
+        before, entry, users = self._cursor, self._entry, list(self.rows)
         self._cursor = self._look(users)
-        if self._cursor < before:  # a store that lost its last writes: so the log lost its end
+        with translated():
+            key = log_key(self._partition)
+            lost = entry != "" and not self._client.xrange(key, entry, entry)
+        if lost or self._cursor < before:  # the store lost its last writes, the log its end
             self.rows = self._whole(users, lambda: self._look(users))
             return
         histories = self._history.since(users, before, self._cursor)
@@ -105,7 +109,7 @@ class Refolding:
             if self._is_short(user, row):
                 self.short.append(user)
                 del self.rows[user]
-        left = replace_live(self._client, self._partition, self.rows, self._expected)
+        left = replace_live(self._client, self._partition, self.rows, self._expected, self._entry)
         for user in self.rows.keys() - left:
             self.done[user] = self.rows[user]
             remove_unjoined(self._client, user, self._unjoined.get(user, ()))
@@ -130,6 +134,6 @@ class Refolding:
         return True
 
     def _look(self, users: Sequence[str]) -> LogPosition:
-        cursor, versions = read_versions(self._client, self._partition, users)
-        self._expected = versions
+        cursor, held, self._expected = read_versions(self._client, self._partition, users)
+        self._entry = cursor if held else ""
         return LogPosition.parse(cursor)

@@ -104,19 +104,20 @@ def test_rows_that_move_meanwhile_are_caught_up_with(
     settings: Settings, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     users = shop(settings, store_client, users=1)
-    updater, left = updater_of(settings), list(range(times))
+    updater, left, archived = updater_of(settings), list(range(times)), list[int]()
     while len(updater._leases.held) < PARTITIONS:
         drain(updater)
 
-    def busy(client: Any, partition: int, rows: Any, expected: Any) -> set[str]:
+    def busy(client: Any, partition: int, rows: Any, expected: Any, entry: str) -> set[str]:
         assert settings.redis_url
         if left:
             append(settings.redis_url, [event("u0", f"busy{left.pop()}")])
             for _ in range(2):  # a switch of the model ends a round
                 drain(updater)
         if len(left) % 2:  # what came since may be in the archive by now
+            archived.append(1)
             Archiver(store_client, archive_of(settings)).run(range(PARTITIONS))
-        return replace_live(client, partition, rows, expected)
+        return replace_live(client, partition, rows, expected, entry)
 
     monkeypatch.setattr(refolding, "replace_live", busy)
     folds = list[int]()
@@ -125,7 +126,8 @@ def test_rows_that_move_meanwhile_are_caught_up_with(
     )
     load_live(store_client, {users[0]: replace(read_row(store_client, users[0]), learned=b"?")})
     assert rebuild(settings) == 1
-    assert folds == [1]  # what came since is folded on top
+    # What came since is folded on top, or all again where the log does not hold the end of before.
+    assert len(folds) <= 1 + len(archived) < times or folds == [1]
     if times == 1:
         assert_rows_are_the_fold(store_client, settings)
     else:  # the lease was taken: the updater was fenced off, and goes on afterwards
