@@ -74,13 +74,15 @@ def test_what_moves_to_the_archive_while_it_is_read_is_neither_missed_nor_double
     assert_rows_are_the_fold(store_client, settings)
 
 
+@pytest.mark.parametrize("goes_on", [False, True], ids=["lost", "as many others came"])
 def test_what_the_store_loses_after_it_was_read_is_in_no_row(
-    settings: Settings, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, goes_on: bool
 ) -> None:
     users = shop(settings, store_client, users=3)
     written = {key: store_client.dump(key) for key in store_client.scan_iter()}
-    assert settings.redis_url
-    append(settings.redis_url, [event(user, f"last of {user}") for user in ("u0", "u1", "u2")])
+    url = settings.redis_url
+    assert url
+    append(url, [event(user, f"last of {user}") for user in ("u0", "u1", "u2")])
     apply(store_client, settings)
     real = refolding.PartitionHistory.whole
     cuts = list[int]()
@@ -91,6 +93,9 @@ def test_what_the_store_loses_after_it_was_read_is_in_no_row(
             cuts.append(store_client.flushdb())
             for key, value in written.items():
                 store_client.restore(key, 0, value)
+            if goes_on:  # to the same versions, and a cursor beyond
+                append(url, [event(user, f"other of {user}") for user in ("u0", "u1", "u2")])
+                apply(store_client, settings)
         return found
 
     monkeypatch.setattr(refolding.PartitionHistory, "whole", cut)
