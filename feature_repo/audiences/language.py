@@ -53,12 +53,7 @@ def read(document: Any) -> rules.Definition:
 
 
 def check_document(kind: type[_N], document: Any) -> _N:
-    """Return a parsed JSON or YAML document as an object of ``kind``, or say where it is wrong.
-
-    Raises
-    ------
-    InvalidRuleError
-    """
+    """Return a parsed document as ``kind``, or raise `InvalidRuleError` with all that is wrong."""
     plain = _plain(document)
     try:
         return kind.model_validate(plain)
@@ -97,11 +92,7 @@ def parse_yaml(text: str | bytes) -> Any:
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be the name of an audience.
-
-    Raises
-    ------
-    InvalidRuleError
+    """Raise `InvalidRuleError` for what cannot be the name of an audience.
 
     Examples
     --------

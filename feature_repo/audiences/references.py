@@ -38,7 +38,7 @@ def references(definition: rules.Definition) -> dict[str, str]:
 def check_references(
     name: str, definition: rules.Definition, known: Mapping[str, rules.Definition]
 ) -> None:
-    """Refuse names of unknown audiences, and rings of audiences that name each other.
+    """Raise `InvalidRuleError` for unknown audiences, and rings of audiences that name each other.
 
     Parameters
     ----------
@@ -46,10 +46,6 @@ def check_references(
         Under which the definition is to be known.
     known
         All other definitions.
-
-    Raises
-    ------
-    InvalidRuleError
     """
     whole = {**known, name: definition}
     for other, place in references(definition).items():

@@ -130,13 +130,9 @@ class Definitions:
 
 
 def check(name: str, definition: Definition, stored: Mapping[str, Definition]) -> None:
-    """Refuse a definition that names audiences which are not there, or which rest on it.
+    """Raise `InvalidRuleError` if a definition names audiences not there, or which rest on it.
 
     Ready audiences of interests and clusters may not be named: which there are changes.
-
-    Raises
-    ------
-    InvalidRuleError
     """
     for other, place in references(definition).items():
         if other.startswith((f"{PREFIX}interest-", f"{PREFIX}cluster-")):

@@ -159,30 +159,45 @@ CHANGES: Final[dict[int | str, Any]] = {
 }  # fmt: skip
 
 
-def body(*, named: bool = False) -> dict[str, Any]:
-    """Return the description of a body that holds a definition, ``named`` in it or not."""
-    example = {"name": "regulars", **DEFINITION} if named else DEFINITION
-    schema: dict[str, Any] = {
+SLUG: Final = {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}
+
+
+def describe_body(
+    example: dict[str, Any], yaml: str, path: str, required: list[str], properties: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the description of a body that holds a definition, in JSON or YAML.
+
+    Parameters
+    ----------
+    path
+        Below which the whole schema is served.
+    """
+    schema = {
         "type": "object",
-        "description": "Whole schema: `GET /v1/audiences/schema`",
-        "required": [*(["name"] if named else []), "rule", "consent"],
-        "properties": {
-            "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
+        "description": f"Whole schema: `GET {path}/schema`",
+        "required": required,
+        "properties": {"name": SLUG, **properties},
+    }
+    content = {
+        "application/json": {"schema": schema, "example": example},
+        "application/yaml": {"schema": {"type": "string"}, "example": yaml},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def body(*, named: bool = False) -> dict[str, Any]:
+    """Return the description of a body that holds an audience, ``named`` in it or not."""
+    yaml = "rule: {event: {type: purchase, count: {gte: 3}, within: 28d}}\nconsent: [email]\n"
+    return describe_body(
+        {"name": "regulars", **DEFINITION} if named else DEFINITION,
+        f"name: regulars\n{yaml}" if named else yaml,
+        "/v1/audiences",
+        [*(["name"] if named else []), "rule", "consent"],
+        {
             "title": {"type": "string", "maxLength": 200},
             "description": {"type": "string", "maxLength": 2000},
             "rule": {"type": "object"},
             "consent": {"type": "array", "items": {"type": "string"}, "maxItems": 32},
             "exclude": {"type": "array", "items": {"type": "object"}},
         },
-    }
-    yaml = "rule: {event: {type: purchase, count: {gte: 3}, within: 28d}}\nconsent: [email]\n"
-    yaml = f"name: regulars\n{yaml}" if named else yaml
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": schema, "example": example},
-                "application/yaml": {"schema": {"type": "string"}, "example": yaml},
-            },
-        }
-    }
+    )

@@ -45,12 +45,7 @@ class DecideRequest(BaseModel):
 
 
 async def check_audience(context: Context, campaign: Campaign) -> None:
-    """Refuse a campaign whose audience is not there.
-
-    Raises
-    ------
-    InvalidRuleError
-    """
+    """Raise `InvalidRuleError` for a campaign whose audience is not there."""
     if campaign.audience not in await context.await_bounded(context.of(Eligibility).definitions()):
         detail = f"no audience is named {campaign.audience}"
         raise InvalidRuleError([{"pointer": "/audience", "detail": detail}])

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from feature_repo.profile_views.shapes import Answer, Count, Rank, Share
-from services.audiences.schemas import ENTITY
+from services.audiences.schemas import ENTITY, SLUG, describe_body
 from services.campaigns.campaign import (
     Budget,
     Cap,
@@ -266,31 +266,19 @@ PLOT: Final[dict[int | str, Any]] = {
 
 def body(*, named: bool = False) -> dict[str, Any]:
     """Return the description of a body that holds a campaign, ``named`` in it or not."""
-    example = {"name": "spring", **CAMPAIGN} if named else CAMPAIGN
-    required = ["audience", "offer", "channel", "window"]
-    schema: dict[str, Any] = {
-        "type": "object",
-        "description": "Whole schema: `GET /v1/campaigns/schema`",
-        "required": [*(["name"] if named else []), *required],
-        "properties": {
-            "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
-            "audience": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
-            "offer": {"type": "object"},
-            "channel": {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,31}$"},
-            "window": {"type": "object"},
-        },
-    }
     yaml = (
         "audience: regulars\noffer: {id: tea-5}\nchannel: email\n"
         "window: {from: 2026-03-01, until: 2026-04-01}\n"
     )
-    yaml = f"name: spring\n{yaml}" if named else yaml
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": schema, "example": example},
-                "application/yaml": {"schema": {"type": "string"}, "example": yaml},
-            },
-        }
-    }
+    return describe_body(
+        {"name": "spring", **CAMPAIGN} if named else CAMPAIGN,
+        f"name: spring\n{yaml}" if named else yaml,
+        "/v1/campaigns",
+        [*(["name"] if named else []), "audience", "offer", "channel", "window"],
+        {
+            "audience": SLUG,
+            "offer": {"type": "object"},
+            "channel": {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,31}$"},
+            "window": {"type": "object"},
+        },
+    )
