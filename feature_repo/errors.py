@@ -38,13 +38,7 @@ class InvalidSourceError(InvalidInputError):
 
 
 class InvalidRuleError(InvalidInputError):
-    """An audience's definition is wrong.
-
-    Attributes
-    ----------
-    errors
-        ``[{"pointer", "detail"}]``, pointers into the definition.
-    """
+    """An audience's definition is wrong; ``errors`` have a ``pointer`` and a ``detail`` each."""
 
     def __init__(self, errors: Sequence[dict[str, str]]) -> None:
         first = errors[0]

@@ -101,14 +101,9 @@ class Moment:
         return bucket_of(grain, min(self.asked_ms + 1, day_end_ms))
 
     def whole(self, grain: Grain, kind: str, most: int) -> tuple[int, int]:
-        """Return first and end of the last whole buckets since a type was first seen.
+        """Return first and end of the last ``most`` whole buckets since a type was first seen.
 
         A bucket is whole if the type was seen before it or on its first day, and it is over.
-
-        Parameters
-        ----------
-        most
-            At most so many.
         """
         end = self.end(grain)
         if kind not in self.cube.first_ms:

@@ -48,15 +48,10 @@ def parse(text: str) -> list[str]:
 
 
 def funnel(moment: Moment, *, steps: Sequence[str], within_ms: int, days: int) -> dict[str, Any]:
-    """Return how many users reached each step.
+    """Return how many users reached each step; a type may stand among the steps more than once.
 
     Reached is step i by who has events of the types of steps 1 to i, each later than the one
     before, the last at most ``within_ms`` after the first, which is of the last ``days``.
-
-    Parameters
-    ----------
-    steps
-        Types of events, at least two; one may stand more than once.
     """
     from_ms = moment.until_ms - days * DAY_MS
     order, until_ms = moment.cube.steps, moment.until_ms

@@ -40,14 +40,9 @@ FROM ranked GROUP BY ALL
 
 
 def rfm(moment: Moment, *, rows: Figure, columns: Figure) -> dict[str, Any]:
-    """Return how many buyers are in each cell, and what they spent in 91 days on average.
+    """Return how many buyers are in each cell of two figures, and their mean spend in 91 days.
 
     As of the midnight (UTC) at or before the moment; days before it count.
-
-    Parameters
-    ----------
-    rows, columns
-        Two different figures.
     """
     day = moment.until_ms // DAY_MS
     sql = _CELLS.replace("{row}", f"f_{rows}").replace("{column}", f"f_{columns}")

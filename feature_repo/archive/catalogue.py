@@ -113,13 +113,7 @@ def _merged(value: Any, patch: Any, levels: int) -> Any:
 
 
 def write_catalogue(path: Path, items: Sequence[Item]) -> None:
-    """Write items as one Parquet part (``archive/items/<source>.parquet``).
-
-    Parameters
-    ----------
-    path
-        File to write; replaced whole when there.
-    """
+    """Write items as one Parquet part (``archive/items/<source>.parquet``); replaces the whole."""
     rows = [
         {
             **item.model_dump(exclude={"properties"}),

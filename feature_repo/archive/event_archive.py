@@ -24,13 +24,7 @@ __all__ = ["SCHEMA", "Archive", "LogPosition", "Span", "to_table", "write_part"]
 
 
 class Archive:
-    """Parquet parts of events below ``root`` (``PORTRAIT_HOME/archive/events``).
-
-    Parameters
-    ----------
-    root
-        Folder of the parts; made when absent.
-    """
+    """Parquet parts of events below ``root`` (``HOME/archive/events``), made when absent."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -81,13 +81,7 @@ class Pseudonyms:
 
     @classmethod
     def load(cls, home: Path, partitions: int = 16) -> "Pseudonyms":
-        """Read ``home/tenant.json``, or make it with a fresh key when absent.
-
-        Parameters
-        ----------
-        partitions
-            Used only when the file is made.
-        """
+        """Read ``home/tenant.json``, or make it with a fresh key and ``partitions`` when absent."""
         path = home / "tenant.json"
         if not path.exists():
             home.mkdir(parents=True, exist_ok=True)

@@ -69,13 +69,7 @@ def timestamps(column: pa.Array) -> Bytes:
 
 
 def varints(numbers: npt.NDArray[Any]) -> Bytes:
-    """Return integers as protobuf varints; negative ones take ten bytes.
-
-    Parameters
-    ----------
-    numbers
-        Integers, shape (n,).
-    """
+    """Return integers, shape (n,), as protobuf varints; negative ones take ten bytes."""
     left: npt.NDArray[np.uint64] = numbers.astype(np.int64, copy=False).view(np.uint64)
     most = int(left.max(initial=0))
     width = max(1, -(-most.bit_length() // 7))

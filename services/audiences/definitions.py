@@ -47,13 +47,7 @@ class Audience:
 
 
 class Definitions:
-    """The stored audiences.
-
-    Parameters
-    ----------
-    pseudonyms
-        Turns user ids into pseudonyms before anything is stored.
-    """
+    """The stored audiences; user ids become pseudonyms before anything is stored."""
 
     def __init__(self, client: Any, pseudonyms: Pseudonyms) -> None:
         self._client = client

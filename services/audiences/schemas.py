@@ -165,13 +165,7 @@ SLUG: Final = {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}
 def describe_body(
     example: dict[str, Any], yaml: str, path: str, required: list[str], properties: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the description of a body that holds a definition, in JSON or YAML.
-
-    Parameters
-    ----------
-    path
-        Below which the whole schema is served.
-    """
+    """Return the description of a definition's body; its whole schema is served below ``path``."""
     schema = {
         "type": "object",
         "description": f"Whole schema: `GET {path}/schema`",

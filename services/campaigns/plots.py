@@ -36,13 +36,7 @@ def arms(report: Mapping[str, Any]) -> str:
 
 
 def qini(share: Sequence[float], gain: Sequence[float]) -> str:
-    """Draw a Qini curve beside that of random order.
-
-    Parameters
-    ----------
-    share, gain
-        See `training.evaluation.uplift_metrics.UpliftCurve`.
-    """
+    """Draw a Qini curve (`training.evaluation.uplift_metrics.UpliftCurve`) beside random order."""
     figure, axes = new_figure(4.8, 3.4)
     axes.plot([0, 1], [0, gain[-1]], color=PEER, lw=1, label="random order")
     axes.plot(share, gain, color=OURS, label="by score")

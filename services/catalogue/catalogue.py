@@ -74,13 +74,7 @@ _entry = msgspec.json.Decoder(Entry)
 
 
 class Catalogue:
-    """A gateway's copy of the catalogue.
-
-    Parameters
-    ----------
-    client
-        Asyncio client of the store.
-    """
+    """A gateway's copy of the catalogue; the client is asyncio's."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

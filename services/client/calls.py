@@ -31,13 +31,7 @@ _JITTER: Final = wait_exponential_jitter(initial=0.1, max=2)
 
 
 class ApiError(PortraitError):
-    """The service answered with a problem (RFC 9457).
-
-    Attributes
-    ----------
-    problem
-        The problem document, empty if the body was none.
-    """
+    """The service answered with a problem (RFC 9457), an empty one if the body was none."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         super().__init__(f"HTTP {status}: {problem.get('detail', 'no detail')}")

@@ -29,13 +29,7 @@ Answers how long to wait, microseconds."""
 
 
 class RateLimits:
-    """Requests a key may make.
-
-    Parameters
-    ----------
-    per_min
-        Requests a minute, also at once; 0 sets no limit.
-    """
+    """Requests a key may make: ``per_min``, also at once; 0 sets no limit."""
 
     def __init__(self, client: Any, per_min: int) -> None:
         self._client = client

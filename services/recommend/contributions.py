@@ -170,13 +170,7 @@ def _by_profile(
 def to_response(
     found: Contributions, item: int, title: Callable[[str], str], now_ms: int, most: int
 ) -> list[EventContribution]:
-    """Return the contributions to one item, the largest first, those of nothing left out.
-
-    Parameters
-    ----------
-    item
-        Place in ``found.items``.
-    """
+    """Return the contributions to ``found.items[item]``, largest first, without those of 0."""
     from feature_repo.events.schema import iso
     from services.recommend.event_text import sentence
 

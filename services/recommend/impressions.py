@@ -52,13 +52,7 @@ class Shown(NamedTuple):
 
 
 class Impressions:
-    """Appends what was shown, in the background.
-
-    Parameters
-    ----------
-    counter
-        Counts impressions, by event, as ``logged``, ``lost`` or ``erased``.
-    """
+    """Appends what was shown, in the background; counts ``logged``, ``lost``, ``erased``."""
 
     def __init__(self, appender: Appender, counter: Counter) -> None:
         self._appender = appender

@@ -59,13 +59,7 @@ async def of_user(
     after: str | None = None,
     session: Sequence[tuple[str, Sequence[EventItem]]] = (),
 ) -> RequestContext:
-    """Return what is known of a user, with a session's events on top of it.
-
-    Parameters
-    ----------
-    session
-        Type and items of events that are not stored.
-    """
+    """Return what is known of a user, with a session's events, not stored, on top of it."""
     try:
         pseudonym, row, features = await users.find_whole(
             context, user_id, after, _service(context)

@@ -18,13 +18,7 @@ def respond(
     lacking: Lacking | None,
     placement: str | None,
 ) -> Recommendations:
-    """Return the body of an answer.
-
-    Parameters
-    ----------
-    lacking
-        Why the answer is degraded, None if it is not.
-    """
+    """Return the body of an answer; ``lacking`` says why it is degraded, None if it is not."""
     return {
         "recommendation_id": recommendation_id,
         "user_id": user_id,

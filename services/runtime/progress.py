@@ -18,13 +18,7 @@ console = Console(file=sys.stderr, highlight=False)
 
 
 class ProgressStep:
-    """A piece of work in progress; call it with ``(done, total, what)`` as it moves.
-
-    Parameters
-    ----------
-    title
-        What is being done, in a few words.
-    """
+    """A piece of work in progress; call it with ``(done, total, what)`` as it moves."""
 
     def __init__(self, title: str) -> None:
         self.title = title

@@ -21,13 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Renewed(Generic[T]):
-    """The present one of a gateway.
-
-    Parameters
-    ----------
-    name
-        What the log calls it.
-    """
+    """The present one of a gateway; the log calls it by ``name``."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -20,13 +20,7 @@ _VITAL: Final = ("gcs_server", "raylet")
 
 
 def start(**given: Any) -> None:
-    """Start a Ray of our own, which nobody reaches from outside, nor within without its token.
-
-    Parameters
-    ----------
-    given
-        Further arguments of ``ray.init``.
-    """
+    """Start a Ray of our own, which nobody reaches from outside, nor within without its token."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault(_TOKEN, secrets.token_hex(32))
@@ -49,13 +43,7 @@ def start(**given: Any) -> None:
 
 @contextmanager
 def using(**given: Any) -> Iterator[None]:
-    """Use the Ray there is, or that RAY_ADDRESS names, or one of our own for the while.
-
-    Parameters
-    ----------
-    given
-        Arguments of ``ray.init`` for one of our own.
-    """
+    """Use the Ray there is, or that RAY_ADDRESS names, or for the while one made of ``given``."""
     import ray
 
     started = not ray.is_initialized()

@@ -154,13 +154,7 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
 def train_with_ray(
     run: Path, shape: ModelConfig, settings: TrainConfig, workers: int
 ) -> list[dict[str, Any]]:
-    """Train what stands prepared in ``run`` on Ray, from its checkpoint if it has one.
-
-    Returns
-    -------
-    list
-        The epochs' records; see `training.fit.loop.Progress`.
-    """
+    """Train what is prepared in ``run`` on Ray, from its checkpoint if any; return the epochs."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer

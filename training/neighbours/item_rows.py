@@ -35,13 +35,7 @@ _ROW_SHRINK: Final = 5.0
 
 
 def interactions(histories: Histories, wanted: npt.NDArray[np.bool_], items: int) -> Any:
-    """Return X, users × items, 1 where a wanted, positive event has the item.
-
-    Parameters
-    ----------
-    wanted
-        Which events count, shape (E,).
-    """
+    """Return X, users × items, 1 where a wanted (shape (E,)), positive event has the item."""
     sizes = np.diff(histories.lines)
     owner = np.repeat(np.repeat(np.arange(len(histories.users)), histories.lengths()), sizes)
     used = np.repeat(wanted & (histories.weight > 0), sizes) & (histories.item > 0)

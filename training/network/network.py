@@ -85,13 +85,7 @@ class Requests:
 
 @njit(cache=True)
 def statistics(scalars: Any) -> Any:
-    """Return logs of events, mean gap, mean size, last size, last gap and held items.
-
-    Parameters
-    ----------
-    scalars
-        `training.state.item_table.SCALARS`, shape (P, 8).
-    """
+    """Return logs of events, mean gap, mean size, last size, last gap, held items of `SCALARS`."""
     out = np.empty((len(scalars), STATISTICS), np.float32)
     for n in range(len(scalars)):
         row, events = scalars[n], max(scalars[n, EVENTS], 1.0)
@@ -138,13 +132,7 @@ def make_requests(
 
 
 class PortraitNetwork(nn.Module):
-    """Encoder and heads of either recipe.
-
-    Parameters
-    ----------
-    items, categories, features
-        Sizes of the vocabulary and number of user features.
-    """
+    """Encoder and heads of either recipe, for so many items, categories and user features."""
 
     def __init__(self, config: ModelConfig, items: int, categories: int, features: int) -> None:
         super().__init__()

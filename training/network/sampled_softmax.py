@@ -48,13 +48,7 @@ class Candidates:
 
 
 class Shares:
-    """Share of the training lines of each item, ready to be drawn by in log N.
-
-    Parameters
-    ----------
-    share_N
-        Adds up to 1.
-    """
+    """Share of the training lines of each item, 1 in all, ready to be drawn by in log N."""
 
     def __init__(self, share_N: Tensor) -> None:
         self.share = share_N

@@ -21,13 +21,7 @@ USERS_PER_PASS = 256
 
 
 class LearnedTransition:
-    """Applies events to learned states.
-
-    Attributes
-    ----------
-    version
-        The model's version; a digest of it is kept in every state made.
-    """
+    """Applies events to learned states, each of which keeps a digest of the model's ``version``."""
 
     def __init__(self, model: Model) -> None:
         self.version = model.version

@@ -65,13 +65,7 @@ class Rows:
 
 
 class RepeatTables:
-    """Tables of ``users``, with ``capacity`` rows each.
-
-    Parameters
-    ----------
-    users, capacity
-        Number of tables and rows per table.
-    """
+    """Tables of ``users``, with ``capacity`` rows each."""
 
     def __init__(self, users: int, capacity: int) -> None:
         self.capacity = capacity
