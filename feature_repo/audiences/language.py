@@ -67,24 +67,12 @@ def check_document(kind: type[_N], document: Any) -> _N:
 
 
 def read_text(text: str | bytes) -> rules.Definition:
-    """Return the audience that a YAML or JSON text describes.
-
-    Raises
-    ------
-    InvalidRuleError
-        If it is no YAML, or `read` refuses it.
-    """
+    """Return the audience that a YAML or JSON text describes; see `parse_yaml` and `read`."""
     return read(parse_yaml(text))
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """Return the document that a YAML or JSON text holds.
-
-    Raises
-    ------
-    InvalidRuleError
-        If it is neither, or YAML over the bounds of `plain_yaml`.
-    """
+    """Return what a YAML or JSON text holds, or raise `InvalidRuleError`; see `plain_yaml.read`."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

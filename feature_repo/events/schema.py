@@ -214,13 +214,7 @@ class EventRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     @classmethod
     def decode(cls, data: bytes) -> "EventRecord":
-        """Read the MessagePack form.
-
-        Raises
-        ------
-        msgspec.DecodeError
-            If ``data`` is not an encoded record.
-        """
+        """Read the MessagePack form; `msgspec.DecodeError` if it is not an encoded record."""
         return _decoder.decode(data)
 
 

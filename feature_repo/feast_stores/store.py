@@ -28,13 +28,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def open_store() -> Any:
-    """Return Feast's store for this folder.
-
-    Raises
-    ------
-    InvalidSettingError
-        If one of the two variables is not set.
-    """
+    """Return Feast's store; `InvalidSettingError` if one of the two variables is not set."""
     missing = [n for n in ("PORTRAIT_HOME", "PORTRAIT_REDIS_URL") if not os.environ.get(n)]
     if missing:
         raise InvalidSettingError(

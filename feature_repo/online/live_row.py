@@ -110,13 +110,7 @@ def version_value(version: int) -> bytes:
 
 
 def parse_version(value: bytes) -> int:
-    """Read the value of a row's version field.
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
+    """Read the value of a row's version field; `ValueError` if it is none."""
     return _read_varint(value, _IN_INT64)[0] if value else 0
 
 

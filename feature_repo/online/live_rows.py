@@ -44,13 +44,7 @@ _REPLACE_CHUNK: Final = 128
 
 
 def read_live(client: Any, pseudonyms: Sequence[str]) -> list[LiveState | None]:
-    """Read live rows in one round trip; None for a user who has none.
-
-    Raises
-    ------
-    StoreUnavailableError
-        If the store does not answer in time.
-    """
+    """Read live rows in one round trip, None for who has none; or `StoreUnavailableError`."""
     with translated(), client.pipeline(transaction=False) as pipe:
         for pseudonym in pseudonyms:
             pipe.hmget(row_key(pseudonym), FIELDS)

@@ -47,13 +47,7 @@ class StoreUrl:
 
     @classmethod
     def parse(cls, url: str) -> "StoreUrl":
-        """Read ``url``.
-
-        Raises
-        ------
-        InvalidSettingError
-            If a part is missing or malformed.
-        """
+        """Read ``url``; `InvalidSettingError` if a part is missing or malformed."""
         parts = urlsplit(url)
         scheme, _, kind = parts.scheme.partition("+")
         login, at, hosts = parts.netloc.rpartition("@")

@@ -18,13 +18,7 @@ Tell = Callable[[int, int, str], None]
 
 
 def load_scorer(settings: Settings) -> Any:
-    """Return the scorer of the chosen model.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no model.
-    """
+    """Return the scorer of the chosen model; `NotFoundError` if there is none."""
     model = load_model(settings)
     if model is None:
         raise NotFoundError(f"no model below {settings.home / 'models'}: run `portrait train`")

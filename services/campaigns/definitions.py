@@ -64,13 +64,7 @@ class Campaigns:
         return [_decode(name, stored[name.encode()]) for name in names[:limit]]
 
     async def get(self, name: str) -> Stored:
-        """Return a campaign.
-
-        Raises
-        ------
-        NotFoundError
-            If there is none of this name.
-        """
+        """Return a campaign; `NotFoundError` if there is none of this name."""
         body = await self._client.hget(CAMPAIGNS, name)
         if body is None:
             raise NotFoundError(f"no campaign is named {name}")

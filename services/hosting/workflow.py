@@ -41,13 +41,7 @@ def stores(settings: Settings) -> Iterator[str]:
 
 
 def last_event(home: Path) -> datetime:
-    """Return the time of the newest event in the archive.
-
-    Raises
-    ------
-    NotFoundError
-        If the archive is empty.
-    """
+    """Return the time of the archive's newest event; `NotFoundError` if it is empty."""
     import duckdb
 
     archive = Archive(home / "archive" / "events")
@@ -141,13 +135,7 @@ def evaluate_model(
 
 
 def find_model(settings: Settings) -> Path:
-    """Return the set model directory, else the newest one.
-
-    Raises
-    ------
-    NotFoundError
-        If there is none.
-    """
+    """Return the set model directory, else the newest; `NotFoundError` if there is none."""
     from training.network.model_dir import latest
 
     found = settings.model or latest(settings.home / "models")

@@ -28,13 +28,7 @@ MIN_TARGETS = 50
 
 
 def milliseconds(moment: datetime) -> int:
-    """Return epoch milliseconds of a moment with offset.
-
-    Raises
-    ------
-    InvalidInputError
-        If it has none.
-    """
+    """Return epoch milliseconds of a moment; `InvalidInputError` if it has no offset."""
     if moment.tzinfo is None:
         raise InvalidInputError(f"{moment.isoformat()} has no offset: add Z or +hh:mm")
     return round(moment.timestamp() * 1000)

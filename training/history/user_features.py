@@ -83,13 +83,7 @@ class UserFeatures:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "UserFeatures":
-        """Read the plain form.
-
-        Raises
-        ------
-        ModelMismatchError
-            If lists are missing or differ in length.
-        """
+        """Read the plain form; `ModelMismatchError` if lists are missing or differ in length."""
         try:
             made = cls(
                 str(values["service"]),

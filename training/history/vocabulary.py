@@ -96,13 +96,7 @@ class Vocabulary:
 
     @classmethod
     def decode(cls, data: bytes) -> "Vocabulary":
-        """Read the JSON form.
-
-        Raises
-        ------
-        ModelMismatchError
-            If a part is missing or the lengths disagree.
-        """
+        """Read the JSON form; `ModelMismatchError` if a part is missing or lengths disagree."""
         try:
             body: dict[str, Any] = orjson.loads(data)
             made = cls(

@@ -53,13 +53,7 @@ class ModelConfig:
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> "ModelConfig":
-        """Return the config kept in a manifest.
-
-        Raises
-        ------
-        ModelMismatchError
-            If a field is missing or unknown, or the recipe is.
-        """
+        """Read a manifest's config; `ModelMismatchError` if a field or the recipe is not known."""
         known = {field.name for field in fields(cls)}
         if set(values) != known:
             raise ModelMismatchError(
