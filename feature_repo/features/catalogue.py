@@ -15,9 +15,6 @@ Kind = Literal["temporal", "categorical", "numeric", "state"]
 
 WINDOWS_DAYS: Final = (7, 28, 91)
 """Whole weeks, so that each weekday counts alike: one, four, and a quarter of a year."""
-ACTIVE_DAYS, RISK_DAYS = WINDOWS_DAYS[1:]
-"""Ends of the stages of ``lifecycle_stage``: the same days for everybody, so that a model can
-compare users. What a user is told is `profile_views.metrics.lifecycle`, by their own gap."""
 INTERESTS: Final = 10
 """Interests kept of each kind."""
 
@@ -98,9 +95,6 @@ _PROFILE: tuple[Feature, ...] = (
     Feature("spend_total", "numeric", "float", "shop currency", "Σ paid ever"),
     Feature("mean_basket_lines", "numeric", "float", "lines", "Σ lines / purchases, ever"),
     Feature("tenure_days", "temporal", "int", "days", "days since the first event's day"),
-    Feature("lifecycle_stage", "categorical", "str", "stage",
-            f"prospect: no purchase; new: first ≤ {ACTIVE_DAYS} days ago; active: last ≤ "
-            f"{ACTIVE_DAYS}; at_risk: ≤ {RISK_DAYS}; lapsed: longer"),
     Feature("interest_categories", "categorical", "list[str]", "categories",
             f"the user's own categories (first two levels) of highest weight, ≤ {INTERESTS}"),
     Feature("interest_category_weights", "numeric", "list[float]", "share", _INTEREST),

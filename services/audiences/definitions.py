@@ -153,5 +153,17 @@ def _encode(audience: Audience) -> bytes:
 
 def _decode(name: str, body: bytes) -> Audience:
     stored = orjson.loads(body)
-    definition = language.read(stored["definition"])
+    definition = language.read(_renew(stored["definition"]))
     return Audience(name, definition, stored["created_ms"], stored["updated_ms"])
+
+
+def _renew(stored: Any) -> Any:
+    """Return a stored definition with today's trait in the place of one that is gone."""
+    if isinstance(stored, list):
+        return [_renew(each) for each in stored]
+    if not isinstance(stored, dict):
+        return stored
+    if stored.get("name") == "lifecycle_stage":
+        found = orjson.dumps(stored | {"name": "lifecycle.stage"})
+        return orjson.loads(found.replace(b'"prospect"', b'"visitor"'))
+    return {name: _renew(each) for name, each in stored.items()}

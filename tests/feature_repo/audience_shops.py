@@ -33,7 +33,7 @@ ITEMS = {
 }  # fmt: skip
 CATEGORIES = ("Food", "Food/Tea", "Food/Tea/Green", "Food-like", "Home", "Nowhere", "Foo")
 FEATURES = {
-    "profile": ("rfm_recency_quintile", "lifecycle_stage", "interest_categories"),
+    "profile": ("rfm_recency_quintile", "interest_categories"),
     "behaviour_28d": ("spend_28d", "num_purchases_28d"),
 }
 
@@ -90,7 +90,6 @@ def feature_rows(draw: st.DrawFn) -> list[tuple[str, str, datetime, dict[str, An
         if view == "profile":
             values = {
                 "rfm_recency_quintile": draw(st.sampled_from([None, 1, 5])),
-                "lifecycle_stage": draw(st.sampled_from(["new", "active"])),
                 "interest_categories": draw(st.sampled_from([[], ["Food/Tea"], ["Home/Lamp"]])),
             }
         else:
@@ -202,7 +201,6 @@ _TRAITS: dict[str, st.SearchStrategy[Any]] = {
     "lifecycle.stage": st.sampled_from(
         [{"eq": "visitor"}, {"in": ["new", "active"]}, {"eq": "at_risk"}, {"in": ["lapsed"]}]
     ),
-    "lifecycle_stage": st.sampled_from([{"eq": "new"}, {"in": ["active", "new"]}]),
     "interest_categories": st.just({"contains": ["Food/Tea", "Nowhere"]}),
 }  # fmt: skip
 

@@ -159,13 +159,6 @@ def profile(everyone: list[EventRecord], user: str, snap: int) -> dict[str, obje
     lines = sum(
         len(t.event.items) - len(t.instead_of.items if t.instead_of else []) for t in told(mine)
     )
-    first = min((day_of(e) for e in orders), default=None)
-    if first is None or recency is None:
-        stage = "prospect"
-    elif snap - first <= 28:
-        stage = "new"
-    else:
-        stage = "active" if recency <= 28 else "at_risk" if recency <= 91 else "lapsed"
     categories = interests(before, user, snap, "category")
     brands = interests(before, user, snap, "brand")
     return {
@@ -181,7 +174,6 @@ def profile(everyone: list[EventRecord], user: str, snap: int) -> dict[str, obje
         "spend_total": spent(mine, orders),
         "mean_basket_lines": lines / count(orders) if orders else None,
         "tenure_days": snap - min(day_of(e) for e in mine),
-        "lifecycle_stage": stage,
         "interest_categories": [key for _, key in categories],
         "interest_category_weights": [w for w, _ in categories],
         "interest_brands": [key for _, key in brands],

@@ -7,7 +7,6 @@ One row for every user seen before the Monday. Sums run over whole weeks, so the
 
 from typing import Final
 
-from feature_repo.features.catalogue import ACTIVE_DAYS, RISK_DAYS
 from feature_repo.features.sql import interests
 
 _HOURS: Final = tuple(f"h{hour}" for hour in range(24))
@@ -20,7 +19,6 @@ SELECT "user", week, min(day) AS first_day,
     count(*) FILTER (is_order) AS orders,
     sum(spend_m) AS spend_m,
     sum(order_lines) FILTER (type = 'purchase') AS num_lines,
-    min(day) FILTER (type = 'purchase') AS first_order,
     max(day) FILTER (type = 'purchase') AS last_order,
     {", ".join(f"count(*) FILTER (own AND hour = {i}) AS h{i}" for i in range(24))},
     {", ".join(f"count(*) FILTER (own AND weekday = {i}) AS d{i}" for i in range(7))}
@@ -43,7 +41,7 @@ running AS (
         coalesce(sum(orders) OVER upto, 0) AS orders,
         coalesce(sum(spend_m) OVER upto, 0) AS spend_m,
         coalesce(sum(num_lines) OVER upto, 0) AS num_lines,
-        min(first_order) OVER upto AS first_order, max(last_order) OVER upto AS last_order,
+        max(last_order) OVER upto AS last_order,
         {_sliding("orders", 4)}, {_sliding("orders", 13)},
         {_sliding("spend_m", 4)}, {_sliding("spend_m", 13)},
         last_value(b.n IGNORE NULLS) OVER upto AS baskets,
@@ -66,11 +64,6 @@ SELECT r."user", r.snap,
     orders AS num_orders_total, spend_m / 1000.0 AS spend_total,
     num_lines / nullif(orders, 0)::DOUBLE AS mean_basket_lines,
     r.snap - first_day AS tenure_days,
-    CASE WHEN orders = 0 THEN 'prospect'
-        WHEN r.snap - first_order <= {ACTIVE_DAYS} THEN 'new'
-        WHEN r.snap - last_order <= {ACTIVE_DAYS} THEN 'active'
-        WHEN r.snap - last_order <= {RISK_DAYS} THEN 'at_risk'
-        ELSE 'lapsed' END AS lifecycle_stage,
     coalesce(list_transform(category_best, lambda b: b.k), []) AS interest_categories,
     coalesce({interests.weights("category")}, []) AS interest_category_weights,
     coalesce(list_transform(brand_best, lambda b: b.k), []) AS interest_brands,

@@ -39,7 +39,7 @@ def test_missing_and_nan_add_nothing() -> None:
     "text",
     [
         "spend_28d: {weight: heavy, half: 1}", "spend_28d: {weight: 1, half: 0}", "- 1", ":",
-        "spend_28d: {weight: .nan, half: 1}", "lifecycle_stage: {weight: 1, half: 1}",
+        "spend_28d: {weight: .nan, half: 1}", "interest_brands: {weight: 1, half: 1}",
         "shoe_size: {weight: 1, half: 1}", "spend_28d: {weight: 1, half: 1, more: 1}",
     ],
 )  # fmt: skip

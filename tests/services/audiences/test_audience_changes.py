@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from feature_repo.audiences import language
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import LiveState
+from services.audiences import definitions
 from services.audiences import watch as audience_watch
 from services.audiences.watch import CHANGES, AudienceWatch
 from services.client import Client
@@ -133,6 +134,14 @@ def _until_followed(api: Api, client: Client) -> None:
             if store.xlen(CHANGES):
                 return
     raise AssertionError("the audience is not followed")
+
+
+def test_a_definition_of_an_earlier_version_names_the_lifecycle_of_today() -> None:
+    rule = {"all": [LOOKED, {"trait": {"name": "lifecycle_stage", "in": ["prospect", "new"]}}]}
+    body = {"definition": {"rule": rule}, "created_ms": 1, "updated_ms": 2}
+    found = definitions.decode_all({b"old": orjson.dumps(body), b"_version": b"3"})
+    asked = language.to_document(found["old"].definition)["rule"]["all"][1]["trait"]
+    assert (asked["name"], asked["in"]) == ("lifecycle.stage", ["visitor", "new"])
 
 
 def test_an_unknown_place_in_the_stream_is_refused(api: Api) -> None:
