@@ -138,7 +138,7 @@ def _until_followed(api: Api, client: Client) -> None:
 
 def test_a_definition_of_an_earlier_version_names_the_lifecycle_of_today() -> None:
     rule = {"all": [LOOKED, {"trait": {"name": "lifecycle_stage", "in": ["prospect", "new"]}}]}
-    body = {"definition": {"rule": rule}, "created_ms": 1, "updated_ms": 2}
+    body = {"definition": {"rule": rule, "consent": []}, "created_ms": 1, "updated_ms": 2}
     found = definitions.decode_all({b"old": orjson.dumps(body), b"_version": b"3"})
     asked = language.to_document(found["old"].definition)["rule"]["all"][1]["trait"]
     assert (asked["name"], asked["in"]) == ("lifecycle.stage", ["visitor", "new"])
