@@ -28,11 +28,11 @@ class Cube:
 
     Attributes
     ----------
-    withheld
+    suppressed
         What `trends` must hide.
     pairs
         What is bought together.
-    taste
+    interest_history
         Interests by month.
     steps
         The order of users' events.
@@ -45,9 +45,9 @@ class Cube:
         self.index: Final = index
         for statement in tables.make():
             index.make(statement)
-        self.withheld = SuppressedCells(index)
+        self.suppressed = SuppressedCells(index)
         self.pairs = BasketPairs(index)
-        self.taste = InterestHistory(index)
+        self.interest_history = InterestHistory(index)
         self._slots = index.columns("SELECT u, time_ms, slot FROM slots")
         self._slot_types = _ranges(index, "slots")
         self.steps: Final = Steps(index)

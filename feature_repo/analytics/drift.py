@@ -31,13 +31,13 @@ def drift(moment: Moment, *, months: int, most: int) -> dict[str, Any]:
     most
         At most so many rising, and falling.
     """
-    taste = moment.cube.taste
+    history = moment.cube.interest_history
     begun, end = moment.whole("month", "purchase", months)
-    held = [month for month in taste.months if begun <= month < end]
+    held = [month for month in history.months if begun <= month < end]
     first, last = (held[0], held[-1]) if held else (end, end)
-    moved = [_month(month, taste.moved[month]) for month in held[1:] if month in taste.moved]
-    people = int(taste.both(first, last).sum()) if first < last else 0
-    changed, hidden = _changes(taste, first, last) if people >= K else ([], 0)
+    moved = [_month(month, history.moved[month]) for month in held[1:] if month in history.moved]
+    people = int(history.both(first, last).sum()) if first < last else 0
+    changed, hidden = _changes(history, first, last) if people >= K else ([], 0)
     hidden += sum(each["users"] is None for each in moved)
     rising = [each for each in changed if each["interval"][0] > 0]
     falling = [each for each in changed if each["interval"][1] < 0]
@@ -67,13 +67,13 @@ def _month(month: int, moved: npt.NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def _changes(taste: InterestHistory, first: int, last: int) -> tuple[list[dict[str, Any]], int]:
+def _changes(history: InterestHistory, first: int, last: int) -> tuple[list[dict[str, Any]], int]:
     """Return the categories that may be shown, and how many may not.
 
     All shares add up to one, so that of a single hidden category would follow from the others.
     """
-    users, size = taste.both(first, last), len(taste.categories)
-    (key, after), (old_key, before) = taste.shares(last, users), taste.shares(first, users)
+    users, size = history.both(first, last), len(history.categories)
+    (key, after), (old_key, before) = history.shares(last, users), history.shares(first, users)
     at, there = match(key, old_key)
 
     def summed(keys: Any, weights: Any = None) -> Any:
@@ -89,7 +89,7 @@ def _changes(taste: InterestHistory, first: int, last: int) -> tuple[list[dict[s
     shown = seen[~hidden].tolist()
     return [
         _change(
-            taste.categories[place], (int(had[place]), int(has[place])),
+            history.categories[place], (int(had[place]), int(has[place])),
             (float(sums[0][place]), float(sums[1][place])), float(squares[place]),
             int(users.sum()), len(shown),
         )

@@ -32,8 +32,8 @@ FROM (
 """
 """A profile of a midnight holds what was before it: it belongs to the month of the day before."""
 
-_COLUMNS: Final = "SELECT month, u, place::INTEGER AS place, share FROM taste"
-_NAMES: Final = "SELECT DISTINCT place, category FROM taste ORDER BY place"
+_COLUMNS: Final = "SELECT month, u, place::INTEGER AS place, share FROM interest_history"
+_NAMES: Final = "SELECT DISTINCT place, category FROM interest_history ORDER BY place"
 
 
 class InterestHistory:
@@ -50,7 +50,7 @@ class InterestHistory:
     """
 
     def __init__(self, index: Index) -> None:
-        index.make(f"CREATE TABLE taste AS {_LOAD}")
+        index.make(f"CREATE TABLE interest_history AS {_LOAD}")
         self.categories = [str(category) for _, category in index.rows(_NAMES, {})]
         columns = index.columns(_COLUMNS)
         self.months = [int(month) for month in np.unique(columns["month"])]

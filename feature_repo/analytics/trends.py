@@ -1,7 +1,7 @@
 """Demand by category and week or month: how many bought, how it grows, when it shifted.
 
 Belongs here: the answer. Intervals are `intervals`', change points `changes`', what is hidden
-`withheld`'s.
+`suppressed_cells`'s.
 """
 
 from typing import Any, Final
@@ -59,20 +59,20 @@ def trends(
         If no event has named ``category``.
     """  # fmt: skip
     first, end = moment.whole(grain, kind, buckets)
-    asked = {"grain": grain, "kind": kind, "first": first, "end": end}
-    shelves = [ALL, *_shelves(moment, asked, level, category, most)]
-    rows = moment.cube.index.rows(_POINTS, {**asked, "shelves": shelves})
+    bounds = {"grain": grain, "kind": kind, "first": first, "end": end}
+    shelves = [ALL, *_shelves(moment, bounds, level, category, most)]
+    rows = moment.cube.index.rows(_POINTS, {**bounds, "shelves": shelves})
     found = {(int(shelf), int(bucket)): figures for shelf, bucket, *figures in rows}
-    withheld = moment.cube.withheld
+    suppressed = moment.cube.suppressed
     alarms, series = changes.FALSE_ALARMS / len(shelves), list[dict[str, Any]]()
     for shelf in shelves:
         points = [
             _point(grain, bucket, found.get((shelf, bucket)))
-            if shelf in withheld.shown(grain, kind, bucket)
+            if shelf in suppressed.shown(grain, kind, bucket)
             else _hidden(grain, bucket)
             for bucket in range(first, end)
         ]
-        path = None if shelf == ALL else withheld.shelves[shelf][1]
+        path = None if shelf == ALL else suppressed.shelves[shelf][1]
         series.append({"category": path, "points": points, **_shape(points, alarms)})
     hidden = sum(point["events"] is None for each in series for point in each["points"])
     return {
@@ -82,17 +82,17 @@ def trends(
 
 
 def _shelves(
-    moment: Moment, asked: dict[str, Any], level: int, category: str | None, most: int
+    moment: Moment, bounds: dict[str, Any], level: int, category: str | None, most: int
 ) -> list[int]:
     if category is not None:
-        found = [s for s, (_, path) in moment.cube.withheld.shelves.items() if path == category]
+        found = [s for s, (_, path) in moment.cube.suppressed.shelves.items() if path == category]
         if not found:
             raise InvalidQuestionError(
                 "category",
                 f"no event has named {category[:200]!r}, of the first two levels",
             )
         return found[:1]
-    rows = moment.cube.index.rows(_LARGEST, {**asked, "level": level, "most": most})
+    rows = moment.cube.index.rows(_LARGEST, {**bounds, "level": level, "most": most})
     return [int(row[0]) for row in rows]
 
 

@@ -98,7 +98,7 @@ def score_window(
             some = ordered[begin : begin + USERS_PER_PASS]
             example = move(maker.evaluation(some, *window_ms, timed=timed), where)
             flat = network.unroll(example.events).flatten(0, 1)
-            asked = network.vector(flat[example.moment_place], example.moments)
+            at_moments = network.vector(flat[example.moment_place], example.moments)
             u = network.vector(flat[example.place], example.requests)
             parts.append(
                 Scored(
@@ -107,7 +107,7 @@ def score_window(
                     else np.full((len(u), 4), np.nan),
                     example.users,
                     example.answers,
-                    torch.sigmoid(network.outcome_logits(asked).float()).cpu().numpy(),
+                    torch.sigmoid(network.outcome_logits(at_moments).float()).cpu().numpy(),
                     example.labels.cpu().numpy(),
                     example.moment_rows,
                 )

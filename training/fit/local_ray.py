@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import psutil
 
-from training.fit.signals import own_signals
+from training.fit.signals import restore_signals
 
 LOOPBACK: Final = "127.0.0.1"
 _TOKEN: Final = "RAY_AUTH_TOKEN"  # noqa: S105 - the variable's name
@@ -49,7 +49,7 @@ def using(**given: Any) -> Iterator[None]:
     started = not ray.is_initialized()
     if started:
         address = os.environ.get("RAY_ADDRESS", "local")
-        with own_signals():
+        with restore_signals():
             if address == "local":
                 start(configure_logging=False, **given)
             else:

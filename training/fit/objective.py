@@ -30,8 +30,8 @@ class Objective(nn.Module):
         """Return the loss of a batch."""
         network = self.network
         flat = network.unroll(example.events).flatten(0, 1)
-        asked = network.vector(flat[example.moment_place], example.moments)
-        logits = network.outcome_logits(asked)
+        at_moments = network.vector(flat[example.moment_place], example.moments)
+        logits = network.outcome_logits(at_moments)
         # Without a moment it is 0, and every worker still has the same gradients to average.
         loss = outcome_loss(logits, example.labels[:, : logits.shape[1]]) + flat.sum() * 0.0
         if network.config.recipe == "stacked":
@@ -44,11 +44,11 @@ class Objective(nn.Module):
             logits = network.logits_of(found.items, u, example.pairs)
             logits = found.corrected(logits, example.targets)
             basket = basket_loss(logits, found.places(example.targets))
-        return basket + self.config.outcome_weight * loss + self._category_loss(asked, example)
+        return basket + self.config.outcome_weight * loss + self._category_loss(at_moments, example)
 
-    def _category_loss(self, asked: torch.Tensor, example: Example) -> torch.Tensor:
+    def _category_loss(self, u: torch.Tensor, example: Example) -> torch.Tensor:
         head = self.network.next_category
         if head is None or example.interests is None:
-            return asked.new_zeros(())
-        logits = head(asked, example.moment_pairs, example.interests)
+            return u.new_zeros(())
+        logits = head(u, example.moment_pairs, example.interests)
         return self.config.category_weight * category_loss(logits, example.bought, example.ended)

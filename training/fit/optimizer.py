@@ -1,7 +1,7 @@
 """The steps of training: gradients into weights, and the running average that is kept of them.
 
 Belongs here: optimisers and averages of a network's weights. Not here: whose gradients
-(`objective`), when they are asked for (`loop`), and tables of one row an item (`row_updates`).
+(`objective`), when they are asked for (`loop`), and tables of one row an item (`sparse_adam`).
 """
 
 from collections.abc import Iterator, Mapping

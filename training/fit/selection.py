@@ -90,10 +90,10 @@ def fit_mixing(
     """
     assert network.mixing is not None
     histories, since, until = prepared.histories, prepared.train_until_ms, prepared.until_ms
-    asked = window(histories, *((-(2**62), since) if seen else (since, until)))
-    order = np.argsort(histories.time_ms[asked.event], kind="stable")
+    requests = window(histories, *((-(2**62), since) if seen else (since, until)))
+    order = np.argsort(histories.time_ms[requests.event], kind="stable")
     maker = ExampleMaker(prepared, network.config, TrainConfig(), memory)
-    asker = _Asker(network, maker, asked, histories.lengths()[asked.user])
+    asker = _Asker(network, maker, requests, histories.lengths()[requests.user])
     parts = (order[: len(order) // 2], order[len(order) // 2 :])
     told = {"added": 1.0, "mixture": float(asker.dense)} if always else _ask(asker, *parts)
     mixing = network.mixing
@@ -223,9 +223,13 @@ class _Asker:
     """Asks a network and memories, in pieces that fit into memory, at requests of a window."""
 
     def __init__(
-        self, network: PortraitNetwork, maker: ExampleMaker, asked: EvaluationWindow, lengths: Ints
+        self,
+        network: PortraitNetwork,
+        maker: ExampleMaker,
+        requests: EvaluationWindow,
+        lengths: Ints,
     ) -> None:
-        self._network, self._maker, self._asked = network, maker, asked
+        self._network, self._maker, self._requests = network, maker, requests
         self._lengths = lengths
         self._shares = Shares.of(maker.prepared.vocabulary.log_support)
         self.dense = network.items <= sampled_softmax.FULL_ITEMS
@@ -255,7 +259,7 @@ class _Asker:
         """Return what weights add to NDCG@10 and log probability, over others or none."""
         found = [a.quality(mixing) - a.quality(over) for a in self._ask(rows, GAIN_ON)]
         gains = np.nan_to_num(np.concatenate(found))
-        user = self._asked.user[self._sample(rows, GAIN_ON)]
+        user = self._requests.user[self._sample(rows, GAIN_ON)]
         return bootstrap(gains[:, 0], user), bootstrap(gains[:, 1], user)
 
     def _sample(self, rows: Ints, most: int) -> Ints:
@@ -268,7 +272,7 @@ class _Asker:
         some = self._sample(rows, most)
         for begin in range(0, len(some), PIECE):
             part = some[begin : begin + PIECE]
-            yield self._answer(self._asked.user[part], self._asked.event[part])
+            yield self._answer(self._requests.user[part], self._requests.event[part])
 
     def _answer(self, user: Ints, event: Ints) -> "_Dense | _Sparse":
         prepared, network, memory = self._maker.prepared, self._network, self._maker.memory

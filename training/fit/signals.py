@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def own_signals() -> Iterator[None]:
+def restore_signals() -> Iterator[None]:
     """Restore the handlers of SIGINT and SIGTERM afterwards; in another thread do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -22,7 +22,7 @@ from training.evaluation.calibration import calibrate
 from training.fit import local_ray
 from training.fit.loop import CHECKPOINT, PROGRESS, Fit, new_network, train_loop_per_worker
 from training.fit.selection import weigh
-from training.fit.signals import own_signals
+from training.fit.signals import restore_signals
 from training.fit.worker import Alone
 from training.history.prepare import feast_join, milliseconds, prepare, read_histories
 from training.history.prepared import Prepared
@@ -176,7 +176,7 @@ def train_with_ray(
                 failure_config=FailureConfig(max_failures=2),
             ),
         )
-        with own_signals():
+        with restore_signals():
             trainer.fit()
     kept = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
     return list(kept["progress"]["epochs"])

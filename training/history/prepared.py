@@ -18,14 +18,14 @@ Floats = npt.NDArray[np.float32]
 WEEK_MS = 7 * DAY_MS
 VALIDATION_DAYS = 21
 OUTCOMES: Final = {"purchase_7d": 7, "lapse_28d": 28}
-"""What is asked at a moment, and the days it looks ahead: at least one purchase in the first,
+"""What is monday_ms at a moment, and the days it looks ahead: at least one purchase in the first,
 none in the second."""
 _FIRST_MONDAY_MS = 4 * DAY_MS  # 1970-01-05
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Moments at which outcomes are asked: every Monday 00:00 UTC after a user's first event.
+    """Moments at which outcomes are monday_ms: every Monday 00:00 UTC after a user's first event.
 
     Attributes
     ----------
@@ -130,17 +130,17 @@ def weekly_moments(histories: Histories, *, since_ms: int, until_ms: int) -> Mom
         times = np.maximum.accumulate(histories.time_ms[part])
         if not len(times):
             continue
-        asked = mondays[mondays > times[0]]
+        monday_ms = mondays[mondays > times[0]]
         bought = np.sort(histories.time_ms[part][histories.target[part]])
         within = [
-            np.searchsorted(bought, asked + days * DAY_MS) > np.searchsorted(bought, asked)
+            np.searchsorted(bought, monday_ms + days * DAY_MS) > np.searchsorted(bought, monday_ms)
             for days in OUTCOMES.values()
         ]
-        known = [asked + days * DAY_MS <= until_ms for days in OUTCOMES.values()]
+        known = [monday_ms + days * DAY_MS <= until_ms for days in OUTCOMES.values()]
         came_true = [within[0], ~within[1]]
-        user.append(np.full(len(asked), row, np.int64))
-        event.append(np.searchsorted(times, asked).astype(np.int64) - 1)
-        time_ms.append(asked)
+        user.append(np.full(len(monday_ms), row, np.int64))
+        event.append(np.searchsorted(times, monday_ms).astype(np.int64) - 1)
+        time_ms.append(monday_ms)
         labels.append(np.where(known, came_true, np.nan).T.astype(np.float32))
     moments = np.concatenate(time_ms) if time_ms else np.zeros(0, np.int64)
     return Moments(

@@ -18,7 +18,7 @@ from feature_repo.features import point_in_time
 from feature_repo.features.point_in_time import Parts
 
 _BUCKET: Final = "_bucket"
-_ASKED: Final = "_asked"
+_IS_MOMENT: Final = "_is_moment"
 _HELD: Final = "_held."
 
 
@@ -73,21 +73,23 @@ def join(
     wanted = list(dict.fromkeys([*parts.keys, parts.time, *columns]))
     if parts.created is not None and parts.created not in wanted:
         wanted.append(parts.created)
-    held_schema = _schema(parts, wanted)
-    asked_schema = moments.schema().base_schema
-    schema = pa.schema([(_BUCKET, pa.int64()), (_ASKED, pa.bool_()), *asked_schema, *held_schema])
+    row_schema = _schema(parts, wanted)
+    moment_schema = moments.schema().base_schema
+    schema = pa.schema(
+        [(_BUCKET, pa.int64()), (_IS_MOMENT, pa.bool_()), *moment_schema, *row_schema]
+    )
 
-    def asked(table: pa.Table) -> pa.Table:
-        return _deal(table, keys, buckets, schema, asked=True)
+    def deal_moments(table: pa.Table) -> pa.Table:
+        return _deal(table, keys, buckets, schema, is_moment=True)
 
-    def held(table: pa.Table) -> pa.Table:
-        named = table.select(wanted).rename_columns(held_schema.names)
+    def deal_rows(table: pa.Table) -> pa.Table:
+        named = table.select(wanted).rename_columns(row_schema.names)
         mine = [_HELD + name for name in parts.keys]
-        return _deal(named, mine, buckets, schema, asked=False)
+        return _deal(named, mine, buckets, schema, is_moment=False)
 
-    def joined(bucket: pa.Table) -> pa.Table:
-        mine = bucket.filter(bucket[_ASKED]).select(asked_schema.names)
-        rows = bucket.filter(pc.invert(bucket[_ASKED])).select(held_schema.names)
+    def join_bucket(bucket: pa.Table) -> pa.Table:
+        mine = bucket.filter(bucket[_IS_MOMENT]).select(moment_schema.names)
+        rows = bucket.filter(pc.invert(bucket[_IS_MOMENT])).select(row_schema.names)
         here = Parts(rows.rename_columns(wanted), parts.keys, parts.time, parts.created, parts.ttl)
         found = point_in_time.join(mine, here, columns, keys=keys, time=time)
         for name in columns:
@@ -98,10 +100,10 @@ def join(
         rows = ray.data.from_arrow(parts.rows)
     else:
         rows = ray.data.read_parquet(point_in_time.files(parts.rows)).select_columns(wanted)
-    both = moments.map_batches(asked, batch_format="pyarrow", zero_copy_batch=True).union(
-        rows.map_batches(held, batch_format="pyarrow", zero_copy_batch=True)
+    both = moments.map_batches(deal_moments, batch_format="pyarrow", zero_copy_batch=True).union(
+        rows.map_batches(deal_rows, batch_format="pyarrow", zero_copy_batch=True)
     )
-    return both.groupby(_BUCKET).map_groups(joined, batch_format="pyarrow")
+    return both.groupby(_BUCKET).map_groups(join_bucket, batch_format="pyarrow")
 
 
 def _schema(parts: Parts, wanted: Sequence[str]) -> pa.Schema:
@@ -113,14 +115,14 @@ def _schema(parts: Parts, wanted: Sequence[str]) -> pa.Schema:
 
 
 def _deal(
-    table: pa.Table, keys: Sequence[str], buckets: int, schema: pa.Schema, *, asked: bool
+    table: pa.Table, keys: Sequence[str], buckets: int, schema: pa.Schema, *, is_moment: bool
 ) -> pa.Table:
     """Return a side's rows with their bucket, in the form that both sides share."""
     entities = table.select(list(keys)).to_pandas().set_axis(range(len(keys)), axis="columns")
     hashed = pd.util.hash_pandas_object(entities, index=False).to_numpy() % np.uint64(buckets)
     own: dict[str, Any] = {name: table[name] for name in table.column_names}
     own[_BUCKET] = pa.array(hashed.astype(np.int64))
-    own[_ASKED] = pa.array(np.full(len(table), asked))
+    own[_IS_MOMENT] = pa.array(np.full(len(table), is_moment))
     columns = [
         own[field.name] if field.name in own else pa.nulls(len(table), field.type)
         for field in schema

@@ -102,7 +102,7 @@ class ExampleMaker:
     Parameters
     ----------
     model, config
-        Sizes, and how many positions are asked.
+        Sizes, and how many positions are requests.
     memory
         To be read at every request; the network is trained without.
     """
@@ -168,11 +168,11 @@ class ExampleMaker:
             weeks = weeks[self._moment_train[weeks]]
             moments.append(_draw(generator, weeks, self.config.moments))
         events = np.concatenate(event)
-        asked = BasketRequests(
+        requests = BasketRequests(
             np.concatenate(own), events, self.next[events], np.concatenate(timed)
         )
         return self.make(
-            users, asked, np.concatenate(moments), self.train_length[users],
+            users, requests, np.concatenate(moments), self.train_length[users],
             held_at_moments=self.model.recipe != "stacked",
         )  # fmt: skip
 
@@ -196,10 +196,10 @@ class ExampleMaker:
             [np.arange(self._moment_start[u], self._moment_start[u + 1]) for u in users]
         )
         rows = rows[~np.isnan(labels[rows]).all(axis=1)]
-        asked = BasketRequests(
+        requests = BasketRequests(
             np.concatenate(own), event, self.next[event], np.full(len(event), timed, np.bool_)
         )
-        return self.make(users, asked, rows, self.prepared.histories.lengths()[users], labels)
+        return self.make(users, requests, rows, self.prepared.histories.lengths()[users], labels)
 
     def _fold(
         self, histories: Histories, looks: list[tuple[Ints, Ints]]
@@ -221,7 +221,7 @@ class ExampleMaker:
     def make(
         self,
         users: Ints,
-        asked: BasketRequests,
+        requests: BasketRequests,
         moments: Ints,
         lengths: Ints,
         labels: Floats | None = None,
@@ -238,13 +238,13 @@ class ExampleMaker:
         histories = prepared.histories.select(users, lengths)
         row = np.full(len(prepared.histories.users), -1, np.int64)
         row[users] = np.arange(len(users))
-        time = asked.event - prepared.histories.starts[asked.user]
-        order = np.lexsort((row[asked.user], time))
-        user, event, answer = asked.user[order], asked.event[order], asked.answer[order]
-        time, timed = time[order], asked.timed[order]
-        asked_moments = prepared.moments
-        who, last = row[asked_moments.user[moments]], asked_moments.event[moments]
-        at = asked_moments.time_ms[moments]
+        time = requests.event - prepared.histories.starts[requests.user]
+        order = np.lexsort((row[requests.user], time))
+        user, event, answer = requests.user[order], requests.event[order], requests.answer[order]
+        time, timed = time[order], requests.timed[order]
+        every_moment = prepared.moments
+        who, last = row[every_moment.user[moments]], every_moment.event[moments]
+        at = every_moment.time_ms[moments]
         looks = [(row[user], time), *([(who, last)] if held_at_moments else [])]
         (held, *others), scalars = self._fold(histories, looks)
         now = prepared.histories.time_ms[answer].astype(np.float64)
@@ -273,16 +273,16 @@ class ExampleMaker:
                 scalars[histories.starts[who] + last],
                 at.astype(np.float64),
                 every,
-                asked_moments.features[moments],
+                every_moment.features[moments],
             ),
             labels=torch.from_numpy((self._labels if labels is None else labels)[moments]),
             moment_pairs=pairs_at(others[0], at.astype(np.float64), every, gaps)
             if others
             else None,
             interests=(
-                self._interests.at(asked_moments.user[moments], at) if held_at_moments else None
+                self._interests.at(every_moment.user[moments], at) if held_at_moments else None
             ),
-            bought=bought_within(prepared.histories, asked_moments.user[moments], at),
+            bought=bought_within(prepared.histories, every_moment.user[moments], at),
             ended=torch.from_numpy((at >= since) & (at + NEXT_DAYS * DAY_MS <= until)),
             users=user,
             answers=answer,

@@ -1,4 +1,4 @@
-"""A mixture: the network's answer, and each memory's answer by itself, as probabilities added up.
+"""A mixture: the network's answer, and each channel's answer by itself, as probabilities added up.
 
 Every expert k spreads one probability over the items, and the answer is the probability of each::
 
@@ -15,8 +15,8 @@ maximisation (Dempster, Laird and Rubin, 1977): the problem is convex and has no
 expert without evidence at a request gives nothing to it, which changes no order. Where users
 take nothing twice (fewer than `REPEATS_FROM` of the target lines), no expert gives what is held a
 probability: otherwise it would lose to the others what it spends on items out of the question.
-Belongs here: the mixture and its fit. Not here: what the channels are (`memory`), whether it pays
-(`weighing`).
+Belongs here: the mixture and its fit. Not here: what the channels are (`neighbours.channels`),
+whether it pays (`training.fit.selection`).
 
 Shape legend: P requests, N items, L target lines, K experts.
 """

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from training.neighbours.channels import COUNT
-from training.network import mixture as experts
+from training.network import mixture
 from training.network.batches import Targets
 from training.network.losses import basket_loss
 from training.network.sampled_softmax import Candidates
@@ -71,7 +71,7 @@ class Stacking(nn.Module):
         start[0, 0] = _ONE
         self.weights = nn.Parameter(start, requires_grad=False)
         self.range = nn.Parameter(torch.tensor([0.0, 20.0]), requires_grad=False)
-        self.shares = nn.Parameter(torch.zeros(experts.COUNT_EXPERTS), requires_grad=False)
+        self.shares = nn.Parameter(torch.zeros(mixture.COUNT_EXPERTS), requires_grad=False)
         self.shares[0] = 1.0
         self.once = nn.Parameter(torch.tensor(0.0), requires_grad=False)
 
@@ -85,7 +85,7 @@ class Stacking(nn.Module):
         added = self.added(base_PN, memory_PMN, log_events_P)
         if not self.mixture:
             return added
-        return experts.mixed(self.shares, added, base_PN, memory_PMN, once=bool(self.once))
+        return mixture.mixed(self.shares, added, base_PN, memory_PMN, once=bool(self.once))
 
     def added(self, base_PN: Tensor, memory_PMN: Tensor, log_events_P: Tensor) -> Tensor:
         """Return the weighed sum of logits and channels, shape (P, N)."""

@@ -132,12 +132,12 @@ def _event(
         test["where"] = {where: dice.choice(named[where])}
     if dice.random() < 0.7:
         test["within"] = f"{dice.choice((7, 28, 91, 182))}d"
-    asked = dice.choice(("count", "count", "sum", "last", ""))
-    if asked == "sum":
+    measure = dice.choice(("count", "count", "sum", "last", ""))
+    if measure == "sum":
         test["sum"] = {"of": dice.choice(("amount", "quantity")), "gte": dice.randint(5, 200)}
-    elif asked == "last":
+    elif measure == "last":
         test["last"] = {"gte": dice.randint(1, 30)}
-    elif asked:
+    elif measure:
         test["count"] = {"gte": dice.randint(1, 12)}
     return test
 
@@ -173,15 +173,19 @@ def _times(index: Index, tell: Tell) -> tuple[list[float], list[float]]:
     The second is what to look at on a machine with other work.
     """
     answers = AudienceAnswers(index, {}, index.newest_ms)
-    asked, times_ms, cpu_ms = rules(index, RULES, realtime=False), list[float](), list[float]()
-    for definition in asked[:WARM_UP]:
+    definitions, times_ms, cpu_ms = (
+        rules(index, RULES, realtime=False),
+        list[float](),
+        list[float](),
+    )
+    for definition in definitions[:WARM_UP]:
         answers.preview(definition)
-    for number, definition in enumerate(asked):
+    for number, definition in enumerate(definitions):
         started_s, cpu_s = time.perf_counter(), time.process_time()
         answers.preview(definition)
         times_ms.append((time.perf_counter() - started_s) * 1000)
         cpu_ms.append((time.process_time() - cpu_s) * 1000)
-        tell(number, len(asked), "rules counted")
+        tell(number, len(definitions), "rules counted")
     return times_ms, cpu_ms
 
 

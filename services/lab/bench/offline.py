@@ -69,27 +69,27 @@ def measure_offline(*, tell: Tell, load: OfflineLoad | None = None) -> dict[str,
     with tempfile.TemporaryDirectory(prefix="portrait-bench-") as name:
         folder = Path(name)
         tell(0, 0, "writing events")
-        asked = write(folder / "events", load)
+        moments = write(folder / "events", load)
         ours = _open_store(folder, "feature_repo.feast_stores.offline.PortraitOfflineStore")
         mine, theirs = list[float](), list[float]()
         for done in range(load.rounds):
             tell(done, load.rounds, "joining")
-            made, seconds = _time_call(lambda: by_feast(ours, asked))
+            made, seconds = _time_call(lambda: by_feast(ours, moments))
             mine.append(seconds)
-            expected, seconds = _time_call(lambda: by_polars(folder / "events", asked))
+            expected, seconds = _time_call(lambda: by_polars(folder / "events", moments))
             theirs.append(seconds)
             _check(made, expected)
         tell(load.rounds, load.rounds, "Feast's DuckDB store")
         stock = _open_store(folder, "duckdb")
         try:
-            _, stock_s = _time_call(lambda: by_feast(stock, asked))
+            _, stock_s = _time_call(lambda: by_feast(stock, moments))
         finally:
             store.close_offline()
     return {
         "seconds": round(median(mine), 3),
         "polars_asof_seconds": round(median(theirs), 3),
         "ratio": round(median(mine) / median(theirs), 3),
-        "rows_in": len(asked),
+        "rows_in": len(moments),
         "rows_out": len(made),
         "details": {
             "events": load.events,
@@ -127,29 +127,29 @@ def write(folder: Path, load: OfflineLoad) -> pd.DataFrame:
         table |= {name: random.integers(0, 1_000, count) for name in WHOLES}
         # Row groups as large as a part: both read them faster so, polars most of all.
         pq.write_table(pa.table(table), folder / f"{part:03d}.parquet", compression="zstd")
-    asked = pa.table(
+    questions = pa.table(
         {
             "user": users[random.permutation(load.entities)],
             "event_timestamp": _times(random.integers(0, span_us, load.entities)),
         }
     )
-    frame: pd.DataFrame = asked.to_pandas()
+    frame: pd.DataFrame = questions.to_pandas()
     return frame
 
 
-def by_feast(opened: Any, asked: pd.DataFrame) -> pa.Table:
+def by_feast(opened: Any, moments: pd.DataFrame) -> pa.Table:
     """Join by Feast's ``get_historical_features``."""
     with store.quiet():
         return opened.get_historical_features(
-            entity_df=asked, features=[f"events:{name}" for name in COLUMNS]
+            entity_df=moments, features=[f"events:{name}" for name in COLUMNS]
         ).to_arrow()
 
 
-def by_polars(folder: Path, asked: pd.DataFrame) -> pa.Table:
+def by_polars(folder: Path, moments: pd.DataFrame) -> pa.Table:
     """Join by polars' ``join_asof``."""
     import polars as pl
 
-    left = pl.from_pandas(asked).with_row_index("row").sort("event_timestamp").lazy()
+    left = pl.from_pandas(moments).with_row_index("row").sort("event_timestamp").lazy()
     right = pl.scan_parquet(folder / "*.parquet").select(
         "user", pl.col("event_timestamp").alias("moment"), *COLUMNS
     )

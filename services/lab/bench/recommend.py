@@ -298,9 +298,9 @@ def _ten(scorer: Any, row: LiveState, items: int) -> tuple[Any, Any]:
 def _search(scorer: Any, rows: Sequence[LiveState]) -> dict[str, float]:
     taken, found = [], 0
     for row in rows:
-        asked = scorer.ask(row.learned, row.time_ms)
+        query = scorer.ask(row.learned, row.time_ms)
         started_s = time.perf_counter()
-        best, _ = asked.best(RECALLED)
+        best, _ = query.best(RECALLED)
         taken.append((time.perf_counter() - started_s) * 1000)
         scores = scorer.scores(row.learned, row.time_ms)
         least = np.partition(scores, len(scores) - RECALLED)[len(scores) - RECALLED]

@@ -368,20 +368,20 @@ def test_affinities_are_what_pandas_counts(cube: Cube, events: pd.DataFrame) -> 
 
 def test_drift_is_how_far_the_profiles_moved(cube: Cube, events: pd.DataFrame) -> None:
     found = drift(cube.moment(LATER_MS), months=4, most=50)
-    taste = pd.DataFrame(
+    history = pd.DataFrame(
         cube.index.rows(
             'SELECT "user", event_timestamp, interest_categories, interest_category_weights '
             "FROM feature_rows_profile", {},
         ),
         columns=["user", "at", "names", "weights"],
     )  # fmt: skip
-    before = pd.to_datetime(taste["at"], utc=True) - pd.Timedelta(days=1)
-    taste["month"] = before.dt.strftime("%Y-%m-01")
-    taste = taste.sort_values("at").groupby(["user", "month"]).last().reset_index()
+    before = pd.to_datetime(history["at"], utc=True) - pd.Timedelta(days=1)
+    history["month"] = before.dt.strftime("%Y-%m-01")
+    history = history.sort_values("at").groupby(["user", "month"]).last().reset_index()
     shares = {
         (row.user, row.month): dict(zip(row.names, np.array(row.weights) / sum(row.weights),
                                         strict=True))
-        for row in taste.itertuples() if len(row.weights)
+        for row in history.itertuples() if len(row.weights)
     }  # fmt: skip
     months = ["2024-04-01", "2024-05-01", "2024-06-01", "2024-07-01"]
     assert [each["start"] for each in found["months"]] == months[1:]

@@ -34,7 +34,7 @@ def silent(done: int, total: int, what: str) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, store_client: redis.Redis) -> Path:
-    """Users of four tastes, whose rows an untrained model has made, but for one."""
+    """Users of four interests, whose rows an untrained model has made, but for one."""
     from training.network.model_dir import load
     from training.scoring.transition import LearnedTransition
 

@@ -17,7 +17,7 @@ from feature_repo.errors import InvalidInputError
 from tests.training.conftest import SMALL, fit
 from tests.training.shops import Shop, cyclic, end_ms, habits, shop, uniform
 from training.fit.loop import Fit
-from training.fit.signals import own_signals
+from training.fit.signals import restore_signals
 from training.fit.train import train
 from training.fit.worker import Alone
 from training.history.prepare import prepare
@@ -145,6 +145,6 @@ def test_a_killed_ray_run_resumes_to_the_same_loss(tmp_path: Path, workers: int)
 
 def test_training_gives_the_signals_back() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with own_signals():
+    with restore_signals():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGINT) is before

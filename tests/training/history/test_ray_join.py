@@ -47,7 +47,7 @@ def test_the_join_on_ray_is_the_join_on_one_machine(ray_cluster: None, tmp_path:
             }
         )
         write_part(tmp_path / f"{part}.parquet", table)
-    asked = pa.table(
+    moments = pa.table(
         {
             "position": range(500),
             "shopper": [f"u{n}" for n in random.integers(0, 45, 500)],
@@ -56,12 +56,12 @@ def test_the_join_on_ray_is_the_join_on_one_machine(ray_cluster: None, tmp_path:
     )
     parts = Parts((str(tmp_path),), ("user",), "event_timestamp", "created", timedelta(hours=40))
     columns = ["real", "texts"]
-    expected = point_in_time.join(asked, parts, columns, keys=["shopper"], time="at")
+    expected = point_in_time.join(moments, parts, columns, keys=["shopper"], time="at")
     dataset = ray_join.join(
-        ray.data.from_arrow([asked.slice(0, 100), asked.slice(100)]),
+        ray.data.from_arrow([moments.slice(0, 100), moments.slice(100)]),
         parts, columns, keys=["shopper"], time="at", buckets=5,
     )  # fmt: skip
     found = pa.concat_tables(ray.get(dataset.to_arrow_refs())).sort_by("position")
-    assert found.select(asked.column_names).equals(asked)
+    assert found.select(moments.column_names).equals(moments)
     assert found.select(columns).to_pylist() == expected.to_pylist()
-    assert 0 < expected["real"].null_count < len(asked)
+    assert 0 < expected["real"].null_count < len(moments)

@@ -125,8 +125,8 @@ def test_serving_scores_as_evaluation_does(model: Model, histories: Shop) -> Non
     object.__setattr__(prepared, "features", np.zeros((len(encoded.time_ms), 0), np.float32))
     maker = ExampleMaker(prepared, model.config, TrainConfig(), model.memory)
     last = encoded.starts[1:] - 1
-    asked = BasketRequests(np.arange(12), last - 1, last, np.zeros(12, np.bool_))
-    example = maker.make(np.arange(12), asked, np.zeros(0, np.int64), encoded.lengths())
+    requests = BasketRequests(np.arange(12), last - 1, last, np.zeros(12, np.bool_))
+    example = maker.make(np.arange(12), requests, np.zeros(0, np.int64), encoded.lengths())
     with torch.no_grad():
         flat = model.network.unroll(example.events).flatten(0, 1)
         u = model.network.vector(flat[example.place], example.requests)

@@ -136,10 +136,10 @@ def _after(shop: Shop) -> Any:
 
 def _regression(shop: Shop, fade: Fade) -> tuple[Any, Any]:
     """Return the normal equations of the next basket on the faded history."""
-    asked = training_requests(shop)
-    past = faded(shop, asked, fade)
+    requests = training_requests(shop)
+    past = faded(shop, requests, fade)
     gram = (past.T @ past).toarray().astype(np.float64)
-    return gram, (past.T @ baskets(shop, asked)).toarray()
+    return gram, (past.T @ baskets(shop, requests)).toarray()
 
 
 def _solve(gram: Any, right: Any, ridge: float) -> Any:

@@ -107,10 +107,10 @@ class Answers:
     def _scores(self, maker: ExampleMaker, user: Ints, last: Ints, answer: Ints) -> Tensor:
         users = np.unique(user)
         lengths = maker.prepared.histories.lengths()[users]
-        asked = BasketRequests(user, last, answer, np.full(len(answer), self.timed))
+        requests = BasketRequests(user, last, answer, np.full(len(answer), self.timed))
         network = self.network
         with torch.no_grad():
-            example = maker.make(users, asked, np.zeros(0, np.int64), lengths)
+            example = maker.make(users, requests, np.zeros(0, np.int64), lengths)
             flat = network.unroll(example.events).flatten(0, 1)
             u = network.vector(flat[example.place], example.requests)
             if isinstance(example.memory, Touched):

@@ -58,12 +58,12 @@ def skipped(name: str, shop: Shop) -> str | None:
 def tune(peer: Peer, *, budget_s: float) -> Tuned:
     """Try settings until the budget is used up; at least one is tried."""
     began_s = time.perf_counter()
-    asked = sample(peer.shop.validation, CHOOSE_ON)
+    requests = sample(peer.shop.validation, CHOOSE_ON)
     best: Tuned | None = None
     for tried, setting in enumerate(peer.settings(), start=1):
         peer.tell(", ".join(f"{key} {value}" for key, value in setting.items()))
         fitted = peer.fitted(setting)
-        value = float(np.nanmean(measure(peer.shop, asked, fitted.score)[:, 0]))
+        value = float(np.nanmean(measure(peer.shop, requests, fitted.score)[:, 0]))
         seconds = time.perf_counter() - began_s
         peer.tell(f"{tried} tried in {seconds:,.0f} s, validation NDCG@10 {value:.4f}")
         if best is None or value > best.validation:
@@ -93,12 +93,12 @@ def one(shop: Shop, name: str, *, seeds: Sequence[int], budget_s: float, tell: T
 
 def _controls(peers: Sequence[PortraitModel]) -> dict[str, Doubles]:
     """Measure Portrait's networks asked otherwise; no part of the comparison with peers."""
-    asked = {
+    variants = {
         f"{OWN}_timed": [replace(peer.answers, timed=True) for peer in peers],
         f"{OWN}_shuffled": [replace(peer.answers, shuffled=n) for n, peer in enumerate(peers)],
     }
     return {
         name: np.mean([measure(each.shop, each.shop.test, each) for each in answers], axis=0)
-        for name, answers in asked.items()
+        for name, answers in variants.items()
         if answers and (peers[0].shop.split.by_time or not name.endswith("_timed"))
     }

@@ -153,10 +153,10 @@ def ablate(study: Study) -> dict[str, Any]:
         for seed in study.seeds:
             tell = study.at(at, len(PARTS), f"{name}, seed {seed}")
             answers = study.fit(seed, tell, without, alter)
-            asked = {name: answers}
+            variants = {name: answers}
             if name == WHOLE:
-                asked |= _asked_otherwise(answers, seed)
-            for row, score in asked.items():
+                variants |= _asked_otherwise(answers, seed)
+            for row, score in variants.items():
                 parts.setdefault(row, []).append(measure(shop, shop.test, score))
         study.say(f"{name}: NDCG@10 {np.mean([np.nanmean(p[:, 0]) for p in parts[name]]):.4f}")
     rows = {name: np.mean(found, axis=0) for name, found in parts.items()}

@@ -93,24 +93,24 @@ def adaptation(study: Study) -> dict[str, dict[str, Any]]:
     # Asked right before the event that follows; so each user's last event stays out.
     event = np.flatnonzero(shop.histories.time_ms >= shop.split.cut_off_ms)
     event = event[event > shop.histories.starts[shop.owner[event]]]
-    asked = EvaluationWindow(event, shop.owner[event])
-    return {name: _followed(shop, way, asked, interest) for name, way in ways.items()}
+    requests = EvaluationWindow(event, shop.owner[event])
+    return {name: _followed(shop, way, requests, interest) for name, way in ways.items()}
 
 
-def _followed(shop: Shop, way: Way, asked: EvaluationWindow, interest: Ints) -> dict[str, Any]:
+def _followed(shop: Shop, way: Way, requests: EvaluationWindow, interest: Ints) -> dict[str, Any]:
     names = np.array([int(name[1:]) for name in shop.vocabulary.categories])
     top = np.concatenate(
         [
             way.categories(
                 shop,
-                EvaluationWindow(asked.event[b : b + CHUNK], asked.user[b : b + CHUNK]),
+                EvaluationWindow(requests.event[b : b + CHUNK], requests.user[b : b + CHUNK]),
             ).argmax(axis=1)
-            for b in range(0, len(asked.event), CHUNK)
+            for b in range(0, len(requests.event), CHUNK)
         ]
     )  # fmt: skip
-    last = asked.event - 1
+    last = requests.event - 1
     right = names[top] == interest[last]
-    first = shop.histories.starts[asked.user]
+    first = shop.histories.starts[requests.user]
     changed = np.append(True, (np.diff(interest) != 0)) | np.isin(
         np.arange(len(interest)), shop.histories.starts[:-1]
     )
@@ -123,7 +123,7 @@ def _followed(shop: Shop, way: Way, asked: EvaluationWindow, interest: Ints) -> 
         length = 1
         while (
             at + length < len(last)
-            and asked.user[at + length] == asked.user[at]
+            and requests.user[at + length] == requests.user[at]
             and number[at + length] == length
         ):
             length += 1

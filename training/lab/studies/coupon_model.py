@@ -88,8 +88,8 @@ class Sampler:
             "history": known.history,
             "habits": known.habits,
             "profile": profile_block(self._home, users, launch_ms),
-            "category": known.tastes["category"],
-            "type": known.tastes["type"],
+            "category": known.interests["category"],
+            "type": known.interests["type"],
             "learned": _named("u", learned.vector),
             "match": _named("match", item_match(learned, self._encoder.items, campaign)),
         }

@@ -1,4 +1,4 @@
-"""Freshness of profiles: the same networks asked with states of different age."""
+"""Freshness of profiles: the same networks aged with states of different age."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,9 +47,9 @@ def freshness(study: Study) -> dict[str, Any]:
         fitted.append(study.fit(seed, tell))
     rows, without = dict[str, Doubles](), dict[str, float]()
     for name, age_ms in AGES_MS.items():
-        asked = [replace(answers, age_ms=age_ms) for answers in fitted]
-        rows[name] = np.mean([measure(shop, shop.test, answers) for answers in asked], axis=0)
-        without[name] = asked[0].without_state(shop.test)
+        aged = [replace(answers, age_ms=age_ms) for answers in fitted]
+        rows[name] = np.mean([measure(shop, shop.test, answers) for answers in aged], axis=0)
+        without[name] = aged[0].without_state(shop.test)
         study.say(f"state {name} old: NDCG@10 {np.nanmean(rows[name][:, 0]):.4f}")
     return study.result(
         "freshness",

@@ -42,19 +42,22 @@ def lapse(home: Path, *, seeds: Sequence[int], tell: Tell, say: Say) -> dict[str
     """Compare on Complete Journey; parameters and result as `lab.studies.coupons.coupons`."""
     prepare_home(home, lambda line: tell(0, 3, line))
     journey, histories = read_journey(), read_home(home)
-    asked = moments(journey)
-    test = asked["monday"].to_numpy() >= TEST_SINCE.to_datetime64()
-    train = asked["monday"].to_numpy() <= (TEST_SINCE - pd.Timedelta(days=HORIZON_DAYS)).to_numpy()
-    rhythm = asked.drop(columns=["household_id", "monday", "label"])
+    questions = moments(journey)
+    test = questions["monday"].to_numpy() >= TEST_SINCE.to_datetime64()
+    train = (
+        questions["monday"].to_numpy() <= (TEST_SINCE - pd.Timedelta(days=HORIZON_DAYS)).to_numpy()
+    )
+    rhythm = questions.drop(columns=["household_id", "monday", "label"])
     pseudonyms = Pseudonyms.load(home)
-    users = [pseudonyms.of_user(f"household-{n}") for n in asked["household_id"]]
-    time_ms = asked["monday"].to_numpy().astype("datetime64[ms]").astype(np.int64)
+    users = [pseudonyms.of_user(f"household-{n}") for n in questions["household_id"]]
+    time_ms = questions["monday"].to_numpy().astype("datetime64[ms]").astype(np.int64)
     tell(0, 3, "point-in-time profiles")
     profile = profile_block(home, users, time_ms)
 
     def rows(blocks: dict[str, pd.DataFrame], chosen: npt.NDArray[np.bool_]) -> FeatureRows:
         return FeatureRows(
-            blocks, asked["label"].to_numpy(np.float64), asked["household_id"].to_numpy(np.int64),
+            blocks, questions["label"].to_numpy(np.float64),
+            questions["household_id"].to_numpy(np.int64),
             time_ms,
         ).take(np.flatnonzero(chosen))  # fmt: skip
 

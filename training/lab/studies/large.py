@@ -126,7 +126,7 @@ def measure(items: int, *, tell: Tell, users: int | None = None) -> dict[str, An
         model = load(target)
         loaded = time.perf_counter() - began
         tell(3, 4, "asking")
-        asked = ask(model, prepared)
+        answered = ask(model, prepared)
     return {
         "epoch_s": record["train_seconds"],
         "validation_s": record["seconds"] - record["train_seconds"],
@@ -135,7 +135,7 @@ def measure(items: int, *, tell: Tell, users: int | None = None) -> dict[str, An
         "model_mb": size / 1e6,
         "cpu_s": time.process_time(),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
-        **asked,
+        **answered,
         "details": {
             "items": items, "users": shoppers, "events": shoppers * EVENTS, "steps": steps,
             "validation_ndcg@10": record["validation_ndcg@10"],

@@ -120,8 +120,8 @@ class Clusters:
         """Cluster the profiles that stood before training baskets, and count those baskets."""
         from sklearn.cluster import MiniBatchKMeans
 
-        asked = sample(training_requests(shop), 20_000)
-        profiles = RuleStrategy(catalogue, per_event).categories(shop, asked)
+        requests = sample(training_requests(shop), 20_000)
+        profiles = RuleStrategy(catalogue, per_event).categories(shop, requests)
         means = MiniBatchKMeans(
             min(clusters, len(profiles)), batch_size=1024, n_init=3, random_state=seed
         )
@@ -130,7 +130,7 @@ class Clusters:
             (np.ones(len(member), np.float32), (member, np.arange(len(member)))),
             (means.n_clusters, len(member)),
         )
-        counts = (into @ baskets(shop, asked)).toarray()
+        counts = (into @ baskets(shop, requests)).toarray()
         size = counts.sum(axis=1, keepdims=True)
         liked = (counts + 20.0 * catalogue.popular) / (size + 20.0)
         return cls(catalogue, per_event, means.cluster_centers_.astype(np.float32), liked)
@@ -206,7 +206,7 @@ class Ways:
 
     def tuned(self) -> tuple[dict[str, Way], dict[str, Any]]:
         """Return the ways by name, and what was chosen for each."""
-        asked = sample(self.shop.validation, CHOOSE_ON)
+        requests = sample(self.shop.validation, CHOOSE_ON)
         rules: dict[tuple[float, ...], Way] = {
             (g,): RuleStrategy(self.catalogue, g) for g in DECAYS
         }
@@ -218,7 +218,7 @@ class Ways:
         chosen: dict[str, Any] = {}
         for name, tried in (("rules", rules), ("clusters", clusters)):
             value = {
-                setting: float(np.nanmean(by_category(self.shop, asked, way)[:, 0]))
+                setting: float(np.nanmean(by_category(self.shop, requests, way)[:, 0]))
                 for setting, way in tried.items()
             }
             best = max(value, key=lambda setting: value[setting])

@@ -1,7 +1,7 @@
 """Coupon features: what is known of a campaign's targets on the day before its launch.
 
 Three blocks a household: its history with coupons and with the campaign's products (*history*),
-how it shops (*habits*), and what it buys (*tastes*). Everything is computed from lines,
+how it shops (*habits*), and what it buys (*interests*). Everything is computed from lines,
 redemptions and mailings before the launch day's midnight; only the campaign's own list of
 coupons and targets is newer. Not here: what Feast and the encoder know (`profile_block`,
 `embedding`).
@@ -93,7 +93,7 @@ SELECT household_id, max(coupons) AS most_coupons, sum((coupons >= 2)::INT) AS n
 FROM (SELECT household_id, min(age) AS age, sum((coupon_disc > 0)::INT) AS coupons
       FROM seen GROUP BY household_id, basket_id) GROUP BY household_id
 """
-_TASTES: Final = """
+_INTERESTS: Final = """
 SELECT household_id, {level} AS key, count(DISTINCT basket_id) AS baskets
 FROM seen WHERE {level} IS NOT NULL GROUP BY ALL
 """
@@ -107,7 +107,7 @@ class Blocks:
     ----------
     history, habits
         Logs of counts and amounts, shares as they are.
-    tastes
+    interests
         By product category √(share of baskets with it), by product type log(1 + baskets).
     new
         Whether the household had redeemed no coupon before the launch, shape (H,).
@@ -117,7 +117,7 @@ class Blocks:
 
     history: pd.DataFrame
     habits: pd.DataFrame
-    tastes: dict[str, pd.DataFrame]
+    interests: dict[str, pd.DataFrame]
     new: Any
     raw: pd.DataFrame
 
@@ -164,7 +164,11 @@ class CouponFeatures:
         new = raw["num_redemptions"].fillna(0).to_numpy() == 0
         orders = raw["num_orders"].fillna(0).to_numpy()
         return Blocks(
-            _history(raw, campaign), _habits(habits, raw), self._tastes(campaign, orders), new, raw
+            _history(raw, campaign),
+            _habits(habits, raw),
+            self._interests(campaign, orders),
+            new,
+            raw,
         )
 
     def _rows(
@@ -173,10 +177,10 @@ class CouponFeatures:
         found: pd.DataFrame = self._connection.execute(query, values or {}).df()
         return found.set_index("household_id").reindex(campaign.targets).astype(np.float64)
 
-    def _tastes(self, campaign: CouponCampaign, orders: Any) -> dict[str, pd.DataFrame]:
+    def _interests(self, campaign: CouponCampaign, orders: Any) -> dict[str, pd.DataFrame]:
         tables = {}
         for level in ("product_category", "product_type"):
-            found = self._connection.execute(_TASTES.format(level=level)).df()
+            found = self._connection.execute(_INTERESTS.format(level=level)).df()
             wide = found.pivot_table(index="household_id", columns="key", values="baskets")
             tables[level] = wide.reindex(campaign.targets).fillna(0.0).add_prefix(f"{level}:")
         category = np.sqrt(tables["product_category"].div(orders + 5.0, axis=0))

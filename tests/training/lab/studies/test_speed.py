@@ -23,9 +23,9 @@ def test_a_round_predicts_every_event_of_the_training_period_but_the_first() -> 
     made = Shop("habits", found, by_time(found), support=1)
     prepared = made.prepared()
     maker = ExampleMaker(prepared, ModelConfig(), speed.EVERY)
-    asked = sum(len(maker.train(users, 0).answers) for users in maker.train_batches(0))
+    requests = sum(len(maker.train(users, 0).answers) for users in maker.train_batches(0))
     lengths = maker.train_length[maker.train_length > 1]
-    assert asked == int((lengths - 1).sum())
+    assert requests == int((lengths - 1).sum())
 
 
 def test_films_are_of_the_size_that_they_stand_for() -> None:

@@ -161,8 +161,8 @@ def test_adaptation_counts_events_until_followed(
     made, interest = changing
     event = np.flatnonzero(made.histories.time_ms >= made.split.cut_off_ms)
     event = event[event > made.histories.starts[made.owner[event]]]
-    asked = EvaluationWindow(event, made.owner[event])
-    found = _followed(made, Oracle(made, interest, late), asked, interest)
+    requests = EvaluationWindow(event, made.owner[event])
+    found = _followed(made, Oracle(made, interest, late), requests, interest)
     assert found["events_until_followed"] == until
     # Not 0 where two changes bring an interest back.
     assert all(value < 0.2 for value in found["curve"][:late])

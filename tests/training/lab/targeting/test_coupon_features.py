@@ -14,8 +14,8 @@ from training.lab.targeting.coupon_features import Blocks, CouponFeatures
 def same(one: Blocks, other: Blocks) -> None:
     pd.testing.assert_frame_equal(one.history, other.history)
     pd.testing.assert_frame_equal(one.habits, other.habits)
-    for name, table in one.tastes.items():
-        pd.testing.assert_frame_equal(table, other.tastes[name])
+    for name, table in one.interests.items():
+        pd.testing.assert_frame_equal(table, other.interests[name])
     np.testing.assert_array_equal(one.new, other.new)
 
 
