@@ -18,61 +18,92 @@ PARTICIPLES = frozenset(
         "allowed",
         "applied",
         "asked",
+        "averaged",
         "banned",
         "bounded",
+        "checked",
         "chosen",
+        "copied",
         "counted",
         "cut",
+        "damaged",
         "decoded",
         "described",
+        "divided",
         "dropped",
         "dumped",
         "exported",
+        "faded",
         "filled",
+        "fitted",
+        "flattened",
         "followed",
         "formed",
+        "gathered",
         "given",
+        "granted",
         "held",
+        "hidden",
         "joined",
         "kept",
         "known",
+        "laid",
         "learned",
         "listed",
         "logged",
         "masked",
         "merged",
+        "mixed",
         "moved",
         "named",
+        "numbered",
         "offered",
+        "opened",
         "ordered",
         "packed",
+        "parted",
         "patched",
         "permitted",
+        "planted",
         "quoted",
         "reached",
+        "recorded",
         "refused",
         "relaxed",
+        "resampled",
+        "retold",
+        "rounded",
         "said",
         "scaled",
+        "scored",
         "settled",
         "shown",
+        "shuffled",
+        "skipped",
+        "stated",
         "stored",
+        "summed",
+        "tagged",
         "taken",
+        "timed",
         "told",
         "touched",
+        "tuned",
+        "turned",
         "unjoined",
         "unlinked",
         "voided",
+        "weighted",
+        "windowed",
     ]
 )
-VERBS = ("services/recommend", "services/campaigns", "services/audiences", "services/catalogue",
-    "services/event_log", "services/gateway", "services/history", "services/http",
-    "services/models", "services/rebuild", "services/runtime", "services/context",
-    "services/update", "services/analytics", "services/commands", "services/demo",
-    "services/hosting",
-    "services/lab/chaos", "services/lab/commands", "training/network", "training/targeting",
-    "feature_repo/features", "feature_repo/online", "feature_repo/profile_views")  # fmt: skip
+VERBS = ("services/", "training/", "feature_repo/analytics", "feature_repo/archive",
+    "feature_repo/audiences", "feature_repo/events", "feature_repo/feast_stores",
+    "feature_repo/features", "feature_repo/importers", "feature_repo/online",
+    "feature_repo/profile_views")  # fmt: skip
 """Rooms in which functions are verbs, and no participles."""
+LEFT = {"feature_repo/archive/currency.py: known", "services/client/calls.py: applied"}
+"""What the log's writers and callers of the client have to find under its name."""
 NAME = re.compile(r"`([\w./]+)` \|$", re.MULTILINE)
 
 
@@ -86,7 +117,7 @@ def test_no_class_name_stands_in_two_modules() -> None:
 
 
 def test_functions_are_no_participles() -> None:
-    found = [
+    found = {
         f"{path}: {node.name}"
         for path, tree in SOURCES.items()
         if path.startswith(VERBS)
@@ -94,8 +125,8 @@ def test_functions_are_no_participles() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and not any("property" in ast.unparse(each) for each in node.decorator_list)
         and node.name.strip("_") in PARTICIPLES
-    ]
-    assert found == []
+    }
+    assert found == LEFT
 
 
 def test_modules_begin_with_a_noun_phrase() -> None:

@@ -76,14 +76,14 @@ def _changes(history: InterestHistory, first: int, last: int) -> tuple[list[dict
     (key, after), (old_key, before) = history.shares(last, users), history.shares(first, users)
     at, there = match(key, old_key)
 
-    def summed(keys: Any, weights: Any = None) -> Any:
+    def sum_up(keys: Any, weights: Any = None) -> Any:
         return np.bincount(keys % size, weights, size)
 
-    has, had = summed(key), summed(old_key)
-    interested = has + had - summed(key[there])
-    squares = summed(key, after**2) + summed(old_key, before**2)
-    squares -= 2 * summed(key[there], after[there] * before[at[there]])
-    sums = summed(old_key, before), summed(key, after)
+    has, had = sum_up(key), sum_up(old_key)
+    interested = has + had - sum_up(key[there])
+    squares = sum_up(key, after**2) + sum_up(old_key, before**2)
+    squares -= 2 * sum_up(key[there], after[there] * before[at[there]])
+    sums = sum_up(old_key, before), sum_up(key, after)
     seen = np.flatnonzero(interested)
     hidden, _ = line(interested[seen], few(interested[seen]))
     shown = seen[~hidden].tolist()

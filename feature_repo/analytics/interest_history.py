@@ -68,7 +68,7 @@ class InterestHistory:
 
     def both(self, first: int, last: int) -> npt.NDArray[np.bool_]:
         """Say of each user whether they have a profile in both months."""
-        return self._held(first) & self._held(last)
+        return self._has_profile(first) & self._has_profile(last)
 
     def shares(self, month: int, users: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
         """Return keys (user · C + category, in order) and shares of a month, of some users."""
@@ -76,7 +76,7 @@ class InterestHistory:
         chosen = users[u]
         return key[chosen], share[chosen]
 
-    def _held(self, month: int) -> npt.NDArray[np.bool_]:
+    def _has_profile(self, month: int) -> npt.NDArray[np.bool_]:
         held = np.zeros(self.users, dtype=bool)
         held[self._parts[month][0]] = True
         return held

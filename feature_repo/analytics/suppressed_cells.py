@@ -42,7 +42,7 @@ class SuppressedCells:
         for place, rows in found.items():
             self._shown[place] = self._decide(rows)
 
-    def shown(self, grain: str, kind: str, bucket: int) -> frozenset[int]:
+    def find_shown(self, grain: str, kind: str, bucket: int) -> frozenset[int]:
         """Return the shelves whose figures in a bucket may be shown."""
         return self._shown.get((grain, kind, bucket), frozenset())
 

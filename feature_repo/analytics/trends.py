@@ -68,8 +68,8 @@ def trends(
     for shelf in shelves:
         points = [
             _point(grain, bucket, found.get((shelf, bucket)))
-            if shelf in suppressed.shown(grain, kind, bucket)
-            else _hidden(grain, bucket)
+            if shelf in suppressed.find_shown(grain, kind, bucket)
+            else _hide(grain, bucket)
             for bucket in range(first, end)
         ]
         path = None if shelf == ALL else suppressed.shelves[shelf][1]
@@ -96,7 +96,7 @@ def _shelves(
     return [int(row[0]) for row in rows]
 
 
-def _hidden(grain: Grain, bucket: int) -> dict[str, Any]:
+def _hide(grain: Grain, bucket: int) -> dict[str, Any]:
     return {"start": name(grain, bucket), "users": None, "users_interval": None, "events": None,
             "amount": None}  # fmt: skip
 

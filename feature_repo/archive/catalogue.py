@@ -73,7 +73,7 @@ class Item(BaseModel):
         return None if value is None else check_properties(value)
 
 
-def patched(item: Item, patch: Mapping[str, Any]) -> Item:
+def merge_patch(item: Item, patch: Mapping[str, Any]) -> Item:
     """Return an item with the named fields changed: a JSON merge patch (RFC 7396).
 
     Parameters
@@ -93,14 +93,14 @@ def patched(item: Item, patch: Mapping[str, Any]) -> Item:
     >>> new.price, new.title, new.properties
     (3.0, None, {'organic': True, 'origin': 'Ceylon'})
     """
-    return Item.model_validate(_merged(item.model_dump(exclude_none=True), patch, _MAX_MERGED))
+    return Item.model_validate(_merge(item.model_dump(exclude_none=True), patch, _MAX_MERGED))
 
 
 _MAX_MERGED: Final = 8
 """Levels that are merged: more than an item may have."""
 
 
-def _merged(value: Any, patch: Any, levels: int) -> Any:
+def _merge(value: Any, patch: Any, levels: int) -> Any:
     if not isinstance(patch, Mapping) or levels == 0:
         return patch
     merged = dict(value) if isinstance(value, Mapping) else {}
@@ -108,7 +108,7 @@ def _merged(value: Any, patch: Any, levels: int) -> Any:
         if new is None:
             merged.pop(name, None)
         else:
-            merged[name] = _merged(merged.get(name), new, levels - 1)
+            merged[name] = _merge(merged.get(name), new, levels - 1)
     return merged
 
 

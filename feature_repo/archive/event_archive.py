@@ -59,7 +59,7 @@ class Archive:
         with self.part_set.adding() as folder:
             while True:
                 path = next(p for n in span.file_names() if not (p := folder / n).exists())
-                held = _held(folder, span)
+                held = _read_archived(folder, span)
                 fresh = [e for e in entries if (e[0].ms, e[0].seq, e[1].id) not in held]
                 # A name taken since it was found free is another's part: look again.
                 if not fresh or write_part(path, to_table(fresh), replace=False):
@@ -156,7 +156,7 @@ class Archive:
                 yield user, [EventRecord.decode(record) for _, record in group]
 
 
-def _held(folder: Path, span: Span) -> set[tuple[int, int, str]]:
+def _read_archived(folder: Path, span: Span) -> set[tuple[int, int, str]]:
     """Return position and event id of every archived event within ``span``, or close to it."""
     parts = [
         str(part)

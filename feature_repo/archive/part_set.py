@@ -52,7 +52,7 @@ class PartSet:
         self.root = root
         self.generations = root.with_name(f".{root.name}")
         if not root.exists():
-            first = self._numbered(1)
+            first = self._name_generation(1)
             first.mkdir(parents=True, exist_ok=True)
             try:
                 root.symlink_to(first.relative_to(root.parent))
@@ -84,7 +84,7 @@ class PartSet:
         with self._lock(fcntl.LOCK_EX):
             if self.root.is_symlink():
                 return True
-            folder = self._numbered(0)
+            folder = self._name_generation(0)
             folder.parent.mkdir(exist_ok=True)
             folder.unlink(missing_ok=True)
             # The link is made in the folder's future place, as it must read in its own; then
@@ -128,7 +128,7 @@ class PartSet:
             if not kept.isdisjoint(into):
                 raise FileExistsError(errno.EEXIST, "parts of these names exist", *into)
             taken = [int(path.name) for path in self.generations.iterdir() if path.name.isdigit()]
-            new = self._numbered(max(taken) + 1)
+            new = self._name_generation(max(taken) + 1)
             new.mkdir()
             for name in kept:
                 (new / name).hardlink_to(old / name)
@@ -164,14 +164,14 @@ class PartSet:
             for link in self.root.parent.glob(f".{self.root.name}.*.link"):
                 link.unlink()
 
-    def _numbered(self, number: int) -> Path:
+    def _name_generation(self, number: int) -> Path:
         """Return a generation's folder; 0 is one that was a plain folder before."""
         return self.generations / f"{number:06d}"
 
     def _linked_for(self, seconds: float) -> bool:
         if not self.root.is_symlink():
             return False
-        was_plain = self.folder().name == self._numbered(0).name
+        was_plain = self.folder().name == self._name_generation(0).name
         return not was_plain or self.root.lstat().st_mtime <= time.time() - seconds
 
     @contextmanager

@@ -44,7 +44,7 @@ _ODD: Final = {
 COLUMNS: Final = tuple(_ODD)
 
 
-def _kept(name: str, most: float) -> str:
+def _select_within(name: str, most: float) -> str:
     return f"{name} := CASE WHEN NOT {_beyond(f'i.{name}', most)} THEN i.{name} END"
 
 
@@ -52,13 +52,13 @@ _COPIED: Final = ("category", "brand", "currency", "variant", "position")
 _SOUND_LINE: Final = (
     "struct_pack(item_id := i.item_id, quantity := CASE WHEN i.quantity IS NULL OR "
     f"{_beyond('i.quantity', MAX_QUANTITY)} THEN 0 ELSE i.quantity END, "
-    f"{_kept('price', MAX_AMOUNT)}, "
+    f"{_select_within('price', MAX_AMOUNT)}, "
     + ", ".join(f"{name} := i.{name}" for name in _COPIED)
-    + f", {_kept('discount', MAX_AMOUNT)}, coupon := i.coupon)"
+    + f", {_select_within('discount', MAX_AMOUNT)}, coupon := i.coupon)"
 )
 
 
-def sound(source: str) -> str:
+def select_sound(source: str) -> str:
     """Return the SELECT of the events of ``source`` (a FROM clause) that every reader can take.
 
     A row without user, type or a time that there can be is left out; an unknown zone, an amount
@@ -80,7 +80,7 @@ SELECT * REPLACE (
 
 def prepare(connection: Any) -> None:
     """Make the table of zones that `sound` and `count_odd` read."""
-    names = sorted(time_zones.known())
+    names = sorted(time_zones.list_known())
     connection.execute("CREATE TABLE known_zones AS SELECT unnest(?) AS name", [names])
 
 
@@ -91,12 +91,12 @@ def count_odd(connection: Any, source: str) -> dict[str, int]:
     return {name: int(n) for name, n in zip(_ODD, row, strict=True) if n}
 
 
-def said(odd: Mapping[str, int]) -> str:
+def describe_odd(odd: Mapping[str, int]) -> str:
     """Return counts of odd rows as words.
 
     Examples
     --------
-    >>> said({"tz": 2, "time": 1})
+    >>> describe_odd({"tz": 2, "time": 1})
     'tz of 2 rows, time of 1 rows'
     """
     return ", ".join(f"{column} of {rows:,} rows" for column, rows in odd.items())

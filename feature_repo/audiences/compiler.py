@@ -14,7 +14,7 @@ from feature_repo.audiences import rules, tables
 from feature_repo.audiences.event_sql import EventSql
 from feature_repo.audiences.leaves import TraitTest
 from feature_repo.audiences.sql_values import Values, join_conditions
-from feature_repo.audiences.trait_sql import live_value, windowed
+from feature_repo.audiences.trait_sql import find_window, live_value
 from feature_repo.features.catalogue import USER_VIEWS
 from feature_repo.user_profile.compact import DAY_S
 from feature_repo.user_profile.consent import spellings
@@ -54,7 +54,7 @@ class Query:
             f"WHERE entity = $entity AND ({self.condition})"
         )
 
-    def scored(self) -> str:
+    def select_scored(self) -> str:
         """Return the SELECT of all members, each with its score ``$score_name`` or null."""
         return (
             f"{self.prelude} SELECT entity, value FROM facts x JOIN users USING (u) LEFT JOIN "
@@ -106,7 +106,7 @@ class _Compiler:
         parts = [self.node(definition.rule)]
         for purpose in definition.consent:
             one, other = map(self.values.parameter, spellings(purpose))
-            parts.append(f"x.u IN ({tables.granted(one, other)})")
+            parts.append(f"x.u IN ({tables.select_granting(one, other)})")
         parts += [f"NOT {self.node(node)}" for node in definition.exclude]
         return join_conditions(" AND ", parts)
 
@@ -143,11 +143,13 @@ class _Compiler:
         trait = test.trait()
         if trait.view is not None:
             self.views.add(trait.view)
-            asked = self._asked(test, f'"{trait.name}"')
+            asked = self._compile_trait(test, f'"{trait.name}"')
             return f"x.u IN (SELECT u FROM features_{trait.view} WHERE {asked})"
-        days = windowed(trait.name)
+        days = find_window(trait.name)
         if days is None:
-            return f"coalesce({self._asked(test, live_value(trait.name, self._now))}, false)"
+            return (
+                f"coalesce({self._compile_trait(test, live_value(trait.name, self._now))}, false)"
+            )
         column, many = days
         today = self._now_ms // 1000 // DAY_S
         recent = (
@@ -162,7 +164,7 @@ class _Compiler:
     def sequence(self, node: rules.HasSequence) -> str:
         return self._events.sequence(node.sequence)
 
-    def _asked(self, test: TraitTest, value: str) -> str:
+    def _compile_trait(self, test: TraitTest, value: str) -> str:
         kind = test.trait().kind
         if kind == "number":
             return self.values.within(test.bounds(), value)
@@ -197,7 +199,7 @@ _COMPILED: Final[dict[type, Callable[[_Compiler, Any], str]]] = {
 def _cut_off(made: _Compiler) -> str:
     """Return the WITH clause that cuts the tables off at ``$now_ms``."""
     until = "time_ms <= $now_ms"
-    cut = {"retold": tables.retold(f"(SELECT * FROM audience.events WHERE {until})")}
+    cut = {"retold": tables.select_retold(f"(SELECT * FROM audience.events WHERE {until})")}
     cut |= {name: tables.counted_until(name, until) for name in tables.COUNTED}
     cut["consents"] = tables.PAST_CONSENTS
     cut |= {"orders": tables.ORDERS, "order_days": tables.ORDER_DAYS, "facts": tables.FACTS}

@@ -15,7 +15,13 @@ import pyarrow as pa
 
 from feature_repo.archive.event_archive import LogPosition
 from feature_repo.events.schema import EventRecord
-from feature_repo.user_profile.consent import MAX_PURPOSES, counted_ms, said, spellings, stated
+from feature_repo.user_profile.consent import (
+    MAX_PURPOSES,
+    counted_ms,
+    parse_statements,
+    read_statements,
+    spellings,
+)
 from feature_repo.user_profile.merged_history import Placed, ordered, overruled
 
 SCHEMA: Final = pa.schema(
@@ -57,10 +63,12 @@ def statements(connection: Any) -> list[Row]:
         (u, purpose, granted, at_ms // 1000, at_ms, None)
         for u, type_, consent, properties, channel, at_ms in connection.execute(_ALL).fetchall()
         if u not in known
-        for purpose, granted in stated(type_, _json(consent), _json(properties), channel).items()
+        for purpose, granted in parse_statements(
+            type_, _json(consent), _json(properties), channel
+        ).items()
         if isinstance(granted, bool)
     )
-    return [*_bounded(own), *_bounded(linked)]
+    return [*_bound_rows(own), *_bound_rows(linked)]
 
 
 def _of_linked(connection: Any, owners: dict[str, str]) -> Iterator[Row]:
@@ -84,13 +92,13 @@ def _of_linked(connection: Any, owners: dict[str, str]) -> Iterator[Row]:
         for index, (anonymous, event) in enumerate(both):
             at_ms = counted_ms(event)
             since_ms = at_ms if anonymous is None else max(at_ms, links[anonymous])
-            for purpose, granted in said(event).items():
+            for purpose, granted in read_statements(event).items():
                 link = lost.get(index, {}).get(spellings(purpose)[0]) if granted else None
                 until_ms = None if link is None else counted_ms(both[link][1])
                 yield numbers[owner], purpose, granted, at_ms // 1000, since_ms, until_ms
 
 
-def _bounded(rows: Iterable[Row]) -> Iterator[Row]:
+def _bound_rows(rows: Iterable[Row]) -> Iterator[Row]:
     """Leave out what a profile has no room for."""
     known: dict[int, set[str]] = defaultdict(set)
     for row in rows:

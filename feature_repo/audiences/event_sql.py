@@ -51,7 +51,7 @@ class EventSql:
             if bounds is not None:
                 return self._since(source, columns[name], bounds)
         bounds = test.count or Bounds(gte=1)
-        if bounds.given() == [(">=", 1.0)]:
+        if bounds.to_signs() == [(">=", 1.0)]:
             return f"x.u IN (SELECT u {source})"
         return self._values.aggregate(source, columns["count"], bounds)
 

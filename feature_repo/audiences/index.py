@@ -147,7 +147,7 @@ class Index:
         run(f"CREATE VIEW stored_events AS {source}")
         valid_events.prepare(self._connection)
         self.odd = valid_events.count_odd(self._connection, "stored_events")
-        run(f"CREATE VIEW archive_events AS {valid_events.sound('stored_events')}")
+        run(f"CREATE VIEW archive_events AS {valid_events.select_sound('stored_events')}")
         run(
             'CREATE VIEW archive_lines AS SELECT "user", e, type, time, unnest(items) AS i '
             "FROM archive_events"

@@ -106,14 +106,14 @@ def schema() -> dict[str, Any]:
 def pseudonymous(definition: rules.Definition, pseudonyms: Pseudonyms) -> rules.Definition:
     """Return the definition with ``user_ids`` replaced by ``entities``: as it may be stored."""
 
-    def turned(value: Any) -> Any:
+    def turn(value: Any) -> Any:
         if isinstance(value, dict):
             if list(value) == ["user_ids"]:
                 return {"entities": [pseudonyms.of_user(user) for user in value["user_ids"]]}
-            return {key: turned(each) for key, each in value.items()}
-        return [turned(each) for each in value] if isinstance(value, list) else value
+            return {key: turn(each) for key, each in value.items()}
+        return [turn(each) for each in value] if isinstance(value, list) else value
 
-    return rules.Definition.model_validate(turned(to_document(definition)))
+    return rules.Definition.model_validate(turn(to_document(definition)))
 
 
 def _rests_on_overdue(node: Any, *, negated: bool = False) -> bool:
@@ -132,7 +132,7 @@ def _plain(document: Any) -> Any:
     """Return a bounded copy; an alias is copied out."""
     count = 0
 
-    def copied(value: Any, place: tuple[int | str, ...]) -> Any:
+    def copy_value(value: Any, place: tuple[int | str, ...]) -> Any:
         nonlocal count
         count += 1
         if count > MAX_VALUES or len(place) > MAX_DEPTH:
@@ -141,12 +141,12 @@ def _plain(document: Any) -> Any:
                 [{"pointer": pointer(place), "detail": f"the definition is over {bound}"}]
             )
         if isinstance(value, dict):
-            return {str(key): copied(each, (*place, str(key))) for key, each in value.items()}
+            return {str(key): copy_value(each, (*place, str(key))) for key, each in value.items()}
         if isinstance(value, list):
-            return [copied(each, (*place, index)) for index, each in enumerate(value)]
+            return [copy_value(each, (*place, index)) for index, each in enumerate(value)]
         return value
 
-    return copied(document, ())
+    return copy_value(document, ())
 
 
 def _place(document: Any, error: Any) -> str:

@@ -149,7 +149,7 @@ class TraitTest(Node):
 
     @on_field("name")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _find(cls, value: str) -> str:
         return find_trait(value).name
 
     @model_validator(mode="after")

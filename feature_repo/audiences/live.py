@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from feature_repo.audiences import rules
-from feature_repo.audiences.trait_sql import windowed
+from feature_repo.audiences.trait_sql import find_window
 from feature_repo.audiences.traits import OVERDUE
 from feature_repo.audiences.values import Bounds
 from feature_repo.profile_views import metrics
 from feature_repo.user_profile.compact import DAY_S, MILLI, pack_type
-from feature_repo.user_profile.consent import allows
+from feature_repo.user_profile.consent import is_granted
 from feature_repo.user_profile.explicit import ExplicitProfile
 from feature_repo.user_profile.order_days import window
 
@@ -55,7 +55,7 @@ def is_member(
     """
     consent = user.profile.consent if definition.consent else {}
     return (
-        all(allows(consent, purpose) for purpose in definition.consent)
+        all(is_granted(consent, purpose) for purpose in definition.consent)
         and _holds(definition.rule, known, user)
         and not any(_holds(node, known, user) for node in definition.exclude)
     )
@@ -101,7 +101,7 @@ def _trait(node: rules.HasTrait, user: User) -> bool:
 
 def trait_value(name: str, user: User) -> Any:
     """Return the value of a live trait; None where it is unknown."""
-    days = windowed(name)
+    days = find_window(name)
     if days is not None:
         orders, money = window(user.profile.orders, user.now_s // DAY_S, days[1])
         return orders if name.startswith("rfm.frequency") else money / MILLI

@@ -84,7 +84,7 @@ class IsPseudonym(Node):
 
     @on_field("entities")
     @classmethod
-    def _formed(cls, value: list[str]) -> list[str]:
+    def _check_form(cls, value: list[str]) -> list[str]:
         for pseudonym in value:
             if len(pseudonym) != PSEUDONYM_LENGTH:
                 raise ValueError(f"{pseudonym[:40]!r} is not an entity id: see portrait key")

@@ -28,7 +28,7 @@ class Values:
     def within(self, bounds: Bounds, value: str) -> str:
         """Return the condition that an expression lies within bounds."""
         return join_conditions(
-            " AND ", [f"{value} {sign} {self.number(bound)}" for sign, bound in bounds.given()]
+            " AND ", [f"{value} {sign} {self.number(bound)}" for sign, bound in bounds.to_signs()]
         )
 
     def aggregate(self, source: str, value: str, bounds: Bounds) -> str:

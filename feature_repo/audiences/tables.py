@@ -44,7 +44,7 @@ GROUP BY ALL ORDER BY shelf, type, time_ms
 """
 
 
-def _told(events: str) -> str:
+def _select_told(events: str) -> str:
     source = (
         "(SELECT u, e, ordinal, time_ms, order_key, worth_m, num_lines, is_stated, "
         f"time_ms // {1000 * DAY_S} AS day FROM {events} WHERE type = 'purchase')"
@@ -52,9 +52,9 @@ def _told(events: str) -> str:
     return told_again(source, user="u", event="e", order="ordinal", day="day")
 
 
-def retold(events: str) -> str:
+def select_retold(events: str) -> str:
     """Return the SELECT of the events that tell of an order again."""
-    return f"SELECT e, before_m, takes_place FROM ({_told(events)}) WHERE NOT is_new"
+    return f"SELECT e, before_m, takes_place FROM ({_select_told(events)}) WHERE NOT is_new"
 
 
 _OF_LINES: Final = {
@@ -108,7 +108,7 @@ FROM (
     ORDER BY type, log_ms, log_seq, event_id
 );
 
-CREATE TABLE retold AS {retold("events")};
+CREATE TABLE retold AS {select_retold("events")};
 {_count_again("events")};
 
 CREATE TABLE goods AS
@@ -165,7 +165,7 @@ SELECT u, ordinal, time_ms // 1000 AS at_s, worth_m - before_m AS amount_m, is_n
 FROM (
     SELECT *, max(time_ms // 1000) OVER (PARTITION BY u ORDER BY ordinal
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_s
-    FROM ({_told("events")})
+    FROM ({_select_told("events")})
 )
 """
 """Purchases as the profile takes them (`feature_repo.user_profile.order_memory`): what tells of an
@@ -215,7 +215,7 @@ AND (until_ms IS NULL OR until_ms > $now_ms)
 """
 
 
-def granted(one: str, other: str) -> str:
+def select_granting(one: str, other: str) -> str:
     """Return the SELECT of the users who grant a purpose of two names."""
     return f"""
 SELECT u FROM (

@@ -45,12 +45,12 @@ def live_value(name: str, now: Callable[[], str]) -> str:
     return value.replace("{now}", now()) if "{now}" in value else value
 
 
-def windowed(name: str) -> tuple[str, int] | None:
+def find_window(name: str) -> tuple[str, int] | None:
     """Return the aggregate over ``order_days`` and its number of days, for a figure that is one.
 
     Examples
     --------
-    >>> windowed("rfm.frequency.28d")
+    >>> find_window("rfm.frequency.28d")
     ('sum(orders)::BIGINT', 28)
     """
     figure, _, days = name.rpartition(".")

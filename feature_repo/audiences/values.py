@@ -112,7 +112,7 @@ class Bounds(Node):
             raise ValueError("a bound is missing: give gte, gt, lte, lt or eq")
         return self
 
-    def given(self) -> list[tuple[str, float]]:
+    def to_signs(self) -> list[tuple[str, float]]:
         """Return the given bounds as SQL comparison signs and numbers."""
         signs = ((">=", self.gte), (">", self.gt), ("<=", self.lte), ("<", self.lt), ("=", self.eq))
         return [(sign, value) for sign, value in signs if value is not None]
@@ -125,7 +125,9 @@ class Bounds(Node):
         >>> Bounds(gte=2, lt=3).hold(2), Bounds(gte=2).hold(None)
         (True, False)
         """
-        return value is not None and all(_HOLDS[sign](value, bound) for sign, bound in self.given())
+        return value is not None and all(
+            _HOLDS[sign](value, bound) for sign, bound in self.to_signs()
+        )
 
 
 _HOLDS: Final = {

@@ -91,7 +91,7 @@ def _kind(annotation: Any) -> Any:
         return _struct(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _bounded(arguments[0], annotation.__metadata__)
+        return _to_type(arguments[0], annotation.__metadata__)
     kinds = tuple(map(_kind, arguments))
     if origin in (Union, UnionType):
         return Union[kinds]  # noqa: UP007 - made at run time
@@ -102,7 +102,7 @@ def _kind(annotation: Any) -> Any:
     raise TypeError(f"{annotation} has no quick form yet: add it to {__name__}")
 
 
-def _bounded(annotation: Any, metadata: tuple[Any, ...]) -> Any:
+def _to_type(annotation: Any, metadata: tuple[Any, ...]) -> Any:
     bounds = dict[str, Any]()
     for each in metadata:
         if isinstance(each, BeforeValidator) and each.func is parse_time:

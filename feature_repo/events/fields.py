@@ -77,7 +77,7 @@ def parse_time(value: Any) -> int:
 
 def check_tz(value: str) -> str:
     """Return the name of a time zone as it came; refuse one that not every reader knows."""
-    if value not in time_zones.known():
+    if value not in time_zones.list_known():
         raise ValueError(f"{value[:64]!r} is not an IANA time zone such as Europe/Berlin")
     return value
 
@@ -93,7 +93,7 @@ def check_properties(value: dict[str, Any]) -> dict[str, Any]:
     ValueError
         With the bound that was broken, or for a number that is not finite.
     """
-    kept: dict[str, Any] = _kept(value, MAX_PROPERTIES_DEPTH)
+    kept: dict[str, Any] = _keep(value, MAX_PROPERTIES_DEPTH)
     own = {name: each for name, each in kept.items() if name != SET_ASIDE}
     for what, told, most in (
         ("properties take", own, MAX_PROPERTIES_BYTES),
@@ -105,13 +105,13 @@ def check_properties(value: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _kept(value: Any, levels: int) -> Any:
+def _keep(value: Any, levels: int) -> Any:
     if isinstance(value, dict | list):
         if levels == 0:
             raise ValueError(f"properties are nested deeper than {MAX_PROPERTIES_DEPTH}")
         if isinstance(value, list):
-            return [_kept(each, levels - 1) for each in value]
-        return {name: _kept(each, levels - 1) for name, each in value.items()}
+            return [_keep(each, levels - 1) for each in value]
+        return {name: _keep(each, levels - 1) for name, each in value.items()}
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         value = float(value) if abs(value) < _HUGE else math.inf
     if isinstance(value, float) and not math.isfinite(value):

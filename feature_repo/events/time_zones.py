@@ -15,7 +15,7 @@ _MACHINES_OWN: Final = frozenset({"localtime", "posixrules", "Factory"})
 
 
 @lru_cache(maxsize=1)
-def known() -> frozenset[str]:
+def list_known() -> frozenset[str]:
     """Return the names that Python and DuckDB both know. The first call takes 0.1 s."""
     import duckdb
 
@@ -33,7 +33,7 @@ def zone(name: str) -> tzinfo:
     >>> zone("localtime"), zone("Asia/Tokyo")
     (datetime.timezone.utc, zoneinfo.ZoneInfo(key='Asia/Tokyo'))
     """
-    if name not in known():
+    if name not in list_known():
         return UTC
     try:
         return ZoneInfo(name)

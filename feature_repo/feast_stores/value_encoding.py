@@ -74,7 +74,7 @@ def varints(numbers: npt.NDArray[Any]) -> Bytes:
     most = int(left.max(initial=0))
     width = max(1, -(-most.bit_length() // 7))
     if width == 1:
-        return _packed(np.arange(len(left) + 1), left.astype(np.uint8))
+        return _pack(np.arange(len(left) + 1), left.astype(np.uint8))
     shifts = np.arange(0, 7 * width, 7, dtype=np.uint64)
     groups = left[:, None] >> shifts
     more = np.zeros(groups.shape, dtype=bool)
@@ -82,7 +82,7 @@ def varints(numbers: npt.NDArray[Any]) -> Bytes:
     made = (groups & np.uint64(0x7F) | more.astype(np.uint64) << np.uint64(7)).astype(np.uint8)
     there = np.ones(groups.shape, dtype=bool)
     there[:, 1:] = more[:, :-1]
-    return _packed(np.concatenate([[0], np.cumsum(there.sum(axis=1))]), made[there])
+    return _pack(np.concatenate([[0], np.cumsum(there.sum(axis=1))]), made[there])
 
 
 def frame_values(column: Bytes) -> Bytes:
@@ -101,7 +101,7 @@ def join_parts(*parts: Bytes | bytes) -> Bytes:
     return pc.binary_join_element_wise(*made, _EMPTY)
 
 
-def _packed(offsets: npt.NDArray[Any], data: npt.NDArray[np.uint8]) -> Bytes:
+def _pack(offsets: npt.NDArray[Any], data: npt.NDArray[np.uint8]) -> Bytes:
     return pa.LargeBinaryArray.from_buffers(
         pa.large_binary(),
         len(offsets) - 1,
@@ -109,7 +109,7 @@ def _packed(offsets: npt.NDArray[Any], data: npt.NDArray[np.uint8]) -> Bytes:
     )
 
 
-def _tagged(tag: bytes) -> Callable[[pa.Array], Bytes]:
+def _make_tagger(tag: bytes) -> Callable[[pa.Array], Bytes]:
     def encode(column: pa.Array) -> Bytes:
         return join_parts(tag, frame_values(column.cast(pa.large_binary())))
 
@@ -131,18 +131,18 @@ def _doubles(column: pa.Array) -> Bytes:
 
 
 def _double_lists(column: pa.Array) -> Bytes:
-    flat, ends = _flattened(column)
-    packed = _packed(ends * 8, _little_endian(flat).view(np.uint8))
+    flat, ends = _flatten(column)
+    packed = _pack(ends * 8, _little_endian(flat).view(np.uint8))
     inner = join_parts(b"\x0a", frame_values(packed))
     return _list(column, b"\x7a", _where(pa.array(np.diff(ends) > 0), inner))
 
 
 def _string_lists(column: pa.Array) -> Bytes:
-    flat, ends = _flattened(column)
+    flat, ends = _flatten(column)
     elements = join_parts(b"\x0a", frame_values(flat.cast(pa.large_binary())))
     places = np.frombuffer(elements.buffers()[1], dtype=np.int64)[: len(elements) + 1]
     data = np.frombuffer(elements.buffers()[2] or b"", dtype=np.uint8)
-    return _list(column, b"\x62", _packed(places[ends], data))
+    return _list(column, b"\x62", _pack(places[ends], data))
 
 
 def _list(column: pa.Array, tag: bytes, inner: Bytes) -> Bytes:
@@ -150,7 +150,7 @@ def _list(column: pa.Array, tag: bytes, inner: Bytes) -> Bytes:
     return _where(column.is_valid(), made)
 
 
-def _flattened(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+def _flatten(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     """Return the lists' elements and where each list begins and ends, shape (n + 1,)."""
     flat = column.flatten()
     if flat.null_count:  # as Feast's local engine does
@@ -170,10 +170,10 @@ def _where(there: pa.Array, made: Bytes) -> Bytes:
 _ENCODERS: Final[dict[pa.DataType, Callable[[pa.Array], Bytes]]] = {
     pa.int64(): _integers,
     pa.float64(): _doubles,
-    pa.string(): _tagged(b"\x12"),
-    pa.large_string(): _tagged(b"\x12"),
-    pa.binary(): _tagged(b"\x0a"),
-    pa.large_binary(): _tagged(b"\x0a"),
+    pa.string(): _make_tagger(b"\x12"),
+    pa.large_string(): _make_tagger(b"\x12"),
+    pa.binary(): _make_tagger(b"\x0a"),
+    pa.large_binary(): _make_tagger(b"\x0a"),
     pa.list_(pa.float64()): _double_lists,
     pa.list_(pa.string()): _string_lists,
 }

@@ -160,7 +160,8 @@ def build(
         odd = _stage(connection, home, until)
         if odd:
             _log.warning(
-                "the archive has rows that count without an odd value: %s", valid_events.said(odd)
+                "the archive has rows that count without an odd value: %s",
+                valid_events.describe_odd(odd),
             )
         tell("counting interests")
         connection.execute(interests.stage(last))
@@ -223,7 +224,9 @@ def _stage(connection: Any, home: Path, until: datetime) -> dict[str, int]:
     connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
     _source(connection, "stored_events", home / "archive" / "events", EVENT_SCHEMA)
     valid_events.prepare(connection)
-    connection.execute(f"CREATE VIEW archive_events AS {valid_events.sound('stored_events')}")
+    connection.execute(
+        f"CREATE VIEW archive_events AS {valid_events.select_sound('stored_events')}"
+    )
     _source(connection, "archive_items", home / "archive" / "items", _ITEM_SCHEMA)
     connection.execute(_EVENTS, [round(until.timestamp() * 1_000_000)])
     connection.execute(_RETOLD)

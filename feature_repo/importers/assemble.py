@@ -102,7 +102,7 @@ def _parts(
         yield event, rows[at : at + MAX_ITEMS]
 
 
-def bounded(made: str, room: int = MAX_ID) -> str:
+def bound_id(made: str, room: int = MAX_ID) -> str:
     """Return an id that is made here; the end of one that is too long becomes a hash of it."""
     if len(made) <= room:
         return made
@@ -116,7 +116,7 @@ def _base_id(whole: str, parts: int) -> str:
     mark = f"-{USER_MARK}" if USER_MARK in whole else ""
     grows = len(mark) and MARK_LENGTH - 1
     room = MAX_ID - len(f"-{parts}") - grows
-    return whole if len(whole) <= room else bounded(whole, room - len(mark)) + mark
+    return whole if len(whole) <= room else bound_id(whole, room - len(mark)) + mark
 
 
 def _state_value(event: dict[str, Any], value: float | None) -> None:

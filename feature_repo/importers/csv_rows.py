@@ -38,7 +38,7 @@ def read_csv(path: Path, mapping: Mapping, names: Sequence[str], *, raw: bool) -
         Whether each row comes whole as well.
     """
     header = mapping.header
-    one_line = {c for f, c in mapping.columns.named().items() if f not in _MAY_HAVE_LINES}
+    one_line = {c for f, c in mapping.columns.to_columns().items() if f not in _MAY_HAVE_LINES}
 
     def swallows(record: list[str]) -> Refused | None:
         if header is None:
@@ -82,7 +82,7 @@ def place_of(name: str, header: Sequence[str], path: Path, mapping: Mapping) -> 
     """
     if header.count(name) == 1:
         return header.index(name)
-    field = next(f for f, c in mapping.columns.named().items() if c == name)
+    field = next(f for f, c in mapping.columns.to_columns().items() if c == name)
     if name in header:
         raise InvalidSourceError(
             f"{path.name} has the column {name!r} twice (mapped to {field}): rename one"

@@ -42,7 +42,7 @@ class JsonRows:
         for line in json_lines(path, self._mapping.encoding):
             yield self._row(line)
 
-    def absent(self) -> str | None:
+    def find_absent(self) -> str | None:
         """Return a column that no line had, if there were lines."""
         lacking = [name for name in self._names if name not in self._met]
         return lacking[0] if lacking and self._objects else None

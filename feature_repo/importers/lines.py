@@ -152,7 +152,7 @@ def schema(now_ms: int, verdicts: "dict[str, pd.Series[bool]] | None" = None) ->
         a row, minutes for a file that is wrong throughout.)
     """
 
-    def recorded(reason: str, rule: Rule) -> Rule:
+    def record_verdict(reason: str, rule: Rule) -> Rule:
         def check(frame: pd.DataFrame) -> "pd.Series[bool]":
             passed = rule(frame).astype(bool)
             if verdicts is not None:
@@ -164,7 +164,7 @@ def schema(now_ms: int, verdicts: "dict[str, pd.Series[bool]] | None" = None) ->
     return pa.DataFrameSchema(
         {"source_row": pa.Column(int, unique=True)},
         checks=[
-            pa.Check(recorded(reason, rule), name=reason, n_failure_cases=1)
+            pa.Check(record_verdict(reason, rule), name=reason, n_failure_cases=1)
             for reason, rule in rules(now_ms).items()
         ],
     )

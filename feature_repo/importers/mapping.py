@@ -68,7 +68,7 @@ class Columns(BaseModel):
     value: Column | None = None
     is_merchandise: Column | None = None
 
-    def named(self) -> dict[str, str]:
+    def to_columns(self) -> dict[str, str]:
         """Return field → column of the columns that are named."""
         told: dict[str, str] = self.model_dump(exclude_none=True)
         return told

@@ -35,7 +35,7 @@ from feature_repo.events.schema import (
     problems,
     to_record,
 )
-from feature_repo.importers.assemble import MARK_LENGTH, USER_MARK, Made, bounded
+from feature_repo.importers.assemble import MARK_LENGTH, USER_MARK, Made, bound_id
 from feature_repo.importers.lines import EARLIEST_IMPORTED_MS
 
 PART_EVENTS: Final = 20_000
@@ -199,7 +199,7 @@ class Publisher:
                 else self.pseudonyms.of_user(str(user))
             )  # fmt: skip
             mark = pseudonym[6 : 6 + MARK_LENGTH]
-            body = {**body, **{k: bounded(body[k].replace(USER_MARK, mark)) for k in named}}
+            body = {**body, **{k: bound_id(body[k].replace(USER_MARK, mark)) for k in named}}
         items = body.get("items")
         for item in items if isinstance(items, list) else ():
             if isinstance(item, dict) and ("category" not in item or "brand" not in item):

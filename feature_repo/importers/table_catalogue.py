@@ -27,7 +27,7 @@ class TableCatalogue:
 
     def add(self, raw: pd.DataFrame, lines: pd.DataFrame) -> None:
         """Note the items of one chunk; one that the item schema refuses is left out."""
-        frame = self._told(raw, lines)
+        frame = self._read_items(raw, lines)
         if frame is None:
             return
         last = frame.groupby("item_id", sort=True)[["title", "category", "brand"]].last()
@@ -45,7 +45,7 @@ class TableCatalogue:
         """Return the items noted."""
         return list(self._items.values())
 
-    def _told(self, raw: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame | None:
+    def _read_items(self, raw: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame | None:
         """Return what each line says of its item, or None where a file says nothing of items."""
         columns = self._mapping.columns
         if "item_id" not in lines or not (columns.category or columns.brand or columns.title):

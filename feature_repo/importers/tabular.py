@@ -62,7 +62,7 @@ def open_table(path: Path, mapping: Mapping, *, keep_raw: bool = False) -> Sourc
     """
     catalogue = TableCatalogue(mapping)
     parts = [(part, _format(part, mapping)) for part in parts_of(path)]
-    names = list(dict.fromkeys(mapping.columns.named().values()))
+    names = list(dict.fromkeys(mapping.columns.to_columns().values()))
     # Lines of an order must not be torn apart: a file with an order column is one chunk.
     whole = mapping.columns.order_id is not None or mapping.columns.id is not None
 
@@ -79,7 +79,7 @@ def open_table(path: Path, mapping: Mapping, *, keep_raw: bool = False) -> Sourc
 
     return Source(
         mapping.source, key_of(mapping.source, path), 0, chunks(), catalogue.items,
-        mapping.columns.named(),
+        mapping.columns.to_columns(),
     )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def _rows(
                 yield from read_parquet(part, mapping, names, raw=keep_raw)
             else:
                 yield from json_rows.read(part)
-    absent = json_rows.absent()
+    absent = json_rows.find_absent()
     if absent is not None:
         raise InvalidSourceError(f"{path.name} lacks the column {absent!r} in all of its lines")
 
@@ -158,7 +158,7 @@ def to_lines(raw: pd.DataFrame, mapping: Mapping) -> pd.DataFrame:
         What the columns mean.
     """
     lines = pd.DataFrame({"source_row": np.asarray(raw.index, dtype=np.int64)})
-    told: dict[str, Texts] = {f: raw[c].tolist() for f, c in mapping.columns.named().items()}
+    told: dict[str, Texts] = {f: raw[c].tolist() for f, c in mapping.columns.to_columns().items()}
     nothing = frozenset(mapping.null_words)
     cells: dict[str, Texts] = {
         f: [None if text in nothing else text for text in column] for f, column in told.items()
@@ -193,7 +193,7 @@ class _Verdict:
     """The first reason against each line, and the column at fault."""
 
     def __init__(self, rows: int, mapping: Mapping) -> None:
-        self._named = mapping.columns.named()
+        self._named = mapping.columns.to_columns()
         self.reasons = np.full(rows, "", dtype=object)
         self.columns = np.full(rows, None, dtype=object)
 

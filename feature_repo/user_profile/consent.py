@@ -41,7 +41,7 @@ def update(state: ConsentAndLinks, event: EventRecord) -> None:
     if event.linked is not None and event.linked not in state.linked:
         state.linked.append(event.linked)
         del state.linked[:-MAX_LINKED]
-    for purpose, granted in said(event).items():
+    for purpose, granted in read_statements(event).items():
         say(state.consent, purpose, Consent(granted, counted_ms(event) // 1000, event.source))
 
 
@@ -61,7 +61,7 @@ def say(consent: dict[str, Consent], purpose: str, new: Consent, most: int = MAX
         consent[purpose] = new
 
 
-def holds(consent: Mapping[str, Consent], purpose: str, *, granted: bool) -> bool:
+def needs_no_room(consent: Mapping[str, Consent], purpose: str, *, granted: bool) -> bool:
     """Say whether a statement needs no room of its own: see `say`."""
     return purpose in consent or (
         not granted and any(name in consent for name in spellings(purpose))
@@ -76,7 +76,7 @@ def counted_ms(event: EventRecord) -> int:
     return min(event.time_ms, event.received_ms or event.time_ms)
 
 
-def allows(consent: Mapping[str, Consent], purpose: str) -> bool:
+def is_granted(consent: Mapping[str, Consent], purpose: str) -> bool:
     """Say whether a purpose is granted: by the later statement, in whichever spelling."""
     known = [consent[name] for name in spellings(purpose) if name in consent]
     return bool(known) and max(known, key=lambda one: (one.at, not one.granted)).granted
@@ -94,12 +94,12 @@ def spellings(purpose: str) -> tuple[str, str]:
     return bare, MARKETING + bare
 
 
-def said(event: EventRecord) -> dict[str, bool]:
-    """Return what an event says about consent, by purpose; see `stated`."""
-    return stated(event.type, event.consent, event.properties, event.channel)
+def read_statements(event: EventRecord) -> dict[str, bool]:
+    """Return what an event says about consent, by purpose; see `parse_statements`."""
+    return parse_statements(event.type, event.consent, event.properties, event.channel)
 
 
-def stated(
+def parse_statements(
     event_type: str,
     consent: dict[str, bool] | None,
     properties: dict[str, Any] | None,
@@ -113,9 +113,9 @@ def stated(
 
     Examples
     --------
-    >>> stated("consent_updated", None, {"purpose": "ads", "granted": True})
+    >>> parse_statements("consent_updated", None, {"purpose": "ads", "granted": True})
     {'ads': True}
-    >>> stated("message_unsubscribed", None, None, "email")
+    >>> parse_statements("message_unsubscribed", None, None, "email")
     {'email': False, 'marketing_email': False}
     """
     if event_type == "message_unsubscribed":

@@ -12,7 +12,7 @@ import msgspec
 from feature_repo.archive.event_archive import LogPosition
 from feature_repo.events.schema import EventRecord
 from feature_repo.user_profile import consent
-from feature_repo.user_profile.consent import Consent, counted_ms, said, spellings
+from feature_repo.user_profile.consent import Consent, counted_ms, read_statements, spellings
 
 Placed = tuple[LogPosition, EventRecord]
 """An event and where it stands in its partition's log."""
@@ -31,7 +31,7 @@ def without_grants(record: EventRecord) -> EventRecord:
     """
     if not claimed(record):
         return record
-    said = consent.said(record)
+    said = consent.read_statements(record)
     if not any(said.values()):
         return record
     denied = {purpose: False for purpose, granted in said.items() if not granted}
@@ -86,7 +86,7 @@ def woven(own: Sequence[Placed], linked: Mapping[str, Sequence[Placed]]) -> list
     both = ordered(own, linked)
     history = [event for _, event in both]
     for index, purposes in overruled(both).items():
-        told = said(history[index]).items()
+        told = read_statements(history[index]).items()
         kept = {n: yes for n, yes in told if not (yes and spellings(n)[0] in purposes)}
         history[index] = msgspec.structs.replace(history[index], consent=kept)
     return history
@@ -100,7 +100,7 @@ def overruled(both: Sequence[tuple[str | None, EventRecord]]) -> dict[int, dict[
     A purpose that either had denied when the anonymous id became the user's is denied: the
     other's grants from before do not count, whichever is later.
     """
-    if not any(anonymous is not None and said(event) for anonymous, event in both):
+    if not any(anonymous is not None and read_statements(event) for anonymous, event in both):
         return {}
     books = _Books()
     for index, (anonymous, event) in enumerate(both):
@@ -123,7 +123,7 @@ class _Books:
 
     def say(self, anonymous: str | None, event: EventRecord, index: int) -> None:
         side, at = None if anonymous in self._joined else anonymous, counted_ms(event) // 1000
-        for purpose, granted in said(event).items():
+        for purpose, granted in read_statements(event).items():
             new = Consent(granted, at, event.source)
             consent.say(self._consent[side], spellings(purpose)[0], new, most=2**31)
             if granted:

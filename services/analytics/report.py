@@ -83,7 +83,7 @@ def write(
         head = moment.head(0)
         lede = f"{index.num_events:,} events of {index.num_users:,} users, as of {head['as_of']}."
         if index.odd:
-            lede += f" Counted without what is odd in them: {valid_events.said(index.odd)}."
+            lede += f" Counted without what is odd in them: {valid_events.describe_odd(index.odd)}."
     template = Template((Path(__file__).parent / PAGE).read_text())
     (out / PAGE).write_text(template.substitute(lede=html.escape(lede), parts="".join(sections)))
     return {

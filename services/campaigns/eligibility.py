@@ -13,7 +13,7 @@ from feature_repo.audiences.plan import plan
 from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import AnyOf, Definition
 from feature_repo.errors import ConflictError
-from feature_repo.user_profile.consent import allows
+from feature_repo.user_profile.consent import is_granted
 from services.audiences.definitions import Definitions
 from services.audiences.index import AudienceIndex
 from services.campaigns.campaign import Campaign
@@ -57,7 +57,7 @@ class Eligibility:
         return UserFacts(
             user.pseudonym,
             now_ms,
-            consented=all(allows(consent, purpose) for purpose in asked),
+            consented=all(is_granted(consent, purpose) for purpose in asked),
             member=await self._holds(rule, known, user),
             excluded=excluded,
         )

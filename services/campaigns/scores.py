@@ -92,7 +92,7 @@ def rank(index: Index, known: dict[str, Definition], stored: Stored, now_ms: int
     name = campaign.score
     if name is not None:
         _check_score(index, stored, name)
-    found = index.rows(query.scored(), {**query.parameters, "score_name": name or ""})
+    found = index.rows(query.select_scored(), {**query.parameters, "score_name": name or ""})
     if name is None:
         users = [(str(each), random_score(stored.salt, each)) for each, _ in found]
     else:

@@ -178,7 +178,7 @@ WITH touch AS (
         greatest(1, least(?, at_ms // ?)) AS day,
         MAP {LEVELS}[type] AS level,
         left("user", 6) AS tag, (md5_number_lower("user" || item) % ?)::INTEGER AS cell
-    FROM ({valid_events.sound("read_parquet(?)")})
+    FROM ({valid_events.select_sound("read_parquet(?)")})
     WHERE type IN {(*LEVELS,)}
 ), daily AS (
     SELECT tag, cell, step, day, arg_min(item, at_ms) AS item

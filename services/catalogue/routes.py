@@ -7,7 +7,7 @@ from fastapi import Path, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.responses import Response
 
-from feature_repo.archive.catalogue import Item, patched
+from feature_repo.archive.catalogue import Item, merge_patch
 from feature_repo.events.fields import Id
 from feature_repo.events.schema import MAX_EVENT_BYTES, iso, problems
 from services.catalogue.catalogue import Catalogue, Change
@@ -87,7 +87,7 @@ async def patch_item(request: Request, item_id: ItemId) -> Response:
     if given.get("item_id", item_id) != item_id:
         raise _other_id()
     try:
-        changes = [(item_id, partial(patched, patch=given))]
+        changes = [(item_id, partial(merge_patch, patch=given))]
         item = (await context.await_bounded(context.of(Catalogue).patch(changes)))[0]
     except ValidationError as error:
         raise body.invalid(error) from None
@@ -200,7 +200,7 @@ def _patch(errors: dict[int, ItemRefused], index: int, patch: dict[str, Any], it
     """Return the changed item; the same, and why among ``errors``, where it would be none."""
     errors.pop(index, None)
     try:
-        return patched(item, patch)
+        return merge_patch(item, patch)
     except ValidationError as error:
         errors[index] = _refusal(index, error)
         return item

@@ -21,7 +21,7 @@ from feature_repo.events.schema import (
     record_to_api,
 )
 from feature_repo.profile_views.shapes import ProfileConsent
-from feature_repo.user_profile.consent import MAX_PURPOSES, holds
+from feature_repo.user_profile.consent import MAX_PURPOSES, needs_no_room
 from feature_repo.user_profile.state import ExplicitProfile
 from services.context import users
 from services.context.answers import answer, context_of
@@ -108,7 +108,7 @@ async def _check_room(context: Context, user_id: str, given: Mapping[str, bool])
     """Refuse purposes that the user's table has no room for: they would not be kept."""
     _, row, _ = await users.find_user(context, user_id, None, None)
     known = {} if row is None else users.profile_of(row).consent
-    new = [p for p, granted in given.items() if not holds(known, p, granted=granted)]
+    new = [p for p, granted in given.items() if not needs_no_room(known, p, granted=granted)]
     if len(known) + len(new) <= MAX_PURPOSES:
         return
     detail = (

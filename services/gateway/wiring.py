@@ -98,7 +98,7 @@ class Replica:
         self._settings.export(self._url)
         self._models.load()
         self.context.features.open()
-        await asyncio.to_thread(time_zones.known)  # no event waits for it
+        await asyncio.to_thread(time_zones.list_known)  # no event waits for it
         await self._catalogue.start()
         self._models.newest.recommender.warm()
         self._models.start()

@@ -8,7 +8,7 @@ from typing import Final
 
 from feature_repo.events.schema import Event
 from feature_repo.events.types import find_types
-from feature_repo.user_profile.consent import stated
+from feature_repo.user_profile.consent import parse_statements
 from services.http.api_keys import Caller
 
 _SHOPS: Final = find_types("shop")
@@ -32,7 +32,9 @@ def refusal(event: Event, sender: Caller, *, may_link: bool) -> tuple[str, str] 
         return "/source", "a source that begins with portrait needs a key of scope server"
     if event.user_id is None:
         return None
-    granted = [p for p, yes in stated(event.type, event.consent, event.properties).items() if yes]
+    granted = [
+        p for p, yes in parse_statements(event.type, event.consent, event.properties).items() if yes
+    ]
     if granted:
         place = "/consent" if event.consent is not None else "/properties"
         detail = "a key of scope write grants a purpose for an anonymous_id alone, for no user_id"

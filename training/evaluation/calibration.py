@@ -40,7 +40,7 @@ def calibrate(network: PortraitNetwork, prepared: Prepared) -> dict[str, dict[st
     scored = score_window(network, maker, users, bounds, timed=True, ranked=False)
     told = {}
     for k, name in enumerate(network.outcomes):
-        labels, probabilities = scored.known(k)
+        labels, probabilities = scored.select_known(k)
         logits = torch.special.logit(torch.from_numpy(probabilities).double(), eps=1e-6).numpy()
         found = _set(network.calibration[k], logits, labels)
         if found is not None:

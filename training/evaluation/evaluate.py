@@ -236,7 +236,7 @@ def _outcomes(model: Model, prepared: Prepared, scored: Scored) -> dict[str, Any
         -(2**62), prepared.train_until_ms
     )
     for k, name in enumerate(model.network.outcomes):
-        labels, probabilities = scored.known(k)
+        labels, probabilities = scored.select_known(k)
         if not len(labels):
             continue
         rows = scored.moment_rows[~np.isnan(scored.labels[:, k])]

@@ -11,7 +11,7 @@ import torch
 from training.evaluation.metrics import Doubles, metrics_of, ranking_metrics
 from training.history.prepared import OUTCOMES
 from training.history.sequences import Ints
-from training.neighbours.channels import Touched
+from training.neighbours.channels import SparseReading
 from training.network import sampled_softmax
 from training.network.devices import autocast, move
 from training.network.examples import Example, ExampleMaker
@@ -55,7 +55,7 @@ class Scored:
     labels: npt.NDArray[np.float32]
     moment_rows: Ints
 
-    def known(self, outcome: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def select_known(self, outcome: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return the labels of an outcome that are known, and their probabilities."""
         there = ~np.isnan(self.labels[:, outcome])
         return self.labels[there, outcome], self.probabilities[there, outcome]
@@ -125,11 +125,11 @@ def _metrics(
     """Return the basket metrics of an example, shape (P, 4); ``items`` where there are many."""
     on_cpu = move(example.targets, _CPU)
     if items is None:
-        assert not isinstance(example.memory, Touched)
+        assert not isinstance(example.memory, SparseReading)
         scores = network.scores(u, example.pairs, example.requests, example.memory)
         return ranking_metrics(scores.float().cpu(), on_cpu)
-    touched = example.memory if isinstance(example.memory, Touched) else None
+    sparse = example.memory if isinstance(example.memory, SparseReading) else None
     queries = Queries.of(
-        network, u, example.pairs, example.requests.statistics[:, 0], touched, network.mixing
+        network, u, example.pairs, example.requests.statistics[:, 0], sparse, network.mixing
     )
     return metrics_of(ranks(items, queries, example.targets), on_cpu)

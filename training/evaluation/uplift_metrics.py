@@ -111,12 +111,12 @@ def _sums(
     outcome: npt.ArrayLike, treated: npt.ArrayLike, score: npt.ArrayLike
 ) -> tuple[Doubles, Doubles, Doubles, Doubles, Doubles]:
     """Return share, Y_t, Y_c, N_t, N_c after no user and after each group of equal scores."""
-    outcome_N, is_treated_N, score_N = _checked(outcome, treated, score)
+    outcome_N, is_treated_N, score_N = _check(outcome, treated, score)
     order = np.argsort(-score_N, kind="stable")
     outcome_N, is_treated_N, score_N = outcome_N[order], is_treated_N[order], score_N[order]
     ends = np.flatnonzero(np.append(np.diff(score_N) != 0, True))
 
-    def summed(values: Doubles) -> Doubles:
+    def sum_up(values: Doubles) -> Doubles:
         return np.concatenate([[0.0], np.cumsum(values)[ends]])
 
     share = np.concatenate([[0.0], (ends + 1.0) / len(score_N)])
@@ -124,14 +124,14 @@ def _sums(
     of_control = 1.0 - of_treated
     return (
         share,
-        summed(outcome_N * of_treated),
-        summed(outcome_N * of_control),
-        summed(of_treated),
-        summed(of_control),
+        sum_up(outcome_N * of_treated),
+        sum_up(outcome_N * of_control),
+        sum_up(of_treated),
+        sum_up(of_control),
     )
 
 
-def _checked(
+def _check(
     outcome: npt.ArrayLike, treated: npt.ArrayLike, score: npt.ArrayLike
 ) -> tuple[Doubles, npt.NDArray[np.bool_], Doubles]:
     outcome_N = np.asarray(outcome, dtype=np.float64)

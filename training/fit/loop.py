@@ -179,13 +179,13 @@ class Fit:
         """Return the averaged weights' NDCG@10 (``stacked``: AUC) on the validation window."""
         prepared, session = self.prepared, self.session
         users = validation_users(prepared, self.config)[session.rank :: session.world]
-        with self.optimizer.averaged():
+        with self.optimizer.use_average():
             scored = score_window(
                 self.network, self.maker, users,
                 (prepared.train_until_ms, prepared.until_ms), timed=False, device=session.device,
             )  # fmt: skip
         if self.model.recipe == "stacked":
-            return mean(session, auc(*scored.known(0)), 1)
+            return mean(session, auc(*scored.select_known(0)), 1)
         gains = scored.metrics[:, 0]
         return mean(session, float(np.nansum(gains)), int((~np.isnan(gains)).sum()))
 

@@ -106,7 +106,7 @@ class Optimizer:
         return {name: value for name, value in state.items() if name not in self.rows.names}
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def use_average(self) -> Iterator[None]:
         """Let the network have the averaged weights meanwhile."""
         held = {k: v.clone() for k, v in self._whole(self._network.state_dict()).items()}
         self._network.load_state_dict(self._whole(self.average), strict=self.rows is None)

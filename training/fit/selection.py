@@ -14,7 +14,7 @@ from training.evaluation.metrics import Doubles, Interval, bootstrap, metrics_of
 from training.history.prepared import Prepared
 from training.history.sequences import Ints
 from training.history.vocabulary import DENSE_ITEMS
-from training.neighbours.channels import CHANNELS, COUNT, Channels, Touched
+from training.neighbours.channels import CHANNELS, COUNT, Channels, SparseReading
 from training.network import mixture, sampled_softmax
 from training.network.batches import make_targets
 from training.network.config import TrainConfig
@@ -159,11 +159,11 @@ class _Dense:
         log_probability = (total / targets.sizes.clamp(min=1)).double().numpy()
         return np.stack([ranking_metrics(scores, targets)[:, 0], log_probability], axis=1)
 
-    def given(self, mixing: Stacking) -> tuple[Tensor, Tensor]:
+    def ask_experts(self, mixing: Stacking) -> tuple[Tensor, Tensor]:
         """Return what every expert gave to each target line, and the lines' weights."""
         full = self.full
         with torch.no_grad():
-            added = mixing.added(full.base, full.memory, full.log_events)
+            added = mixing.weigh(full.base, full.memory, full.log_events)
             found = mixture.of_targets(
                 added, full.base, full.memory, full.targets, once=bool(mixing.once)
             )
@@ -195,11 +195,11 @@ class _Sparse:
         found = draw(self.shares, example.targets, DRAWS)
         with torch.no_grad():
             base = self.network.logits_of(found.items, self.u, example.pairs)
-        touched = self._touched()
+        sparse = self._to_sparse()
         memory = base.new_zeros(len(base), COUNT, base.shape[1])
-        place = torch.searchsorted(found.items, touched.item).clamp(max=len(found.items) - 1)
-        among = found.items[place] == touched.item
-        memory[touched.owner[among], : len(CHANNELS), place[among]] = touched.value[among]
+        place = torch.searchsorted(found.items, sparse.item).clamp(max=len(found.items) - 1)
+        among = found.items[place] == sparse.item
+        memory[sparse.owner[among], : len(CHANNELS), place[among]] = sparse.value[among]
         memory[:, len(CHANNELS) :] = torch.from_numpy(self.memory.popularity)[:, found.items]
         return Piece(base, memory, example.requests.statistics[:, 0], example.targets, found)
 
@@ -208,14 +208,14 @@ class _Sparse:
         with torch.no_grad():
             queries = Queries.of(
                 self.network, self.u, example.pairs, example.requests.statistics[:, 0],
-                self._touched(), mixing,
+                self._to_sparse(), mixing,
             )  # fmt: skip
             found = ranks(self.items, queries, example.targets)
         ndcg = metrics_of(found, example.targets)[self.back, 0]
         return np.stack([ndcg, np.zeros(len(ndcg))], axis=1)
 
-    def _touched(self) -> Touched:
-        assert isinstance(self.example.memory, Touched)
+    def _to_sparse(self) -> SparseReading:
+        assert isinstance(self.example.memory, SparseReading)
         return self.example.memory
 
 
@@ -248,7 +248,7 @@ class _Asker:
         repeats = torch.cat([a.repeats() for a in first]).float().mean()
         mixing.once.fill_(float(repeats < mixture.REPEATS_FROM))
         answers = (a for rows in parts for a in self._ask(rows, SHARES_ON))
-        found = [a.given(mixing) for a in answers if isinstance(a, _Dense)]
+        found = [a.ask_experts(mixing) for a in answers if isinstance(a, _Dense)]
         given, weight = (torch.cat(one) for one in zip(*found, strict=True))
         usable = [True, added, *[True] * (mixture.COUNT_EXPERTS - 2)]
         mixing.shares.copy_(mixture.fit(given, weight, usable))

@@ -39,7 +39,7 @@ class Alone:
         told: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
-        self._told = told
+        self._tell = told
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module as it is."""
@@ -47,8 +47,8 @@ class Alone:
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Tell who asked for it; the progress file has it too."""
-        if self._told is not None:
-            self._told(metrics)
+        if self._tell is not None:
+            self._tell(metrics)
 
 
 def mean(session: WorkerSession, total: float, count: int) -> float:

@@ -74,7 +74,7 @@ class InterestReader:
         (baskets_at, lines_at), (event, of_line) = self._bounds, self._lines
         for row, (who, moment) in enumerate(zip(user.tolist(), time_ms.tolist(), strict=True)):
             mine = slice(lines_at[who], lines_at[who + 1])
-            own = self._counted(event[mine], of_line[mine], moment)
+            own = self._count(event[mine], of_line[mine], moment)
             total = self._weight(self._baskets[baskets_at[who] : baskets_at[who + 1]], moment).sum()
             prior = SHRINKAGE_BASKETS * self._popular(moment)
             weight = np.where(own > 0, (own + prior) / (total + SHRINKAGE_BASKETS), 0.0)
@@ -89,14 +89,14 @@ class InterestReader:
         out: Doubles = np.where(times < moment, 0.5 ** (age_days / LONG_HALF_LIFE_DAYS), 0.0)
         return out
 
-    def _counted(self, event: Ints, category: Ints, moment: int) -> Doubles:
+    def _count(self, event: Ints, category: Ints, moment: int) -> Doubles:
         out = np.bincount(category, self._weight(event, moment), minlength=self._categories + 1)
         return out.astype(np.float64)
 
     def _popular(self, moment: int) -> Doubles:
         if moment not in self._everyone:
             total = self._weight(self._baskets, moment).sum()
-            self._everyone[moment] = self._counted(*self._lines, moment) / max(total, 1e-12)
+            self._everyone[moment] = self._count(*self._lines, moment) / max(total, 1e-12)
         return self._everyone[moment]
 
 

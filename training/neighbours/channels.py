@@ -125,7 +125,7 @@ class ChannelTable(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Touched:
+class SparseReading:
     """What the rows of what is held say, where they say anything.
 
     Attributes
@@ -214,23 +214,25 @@ class Channels:
             Snapshot of P repeat tables.
         """
         out = np.zeros((len(held.scalars), READ, self.popularity.shape[1]), np.float32)
-        for request, (item, sums) in enumerate(self._gathered(held, tuple(PLACES))):
+        for request, (item, sums) in enumerate(self._gather_each(held, tuple(PLACES))):
             for m, row in zip(PLACES, sums, strict=True):
                 out[request, m, item] = logarithm(row) if PLACES[m].log else row
         out[:, len(CHANNELS) : COUNT] = self.popularity
         return out
 
-    def touched(self, held: Rows) -> Touched:
+    def read_sparse(self, held: Rows) -> SparseReading:
         """Return φ of the channels with rows where it is not 0: `read` for very many items."""
         logs, found = [channel.log for channel in CHANNELS], [(np.zeros(0, np.int64), EMPTY)]
-        for item, value in self._gathered(held, tuple(range(len(CHANNELS)))):
+        for item, value in self._gather_each(held, tuple(range(len(CHANNELS)))):
             value[logs] = logarithm(value[logs])
             found.append((item, value.T))
         owner = np.repeat(np.arange(len(found) - 1), [len(item) for item, _ in found[1:]])
         items, values = (np.concatenate(part) for part in zip(*found, strict=True))
-        return Touched(torch.from_numpy(owner), torch.from_numpy(items), torch.from_numpy(values))
+        return SparseReading(
+            torch.from_numpy(owner), torch.from_numpy(items), torch.from_numpy(values)
+        )
 
-    def _gathered(self, held: Rows, columns: tuple[int, ...]) -> Iterator[tuple[Ints, Floats]]:
+    def _gather_each(self, held: Rows, columns: tuple[int, ...]) -> Iterator[tuple[Ints, Floats]]:
         """Yield what `gather` gives for each request."""
         rows = held.rows[np.argsort(held.owner, kind="stable")]
         sizes = np.bincount(held.owner, minlength=len(held.scalars))
@@ -274,7 +276,7 @@ def _plan(kinds: tuple[str, ...], columns: tuple[int, ...]) -> tuple[Ints, Ints]
 
 
 @njit(cache=True)
-def faded(rows: Any, scalars: Any, places: Any) -> Any:
+def fade_rows(rows: Any, scalars: Any, places: Any) -> Any:
     """Return what each held item's row is multiplied with in some channels, shape (R, C)."""
     out = np.empty((len(rows), len(places)), np.float32)
     for r in range(len(rows)):
@@ -318,7 +320,7 @@ def _most(tables: Any, spans: Any, rows: Any) -> tuple[int, int]:
 @njit(cache=True)
 def _gather(place: Any, tables: Any, spans: Any, places: Any, rows: Any, scalars: Any) -> Any:
     """Do what `Channels.gather` does; columns ``first : first + count`` are of each table."""
-    weight, (total, most) = faded(rows, scalars, places), _most(tables, spans, rows)
+    weight, (total, most) = fade_rows(rows, scalars, places), _most(tables, spans, rows)
     size, count = min(total + len(rows), len(place)), len(rows)
     found, sums = np.empty(size, np.int64), np.zeros((len(places), size), np.float32)
     at = np.empty(most, np.int32)

@@ -11,7 +11,7 @@ from training.history.category_interests import InterestReader, Interests
 from training.history.prepared import OUTCOMES, Prepared
 from training.history.sequences import Histories, Ints
 from training.history.vocabulary import DAY_MS
-from training.neighbours.channels import Channels, Touched
+from training.neighbours.channels import Channels, SparseReading
 from training.network import sampled_softmax
 from training.network.batches import Targets, event_inputs, fold, join, make_targets, pairs_at
 from training.network.config import ModelConfig, TrainConfig
@@ -55,7 +55,7 @@ class Example:
         Inputs of all events.
     place, requests, pairs, memory, targets
         Basket requests: row of the last event in ``(B·T)`` order, shape (P,), and the rest;
-        memory has shape (P, M, N), or is None without one; of many items, what is touched.
+        memory has shape (P, M, N), or is None without one; of many items, a sparse reading.
     moment_place, moments, labels
         Requests for outcomes in the same form, with answers of shape (M, K); NaN: not known.
     moment_pairs, interests, bought, ended
@@ -71,7 +71,7 @@ class Example:
     place: Tensor
     requests: Requests
     pairs: Pairs | None
-    memory: Tensor | Touched | None
+    memory: Tensor | SparseReading | None
     targets: Targets
     moment_place: Tensor
     moments: Requests
@@ -263,7 +263,7 @@ class ExampleMaker:
             memory=(
                 None
                 if held is None or self.memory is None
-                else self.memory.touched(held)
+                else self.memory.read_sparse(held)
                 if len(prepared.vocabulary.items) > sampled_softmax.FULL_ITEMS
                 else torch.from_numpy(self.memory.read(held))
             ),

@@ -76,7 +76,7 @@ def _divide(amounts_PN: Tensor, memory_PRN: Tensor, once: bool) -> Tensor:
     return amounts_PN / amounts_PN.sum(dim=1, keepdim=True).clamp(min=NOTHING)
 
 
-def mixed(
+def mix(
     shares_K: Tensor, added_PN: Tensor, base_PN: Tensor, memory_PRN: Tensor, *, once: bool = False
 ) -> Tensor:
     """Return log p, shape (P, N)."""
@@ -88,7 +88,7 @@ def mixed(
 
 @dataclass(frozen=True)
 class Served:
-    """`mixed` of one user, in NumPy.
+    """`mix` of one user, in NumPy.
 
     Attributes
     ----------

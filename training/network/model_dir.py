@@ -144,7 +144,7 @@ def load(path: Path) -> Model:
         )
     check_features(user_features, path)
     names = ["weights.safetensors", "vocabulary.json", *([_MEMORY] if _MEMORY in sums else [])]
-    files = {name: _checked(path / name, sums.get(name)) for name in names}
+    files = {name: _read_checked(path / name, sums.get(name)) for name in names}
     if manifest.get("version") != _version(config, user_features, files, inputs):
         raise ModelMismatchError(
             f"{path}: the manifest's version {manifest.get('version')} is not that of its files, "
@@ -230,7 +230,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _checked(path: Path, expected: str | None) -> bytes:
+def _read_checked(path: Path, expected: str | None) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError:

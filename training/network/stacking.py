@@ -82,12 +82,12 @@ class Stacking(nn.Module):
 
     def forward(self, base_PN: Tensor, memory_PMN: Tensor, log_events_P: Tensor) -> Tensor:
         """Return the scores, shape (P, N): a mixture's are the logarithm of the probability."""
-        added = self.added(base_PN, memory_PMN, log_events_P)
+        added = self.weigh(base_PN, memory_PMN, log_events_P)
         if not self.mixture:
             return added
-        return mixture.mixed(self.shares, added, base_PN, memory_PMN, once=bool(self.once))
+        return mixture.mix(self.shares, added, base_PN, memory_PMN, once=bool(self.once))
 
-    def added(self, base_PN: Tensor, memory_PMN: Tensor, log_events_P: Tensor) -> Tensor:
+    def weigh(self, base_PN: Tensor, memory_PMN: Tensor, log_events_P: Tensor) -> Tensor:
         """Return the weighed sum of logits and channels, shape (P, N)."""
         weight = self.at(log_events_P)
         out: Tensor = weight[:, :1] * base_PN + torch.einsum(
@@ -122,18 +122,18 @@ class Stacking(nn.Module):
             [self.weights], lr=0.5, max_iter=_ROUNDS, line_search_fn="strong_wolfe"
         )
 
-        def mixed(piece: Piece) -> Tensor:
-            return piece.loss(self.added(piece.base, piece.memory, piece.log_events))
+        def measure(piece: Piece) -> Tensor:
+            return piece.loss(self.weigh(piece.base, piece.memory, piece.log_events))
 
         def loss() -> Tensor:
             optimizer.zero_grad()
             added = self.at(log_events)[:, 1:] * size
-            value = mean(mixed) + RIDGE * added.square().sum(dim=1).mean()
+            value = mean(measure) + RIDGE * added.square().sum(dim=1).mean()
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
         self.weights.requires_grad_(False)
         with torch.no_grad():
-            after = float(mean(mixed))
+            after = float(mean(measure))
         return before, after

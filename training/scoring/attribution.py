@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 
 from feature_repo.events.schema import EventRecord
-from training.neighbours.channels import CHANNELS, EPSILON, PLACES, READ, Channels, faded
+from training.neighbours.channels import CHANNELS, EPSILON, PLACES, READ, Channels, fade_rows
 from training.network.mixture import EVIDENCE
 from training.network.network import statistics
 from training.scoring.learned_state import Layout, LearnedStates
@@ -159,7 +159,7 @@ def _parts(
 ) -> MemoryContributions:
     """Return one item's; ``part_K`` is what each expert adds to its probability."""
     items = held.rows["item"].astype(np.int64) - 1
-    left = faded(held.rows, held.scalars[0], np.arange(READ)).T.astype(np.float64)
+    left = fade_rows(held.rows, held.scalars[0], np.arange(READ)).T.astype(np.float64)
     entries = {kind: _column(table, items, row) for kind, table in memory.rows.items()}
     shares = part_K / part_K.sum()
     values = np.zeros(len(items))

@@ -114,7 +114,7 @@ class LearnedStates:
         ModelMismatchError
             If another model made a state, or it is cut or damaged: replay the user's events.
         """
-        data, starts = joined(states)
+        data, starts = lay_end_to_end(states)
         user, fault = read_states(
             data, starts, self._shape, self.tables.scalars, self.floats,
             self.tables.rows,
@@ -123,7 +123,9 @@ class LearnedStates:
             raise refusal(fault, states[user], self._layout)
 
 
-def joined(states: Sequence[bytes | None]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def lay_end_to_end(
+    states: Sequence[bytes | None],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Return states laid end to end and where each begins; None takes no bytes.
 
     Raises
@@ -132,7 +134,7 @@ def joined(states: Sequence[bytes | None]) -> tuple[npt.NDArray[np.uint8], npt.N
         If a state is empty.
     """
     if b"" in states:
-        raise _damaged(b"")
+        raise _refuse_damaged(b"")
     starts, at = [0], 0
     for state in states:
         at += 0 if state is None else len(state)
@@ -141,7 +143,7 @@ def joined(states: Sequence[bytes | None]) -> tuple[npt.NDArray[np.uint8], npt.N
     return np.frombuffer(data, np.uint8), np.array(starts, np.int64)
 
 
-def parted(out: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> list[bytes]:
+def cut_apart(out: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> list[bytes]:
     """Return the states that compiled code laid end to end."""
     bounds = [0, *ends.tolist()]
     whole = out[: bounds[-1]].tobytes()
@@ -154,10 +156,10 @@ def refusal(fault: int, state: bytes | None, layout: Layout) -> ModelMismatchErr
         return ModelMismatchError(
             f"a state was made by another model than {layout.version}: re-encode the user"
         )
-    return _damaged(state or b"")
+    return _refuse_damaged(state or b"")
 
 
-def _damaged(state: bytes) -> ModelMismatchError:
+def _refuse_damaged(state: bytes) -> ModelMismatchError:
     return ModelMismatchError(
         f"a learned state of {len(state)} bytes is damaged or not of format {FORMAT}: "
         "re-encode the user"

@@ -77,7 +77,7 @@ class ScoreQuery:
 
     def scores(self) -> Floats:
         """Return every item's score, shape (N,)."""
-        added, base = self._added()
+        added, base = self._weigh()
         return added if self.mixture is None else self.mixture.scores(added, base)
 
     def at(self, rows: Ints) -> Floats:
@@ -136,13 +136,13 @@ class ScoreQuery:
             out[0] = 1.0
             return out
         whole = np.zeros(len(self.index.norms))
-        for k, where, part in self.mixture.parts(*self._added()):
+        for k, where, part in self.mixture.parts(*self._weigh()):
             whole[:] = 0.0
             whole[where] = part
             out[k] = whole[rows]
         return out
 
-    def _added(self) -> tuple[Floats, Floats]:
+    def _weigh(self) -> tuple[Floats, Floats]:
         """Return every item's weighed score, and the network's own logit."""
         base = self.index.logits(self.u)
         base[self.item[: len(self.bonus)]] += self.bonus

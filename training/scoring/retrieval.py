@@ -22,7 +22,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from training.neighbours.channels import CHANNELS, HALF_LIVES_DAYS, Channels, Touched
+from training.neighbours.channels import CHANNELS, HALF_LIVES_DAYS, Channels, SparseReading
 from training.network.batches import Targets
 from training.network.network import PortraitNetwork
 from training.network.repeat_head import Pairs
@@ -74,7 +74,7 @@ class Queries:
         u_PD: Tensor,
         pairs: Pairs | None,
         log_events_P: Tensor,
-        touched: Touched | None = None,
+        sparse: SparseReading | None = None,
         mixing: Stacking | None = None,
     ) -> "Queries":
         """Return what a network asks; with memories where both of the last two are given."""
@@ -84,7 +84,7 @@ class Queries:
         weight = None
         if network.config.recipe == "stacked":
             x = torch.zeros_like(x)
-        elif mixing is not None and touched is not None:
+        elif mixing is not None and sparse is not None:
             weight = mixing.at(log_events_P.float())
             x = weight[:, :1] * x
             e = torch.cat([weight[:, :1], weight[:, 1 + len(CHANNELS) :]], dim=1)
@@ -93,10 +93,10 @@ class Queries:
             bonus = network.pair(u_PD, pairs).float()
             keys.append(pairs.owner * items + pairs.item - 1)
             amounts.append(bonus if weight is None else bonus * weight[pairs.owner, 0])
-        if weight is not None and touched is not None:
-            channels = weight[touched.owner, 1 : 1 + len(CHANNELS)]
-            keys.append(touched.owner * items + touched.item)
-            amounts.append((channels * touched.value).sum(dim=1))
+        if weight is not None and sparse is not None:
+            channels = weight[sparse.owner, 1 : 1 + len(CHANNELS)]
+            keys.append(sparse.owner * items + sparse.item)
+            amounts.append((channels * sparse.value).sum(dim=1))
         key, place = torch.unique(torch.cat(keys), return_inverse=True)
         amount = x.new_zeros(len(key)).index_add_(0, place, torch.cat(amounts))
         return cls(x, e, key, amount)

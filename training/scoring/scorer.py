@@ -48,7 +48,7 @@ class _Moment:
     @property
     def rows(self) -> npt.NDArray[np.void]:
         """What is held."""
-        return self.tables.taken(0)
+        return self.tables.read_rows(0)
 
 
 class Scorer:

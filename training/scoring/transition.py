@@ -14,7 +14,7 @@ from feature_repo.errors import ModelMismatchError
 from feature_repo.events.schema import EventRecord
 from training.history.sequences import Histories, encode
 from training.network.model_dir import Model
-from training.scoring.learned_state import Layout, LearnedStates, joined, parted, refusal
+from training.scoring.learned_state import Layout, LearnedStates, cut_apart, lay_end_to_end, refusal
 from training.state.recurrence import Events, move_states, weights_of
 
 USERS_PER_PASS = 256
@@ -81,7 +81,7 @@ class LearnedTransition:
             right.load([other])
         except ModelMismatchError:
             return float("inf")
-        left_rows, right_rows = left.tables.taken(0), right.tables.taken(0)
+        left_rows, right_rows = left.tables.read_rows(0), right.tables.read_rows(0)
         if left_rows.tobytes() != right_rows.tobytes() or not np.array_equal(
             left.tables.scalars, right.tables.scalars
         ):
@@ -90,7 +90,7 @@ class LearnedTransition:
         return float(gap.max(initial=0.0))
 
     def _advance(self, before: Sequence[bytes | None], histories: Histories) -> list[bytes]:
-        data, starts = joined(before)
+        data, starts = lay_end_to_end(before)
         users, shape = len(before), self._shape
         out, ends = np.empty(users * shape.most_bytes, np.uint8), np.empty(users, np.int64)
         events = Events(
@@ -100,4 +100,4 @@ class LearnedTransition:
         user, fault = move_states(self._weights, shape, events, data, starts, out, ends)
         if fault:
             raise refusal(fault, before[user], self._layout)
-        return parted(out, ends)
+        return cut_apart(out, ends)

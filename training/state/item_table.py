@@ -33,7 +33,7 @@ from training.state.item_table_kernels import (
 
 __all__ = [
     "COUNTS", "EVENTS", "FIRST_MS", "KNOWN", "LAST_GAP_MS", "LAST_MS", "LAST_SIZE", "ROW",
-    "SCALARS", "SIZE_SUM", "USED", "RepeatTables", "Rows", "rounded",
+    "SCALARS", "SIZE_SUM", "USED", "RepeatTables", "Rows", "round_to_kept",
 ]  # fmt: skip
 
 Floats = npt.NDArray[np.float32]
@@ -72,7 +72,7 @@ class RepeatTables:
         self.rows = np.empty((users, capacity), ROW)  # what is not taken is not read
         self.scalars: Doubles = np.zeros((users, len(SCALARS)), np.float64)
 
-    def taken(self, user: int) -> npt.NDArray[np.void]:
+    def read_rows(self, user: int) -> npt.NDArray[np.void]:
         """Return the occupied rows of one user, in no particular order."""
         return self.rows[user, : int(self.scalars[user, USED])]
 
@@ -98,12 +98,12 @@ class RepeatTables:
         count_events(self.rows, self.scalars, users, time_ms, weight, lines, item)
 
 
-def rounded(counts: Floats) -> Floats:
+def round_to_kept(counts: Floats) -> Floats:
     """Round counts of shape (…, 6) to what a row can keep.
 
     Examples
     --------
-    >>> rounded(np.array([[3.0, 1.5, 1.0, 0.5, 2.0, 4.0]], np.float32))[0].tolist()[2:]
+    >>> round_to_kept(np.array([[3.0, 1.5, 1.0, 0.5, 2.0, 4.0]], np.float32))[0].tolist()[2:]
     [1.0, 0.5, 2.0, 4.0]
     """
     out = np.empty_like(counts)

@@ -130,7 +130,7 @@ def count_event(
                 rows[at].last_s = now_s
                 break
     for item in items:
-        if item > 0 and not _held(rows, used, item):
+        if item > 0 and not _has_item(rows, used, item):
             # Free places are filled before anything is evicted.
             at = used if used < len(rows) else _weakest(rows, used, number)
             if at < 0:
@@ -145,7 +145,7 @@ def count_event(
 
 
 @njit
-def _held(rows: Any, used: int, item: int) -> bool:
+def _has_item(rows: Any, used: int, item: int) -> bool:
     for at in range(used):  # noqa: SIM110 - compiled code has no generators
         if rows[at].item == item:
             return True

@@ -54,14 +54,16 @@ class PeerServer:
 
 
 def _ask_libserving(connection: Connection, user: str) -> None:
-    _checked(connection, "POST", "/embed/recommend", orjson.dumps({"user": user, "n_rec": 10}))
+    _check_answer(connection, "POST", "/embed/recommend", orjson.dumps({"user": user, "n_rec": 10}))
 
 
 def _ask_cornac(connection: Connection, user: str) -> None:
-    _checked(connection, "GET", f"/recommend?uid={user}&k=10")
+    _check_answer(connection, "GET", f"/recommend?uid={user}&k=10")
 
 
-def _checked(connection: Connection, method: str, path: str, body: bytes | None = None) -> None:
+def _check_answer(
+    connection: Connection, method: str, path: str, body: bytes | None = None
+) -> None:
     answer = orjson.loads(connection.call(method, path, body))
     if sum(len(v) for v in answer.values() if isinstance(v, list)) != 10:
         raise PortraitError(f"a peer answered {str(answer)[:100]}, not ten items")

@@ -117,8 +117,8 @@ class Rounds:
             records = records_of(events, _PSEUDONYMS, now_ms())
             for size, floor in runs.items():
                 self._tell(number, self._scale.rounds, f"floor, batches of {size}")
-                floors[size].append(floor.run(_cut(records, size)))
-            plains.append(plain.run(_cut(records, self._scale.batch)))
+                floors[size].append(floor.run(_cut_rounds(records, size)))
+            plains.append(plain.run(_cut_rounds(records, self._scale.batch)))
             rate, posted = self._apply(client, events)
             applied.append(rate)
             acknowledged.append(posted.accepted / posted.seconds)
@@ -134,7 +134,7 @@ class Rounds:
         return self._load.batch(number, self._scale.batches * self._scale.batch)
 
     def _apply(self, client: Client, events: list[dict[str, Any]]) -> tuple[float, Posted]:
-        bodies = [body_of(part) for part in _cut(events, self._scale.batch)]
+        bodies = [body_of(part) for part in _cut_rounds(events, self._scale.batch)]
         started_s = time.perf_counter()
         posted = post_batches(client, bodies, clients=self._scale.clients, tell=self._tell)
         client.wait_applied(posted.receipt)
@@ -223,5 +223,5 @@ class Rounds:
         return rates[1:]
 
 
-def _cut(values: list[Any], size: int) -> list[list[Any]]:
+def _cut_rounds(values: list[Any], size: int) -> list[list[Any]]:
     return [values[start : start + size] for start in range(0, len(values), size)]

@@ -115,7 +115,7 @@ class Traffic:
 
     def _single(self, connection: Connection) -> None:
         body = orjson.dumps(self._load.event(next(self._numbers)))
-        self._timed("event", connection, "POST", "/v1/events?return=profile", body, 1)
+        self._time_call("event", connection, "POST", "/v1/events?return=profile", body, 1)
 
     def _batch(self, connection: Connection) -> None:
         events = [self._load.event(next(self._numbers)) for _ in range(self._rhythm.batch)]
@@ -125,9 +125,9 @@ class Traffic:
 
     def _recommend(self, connection: Connection) -> None:
         path = f"/v1/users/{self._load.user(next(self._numbers))}/recommendations?n=10"
-        self._timed("recommendation", connection, "GET", path, None, 0)
+        self._time_call("recommendation", connection, "GET", path, None, 0)
 
-    def _timed(
+    def _time_call(
         self, name: str, connection: Connection, method: str, path: str, body: bytes | None,
         events: int,
     ) -> None:  # fmt: skip

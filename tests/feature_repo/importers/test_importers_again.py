@@ -18,7 +18,7 @@ from feature_repo.archive.catalogue import Item, complete_item, load_catalogue, 
 from feature_repo.archive.currency import Money
 from feature_repo.errors import InvalidSourceError
 from feature_repo.features.snapshots import _stage
-from feature_repo.importers.assemble import MAX_ID, bounded
+from feature_repo.importers.assemble import MAX_ID, bound_id
 
 
 def _import_lines(home: Path, *named: tuple[str | None, str]) -> importers.ImportReport:
@@ -80,9 +80,9 @@ def test_a_long_order_with_a_long_id_of_its_own_is_split(tmp_path: Path) -> None
 
 @given(st.text(max_size=300), st.text(max_size=300))
 def test_a_bounded_id_fits_and_tells_apart(one: str, other: str) -> None:
-    assert len(bounded(one)) <= MAX_ID
-    assert len(one) > MAX_ID or bounded(one) == one
-    assert (bounded(one) == bounded(other)) == (one == other)
+    assert len(bound_id(one)) <= MAX_ID
+    assert len(one) > MAX_ID or bound_id(one) == one
+    assert (bound_id(one) == bound_id(other)) == (one == other)
 
 
 @pytest.mark.parametrize("price", ["", "9.5"])

@@ -15,7 +15,7 @@ from feature_repo.audiences.compiler import compile_definition
 from feature_repo.audiences.index import Index
 from feature_repo.events.schema import EventRecord
 from feature_repo.user_profile import explicit
-from feature_repo.user_profile.consent import MAX_PURPOSES, Consent, allows
+from feature_repo.user_profile.consent import MAX_PURPOSES, Consent, is_granted
 from feature_repo.user_profile.merged_history import woven
 from feature_repo.user_profile.state import ExplicitProfile
 
@@ -85,7 +85,9 @@ def profile_of(log: list[EventRecord]) -> ExplicitProfile:
 def test_consent_is_what_the_oracle_says(log: list[EventRecord]) -> None:
     if any(event.user == KNOWN for event in log):
         consent = profile_of(log).consent
-        assert {p: allows(consent, p) for p in PURPOSES} == {p: expected(log, p) for p in PURPOSES}
+        assert {p: is_granted(consent, p) for p in PURPOSES} == {
+            p: expected(log, p) for p in PURPOSES
+        }
 
 
 @given(log=logs(), cut=st.integers(1, 14))
@@ -142,7 +144,11 @@ def test_a_denial_without_room_counts_for_the_other_spelling(
     more = [f"more-{n}" for n in range(MAX_PURPOSES - 1)]
     log = [said(dict.fromkeys([granted, *more], True), START_S), said({denied: False}, START_S + 1)]
     consent = explicit.fold(log).consent
-    assert (len(consent), allows(consent, granted), allows(consent, more[0])) == (32, False, True)
+    assert (len(consent), is_granted(consent, granted), is_granted(consent, more[0])) == (
+        32,
+        False,
+        True,
+    )
     archived = [(LogPosition(1_000 + n, 0), event) for n, event in enumerate(log)]
     archived = [(p, msgspec.structs.replace(e, id=str(p.ms))) for p, e in archived]
     Archive(tmp_path / "archive" / "events").append("one", archived)
@@ -166,18 +172,18 @@ def test_who_unsubscribes_withdraws_the_channel_in_either_spelling(
     left_off.consent = None
     profile = explicit.fold([said(dict.fromkeys(names, True), START_S), left_off])
     consent = profile.consent
-    assert {name for name in names if allows(consent, name)} == left | {
+    assert {name for name in names if is_granted(consent, name)} == left | {
         f"marketing_{one}" for one in left
     }
     user = live.User(KNOWN, profile, START_S + 2)
     for name in names:
         body = {"rule": {"event": {"type": "consent_updated"}}, "consent": [name]}
-        assert live.is_member(language.read(body), {}, user) == allows(consent, name)
+        assert live.is_member(language.read(body), {}, user) == is_granted(consent, name)
 
 
 def test_the_later_statement_holds_in_whichever_spelling() -> None:
     log = [said({"email": True}, START_S), said({"marketing_email": False}, START_S + 1)]
-    assert not allows(explicit.fold(log).consent, "email")
+    assert not is_granted(explicit.fold(log).consent, "email")
     log.append(said({"email": True}, START_S + 2))
     consent = explicit.fold(log).consent
-    assert (allows(consent, "email"), allows(consent, "marketing_email")) == (True, True)
+    assert (is_granted(consent, "email"), is_granted(consent, "marketing_email")) == (True, True)

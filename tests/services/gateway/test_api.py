@@ -15,7 +15,7 @@ from gateway_thread import ADMIN_KEY, Api
 from stalls import running_s
 from waiting import wait_until
 
-from feature_repo.archive.catalogue import Item, patched
+from feature_repo.archive.catalogue import Item, merge_patch
 from feature_repo.online.connection import connect_async
 from services.catalogue.catalogue import CHANGED, Catalogue
 from services.client import Client
@@ -179,8 +179,8 @@ def test_patches_that_come_at_once_are_all_kept(
             gateways = [Catalogue(store), Catalogue(store)]
             await asyncio.gather(*(
                 gateways[n % 2].patch([
-                    (user, partial(patched, patch={"properties": {name: n}})),
-                    (user, partial(patched, patch={"price": n})),
+                    (user, partial(merge_patch, patch={"properties": {name: n}})),
+                    (user, partial(merge_patch, patch={"price": n})),
                 ])
                 for n, name in enumerate("abcdefghijklmnopqrst")
             ))  # fmt: skip

@@ -528,7 +528,7 @@ def test_consent_of_what_cannot_be_applied_says_nothing_when_histories_are_joine
     shop.apply()
     assert len(letters(shop.client, range(PSEUDONYMS.partitions))) == 1
     assert shop.row(KNOWN).learned == b"e1;e3;e4;"
-    assert consent.allows(explicit.decode(shop.row(KNOWN).profile).consent, "email")
+    assert consent.is_granted(explicit.decode(shop.row(KNOWN).profile).consent, "email")
 
 
 def test_a_link_stands_behind_what_it_links_whatever_the_clocks_say() -> None:

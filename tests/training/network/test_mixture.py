@@ -47,7 +47,7 @@ def test_every_expert_spreads_one_probability_and_the_answer_is_their_sum() -> N
         assert float(found.min()) >= 0
     shares = torch.softmax(torch.arange(mixture.COUNT_EXPERTS) / 3.0, dim=0)
     expected = torch.stack(every, dim=2) @ shares
-    torch.testing.assert_close(mixture.mixed(shares, added, base, memory).exp(), expected)
+    torch.testing.assert_close(mixture.mix(shares, added, base, memory).exp(), expected)
     targets = Targets(torch.tensor([0, 1, 1]), torch.tensor([4, 7, 9]), torch.tensor([1, 2, 0]))
     given_LK = mixture.of_targets(added, base, memory, targets)
     torch.testing.assert_close(given_LK @ shares, expected[targets.owner, targets.item])
@@ -58,7 +58,7 @@ def test_an_expert_without_evidence_changes_no_order() -> None:
     memory[:, : len(CHANNELS)] = 0.0
     shares = torch.zeros(mixture.COUNT_EXPERTS)
     shares[[0, 2]] = 0.5
-    found = mixture.mixed(shares, added, base, memory)
+    found = mixture.mix(shares, added, base, memory)
     assert found.isfinite().all()
     torch.testing.assert_close(found.argsort(dim=1), added.argsort(dim=1))
 
@@ -71,7 +71,7 @@ def test_what_one_side_is_sure_of_the_other_cannot_veto() -> None:
     memory[0, mixture.EVIDENCE[0], 5] = 0.01
     shares = torch.zeros(mixture.COUNT_EXPERTS)
     shares[[0, 2]] = torch.tensor([0.8, 0.2])
-    assert int(mixture.mixed(shares, added, added, memory).argmax()) == 5
+    assert int(mixture.mix(shares, added, added, memory).argmax()) == 5
 
 
 def test_where_nothing_is_taken_twice_what_is_held_has_no_probability() -> None:
@@ -79,7 +79,7 @@ def test_where_nothing_is_taken_twice_what_is_held_has_no_probability() -> None:
     memory[:, mixture.HELD] = 0.0
     memory[:, mixture.HELD, [3, 8]] = 2.0
     shares = torch.full((mixture.COUNT_EXPERTS,), 1 / mixture.COUNT_EXPERTS)
-    found = mixture.mixed(shares, added, base, memory, once=True)
+    found = mixture.mix(shares, added, base, memory, once=True)
     assert sorted(found[0].argsort()[:2].tolist()) == [3, 8]
     for k in range(mixture.COUNT_EXPERTS):
         q = mixture.probabilities(added, base, memory, k, once=True)

@@ -159,11 +159,11 @@ def test_what_is_touched_is_what_is_read(
     assert isinstance(example.memory, torch.Tensor)
     whole = example.memory[:, : len(CHANNELS)]
     monkeypatch.setattr(sampled_softmax, "FULL_ITEMS", 10)
-    touched = maker.train(np.arange(5), 0).memory
-    assert not isinstance(touched, torch.Tensor)
-    assert touched is not None
+    sparse = maker.train(np.arange(5), 0).memory
+    assert not isinstance(sparse, torch.Tensor)
+    assert sparse is not None
     laid = torch.zeros_like(whole)
-    laid[touched.owner, :, touched.item] = touched.value
+    laid[sparse.owner, :, sparse.item] = sparse.value
     torch.testing.assert_close(laid, whole, atol=1e-4, rtol=1e-4)
 
 

@@ -170,7 +170,7 @@ def repeat_head(of: Drawn) -> tuple[Floats, Floats]:
         return np.zeros(0, np.float32), np.zeros(0, np.float32)
     weights = head.serving(of.model.vocabulary.median_gap_days)
     tables = of.state.tables
-    ours = pairs_of_one(weights, u[0].numpy(), tables.taken(0), tables.scalars[0], of.now[0])
+    ours = pairs_of_one(weights, u[0].numpy(), tables.read_rows(0), tables.scalars[0], of.now[0])
     return ours, head(u, of.pairs()).numpy()
 
 
@@ -181,8 +181,8 @@ def memories(of: Drawn) -> tuple[Floats, Floats]:
     whole = found.read(of.held)[0]
     naive = np.zeros_like(whole)
     naive[len(CHANNELS) : len(CHANNELS) + 2] = found.popularity
-    touched = found.touched(of.held)
-    naive[: len(CHANNELS), touched.item.numpy()] = touched.value.T.numpy()
+    sparse = found.read_sparse(of.held)
+    naive[: len(CHANNELS), sparse.item.numpy()] = sparse.value.T.numpy()
     naive[len(CHANNELS) + 2 :] = whole[len(CHANNELS) + 2 :]
     return naive, whole
 
@@ -201,7 +201,7 @@ def item_scores_of_many(of: Drawn) -> tuple[Floats, Floats]:
         network.mixing.shares.copy_(torch.eye(mixture.COUNT_EXPERTS)[0])
     queries = Queries.of(
         network, of.u(), of.pairs(), of.requests().statistics[:, 0],
-        None if rows is None else rows.touched(of.held), network.mixing,
+        None if rows is None else rows.read_sparse(of.held), network.mixing,
     )  # fmt: skip
     theirs = scores(ItemArrays.of(network, rows), queries)[0].numpy()
     query = of.scorer().ask(b"", of.now_ms, of.features)

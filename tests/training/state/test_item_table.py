@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.state.item_table import COUNTS, RepeatTables, rounded
+from training.state.item_table import COUNTS, RepeatTables, round_to_kept
 
 CAPACITY = 6
 
@@ -39,7 +39,9 @@ class Naive:
             row["count"] += 1
             if known:
                 row |= dict(
-                    zip(COUNTS, rounded(np.array([row[n] for n in COUNTS], "f4")), strict=True)
+                    zip(
+                        COUNTS, round_to_kept(np.array([row[n] for n in COUNTS], "f4")), strict=True
+                    )
                 )
             row["last"], row["at"] = self.events, time_ms
 
@@ -66,7 +68,7 @@ def test_table_is_the_naive_fold(seed: int) -> None:
             np.array([1]), np.array([time]), np.ones(1, np.float32), np.array([0, len(items)]),
             np.array(items),
         )  # fmt: skip
-        rows = np.sort(tables.taken(1), order="item")
+        rows = np.sort(tables.read_rows(1), order="item")
         assert rows["item"].tolist() == sorted(naive.rows)
         expected = [[naive.rows[i][name] for name in COUNTS] for i in sorted(naive.rows)]
         np.testing.assert_allclose(rows["counts"], expected, rtol=1e-4)
@@ -74,9 +76,9 @@ def test_table_is_the_naive_fold(seed: int) -> None:
 
 def test_rounding_is_close_and_settled() -> None:
     counts = np.exp(np.linspace(np.log(0.2), np.log(60), 600)).reshape(-1, 6).astype(np.float32)
-    once = rounded(counts)
+    once = round_to_kept(counts)
     np.testing.assert_allclose(once, counts, rtol=0.012)
-    np.testing.assert_array_equal(rounded(once), once)
+    np.testing.assert_array_equal(round_to_kept(once), once)
 
 
 def test_a_basket_never_evicts_its_own_items() -> None:
@@ -87,4 +89,4 @@ def test_a_basket_never_evicts_its_own_items() -> None:
         tables.apply(
             zero, np.array([begin * 1000]), np.ones(1, np.float32), np.array([0, 200]), items
         )
-        assert set(items.tolist()) <= set(tables.taken(0)["item"].tolist())
+        assert set(items.tolist()) <= set(tables.read_rows(0)["item"].tolist())

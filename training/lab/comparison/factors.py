@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from training.evaluation.baselines import EvaluationWindow
-from training.lab.comparison.histories import Fade, faded
+from training.lab.comparison.histories import Fade, fade_histories
 from training.lab.comparison.linear import interactions
 from training.lab.comparison.peer import Peer, Setting
 from training.lab.comparison.shop import Shop
@@ -33,7 +33,7 @@ class Ials(Peer):
         self._factors = self.once(_factors, self.shop, *self._confidence.values())
 
     def score(self, wanted: EvaluationWindow) -> Tensor:
-        past = faded(self.shop, wanted, self._fade)
+        past = fade_histories(self.shop, wanted, self._fade)
         return solve(past, self._factors, **self._confidence) @ self._factors.T
 
 

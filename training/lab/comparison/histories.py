@@ -29,16 +29,16 @@ class Fade:
     half_life_days: float = float("inf")
 
 
-def faded(shop: Shop, wanted: EvaluationWindow, fade: Fade) -> Any:
+def fade_histories(shop: Shop, wanted: EvaluationWindow, fade: Fade) -> Any:
     """Return the histories before the requests, shape (P, N), sparse."""
-    return weighted(
+    return weight_histories(
         shop,
         wanted,
         lambda request, since, days: fade.per_event**since * 0.5 ** (days / fade.half_life_days),
     )
 
 
-def weighted(shop: Shop, wanted: EvaluationWindow, weigh: Weigh) -> Any:
+def weight_histories(shop: Shop, wanted: EvaluationWindow, weigh: Weigh) -> Any:
     """Return the histories before the requests with a weight per line, shape (P, N), sparse."""
     histories = shop.histories
     positive: Ints = np.cumsum(histories.weight > 0)

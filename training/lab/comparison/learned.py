@@ -180,7 +180,7 @@ class Fitting:
         network.train()
         for users in _batches(self._windows, self._generator):
             some = self._windows[users]
-            laid, sizes = _laid(self._item, some[:, 0], some[:, 1], accelerator())
+            laid, sizes = _lay_out(self._item, some[:, 0], some[:, 1], accelerator())
             state = network.states(laid[:, :-1], sizes - 1)
             answers = laid[:, 1:]
             wanted = answers > 0
@@ -238,7 +238,7 @@ class SequencePeer(Peer):
             for part in np.array_split(some, max(1, len(some) // 128)):
                 if not len(part):
                     continue
-                laid, sizes = _laid(item, begin[part], end[part], network.bias.device)
+                laid, sizes = _lay_out(item, begin[part], end[part], network.bias.device)
                 last = network.states(laid, sizes)[torch.arange(len(part)), sizes - 1]
                 out[torch.from_numpy(part)] = network.logits(last).cpu()
         return out
@@ -283,7 +283,7 @@ def _batches(windows: Ints, generator: np.random.Generator) -> Iterator[Ints]:
         yield groups[at]
 
 
-def _laid(item: Ints, begin: Ints, end: Ints, device: torch.device) -> tuple[Tensor, Tensor]:
+def _lay_out(item: Ints, begin: Ints, end: Ints, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return items of pieces, shape (B, T), zeros behind the last, and the pieces' sizes.
 
     All encoders look back only, so what stands behind changes nothing.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from training.evaluation.baselines import EvaluationWindow
-from training.lab.comparison.histories import Fade, baskets, faded, training_requests
+from training.lab.comparison.histories import Fade, baskets, fade_histories, training_requests
 from training.lab.comparison.peer import Added, Peer, Setting
 from training.lab.comparison.shop import Shop
 from training.neighbours import item_rows
@@ -137,7 +137,7 @@ def _after(shop: Shop) -> Any:
 def _regression(shop: Shop, fade: Fade) -> tuple[Any, Any]:
     """Return the normal equations of the next basket on the faded history."""
     requests = training_requests(shop)
-    past = faded(shop, requests, fade)
+    past = fade_histories(shop, requests, fade)
     gram = (past.T @ past).toarray().astype(np.float64)
     return gram, (past.T @ baskets(shop, requests)).toarray()
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from training.evaluation.baselines import EvaluationWindow
-from training.lab.comparison.histories import Fade, faded
+from training.lab.comparison.histories import Fade, fade_histories
 from training.lab.comparison.shop import Shop
 
 Setting = Mapping[str, Any]
@@ -70,7 +70,7 @@ class Peer(ABC):
     def score(self, wanted: EvaluationWindow) -> Tensor:
         """Return the scores of requests, shape (P, N)."""
 
-    def fitted(self, setting: Setting) -> Self:
+    def fit_copy(self, setting: Setting) -> Self:
         """Return a peer of its own that is fitted for a setting."""
         one = copy(self)
         one.fit(setting)
@@ -95,7 +95,7 @@ class Added(Peer):
         found = [
             share * dense(past if rows is None else past @ rows)
             for share, rows, fade in self.parts
-            for past in [faded(self.shop, wanted, fade)]
+            for past in [fade_histories(self.shop, wanted, fade)]
         ]
         return sum(found[1:], found[0])
 

@@ -19,7 +19,7 @@ from training.history.prepared import Prepared
 from training.history.sequences import Histories, Ints, ranges
 from training.lab.comparison.peer import Peer, Setting, Tell
 from training.lab.comparison.shop import Shop
-from training.neighbours.channels import Channels, Touched
+from training.neighbours.channels import Channels, SparseReading
 from training.network.config import ModelConfig, TrainConfig
 from training.network.devices import accelerator
 from training.network.examples import BasketRequests, ExampleMaker
@@ -54,7 +54,7 @@ class Answers:
     def __call__(self, wanted: EvaluationWindow) -> Tensor:
         """Return the scores of requests, histories applied up to each, shape (P, N)."""
         if self.shuffled is not None:
-            return self._shuffled(wanted, self.shuffled)
+            return self._score_shuffled(wanted, self.shuffled)
         last = self._last(wanted)
         some = np.flatnonzero(last >= self.shop.histories.starts[:-1][wanted.user])
         if len(some) == len(last):
@@ -94,14 +94,14 @@ class Answers:
     def _maker_of(self, prepared: Prepared) -> ExampleMaker:
         return ExampleMaker(prepared, self.network.config, TrainConfig(), self.memory)
 
-    def _shuffled(self, wanted: EvaluationWindow, seed: int) -> Tensor:
+    def _score_shuffled(self, wanted: EvaluationWindow, seed: int) -> Tensor:
         # One history for each request, since each has another past to shuffle.
         starts = self.shop.histories.starts[:-1][wanted.user]
         cut = self.shop.histories.select(wanted.user, wanted.event - starts + 1)
         mixed = _shuffle(cut, np.random.default_rng([seed, int(wanted.event[0])]))
         answers = mixed.starts[1:] - 1
         rows = np.arange(len(answers))
-        maker = self._maker_of(self.shop.prepared_of(mixed))
+        maker = self._maker_of(self.shop.prepare_histories(mixed))
         return self._scores(maker, rows, answers - 1, answers)
 
     def _scores(self, maker: ExampleMaker, user: Ints, last: Ints, answer: Ints) -> Tensor:
@@ -113,7 +113,7 @@ class Answers:
             example = maker.make(users, requests, np.zeros(0, np.int64), lengths)
             flat = network.unroll(example.events).flatten(0, 1)
             u = network.vector(flat[example.place], example.requests)
-            if isinstance(example.memory, Touched):
+            if isinstance(example.memory, SparseReading):
                 queries = Queries.of(
                     network, u, example.pairs, example.requests.statistics[:, 0], example.memory,
                     network.mixing,
@@ -161,13 +161,13 @@ def fit(
         Changes the fresh network before it is fitted.
     """
 
-    def told(epoch: Mapping[str, Any]) -> None:
+    def tell_epoch(epoch: Mapping[str, Any]) -> None:
         tell(f"epoch {epoch['epoch'] + 1}, validation NDCG@10 {epoch['validation_ndcg@10']:.4f}")
 
-    prepared = shop.prepared()
+    prepared = shop.prepare()
     with TemporaryDirectory(prefix="portrait-compare-") as folder:
         prepared.write(Path(folder))
-        run = Fit(Path(folder), model, config, Alone(accelerator(), told), alter)
+        run = Fit(Path(folder), model, config, Alone(accelerator(), tell_epoch), alter)
         run.run(resume=False)
     network = run.network.cpu()
     network.load_state_dict(run.best)

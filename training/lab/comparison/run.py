@@ -14,7 +14,7 @@ from training.lab.comparison.peer import Tell
 from training.lab.comparison.protocol import Doubles
 from training.lab.comparison.result_store import Finished, place
 from training.lab.comparison.shop import Shop
-from training.lab.comparison.tuning import MODELS, OWN, one, skipped
+from training.lab.comparison.tuning import MODELS, OWN, find_reason_to_skip, one
 
 Work = Callable[..., Finished]
 Progress = Callable[[int, int, str], None]
@@ -58,7 +58,7 @@ def compare(
     """
     wanted = list(MODELS) if models is None else [OWN, *(m for m in models if m != OWN)]
     left = dict.fromkeys([name for name in MODELS if name not in wanted], "not asked for")
-    left |= {name: why for name in wanted if (why := skipped(name, shop)) is not None}
+    left |= {name: why for name in wanted if (why := find_reason_to_skip(name, shop)) is not None}
     kept = None if resume is None else place(resume, shop, seeds, budget_s)
     work = partial(one, shop, seeds=seeds, budget_s=budget_s)
     finished = dict[str, Finished]()

@@ -112,18 +112,18 @@ class Shop:
         """Which events lie before the end of training, shape (E,)."""
         return self.histories.time_ms < self.split.train_until_ms
 
-    def prepared(self) -> Prepared:
+    def prepare(self) -> Prepared:
         """Return what Portrait's training loop reads; the test is not in it."""
         first = self.histories.before(self.split.cut_off_ms)
         users = np.flatnonzero(first > 0)
-        return self.prepared_of(self.histories.select(users, first[users]))
+        return self.prepare_histories(self.histories.select(users, first[users]))
 
     @cached_property
     def whole(self) -> Prepared:
         """The same with the test's events, for scoring."""
-        return self.prepared_of(self.histories)
+        return self.prepare_histories(self.histories)
 
-    def prepared_of(self, histories: Histories) -> Prepared:
+    def prepare_histories(self, histories: Histories) -> Prepared:
         """Return some histories with this shop's vocabulary and split."""
         split = self.split
         moments = weekly_moments(

@@ -8,7 +8,7 @@ Part = Callable[[Mapping[str, Any], Path], str]
 """Takes a result and the folder of results; returns Markdown."""
 
 
-def _fitted(result: Mapping[str, Any]) -> str:
+def _describe_fit(result: Mapping[str, Any]) -> str:
     fit, split = result["fit"], result["split"]
     return (
         f"### {result['dataset']}\n{split['how']}; {split['test_requests']:,} requests. Schedule "
@@ -30,7 +30,7 @@ def _less(row: Mapping[str, Any]) -> str:
 def _ablation(result: Mapping[str, Any], folder: Path) -> str:
     del folder
     rows = sorted(result["rows"].items(), key=lambda pair: -pair[1]["ndcg@10"])
-    return _fitted(result) + _table(
+    return _describe_fit(result) + _table(
         ["part", "NDCG@10", "by seed", "MRR", "less than whole"],
         [
             [
@@ -47,7 +47,7 @@ def _ablation(result: Mapping[str, Any], folder: Path) -> str:
 
 def _freshness(result: Mapping[str, Any], folder: Path) -> str:
     del folder
-    return _fitted(result) + _table(
+    return _describe_fit(result) + _table(
         ["state", "NDCG@10", "MRR", "less than fresh", "requests without any state"],
         [
             [f"{age} old", f"{row['ndcg@10']:.4f}", f"{row['mrr']:.4f}", _less(row),
@@ -81,7 +81,7 @@ def _updating(result: Mapping[str, Any], folder: Path) -> str:
     picture = (
         f"![Share of profiles on a new interest by events since the change]({folder.name}/{name})"
     )
-    return f"{_fitted(result)}{table}\n{picture}\n"
+    return f"{_describe_fit(result)}{table}\n{picture}\n"
 
 
 def _category(result: Mapping[str, Any], folder: Path) -> str:
@@ -96,7 +96,7 @@ def _category(result: Mapping[str, Any], folder: Path) -> str:
         ],
     )
     return (
-        f"{_fitted(result)}{result['moments']:,} moments of {result['users']:,} users, "
+        f"{_describe_fit(result)}{result['moments']:,} moments of {result['users']:,} users, "
         f"{result['categories']:,} categories; shrink {result['shrink']:g}; by seed "
         f"{', '.join(f'{value:.4f}' for value in result['by_seed'])}.\n\n{table}\n"
         f"Model − counts: NDCG@10 {gap['mean']:+.4f} [{low:+.4f}, {high:+.4f}].\n"

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from torch import Tensor
 
 from training.evaluation.baselines import EvaluationWindow
-from training.lab.comparison.histories import counts, training_ends, weighted
+from training.lab.comparison.histories import counts, training_ends, weight_histories
 from training.lab.comparison.peer import Peer, Setting, dense
 from training.lab.comparison.shop import Shop
 
@@ -56,7 +56,7 @@ class TifuKnn(Peer):
 def vectors(shop: Shop, wanted: EvaluationWindow, size: int, within: float, between: float) -> Any:
     """Return user vectors before the requests, shape (P, N), sparse."""
     groups = np.maximum(1, -(-counts(shop, wanted) // size))
-    return weighted(
+    return weight_histories(
         shop,
         wanted,
         lambda request, since, days: (

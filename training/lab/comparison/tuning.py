@@ -46,7 +46,7 @@ class Tuned:
     tried: int
 
 
-def skipped(name: str, shop: Shop) -> str | None:
+def find_reason_to_skip(name: str, shop: Shop) -> str | None:
     """Return why a peer is not run on a shop, or None if it is."""
     if MODELS[name].repeats and shop.masked:
         return "items are not bought again here"
@@ -62,7 +62,7 @@ def tune(peer: Peer, *, budget_s: float) -> Tuned:
     best: Tuned | None = None
     for tried, setting in enumerate(peer.settings(), start=1):
         peer.tell(", ".join(f"{key} {value}" for key, value in setting.items()))
-        fitted = peer.fitted(setting)
+        fitted = peer.fit_copy(setting)
         value = float(np.nanmean(measure(peer.shop, requests, fitted.score)[:, 0]))
         seconds = time.perf_counter() - began_s
         peer.tell(f"{tried} tried in {seconds:,.0f} s, validation NDCG@10 {value:.4f}")
@@ -80,7 +80,7 @@ def one(shop: Shop, name: str, *, seeds: Sequence[int], budget_s: float, tell: T
     model = MODELS[name]
     found = tune(model(shop, seeds[0], tell), budget_s=budget_s)
     more = seeds[1:] if model.seeded else ()
-    peers = [found.peer, *(model(shop, seed, tell).fitted(found.setting) for seed in more)]
+    peers = [found.peer, *(model(shop, seed, tell).fit_copy(found.setting) for seed in more)]
     parts = [measure(shop, shop.test, peer.score) for peer in peers]
     tuning = {
         "chosen": dict(found.setting), "validation_ndcg@10": found.validation,

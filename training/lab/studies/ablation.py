@@ -66,21 +66,21 @@ class _Stacked(nn.Module):
         return out
 
 
-def _fused(network: PortraitNetwork) -> FusedEncoder:
+def _fuse(network: PortraitNetwork) -> FusedEncoder:
     assert isinstance(network.encoder, FusedEncoder)
     return network.encoder
 
 
 def _no_convolution(network: PortraitNetwork) -> None:
-    _fused(network).convolve = _Pass()  # type: ignore[assignment]
+    _fuse(network).convolve = _Pass()  # type: ignore[assignment]
 
 
 def _no_lstm(network: PortraitNetwork) -> None:
-    _replace_lstm(_fused(network), _Silent())
+    _replace_lstm(_fuse(network), _Silent())
 
 
 def _mean_pool(network: PortraitNetwork) -> None:
-    _replace_lstm(_fused(network), _Mean())
+    _replace_lstm(_fuse(network), _Mean())
 
 
 def _replace_lstm(encoder: FusedEncoder, other: nn.Module) -> None:
@@ -88,8 +88,8 @@ def _replace_lstm(encoder: FusedEncoder, other: nn.Module) -> None:
     encoder.project = nn.Linear(encoder.dim, encoder.dim)
 
 
-def _stacked(network: PortraitNetwork) -> None:
-    inner = _fused(network)
+def _stack(network: PortraitNetwork) -> None:
+    inner = _fuse(network)
     categories = inner.content.category.num_embeddings - 1
     network.encoder = _Stacked(inner, network.items, categories)  # type: ignore[assignment]
 
@@ -99,7 +99,7 @@ PARTS: Final[Mapping[str, tuple[Mapping[str, bool], Alter | None]]] = {
     "no_convolution": ({}, _no_convolution),
     "no_lstm": ({}, _no_lstm),
     "mean_pool": ({}, _mean_pool),
-    "stacked": ({}, _stacked),
+    "stacked": ({}, _stack),
     "no_encoder": ({"encoder": False}, None),
     "no_repeat_head": ({"repeat": False}, None),
 }
@@ -132,7 +132,7 @@ def _asked_otherwise(
 
 def _with_memories(answers: portrait_model.Answers, *, seen: bool) -> portrait_model.Answers:
     """Return the answers with memories weighed on the training or the validation period."""
-    prepared, network = answers.shop.prepared(), copy.deepcopy(answers.network)
+    prepared, network = answers.shop.prepare(), copy.deepcopy(answers.network)
     memory = Channels.fit(prepared.histories, prepared.train_until_ms, answers.shop.items)
     network.mixing = Stacking()
     fit_mixing(network, prepared, memory, seen=seen, always=True)

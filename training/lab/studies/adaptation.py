@@ -44,7 +44,7 @@ _DAYS: Final = 160.0
 _STEPS: Final = 2000
 
 
-def planted(seed: int) -> tuple[Shop, Mapping[str, Ints]]:
+def plant(seed: int) -> tuple[Shop, Mapping[str, Ints]]:
     """Return the shop, and each user's interest after each of their events."""
     generator = np.random.default_rng(seed)
     histories, truth = [], {}
@@ -84,20 +84,20 @@ def adaptation(study: Study) -> dict[str, dict[str, Any]]:
         never followed counts as its length), ``followed`` (share of changes) and ``curve``
         (share right after 1, 2, … events of a new interest).
     """
-    shop, truth = planted(study.seeds[0])
+    shop, truth = plant(study.seeds[0])
     study = replace(study, shop=shop)
     ways, _ = Ways(
         shop, study.fit(study.seeds[0], study.at(2, 4, "fit to a shop with planted changes"))
-    ).tuned()
+    ).tune()
     interest = np.concatenate([truth[user] for user in shop.histories.users])
     # Asked right before the event that follows; so each user's last event stays out.
     event = np.flatnonzero(shop.histories.time_ms >= shop.split.cut_off_ms)
     event = event[event > shop.histories.starts[shop.owner[event]]]
     requests = EvaluationWindow(event, shop.owner[event])
-    return {name: _followed(shop, way, requests, interest) for name, way in ways.items()}
+    return {name: _follow(shop, way, requests, interest) for name, way in ways.items()}
 
 
-def _followed(shop: Shop, way: Way, requests: EvaluationWindow, interest: Ints) -> dict[str, Any]:
+def _follow(shop: Shop, way: Way, requests: EvaluationWindow, interest: Ints) -> dict[str, Any]:
     names = np.array([int(name[1:]) for name in shop.vocabulary.categories])
     top = np.concatenate(
         [
@@ -190,13 +190,13 @@ def step_costs(shop: Shop, ways: Mapping[str, Way]) -> dict[str, float]:
         state[:] = transition.step(state, [records[n]])
 
     return {
-        "rules": _timed(count, len(events)),
-        "clusters": _timed(cluster, len(events)),
-        "learned": _timed(learn, len(events)),
+        "rules": _time_step(count, len(events)),
+        "clusters": _time_step(cluster, len(events)),
+        "learned": _time_step(learn, len(events)),
     }
 
 
-def _timed(step: Callable[[int], None], count: int) -> float:
+def _time_step(step: Callable[[int], None], count: int) -> float:
     """Return microseconds of one call of ``step(n)``, the least of three rounds."""
     rounds = list[float]()
     for _ in range(3):

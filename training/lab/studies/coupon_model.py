@@ -90,8 +90,8 @@ class Sampler:
             "profile": profile_block(self._home, users, launch_ms),
             "category": known.interests["category"],
             "type": known.interests["type"],
-            "learned": _named("u", learned.vector),
-            "match": _named("match", item_match(learned, self._encoder.items, campaign)),
+            "learned": _name_columns("u", learned.vector),
+            "match": _name_columns("match", item_match(learned, self._encoder.items, campaign)),
         }
         rows = FeatureRows(
             {name: table.reset_index(drop=True) for name, table in tables.items()},
@@ -102,7 +102,7 @@ class Sampler:
         return Sample(campaign, rows, known)
 
 
-def _named(prefix: str, values: Floats) -> pd.DataFrame:
+def _name_columns(prefix: str, values: Floats) -> pd.DataFrame:
     return pd.DataFrame(values, columns=[f"{prefix}{n}" for n in range(values.shape[1])])
 
 

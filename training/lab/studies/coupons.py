@@ -121,8 +121,8 @@ def _models(*, first: bool) -> dict[str, Score]:
         "monetary": lambda ended, sample: _raw(sample, "spend"),
         "prior_redemptions": lambda ended, sample: _raw(sample, "num_redemptions"),
         "coupon_items": lambda ended, sample: _raw(sample, "num_coupon_lines"),
-        "logistic": lambda ended, sample: _tuned(LOGISTIC, ended, sample),
-        "boosting": lambda ended, sample: _tuned(BOOSTING, ended, sample),
+        "logistic": lambda ended, sample: _tune(LOGISTIC, ended, sample),
+        "boosting": lambda ended, sample: _tune(BOOSTING, ended, sample),
     }
 
 
@@ -147,7 +147,7 @@ def _rfm_sum(sample: Sample) -> Doubles:
     return out
 
 
-def _tuned(settings: Sequence[Setting], ended: Sequence[Sample], sample: Sample) -> Doubles:
+def _tune(settings: Sequence[Setting], ended: Sequence[Sample], sample: Sample) -> Doubles:
     """Fit to RFM, coupon history and product match; settings as the own model's are chosen."""
     rows = FeatureRows.join([each.rows.only(["history"]) for each in ended])
     model = BlockModel({"history": 1.0}, ["history"])

@@ -93,7 +93,7 @@ class StateEncoder:
     @cached_property
     def _whole(self) -> Prepared:
         known = [(u, h) for u, h in self._all if h]
-        return self.shop.prepared_of(encode(known, self.shop.vocabulary))
+        return self.shop.prepare_histories(encode(known, self.shop.vocabulary))
 
     def at(
         self, users: Sequence[str], time_ms: Sequence[int] | Ints, *, items: bool = False

@@ -78,7 +78,7 @@ def measure(
     """
     rates: dict[str, list[float]] = {"portrait": [], "gru": []}
     with TemporaryDirectory(prefix="portrait-speed-") as folder, one_thread():
-        shop.prepared().write(Path(folder))
+        shop.prepare().write(Path(folder))
         steps = {"portrait": _portrait(Path(folder)), "gru": _gru(shop)}
         for turn in range(ROUNDS):
             for name, each in steps.items():
@@ -144,7 +144,7 @@ def _scaling(shop: Shop, workers: int, tell: Tell) -> dict[str, Any]:
         tell(0, 1, f"Ray Train, {count} workers")
         # A folder each: a run goes on from the checkpoint that it finds.
         with TemporaryDirectory(prefix="portrait-speed-") as folder:
-            shop.prepared().write(Path(folder))
+            shop.prepare().write(Path(folder))
             settings = replace(EVERY, epochs=2)
             records = train_with_ray(Path(folder), ModelConfig(), settings, count)
         # The first epoch compiles and warms up.

@@ -24,7 +24,7 @@ from training.evaluation.baselines import EvaluationWindow
 from training.evaluation.metrics import Doubles, ranking_metrics
 from training.history.sequences import Ints
 from training.lab.comparison import portrait_model
-from training.lab.comparison.histories import Fade, baskets, faded, training_requests
+from training.lab.comparison.histories import Fade, baskets, fade_histories, training_requests
 from training.lab.comparison.peer import dense
 from training.lab.comparison.protocol import CHUNK, sample
 from training.lab.comparison.shop import Shop
@@ -86,7 +86,7 @@ class RuleStrategy:
     per_event: float
 
     def _counts(self, shop: Shop, wanted: EvaluationWindow) -> Any:
-        return faded(shop, wanted, Fade(per_event=self.per_event))
+        return fade_histories(shop, wanted, Fade(per_event=self.per_event))
 
     def items(self, shop: Shop, wanted: EvaluationWindow) -> torch.Tensor:
         """Score by counts, then by popularity within the favourite categories."""
@@ -204,7 +204,7 @@ class Ways:
         """Return the categories of the shop."""
         return CategoryOfItems.of(self.shop)
 
-    def tuned(self) -> tuple[dict[str, Way], dict[str, Any]]:
+    def tune(self) -> tuple[dict[str, Way], dict[str, Any]]:
         """Return the ways by name, and what was chosen for each."""
         requests = sample(self.shop.validation, CHOOSE_ON)
         rules: dict[tuple[float, ...], Way] = {

@@ -35,7 +35,7 @@ def updating(study: Study) -> dict[str, Any]:
     if len(shop.vocabulary.categories) < 2:
         raise InvalidInputError(f"{shop.name} has no categories: the three ways need some")
     seed = study.seeds[0]
-    ways, chosen = Ways(shop, study.fit(seed, study.at(0, 4, "fit"))).tuned()
+    ways, chosen = Ways(shop, study.fit(seed, study.at(0, 4, "fit"))).tune()
     odd = Odd.of(shop, sample(shop.test, ODD), np.random.default_rng(seed))
     items = {name: measure(shop, shop.test, partial(way.items, shop)) for name, way in ways.items()}
     rows: dict[str, dict[str, Any]] = {}

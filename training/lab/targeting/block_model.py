@@ -130,7 +130,7 @@ class BlockModel:
         if len(np.unique(rows.label)) < 2:
             raise InvalidInputError("all labels are the same: there is nothing to learn")
         self._columns: dict[str, pd.DataFrame] = {}
-        for name, scale in self._scaled().items():
+        for name, scale in self._scale_blocks().items():
             table = rows.blocks[name].astype(np.float64)
             seen = (table != 0).sum() >= min(self.support, len(table) // 4)
             kept = table.loc[:, seen & (table.std(ddof=0) > 1e-9)]
@@ -163,7 +163,7 @@ class BlockModel:
         out: Doubles = 1 / (1 + np.exp(-self.logit(rows)))
         return out
 
-    def _scaled(self) -> dict[str, float]:
+    def _scale_blocks(self) -> dict[str, float]:
         core, *_ = self.scales
         wide = {
             name: scale if name == core else scale * self.setting.breadth

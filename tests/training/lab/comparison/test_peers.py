@@ -11,12 +11,12 @@ from training.evaluation.baselines import EvaluationWindow
 from training.lab.comparison import learned, linear
 from training.lab.comparison.datasets import by_time
 from training.lab.comparison.factors import solve
-from training.lab.comparison.histories import Fade, faded
+from training.lab.comparison.histories import Fade, fade_histories
 from training.lab.comparison.protocol import Score, measure
 from training.lab.comparison.run import compare
 from training.lab.comparison.shop import Shop
 from training.lab.comparison.tifu import vectors
-from training.lab.comparison.tuning import MODELS, skipped
+from training.lab.comparison.tuning import MODELS, find_reason_to_skip
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def baskets() -> Shop:
 def score_of(name: str, shop: Shop) -> Score:
     """Return the scores of a peer in its first setting."""
     peer = MODELS[name](shop)
-    return peer.fitted(next(iter(peer.settings()))).score
+    return peer.fit_copy(next(iter(peer.settings()))).score
 
 
 def naive(shop: Shop, wanted: EvaluationWindow, weigh: Callable[[int, float], float]) -> np.ndarray:
@@ -53,7 +53,7 @@ def naive(shop: Shop, wanted: EvaluationWindow, weigh: Callable[[int, float], fl
 
 def test_histories_fade(baskets: Shop) -> None:
     wanted = EvaluationWindow(baskets.test.event[:40], baskets.test.user[:40])
-    found = faded(baskets, wanted, Fade(per_event=0.9, half_life_days=20.0)).toarray()
+    found = fade_histories(baskets, wanted, Fade(per_event=0.9, half_life_days=20.0)).toarray()
     expected = naive(baskets, wanted, lambda since, days: 0.9**since * 0.5 ** (days / 20))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -74,7 +74,7 @@ def test_tifu_averages_within_groups_and_over_groups(baskets: Shop) -> None:
 
 
 def test_als_solves_its_normal_equations(baskets: Shop) -> None:
-    x = faded(baskets, baskets.test, Fade())[:5]
+    x = fade_histories(baskets, baskets.test, Fade())[:5]
     items = torch.randn(baskets.items, 6, generator=torch.Generator().manual_seed(0))
     users = solve(x, items, alpha=3.0, ridge=0.5)
     for u in range(5):
@@ -135,9 +135,9 @@ def test_no_peer_sees_the_answer(baskets: Shop) -> None:
 def test_dense_peers_stay_away_from_large_catalogues(
     baskets: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert skipped("ease", baskets) is None
+    assert find_reason_to_skip("ease", baskets) is None
     monkeypatch.setattr(linear, "MAX_DENSE_ITEMS", 3)
-    assert "too large" in (skipped("ease", baskets) or "")
+    assert "too large" in (find_reason_to_skip("ease", baskets) or "")
 
 
 def test_a_comparison_says_all_that_was_done(baskets: Shop) -> None:

@@ -21,7 +21,7 @@ def test_both_are_measured_on_the_same_events() -> None:
 def test_a_round_predicts_every_event_of_the_training_period_but_the_first() -> None:
     found = shop(habits, users=20)
     made = Shop("habits", found, by_time(found), support=1)
-    prepared = made.prepared()
+    prepared = made.prepare()
     maker = ExampleMaker(prepared, ModelConfig(), speed.EVERY)
     requests = sum(len(maker.train(users, 0).answers) for users in maker.train_batches(0))
     lengths = maker.train_length[maker.train_length > 1]

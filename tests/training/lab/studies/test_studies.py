@@ -21,7 +21,7 @@ from training.lab.comparison.protocol import measure
 from training.lab.comparison.shop import Shop
 from training.lab.comparison.study_page import STUDIES
 from training.lab.studies import ablation
-from training.lab.studies.adaptation import _followed, planted, step_costs
+from training.lab.studies.adaptation import _follow, plant, step_costs
 from training.lab.studies.category import category
 from training.lab.studies.freshness import AGES_MS, freshness
 from training.lab.studies.outlier_event import Odd, jump
@@ -150,7 +150,7 @@ class Oracle:
 
 @pytest.fixture(scope="module")
 def changing() -> tuple[Shop, np.ndarray]:
-    made, truth = planted(3)
+    made, truth = plant(3)
     return made, np.concatenate([truth[user] for user in made.histories.users])
 
 
@@ -162,7 +162,7 @@ def test_adaptation_counts_events_until_followed(
     event = np.flatnonzero(made.histories.time_ms >= made.split.cut_off_ms)
     event = event[event > made.histories.starts[made.owner[event]]]
     requests = EvaluationWindow(event, made.owner[event])
-    found = _followed(made, Oracle(made, interest, late), requests, interest)
+    found = _follow(made, Oracle(made, interest, late), requests, interest)
     assert found["events_until_followed"] == until
     # Not 0 where two changes bring an interest back.
     assert all(value < 0.2 for value in found["curve"][:late])
@@ -195,7 +195,7 @@ def test_the_three_ways_learn_the_planted_interest(
 ) -> None:
     made, _ = changing
     answers = study(made).fit(7, print)
-    ways, chosen = Ways(made, answers).tuned()
+    ways, chosen = Ways(made, answers).tune()
     assert set(chosen["clusters"]) == {"per_event", "clusters"}
     for name, way in ways.items():
         value = np.nanmean(by_category(made, made.test, way)[:, 0])
