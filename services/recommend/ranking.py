@@ -31,6 +31,7 @@ class Ranking:
     relaxed: list[RelaxedRule] = field(default_factory=list)
     failed: bool = False
     stage_ms: dict[str, float] = field(default_factory=dict)
+    _from_s: float = field(default_factory=time.perf_counter, init=False, repr=False, compare=False)
 
     def fill(self, scored: Sequence[tuple[str, float]]) -> None:
         """Take items and scores, best first."""
@@ -39,15 +40,8 @@ class Ranking:
             for rank, (item, value) in enumerate(scored, start=1)
         ]
 
-
-class Watch:
-    """Times stages, one after another."""
-
-    def __init__(self) -> None:
-        self._from_s = time.perf_counter()
-
-    def lap(self, ranking: Ranking, stage: str) -> None:
-        """Note what the stage that ends took."""
+    def lap(self, stage: str) -> None:
+        """Note what the stage that ends took: the time since the last one, or the beginning."""
         now_s = time.perf_counter()
-        ranking.stage_ms[stage] = (now_s - self._from_s) * 1000
+        self.stage_ms[stage] = (now_s - self._from_s) * 1000
         self._from_s = now_s

@@ -5,6 +5,7 @@ comes from and how the answer is sent are the routes' work.
 """
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,7 +22,7 @@ from services.recommend.content import Neighbours, nearness
 from services.recommend.diversify import best
 from services.recommend.explain import reasons
 from services.recommend.popular import Pairs, Popular
-from services.recommend.ranking import Ranking, Watch
+from services.recommend.ranking import Ranking
 from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.retrieve import MANY_ITEMS, depth, retrieve
 from services.recommend.rule_fallback import relax
@@ -111,37 +112,27 @@ class Recommender:
         steps themselves belong to the one thread that calls everything else of this object.
         """
         self._items.refresh()
-        ranking, watch = Ranking(personalized=user.known), Watch()
-        found = yield from self._search(ranking, watch, user, request, now_ms)
-        if not found:
-            yield from self._rank_all(ranking, watch, user, request, now_ms)
+        asked = _Asked(Ranking(personalized=user.known), user, request, now_ms)
+        if not (yield from self._search(asked)):
+            yield from self._rank_all(asked)
         if request.explain:
-            self.explaining(ranking, user, now_ms)()
-        watch.lap(ranking, "explain")
-        return ranking
+            self.explaining(asked.ranking, user, now_ms)()
+        asked.ranking.lap("explain")
+        return asked.ranking
 
-    def _rank_all(
-        self,
-        ranking: Ranking,
-        watch: Watch,
-        user: UserContext,
-        request: RecommendationRequest,
-        now_ms: int,
-    ) -> Steps[None]:
+    def _rank_all(self, asked: "_Asked") -> Steps[None]:
         """Fill the ranking out of the scores of all items."""
-        beyond, new = self._candidates(user, request, now_ms)
-        watch.lap(ranking, "candidates")
-        scores = self._score(ranking, beyond, user, now_ms)
-        watch.lap(ranking, "score")
-        if request.only is not None:
-            ranking.fill(_order(self._items, scores, request.only))
+        beyond, new = self._candidates(asked)
+        asked.ranking.lap("candidates")
+        scores = self._score(asked, beyond)
+        asked.ranking.lap("score")
+        if asked.request.only is not None:
+            asked.ranking.fill(_order(self._items, scores, asked.request.only))
             return
-        values, rules = self._apply_rules(ranking, scores, request.demands(), user, now_ms)
-        watch.lap(ranking, "rules")
-        yield from self._choose(
-            ranking, AssortmentRows(self._items), values, rules, new, request, now_ms
-        )
-        watch.lap(ranking, "diversify")
+        values, rules = self._apply_rules(asked, scores)
+        asked.ranking.lap("rules")
+        yield from self._choose(asked, AssortmentRows(self._items), values, rules, new)
+        asked.ranking.lap("diversify")
 
     def facts(self, wanted: Sequence[str]) -> list[ItemFacts]:
         """Return what the score without a model reads of some items."""
@@ -201,13 +192,12 @@ class Recommender:
             self._embeddings = vectors, np.linalg.norm(vectors, axis=1) + 1e-9
         return self._embeddings
 
-    def _candidates(
-        self, user: UserContext, request: RecommendationRequest, now_ms: int
-    ) -> tuple[Rows, Rows]:
+    def _candidates(self, asked: "_Asked") -> tuple[Rows, Rows]:
         """Return the candidates beyond the vocabulary, and the new items."""
-        items, new = self._items, self._newcomers.rows(now_ms)
-        if request.only is not None:
-            rows = items.rows(request.only)
+        items, user, now_ms = self._items, asked.user, asked.now_ms
+        new = self._newcomers.rows(now_ms)
+        if asked.request.only is not None:
+            rows = items.rows(asked.request.only)
             return rows[rows >= items.known], new
         if self._scorer is None or user.learned is None:
             candidates.own_items(items, user)
@@ -218,38 +208,28 @@ class Recommender:
         beyond = candidates.beyond_vocabulary(items, self._newcomers, trending, user, now_ms)
         return beyond, new
 
-    def _search(
-        self,
-        ranking: Ranking,
-        watch: Watch,
-        user: UserContext,
-        request: RecommendationRequest,
-        now_ms: int,
-    ) -> Steps[bool]:
+    def _search(self, asked: "_Asked") -> Steps[bool]:
         """Fill the ranking of a model of very many items; False: all items are to be scored."""
-        scorer = self._scorer
+        scorer, user, request = self._scorer, asked.user, asked.request
         if scorer is None or user.learned is None or self._items.known <= MANY_ITEMS:
             return False
         if request.only is not None:
             return False
-        beyond, new = self._candidates(user, request, now_ms)
-        watch.lap(ranking, "candidates")
+        beyond, new = self._candidates(asked)
+        asked.ranking.lap("candidates")
         try:
-            scored = scorer.ask(user.learned, now_ms, user.user_features)
-            watch.lap(ranking, "score")
+            scored = scorer.ask(user.learned, asked.now_ms, user.user_features)
+            asked.ranking.lap("score")
             if scored is None:
                 return False
             known = self._items.known
-            mask, rules = self._permit(
-                ranking, request.demands(), user, now_ms,
-                lambda mask: mask[:known].any() or mask[beyond].any(),
-            )  # fmt: skip
-            watch.lap(ranking, "rules")
+            mask, rules = self._permit(asked, lambda mask: mask[:known].any() or mask[beyond].any())
+            asked.ranking.lap("rules")
             found = retrieve(
                 self._items, scored, self._neighbours, beyond, mask, boosts(self._items, rules),
                 depth(rules, request.n),
             )  # fmt: skip
-            watch.lap(ranking, "retrieve")
+            asked.ranking.lap("retrieve")
         except Exception as error:  # noqa: BLE001 - the scores of all items may still be had
             _log.error("search_failed", error=type(error).__name__)
             return False
@@ -257,22 +237,16 @@ class Recommender:
             return False
         part = AssortmentRows(self._items, found.rows)
         new = np.flatnonzero(np.isin(found.rows, new))
-        yield from self._choose(ranking, part, found.values, rules, new, request, now_ms)
-        watch.lap(ranking, "diversify")
-        if found.cut and len(ranking.items) < request.n:
+        yield from self._choose(asked, part, found.values, rules, new)
+        asked.ranking.lap("diversify")
+        if found.cut and len(asked.ranking.items) < request.n:
             return False
-        ranking.model = self._version
+        asked.ranking.model = self._version
         return True
 
-    def _permit(
-        self,
-        ranking: Ranking,
-        rules: Rules,
-        user: UserContext,
-        now_ms: int,
-        any_left: Callable[[Mask], np.bool_],
-    ) -> tuple[Mask, Rules]:
+    def _permit(self, asked: "_Asked", any_left: Callable[[Mask], np.bool_]) -> tuple[Mask, Rules]:
         """Return which rows the rules let through; they give way until something is left."""
+        rules, user, now_ms = asked.request.demands(), asked.user, asked.now_ms
         mask = mask_allowed(self._items, rules, user, now_ms)
         if rules.fallback and not any_left(mask):
             tried = list[RelaxedRule]()
@@ -280,30 +254,29 @@ class Recommender:
                 tried.append(name)
                 mask = mask_allowed(self._items, wider, user, now_ms)
                 if any_left(mask):
-                    ranking.relaxed, rules = tried, wider
+                    asked.ranking.relaxed, rules = tried, wider
                     break
         return mask, rules
 
-    def _score(self, ranking: Ranking, beyond: Rows, user: UserContext, now_ms: int) -> Scores:
+    def _score(self, asked: "_Asked", beyond: Rows) -> Scores:
+        user = asked.user
         if self._scorer is not None and user.learned is not None:
             try:
                 scores = score.by_model(
-                    self._items, self._scorer, self._neighbours, beyond, user, now_ms
+                    self._items, self._scorer, self._neighbours, beyond, user, asked.now_ms
                 )
             except Exception as error:  # noqa: BLE001 - an answer without the model is one, too
                 _log.error("model_failed", error=type(error).__name__)
-                ranking.failed = True
+                asked.ranking.failed = True
             else:
-                ranking.model = self._version
+                asked.ranking.model = self._version
                 return scores
         return score.by_profile(self._items, self._popular.column(), user)
 
-    def _apply_rules(
-        self, ranking: Ranking, scores: Scores, rules: Rules, user: UserContext, now_ms: int
-    ) -> tuple[Floats, Rules]:
+    def _apply_rules(self, asked: "_Asked", scores: Scores) -> tuple[Floats, Rules]:
         """Return the scores under the rules, and these; see `_permit`."""
         finite = np.isfinite(scores.values)
-        mask, rules = self._permit(ranking, rules, user, now_ms, lambda mask: (finite & mask).any())
+        mask, rules = self._permit(asked, lambda mask: (finite & mask).any())
         values = np.where(mask, scores.values, -np.inf)
         amount = boosts(self._items, rules)
         if amount is not None:
@@ -311,17 +284,11 @@ class Recommender:
         return values, rules
 
     def _choose(
-        self,
-        ranking: Ranking,
-        items: AssortmentRows,
-        values: Floats,
-        rules: Rules,
-        new: Rows,
-        request: RecommendationRequest,
-        now_ms: int,
+        self, asked: "_Asked", items: AssortmentRows, values: Floats, rules: Rules, new: Rows
     ) -> Steps[None]:
+        ranking, request = asked.ranking, asked.request
         vectors = None if self._scorer is None else lambda: self._vectors()[0]
-        users = partial(self._popular.count_users, now_ms=now_ms)
+        users = partial(self._popular.count_users, now_ms=asked.now_ms)
         choice = yield Choosing(items, values, new, request.n, rules, request.seed, vectors, users)
         assert choice is not None
         rows, propensities = choice
@@ -334,9 +301,7 @@ class Recommender:
         why = reasons(self._items, self._popular.scores, user)
         rows = [self._items.row.get(entry["item_id"], -1) for entry in ranking.items]
         new, trending = self._newcomers.rows(now_ms), self._popular.trending()
-        part = AssortmentRows(
-            self._items
-        )  # the rows as they are now, whatever is laid out meanwhile
+        part = AssortmentRows(self._items)  # as they are now, whatever is laid out meanwhile
 
         def explain() -> None:
             found = candidates.sources(
@@ -348,6 +313,16 @@ class Recommender:
                 entry["sources"] = sources
 
         return explain
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the stages of one answer share."""
+
+    ranking: Ranking
+    user: UserContext
+    request: RecommendationRequest
+    now_ms: int
 
 
 def _order(items: Assortment, scores: Scores, only: Sequence[str]) -> list[tuple[str, float]]:
