@@ -30,14 +30,12 @@ def auc(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> float:
     >>> auc(np.array([0, 0, 1, 1], np.float32), np.array([1, 3, 2, 4], np.float32))
     0.75
     """
+    from sklearn.metrics import roc_auc_score
+
     positive = labels > 0
-    pairs = int(positive.sum()) * int((~positive).sum())
-    if not pairs:
+    if positive.all() or not positive.any():
         return 0.5
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    won = ranks[positive].sum() - positive.sum() * (positive.sum() + 1) / 2
-    return float(won / pairs)
+    return float(roc_auc_score(positive, scores))
 
 
 @dataclass(frozen=True)

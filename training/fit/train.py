@@ -49,8 +49,8 @@ def train(
     features: bool = True,
     model: ModelConfig | None = None,
     config: TrainConfig | None = None,
-    on_epoch: OnEpoch | None = None,
-    progress: Say | None = None,
+    on_epoch: OnEpoch = lambda record: None,
+    progress: Say = lambda line: None,
 ) -> Path:
     """Train a model on the archive and write its directory.
 
@@ -83,7 +83,6 @@ def train(
     InvalidInputError
         If there is too little history, or a name is already taken.
     """
-    say, note = progress or _silent, on_epoch or _ignore
     shape = replace(model or ModelConfig(), recipe=recipe)
     settings = replace(config or TrainConfig(), seed=seed)
     settings = settings if epochs is None else replace(settings, epochs=epochs)
@@ -92,13 +91,13 @@ def train(
     cut_off_ms = milliseconds(cut_off)
     if not (resume and (run / "arrays.npz").exists()):
         shutil.rmtree(run, ignore_errors=True)
-        say("reading the archive")
+        progress("reading the archive")
         histories = read_histories(home, until_ms=cut_off_ms)
         join = feast_join(home) if features and recipe == "fused" else None
-        say("preparing sequences" + (" and joining point-in-time features" if join else ""))
+        progress("preparing sequences" + (" and joining point-in-time features" if join else ""))
         prepare(histories, cut_off_ms=cut_off_ms, point_in_time=join).write(run)
-    say(f"training {recipe} with {workers} workers" if ray else f"training {recipe}")
-    with _watch(run / PROGRESS, note):
+    progress(f"training {recipe} with {workers} workers" if ray else f"training {recipe}")
+    with _watch(run / PROGRESS, on_epoch):
         if ray:
             train_with_ray(run, shape, settings, workers)
         else:
@@ -212,11 +211,3 @@ def _watch(path: Path, note: OnEpoch) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _silent(line: str) -> None:
-    del line
-
-
-def _ignore(record: Mapping[str, Any]) -> None:
-    del record
