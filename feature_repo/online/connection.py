@@ -116,14 +116,8 @@ def connect(url: str, *, timeout_s: float = TIMEOUT_S) -> Any:
     StoreUnavailableError
         If no node of a cluster answers.
     """
-    kwargs: dict[str, Any] = {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": min(timeout_s, TIMEOUT_S),
-        "retry": Retry(ConstantBackoff(0.02), _RETRIES, supported_errors=_RETRIED),
-    }
-    kind = _kind(url)
+    kind, kwargs = _how(url, timeout_s, Retry)
     if kind == "cluster":
-        del kwargs["retry"]
         with translated():
             return cluster.connect(StoreUrl.parse(url), **kwargs)
     if kind == "sentinel":
@@ -133,18 +127,22 @@ def connect(url: str, *, timeout_s: float = TIMEOUT_S) -> Any:
 
 def connect_async(url: str, *, timeout_s: float = TIMEOUT_S) -> Any:
     """Return an asyncio client for ``url``; it connects on first use. See `connect`."""
-    kwargs: dict[str, Any] = {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": min(timeout_s, TIMEOUT_S),
-        "retry": AsyncRetry(ConstantBackoff(0.02), _RETRIES, supported_errors=_RETRIED),
-    }
-    kind = _kind(url)
+    kind, kwargs = _how(url, timeout_s, AsyncRetry)
     if kind == "cluster":
-        del kwargs["retry"]
         return cluster.connect_async(StoreUrl.parse(url), **kwargs)
     if kind == "sentinel":
         return sentinel.connect_async(StoreUrl.parse(url), **kwargs)
     return _watched(redis_asyncio.Redis.from_url(url, **kwargs))
+
+
+def _how(url: str, timeout_s: float, retry: type[Any]) -> tuple[str, dict[str, Any]]:
+    """Return the kind of store that a URL names, and the bounds of its clients."""
+    kind = _kind(url)
+    bounds = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, TIMEOUT_S)}
+    if kind == "cluster":  # it repeats by its own means
+        return kind, bounds
+    again = retry(ConstantBackoff(0.02), _RETRIES, supported_errors=_RETRIED)
+    return kind, bounds | {"retry": again}
 
 
 def _watched(client: Any) -> Any:
