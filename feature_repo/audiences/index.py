@@ -142,7 +142,7 @@ class Index:
             numbers = "filename = true, file_row_number = true"
             source = f"SELECT *, {numbered} FROM read_parquet([{names}], {numbers})"
         else:
-            self._empty("no_events", SCHEMA)
+            self._copy("no_events", SCHEMA.empty_table())
             source = "SELECT *, 0::BIGINT AS e FROM no_events"
         run(f"CREATE VIEW stored_events AS {source}")
         valid_events.prepare(self._connection)
@@ -161,10 +161,10 @@ class Index:
         run(tables.TOTALS)
         self._load_features(home)
 
-    def _empty(self, name: str, schema: pa.Schema) -> None:
-        self._connection.register("empty", schema.empty_table())
-        self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM empty")
-        self._connection.unregister("empty")
+    def _copy(self, name: str, table: pa.Table) -> None:
+        self._connection.register("given", table)
+        self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM given")
+        self._connection.unregister("given")
 
     def _load_consents(self) -> None:
         rows = consents.statements(self._connection)
@@ -172,9 +172,7 @@ class Index:
             [list(column) for column in zip(*rows, strict=True)] or [[] for _ in consents.SCHEMA],
             schema=consents.SCHEMA,
         )
-        self._connection.register("stated_consents", table)
-        self._connection.execute("CREATE TABLE statements AS SELECT * FROM stated_consents")
-        self._connection.unregister("stated_consents")
+        self._copy("statements", table)
         self._connection.execute(f"CREATE TABLE consents AS {tables.CONSENTS}")
 
     def _load_features(self, home: Path) -> None:
@@ -186,7 +184,7 @@ class Index:
                 source = f"SELECT * FROM read_parquet([{names}], union_by_name = true)"
                 self._connection.execute(f"CREATE VIEW feature_rows_{view} AS {source}")
             else:
-                self._empty(f"feature_rows_{view}", feature_schema(view))
+                self._copy(f"feature_rows_{view}", feature_schema(view).empty_table())
             self._connection.execute(
                 f"CREATE TABLE features_{view} AS {tables.latest_features(view)}"
             )
@@ -197,18 +195,10 @@ class Index:
 
     def _load_clusters(self, home: Path) -> None:
         path = home / "audiences" / "clusters.parquet"
-        self.clusters: dict[int, str] = {}
-        if path.exists():
-            table = pq.read_table(path)
-            words = orjson.loads((table.schema.metadata or {}).get(WORDS, b"{}"))
-            self.clusters = {int(number): str(text) for number, text in words.items()}
-            self._connection.register("given_clusters", table)
-            self._connection.execute(
-                "CREATE TABLE feature_rows_clusters AS SELECT * FROM given_clusters"
-            )
-            self._connection.unregister("given_clusters")
-        else:
-            self._empty("feature_rows_clusters", CLUSTERS)
+        table = pq.read_table(path) if path.exists() else CLUSTERS.empty_table()
+        words = orjson.loads((table.schema.metadata or {}).get(WORDS, b"{}"))
+        self.clusters = {int(number): str(text) for number, text in words.items()}
+        self._copy("feature_rows_clusters", table)
         latest = tables.latest_features("clusters")
         self._connection.execute(f"CREATE TABLE features_clusters AS {latest}")
 
@@ -217,7 +207,7 @@ class Index:
         if path.exists():
             self._connection.read_parquet(str(path)).create_view("given_propensities")
         else:
-            self._empty("given_propensities", PROPENSITIES)
+            self._copy("given_propensities", PROPENSITIES.empty_table())
         self._connection.execute(
             "CREATE TABLE propensities AS SELECT u, name, value, as_of_ms FROM given_propensities "
             'JOIN users ON entity = "user" '

@@ -7,6 +7,7 @@ name one under ``audience`` in a definition that does. Names begin with `PREFIX`
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any, Final
 
 from feature_repo.audiences.rules import Definition
@@ -17,6 +18,7 @@ PREFIX: Final = "ready-"
 LAPSE_SHARE: Final = 20
 """Percent of the users with the highest propensity of no purchase."""
 
+_FIFTHS: Final = range(1, 6)
 _LONGEST_TITLE: Final = 200
 _STAGES: Final = TRAITS["lifecycle.stage"].values
 _TIERS: Final[dict[str, dict[str, Any]]] = {
@@ -50,28 +52,11 @@ def ready(
     'Interested in Food/Tea'
     """
     made = dict[str, tuple[str, dict[str, Any]]]()
-    for figure in ("recency", "frequency", "monetary"):
-        for fifth in range(1, 6):
-            name = f"rfm_{figure}_quintile"
-            made[f"{figure}-{fifth}"] = (
-                f"RFM {figure}: fifth {fifth} (5 best)",
-                _trait(name, eq=fifth),
-            )
-    for cell, places in _cells().items():
-        made[f"rfm-{_slug(cell)}"] = (
-            f"RFM: {cell.replace('_', ' ')}",
-            {
-                "any": [
-                    {
-                        "all": [
-                            _trait("rfm_recency_quintile", eq=r),
-                            _trait("rfm_frequency_quintile", eq=f),
-                        ]
-                    }
-                    for r, f in places
-                ]
-            },
-        )
+    for figure, fifth in product(("recency", "frequency", "monetary"), _FIFTHS):
+        rule = _trait(f"rfm_{figure}_quintile", eq=fifth)
+        made[f"{figure}-{fifth}"] = f"RFM {figure}: fifth {fifth} (5 best)", rule
+    for cell, rules in _cells().items():
+        made[f"rfm-{_slug(cell)}"] = f"RFM: {cell.replace('_', ' ')}", {"any": rules}
     for stage in _STAGES:
         rule = _trait("lifecycle.stage", eq=stage)
         made[f"lifecycle-{_slug(stage)}"] = f"Lifecycle: {stage.replace('_', ' ')}", rule
@@ -97,13 +82,16 @@ def _trait(name: str, **asked: Any) -> dict[str, Any]:
     return {"trait": {"name": name, **asked}}
 
 
-def _cells() -> dict[str, list[tuple[int, int]]]:
-    found = dict[str, list[tuple[int, int]]]()
-    for recency in range(1, 6):
-        for frequency in range(1, 6):
-            cell = rfm_segment(recency, frequency)
-            assert cell is not None
-            found.setdefault(cell, []).append((recency, frequency))
+def _cells() -> dict[str, list[dict[str, Any]]]:
+    """Return the rules of the fifths of recency and frequency that make up each cell."""
+    found = dict[str, list[dict[str, Any]]]()
+    for recency, frequency in product(_FIFTHS, repeat=2):
+        cell = rfm_segment(recency, frequency)
+        assert cell is not None
+        found.setdefault(cell, []).append({"all": [
+            _trait("rfm_recency_quintile", eq=recency),
+            _trait("rfm_frequency_quintile", eq=frequency),
+        ]})  # fmt: skip
     return found
 
 
