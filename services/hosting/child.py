@@ -6,7 +6,6 @@ Belongs here: that process as its parent sees it. What it does is in `services.h
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Final
 import httpx2
 
 from feature_repo.errors import StoreUnavailableError
-from services.hosting.embedded import die_with
+from services.hosting.embedded import die_with, end_process
 from services.settings import Settings
 
 READY_TIMEOUT_S: Final = 180.0
@@ -71,7 +70,7 @@ def run_service(
             start_new_session=True,  # Ctrl-C is for us; the child is then ended in order
             preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 - it only calls prctl
         )
-        stack.callback(_end, process)
+        stack.callback(end_process, process, STOP_TIMEOUT_S)
         yield process
 
 
@@ -104,12 +103,3 @@ def base_url(settings: Settings) -> str:
     """Return the URL that a client on this machine uses."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -143,12 +143,7 @@ class EmbeddedStore:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_process(process, STOP_TIMEOUT_S)
         note = self._folder / "pid"
         if note.exists() and note.read_text() == str(process.pid):  # else it is a successor's
             note.unlink()
@@ -163,7 +158,7 @@ class EmbeddedStore:
     def _launch(self) -> None:
         self._secret("password", lambda: "p" + secrets.token_hex(24))
         self._secret("port", lambda: str(free_port()))
-        if not _bindable(self._port()):
+        if not can_listen("127.0.0.1", self._port()):
             if self._keeper is not None or self._runs():
                 # Our clients know this port; and two servers must not write one file.
                 raise StoreUnavailableError(
@@ -270,14 +265,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _bindable(port: int) -> bool:
-    with socket.socket() as probe:
+def can_listen(host: str, port: int) -> bool:
+    """Say whether a port is free to listen on."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
+
+
+def end_process(process: "subprocess.Popen[bytes]", timeout_s: float) -> None:
+    """Have a process end itself; kill it if it takes too long."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def die_with(parent_pid: int) -> Callable[[], None]:

@@ -26,7 +26,7 @@ from feature_repo.online.connection import connect as connect_store
 from services.client import Client
 from services.hosting import child
 from services.hosting.child import base_url, wait_until_ready
-from services.hosting.embedded import connect
+from services.hosting.embedded import can_listen, connect
 from services.hosting.haproxy import LOG_SOCKET, drain
 from services.hosting.ray_runtime import environment, start_application, start_ray, stop_ray
 from services.hosting.supervisor import KEY_VARIABLE, LOST, say, supervise
@@ -127,18 +127,11 @@ def check(settings: Settings) -> None:
         raise InvalidSettingError(
             f"host {settings.host} can be reached from other machines: set PORTRAIT_API_KEY first"
         )
-    import socket
-
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError:
-            raise InvalidSettingError(
-                f"cannot listen on {settings.host}:{settings.port}: "
-                "end what uses the port, or choose another with --port"
-            ) from None
+    if not can_listen(settings.host, settings.port):
+        raise InvalidSettingError(
+            f"cannot listen on {settings.host}:{settings.port}: "
+            "end what uses the port, or choose another with --port"
+        )
 
 
 def _is_loopback(host: str) -> bool:
