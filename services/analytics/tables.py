@@ -73,19 +73,12 @@ def _funnel(answer: dict[str, Any]) -> Iterator[Row]:
         yield {**row, "median_hours": step["median_hours"]}
 
 
-def _rfm(answer: dict[str, Any]) -> Iterator[Row]:
-    yield from (_with_sides(cell) for cell in answer["cells"])
-
-
-def _habits(answer: dict[str, Any]) -> Iterator[Row]:
-    yield from (_with_sides(cell) for cell in answer["cells"])
-
-
-def _affinities(answer: dict[str, Any]) -> Iterator[Row]:
-    yield from (_with_sides(pair) for pair in answer["pairs"])
+def _flat(name: str) -> Callable[[dict[str, Any]], Iterator[Row]]:
+    """Return the table of an answer whose rows stand under ``name`` as they are."""
+    return lambda answer: (_with_sides(each) for each in answer[name])
 
 
 TABLES: Final[dict[str, Callable[[dict[str, Any]], Iterator[Row]]]] = {
-    "trends": _trends, "drift": _drift, "retention": _retention, "funnel": _funnel, "rfm": _rfm,
-    "habits": _habits, "affinities": _affinities,
+    "trends": _trends, "drift": _drift, "retention": _retention, "funnel": _funnel,
+    "rfm": _flat("cells"), "habits": _flat("cells"), "affinities": _flat("pairs"),
 }  # fmt: skip
