@@ -83,7 +83,7 @@ class Recommender:
         self._items.refresh()
 
     def settle(self) -> None:
-        """Wait until what is near the new items that were asked for is known."""
+        """Wait until what is near the new items that were task for is known."""
         self._neighbours.settle()
 
     def set_popular(self, popular: Pairs, trending: Pairs = ()) -> None:
@@ -112,27 +112,27 @@ class Recommender:
         steps themselves belong to the one thread that calls everything else of this object.
         """
         self._items.refresh()
-        asked = _Asked(Ranking(personalized=user.known), user, request, now_ms)
-        if not (yield from self._search(asked)):
-            yield from self._rank_all(asked)
+        task = _Task(Ranking(personalized=user.known), user, request, now_ms)
+        if not (yield from self._search(task)):
+            yield from self._rank_all(task)
         if request.explain:
-            self.explaining(asked.ranking, user, now_ms)()
-        asked.ranking.lap("explain")
-        return asked.ranking
+            self.explaining(task.ranking, user, now_ms)()
+        task.ranking.lap("explain")
+        return task.ranking
 
-    def _rank_all(self, asked: "_Asked") -> Steps[None]:
+    def _rank_all(self, task: "_Task") -> Steps[None]:
         """Fill the ranking out of the scores of all items."""
-        beyond, new = self._candidates(asked)
-        asked.ranking.lap("candidates")
-        scores = self._score(asked, beyond)
-        asked.ranking.lap("score")
-        if asked.request.only is not None:
-            asked.ranking.fill(_order(self._items, scores, asked.request.only))
+        beyond, new = self._candidates(task)
+        task.ranking.lap("candidates")
+        scores = self._score(task, beyond)
+        task.ranking.lap("score")
+        if task.request.only is not None:
+            task.ranking.fill(_order(self._items, scores, task.request.only))
             return
-        values, rules = self._apply_rules(asked, scores)
-        asked.ranking.lap("rules")
-        yield from self._choose(asked, AssortmentRows(self._items), values, rules, new)
-        asked.ranking.lap("diversify")
+        values, rules = self._apply_rules(task, scores)
+        task.ranking.lap("rules")
+        yield from self._choose(task, AssortmentRows(self._items), values, rules, new)
+        task.ranking.lap("diversify")
 
     def facts(self, wanted: Sequence[str]) -> list[ItemFacts]:
         """Return what the score without a model reads of some items."""
@@ -192,12 +192,12 @@ class Recommender:
             self._embeddings = vectors, np.linalg.norm(vectors, axis=1) + 1e-9
         return self._embeddings
 
-    def _candidates(self, asked: "_Asked") -> tuple[Rows, Rows]:
+    def _candidates(self, task: "_Task") -> tuple[Rows, Rows]:
         """Return the candidates beyond the vocabulary, and the new items."""
-        items, user, now_ms = self._items, asked.user, asked.now_ms
+        items, user, now_ms = self._items, task.user, task.now_ms
         new = self._newcomers.rows(now_ms)
-        if asked.request.only is not None:
-            rows = items.rows(asked.request.only)
+        if task.request.only is not None:
+            rows = items.rows(task.request.only)
             return rows[rows >= items.known], new
         if self._scorer is None or user.learned is None:
             candidates.own_items(items, user)
@@ -208,28 +208,28 @@ class Recommender:
         beyond = candidates.beyond_vocabulary(items, self._newcomers, trending, user, now_ms)
         return beyond, new
 
-    def _search(self, asked: "_Asked") -> Steps[bool]:
+    def _search(self, task: "_Task") -> Steps[bool]:
         """Fill the ranking of a model of very many items; False: all items are to be scored."""
-        scorer, user, request = self._scorer, asked.user, asked.request
+        scorer, user, request = self._scorer, task.user, task.request
         if scorer is None or user.learned is None or self._items.known <= MANY_ITEMS:
             return False
         if request.only is not None:
             return False
-        beyond, new = self._candidates(asked)
-        asked.ranking.lap("candidates")
+        beyond, new = self._candidates(task)
+        task.ranking.lap("candidates")
         try:
-            scored = scorer.ask(user.learned, asked.now_ms, user.user_features)
-            asked.ranking.lap("score")
+            scored = scorer.ask(user.learned, task.now_ms, user.user_features)
+            task.ranking.lap("score")
             if scored is None:
                 return False
             known = self._items.known
-            mask, rules = self._permit(asked, lambda mask: mask[:known].any() or mask[beyond].any())
-            asked.ranking.lap("rules")
+            mask, rules = self._permit(task, lambda mask: mask[:known].any() or mask[beyond].any())
+            task.ranking.lap("rules")
             found = retrieve(
                 self._items, scored, self._neighbours, beyond, mask, boosts(self._items, rules),
                 depth(rules, request.n),
             )  # fmt: skip
-            asked.ranking.lap("retrieve")
+            task.ranking.lap("retrieve")
         except Exception as error:  # noqa: BLE001 - the scores of all items may still be had
             _log.error("search_failed", error=type(error).__name__)
             return False
@@ -237,16 +237,16 @@ class Recommender:
             return False
         part = AssortmentRows(self._items, found.rows)
         new = np.flatnonzero(np.isin(found.rows, new))
-        yield from self._choose(asked, part, found.values, rules, new)
-        asked.ranking.lap("diversify")
-        if found.cut and len(asked.ranking.items) < request.n:
+        yield from self._choose(task, part, found.values, rules, new)
+        task.ranking.lap("diversify")
+        if found.cut and len(task.ranking.items) < request.n:
             return False
-        asked.ranking.model = self._version
+        task.ranking.model = self._version
         return True
 
-    def _permit(self, asked: "_Asked", any_left: Callable[[Mask], np.bool_]) -> tuple[Mask, Rules]:
+    def _permit(self, task: "_Task", any_left: Callable[[Mask], np.bool_]) -> tuple[Mask, Rules]:
         """Return which rows the rules let through; they give way until something is left."""
-        rules, user, now_ms = asked.request.demands(), asked.user, asked.now_ms
+        rules, user, now_ms = task.request.demands(), task.user, task.now_ms
         mask = mask_allowed(self._items, rules, user, now_ms)
         if rules.fallback and not any_left(mask):
             tried = list[RelaxedRule]()
@@ -254,29 +254,29 @@ class Recommender:
                 tried.append(name)
                 mask = mask_allowed(self._items, wider, user, now_ms)
                 if any_left(mask):
-                    asked.ranking.relaxed, rules = tried, wider
+                    task.ranking.relaxed, rules = tried, wider
                     break
         return mask, rules
 
-    def _score(self, asked: "_Asked", beyond: Rows) -> Scores:
-        user = asked.user
+    def _score(self, task: "_Task", beyond: Rows) -> Scores:
+        user = task.user
         if self._scorer is not None and user.learned is not None:
             try:
                 scores = score.by_model(
-                    self._items, self._scorer, self._neighbours, beyond, user, asked.now_ms
+                    self._items, self._scorer, self._neighbours, beyond, user, task.now_ms
                 )
             except Exception as error:  # noqa: BLE001 - an answer without the model is one, too
                 _log.error("model_failed", error=type(error).__name__)
-                asked.ranking.failed = True
+                task.ranking.failed = True
             else:
-                asked.ranking.model = self._version
+                task.ranking.model = self._version
                 return scores
         return score.by_profile(self._items, self._popular.column(), user)
 
-    def _apply_rules(self, asked: "_Asked", scores: Scores) -> tuple[Floats, Rules]:
+    def _apply_rules(self, task: "_Task", scores: Scores) -> tuple[Floats, Rules]:
         """Return the scores under the rules, and these; see `_permit`."""
         finite = np.isfinite(scores.values)
-        mask, rules = self._permit(asked, lambda mask: (finite & mask).any())
+        mask, rules = self._permit(task, lambda mask: (finite & mask).any())
         values = np.where(mask, scores.values, -np.inf)
         amount = boosts(self._items, rules)
         if amount is not None:
@@ -284,11 +284,11 @@ class Recommender:
         return values, rules
 
     def _choose(
-        self, asked: "_Asked", items: AssortmentRows, values: Floats, rules: Rules, new: Rows
+        self, task: "_Task", items: AssortmentRows, values: Floats, rules: Rules, new: Rows
     ) -> Steps[None]:
-        ranking, request = asked.ranking, asked.request
+        ranking, request = task.ranking, task.request
         vectors = None if self._scorer is None else lambda: self._vectors()[0]
-        users = partial(self._popular.count_users, now_ms=asked.now_ms)
+        users = partial(self._popular.count_users, now_ms=task.now_ms)
         choice = yield Choosing(items, values, new, request.n, rules, request.seed, vectors, users)
         assert choice is not None
         rows, propensities = choice
@@ -316,7 +316,7 @@ class Recommender:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Task:
     """What the stages of one answer share."""
 
     ranking: Ranking
