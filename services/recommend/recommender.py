@@ -83,7 +83,7 @@ class Recommender:
         self._items.refresh()
 
     def settle(self) -> None:
-        """Wait until what is near the new items that were task for is known."""
+        """Wait until what is near the new items that were asked for is known."""
         self._neighbours.settle()
 
     def set_popular(self, popular: Pairs, trending: Pairs = ()) -> None:
