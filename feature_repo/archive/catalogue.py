@@ -89,7 +89,7 @@ def merge_patch(item: Item, patch: Mapping[str, Any]) -> Item:
     Examples
     --------
     >>> tea = Item(item_id="A", title="Tea", properties={"organic": True, "origin": "Assam"})
-    >>> new = patched(tea, {"price": 3, "title": None, "properties": {"origin": "Ceylon"}})
+    >>> new = merge_patch(tea, {"price": 3, "title": None, "properties": {"origin": "Ceylon"}})
     >>> new.price, new.title, new.properties
     (3.0, None, {'organic': True, 'origin': 'Ceylon'})
     """
