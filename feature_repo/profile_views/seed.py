@@ -48,24 +48,23 @@ def seed(
 ) -> Seed:
     """Return the profile in its first, plain form.
 
-        ``Interest`` is ordered by the signed number of touches (one up for each view, cart,
-        save, rating, share and order of the item, one down for what undoes it), then by first
-        touch. Touches, not the decayed weight: with the weight the order would depend on the
-        time between the events.
+    ``Interest`` is ordered by the signed number of touches (one up for each view, cart,
+    save, rating, share and order of the item, one down for what undoes it), then by first
+    touch. Touches, not the decayed weight: with the weight the order would depend on the
+    time between the events.
 
     Examples
     --------
-        >>> from feature_repo.events.schema import EventRecord, ItemRecord
-        >>> from feature_repo.profile_views.shapes import Seed
-    from feature_repo.user_profile.explicit import fold
-        >>> def event(type, item):
-        ...     return EventRecord(
-        ...         id=item, type=type, user="u", time_ms=0, received_ms=0, items=[ItemRecord(item)]
-        ...     )
-        >>> profile = fold([event("view_item", "A"), event("purchase", "B")])
-        >>> view = seed(profile, user_id="123")
-        >>> view["User Behavior"], view["Updated User Profile"]["Purchase History"]
-        (['Browse Product A', 'Purchase Product B'], ['Product B'])
+    >>> from feature_repo.events.schema import EventRecord, ItemRecord
+    >>> from feature_repo.user_profile.explicit import fold
+    >>> def event(type, item):
+    ...     return EventRecord(
+    ...         id=item, type=type, user="u", time_ms=0, received_ms=0, items=[ItemRecord(item)]
+    ...     )
+    >>> profile = fold([event("view_item", "A"), event("purchase", "B")])
+    >>> view = seed(profile, user_id="123")
+    >>> view["User Behavior"], view["Updated User Profile"]["Purchase History"]
+    (['Browse Product A', 'Purchase Product B'], ['Product B'])
     """
     behaviour = [
         f"{verb(group.type)} {title(key)}" for group in profile.recent for key in group.items

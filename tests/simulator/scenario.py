@@ -117,7 +117,7 @@ class Scenario:
             },
             "services.models.transition": {"_log": silent},
             "feature_repo.archive.event_archive": {
-                "_held": self.disk.held, "write_part": self.disk.write_part,
+                "_read_archived": self.disk.held, "write_part": self.disk.write_part,
                 "to_table": lambda entries: entries,
             },
         }  # fmt: skip
