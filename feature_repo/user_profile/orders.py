@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from feature_repo.user_profile.parts import Orders
 
 MAX_GAPS: Final = 20
-MAX_HISTORY: Final = 320
+MAX_HISTORY: Final = 300
 
 
 GAP: Final = Struct("<I")
