@@ -1,7 +1,8 @@
 -- Rows made again from history, each written only where the live row has not moved meanwhile.
 -- KEYS: cursor, log, then one row per user; all in one slot.
--- ARGV: 1-5 the five field names of a row, 6 an entry that the log must hold ('' for none); then for each row the version that must be live
---       (as stored; '' for no live row) and its five values.
+-- ARGV: 1-5 the five field names of a row, 6 an entry that the log must hold ('' for none); then
+--       for each row the version that must be live (as stored; '' for no live row) and its five
+--       values.
 -- Answers the positions (from 1) of the rows that were left alone.
 local call, keys, argv = redis.call, KEYS, ARGV
 local profile, learned, version, model, time = argv[1], argv[2], argv[3], argv[4], argv[5]

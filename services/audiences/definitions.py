@@ -163,7 +163,8 @@ def _renew(stored: Any) -> Any:
         return [_renew(each) for each in stored]
     if not isinstance(stored, dict):
         return stored
-    if stored.get("name") == "lifecycle_stage":
-        found = orjson.dumps(stored | {"name": "lifecycle.stage"})
+    trait = stored.get("trait")
+    if isinstance(trait, dict) and trait.get("name") == "lifecycle_stage":
+        found = orjson.dumps(stored | {"trait": trait | {"name": "lifecycle.stage"}})
         return orjson.loads(found.replace(b'"prospect"', b'"visitor"'))
     return {name: _renew(each) for name, each in stored.items()}

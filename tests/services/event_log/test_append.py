@@ -100,7 +100,7 @@ def test_nothing_of_an_erased_user_is_taken(redis_url: str, store_client: redis.
 
 
 def test_a_store_that_lost_an_owner_refuses_the_event_on_its_way_to_that_owner(
-    redis_url: str, store_client: redis.Redis
+    redis_url: str, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Taken, and sent again, it would stand in both logs."""
     ghost = PSEUDONYMS.of_anonymous("ghost")
@@ -117,7 +117,7 @@ def test_a_store_that_lost_an_owner_refuses_the_event_on_its_way_to_that_owner(
             store_client.delete(owners_key(partition_of(ghost)))
             return answers
 
-        appender._writer.write = lose_after  # type: ignore[method-assign]
+        monkeypatch.setattr(appender._writer, "write", lose_after)
         return await asyncio.gather(appender.append([sent, later]), return_exceptions=True)
 
     [refused] = run(redis_url, lose)
