@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import json
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,6 +71,29 @@ def test_what_is_inflated_is_bounded_and_whole(data: bytes, name: str | None) ->
     with pytest.raises(ProblemError) as refused:
         read(data)
     assert refused.value.problem.name == name
+
+
+# --- many documents
+
+
+@settings(max_examples=20)
+@given(st.lists(st.none() | st.integers() | st.text() | st.lists(st.text()), min_size=1))
+def test_an_array_is_split_into_its_documents(documents: list[Any]) -> None:
+    split = body.split(json.dumps(documents).encode(), lines=False)
+    assert [json.loads(one) for one in split] == documents
+
+
+@pytest.mark.parametrize("count", [body.MAX_BATCH_EVENTS + 1, 300_000])
+def test_documents_beyond_the_bound_take_no_memory(count: int) -> None:
+    data = b"[" + b",".join([b"{}"] * count) + b"]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProblemError) as refused:
+            body.split(data, lines=False)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert refused.value.problem.name == "too-large"
 
 
 # --- deep nesting
