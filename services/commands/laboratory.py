@@ -13,8 +13,8 @@ import typer
 from feature_repo.errors import InvalidInputError
 
 COMMANDS: Final = ("bench", "chaos", "compare")
-NEEDED: Final = ("services.lab", "training.lab", "polars")
-"""Code and library of the extra `lab`."""
+NEEDED: Final = ("services.lab", "training.lab", "polars", "lightgbm")
+"""Code and libraries of the extra `lab`."""
 
 
 def add_commands(app: typer.Typer) -> None:

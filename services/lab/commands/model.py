@@ -84,7 +84,10 @@ def compare(
         Path | None,
         typer.Option(
             help="Folder that keeps each finished model: what stands there of the same data, "
-            "seeds and budget is not run again. Empty it when the code has changed"
+            "seeds and budget is not run again. Empty it when the code has changed. In it, below "
+            "DATASET-…, MODEL.npz has `metrics` (ndcg@10, recall@10, hr@10, mrr) of every "
+            "request, portrait.npz also `control:portrait_timed`; requests.npz says in the same "
+            "order whose request each is (user, user_id), which of theirs, and when"
         ),
     ] = None,
     results: Annotated[

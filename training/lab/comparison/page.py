@@ -79,13 +79,14 @@ def section(result: Mapping[str, Any]) -> str:
             + f" | {low:.4f}-{high:.4f} | {tuning.get('tried', '')} "
             f"| {result['seconds'].get(name, '')} |"
         )
-    for metric, over in result["over_best_peer"].items():
-        if over is not None:
-            low, high = over["ci"]
-            lines.append(
-                f"\n{metric}: {over['ratio']:.3f} × the best peer ({over['peer']}), difference "
-                f"{over['difference']:+.4f} [{low:+.4f}, {high:+.4f}]."
-            )
+    for told, key in (("", "over_best_peer"), (", told the time", "over_best_peer_timed")):
+        for metric, over in result.get(key, {}).items():
+            if over is not None:
+                low, high = over["ci"]
+                lines.append(
+                    f"\n{metric}{told}: {over['ratio']:.3f} × the best peer ({over['peer']}), "
+                    f"difference {over['difference']:+.4f} [{low:+.4f}, {high:+.4f}]."
+                )
     lines += _elsewhere(result)
     if "note" in result:
         lines.append(f"\n{result['note']}")

@@ -45,6 +45,8 @@ class Peer(ABC):
         Whether it can only recommend what a user had.
     dense
         Whether it inverts a matrix of all items.
+    timed
+        Whether it is told the time of each request.
     """
 
     name: ClassVar[str]
@@ -52,6 +54,7 @@ class Peer(ABC):
     seeded: ClassVar[bool] = False
     repeats: ClassVar[bool] = False
     dense: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
 
     shop: Shop
     seed: int = 0

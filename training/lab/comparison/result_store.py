@@ -66,6 +66,21 @@ class Finished:
             return cls(found["metrics"], controls, **words)
 
 
+def keep_requests(folder: Path, shop: Shop) -> None:
+    """Write ``requests.npz`` to ``folder``: which requests the rows of `Finished.metrics` are.
+
+    Arrays of shape (P,): ``user``, the row of the user in the data set; ``user_id``; ``request``,
+    the place of the event that is predicted among the user's, from 0; ``time_ms`` of it.
+    """
+    histories, test = shop.histories, shop.test
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        folder / "requests.npz", user=test.user, user_id=np.array(histories.users)[test.user],
+        request=test.event - histories.starts[:-1][test.user],
+        time_ms=histories.time_ms[test.event],
+    )  # fmt: skip
+
+
 def place(folder: Path, shop: Shop, seeds: Sequence[int], budget_s: float) -> Path:
     """Return the folder below ``folder`` of comparisons over just these data, seeds and budget."""
     histories, split = shop.histories, shop.split

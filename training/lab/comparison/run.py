@@ -5,17 +5,18 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from training.evaluation.metrics import NAMES, bootstrap, summary
 from training.lab.comparison.peer import Tell
 from training.lab.comparison.protocol import Doubles
-from training.lab.comparison.result_store import Finished, place
+from training.lab.comparison.result_store import Finished, keep_requests, place
 from training.lab.comparison.shop import Shop
-from training.lab.comparison.tuning import MODELS, OWN, find_reason_to_skip, one
+from training.lab.comparison.tuning import MODELS, OWN, TIMED, find_reason_to_skip, one
 
+METRICS: Final = ("ndcg@10", "mrr")
 Work = Callable[..., Finished]
 Progress = Callable[[int, int, str], None]
 
@@ -44,8 +45,8 @@ def compare(
     jobs
         Processes that work at the same time, a model each.
     resume
-        Folder that keeps each finished model of these data, seeds and budget; what stands there
-        is not run again.
+        Folder that keeps each finished model of these data, seeds and budget, with its metrics
+        at every request; what stands there is not run again.
     tell
         Called with models done and in all, and a line on the one at work.
     say
@@ -60,6 +61,8 @@ def compare(
     left = dict.fromkeys([name for name in MODELS if name not in wanted], "not asked for")
     left |= {name: why for name in wanted if (why := find_reason_to_skip(name, shop)) is not None}
     kept = None if resume is None else place(resume, shop, seeds, budget_s)
+    if kept is not None:
+        keep_requests(kept, shop)
     work = partial(one, shop, seeds=seeds, budget_s=budget_s)
     finished = dict[str, Finished]()
     for name, found in _each(work, [n for n in wanted if n not in left], jobs, kept, tell):
@@ -72,10 +75,12 @@ def compare(
     users = shop.test.user
     rows = {name: finished[name].metrics for name in wanted if name in finished}
     controls = finished[OWN].controls
+    untimed = {name: values for name, values in rows.items() if not MODELS[name].timed}
     return {
         **shop.describe(),
         "models": {n: summary(values, users) for n, values in {**rows, **controls}.items()},
-        "over_best_peer": {m: _over(rows, users, m) for m in ("ndcg@10", "mrr")},
+        "over_best_peer": {m: _over(untimed, OWN, users, m) for m in METRICS},
+        "over_best_peer_timed": {m: _over({**rows, **controls}, TIMED, users, m) for m in METRICS},
         "seconds": {name: finished[name].seconds for name in rows},
         "tuning": {
             "budget_s": budget_s, "seeds": list(seeds),
@@ -139,17 +144,21 @@ def _nobody(line: str) -> None:
     del line
 
 
-def _over(rows: Mapping[str, Doubles], users: Any, metric: str) -> dict[str, Any] | None:
+def _over(rows: Mapping[str, Doubles], own: str, users: Any, metric: str) -> dict[str, Any] | None:
     """Return Portrait against the best peer: ratio of means, interval of their difference."""
     column = NAMES.index(metric)
-    peers = {n: float(np.nanmean(v[:, column])) for n, v in rows.items() if n != OWN}
-    if OWN not in rows or not peers:
+    peers = {
+        name: float(np.nanmean(values[:, column]))
+        for name, values in rows.items()
+        if name in MODELS and name != OWN
+    }
+    if own not in rows or not peers:
         return None
     best = max(peers, key=lambda n: peers[n])
-    gap = bootstrap(rows[OWN][:, column] - rows[best][:, column], users)
+    gap = bootstrap(rows[own][:, column] - rows[best][:, column], users)
     return {
         "peer": best,
-        "ratio": float(np.nanmean(rows[OWN][:, column])) / max(peers[best], 1e-12),
+        "ratio": float(np.nanmean(rows[own][:, column])) / max(peers[best], 1e-12),
         "difference": gap.mean,
         "ci": [gap.low, gap.high],
     }

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from training.lab.comparison import linear
+from training.lab.comparison.boosted import Gbdt, TimedGbdt
 from training.lab.comparison.factors import Ials
 from training.lab.comparison.learned import Gru4Rec, Hstu, SasRec
 from training.lab.comparison.page import machine
@@ -20,12 +21,13 @@ from training.lab.comparison.tifu import TifuKnn
 
 CHOOSE_ON: Final = 1500
 OWN: Final = PortraitModel.name
+TIMED: Final = f"{OWN}_timed"
 MODELS: Final[dict[str, type[Peer]]] = {
     peer.name: peer
     for peer in (
         PortraitModel, linear.Popularity, linear.Frequency, linear.ItemKnn, linear.Transitions,
         linear.Ease, linear.EaseTransitions, Ials, TifuKnn, linear.RidgeBaskets, Gru4Rec, SasRec,
-        Hstu,
+        Hstu, Gbdt, TimedGbdt,
     )
 }  # fmt: skip
 
@@ -50,6 +52,8 @@ def find_reason_to_skip(name: str, shop: Shop) -> str | None:
     """Return why a peer is not run on a shop, or None if it is."""
     if MODELS[name].repeats and shop.masked:
         return "items are not bought again here"
+    if MODELS[name].timed and not shop.split.by_time:
+        return "times stand for order only"
     if MODELS[name].dense and shop.items > linear.MAX_DENSE_ITEMS:
         return f"a dense inverse of {shop.items:,} items is too large for this machine"
     return None
@@ -94,11 +98,11 @@ def one(shop: Shop, name: str, *, seeds: Sequence[int], budget_s: float, tell: T
 def _controls(peers: Sequence[PortraitModel]) -> dict[str, Doubles]:
     """Measure Portrait's networks asked otherwise; no part of the comparison with peers."""
     variants = {
-        f"{OWN}_timed": [replace(peer.answers, timed=True) for peer in peers],
+        TIMED: [replace(peer.answers, timed=True) for peer in peers],
         f"{OWN}_shuffled": [replace(peer.answers, shuffled=n) for n, peer in enumerate(peers)],
     }
     return {
         name: np.mean([measure(each.shop, each.shop.test, each) for each in answers], axis=0)
         for name, answers in variants.items()
-        if answers and (peers[0].shop.split.by_time or not name.endswith("_timed"))
+        if answers and (peers[0].shop.split.by_time or name != TIMED)
     }

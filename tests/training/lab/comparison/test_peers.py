@@ -8,7 +8,7 @@ import torch
 
 from tests.training.shops import cyclic, habits, shop
 from training.evaluation.baselines import EvaluationWindow
-from training.lab.comparison import learned, linear
+from training.lab.comparison import boosted, facts, learned, linear
 from training.lab.comparison.datasets import by_time
 from training.lab.comparison.factors import solve
 from training.lab.comparison.histories import Fade, fade_histories
@@ -95,7 +95,7 @@ def test_a_peer_that_knows_order_learns_a_ring(
     assert np.nanmean(measure(known, known.test, score_of(name, known))[:, 0]) > 0.9
 
 
-@pytest.mark.parametrize("name", ["frequency", "tifu_knn", "ridge_baskets"])
+@pytest.mark.parametrize("name", ["frequency", "tifu_knn", "ridge_baskets", "gbdt", "gbdt_timed"])
 def test_a_peer_that_counts_learns_habits(baskets: Shop, name: str) -> None:
     popular, counted = (
         np.nanmean(measure(baskets, baskets.test, score_of(n, baskets))[:, 0])
@@ -130,6 +130,98 @@ def test_no_peer_sees_the_answer(baskets: Shop) -> None:
             torch.testing.assert_close(score(wanted), before, msg=name)
         finally:
             baskets.histories.item[first:] = kept
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_facts_come_from_before_the_request(baskets: Shop, timed: bool) -> None:
+    """Whoever's events: those at its time or later change nothing, the answer's among them."""
+    histories, times = baskets.histories, baskets.histories.time_ms
+    first = baskets.test.event[[int(np.argmin(times[baskets.test.event]))]]
+    asked = EvaluationWindow(first, baskets.owner[first])
+    late = np.repeat(times >= times[first[0]], np.diff(histories.lines))
+    request, item = np.nonzero(np.ones((1, baskets.items)))
+    before = facts.Facts(baskets, timed).before(asked, None).of(request, item)
+    kept = histories.item[late].copy()
+    histories.item[late] = 1
+    try:
+        after = facts.Facts(baskets, timed).before(asked, None).of(request, item)
+    finally:
+        histories.item[late] = kept
+    np.testing.assert_array_equal(before, after)
+    assert len(kept) > 10
+
+
+def test_facts_of_a_fold_know_nothing_of_its_users(baskets: Shop) -> None:
+    """Else the neighbours of a training request would have been fitted on its answer."""
+    histories, mine = baskets.histories, np.flatnonzero(baskets.owner == 4)
+    asked = EvaluationWindow(mine[5:6], baskets.owner[mine[5:6]])
+    request, item = np.nonzero(np.ones((1, baskets.items)))
+    # Popularity is of the day's beginning, so what comes later than the request is left to fitting.
+    late = np.repeat(
+        (baskets.owner == 4) & (histories.time_ms >= histories.time_ms[mine[5]]),
+        np.diff(histories.lines),
+    )
+    kept = histories.item[late].copy()
+    before, after = [], []
+    for found in (before, after):
+        known = facts.Facts(baskets, timed=True)
+        found += [known.before(asked, fold).of(request, item) for fold in (4 % facts.FOLDS, None)]
+        histories.item[late] = 1
+    histories.item[late] = kept
+    np.testing.assert_array_equal(before[0], after[0])
+    assert (before[1] != after[1]).any()
+
+
+def test_facts_count_what_a_user_had(baskets: Shop) -> None:
+    histories = baskets.histories
+    wanted = EvaluationWindow(baskets.test.event[:30], baskets.test.user[:30])
+    known = facts.Facts(baskets, timed=True)
+    request, item = np.nonzero(np.ones((30, baskets.items)))
+    found = known.before(wanted, None).of(request, item)
+    column = {name: found[:, n].reshape(30, -1) for n, name in enumerate(known.names)}
+    faded = naive(baskets, wanted, lambda since, days: 0.95**since)
+    np.testing.assert_allclose(column["had"], naive(baskets, wanted, lambda since, days: 1.0))
+    np.testing.assert_allclose(column["faded_0.95"], faded, rtol=1e-5)
+    np.testing.assert_allclose(
+        column["of_best"], faded / faded.max(axis=1, keepdims=True), rtol=1e-5
+    )
+    for p, event in enumerate(wanted.event):
+        start, now = histories.starts[wanted.user[p]], histories.time_ms[event]
+        for n in range(baskets.items):
+            times = [
+                histories.time_ms[e]
+                for e in range(start, event)
+                if n + 1 in histories.item[histories.lines[e] : histories.lines[e + 1]]
+            ]
+            days = (now - times[-1]) / 86_400_000 if times else np.nan
+            np.testing.assert_allclose(column["days"][p, n], days, rtol=1e-5)
+    first = histories.time_ms.min()
+    for p, event in enumerate(wanted.event):
+        today = (histories.time_ms[event] - first) // 86_400_000
+        day = (histories.time_ms - first) // 86_400_000
+        expected = np.zeros(baskets.items)
+        for e in np.flatnonzero(day < today):
+            lines = histories.item[histories.lines[e] : histories.lines[e + 1]]
+            expected[lines[lines > 0] - 1] += 0.5 ** ((today - day[e]) / 7)
+        np.testing.assert_allclose(column["popular_7"][p], np.log1p(expected), rtol=1e-4)
+
+
+def test_what_is_no_candidate_stands_below_all_that_are(
+    baskets: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts.Facts, "chosen", 3)
+    monkeypatch.setattr(boosted, "TREES", 3)
+    peer = boosted.Gbdt(baskets).fit_copy(next(iter(boosted.Gbdt(baskets).settings())))
+    wanted = EvaluationWindow(baskets.test.event[:20], baskets.test.user[:20])
+    score = peer.score(wanted).numpy()
+    rest = naive(baskets, wanted, lambda since, days: 0.95**since)
+    [(_, found)] = boosted._candidates(peer._facts, wanted, None)
+    chosen = np.zeros(score.shape, bool)
+    chosen[found.request, found.item] = True
+    for p in range(20):
+        assert 3 <= chosen[p].sum() <= 15
+        assert chosen[p, np.argmax(rest[p])]
+        assert score[p][~chosen[p]].max() < score[p][chosen[p]].min()
 
 
 def test_dense_peers_stay_away_from_large_catalogues(

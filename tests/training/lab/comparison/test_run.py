@@ -1,5 +1,6 @@
 """Comparisons by several processes, and such that were stopped: nothing is lost or done twice."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,36 @@ def test_a_finished_model_is_not_run_again(
     assert ran == [*PEERS, "frequency"]
     assert first["models"] == again["models"]
     assert first["machines"][OWN] == "a machine"
+
+
+def test_what_is_kept_says_whose_request_each_row_is(baskets: Shop, tmp_path: Path) -> None:
+    folder = keep_own(baskets, tmp_path)
+    result = compared(baskets, tmp_path)
+    histories = baskets.histories
+    with np.load(folder / "requests.npz") as kept, np.load(folder / "frequency.npz") as peer:
+        for row, event in enumerate(baskets.test.event):
+            user = histories.users.index(str(kept["user_id"][row]))
+            assert event == histories.starts[user] + kept["request"][row]
+            assert kept["time_ms"][row] == histories.time_ms[event]
+        assert len(kept["user"]) == len(peer["metrics"]) == len(baskets.test.event)
+        assert list(kept["user"]) == list(baskets.test.user)
+        mean = float(np.nanmean(peer["metrics"][:, 0]))
+    assert result["models"]["frequency"]["ndcg@10"] == pytest.approx(mean)
+
+
+def test_a_peer_that_is_told_the_time_stands_beside_portrait_that_is_told_too(
+    baskets: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = own(baskets).metrics
+    best = Finished(metrics + 1.0, {}, {"tried": 1, "by_seed": [1.0]}, 1.0, "a machine")
+    folder = keep_own(baskets, tmp_path)
+    best.save(folder / "gbdt_timed.npz")
+    monkeypatch.setattr(sys.modules[__name__], "PEERS", ["frequency", "gbdt_timed"])
+    result = compared(baskets, tmp_path)
+    assert result["over_best_peer"]["mrr"]["peer"] == "frequency"
+    timed = result["over_best_peer_timed"]["mrr"]
+    assert timed["peer"] == "gbdt_timed"
+    assert timed["ratio"] == pytest.approx(0.5 / 2 / 1.5, rel=0.01)
 
 
 def test_other_data_seeds_or_budget_are_kept_apart(baskets: Shop, tmp_path: Path) -> None:
