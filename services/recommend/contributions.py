@@ -126,7 +126,7 @@ def _by_model(
         of=len(history),
         exact=whole and found.state == request_context.user.learned,
         memories=[
-            {names[held]: float(v) for held, v in zip(part.held, part.values, strict=True)}
+            {names[row]: float(v) for row, v in zip(part.items, part.values, strict=True)}
             for part in parts
         ] or [{} for _ in rows],
         popularity=[part.popularity for part in parts] or [0.0] * len(rows),

@@ -8,7 +8,7 @@ import torch
 from feature_repo.events.schema import EventRecord, ItemRecord
 from training.history.user_features import UserFeatures
 from training.history.vocabulary import Vocabulary
-from training.neighbours.channels import KINDS, Channels, ChannelTable
+from training.neighbours.channels import ROW_TYPES, Channels, ChannelTable
 from training.network.config import ModelConfig
 from training.network.model_dir import Model, load, save
 from training.network.network import PortraitNetwork
@@ -41,7 +41,7 @@ def write(path: Path, seed: int = 0, *, memory: bool = True) -> Path:
         if network.mixing is not None:
             network.mixing.weights[1:, 0] = 0.0
     tables = {}
-    for kind in KINDS:
+    for kind in ROW_TYPES:
         chosen = np.stack([np.sort(draw.choice(size, 8, replace=False)) for _ in ITEMS])
         value = draw.normal(size=size * 8).astype(np.float16).astype(np.float32)
         indptr = np.arange(0, size * 8 + 1, 8)

@@ -76,14 +76,14 @@ def decayed_frequency(
     fixed = _Fixed(floor)
     out = np.zeros((len(wanted.event), 4), np.float64)
     for user in np.unique(wanted.user):
-        places = np.flatnonzero(wanted.user == user)
-        raised = _user_scores(histories, int(user), wanted.event[places], decay, floor)
-        targets = make_targets(histories, wanted.event[places])
+        indices = np.flatnonzero(wanted.user == user)
+        raised = _user_scores(histories, int(user), wanted.event[indices], decay, floor)
+        targets = make_targets(histories, wanted.event[indices])
         rank = [
             fixed.rank(j, *raised[p])
             for p, j in zip(targets.owner.tolist(), targets.item.tolist(), strict=True)
         ]
-        out[places] = metrics_of(torch.tensor(rank, dtype=torch.float64), targets)
+        out[indices] = metrics_of(torch.tensor(rank, dtype=torch.float64), targets)
     return out
 
 
@@ -101,7 +101,7 @@ class _Fixed:
         self._order = np.argsort(-scores, kind="stable")
         self._falling = -scores[self._order]
 
-    def places(self) -> Ints:
+    def ranks(self) -> Ints:
         """Return the place from 1 of every item, shape (N,)."""
         out = np.empty(len(self._order), np.int64)
         out[self._order] = np.arange(1, len(out) + 1)
@@ -141,8 +141,8 @@ def _user_scores(
         now = histories.time_ms[answer - 1]
         days = (now - histories.time_ms[start + owner[lines]]) / DAY_MS
         faded = weight[lines] * decay.per_event**since * 0.5 ** (days / decay.half_life_days)
-        row, place = np.unique(item[lines], return_inverse=True)
-        count = np.bincount(place, faded, minlength=len(row)).astype(np.float32)
+        row, index = np.unique(item[lines], return_inverse=True)
+        count = np.bincount(index, faded, minlength=len(row)).astype(np.float32)
         had = row > 0
         found.append((row[had] - 1, count[had] + floor[row[had] - 1]))
     return found
@@ -166,7 +166,7 @@ def popularity_metrics(
 ) -> Doubles:
     """Return the metrics of one fixed ranking at ``wanted``, shape (P, 4)."""
     targets = make_targets(histories, wanted.event)
-    rank = _Fixed(popularity).places()[targets.item.numpy()]
+    rank = _Fixed(popularity).ranks()[targets.item.numpy()]
     return metrics_of(torch.from_numpy(rank).double(), targets)
 
 

@@ -62,9 +62,9 @@ def ask(network: PortraitNetwork, maker: ExampleMaker, rows: Ints) -> Iterator[C
         some = users[begin : begin + USERS_PER_PASS]
         mine = rows[np.isin(moments.user[rows], some)]
         with torch.no_grad():
-            example = maker.make(some, nothing, mine, lengths[some], held_at_moments=True)
+            example = maker.make(some, nothing, mine, lengths[some], pairs_at_moments=True)
             flat = network.unroll(example.events).flatten(0, 1)
-            u = network.vector(flat[example.moment_place], example.moments)
+            u = network.vector(flat[example.moment_index], example.moments)
             assert example.interests is not None
             logits = head(u, example.moment_pairs, example.interests)
         yield CategoryAnswers(logits, example.bought, mine)

@@ -164,7 +164,7 @@ def _next_basket(
     if not len(wanted.event):
         raise InvalidInputError(
             f"no basket to predict between {iso(bounds[0])} and {iso(bounds[1])}: "
-            "choose a period with events of shoppers seen before"
+            "choose a period with events of users seen before"
         )
     popular = recent_popularity(histories, items, until_ms=bounds[0], half_life_days=1e9)
     recent = recent_popularity(histories, items, until_ms=bounds[0], half_life_days=RECENT_DAYS)

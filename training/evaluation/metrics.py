@@ -55,13 +55,13 @@ def metrics_of(rank: Tensor, targets: Targets) -> Doubles:
 def _ranks(scores: Tensor, targets: Targets) -> Tensor:
     """Return each target's place from 1; lines go in chunks that stay in the cache."""
     out = torch.empty(len(targets.owner), dtype=torch.float64)
-    place = torch.arange(scores.shape[1])
+    row = torch.arange(scores.shape[1])
     for begin in range(0, len(out), _LINES):
         part = slice(begin, begin + _LINES)
         item = targets.item[part]
         rows = scores[targets.owner[part]]
         own = rows.gather(1, item[:, None])
-        before = (rows > own) | ((rows == own) & (place < item[:, None]))
+        before = (rows > own) | ((rows == own) & (row < item[:, None]))
         out[part] = before.sum(dim=1).double() + 1.0
     return out
 

@@ -96,8 +96,8 @@ def score_window(
             some = ordered[begin : begin + USERS_PER_PASS]
             example = move(maker.evaluation(some, *window_ms, timed=timed), where)
             flat = network.unroll(example.events).flatten(0, 1)
-            at_moments = network.vector(flat[example.moment_place], example.moments)
-            u = network.vector(flat[example.place], example.requests)
+            at_moments = network.vector(flat[example.moment_index], example.moments)
+            u = network.vector(flat[example.request_index], example.requests)
             parts.append(
                 Scored(
                     _metrics(network, items, u, example)

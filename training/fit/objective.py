@@ -30,20 +30,20 @@ class Objective(nn.Module):
         """Return the loss of a batch."""
         network = self.network
         flat = network.unroll(example.events).flatten(0, 1)
-        at_moments = network.vector(flat[example.moment_place], example.moments)
+        at_moments = network.vector(flat[example.moment_index], example.moments)
         logits = network.outcome_logits(at_moments)
         # Without a moment it is 0, and every worker still has the same gradients to average.
         loss = outcome_loss(logits, example.labels[:, : logits.shape[1]]) + flat.sum() * 0.0
         if network.config.recipe == "stacked":
             return loss
-        u = network.vector(flat[example.place], example.requests)
+        u = network.vector(flat[example.request_index], example.requests)
         if self.shares is None:
             basket = basket_loss(network.logits(u, example.pairs), example.targets)
         else:
             found = draw(self.shares, example.targets, NEGATIVES)
             logits = network.logits_of(found.items, u, example.pairs)
             logits = found.corrected(logits, example.targets)
-            basket = basket_loss(logits, found.places(example.targets))
+            basket = basket_loss(logits, found.to_candidates(example.targets))
         return basket + self.config.outcome_weight * loss + self._category_loss(at_moments, example)
 
     def _category_loss(self, u: torch.Tensor, example: Example) -> torch.Tensor:

@@ -108,7 +108,7 @@ class Optimizer:
     @contextmanager
     def use_average(self) -> Iterator[None]:
         """Let the network have the averaged weights meanwhile."""
-        held = {k: v.clone() for k, v in self._whole(self._network.state_dict()).items()}
+        before = {k: v.clone() for k, v in self._whole(self._network.state_dict()).items()}
         self._network.load_state_dict(self._whole(self.average), strict=self.rows is None)
         if self.rows is not None:
             self.rows.settle()
@@ -116,7 +116,7 @@ class Optimizer:
         yield
         if self.rows is not None:
             self.rows.swap()
-        self._network.load_state_dict(held, strict=self.rows is None)
+        self._network.load_state_dict(before, strict=self.rows is None)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the steps, the weights left out."""

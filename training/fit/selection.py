@@ -172,7 +172,7 @@ class _Dense:
     def repeats(self) -> Tensor:
         """Return which target lines were held, shape (L,)."""
         targets = self.full.targets
-        return self.full.memory[targets.owner, mixture.HELD, targets.item] > 0
+        return self.full.memory[targets.owner, mixture.IN_HISTORY, targets.item] > 0
 
 
 @dataclass(frozen=True)
@@ -197,9 +197,9 @@ class _Sparse:
             base = self.network.logits_of(found.items, self.u, example.pairs)
         sparse = self._to_sparse()
         memory = base.new_zeros(len(base), COUNT, base.shape[1])
-        place = torch.searchsorted(found.items, sparse.item).clamp(max=len(found.items) - 1)
-        among = found.items[place] == sparse.item
-        memory[sparse.owner[among], : len(CHANNELS), place[among]] = sparse.value[among]
+        index = torch.searchsorted(found.items, sparse.item).clamp(max=len(found.items) - 1)
+        among = found.items[index] == sparse.item
+        memory[sparse.owner[among], : len(CHANNELS), index[among]] = sparse.value[among]
         memory[:, len(CHANNELS) :] = torch.from_numpy(self.memory.popularity)[:, found.items]
         return Piece(base, memory, example.requests.statistics[:, 0], example.targets, found)
 
@@ -282,10 +282,10 @@ class _Asker:
         with torch.no_grad():
             example = self._maker.make(users, requests, np.zeros(0, np.int64), lengths)
             flat = network.unroll(example.events).flatten(0, 1)
-            u = network.vector(flat[example.place], example.requests)
+            u = network.vector(flat[example.request_index], example.requests)
         # The batch stands by place in the history: put it back into the order asked for.
-        place = np.argsort(np.argsort(event, kind="stable"), kind="stable")
-        back = np.argsort(example.answers, kind="stable")[place]
+        rank = np.argsort(np.argsort(event, kind="stable"), kind="stable")
+        back = np.argsort(example.answers, kind="stable")[rank]
         if self._items is not None:
             assert memory is not None
             return _Sparse(network, memory, self._items, u, example, back, self._shares)

@@ -78,18 +78,18 @@ class SparseAdam:
         keep
             The average's decay k at this step, above 0.
         """
-        touched = dict[str, Tensor]()
+        updated = dict[str, Tensor]()
         for name, weight in self._weights.items():
             if weight.grad is None:
                 continue
-            touched[name] = weight.grad.coalesce().indices()[0]
-            self._bring_up(name, touched[name])
-            weight[touched[name]] *= 1.0 - rate * self._decay
+            updated[name] = weight.grad.coalesce().indices()[0]
+            self._bring_up(name, updated[name])
+            weight[updated[name]] *= 1.0 - rate * self._decay
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()  # type: ignore[no-untyped-call]
         self._kept += log(keep)
-        for name, rows in touched.items():
+        for name, rows in updated.items():
             average, weight = self._average[name], self._weights[name]
             average[rows] = torch.lerp(average[rows], weight[rows], 1.0 - keep)
             self._settled[name][rows] = self._kept

@@ -19,7 +19,7 @@ from feature_repo.features.point_in_time import Parts
 
 _BUCKET: Final = "_bucket"
 _IS_MOMENT: Final = "_is_moment"
-_HELD: Final = "_held."
+_ROW: Final = "_held."
 
 
 def join(
@@ -84,7 +84,7 @@ def join(
 
     def deal_rows(table: pa.Table) -> pa.Table:
         named = table.select(wanted).rename_columns(row_schema.names)
-        mine = [_HELD + name for name in parts.keys]
+        mine = [_ROW + name for name in parts.keys]
         return _deal(named, mine, buckets, schema, is_moment=False)
 
     def join_bucket(bucket: pa.Table) -> pa.Table:
@@ -111,7 +111,7 @@ def _schema(parts: Parts, wanted: Sequence[str]) -> pa.Schema:
         found = parts.rows.schema
     else:
         found = pads.dataset(point_in_time.files(parts.rows)).schema
-    return pa.schema([(_HELD + name, found.field(name).type) for name in wanted])
+    return pa.schema([(_ROW + name, found.field(name).type) for name in wanted])
 
 
 def _deal(

@@ -146,7 +146,7 @@ def encode(histories: Iterable[tuple[str, list[EventRecord]]], vocabulary: Vocab
     types = vocabulary.type_index
     any_target = vocabulary.target == "any"
     users, starts, lines = list[str](), [0], [0]
-    time_ms, kind, weight, target = list[int](), list[int](), list[float](), list[bool]()
+    time_ms, event_type, weight, target = list[int](), list[int](), list[float](), list[bool]()
     numeric, item, category = list[tuple[float, ...]](), list[int](), list[int]()
     keys: dict[str | None, int] = {}
     for user, events in histories:
@@ -156,7 +156,7 @@ def encode(histories: Iterable[tuple[str, list[EventRecord]]], vocabulary: Vocab
             if code is None or not event.items:
                 continue
             time_ms.append(event.time_ms)
-            kind.append(code)
+            event_type.append(code)
             weight.append(POSITIVE.get(event.type, 0.0))
             target.append(event.type == "purchase" or (any_target and event.type in POSITIVE))
             distinct = {line.item_id: line.category for line in event.items}
@@ -173,7 +173,7 @@ def encode(histories: Iterable[tuple[str, list[EventRecord]]], vocabulary: Vocab
         users=tuple(users),
         starts=np.array(starts, np.int64),
         time_ms=np.array(time_ms, np.int64),
-        kind=np.array(kind, np.int64),
+        kind=np.array(event_type, np.int64),
         weight=np.array(weight, np.float32),
         target=np.array(target, np.bool_),
         numeric=np.array(numeric, np.float32).reshape(-1, len(NUMERIC)),

@@ -17,7 +17,7 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.events.types import CONSUMED, RECENT_HALF_LIFE_DAYS, TYPES
 
 DAY_MS: Final = 86_400_000
-POSITIVE: Final = {name: kind.weight for name, kind in TYPES.items() if kind.weight}
+POSITIVE: Final = {name: each.weight for name, each in TYPES.items() if each.weight}
 """Event types that say "this user wants it", with their weight in counts."""
 
 MAX_ITEMS: Final = 1_000_000

@@ -43,7 +43,7 @@ EPSILON: Final = 1e-3
 class Channel:
     """One memory: which rows, how it fades, and whether its logarithm counts.
 
-    ``count`` is the place in `state.item_table.COUNTS` of what a held item's row is multiplied
+    ``count`` is the index in `state.item_table.COUNTS` of what a held item's row is multiplied
     with as well; None: nothing.
     """
 
@@ -74,26 +74,26 @@ EVIDENCE: Final = (
     Channel("next_80", 0.8, count=2),
 )
 """Channels that are evidence of their own only; in a reading they come after the M."""
-KINDS: Final = ("together", "after", "next_95", "next_80")
+ROW_TYPES: Final = ("together", "after", "next_95", "next_80")
 """Rows that are fitted; ``own`` is each item for itself."""
-PLACES: Final = {
+CHANNEL_AT: Final = {
     **dict(enumerate(CHANNELS)),
     **{COUNT + n: channel for n, channel in enumerate(EVIDENCE)},
 }
-"""Channels with rows by their place in a reading."""
+"""Channels with rows by their index in a reading."""
 READ: Final = COUNT + len(EVIDENCE)
 EMPTY: Final = np.zeros((0, len(CHANNELS)), np.float32)
 _NOTHING: Final = 1e-7
 """A row that has faded to this is left out."""
 NEXT_RIDGE: Final = 1000.0
 FADING: Final = np.zeros((READ, 2048), np.float32)
-"""γ_m^s by place and s."""
-for _place, _channel in PLACES.items():
-    FADING[_place] = np.power(_channel.per_event, np.arange(2048))
+"""γ_m^s by index and s."""
+for _index, _channel in CHANNEL_AT.items():
+    FADING[_index] = np.power(_channel.per_event, np.arange(2048))
 _COUNTS: Final = np.full(READ, -1)
 """What a channel is multiplied with as well, −1 for nothing."""
-for _place, _channel in PLACES.items():
-    _COUNTS[_place] = -1 if _channel.count is None else _channel.count
+for _index, _channel in CHANNEL_AT.items():
+    _COUNTS[_index] = -1 if _channel.count is None else _channel.count
 
 
 class ChannelTable(NamedTuple):
@@ -148,7 +148,7 @@ class Channels:
     Attributes
     ----------
     tables
-        Rows by kind, see `KINDS`.
+        Rows by type, see `ROW_TYPES`.
     popularity
         Centred log of target lines, halved every `HALF_LIVES_DAYS`. Shape (2, N).
     """
@@ -168,8 +168,8 @@ class Channels:
             "together": ChannelTable.of(together),
             "after": ChannelTable.of(item_rows.transitions(histories, wanted, items)),
         }
-        for kind, per_event in (("next_95", 0.95), ("next_80", 0.8)):
-            tables[kind] = (
+        for name, per_event in (("next_95", 0.95), ("next_80", 0.8)):
+            tables[name] = (
                 ChannelTable.of(
                     next_basket_rows.fit(histories, wanted, items, per_event, NEXT_RIDGE)
                 )
@@ -181,49 +181,49 @@ class Channels:
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return every array by name; values in half precision, which they are rounded to."""
         out: dict[str, npt.NDArray[Any]] = {"popularity": self.popularity}
-        for kind, table in self.tables.items():
-            out[f"{kind}_indptr"] = table.indptr
-            out[f"{kind}_item"] = table.item
-            out[f"{kind}_value"] = table.value.astype(np.float16)
+        for name, table in self.tables.items():
+            out[f"{name}_indptr"] = table.indptr
+            out[f"{name}_item"] = table.item
+            out[f"{name}_value"] = table.value.astype(np.float16)
         return out
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "Channels":
         """Read what `arrays` gave."""
         tables = {
-            kind: ChannelTable(
-                arrays[f"{kind}_indptr"],
-                arrays[f"{kind}_item"],
-                arrays[f"{kind}_value"].astype(np.float32),
+            name: ChannelTable(
+                arrays[f"{name}_indptr"],
+                arrays[f"{name}_item"],
+                arrays[f"{name}_value"].astype(np.float32),
             )
-            for kind in KINDS
+            for name in ROW_TYPES
         }
         return cls(tables, arrays["popularity"])
 
     @cached_property
     def rows(self) -> Mapping[str, ChannelTable]:
-        """All rows by kind, ``own`` among them."""
+        """All rows by type, ``own`` among them."""
         return {**self.tables, "own": ChannelTable.own(self.popularity.shape[1])}
 
-    def read(self, held: Rows) -> Floats:
+    def read(self, snapshot: Rows) -> Floats:
         """Return φ of each channel at P requests, shape (P, READ, N).
 
         Parameters
         ----------
-        held
+        snapshot
             Snapshot of P repeat tables.
         """
-        out = np.zeros((len(held.scalars), READ, self.popularity.shape[1]), np.float32)
-        for request, (item, sums) in enumerate(self._gather_each(held, tuple(PLACES))):
-            for m, row in zip(PLACES, sums, strict=True):
-                out[request, m, item] = logarithm(row) if PLACES[m].log else row
+        out = np.zeros((len(snapshot.scalars), READ, self.popularity.shape[1]), np.float32)
+        for request, (item, sums) in enumerate(self._gather_each(snapshot, tuple(CHANNEL_AT))):
+            for m, row in zip(CHANNEL_AT, sums, strict=True):
+                out[request, m, item] = logarithm(row) if CHANNEL_AT[m].log else row
         out[:, len(CHANNELS) : COUNT] = self.popularity
         return out
 
-    def read_sparse(self, held: Rows) -> SparseReading:
+    def read_sparse(self, snapshot: Rows) -> SparseReading:
         """Return φ of the channels with rows where it is not 0: `read` for very many items."""
         logs, found = [channel.log for channel in CHANNELS], [(np.zeros(0, np.int64), EMPTY)]
-        for item, value in self._gather_each(held, tuple(range(len(CHANNELS)))):
+        for item, value in self._gather_each(snapshot, tuple(range(len(CHANNELS)))):
             value[logs] = logarithm(value[logs])
             found.append((item, value.T))
         owner = np.repeat(np.arange(len(found) - 1), [len(item) for item, _ in found[1:]])
@@ -232,12 +232,14 @@ class Channels:
             torch.from_numpy(owner), torch.from_numpy(items), torch.from_numpy(values)
         )
 
-    def _gather_each(self, held: Rows, columns: tuple[int, ...]) -> Iterator[tuple[Ints, Floats]]:
+    def _gather_each(
+        self, snapshot: Rows, columns: tuple[int, ...]
+    ) -> Iterator[tuple[Ints, Floats]]:
         """Yield what `gather` gives for each request."""
-        rows = held.rows[np.argsort(held.owner, kind="stable")]
-        sizes = np.bincount(held.owner, minlength=len(held.scalars))
+        rows = snapshot.rows[np.argsort(snapshot.owner, kind="stable")]
+        sizes = np.bincount(snapshot.owner, minlength=len(snapshot.scalars))
         parts = np.split(rows, np.cumsum(sizes)[:-1]) if len(sizes) else []
-        for part, scalars in zip(parts, held.scalars, strict=True):
+        for part, scalars in zip(parts, snapshot.scalars, strict=True):
             yield self.gather(part, scalars, columns)
 
     def gather(self, rows: Any, scalars: Any, columns: tuple[int, ...]) -> tuple[Ints, Floats]:
@@ -248,7 +250,7 @@ class Channels:
         rows, scalars
             The occupied rows of one repeat table, shape (R,), and its scalars.
         columns
-            Places of channels in a reading, those of one kind of rows side by side.
+            Indices of channels in a reading, those of one type of rows side by side.
 
         Returns
         -------
@@ -256,33 +258,33 @@ class Channels:
             Items from 0, each once, what is held first, shape (T,); the sums before any
             logarithm, shape (C, T).
         """
-        places, spans = _plan(tuple(self.rows), columns)
+        channels, spans = _plan(tuple(self.rows), columns)
         tables = tuple(self.rows.values())
-        found: tuple[Ints, Floats] = _gather(self._place, tables, spans, places, rows, scalars)
+        found: tuple[Ints, Floats] = _gather(self._index, tables, spans, channels, rows, scalars)
         return found
 
     @cached_property
-    def _place(self) -> npt.NDArray[np.int32]:
+    def _index(self) -> npt.NDArray[np.int32]:
         """Where an item is among those found; −1 but while `_gather` runs, which keeps the GIL."""
         return np.full(self.popularity.shape[1], -1, np.int32)
 
 
 @lru_cache
-def _plan(kinds: tuple[str, ...], columns: tuple[int, ...]) -> tuple[Ints, Ints]:
-    """Return the columns, and the first of each kind of rows and how many, shape (2, kinds)."""
-    of = [PLACES[m].rows for m in columns]
-    first = [of.index(kind) if kind in of else 0 for kind in kinds]
-    return np.array(columns), np.array([first, [of.count(kind) for kind in kinds]])
+def _plan(row_types: tuple[str, ...], columns: tuple[int, ...]) -> tuple[Ints, Ints]:
+    """Return the columns, and the first of each type of rows and how many, shape (2, types)."""
+    of = [CHANNEL_AT[m].rows for m in columns]
+    first = [of.index(row_type) if row_type in of else 0 for row_type in row_types]
+    return np.array(columns), np.array([first, [of.count(row_type) for row_type in row_types]])
 
 
 @njit(cache=True)
-def fade_rows(rows: Any, scalars: Any, places: Any) -> Any:
+def fade_rows(rows: Any, scalars: Any, channels: Any) -> Any:
     """Return what each held item's row is multiplied with in some channels, shape (R, C)."""
-    out = np.empty((len(rows), len(places)), np.float32)
+    out = np.empty((len(rows), len(channels)), np.float32)
     for r in range(len(rows)):
         since = min(FADING.shape[1] - 1, max(0, int(scalars[EVENTS]) - rows[r].last_event))
-        for c in range(len(places)):
-            left, count = FADING[places[c], since], _COUNTS[places[c]]
+        for c in range(len(channels)):
+            left, count = FADING[channels[c], since], _COUNTS[channels[c]]
             if count >= 0:
                 left *= rows[r].counts[count]
             out[r, c] = left if left > _NOTHING else np.float32(0)
@@ -318,28 +320,28 @@ def _most(tables: Any, spans: Any, rows: Any) -> tuple[int, int]:
 
 
 @njit(cache=True)
-def _gather(place: Any, tables: Any, spans: Any, places: Any, rows: Any, scalars: Any) -> Any:
+def _gather(index: Any, tables: Any, spans: Any, channels: Any, rows: Any, scalars: Any) -> Any:
     """Do what `Channels.gather` does; columns ``first : first + count`` are of each table."""
-    weight, (total, most) = fade_rows(rows, scalars, places), _most(tables, spans, rows)
-    size, count = min(total + len(rows), len(place)), len(rows)
-    found, sums = np.empty(size, np.int64), np.zeros((len(places), size), np.float32)
+    weight, (total, most) = fade_rows(rows, scalars, channels), _most(tables, spans, rows)
+    size, count = min(total + len(rows), len(index)), len(rows)
+    found, sums = np.empty(size, np.int64), np.zeros((len(channels), size), np.float32)
     at = np.empty(most, np.int32)
     for r in range(len(rows)):
-        place[rows[r].item - 1], found[r] = r, rows[r].item - 1
+        index[rows[r].item - 1], found[r] = r, rows[r].item - 1
     for t in range(len(tables)):
         for r in range(len(rows) if spans[1, t] > 0 else 0):
             begin, end = tables[t].indptr[rows[r].item - 1], tables[t].indptr[rows[r].item]
             item, value = tables[t].item[begin:end], tables[t].value[begin:end]
             for k in range(len(item)):
                 # Without a branch, which would be guessed wrong at every other entry.
-                new = place[item[k]] < 0
-                at[k] = count if new else place[item[k]]
-                place[item[k]], found[at[k]] = at[k], item[k]
+                new = index[item[k]] < 0
+                at[k] = count if new else index[item[k]]
+                index[item[k]], found[at[k]] = at[k], item[k]
                 count += new
             for c in range(spans[0, t], spans[0, t] + spans[1, t]):
                 left, row = weight[r, c], sums[c]
                 for k in range(len(item) if left > 0 else 0):
                     row[at[k]] += left * value[k]
     for n in range(count):
-        place[found[n]] = -1
+        index[found[n]] = -1
     return found[:count], sums[:, :count]

@@ -97,13 +97,13 @@ def neighbour_ridge(x: Any, ridge: float, *, neighbours: int = 150) -> Any:
 
 @njit
 def _fill(
-    row: Any, first: int, last: int, indices: Any, data: Any, chosen: Any, place: Any
+    row: Any, first: int, last: int, indices: Any, data: Any, chosen: Any, column: Any
 ) -> None:
     """Put one row's entries at the chosen columns in place."""
     if last - first < 16 * len(chosen):
         for k in range(first, last):
-            if place[indices[k]] >= 0:
-                row[place[indices[k]]] = data[k]
+            if column[indices[k]] >= 0:
+                row[column[indices[k]]] = data[k]
         return
     for b in range(len(chosen)):  # a popular item's row is long: look the few up
         k = first + np.searchsorted(indices[first:last], chosen[b])
@@ -117,24 +117,24 @@ def _solve(
     value: Any,
 ) -> None:  # fmt: skip
     """Solve one small ridge regression for each item; G is symmetric, by rows."""
-    place = np.full(len(indptr) - 1, -1, np.int64)
+    column = np.full(len(indptr) - 1, -1, np.int64)
     for j in range(len(near_indptr) - 1):
         begin, end = near_indptr[j], near_indptr[j + 1]
         if begin == end:
             continue
         chosen = near_indices[begin:end]
         for a in range(len(chosen)):
-            place[chosen[a]] = a
+            column[chosen[a]] = a
         block, right = np.zeros((len(chosen), len(chosen))), np.zeros(len(chosen))
         for a in range(len(chosen)):
-            _fill(block[a], indptr[chosen[a]], indptr[chosen[a] + 1], indices, data, chosen, place)
+            _fill(block[a], indptr[chosen[a]], indptr[chosen[a] + 1], indices, data, chosen, column)
             block[a, a] += ridge
         for k in range(indptr[j], indptr[j + 1]):
-            if place[indices[k]] >= 0:
-                right[place[indices[k]]] = data[k]
+            if column[indices[k]] >= 0:
+                right[column[indices[k]]] = data[k]
         value[begin:end] = np.linalg.solve(block, right).astype(np.float32)
         for a in range(len(chosen)):
-            place[chosen[a]] = -1
+            column[chosen[a]] = -1
 
 
 def fewer(x: Any, most: int) -> Any:
@@ -175,19 +175,19 @@ def transitions(
     sizes = np.diff(histories.lines)
     event = np.repeat(np.arange(len(sizes)), sizes)
     owner = np.repeat(np.arange(len(histories.users)), histories.lengths())
-    place = np.cumsum(wanted & (histories.weight > 0))
+    position = np.cumsum(wanted & (histories.weight > 0))
     used = np.repeat(wanted & (histories.weight > 0), sizes) & (histories.item > 0)
     event, item = event[used], histories.item[used] - 1
-    user, place = owner[event], place[event]
+    user, position = owner[event], position[event]
     number = np.unique(event, return_inverse=True)[1]
     before = sp.csr_matrix(
         (np.ones(len(item), np.float32), (number, item)), (int(number.max(initial=-1)) + 1, items)
     )
     first = np.unique(number, return_index=True)[1]
-    user, place = user[first], place[first]
+    user, position = user[first], position[first]
     total = sp.csr_matrix((items, items), dtype=np.float32)
     for d in range(1, min(distance, len(first) - 1) + 1):
-        same = (user[d:] == user[:-d]).astype(np.float32) / (place[d:] - place[:-d])
+        same = (user[d:] == user[:-d]).astype(np.float32) / (position[d:] - position[:-d])
         total = total + before[:-d].T @ sp.diags(same) @ before[d:]
     scale = 1.0 / (np.asarray(total.sum(axis=1)).ravel() + _ROW_SHRINK)
     return (sp.diags(scale.astype(np.float32)) @ total).tocsr()

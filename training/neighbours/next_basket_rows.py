@@ -51,10 +51,10 @@ def fit(
 
 
 @njit
-def _ask(h: Any, held: Any, basket: Any, gram: Any, right: Any) -> None:
+def _ask(h: Any, active: Any, basket: Any, gram: Any, right: Any) -> None:
     """Add one request: h hᵀ, its lower triangle, and h yᵀ."""
-    for i in held:
-        for j in held:
+    for i in active:
+        for j in active:
             if j <= i:
                 gram[i, j] += h[i] * h[j]
         for item in basket:
@@ -63,16 +63,16 @@ def _ask(h: Any, held: Any, basket: Any, gram: Any, right: Any) -> None:
 
 
 @njit
-def _fade(h: Any, held: Any, count: int, per_event: float) -> int:
-    """Fade what is held by one event; return how many items are left in ``held``."""
+def _fade(h: Any, active: Any, count: int, per_event: float) -> int:
+    """Fade what is held by one event; return how many items are left in ``active``."""
     left = 0
     for a in range(count):
-        i = held[a]
+        i = active[a]
         h[i] *= per_event
         if h[i] < _LEAST:
             h[i] = 0.0
         else:
-            held[left] = i
+            active[left] = i
             left += 1
     return left
 
@@ -83,7 +83,7 @@ def _sums(
     gram: Any, right: Any,
 ) -> None:  # fmt: skip
     """Add up every user's requests."""
-    h, held = np.zeros(len(gram)), np.empty(len(gram), np.int64)
+    h, active = np.zeros(len(gram)), np.empty(len(gram), np.int64)
     for user in range(len(starts) - 1):
         h[:] = 0.0
         count = 0
@@ -92,13 +92,13 @@ def _sums(
                 break
             basket = item[lines[e] : lines[e + 1]]
             if target[e]:
-                _ask(h, held[:count], basket, gram, right)
+                _ask(h, active[:count], basket, gram, right)
             if weight[e] <= 0:
                 continue
-            count = _fade(h, held, count, per_event)
+            count = _fade(h, active, count, per_event)
             for row in basket:
                 if row > 0:
                     if h[row - 1] == 0.0:
-                        held[count] = row - 1
+                        active[count] = row - 1
                         count += 1
                     h[row - 1] += weight[e]

@@ -37,21 +37,21 @@ def event_inputs(histories: Histories, before_ms: Doubles | None = None) -> Even
     gap[1:] = np.maximum(times[1:] - latest[:-1], 0.0)
     start = before[has]
     gap[first] = np.where(start < 0, -1.0, np.maximum(times[first] - start, 0.0))
-    place = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), total, np.int64)
+    index = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), total, np.int64)
     user = np.repeat(np.arange(len(lengths)), lengths)
-    place[user, np.arange(total) - histories.starts[:-1][user]] = np.arange(total)
+    index[user, np.arange(total) - histories.starts[:-1][user]] = np.arange(total)
     hour, weekday = clock_features(histories.time_ms)
     return EventInputs(
         item=torch.from_numpy(histories.item),
         category=torch.from_numpy(histories.category),
         first_line=torch.from_numpy(histories.lines[:-1]),
         size=torch.from_numpy(np.diff(histories.lines).astype(np.float32)),
-        kind=torch.from_numpy(histories.kind),
+        event_type=torch.from_numpy(histories.kind),
         gap=torch.from_numpy(gap_bucket(gap)),
         hour=torch.from_numpy(hour),
         weekday=torch.from_numpy(weekday),
         numeric=torch.from_numpy(histories.numeric),
-        place=torch.from_numpy(place),
+        index=torch.from_numpy(index),
         lengths=torch.from_numpy(lengths),
     )
 
@@ -125,12 +125,14 @@ def join(snapshots: list[Rows]) -> Rows:
 
 
 def pairs_at(
-    held: Rows | None, now_ms: Doubles, timed: npt.NDArray[np.bool_], median_gap_days: Floats
+    snapshot: Rows | None, now_ms: Doubles, timed: npt.NDArray[np.bool_], median_gap_days: Floats
 ) -> Pairs | None:
     """Return the held items of the tables looked at, as of ``now_ms`` where it is known."""
-    if held is None:
+    if snapshot is None:
         return None
-    return make_pairs(held, np.where(timed, now_ms, held.scalars[:, LAST_MS]), median_gap_days)
+    return make_pairs(
+        snapshot, np.where(timed, now_ms, snapshot.scalars[:, LAST_MS]), median_gap_days
+    )
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,11 @@ class EventInputs:
         Vocabulary rows per line, shape (F,).
     first_line
         First line of each event, shape (E,).
-    size, kind, gap, hour, weekday
+    size, event_type, gap, hour, weekday
         Per event, shape (E,): lines; type; gap bucket; UTC hour; weekday.
     numeric
         Shape (E, 5).
-    place
+    index
         Index into the E events for each (user, time), E where there is none. Shape (B, T).
     lengths
         Events of each user, shape (B,), on the CPU.
@@ -65,18 +65,18 @@ class EventInputs:
     category: Tensor
     first_line: Tensor
     size: Tensor
-    kind: Tensor
+    event_type: Tensor
     gap: Tensor
     hour: Tensor
     weekday: Tensor
     numeric: Tensor
-    place: Tensor
+    index: Tensor
     lengths: Tensor
 
 
-def pad(flat_ED: Tensor, place_BT: Tensor) -> Tensor:
+def pad(flat_ED: Tensor, index_BT: Tensor) -> Tensor:
     """Lay flat events out as (B, T, D), zeros where there is none."""
-    return torch.cat([flat_ED, flat_ED.new_zeros(1, flat_ED.shape[1])])[place_BT]
+    return torch.cat([flat_ED, flat_ED.new_zeros(1, flat_ED.shape[1])])[index_BT]
 
 
 class Content(nn.Module):
@@ -97,7 +97,7 @@ class Content(nn.Module):
         bags = self.item(inputs.item, inputs.first_line)
         bags = bags + self.category(inputs.category, inputs.first_line)
         x = bags / inputs.size.clamp(min=1).sqrt()[:, None]
-        out: Tensor = self.norm(x + self.kind(inputs.kind) + self.numeric(inputs.numeric))
+        out: Tensor = self.norm(x + self.kind(inputs.event_type) + self.numeric(inputs.numeric))
         return out
 
 
@@ -189,7 +189,7 @@ class FusedEncoder(nn.Module):
             e at every event, shape (B, T, D); what stands at padding is meaningless.
         """
         times = self.temporal(inputs.gap, inputs.hour, inputs.weekday)
-        c = self.convolve(pad(self.drop(self.content(inputs) + times), inputs.place))
+        c = self.convolve(pad(self.drop(self.content(inputs) + times), inputs.index))
         return self._fuse(self.lstm(c)[0], c)
 
     def read(self, carried_BK: Tensor, h_BH: Tensor) -> Tensor:

@@ -53,10 +53,10 @@ class Example:
     ----------
     events
         Inputs of all events.
-    place, requests, pairs, memory, targets
+    request_index, requests, pairs, memory, targets
         Basket requests: row of the last event in ``(B·T)`` order, shape (P,), and the rest;
         memory has shape (P, M, N), or is None without one; of many items, a sparse reading.
-    moment_place, moments, labels
+    moment_index, moments, labels
         Requests for outcomes in the same form, with answers of shape (M, K); NaN: not known.
     moment_pairs, interests, bought, ended
         What is held and listed at those requests, where it was asked for; the categories bought
@@ -68,12 +68,12 @@ class Example:
     """
 
     events: EventInputs
-    place: Tensor
+    request_index: Tensor
     requests: Requests
     pairs: Pairs | None
     memory: Tensor | SparseReading | None
     targets: Targets
-    moment_place: Tensor
+    moment_index: Tensor
     moments: Requests
     labels: Tensor
     moment_pairs: Pairs | None
@@ -173,7 +173,7 @@ class ExampleMaker:
         )
         return self.make(
             users, requests, np.concatenate(moments), self.train_length[users],
-            held_at_moments=self.model.recipe != "stacked",
+            pairs_at_moments=self.model.recipe != "stacked",
         )  # fmt: skip
 
     def evaluation(self, users: Ints, since_ms: int, until_ms: int, *, timed: bool) -> Example:
@@ -212,11 +212,11 @@ class ExampleMaker:
         snapshots, scalars = fold(histories, tables, users[order], events[order])
         if not snapshots:
             return [None] * len(looks), scalars
-        held, place = join(snapshots), np.argsort(order, kind="stable")
+        snapshot, index = join(snapshots), np.argsort(order, kind="stable")
         if len(looks) == 1:
-            return [held], scalars
+            return [snapshot], scalars
         ends = np.cumsum([len(user) for user, _ in looks])
-        return [_among(held, part) for part in np.split(place, ends[:-1])], scalars
+        return [_among(snapshot, part) for part in np.split(index, ends[:-1])], scalars
 
     def make(
         self,
@@ -227,7 +227,7 @@ class ExampleMaker:
         labels: Floats | None = None,
         *,
         bounds_ms: tuple[int, int] | None = None,
-        held_at_moments: bool = False,
+        pairs_at_moments: bool = False,
     ) -> Example:
         """Put a batch together from the first ``lengths`` events of each of ``users``.
 
@@ -245,8 +245,8 @@ class ExampleMaker:
         every_moment = prepared.moments
         who, last = row[every_moment.user[moments]], every_moment.event[moments]
         at = every_moment.time_ms[moments]
-        looks = [(row[user], time), *([(who, last)] if held_at_moments else [])]
-        (held, *others), scalars = self._fold(histories, looks)
+        looks = [(row[user], time), *([(who, last)] if pairs_at_moments else [])]
+        (snapshot, *others), scalars = self._fold(histories, looks)
         now = prepared.histories.time_ms[answer].astype(np.float64)
         features = prepared.features[np.where(timed, answer, event)]
         width = max(1, int(lengths.max(initial=0)))
@@ -255,20 +255,20 @@ class ExampleMaker:
         gaps = prepared.vocabulary.median_gap_days
         return Example(
             events=event_inputs(histories),
-            place=torch.from_numpy(row[user] * width + time),
+            request_index=torch.from_numpy(row[user] * width + time),
             requests=make_requests(
                 scalars[histories.starts[row[user]] + time], now, timed, features
             ),
-            pairs=pairs_at(held, now, timed, gaps),
+            pairs=pairs_at(snapshot, now, timed, gaps),
             memory=(
                 None
-                if held is None or self.memory is None
-                else self.memory.read_sparse(held)
+                if snapshot is None or self.memory is None
+                else self.memory.read_sparse(snapshot)
                 if len(prepared.vocabulary.items) > sampled_softmax.FULL_ITEMS
-                else torch.from_numpy(self.memory.read(held))
+                else torch.from_numpy(self.memory.read(snapshot))
             ),
             targets=make_targets(prepared.histories, answer),
-            moment_place=torch.from_numpy(who * width + last),
+            moment_index=torch.from_numpy(who * width + last),
             moments=make_requests(
                 scalars[histories.starts[who] + last],
                 at.astype(np.float64),
@@ -280,7 +280,7 @@ class ExampleMaker:
             if others
             else None,
             interests=(
-                self._interests.at(every_moment.user[moments], at) if held_at_moments else None
+                self._interests.at(every_moment.user[moments], at) if pairs_at_moments else None
             ),
             bought=bought_within(prepared.histories, every_moment.user[moments], at),
             ended=torch.from_numpy((at >= since) & (at + NEXT_DAYS * DAY_MS <= until)),
@@ -290,13 +290,13 @@ class ExampleMaker:
         )
 
 
-def _among(held: Rows, chosen: Ints) -> Rows:
+def _among(snapshot: Rows, chosen: Ints) -> Rows:
     """Return the tables ``chosen``, distinct, in their order."""
-    place = np.full(len(held.scalars), -1, np.int64)
-    place[chosen] = np.arange(len(chosen))
-    owner = place[held.owner]
+    index = np.full(len(snapshot.scalars), -1, np.int64)
+    index[chosen] = np.arange(len(chosen))
+    owner = index[snapshot.owner]
     kept = owner >= 0
-    return Rows(owner[kept], held.rows[kept], held.scalars[chosen])
+    return Rows(owner[kept], snapshot.rows[kept], snapshot.scalars[chosen])
 
 
 def _draw(generator: np.random.Generator, possible: Ints, most: int) -> Ints:

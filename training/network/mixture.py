@@ -30,15 +30,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.neighbours.channels import CHANNELS, COUNT, PLACES
+from training.neighbours.channels import CHANNEL_AT, CHANNELS, COUNT
 from training.network.batches import Targets
 from training.network.losses import ideal_gain
 
 Floats = npt.NDArray[np.float32]
-EVIDENCE: Final = tuple(m for m, channel in PLACES.items() if not channel.log)
-"""Places in a reading of the experts from 2 on."""
-HELD: Final = next(m for m, channel in PLACES.items() if channel.rows == "own")
-"""A place in a reading that is above 0 for what is held."""
+EVIDENCE: Final = tuple(m for m, channel in CHANNEL_AT.items() if not channel.log)
+"""Indices in a reading of the experts from 2 on."""
+IN_HISTORY: Final = next(m for m, channel in CHANNEL_AT.items() if channel.rows == "own")
+"""An index in a reading that is above 0 for what is in the history."""
 REPEATS_FROM: Final = 0.01
 """Share of target lines that were held, from which items are taken to be bought again."""
 POPULARITY: Final = tuple(range(len(CHANNELS), COUNT))
@@ -59,7 +59,7 @@ def probabilities(
     added_PN, base_PN, memory_PRN
         Weighed scores, the network's logits, and what `neighbours.channels.Channels.read` gives.
     once
-        Whether nothing is taken twice: what is held has no probability.
+        Whether nothing is taken twice: what is in the history has no probability.
     """
     if expert < 2:
         logits = (added_PN, base_PN)[expert]
@@ -72,7 +72,7 @@ def probabilities(
 
 def _divide(amounts_PN: Tensor, memory_PRN: Tensor, once: bool) -> Tensor:
     if once:
-        amounts_PN = amounts_PN * (memory_PRN[:, HELD] <= 0)
+        amounts_PN = amounts_PN * (memory_PRN[:, IN_HISTORY] <= 0)
     return amounts_PN / amounts_PN.sum(dim=1, keepdim=True).clamp(min=NOTHING)
 
 
@@ -93,27 +93,27 @@ class Served:
     Attributes
     ----------
     shares, once
-        π, and whether what is held has no probability.
+        π, and whether what is in the history has no probability.
     popularity
         `training.neighbours.channels.Channels.popularity`.
-    item, held
-        Items that the rows of what is held name (from 0), of which the first ``held`` are held.
+    item, in_history
+        Items that the rows of the user's items name (from 0); the first ``in_history`` are theirs.
     evidence
-        Sums of their rows by place in a reading, of each expert with a share, shape (T,).
+        Sums of their rows by index in a reading, of each expert with a share, shape (T,).
     """
 
     shares: Sequence[float]
     once: bool
     popularity: Floats
     item: npt.NDArray[np.int64]
-    held: int
+    in_history: int
     evidence: Mapping[int, Floats]
 
     def parts(self, added: Floats, base: Floats) -> Iterator[tuple[int, Any, Floats]]:
         """Yield each expert with a share, the items it speaks of, and what it adds to their p."""
         out = np.zeros(len(added), np.bool_)
         if self.once:
-            out[self.item[: self.held]] = True
+            out[self.item[: self.in_history]] = True
         for k, share in enumerate(self.shares):
             if not share:
                 continue

@@ -263,11 +263,11 @@ class PortraitNetwork(nn.Module):
         logits: Tensor = torch.addmm(self.bias(items_C)[:, 0], u_PD, vectors.T)
         if self.pair is None or pairs is None:
             return logits
-        place = torch.searchsorted(items_C, pairs.item - 1).clamp(max=len(items_C) - 1)
-        among = items_C[place] == pairs.item - 1
+        index = torch.searchsorted(items_C, pairs.item - 1).clamp(max=len(items_C) - 1)
+        among = items_C[index] == pairs.item - 1
         some = Pairs(pairs.owner[among], pairs.item[among], pairs.features[among])
         bonus = self.pair(u_PD, some).to(logits.dtype)
-        return logits.index_put((some.owner, place[among]), bonus, accumulate=True)
+        return logits.index_put((some.owner, index[among]), bonus, accumulate=True)
 
     def outcome_logits(self, u_PD: Tensor) -> Tensor:
         """Return the logits of `outcomes`, calibrated where that was fitted, shape (P, K)."""

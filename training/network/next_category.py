@@ -39,7 +39,7 @@ COLUMNS: Final = tuple(FEATURES.index(n) for n in ("log_count", "log_days_30", "
 """Logarithms of the counts that are added up by category."""
 _SHRUNK: Final = 30.0
 _SHRUNK_SHARE: Final = 0.1
-_HELD: Final = 0.1
+_COUNT_WEIGHT: Final = 0.1
 _ONE: Final = 0.5413  # softplus of it is 1
 _LISTED: Final = 1.5  # what the listed ones begin above the others, about
 _RARE: Final = 1e-4
@@ -87,7 +87,7 @@ class CategoryHead(nn.Module):
         share = interests.share.new_zeros(len(u_MD), self.categories + 1)
         share = share.scatter(1, interests.category, interests.share)[:, 1:, None]
         z = torch.special.logit(self.rate) + torch.log1p(share / (_SHRUNK_SHARE * rate))[:, :, 0]
-        z = z + _HELD * torch.log1p(counts / (_SHRUNK * rate)).mean(dim=2)
+        z = z + _COUNT_WEIGHT * torch.log1p(counts / (_SHRUNK * rate)).mean(dim=2)
         level, spread = self.chance(u_MD).float().unbind(dim=1)
         logits = level[:, None] + F.softplus(spread)[:, None] * z
         out: Tensor = logits * self.calibration[0] + self.calibration[1]
@@ -97,8 +97,8 @@ class CategoryHead(nn.Module):
         """Add up the counts of the held items by category, shape (M, K, γ)."""
         counts = torch.expm1(pairs.features[:, list(COLUMNS)])
         width = self.categories + 1  # row 0: items without a category
-        place = pairs.owner * width + self.of_item[pairs.item - 1]
-        added = counts.new_zeros(moments * width, len(COLUMNS)).index_add(0, place, counts)
+        index = pairs.owner * width + self.of_item[pairs.item - 1]
+        added = counts.new_zeros(moments * width, len(COLUMNS)).index_add(0, index, counts)
         return added.view(moments, width, len(COLUMNS))[:, 1:]
 
     def calibrated(self) -> bool:

@@ -38,11 +38,11 @@ class Candidates:
 
     def corrected(self, logits_PC: Tensor, targets: Targets) -> Tensor:
         """Return logits less the log of their items' probabilities, but for a basket's own."""
-        place = self.places(targets).item
+        index = self.to_candidates(targets).item
         less: Tensor = logits_PC - self.log_probability
-        return less.index_put((targets.owner, place), self.log_probability[place], accumulate=True)
+        return less.index_put((targets.owner, index), self.log_probability[index], accumulate=True)
 
-    def places(self, targets: Targets) -> Targets:
+    def to_candidates(self, targets: Targets) -> Targets:
         """Return the same targets, items counted among the candidates."""
         return replace(targets, item=torch.searchsorted(self.items, targets.item))
 

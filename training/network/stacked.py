@@ -43,7 +43,7 @@ class StackedEncoder(nn.Module):
 
     def unroll(self, inputs: EventInputs) -> Tensor:
         """Encode whole histories; see `FusedEncoder.unroll`."""
-        x = pad(self._inputs(inputs), inputs.place)
+        x = pad(self._inputs(inputs), inputs.index)
         out: Tensor = self.lstm(self._convolved(F.pad(x, (0, 0, KERNEL - 1, 0))))[0]
         return out
 

@@ -58,7 +58,7 @@ class Piece:
         if self.candidates is None:
             return basket_loss(scores_PC, self.targets)
         logits = self.candidates.corrected(scores_PC, self.targets)
-        return basket_loss(logits, self.candidates.places(self.targets))
+        return basket_loss(logits, self.candidates.to_candidates(self.targets))
 
 
 class Stacking(nn.Module):

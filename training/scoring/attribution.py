@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 
 from feature_repo.events.schema import EventRecord
-from training.neighbours.channels import CHANNELS, EPSILON, PLACES, READ, Channels, fade_rows
+from training.neighbours.channels import CHANNEL_AT, CHANNELS, EPSILON, READ, Channels, fade_rows
 from training.network.mixture import EVIDENCE
 from training.network.network import statistics
 from training.scoring.learned_state import Layout, LearnedStates
@@ -109,15 +109,15 @@ class MemoryContributions:
 
     Attributes
     ----------
-    held
-        Rows of the items held, from 0.
+    items
+        Rows of the items in the history, from 0.
     values
         Part of each, shape (R,).
     popularity
         Part of what sells lately, the same for every user who has as many events.
     """
 
-    held: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int64]
     values: Doubles
     popularity: float
 
@@ -145,22 +145,22 @@ def memory_parts(
         return []
     found = LearnedStates(1, Layout.of(model))
     found.load([state])
-    held = found.tables.snapshot(np.zeros(1, np.int64))
-    log_events = torch.from_numpy(statistics(held.scalars)[:, 0])
+    snapshot = found.tables.snapshot(np.zeros(1, np.int64))
+    log_events = torch.from_numpy(statistics(snapshot.scalars)[:, 0])
     weight = mixing.at(log_events)[0, 1:].double().numpy()
     parts = query.parts(rows)
     return [
-        _parts(memory, held, weight, row, part) for row, part in zip(rows, parts.T, strict=True)
+        _parts(memory, snapshot, weight, row, part) for row, part in zip(rows, parts.T, strict=True)
     ]
 
 
 def _parts(
-    memory: Channels, held: Rows, weight: Doubles, row: int, part_K: Doubles
+    memory: Channels, snapshot: Rows, weight: Doubles, row: int, part_K: Doubles
 ) -> MemoryContributions:
     """Return one item's; ``part_K`` is what each expert adds to its probability."""
-    items = held.rows["item"].astype(np.int64) - 1
-    left = fade_rows(held.rows, held.scalars[0], np.arange(READ)).T.astype(np.float64)
-    entries = {kind: _column(table, items, row) for kind, table in memory.rows.items()}
+    items = snapshot.rows["item"].astype(np.int64) - 1
+    left = fade_rows(snapshot.rows, snapshot.scalars[0], np.arange(READ)).T.astype(np.float64)
+    entries = {row_type: _column(table, items, row) for row_type, table in memory.rows.items()}
     shares = part_K / part_K.sum()
     values = np.zeros(len(items))
     for m, channel in enumerate(CHANNELS):
@@ -172,7 +172,7 @@ def _parts(
     of_evidence = shares[2 : 2 + len(EVIDENCE)]
     for share, m in zip(of_evidence, EVIDENCE, strict=True):
         if share > 0:
-            part = left[m] * entries[PLACES[m].rows]
+            part = left[m] * entries[CHANNEL_AT[m].rows]
             values += _raise(of_evidence) * share * part / part.sum()
     popular = float(weight[len(CHANNELS) :] @ memory.popularity[:, row].astype(np.float64))
     of_popularity = shares[2 + len(EVIDENCE) :]

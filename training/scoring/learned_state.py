@@ -1,4 +1,4 @@
-"""The learned state of shoppers: as arrays while a batch is worked on, as bytes at rest.
+"""The learned state of users: as arrays while a batch is worked on, as bytes at rest.
 
 Layout, little endian::
 
@@ -83,12 +83,12 @@ class Layout:
 
 
 class LearnedStates:
-    """States of several shoppers as arrays.
+    """States of several users as arrays.
 
     Parameters
     ----------
     users
-        Number of shoppers; all begin before their first event.
+        Number of users; all begin before their first event.
     layout
         What the model makes of a state.
 

@@ -160,7 +160,7 @@ class ScoreQuery:
 
 
 @njit
-def _place(item: Any, top: Any, worst: int, j: int, score: float) -> int:
+def _replace_worst(item: Any, top: Any, worst: int, j: int, score: float) -> int:
     """Put an item in place of the worst of ``top`` if it is better; return which is the worst."""
     if score < top[worst] or (score == top[worst] and j >= item[worst]):
         return worst
@@ -191,7 +191,7 @@ def _search(
         j = corrected[c]
         if not passed[j]:
             score = _plus(_plus(amount[c], extras[j], e), vectors[j], x)
-            worst = _place(item, top, worst, j, score)
+            worst = _replace_worst(item, top, worst, j, score)
         passed[j] = True
     for block in order:
         if bounds[block] < top[worst]:
@@ -203,5 +203,5 @@ def _search(
             bound = score + length * norms[j]
             if bound + _ROUNDING * abs(bound) >= top[worst]:
                 looked += 1
-                worst = _place(item, top, worst, j, _plus(score, vectors[j], x))
+                worst = _replace_worst(item, top, worst, j, _plus(score, vectors[j], x))
     return looked

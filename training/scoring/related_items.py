@@ -1,6 +1,6 @@
 """Related items by the model's channels: how items go along with one another, for similar items.
 
-Belongs here: reading one item's rows. Not here: what they mean to a shopper (`memory`).
+Belongs here: reading one item's rows. Not here: what they mean to a user (`memory`).
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ Floats = npt.NDArray[np.float32]
 
 
 def related(model: Model, row: int) -> Floats | None:
-    """Return what the memories' rows of an item say of every other, 0–1 a kind, shape (N,).
+    """Return what the memories' rows of an item say of every other, 0–1 a type, shape (N,).
 
-    Each kind of rows (had together, had after) counts alike, its greatest entry as 1; what
+    Each type of rows (had together, had after) counts alike, its greatest entry as 1; what
     speaks against an item counts as 0.
 
     Parameters

@@ -97,8 +97,8 @@ class Queries:
             channels = weight[sparse.owner, 1 : 1 + len(CHANNELS)]
             keys.append(sparse.owner * items + sparse.item)
             amounts.append((channels * sparse.value).sum(dim=1))
-        key, place = torch.unique(torch.cat(keys), return_inverse=True)
-        amount = x.new_zeros(len(key)).index_add_(0, place, torch.cat(amounts))
+        key, index = torch.unique(torch.cat(keys), return_inverse=True)
+        amount = x.new_zeros(len(key)).index_add_(0, index, torch.cat(amounts))
         return cls(x, e, key, amount)
 
 
@@ -134,8 +134,8 @@ def _ranks(items: ItemArrays, queries: Queries, targets: Targets) -> Tensor:
     for begin, low, high in zip(begins.tolist(), bounds[:-1], bounds[1:], strict=True):
         part = slice(begin, begin + COUNTED)
         scores = torch.addmm(queries.e @ items.extras[part].T, queries.x, items.vectors[part].T)
-        place = (owner[low:high], item[low:high] - begin)
-        scores.index_put_(place, amount[low:high], accumulate=True)
+        cell = (owner[low:high], item[low:high] - begin)
+        scores.index_put_(cell, amount[low:high], accumulate=True)
         _count(scores.cpu().numpy(), begin, who, which, least, before)
     return torch.from_numpy(before + 1).double()
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from training.history.category_interests import read_interests
-from training.neighbours.channels import CHANNELS, PLACES, Channels, logarithm
+from training.neighbours.channels import CHANNEL_AT, CHANNELS, Channels, logarithm
 from training.network.mixture import EVIDENCE, Served
 from training.network.model_dir import Model
 from training.network.network import statistics, vector_of_one
@@ -173,8 +173,8 @@ class Scorer:
             return None
         vocabulary = self.model.vocabulary
         with torch.inference_mode():
-            held = moment.tables.snapshot(np.zeros(1, np.int64))
-            pairs = make_pairs(held, np.array([moment.now_ms]), vocabulary.median_gap_days)
+            snapshot = moment.tables.snapshot(np.zeros(1, np.int64))
+            pairs = make_pairs(snapshot, np.array([moment.now_ms]), vocabulary.median_gap_days)
             interests = read_interests(user_features, vocabulary.category_index)
             probabilities = torch.sigmoid(head(torch.from_numpy(moment.u)[None], pairs, interests))[
                 0
@@ -256,4 +256,4 @@ class _Stack:
 
 def _row(m: int) -> tuple[str, float, int | None]:
     """Return what makes a channel's sum: channels that only differ in their logarithm share it."""
-    return PLACES[m].rows, PLACES[m].per_event, PLACES[m].count
+    return CHANNEL_AT[m].rows, CHANNEL_AT[m].per_event, CHANNEL_AT[m].count

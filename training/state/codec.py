@@ -101,7 +101,7 @@ def _read_rows(
             return DAMAGED
     if many != used:
         return DAMAGED
-    row_at, touched = 0, 0
+    row_at, nth = 0, 0
     for g in range(groups):
         at = group_at + g * (width + 6)
         weight = WEIGHTS[data[at + width + 5]]
@@ -113,10 +113,10 @@ def _read_rows(
             row.item, row.last_event, row.last_s = item, event, second
             row.again = data[bit_at + (r >> 3)] >> (7 - (r & 7)) & 1
             if row.again:
-                if touched == again:
+                if nth == again:
                     return DAMAGED
-                _read_counts(data, again_at, again, touched, row)
-                touched += 1
+                _read_counts(data, again_at, again, nth, row)
+                nth += 1
             else:
                 row.first_day = second // 86_400
                 for n in range(6):
@@ -124,7 +124,7 @@ def _read_rows(
         row_at += data[at + width + 4] + 1
         event += number(data, at, width)
         second += number(data, at + width, 4)
-    return FINE if touched == again else DAMAGED
+    return FINE if nth == again else DAMAGED
 
 
 @njit
@@ -214,7 +214,7 @@ def _write_rows(
     again_at = bit_at + (used + 7) // 8
     for n in range(bit_at, again_at):
         out[n] = 0
-    begin, touched = 0, 0
+    begin, nth = 0, 0
     word = np.zeros(1, np.float32)
     for n in range(used):
         row = rows[order[n]]
@@ -223,11 +223,11 @@ def _write_rows(
             out[bit_at + (n >> 3)] |= 0x80 >> (n & 7)
             word[0] = row.counts[0]
             half = (np.int64(word.view(np.uint32)[0]) >> 13) - (112 << 10)
-            put(out, again_at + 2 * touched, half, 2)
-            put(out, again_at + 2 * again + 2 * touched, row.first_day, 2)
+            put(out, again_at + 2 * nth, half, 2)
+            put(out, again_at + 2 * again + 2 * nth, row.first_day, 2)
             for k in range(5):
-                out[again_at + 4 * again + 5 * touched + k] = code_of(row.counts[1 + k])
-            touched += 1
+                out[again_at + 4 * again + 5 * nth + k] = code_of(row.counts[1 + k])
+            nth += 1
         last = n + 1 == used
         if last or rows[order[n + 1]].last_event != row.last_event:
             event, second = int(scalars[EVENTS]), int(scalars[LAST_MS]) // 1000

@@ -46,7 +46,7 @@ class Weights(NamedTuple):
 
     Attributes
     ----------
-    item, category, kind, numeric, numeric_bias, norm, norm_bias
+    item, category, event_type, numeric, numeric_bias, norm, norm_bias
         Of `training.network.encoder.Content`; numeric has shape (5, D).
     gap, hour, weekday, time_norm, time_norm_bias
         Of `training.network.encoder.Temporal`.
@@ -61,7 +61,7 @@ class Weights(NamedTuple):
 
     item: Floats
     category: Floats
-    kind: Floats
+    event_type: Floats
     numeric: Floats
     numeric_bias: Floats
     norm: Floats
@@ -84,7 +84,7 @@ class Events(NamedTuple):
 
     starts: Any
     time_ms: Any
-    kind: Any
+    event_type: Any
     weight: Any
     numeric: Any
     lines: Any
@@ -192,16 +192,16 @@ def _lstm(x: Any, h: Any, c: Any, weights: Any, gates: Any, scratch: Any) -> Non
 
 
 @njit
-def _content(x: Any, weights: Any, item: Any, category: Any, kind: int, numeric: Any) -> None:
+def _content(x: Any, weights: Any, item: Any, category: Any, event_type: int, numeric: Any) -> None:
     x[:] = 0
     for line in range(len(item)):
         of_item, of_category = weights.item[item[line]], weights.category[category[line]]
         for n in range(len(x)):
             x[n] += of_item[n] + of_category[n]
     root = np.float32(math.sqrt(max(1, len(item))))
-    of_kind = weights.kind[kind]
+    of_type = weights.event_type[event_type]
     for n in range(len(x)):
-        x[n] = x[n] / root + of_kind[n] + weights.numeric_bias[n]
+        x[n] = x[n] / root + of_type[n] + weights.numeric_bias[n]
     product(x, numeric, weights.numeric)
     normalise(x, weights.norm, weights.norm_bias)
 
@@ -257,7 +257,7 @@ def _apply(
     gap, hours = gap_of(scalars, time_ms), time_ms // 3_600_000
     hour, weekday = hours % 24, (hours // 24 + 3) % 7
     items = events.item[begin:end]
-    _content(x, weights, items, events.category[begin:end], events.kind[event],
+    _content(x, weights, items, events.category[begin:end], events.event_type[event],
              events.numeric[event])  # fmt: skip
     _add_times(x, weights, gap, hour, weekday, times)
     carried = len(floats) - 2 * hidden

@@ -51,7 +51,7 @@ def write_model(offered: list[OfferedLoad], path: Path) -> Path:
     """Write a model directory that knows all offers."""
     import torch
 
-    from training.neighbours.channels import KINDS, Channels, ChannelTable
+    from training.neighbours.channels import ROW_TYPES, Channels, ChannelTable
     from training.network.config import ModelConfig
     from training.network.model_dir import save
     from training.network.network import PortraitNetwork
@@ -70,12 +70,12 @@ def write_model(offered: list[OfferedLoad], path: Path) -> Path:
     width = min(ROW_ENTRIES, MOST_ENTRIES // size)
     indptr = np.arange(0, size * width + 1, width)
     tables = {
-        kind: ChannelTable(
+        name: ChannelTable(
             indptr,
             np.sort(draw.integers(0, size, (size, width)), axis=1).astype(np.int32).ravel(),
             draw.random(size * width).astype(np.float16).astype(np.float32),
         )
-        for kind in KINDS
+        for name in ROW_TYPES
     }
     memory = Channels(tables, np.stack([vocabulary.log_popularity, vocabulary.log_support]))
     return save(path, network, vocabulary, features, memory=memory, training={}, metrics={})

@@ -9,7 +9,7 @@ from tests.training.shops import DAY_MS, START_MS, Shop, end_ms, event, habits, 
 from training.history.prepare import prepare
 from training.history.sequences import Histories, encode
 from training.history.vocabulary import Vocabulary, build_vocabulary
-from training.neighbours.channels import CHANNELS, COUNT, EPSILON, PLACES, Channels
+from training.neighbours.channels import CHANNEL_AT, CHANNELS, COUNT, EPSILON, Channels
 from training.network.batches import Targets
 from training.network.config import ModelConfig, TrainConfig
 from training.network.examples import BasketRequests, ExampleMaker
@@ -50,7 +50,7 @@ def test_a_memory_is_the_sum_of_faded_rows(known: Known) -> None:
     for n, row in enumerate(snapshot.rows):
         owner = snapshot.owner[n]
         since = snapshot.scalars[owner, EVENTS] - row["last_event"]
-        for m, channel in PLACES.items():
+        for m, channel in CHANNEL_AT.items():
             entries = np.zeros(expected.shape[2])
             if channel.rows == "own":
                 entries[row["item"] - 1] = 1.0
@@ -60,7 +60,7 @@ def test_a_memory_is_the_sum_of_faded_rows(known: Known) -> None:
                 entries[table.item[part]] = table.value[part]
             count = 1.0 if channel.count is None else row["counts"][channel.count]
             expected[owner, m] += count * channel.per_event**since * entries
-    for m, channel in PLACES.items():
+    for m, channel in CHANNEL_AT.items():
         if channel.log:
             expected[:, m] = np.log(np.maximum(expected[:, m], 0) / EPSILON + 1)
     expected[:, len(CHANNELS) : COUNT] = memory.popularity
@@ -129,7 +129,7 @@ def test_serving_scores_as_evaluation_does(model: Model, histories: Shop) -> Non
     example = maker.make(np.arange(12), requests, np.zeros(0, np.int64), encoded.lengths())
     with torch.no_grad():
         flat = model.network.unroll(example.events).flatten(0, 1)
-        u = model.network.vector(flat[example.place], example.requests)
+        u = model.network.vector(flat[example.request_index], example.requests)
         wanted = model.network.scores(u, example.pairs, example.requests, example.memory).numpy()
     states = LearnedTransition(model).replay([h[:-1] for _, h in some])
     order = np.argsort(example.answers)

@@ -76,8 +76,8 @@ def test_what_one_side_is_sure_of_the_other_cannot_veto() -> None:
 
 def test_where_nothing_is_taken_twice_what_is_held_has_no_probability() -> None:
     added, base, memory = reading()
-    memory[:, mixture.HELD] = 0.0
-    memory[:, mixture.HELD, [3, 8]] = 2.0
+    memory[:, mixture.IN_HISTORY] = 0.0
+    memory[:, mixture.IN_HISTORY, [3, 8]] = 2.0
     shares = torch.full((mixture.COUNT_EXPERTS,), 1 / mixture.COUNT_EXPERTS)
     found = mixture.mix(shares, added, base, memory, once=True)
     assert sorted(found[0].argsort()[:2].tolist()) == [3, 8]

@@ -30,7 +30,7 @@ def test_candidates_hold_the_targets_and_their_probabilities_are_met() -> None:
         targets = Targets(torch.arange(3), item, torch.ones(3, dtype=torch.int64))
         found = sampled_softmax.draw(shares, targets, 20)
         assert torch.equal(found.items, found.items.unique())
-        assert torch.equal(found.items[found.places(targets).item], item)
+        assert torch.equal(found.items[found.to_candidates(targets).item], item)
         seen[found.items] += 1
         probability[found.items] = found.log_probability.exp()
     often = seen > 400
@@ -44,7 +44,7 @@ def test_some_items_have_the_logits_they_have_among_all(model: Model) -> None:
     example = maker.train(maker.train_users()[:6], 0)
     with torch.no_grad():
         flat = network.unroll(example.events).flatten(0, 1)
-        u = network.vector(flat[example.place], example.requests)
+        u = network.vector(flat[example.request_index], example.requests)
         everything = network.logits(u, example.pairs)
         items = torch.tensor([0, 3, 4, 17, network.items - 1])
         torch.testing.assert_close(
@@ -66,9 +66,9 @@ def test_the_sampled_loss_is_near_the_full_one() -> None:
     corrected, raw = list[float](), list[float]()
     for _ in range(30):
         found = sampled_softmax.draw(shares, targets, 500)
-        some, places = logits[:, found.items], found.places(targets)
-        corrected.append(float(basket_loss(found.corrected(some, targets), places)))
-        raw.append(float(basket_loss(some, places)))
+        some, index = logits[:, found.items], found.to_candidates(targets)
+        corrected.append(float(basket_loss(found.corrected(some, targets), index)))
+        raw.append(float(basket_loss(some, index)))
     assert np.mean(corrected) == pytest.approx(full, abs=0.05)
     assert full - np.mean(raw) > 0.3
 

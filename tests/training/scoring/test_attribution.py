@@ -173,7 +173,7 @@ def integrated_gradients(
     inputs = event_inputs(encode([("u", history)], model.vocabulary))
     with torch.no_grad():
         times = encoder.temporal(inputs.gap, inputs.hour, inputs.weekday)
-        x = pad(encoder.content(inputs) + times, inputs.place)[0]
+        x = pad(encoder.content(inputs) + times, inputs.index)[0]
 
     def score(x_STD: torch.Tensor) -> torch.Tensor:
         c = encoder.convolve(x_STD)

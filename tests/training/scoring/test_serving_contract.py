@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from training.history.category_interests import read_interests
 from training.history.user_features import UserFeatures
 from training.history.vocabulary import Vocabulary
-from training.neighbours.channels import CHANNELS, KINDS, Channels, ChannelTable
+from training.neighbours.channels import CHANNELS, ROW_TYPES, Channels, ChannelTable
 from training.network import mixture
 from training.network.config import ModelConfig
 from training.network.model_dir import Model
@@ -52,7 +52,7 @@ class Drawn:
     features: dict[str, float]
 
     @property
-    def held(self) -> Rows:
+    def snapshot(self) -> Rows:
         return self.state.tables.snapshot(np.zeros(1, np.int64))
 
     @property
@@ -61,7 +61,7 @@ class Drawn:
         return np.array([last if self.now_ms is None else self.now_ms], np.float64)
 
     def pairs(self) -> Pairs:
-        return make_pairs(self.held, self.now, self.model.vocabulary.median_gap_days)
+        return make_pairs(self.snapshot, self.now, self.model.vocabulary.median_gap_days)
 
     def requests(self) -> Requests:
         row = self.model.user_features.row(self.features)
@@ -97,7 +97,7 @@ def memory(items: int, draw: np.random.Generator) -> Channels:
         value = draw.normal(0.3, 1, len(item)).astype(np.float32)
         return ChannelTable(np.concatenate([[0], np.cumsum(sizes)]), item, value)
 
-    tables = {kind: table() for kind in KINDS}
+    tables = {name: table() for name in ROW_TYPES}
     return Channels(tables, draw.normal(size=(2, items)).astype(np.float32))
 
 
@@ -178,10 +178,10 @@ def memories(of: Drawn) -> tuple[Floats, Floats]:
     """By `gather`, and by the rows of the dense reading that a mixture is trained on."""
     items = len(of.model.vocabulary.items)
     found = of.model.memory or memory(items, np.random.default_rng(0))
-    whole = found.read(of.held)[0]
+    whole = found.read(of.snapshot)[0]
     naive = np.zeros_like(whole)
     naive[len(CHANNELS) : len(CHANNELS) + 2] = found.popularity
-    sparse = found.read_sparse(of.held)
+    sparse = found.read_sparse(of.snapshot)
     naive[: len(CHANNELS), sparse.item.numpy()] = sparse.value.T.numpy()
     naive[len(CHANNELS) + 2 :] = whole[len(CHANNELS) + 2 :]
     return naive, whole
@@ -189,7 +189,8 @@ def memories(of: Drawn) -> tuple[Floats, Floats]:
 
 def item_scores(of: Drawn) -> tuple[Floats, Floats]:
     network, requests, u = of.model.network, of.requests(), of.u()
-    reading = None if of.model.memory is None else torch.from_numpy(of.model.memory.read(of.held))
+    memory = of.model.memory
+    reading = None if memory is None else torch.from_numpy(memory.read(of.snapshot))
     theirs = network.scores(u, of.pairs(), requests, reading)[0].numpy()
     return of.scorer().scores(b"", of.now_ms, of.features), theirs
 
@@ -201,7 +202,7 @@ def item_scores_of_many(of: Drawn) -> tuple[Floats, Floats]:
         network.mixing.shares.copy_(torch.eye(mixture.COUNT_EXPERTS)[0])
     queries = Queries.of(
         network, of.u(), of.pairs(), of.requests().statistics[:, 0],
-        None if rows is None else rows.read_sparse(of.held), network.mixing,
+        None if rows is None else rows.read_sparse(of.snapshot), network.mixing,
     )  # fmt: skip
     theirs = scores(ItemArrays.of(network, rows), queries)[0].numpy()
     query = of.scorer().ask(b"", of.now_ms, of.features)

@@ -148,13 +148,13 @@ def _candidates(
 
 def _examples(shop: Shop, facts: Facts) -> tuple[Examples, Examples]:
     """Return examples to fit and to stop by: of the training and of the validation period."""
-    asked = training_requests(shop)
-    times = shop.histories.time_ms[asked.event]
+    requests = training_requests(shop)
+    times = shop.histories.time_ms[requests.event]
     late = times >= np.median(times)
-    asked = sample(EvaluationWindow(asked.event[late], asked.user[late]), REQUESTS)
+    requests = sample(EvaluationWindow(requests.event[late], requests.user[late]), REQUESTS)
     parts = [
-        EvaluationWindow(asked.event[mine], asked.user[mine])
-        for mine in (asked.user % FOLDS == fold for fold in range(FOLDS))
+        EvaluationWindow(requests.event[mine], requests.user[mine])
+        for mine in (requests.user % FOLDS == fold for fold in range(FOLDS))
     ]
     fitted = [_examples_of(facts, part, fold) for fold, part in enumerate(parts)]
     whole = (np.concatenate(each) for each in zip(*fitted, strict=True))

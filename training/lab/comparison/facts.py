@@ -146,7 +146,7 @@ class Known:
 
     def _of_pair(self, request: Ints, item: Ints) -> dict[str, Any]:
         pairs = _Groups(self._request, self._item, self._facts.shop.items)
-        wanted = pairs.places(request, item)
+        wanted = pairs.find_groups(request, item)
         had = pairs.total(self._weight)
         last, first = pairs.last(self._days), pairs.first(self._days)
         gap = np.where(had > 1, (first - last) / np.maximum(had - 1, 1), _NEVER)
@@ -172,7 +172,7 @@ class Known:
         if not category.any():
             return {}
         groups = _Groups(self._request, category[self._item], int(category.max()) + 1)
-        wanted = groups.places(request, category[item])
+        wanted = groups.find_groups(request, category[item])
         total = groups.total(self._weight)
         lines = np.bincount(self._request, self._weight, self._many)
         return {
@@ -213,7 +213,7 @@ class Known:
         near = np.minimum(apart, 24 - apart) <= 2
         same = past_weekday == weekday[self._request]
         pairs = _Groups(self._request, self._item, self._facts.shop.items)
-        wanted = pairs.places(request, item)
+        wanted = pairs.find_groups(request, item)
         wait = self._now - self._facts.shop.histories.time_ms[self._last]
         return {
             "hour": hour[request], "weekday": weekday[request], "wait": (wait / DAY_MS)[request],
@@ -224,18 +224,18 @@ class Known:
 
 
 class _Groups:
-    """Past lines by request and item or category; the place behind the last group is no group."""
+    """Past lines by request and item or category; the index behind the last group is no group."""
 
     def __init__(self, request: Ints, column: Ints, columns: int) -> None:
         self._columns = columns
         self._key, self._group = np.unique(request * columns + column, return_inverse=True)
 
-    def places(self, request: Ints, column: Ints) -> Ints:
+    def find_groups(self, request: Ints, column: Ints) -> Ints:
         """Return the group of each pair."""
         wanted = request * self._columns + column
-        place: Ints = np.searchsorted(self._key, wanted)
-        found = np.append(self._key, -1)[place] == wanted
-        return np.where(found, place, len(self._key))
+        index: Ints = np.searchsorted(self._key, wanted)
+        found = np.append(self._key, -1)[index] == wanted
+        return np.where(found, index, len(self._key))
 
     def total(self, value: Any) -> Any:
         """Return the sum over each group."""

@@ -50,7 +50,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: Width) -> None:
         super().__init__()
-        self.place = nn.Embedding(LENGTH, width.dim)
+        self.position = nn.Embedding(LENGTH, width.dim)
         self.drop = nn.Dropout(width.dropout)
         self.blocks = nn.ModuleList(
             [
@@ -67,8 +67,8 @@ class Attention(nn.Module):
         """Return the state after each item, shape (B, T, D)."""
         length = x_BTD.shape[1]
         # Counted from the newest item, as where sequences are padded in front.
-        places = LENGTH - sizes_B[:, None] + torch.arange(length, device=x_BTD.device)
-        x = self.drop(x_BTD + self.place(places.clamp(max=LENGTH - 1)))
+        positions = LENGTH - sizes_B[:, None] + torch.arange(length, device=x_BTD.device)
+        x = self.drop(x_BTD + self.position(positions.clamp(max=LENGTH - 1)))
         mask = nn.Transformer.generate_square_subsequent_mask(length, device=x.device)
         for block in self.blocks:
             x = block(x, src_mask=mask, is_causal=True)
@@ -110,10 +110,10 @@ class Gated(nn.Module):
         """Return the state after each item, shape (B, T, D)."""
         del sizes_B
         x, length = self.drop(x_BTD), x_BTD.shape[1]
-        place = torch.arange(length, device=x.device)
-        back = place[:, None] - place[None, :]
+        position = torch.arange(length, device=x.device)
+        back = position[:, None] - position[None, :]
         seen = (back >= 0).to(x.dtype)
-        share = seen / (place[:, None] + 1.0)
+        share = seen / (position[:, None] + 1.0)
         for n in range(len(self.first)):
             u, q, k, v = F.silu(self.first[n](self.before[n](x))).chunk(4, dim=-1)
             weight = q @ k.transpose(1, 2) + self.relative[n][back.clamp(min=0)]

@@ -98,8 +98,8 @@ def section(result: Mapping[str, Any]) -> str:
 
 def _elsewhere(result: Mapping[str, Any]) -> list[str]:
     """Return lines on the models that ran on another machine than the first."""
-    places = dict[str, list[str]]()
+    machines = dict[str, list[str]]()
     for name, where in result.get("machines", {}).items():
         if where != result["machine"]:
-            places.setdefault(where, []).append(name)
-    return [f"\nOn {where}: {', '.join(names)}." for where, names in places.items()]
+            machines.setdefault(where, []).append(name)
+    return [f"\nOn {where}: {', '.join(names)}." for where, names in machines.items()]

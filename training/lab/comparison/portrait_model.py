@@ -112,7 +112,7 @@ class Answers:
         with torch.no_grad():
             example = maker.make(users, requests, np.zeros(0, np.int64), lengths)
             flat = network.unroll(example.events).flatten(0, 1)
-            u = network.vector(flat[example.place], example.requests)
+            u = network.vector(flat[example.request_index], example.requests)
             if isinstance(example.memory, SparseReading):
                 queries = Queries.of(
                     network, u, example.pairs, example.requests.statistics[:, 0], example.memory,

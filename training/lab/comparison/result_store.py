@@ -81,7 +81,7 @@ def keep_requests(folder: Path, shop: Shop) -> None:
     )  # fmt: skip
 
 
-def place(folder: Path, shop: Shop, seeds: Sequence[int], budget_s: float) -> Path:
+def resume_folder(folder: Path, shop: Shop, seeds: Sequence[int], budget_s: float) -> Path:
     """Return the folder below ``folder`` of comparisons over just these data, seeds and budget."""
     histories, split = shop.histories, shop.split
     digest = hashlib.sha256(

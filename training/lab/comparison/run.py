@@ -12,7 +12,7 @@ import numpy as np
 from training.evaluation.metrics import NAMES, bootstrap, summary
 from training.lab.comparison.peer import Tell
 from training.lab.comparison.protocol import Doubles
-from training.lab.comparison.result_store import Finished, keep_requests, place
+from training.lab.comparison.result_store import Finished, keep_requests, resume_folder
 from training.lab.comparison.shop import Shop
 from training.lab.comparison.tuning import MODELS, OWN, TIMED, find_reason_to_skip, one
 
@@ -60,7 +60,7 @@ def compare(
     wanted = list(MODELS) if models is None else [OWN, *(m for m in models if m != OWN)]
     left = dict.fromkeys([name for name in MODELS if name not in wanted], "not asked for")
     left |= {name: why for name in wanted if (why := find_reason_to_skip(name, shop)) is not None}
-    kept = None if resume is None else place(resume, shop, seeds, budget_s)
+    kept = None if resume is None else resume_folder(resume, shop, seeds, budget_s)
     if kept is not None:
         keep_requests(kept, shop)
     work = partial(one, shop, seeds=seeds, budget_s=budget_s)

@@ -73,8 +73,8 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
     def column(name: str, default: Any) -> Any:
         return frame[name] if name in frame.columns else default
 
-    kinds = column("event_type", "purchase" if "order_id" in frame.columns else "view_item")
-    raw = pd.Series(kinds, index=frame.index).astype("string").str.strip().str.lower()
+    types = column("event_type", "purchase" if "order_id" in frame.columns else "view_item")
+    raw = pd.Series(types, index=frame.index).astype("string").str.strip().str.lower()
     table = pd.DataFrame(
         {
             "user": _id(frame["user_id"]),
@@ -143,7 +143,8 @@ def _assemble(table: pd.DataFrame) -> list[History]:
     quantity, ms = table["quantity"].to_numpy(np.float64), table["ms"].to_numpy(np.int64)
     event = table["event"].to_numpy(np.int64)
     found, last = list[History](), -1
-    for at, (user, item, kind, order, category, brand) in enumerate(zip(*columns, strict=True)):
+    rows = enumerate(zip(*columns, strict=True))
+    for at, (user, item, event_type, order, category, brand) in rows:
         line = ItemRecord(
             item_id=item, quantity=float(quantity[at]),
             price=None if np.isnan(price[at]) else float(price[at]),
@@ -160,7 +161,7 @@ def _assemble(table: pd.DataFrame) -> list[History]:
         found[-1][1].append(
             EventRecord(
                 id=str(last),
-                type=kind,
+                type=event_type,
                 user=user,
                 time_ms=int(ms[at]),
                 received_ms=int(ms[at]),

@@ -106,7 +106,7 @@ PARTS: Final[Mapping[str, tuple[Mapping[str, bool], Alter | None]]] = {
 """What is fitted anew."""
 
 
-def _asked_otherwise(
+def _answer_otherwise(
     answers: portrait_model.Answers, seed: int
 ) -> dict[str, portrait_model.Answers]:
     """Return what a fitted network answers with something taken from it, or given to it."""
@@ -155,7 +155,7 @@ def ablate(study: Study) -> dict[str, Any]:
             answers = study.fit(seed, tell, without, alter)
             variants = {name: answers}
             if name == WHOLE:
-                variants |= _asked_otherwise(answers, seed)
+                variants |= _answer_otherwise(answers, seed)
             for row, score in variants.items():
                 parts.setdefault(row, []).append(measure(shop, shop.test, score))
         study.say(f"{name}: NDCG@10 {np.mean([np.nanmean(p[:, 0]) for p in parts[name]]):.4f}")

@@ -116,14 +116,14 @@ def item_match(learned: LearnedHistory, items: Sequence[str], campaign: CouponCa
         `COUPONS_SENT` coupons, in the best one, and in all products of the campaign. Shape (H, 3).
     """
     assert learned.item is not None
-    place = {item: n for n, item in enumerate(items)}
+    index = {item: n for n, item in enumerate(items)}
     probability = np.exp(learned.item - learned.item.max(axis=1, keepdims=True))
     probability /= probability.sum(axis=1, keepdims=True)
-    coupons = campaign.coupons.assign(place=campaign.coupons["product_id"].astype(str).map(place))
-    coupons = coupons.dropna().astype({"place": np.int64})
-    every = np.unique(coupons["place"].to_numpy())
+    coupons = campaign.coupons.assign(row=campaign.coupons["product_id"].astype(str).map(index))
+    coupons = coupons.dropna().astype({"row": np.int64})
+    every = np.unique(coupons["row"].to_numpy())
     groups = [
-        probability[:, g.to_numpy()].sum(axis=1) for _, g in coupons.groupby("coupon_upc")["place"]
+        probability[:, g.to_numpy()].sum(axis=1) for _, g in coupons.groupby("coupon_upc")["row"]
     ]
     by_coupon = np.stack(groups, axis=1) if groups else np.zeros((len(probability), 1))
     best = -np.sort(-by_coupon, axis=1)[:, :COUPONS_SENT]

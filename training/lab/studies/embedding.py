@@ -139,9 +139,9 @@ class StateEncoder:
             some = users[begin : begin + USERS_PER_PASS]
             mine = np.flatnonzero(np.isin(moments.user, some))
             with torch.no_grad():
-                example = maker.make(some, nothing, mine, lengths[some], held_at_moments=True)
+                example = maker.make(some, nothing, mine, lengths[some], pairs_at_moments=True)
                 flat = self.network.unroll(example.events).flatten(0, 1)
-                u = self.network.vector(flat[example.moment_place], example.moments)
+                u = self.network.vector(flat[example.moment_index], example.moments)
                 vector[there[mine]] = u.numpy()
                 probability[there[mine]] = torch.sigmoid(self.network.outcome_logits(u)).numpy()
                 if item is not None:

@@ -85,7 +85,7 @@ def deletion(
         order = np.argsort(-found.values[:, 0])[:DELETED]
         gone = [{found.events[k] for k in order}]
         gone += [set(draw.sample(found.events, DELETED)) for _ in range(DRAWS)]
-        left = [[e for n, e in enumerate(history) if n not in places] for places in gone]
+        left = [[e for n, e in enumerate(history) if n not in dropped] for dropped in gone]
         scores = [float(scorer.scores(s, now_ms)[row]) for s in transition.replay(left)]
         falls = float(found.scores[0]) - np.array(scores)
         top.append(float(falls[0]))

@@ -33,7 +33,7 @@ EVENTS: Final = 10
 DAYS: Final = 200
 PARTS: Final = 200
 """Parts of the catalogue; every user keeps to one."""
-ASKED: Final = 300
+REQUESTS: Final = 300
 K: Final = 100
 _START_MS: Final = 10_000 * DAY_MS
 
@@ -105,12 +105,12 @@ def measure(items: int, *, tell: Tell, users: int | None = None) -> dict[str, An
     users
         Users; None: one for 25 items, at least 2,000.
     """
-    shoppers = users or max(2000, items // 25)
+    count = users or max(2000, items // 25)
     settings = TrainConfig(epochs=1)
     with TemporaryDirectory(prefix="portrait-large-") as folder, one_thread():
         run, target = Path(folder) / "run", Path(folder) / "model"
         tell(0, 4, "making a shop")
-        prepared = shop(items, shoppers)
+        prepared = shop(items, count)
         prepared.write(run)
         tell(1, 4, "training an epoch")
         fit = Fit(run, ModelConfig(), settings, Alone(accelerator()))
@@ -137,7 +137,7 @@ def measure(items: int, *, tell: Tell, users: int | None = None) -> dict[str, An
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
         **answered,
         "details": {
-            "items": items, "users": shoppers, "events": shoppers * EVENTS, "steps": steps,
+            "items": items, "users": count, "events": count * EVENTS, "steps": steps,
             "validation_ndcg@10": record["validation_ndcg@10"],
             "memories": model.manifest["metrics"]["memories"],
         },
@@ -147,7 +147,7 @@ def measure(items: int, *, tell: Tell, users: int | None = None) -> dict[str, An
 def ask(model: Model, prepared: Prepared) -> dict[str, float]:
     """Return how long the best `K` of all items take, and how many of them they are."""
     scorer, transition = Scorer(model), LearnedTransition(model)
-    users = np.linspace(0, len(prepared.histories.users) - 1, ASKED).astype(np.int64)
+    users = np.linspace(0, len(prepared.histories.users) - 1, REQUESTS).astype(np.int64)
     now = prepared.until_ms
     taken, dense, hits = list[float](), list[float](), list[float]()
     for state in transition.replay([_events(prepared, user) for user in users]):

@@ -22,9 +22,9 @@ _GONE = {
 
 
 def _make_way() -> None:
-    for name, kind in _GONE.items():
+    for name, dtype in _GONE.items():
         if name not in np.__dict__:
-            setattr(np, name, kind)
+            setattr(np, name, dtype)
     board: Any = types.ModuleType("torch.utils.tensorboard")
     board.SummaryWriter = object
     sys.modules["torch.utils.tensorboard"] = board

@@ -211,9 +211,9 @@ def cross_fitted(each: Trial, name: str, seeds: Sequence[int]) -> Doubles:
     for seed in seeds:
         fold = np.random.default_rng(seed).integers(0, FOLDS, len(out))
         for n in range(FOLDS):
-            held = fold == n
-            model = MODELS[name]().fit(each.x[~held], each.treated[~held], each.outcome[~held])
-            out[held] += rankdata(model.effect(each.x[held])) / held.sum()
+            test = fold == n
+            model = MODELS[name]().fit(each.x[~test], each.treated[~test], each.outcome[~test])
+            out[test] += rankdata(model.effect(each.x[test])) / test.sum()
     return out / len(seeds)
 
 

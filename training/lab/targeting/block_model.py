@@ -204,8 +204,8 @@ def choose(model: BlockModel, rows: FeatureRows, settings: Sequence[Setting]) ->
     fold = rows.user * 2_654_435_761 % 2**32 // (2**32 // FOLDS + 1)
     scores = np.zeros((len(settings), len(rows.label)))
     for n in np.unique(fold):
-        held = fold == n
-        train, test = rows.take(np.flatnonzero(~held)), rows.take(np.flatnonzero(held))
+        fold_rows = fold == n
+        train, test = rows.take(np.flatnonzero(~fold_rows)), rows.take(np.flatnonzero(fold_rows))
         if len(np.unique(train.label)) < 2:
             continue
         # Settings share parts: each ridge and each set of trees is fitted once.
@@ -217,7 +217,7 @@ def choose(model: BlockModel, rows: FeatureRows, settings: Sequence[Setting]) ->
                         model.scales, model.boosted, support=model.support, setting=part
                     )
                     parts[part] = fresh.fit(train).logit(test)
-                scores[row, held] += weight * parts[part]
+                scores[row, fold_rows] += weight * parts[part]
     found = [grouped_auc(rows.label, score, rows.group) for score in scores]
     return settings[int(np.argmax(np.round(found, 6)))]
 

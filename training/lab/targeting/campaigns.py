@@ -28,7 +28,7 @@ class CouponCampaign:
 
     Attributes
     ----------
-    number, kind
+    number, campaign_type
         Its id and type, ``Type A`` to ``Type C``.
     launch, last_day
         First and last day of validity, both included. What is known of a household at its launch
@@ -42,7 +42,7 @@ class CouponCampaign:
     """
 
     number: int
-    kind: str
+    campaign_type: str
     launch: pd.Timestamp
     last_day: pd.Timestamp
     targets: Ints
@@ -132,13 +132,13 @@ def _campaigns(
 def _campaign(
     tables: dict[str, pd.DataFrame], redemptions: pd.DataFrame, row: Sequence[object]
 ) -> CouponCampaign:
-    number, kind, launch, last_day = row
+    number, campaign_type, launch, last_day = row
     sent, coupons = tables["campaigns"], tables["coupons"]
     targets = np.unique(sent.loc[sent["campaign_id"] == number, "household_id"].to_numpy())
     used = redemptions.loc[redemptions["campaign_id"] == number, "household_id"]
     pairs = coupons.loc[coupons["campaign_id"] == number, ["coupon_upc", "product_id"]]
     return CouponCampaign(
-        int(str(number)), str(kind), pd.Timestamp(str(launch)), pd.Timestamp(str(last_day)),
-        targets.astype(np.int64), pairs.drop_duplicates(ignore_index=True),
-        np.isin(targets, used.to_numpy()),
+        int(str(number)), str(campaign_type), pd.Timestamp(str(launch)),
+        pd.Timestamp(str(last_day)), targets.astype(np.int64),
+        pairs.drop_duplicates(ignore_index=True), np.isin(targets, used.to_numpy()),
     )  # fmt: skip

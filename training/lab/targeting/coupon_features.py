@@ -131,8 +131,8 @@ class CouponFeatures:
         self._connection.execute("SET threads = 2")
         self._keep("lines", journey.lines.merge(journey.products, on="product_id", how="left"))
         self._keep("redemptions", journey.redemptions)
-        kinds = [(c.number, c.kind, c.last_day) for c in journey.campaigns]
-        self._keep("kinds", pd.DataFrame(kinds, columns=["campaign_id", "kind", "last_day"]))
+        types = [(c.number, c.campaign_type, c.last_day) for c in journey.campaigns]
+        self._keep("kinds", pd.DataFrame(types, columns=["campaign_id", "kind", "last_day"]))
 
     def _keep(self, name: str, frame: pd.DataFrame) -> None:
         self._connection.register("given", frame)
@@ -149,7 +149,7 @@ class CouponFeatures:
         raw = self._rows(campaign, _HISTORY).join(
             [
                 self._rows(campaign, _REDEEMED, cut),
-                self._rows(campaign, _MAILED, {**cut, "kind": campaign.kind}),
+                self._rows(campaign, _MAILED, {**cut, "kind": campaign.campaign_type}),
                 self._rows(campaign, _MATCH),
             ]
         )
@@ -208,13 +208,14 @@ def _history(raw: pd.DataFrame, campaign: CouponCampaign) -> pd.DataFrame:
     days = float((campaign.last_day - campaign.launch).days)
     for name, value in (
         ("num_coupons", np.log1p(count)), ("days", days),
-        ("type_a", float(campaign.kind == "Type A")), ("type_c", float(campaign.kind == "Type C")),
+        ("type_a", float(campaign.campaign_type == "Type A")),
+        ("type_c", float(campaign.campaign_type == "Type C")),
     ):  # fmt: skip
         out[name] = pd.Series(value, index=raw.index)
     return pd.DataFrame(out)
 
 
 def _habits(habits: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
-    mailed = [f"num_campaigns_{kind}" for kind in ("a", "b", "c", "running")]
+    mailed = [f"num_campaigns_{suffix}" for suffix in ("a", "b", "c", "running")]
     logs = np.log1p(habits.join(raw[mailed]).fillna(0.0).clip(lower=0.0))
     return pd.DataFrame(logs)

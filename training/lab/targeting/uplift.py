@@ -118,8 +118,8 @@ class JointHead:
             for n in range(FOLDS):
                 kept = fold != n
                 model = self._joint(x_NF[kept], treated_N[kept], outcome_N[kept], scale)
-                held = self._design(x_NF[~kept], treated_N[~kept], scale)
-                signed = (2 * outcome_N[~kept] - 1) * model.decision_function(held)
+                test = self._design(x_NF[~kept], treated_N[~kept], scale)
+                signed = (2 * outcome_N[~kept] - 1) * model.decision_function(test)
                 losses[row] += np.logaddexp(0.0, -signed).sum()
         likelihood = np.exp(losses.min() - losses)
         self.weights = likelihood / likelihood.sum()

@@ -10,7 +10,7 @@ import pytest
 from tests.training.shops import habits, shop
 from training.lab.comparison import run
 from training.lab.comparison.datasets import by_time
-from training.lab.comparison.result_store import Finished, place
+from training.lab.comparison.result_store import Finished, resume_folder
 from training.lab.comparison.run import compare
 from training.lab.comparison.shop import Shop
 from training.lab.comparison.tuning import OWN
@@ -40,7 +40,7 @@ def compared(baskets: Shop, kept: Path, jobs: int = 1) -> dict[str, Any]:
 
 
 def keep_own(baskets: Shop, kept: Path) -> Path:
-    folder = place(kept, baskets, [7], 0.0)
+    folder = resume_folder(kept, baskets, [7], 0.0)
     own(baskets).save(folder / f"{OWN}.npz")
     return folder
 
@@ -123,10 +123,10 @@ def test_a_peer_that_is_told_the_time_stands_beside_portrait_that_is_told_too(
 def test_other_data_seeds_or_budget_are_kept_apart(baskets: Shop, tmp_path: Path) -> None:
     other = shop(habits, users=51)
     places = {
-        place(tmp_path, baskets, [7], 60.0),
-        place(tmp_path, baskets, [7, 8], 60.0),
-        place(tmp_path, baskets, [7], 61.0),
-        place(tmp_path, Shop("habits", other, by_time(other), support=1), [7], 60.0),
+        resume_folder(tmp_path, baskets, [7], 60.0),
+        resume_folder(tmp_path, baskets, [7, 8], 60.0),
+        resume_folder(tmp_path, baskets, [7], 61.0),
+        resume_folder(tmp_path, Shop("habits", other, by_time(other), support=1), [7], 60.0),
     }
     assert len(places) == 4
-    assert place(tmp_path, baskets, [7], 60.0) in places
+    assert resume_folder(tmp_path, baskets, [7], 60.0) in places
