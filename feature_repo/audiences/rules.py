@@ -87,7 +87,7 @@ class IsPseudonym(Node):
     def _check_form(cls, value: list[str]) -> list[str]:
         for pseudonym in value:
             if len(pseudonym) != PSEUDONYM_LENGTH:
-                raise ValueError(f"{pseudonym[:40]!r} is not an entity id: see portrait key")
+                raise ValueError(f"{pseudonym[:40]!r} is not a pseudonym: see portrait key")
             partition_of(pseudonym)
         return value
 

@@ -37,7 +37,7 @@ def partition_of(pseudonym: str) -> int:
     """
     match = _PATTERN.fullmatch(pseudonym)
     if match is None:
-        raise ValueError(f"{pseudonym!r} is not an entity id: expected {{pNNN}} and 26 characters")
+        raise ValueError(f"{pseudonym!r} is not a pseudonym: expected {{pNNN}} and 26 characters")
     return int(match.group(1))
 
 

@@ -216,7 +216,7 @@ def _check_keys(frame: pd.DataFrame, views: Sequence[Any]) -> None:
 
 
 _FORM: Final = (
-    "send item ids as text, and users as entity ids: '{p007}' and 26 letters and digits "
+    "send item ids as text, and users as pseudonyms: '{p007}' and 26 letters and digits "
     "(feature_repo.events.pseudonyms.Pseudonyms.of_user makes one of a user id)"
 )
 

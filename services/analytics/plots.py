@@ -16,22 +16,22 @@ def trends(answer: dict[str, Any]) -> str:
     series = [each for each in answer["series"] if each["points"]]
     rows = max(1, -(-len(series) // 2))
     figure, axes = new_figure(9.5, 0.4 + 1.55 * rows, rows, 2, squeeze=False, sharex=True)
-    for place, each in zip(axes.flat, series, strict=False):
+    for ax, each in zip(axes.flat, series, strict=False):
         points = each["points"]
         at = [n for n, point in enumerate(points) if point["users"] is not None]
         low = [points[n]["users_interval"][0] for n in at]
         high = [points[n]["users_interval"][1] for n in at]
-        place.plot(at, [points[n]["users"] for n in at], color=OURS, linewidth=1.3)
-        place.fill_between(at, low, high, color=OURS, alpha=0.2, linewidth=0)
+        ax.plot(at, [points[n]["users"] for n in at], color=OURS, linewidth=1.3)
+        ax.fill_between(at, low, high, color=OURS, alpha=0.2, linewidth=0)
         starts = [point["start"] for point in points]
         for change in each["change_points"] or []:
-            place.axvline(starts.index(change["at"]) - 0.5, color=ACCENT, linewidth=1)
-        place.set_title(each["category"] or "everything", fontsize=9, loc="left")
-        place.set_ylim(bottom=0)
+            ax.axvline(starts.index(change["at"]) - 0.5, color=ACCENT, linewidth=1)
+        ax.set_title(each["category"] or "everything", fontsize=9, loc="left")
+        ax.set_ylim(bottom=0)
         marks = list(range(0, len(starts), max(1, len(starts) // 5)))
-        place.set_xticks(marks, [starts[n] for n in marks], fontsize=7)
-    for place in list(axes.flat)[len(series) :]:
-        place.set_visible(False)
+        ax.set_xticks(marks, [starts[n] for n in marks], fontsize=7)
+    for ax in list(axes.flat)[len(series) :]:
+        ax.set_visible(False)
     return svg(figure)
 
 
@@ -47,7 +47,7 @@ def drift(answer: dict[str, Any]) -> str:
     if months:
         left.fill_between(at, [each["quartiles"][0] for each in months],
                           [each["quartiles"][2] for each in months], color=PEER, alpha=0.3,
-                          linewidth=0, label="middle half of shoppers")  # fmt: skip
+                          linewidth=0, label="middle half of users")  # fmt: skip
         left.legend(frameon=False, fontsize=8)
     left.set_xticks(at, [each["start"][:7] for each in months], fontsize=7, rotation=45, ha="right")
     left.set_ylabel("share of interests moved in a month")
@@ -135,7 +135,7 @@ def habits(answer: dict[str, Any]) -> str:
     _heat(figure, axes, grid, "events")
     axes.set_yticks(range(7), WEEKDAYS)
     axes.set_xticks(range(0, 24, 2))
-    axes.set_xlabel("hour of the day, where the shopper is")
+    axes.set_xlabel("hour of the day, where the user is")
     return svg(figure)
 
 

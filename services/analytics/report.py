@@ -157,7 +157,7 @@ def _say_trends(answer: dict[str, Any]) -> str:
 
 def _say_drift(answer: dict[str, Any]) -> str:
     return (
-        "Profiles of the feature store at each month's end: which part of a shopper's interests "
+        "Profiles of the feature store at each month's end: which part of a user's interests "
         f"is no longer where it was. Of {answer['compared']} categories {len(answer['rising'])} "
         f"rose and {len(answer['falling'])} fell most from {answer['period']['from'][:7]} to "
         f"{answer['period']['to'][:7]}; intervals hold for all of them at once. "

@@ -51,15 +51,15 @@ def refresh_clusters(
     with Index(settings.home) as index:
         users = [str(row[0]) for row in index.rows("SELECT entity FROM users ORDER BY u", {})]
         vectors = (
-            (place, scorer.vector(learned, now_ms, known))
-            for place, learned, known in read_learned(url, users, scorer.model.version, tell)
+            (index, scorer.vector(learned, now_ms, known))
+            for index, learned, known in read_learned(url, users, scorer.model.version, tell)
         )
-        found = [(place, vector) for place, vector in vectors if vector is not None]
+        found = [(index, vector) for index, vector in vectors if vector is not None]
         tell(0, 0, "clusters")
-        places = np.array([place for place, _ in found], dtype=np.int64)
+        indices = np.array([index for index, _ in found], dtype=np.int64)
         grouping = group(np.array([vector for _, vector in found], dtype=np.float32))
         labels = np.zeros(len(users), dtype=np.int64)
-        labels[places] = grouping.labels
+        labels[indices] = grouping.labels
         portraits = describe(index, labels)
     _write(settings.home, users, labels, portraits, now_ms)
     return portraits, grouping.silhouettes
@@ -73,7 +73,7 @@ def _write(
     words = {str(each.cluster): each.words() for each in portraits}
     table = pa.table(
         [
-            [users[place] for place in chosen], [as_of] * len(chosen),
+            [users[index] for index in chosen], [as_of] * len(chosen),
             [datetime.now(UTC)] * len(chosen), labels[chosen],
         ],
         schema=CLUSTERS.with_metadata({WORDS: orjson.dumps(words)}),

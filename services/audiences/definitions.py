@@ -128,10 +128,10 @@ def check(name: str, definition: Definition, stored: Mapping[str, Definition]) -
 
     Ready audiences of interests and clusters may not be named: which there are changes.
     """
-    for other, place in references(definition).items():
+    for other, pointer in references(definition).items():
         if other.startswith((f"{PREFIX}interest-", f"{PREFIX}cluster-")):
             detail = f"{other} may be gone some day: put its rule here instead"
-            raise InvalidRuleError([{"pointer": place, "detail": detail}])
+            raise InvalidRuleError([{"pointer": pointer, "detail": detail}])
     check_references(name, definition, {**stored, **ready()})
 
 

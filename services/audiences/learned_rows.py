@@ -47,9 +47,9 @@ def read_learned(
                 for user in users[start : start + CHUNK_USERS]:
                     pipe.hmget(row_key(user), fields)
                 answers = pipe.execute()
-            for place, values in enumerate(answers, start=start):
+            for index, values in enumerate(answers, start=start):
                 row = parse_live(values[: len(FIELDS)])
                 if row is not None and row.learned and row.model == version:
-                    yield place, row.learned, features.decode(_SERVICE, values[len(FIELDS) :])
+                    yield index, row.learned, features.decode(_SERVICE, values[len(FIELDS) :])
     finally:
         client.close()

@@ -33,8 +33,8 @@ def refresh_propensities(settings: Settings, url: str, *, now_ms: int, tell: Tel
     scorer = load_scorer(settings)
     users = Archive(settings.home / "archive" / "events").users()
     found = [
-        (users[place], name, propensity, now_ms)
-        for place, learned, known in read_learned(url, users, scorer.model.version, tell)
+        (users[index], name, propensity, now_ms)
+        for index, learned, known in read_learned(url, users, scorer.model.version, tell)
         for name, (propensity, _) in scorer.propensities(learned, now_ms, known).items()
     ]
     columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in PROPENSITIES]

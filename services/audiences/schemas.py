@@ -10,7 +10,7 @@ from feature_repo.profile_views.shapes import Answer, Count
 from services.http.answer_schemas import describe_answer
 from services.http.profile_schemas import EXAMPLE_TIME
 
-ENTITY: Final = "{p014}mfzwizltoq2gk3tbnzxxezltfo"
+PSEUDONYM: Final = "{p014}mfzwizltoq2gk3tbnzxxezltfo"
 RULE: Final = {"event": {"type": "purchase", "count": {"gte": 3}, "within": "28d"}}
 DEFINITION: Final = {"title": "Regulars", "rule": RULE, "consent": ["email"]}
 
@@ -136,13 +136,13 @@ TRAITS: Final[dict[int | str, Any]] = {
 PREVIEW: Final[dict[int | str, Any]] = {200: describe_answer(Preview, "How many", _PREVIEW)}
 MEMBERS: Final[dict[int | str, Any]] = {
     200: describe_answer(
-        Members, "A page of entity ids", {"members": [ENTITY], "next_cursor": None}
+        Members, "A page of users' pseudonyms", {"members": [PSEUDONYM], "next_cursor": None}
     )
 }
 EXPORT: Final[dict[int | str, Any]] = {
     200: {"description": "Entity ids, one a line below `user`",
           "content": {"text/csv": {"schema": {"type": "string"},
-                                   "example": f"user\r\n{ENTITY}\r\n"}}}
+                                   "example": f"user\r\n{PSEUDONYM}\r\n"}}}
 }  # fmt: skip
 OVERLAP: Final[dict[int | str, Any]] = {
     200: describe_answer(Overlap, "Sizes and what is shared", {
@@ -154,7 +154,7 @@ CHANGES: Final[dict[int | str, Any]] = {
           "content": {"text/event-stream": {
               "schema": {"type": "string"},
               "example": 'retry: 1000\n\nid: 1795737846570-0\nevent: entered\ndata: '
-              '{"audience":"regulars","user":"' + ENTITY + '","at":"' + EXAMPLE_TIME
+              '{"audience":"regulars","user":"' + PSEUDONYM + '","at":"' + EXAMPLE_TIME
               + '","version":7}\n\n'}}}
 }  # fmt: skip
 

@@ -48,7 +48,7 @@ class Eligibility:
             raise ConflictError(f"the campaign's audience {campaign.audience} has been removed")
         definition = known[campaign.audience]
         consent = user.profile.consent
-        asked = {campaign.channel, *definition.consent}
+        purposes = {campaign.channel, *definition.consent}
         rule = definition.model_copy(update={"consent": [], "exclude": []})
         excluded = False
         if definition.exclude:
@@ -57,7 +57,7 @@ class Eligibility:
         return UserFacts(
             user.pseudonym,
             now_ms,
-            consented=all(is_granted(consent, purpose) for purpose in asked),
+            consented=all(is_granted(consent, purpose) for purpose in purposes),
             member=await self._holds(rule, known, user),
             excluded=excluded,
         )

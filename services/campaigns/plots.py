@@ -17,13 +17,13 @@ def arms(report: Mapping[str, Any]) -> str:
             axes.text(0.5, 0.5, "too few users", ha="center", transform=axes.transAxes)
             axes.set_axis_off()
             continue
-        for place, (key, colour) in enumerate((("cuped", OURS), ("per_user", PEER))):
+        for row, (key, colour) in enumerate((("cuped", OURS), ("per_user", PEER))):
             one = measure[key]
             value = one["difference"]
             error = [[value - one["low"]], [one["high"] - value]]
-            axes.errorbar(value, place, xerr=error, fmt="o", color=colour, capsize=4, lw=2)
+            axes.errorbar(value, row, xerr=error, fmt="o", color=colour, capsize=4, lw=2)
             axes.annotate(
-                f"{value:+.4g}", (value, place), (0, 7), textcoords="offset points", ha="center",
+                f"{value:+.4g}", (value, row), (0, 7), textcoords="offset points", ha="center",
                 fontsize=8,
             )  # fmt: skip
         axes.axvline(0, color=ACCENT, lw=1)

@@ -60,7 +60,7 @@ async def set_threshold(
         "chosen": sum(score >= threshold for _, score in found.users),
         "threshold": threshold if most else None,
         "users": [
-            {"user": pseudonym, "score": score, "rank": place}
-            for place, (pseudonym, score) in enumerate(found.users[:limit], 1)
+            {"user": pseudonym, "score": score, "rank": rank}
+            for rank, (pseudonym, score) in enumerate(found.users[:limit], 1)
         ],
     }

@@ -180,11 +180,11 @@ def _qini(basis: Basis, stored: Stored) -> Qini | None:
         curve = qini_curve(*arrays)
     except InvalidInputError:  # an arm is empty
         return None
-    places = np.unique(np.linspace(0, len(curve.share) - 1, _CURVE_POINTS).round().astype(int))
+    indices = np.unique(np.linspace(0, len(curve.share) - 1, _CURVE_POINTS).round().astype(int))
     return {
         "users": len(treated),
         "qini": qini(*arrays),
         "auuc": auuc(*arrays),
-        "share": curve.share[places].tolist(),
-        "gain": curve.gain[places].tolist(),
+        "share": curve.share[indices].tolist(),
+        "gain": curve.gain[indices].tolist(),
     }

@@ -105,12 +105,12 @@ class ExperimentSample:
 def sample(index: Index, stored: Stored, now_ms: int) -> ExperimentSample:
     """Return the users of a campaign's experiment as of a moment, epoch milliseconds."""
     goal, control = stored.campaign.goal, stored.campaign.control
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "type": TYPE, "source": SOURCE, "name": stored.name, "now_ms": now_ms,
     }  # fmt: skip
-    counts = index.rows(_REASONS, asked)
+    counts = index.rows(_REASONS, request)
     reasons = {str(reason): int(count) for made, reason, count in counts if made}
-    rows = index.rows(_USERS, asked | {
+    rows = index.rows(_USERS, request | {
         "goal": goal.event, "within_ms": duration_ms(goal.within),
         "before_ms": duration_ms(goal.before),
     })  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from feature_repo.profile_views.shapes import Answer, Count, Rank, Share
-from services.audiences.schemas import ENTITY, SLUG, describe_body
+from services.audiences.schemas import PSEUDONYM, SLUG, describe_body
 from services.campaigns.campaign import (
     Budget,
     Cap,
@@ -253,7 +253,7 @@ RANKED: Final[dict[int | str, Any]] = {
     200: describe_answer(AudienceRanking, "The audience in order", {
         "campaign_id": "spring", "rank_by": "propensity", "as_of": EXAMPLE_TIME, "members": 900,
         "scored": 890, "chosen": 178, "threshold": 0.31,
-        "users": [{"user": ENTITY, "score": 0.93, "rank": 1}]})
+        "users": [{"user": PSEUDONYM, "score": 0.93, "rank": 1}]})
 }  # fmt: skip
 REPORT: Final[dict[int | str, Any]] = {
     200: describe_answer(CampaignReport, "The report", REPORT_EXAMPLE)

@@ -41,7 +41,7 @@ MAX_ITEMS: Final = 200_000
 """Of a set; beyond them those that count least go."""
 CELLS: Final = 1 << 16
 """Six bytes each: the last day of each level, two bytes each, the high one first; 0: never."""
-_WEIGHTS: Final = sorted({0.0, *(kind.popularity for kind in TYPES.values())})
+_WEIGHTS: Final = sorted({0.0, *(event_type.popularity for event_type in TYPES.values())})
 LEVELS: Final = {n: _WEIGHTS.index(k.popularity) - 1 for n, k in TYPES.items() if k.popularity}
 STEPS: Final = tuple(weight - below for below, weight in pairwise(_WEIGHTS))
 """What each level adds to those below it, which it includes."""
@@ -69,7 +69,7 @@ class ArchiveCounts:
     cells: dict[int, bytes]
 
 
-def touched_key(partition: int) -> bytes:
+def cells_key(partition: int) -> bytes:
     """Return the string of a partition's cells."""
     return b"{p%03d}touched" % partition
 
@@ -140,7 +140,7 @@ def seed(client: Any, archive: Archive) -> int:
     counted = from_archive(archive)
     # The cells first: a start that is killed here fills both again.
     for partition, cells in counted.cells.items():
-        client.set(touched_key(partition), cells)
+        client.set(cells_key(partition), cells)
     for key, scores in counted.scores.items():
         if not scores:
             continue
@@ -166,12 +166,12 @@ def from_archive(archive: Archive) -> ArchiveCounts:
     with duckdb.connect() as connection:
         connection.execute("SET threads = 2")
         valid_events.prepare(connection)
-        connection.execute(_TOUCHED, [_MAX_DAY, _DAY_MS, CELLS, archive.glob()])
+        connection.execute(_TOUCHES, [_MAX_DAY, _DAY_MS, CELLS, archive.glob()])
         scores = {key: _scores(connection, half_life_ms) for key, half_life_ms in SETS.items()}
         return ArchiveCounts(scores, _cells(connection))
 
 
-_TOUCHED: Final = f"""
+_TOUCHES: Final = f"""
 CREATE TEMP TABLE touched AS
 WITH touch AS (
     SELECT "user", unnest(items).item_id AS item, epoch_ms(time) AS at_ms,

@@ -104,12 +104,12 @@ async def patch_items(request: Request) -> Response:
     """
     context = context_of(request)
     documents = await _documents(request)
-    errors, changes, places = await workers.READING.run(_changes, documents)
+    errors, changes, indices = await workers.READING.run(_changes, documents)
     made = list[Item | None]()
     for start in range(0, len(changes), _STEP):  # between which others get their turn
         some = changes[start : start + _STEP]
         made += await context.await_bounded(context.of(Catalogue).patch(some), 5.0)
-    for index, item in zip(places, made, strict=True):
+    for index, item in zip(indices, made, strict=True):
         if item is None:
             errors[index] = {
                 "index": index, "type": "/problems/not-found", "pointer": "/item_id",
@@ -120,7 +120,7 @@ async def patch_items(request: Request) -> Response:
 
 
 def _changes(documents: list[bytes]) -> tuple[dict[int, ItemRefused], list[Change], list[int]]:
-    errors, changes, places = dict[int, ItemRefused](), list[Change](), list[int]()
+    errors, changes, indices = dict[int, ItemRefused](), list[Change](), list[int]()
     for index, document in enumerate(documents):
         try:
             given = _ChangeOfItem.model_validate_json(document)
@@ -129,8 +129,8 @@ def _changes(documents: list[bytes]) -> tuple[dict[int, ItemRefused], list[Chang
         else:
             patch = given.model_extra or {}
             changes.append((given.item_id, partial(_patch, errors, index, patch)))
-            places.append(index)
-    return errors, changes, places
+            indices.append(index)
+    return errors, changes, indices
 
 
 @router.delete("/{item_id}", status_code=204, dependencies=[scopes.needs("admin")])

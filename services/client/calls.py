@@ -293,16 +293,16 @@ def _error(response: Any) -> ApiError:
         problem = orjson.loads(response.content)
     except orjson.JSONDecodeError:
         problem = {}
-    kind = TransientApiError if response.status_code in _TRANSIENT else ApiError
-    error = kind(response.status_code, problem if isinstance(problem, dict) else {})
+    error_type = TransientApiError if response.status_code in _TRANSIENT else ApiError
+    error = error_type(response.status_code, problem if isinstance(problem, dict) else {})
     if isinstance(error, TransientApiError):
-        asked = response.headers.get("retry-after", "")
-        error.retry_after_s = float(asked) if asked.isdecimal() else 0.0
+        header = response.headers.get("retry-after", "")
+        error.retry_after_s = float(header) if header.isdecimal() else 0.0
     return error
 
 
 def _pause_s(state: RetryCallState) -> float:
     """Return how long to wait before the next try: as long as asked, and a little more."""
     error = None if state.outcome is None else state.outcome.exception()
-    asked_s = error.retry_after_s if isinstance(error, TransientApiError) else 0.0
-    return min(asked_s, LONGEST_WAIT_S) + _JITTER(state)
+    wait_s = error.retry_after_s if isinstance(error, TransientApiError) else 0.0
+    return min(wait_s, LONGEST_WAIT_S) + _JITTER(state)

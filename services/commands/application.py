@@ -24,7 +24,7 @@ from feature_repo.events.schema import now_ms
 from services.settings import Settings, tighten
 
 _T = TypeVar("_T")
-_PLACE_ERRORS: Final = frozenset({
+_PATH_ERRORS: Final = frozenset({
     errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT,
     errno.ENOTDIR, errno.EPERM, errno.EROFS,
 })  # fmt: skip
@@ -51,7 +51,7 @@ class OneLineErrors(TyperGroup):
                 raise
             message, code = "stopped; what was finished is kept, nothing is half-written", 130
         except OSError as error:
-            if error.errno not in _PLACE_ERRORS or error.filename is None:
+            if error.errno not in _PATH_ERRORS or error.filename is None:
                 raise
             message, code = f"{error.filename}: {error.strerror}: check the path", 2
         say(message)

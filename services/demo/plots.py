@@ -73,7 +73,7 @@ def model_against_baselines(
 
 
 def interests_over_time(months: Sequence[str], shares: Mapping[str, Sequence[float]]) -> str:
-    """Draw how one shopper's category interests moved.
+    """Draw how one user's category interests moved.
 
     Parameters
     ----------

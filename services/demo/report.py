@@ -58,7 +58,7 @@ def _parts(figures: Mapping[str, Any], pictures: Mapping[str, Any]) -> dict[str,
         "evaluation_note": html.escape(_evaluation_note(figures["evaluation"])),
         "interests": plots.interests_over_time(user["months"], user["shares"]),
         "interests_caption": html.escape(
-            f"Long-term category interests (half-life 112 days) of the shopper with the most "
+            f"Long-term category interests (half-life 112 days) of the user with the most "
             f"baskets in the last fortnight, month by month: {user['baskets']} baskets in all."
         ),
         "habits": plots.habits(user["habits"]),
@@ -67,7 +67,7 @@ def _parts(figures: Mapping[str, Any], pictures: Mapping[str, Any]) -> dict[str,
         "parity": html.escape(
             f"{replay['acknowledged']:,} events acknowledged and {replay['applied']:,} applied in "
             f"{replay['seconds']:.1f} s. Afterwards the live profiles of {parity['users']:,} "
-            f"shoppers were compared with a fold of the same events from scratch: "
+            f"users were compared with a fold of the same events from scratch: "
             f"{parity['mismatches']} mismatches."
         ),
         "recommendations": _recommendations(pictures["recommendations"]),
@@ -129,7 +129,7 @@ _OUTCOMES = {"purchase_7d": "Purchase within 7 days", "lapse_28d": "No purchase 
 def _evaluation_note(evaluation: Mapping[str, Any]) -> str:
     low, high = evaluation["difference"]["model"]["ndcg@10"]["ci"]
     note = (
-        f"Model minus decayed frequency, NDCG@10, paired by shopper: 95 % interval "
+        f"Model minus decayed frequency, NDCG@10, paired by user: 95 % interval "
         f"[{low:+.4f}, {high:+.4f}]."
     )
     for outcome, found in evaluation["outcomes"].items():
@@ -142,7 +142,7 @@ def _evaluation_note(evaluation: Mapping[str, Any]) -> str:
         note += f" {_OUTCOMES[outcome]}, AUC: {parts}; calibration error {error:.3f}."
     test = evaluation["test"]
     note += (
-        f" {test['baskets']:,} baskets of {test['users']:,} shoppers, {test['items']:,} products; "
+        f" {test['baskets']:,} baskets of {test['users']:,} users, {test['items']:,} products; "
         f"{test['lines_outside_vocabulary']:,} of {test['lines']:,} basket lines are of rarer "
         f"products and left out for all alike."
     )

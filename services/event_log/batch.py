@@ -45,7 +45,7 @@ class Batch:
     end: str
     entries: Sequence[LogEntry]
     events: list[EventRecord] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
     dead: list[bytes] = field(default_factory=list)
     model: str | None = None
     taken: int = 0
@@ -54,7 +54,7 @@ class Batch:
     def bury(self, index: int, reason: str) -> None:
         """Make the event at ``index`` of ``events`` a dead letter; it is none of them any more."""
         del self.events[index]
-        name, fields = self.entries[self.places.pop(index)]
+        name, fields = self.entries[self.indices.pop(index)]
         self.dead.append(dead_letter(name.decode(), reason, fields[b"e"]))
 
 
@@ -62,7 +62,7 @@ def cut_batch(partition: int, entries: Sequence[LogEntry]) -> Batch:
     """Return the batch that ``entries`` (at least one) begin with."""
     batch = Batch(partition, "", entries, size=sum(len(f.get(b"e", b"")) for _, f in entries))
     tag = f"{{p{partition:03d}}}"
-    events, places, decode = batch.events, batch.places, EventRecord.decode
+    events, indices, decode = batch.events, batch.indices, EventRecord.decode
     counts = dict[str, int]()
     taken = len(entries)
     for index, (name, fields) in enumerate(entries):
@@ -89,7 +89,7 @@ def cut_batch(partition: int, entries: Sequence[LogEntry]) -> Batch:
             break
         counts[user] = count + 1
         events.append(event)
-        places.append(index)
+        indices.append(index)
     batch.taken = taken
     batch.end = entries[taken - 1][0].decode()
     return batch

@@ -172,14 +172,14 @@ class AppliedCursors:
             rest_s = _RECHECK_S if self.hearing else _BLIND_S
 
     async def _ask(self, partitions: Iterable[int]) -> None:
-        asked, losses = list(partitions), self._losses
+        requested, losses = list(partitions), self._losses
         async with self._client.pipeline(transaction=False) as pipe:
-            for partition in asked:
+            for partition in requested:
                 pipe.hget(cursor_key(partition), "cursor")
             cursors = await pipe.execute()
         if losses != self._losses:  # what was read may come from before a crash of the store
             return
-        for partition, cursor in zip(asked, cursors, strict=True):
+        for partition, cursor in zip(requested, cursors, strict=True):
             if cursor is not None:
                 self._advance(partition, stream_id(cursor))
 

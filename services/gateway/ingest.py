@@ -55,7 +55,7 @@ class _Batch:
 
     received: int
     records: list[EventRecord] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
     refused: list[EventRefused] = field(default_factory=list)
 
 
@@ -132,7 +132,7 @@ async def post_batch(request: Request) -> Response:
     records, refused = batch.records, batch.refused
     aside = await _in_shop_currency(request, records)
     appended = await _append(context, records) if records else []
-    for index, record, one in zip(batch.places, records, appended, strict=True):
+    for index, record, one in zip(batch.indices, records, appended, strict=True):
         if one.status == "erased":
             refused.append(_refuse(index, record.id, "erased", "", ERASED))
     refused.sort(key=lambda each: each["index"])
@@ -179,7 +179,7 @@ def _batch(context: Context, data: bytes, sender: Caller, *, lines: bool) -> _Ba
         taken = _read_event(context, index, document, sender)
         if isinstance(taken, EventRecord):
             found.records.append(taken)
-            found.places.append(index)
+            found.indices.append(index)
         else:
             found.refused.append(taken)
     return found
@@ -198,8 +198,10 @@ def _read_event(
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
-            kind = "invalid" if body.has_non_finite(document) else "malformed"
-            return _refuse(index, None, kind, "", "not JSON, or with a number that is not finite")
+            problem = "invalid" if body.has_non_finite(document) else "malformed"
+            return _refuse(
+                index, None, problem, "", "not JSON, or with a number that is not finite"
+            )
         found = problems(error)[0]
         return _refuse(index, _id_of(document), "invalid", found["pointer"], found["detail"])
     except ProblemError as error:
@@ -207,8 +209,8 @@ def _read_event(
         return _refuse(index, _id_of(document), error.problem.name, pointer, error.problem.detail)
 
 
-def _refuse(index: int, name: str | None, kind: str, pointer: str, detail: str) -> EventRefused:
-    return {"index": index, "id": name, "type": f"/problems/{kind}", "pointer": pointer,
+def _refuse(index: int, name: str | None, problem: str, pointer: str, detail: str) -> EventRefused:
+    return {"index": index, "id": name, "type": f"/problems/{problem}", "pointer": pointer,
             "detail": detail}  # fmt: skip
 
 

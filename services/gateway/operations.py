@@ -80,7 +80,7 @@ def readiness(health: Health, lag_limit: int, *, draining: bool) -> dict[str, di
     logs = health.partitions
     lag_s = max((each.lag_ms for each in logs), default=0) / 1000
     entries = max((each.entries for each in logs), default=0)
-    held = sum(each.leased for each in logs)
+    leased = sum(each.leased for each in logs)
     return {
         "store": {"ok": health.error is None, "error": health.error, "took_ms": health.took_ms},
         "writes": {
@@ -95,8 +95,8 @@ def readiness(health: Health, lag_limit: int, *, draining: bool) -> dict[str, di
             "lag_limit": lag_limit,
         },
         "leases": {
-            "ok": health.error is None and held == len(logs),
-            "held": held,
+            "ok": health.error is None and leased == len(logs),
+            "held": leased,
             "partitions": len(logs),
             "updaters": health.updaters,
         },
@@ -147,7 +147,9 @@ def log_metrics(health: Health) -> str:
         ("portrait_events_dead_total", "counter", stats.get("dead", 0)),
         ("portrait_events_out_of_order_total", "counter", stats.get("late", 0)),
     ]
-    return "".join(f"# TYPE {name} {kind}\n{name} {value}\n" for name, kind, value in lines)
+    return "".join(
+        f"# TYPE {name} {metric_type}\n{name} {value}\n" for name, metric_type, value in lines
+    )
 
 
 @router.get("/v1/receipts", status_code=204)

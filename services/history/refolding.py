@@ -134,6 +134,6 @@ class Refolding:
         return True
 
     def _look(self, users: Sequence[str]) -> LogPosition:
-        cursor, held, self._expected = read_versions(self._client, self._partition, users)
-        self._entry = cursor if held else ""
+        cursor, in_log, self._expected = read_versions(self._client, self._partition, users)
+        self._entry = cursor if in_log else ""
         return LogPosition.parse(cursor)

@@ -274,8 +274,8 @@ def main() -> None:
         os._exit(LOST)  # at an orderly exit Ray would wait for what is gone
     except Exception as error:  # noqa: BLE001 - the last place where it can become a line
         _log.error("service_failed", exc_info=error)
-        kind, where = type(error).__name__, folder(settings.home)
-        say(f"portrait: the service failed unexpectedly ({kind}); the details are below {where}")
+        cause, where = type(error).__name__, folder(settings.home)
+        say(f"portrait: the service failed unexpectedly ({cause}); the details are below {where}")
         sys.exit(1)
 
 

@@ -141,8 +141,8 @@ async def document(request: Request, *, limit: int, types: frozenset[str] = JSON
     return parse(data) if len(data) <= SMALL_BYTES else await workers.READING.run(parse, data)
 
 
-async def model(request: Request, kind: type[_M], *, limit: int) -> _M:
-    """Return the JSON document of a request as an object of ``kind``.
+async def model(request: Request, schema: type[_M], *, limit: int) -> _M:
+    """Return the JSON document of a request as an object of ``schema``.
 
     Raises
     ------
@@ -151,13 +151,13 @@ async def model(request: Request, kind: type[_M], *, limit: int) -> _M:
     """
     data = await read(request, limit=limit)
     if len(data) <= SMALL_BYTES:
-        return _validate(data, kind)
-    return await workers.READING.run(_validate, data, kind)
+        return _validate(data, schema)
+    return await workers.READING.run(_validate, data, schema)
 
 
-def _validate(data: bytes, kind: type[_M]) -> _M:
+def _validate(data: bytes, schema: type[_M]) -> _M:
     try:
-        return kind.model_validate(parse(data))
+        return schema.model_validate(parse(data))
     except ValidationError as error:
         found = [{**e, "pointer": f"/body{e['pointer']}"} for e in problems(error)[:MAX_ERRORS]]
         where = ", ".join(each["pointer"] for each in found[:5])

@@ -97,8 +97,8 @@ def patch_of(example: dict[str, Any], *, batch: bool = False) -> dict[str, Any]:
     """Return the description of a body that changes an item, or of up to 1,000 of them."""
     one: dict[str, Any] = {"$ref": _REF.format(model="ItemPatch")}
     content: dict[str, Any] = {
-        kind: {"schema": one, "example": example}
-        for kind in ("application/json", "application/merge-patch+json")
+        media_type: {"schema": one, "example": example}
+        for media_type in ("application/json", "application/merge-patch+json")
     }
     if batch:
         named = {"allOf": [one, {"required": ["item_id"]}]}
@@ -196,8 +196,8 @@ def _give_examples(path: dict[str, Any], route: APIRoute) -> None:
     for method in route.methods or ():
         for status, answer in route.responses.items():
             shown = path[method.lower()]["responses"][str(status)]
-            for kind, one in answer.get("content", {}).items():
-                shown["content"][kind] |= one
+            for media_type, one in answer.get("content", {}).items():
+                shown["content"][media_type] |= one
 
 
 def _complete_responses(responses: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ class ProblemType:
     mend: str
 
 
-ERASED: Final = "this person asked to be forgotten: no event of theirs is taken"
+ERASED: Final = "this user asked to be forgotten: no event of theirs is taken"
 
 TYPES: Final[dict[str, ProblemType]] = {
     "malformed": ProblemType(
@@ -60,7 +60,7 @@ TYPES: Final[dict[str, ProblemType]] = {
         408, "The request took too long to arrive", "Send it again over a better connection."
     ),
     "conflict": ProblemType(409, "Conflict", "Read the present state, then decide."),
-    "erased": ProblemType(410, "Erased", "The person asked to be forgotten; nothing is kept."),
+    "erased": ProblemType(410, "Erased", "The user asked to be forgotten; nothing is kept."),
     "too-large": ProblemType(
         413, "Too large", "Split it: 32 KB an event, 1,000 events and 5 MB a batch."
     ),
@@ -103,7 +103,7 @@ TYPES: Final[dict[str, ProblemType]] = {
 PROBLEM_URIS: Final = [f"/problems/{name}" for name in TYPES]
 ProblemUri = Annotated[str, Field(json_schema_extra={"enum": [*PROBLEM_URIS]})]
 
-_BY_STATUS: Final = {kind.status: name for name, kind in TYPES.items()}
+_BY_STATUS: Final = {problem_type.status: name for name, problem_type in TYPES.items()}
 
 
 class ProblemError(HTTPException):
@@ -185,29 +185,29 @@ class Problem:
         if isinstance(error, InvalidRuleError):
             return cls("invalid", str(error), tuple(error.errors))
         if isinstance(error, InvalidQuestionError):
-            place = {"pointer": f"/query/{error.parameter}", "detail": error.detail}
-            return cls("invalid", str(error), (place,))
+            detail = {"pointer": f"/query/{error.parameter}", "detail": error.detail}
+            return cls("invalid", str(error), (detail,))
         if isinstance(error, InvalidInputError):
             return cls("invalid", str(error))
         return cls("internal", "the server could not do this")
 
     def response(self, instance: str, request_id: str, status: int | None = None) -> Response:
         """Return the HTTP answer for a request to the path ``instance``."""
-        kind = TYPES[self.name]
+        problem_type = TYPES[self.name]
         body: dict[str, Any] = {
             "type": f"/problems/{self.name}",
-            "title": kind.title,
-            "status": status or kind.status,
+            "title": problem_type.title,
+            "status": status or problem_type.status,
             "detail": self.detail,
             "instance": instance,
             "request_id": request_id,
-            "hint": self.hint or kind.mend,
+            "hint": self.hint or problem_type.mend,
         }
         if self.errors:
             body["errors"] = list(self.errors)
         return Response(
             orjson.dumps(body),
-            status_code=status or kind.status,
+            status_code=status or problem_type.status,
             headers=self.headers,
             media_type="application/problem+json",
         )
@@ -215,11 +215,11 @@ class Problem:
 
 def page(name: str) -> str | None:
     """Return the HTML page of a problem type, or None for an unknown one."""
-    kind = TYPES.get(name)
-    if kind is None:
+    problem_type = TYPES.get(name)
+    if problem_type is None:
         return None
-    title = html.escape(f"{kind.status} {kind.title}")
+    title = html.escape(f"{problem_type.status} {problem_type.title}")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<h1>{title}</h1><p>{html.escape(kind.mend)}</p></html>"
+        f"<h1>{title}</h1><p>{html.escape(problem_type.mend)}</p></html>"
     )

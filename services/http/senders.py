@@ -36,9 +36,9 @@ def refusal(event: Event, sender: Caller, *, may_link: bool) -> tuple[str, str] 
         p for p, yes in parse_statements(event.type, event.consent, event.properties).items() if yes
     ]
     if granted:
-        place = "/consent" if event.consent is not None else "/properties"
+        pointer = "/consent" if event.consent is not None else "/properties"
         detail = "a key of scope write grants a purpose for an anonymous_id alone, for no user_id"
-        return place, detail
+        return pointer, detail
     if event.anonymous_id is not None and not may_link:
         return "/anonymous_id", "here a key of scope write links no ids: use a key of scope server"
     return None

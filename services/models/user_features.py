@@ -63,8 +63,8 @@ class UserFeatureReader:
         if layout is None:
             return None
         return {
-            name: None if not value else _number(value) or _python(value, kind)
-            for (name, _, kind), value in zip(layout, values, strict=True)
+            name: None if not value else _number(value) or _python(value, dtype)
+            for (name, _, dtype), value in zip(layout, values, strict=True)
         }
 
     async def read(self, pseudonym: str, service: str) -> dict[str, Any] | None:
@@ -96,8 +96,8 @@ def _number(value: bytes) -> float | int | None:
     return None
 
 
-def _python(value: bytes, kind: Any) -> Any:
+def _python(value: bytes, dtype: Any) -> Any:
     from feast.protos.feast.types.Value_pb2 import Value
     from feast.type_map import feast_value_type_to_python_type
 
-    return feast_value_type_to_python_type(Value.FromString(value), kind.to_value_type())
+    return feast_value_type_to_python_type(Value.FromString(value), dtype.to_value_type())

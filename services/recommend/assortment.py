@@ -239,7 +239,7 @@ class Assortment:
     def _columns(self, rows: int) -> list[npt.NDArray[Any]]:
         """Return empty columns with room for ``rows`` and a quarter more."""
         size = rows + rows // 4 + 64
-        return [np.full(size, empty, kind) for _, kind, empty in _COLUMNS]
+        return [np.full(size, empty, dtype) for _, dtype, empty in _COLUMNS]
 
     def _trim_columns(self) -> None:
         for (name, _, _), column in zip(_COLUMNS, self._whole, strict=True):

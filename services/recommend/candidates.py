@@ -54,7 +54,7 @@ def beyond_vocabulary(
 
 def own_items(items: Assortment, user: UserContext) -> Rows:
     """Return the rows of the items in the user's interests."""
-    rows = [items.find_row(name) for name in user.touched]
+    rows = [items.find_row(name) for name in user.interest_items]
     return np.array([row for row in rows if row is not None], np.int64)
 
 
@@ -68,15 +68,15 @@ def sources(
     modelled: bool,
 ) -> list[list[CandidateSource]]:
     """Return for each row the sources that it is a candidate of, for explanations."""
-    held = set(user.purchased)
-    own = set(user.touched)
+    purchased = set(user.purchased)
+    own = set(user.interest_items)
     fresh, hot = set(new.tolist()), set(trending[:TRENDING].tolist())
     found = []
     for row in rows:
         item, names = items.ids[row], list[CandidateSource]()
         if modelled and row < items.known:
             names.append("index")
-        if item in held:
+        if item in purchased:
             names.append("repeat")
         elif item in own:
             names.append("session")

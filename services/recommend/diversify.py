@@ -93,7 +93,7 @@ def _likeness(items: Items, pool: Rows, vectors: Floats | None) -> Callable[[int
     """Return what says how alike the pool's items are to one of it, −1 to 1."""
     shelf, brand = items.category[pool], items.brand[pool]
     known = pool < items.known
-    place = np.cumsum(known) - 1
+    index = np.cumsum(known) - 1
     some = None if vectors is None else vectors[pool[known]].astype(np.float64)
     if some is not None:
         some /= np.linalg.norm(some, axis=1, keepdims=True) + 1e-9
@@ -105,7 +105,7 @@ def _likeness(items: Items, pool: Rows, vectors: Floats | None) -> Callable[[int
         if brand[at] > 0:
             out += 0.5 * (brand == brand[at])
         if some is not None and known[at]:
-            out[known] = some @ some[place[at]]
+            out[known] = some @ some[index[at]]
         return out
 
     return alike

@@ -45,8 +45,8 @@ def sentence(
 
 
 def _phrase(event_type: str, things: str) -> str:
-    kind = TYPES.get(event_type)
-    phrase = (kind and kind.text) or f"did “{event_type.replace('_', ' ')}” with"
+    known = TYPES.get(event_type)
+    phrase = (known and known.text) or f"did “{event_type.replace('_', ' ')}” with"
     return phrase.format(things) if "{}" in phrase else f"{phrase} {things}"
 
 

@@ -36,8 +36,8 @@ def reasons(
             ("category", "interest_category", category.split("/")[0]),
             ("brand", "interest_brand", brand),
         )
-        for kind, code, key in wanted:
-            interest = interests.get((kind, key)) if key else None
+        for table, code, key in wanted:
+            interest = interests.get((table, key)) if key else None
             if interest is not None:
                 found.append({"code": code, "key": key, "evidence": _evidence(interest)})
                 break

@@ -18,7 +18,7 @@ from services.recommend.serving import Serving
 
 router = scopes.router("server", "recommendations", "/v1/users")
 
-_KIND = "item:"
+_ITEM_PREFIX = "item:"
 
 
 @router.get("/{user_id}/explanations", responses=EXPLAINED)
@@ -46,7 +46,7 @@ async def get_explanation(
 
 
 def _item(target: str) -> str:
-    item = target.removeprefix(_KIND)
+    item = target.removeprefix(_ITEM_PREFIX)
     if item == target or not 1 <= len(item) <= 128:
         detail = "target is `item:` and an item id of 1 to 128 characters"
         raise ProblemError("invalid", detail, pointer="/query/target")
@@ -68,8 +68,8 @@ def _reply(
         "events": {"looked_at": len(found.events), "of": found.of},
         "contributions": to_response(found, 0, title, now_ms, len(found.events)),
         "memories": [
-            {"item_id": held, "title": title(held), "contribution": round(value, 6)}
-            for held, value in sorted(memories.items(), key=lambda pair: -abs(pair[1]))
+            {"item_id": item_id, "title": title(item_id), "contribution": round(value, 6)}
+            for item_id, value in sorted(memories.items(), key=lambda pair: -abs(pair[1]))
             if value != 0
         ],
         "popularity": round(found.popularity[0], 6) if by_model else None,

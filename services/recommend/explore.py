@@ -72,8 +72,8 @@ def explore(
         else:
             mean, deviation = beliefs[0][open_], beliefs[1][open_]
             drawn = mean + deviation * [draw.gauss(0, 1) for _ in open_] if explored else -open_
-            place = int(np.argmax(drawn))
-            at, probability = int(open_[place]), probability_of_best(mean, deviation, place)
+            index = int(np.argmax(drawn))
+            at, probability = int(open_[index]), probability_of_best(mean, deviation, index)
         caps.take(at)
         shown.append(at)
         propensities.append(share * probability + (1 - share if at == open_[0] else 0.0))
@@ -86,22 +86,22 @@ def _beliefs(scores: Floats, users: Floats, spread: float) -> tuple[Floats, Floa
     return scores, spread * unit / np.sqrt(1 + users)
 
 
-def probability_of_best(mean: Floats, deviation: Floats, place: int) -> float:
-    """Return the probability that the normal variable at ``place`` is the greatest of all.
+def probability_of_best(mean: Floats, deviation: Floats, index: int) -> float:
+    """Return the probability that the normal variable at ``index`` is the greatest of all.
 
     ``∫ φ((t − m)/s)/s · Π Φ((t − mⱼ)/sⱼ) dt`` over the others j, by the trapezoidal rule where the
     integrand is not 0.
     """
     if len(mean) == 1:
         return 1.0
-    others = np.arange(len(mean)) != place
+    others = np.arange(len(mean)) != index
     low = max(
         float((mean[others] - _TAIL * deviation[others]).max()),
-        float(mean[place] - _TAIL * deviation[place]),
+        float(mean[index] - _TAIL * deviation[index]),
     )
-    high = max(low, float(mean[place])) + _TAIL * float(deviation[place])
+    high = max(low, float(mean[index])) + _TAIL * float(deviation[index])
     t = np.linspace(low, high, _STEPS)
-    density = np.exp(-0.5 * ((t - mean[place]) / deviation[place]) ** 2)
-    density /= deviation[place] * np.sqrt(2 * np.pi)
+    density = np.exp(-0.5 * ((t - mean[index]) / deviation[index]) ** 2)
+    density /= deviation[index] * np.sqrt(2 * np.pi)
     below = ndtr((t[:, None] - mean[others]) / deviation[others]).prod(axis=1)
     return float(np.trapezoid(density * below, t))

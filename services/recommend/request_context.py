@@ -125,10 +125,10 @@ def _records(
     context: Context, session: Sequence[tuple[str, Sequence[EventItem]]], now_ms: int
 ) -> list[EventRecord]:
     records = []
-    for n, (kind, items) in enumerate(session):
-        order = f"session-{n}" if kind in {"purchase", "refund"} else None
+    for n, (event_type, items) in enumerate(session):
+        order = f"session-{n}" if event_type in {"purchase", "refund"} else None
         whole = Event.model_construct(
-            type=kind, anonymous_id="session", items=list(items), time=now_ms, order_id=order
+            type=event_type, anonymous_id="session", items=list(items), time=now_ms, order_id=order
         )
         record = to_record(whole, context.pseudonyms, now_ms)
         context.of(Catalogue).enrich(record)

@@ -165,13 +165,13 @@ async def _contribute(
         _log.warning("explaining_without_history", error=str(error))
         return
     title, now_ms = context.of(Catalogue).title, request_context.now_ms
-    places = {item: n for n, item in enumerate(found.items)}
+    indices = {item: n for n, item in enumerate(found.items)}
 
     def add_contributions() -> None:
         for entry in items:
-            place = places.get(entry["item_id"])
-            if place is not None:
-                entry["contributions"] = to_response(found, place, title, now_ms, _MOST_EVENTS)
+            index = indices.get(entry["item_id"])
+            if index is not None:
+                entry["contributions"] = to_response(found, index, title, now_ms, _MOST_EVENTS)
 
     await workers.HISTORY.run(add_contributions)
 

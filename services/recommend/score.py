@@ -1,4 +1,4 @@
-"""Scores: what each candidate is worth to a shopper, by the model or without one.
+"""Scores: what each candidate is worth to a user, by the model or without one.
 
 With a model the score is the model's own, for every item of its vocabulary; an item that it
 does not know gets the weighted mean of those that are described like it. Without one, an item
@@ -45,11 +45,11 @@ def by_model(
     scorer: "Scorer",
     neighbours: Neighbours,
     beyond: Rows,
-    shopper: UserContext,
+    user: UserContext,
     now_ms: int,
 ) -> Scores:
     """Return the model's scores, and estimates for the rows ``beyond`` its vocabulary."""
-    known = np.asarray(scorer.scores(shopper.learned, now_ms, shopper.user_features))
+    known = np.asarray(scorer.scores(user.learned, now_ms, user.user_features))
     if len(known) == len(items):
         return Scores(known, logits=True)
     values = np.full(len(items), -np.inf, known.dtype)
@@ -69,9 +69,9 @@ class ItemFacts:
     popularity: float = 0.0
 
 
-def of_item(facts: ItemFacts, shopper: UserContext) -> float:
+def of_item(facts: ItemFacts, user: UserContext) -> float:
     """Return what `by_profile` gives one item, without looking at any other."""
-    weights = {(i["kind"], str(i["key"])): float(i["weight"]) for i in shopper.interests}
+    weights = {(i["kind"], str(i["key"])): float(i["weight"]) for i in user.interests}
     heaviest = max(weights.values(), default=0.0) or 1.0
     department = weights.get(("category", facts.category.split("/")[0]), 0.0) / 3
     shelf = weights.get(("category", facts.category), department) if facts.category else 0.0
@@ -81,31 +81,31 @@ def of_item(facts: ItemFacts, shopper: UserContext) -> float:
     return facts.popularity + boost / heaviest
 
 
-def by_profile(items: Assortment, popular: Floats, shopper: UserContext) -> Scores:
+def by_profile(items: Assortment, popular: Floats, user: UserContext) -> Scores:
     """Return popularity plus what the interests add; popularity alone for an unknown user.
 
     ``(2 · item + 1.5 · category + 0.5 · brand) / heaviest``, of the interests' weights; the
     department alone counts a third.
     """
-    weights = {(i["kind"], str(i["key"])): float(i["weight"]) for i in shopper.interests}
+    weights = {(i["kind"], str(i["key"])): float(i["weight"]) for i in user.interests}
     if not weights:
         return Scores(popular, logits=False)
     shelf, brand = np.zeros(len(items.categories.of)), np.zeros(len(items.brands.of))
     values = popular.astype(np.float64)
     heaviest = max(weights.values()) or 1.0
     departments = {
-        key: weight / 3 for (kind, key), weight in weights.items()
-        if kind == "category" and "/" not in key
+        key: weight / 3 for (table, key), weight in weights.items()
+        if table == "category" and "/" not in key
     }  # fmt: skip
     if departments:
         lines = items.categories.lines
         shelf = np.fromiter((departments.get(line[-1], 0.0) for line in lines), float, len(lines))
-    for (kind, key), weight in weights.items():
-        if kind == "category" and (number := items.categories.number(key)):
+    for (table, key), weight in weights.items():
+        if table == "category" and (number := items.categories.number(key)):
             shelf[number] = weight
-        elif kind == "brand" and (number := items.brands.number(key)):
+        elif table == "brand" and (number := items.brands.number(key)):
             brand[number] = weight
-        elif kind == "item" and (row := items.row.get(key)) is not None:
+        elif table == "item" and (row := items.row.get(key)) is not None:
             values[row] += _ITEM_BOOST * weight / heaviest
     values = values + (_CATEGORY_BOOST * shelf[items.category]) / heaviest
     values += (_BRAND_BOOST * brand[items.brand]) / heaviest

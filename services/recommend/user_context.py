@@ -50,7 +50,7 @@ class UserContext:
         return metrics.interests(self._profile, self._now_s)
 
     @cached_property
-    def touched(self) -> Collection[str]:
+    def interest_items(self) -> Collection[str]:
         """Items in the interests."""
         return [str(key) for key in self._profile.items.entries()]
 

@@ -142,7 +142,7 @@ def _with_trace(logger: Any, method: str, fields: Any) -> Any:
     error = given[1] if isinstance(given, tuple) else given
     if isinstance(error, BaseException):
         fields["trace"] = [
-            line for one in _chain(error) for line in (type(one).__qualname__, *_places(one))
+            line for one in _chain(error) for line in (type(one).__qualname__, *_frames(one))
         ]
     return fields
 
@@ -156,7 +156,7 @@ def _chain(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _places(error: BaseException) -> list[str]:
+def _frames(error: BaseException) -> list[str]:
     return [
         f"{frame.filename}:{frame.lineno} in {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)

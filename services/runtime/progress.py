@@ -63,7 +63,7 @@ class ProgressStep:
             self._thread.start()
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def __exit__(self, error_type: object, error: object, trace: object) -> None:
         self._ended.set()
         if self._bar is not None:
             self._bar.stop()

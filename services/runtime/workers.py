@@ -44,7 +44,7 @@ class Workers:
         self._name = name
         self._waiting = waiting
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._places = threading.BoundedSemaphore(threads + waiting)
+        self._slots = threading.BoundedSemaphore(threads + waiting)
 
     async def run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Return ``work(*args, **kwargs)``, done in one of the threads.
@@ -56,12 +56,12 @@ class Workers:
         BusyError
             If as much waits already as may.
         """
-        if not self._places.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             raise BusyError(
                 f"{self._waiting} requests wait for {self._name} already: repeat it in a moment"
             )
         future = self._pool.submit(self._run_bounded, partial(work, *args, **kwargs))
-        future.add_done_callback(lambda _: self._places.release())
+        future.add_done_callback(lambda _: self._slots.release())
         return await asyncio.wrap_future(future)
 
     async def run_many(self, work: Callable[[Sequence[_R]], _T], records: Sequence[_R]) -> _T:

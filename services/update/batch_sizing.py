@@ -43,12 +43,12 @@ class BatchSizing:
         share = max(small, fair)
         return {p: min(self._behind.get(p, small), share) for p in partitions}
 
-    def note_batch(self, batch: Batch, asked: int) -> None:
-        """Learn from what a partition gave when it was asked for ``asked`` entries."""
+    def note_batch(self, batch: Batch, requested: int) -> None:
+        """Learn from what a partition gave when it was asked for ``requested`` entries."""
         if batch.taken < len(batch.entries):
             self._behind[batch.partition] = max(IDLE_ENTRIES, 2 * batch.taken)
-        elif len(batch.entries) >= asked:
-            self._behind[batch.partition] = max(2 * IDLE_ENTRIES, 2 * asked)
+        elif len(batch.entries) >= requested:
+            self._behind[batch.partition] = max(2 * IDLE_ENTRIES, 2 * requested)
         else:
             self._behind.pop(batch.partition, None)
         # Quick to believe in larger events, slow to believe in smaller ones.

@@ -147,7 +147,7 @@ class Counters:
         gained: Mapping[str, dict[str, float]],
     ) -> None:
         """Note the days of touches in a partition's cells, and add up what items gain by it."""
-        key = popularity.touched_key(partition)
+        key = popularity.cells_key(partition)
         node = node_of(self._client, key)
         if not self._backoff.allows(node):
             return

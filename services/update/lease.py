@@ -113,12 +113,12 @@ class Leases:
         self._lease_ms = lease_ms
         self._target: tuple[int, int] = (0, 1)  # rank, owners
         self._backoff = backoff or Backoff()
-        self.held: dict[int, LeaseState] = {}
+        self.owned: dict[int, LeaseState] = {}
 
     @property
     def epochs(self) -> dict[int, int]:
         """The epoch of each partition held; a copy."""
-        return {partition: held.epoch for partition, held in list(self.held.items())}
+        return {partition: state.epoch for partition, state in list(self.owned.items())}
 
     def share(self, partitions: int) -> None:
         """Renew what is held and take or give partitions until every live owner has its share.
@@ -133,16 +133,16 @@ class Leases:
         """
         rank, owners = self._beat()
         fair = partitions // owners + (rank < partitions % owners)
-        keep = sorted(self.held)[:fair]
-        for partition in set(self.held) - set(keep):
+        keep = sorted(self.owned)[:fair]
+        for partition in set(self.owned) - set(keep):
             self.release(partition)
         reached = self._take(keep)
-        others = [p for p in range(partitions) if p not in self.held]
-        if len(self.held) < fair and others:
+        others = [p for p in range(partitions) if p not in self.owned]
+        if len(self.owned) < fair and others:
             # Everyone begins at another place: less asking for what another is taking.
             start = rank * len(others) // owners
             free, answered = self._free(others[start:] + others[:start])
-            self._take(free[: fair - len(self.held)])
+            self._take(free[: fair - len(self.owned)])
             reached |= answered
         if not reached and fair:
             raise StoreUnavailableError("no partition's lease could be asked for: retry")
@@ -150,7 +150,7 @@ class Leases:
     def missing(self, partitions: int) -> int:
         """Return how many partitions the owner lacks to its share, as of the last `share`."""
         rank, owners = self._target
-        return partitions // owners + (rank < partitions % owners) - len(self.held)
+        return partitions // owners + (rank < partitions % owners) - len(self.owned)
 
     def take(self, partition: int, *, force: bool = False) -> bool:
         """Take or renew one lease and say whether it is held; ``force`` takes it from its owner.
@@ -164,7 +164,7 @@ class Leases:
 
     def release(self, partition: int) -> None:
         """Give one lease back, if it is still ours."""
-        self.held.pop(partition, None)
+        self.owned.pop(partition, None)
         try:
             _RELEASE(self._client, [lease_key(partition)], [self._owner])
         except (redis.RedisError, RedisClusterException, OSError) as error:
@@ -172,11 +172,11 @@ class Leases:
 
     def lose(self, partition: int) -> None:
         """Forget a lease that a commit found to be another's."""
-        self.held.pop(partition, None)
+        self.owned.pop(partition, None)
 
     def leave(self) -> None:
         """Give everything back, so that the next owner need not wait."""
-        for partition in list(self.held):
+        for partition in list(self.owned):
             self.release(partition)
         _BEAT(self._client, [UPDATERS], [self._owner, 0, self._lease_ms])
 
@@ -201,9 +201,9 @@ class Leases:
 
     def _took(self, partition: int, answer: Sequence[Any]) -> bool:
         if int(answer[0]) < 0:
-            self.held.pop(partition, None)
+            self.owned.pop(partition, None)
             return False
-        self.held[partition] = LeaseState(
+        self.owned[partition] = LeaseState(
             int(answer[0]), answer[1].decode(), answer[2].decode() or None
         )
         return True
@@ -213,7 +213,7 @@ class Leases:
         reached = False
         for partition, answer in self._ask(_TAKE, partitions):
             if isinstance(answer, Exception):
-                self.held.pop(partition, None)
+                self.owned.pop(partition, None)
             else:
                 reached = True
                 self._took(partition, answer)
@@ -258,7 +258,7 @@ class Leases:
             try:
                 node = self._client.get_node_from_key(lease_key(partition))
             except RedisClusterException:
-                self.held.pop(partition, None)  # no node has its slot now
+                self.owned.pop(partition, None)  # no node has its slot now
                 continue
             groups[node.name].append(partition)
         return [

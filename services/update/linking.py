@@ -58,7 +58,7 @@ class Work:
 
     rows: Mapping[str, LiveState | None]
     events: Sequence[EventRecord]
-    places: Sequence[int]
+    indices: Sequence[int]
     joined: Collection[str] = ()
 
 
@@ -162,7 +162,7 @@ class Linking:
         rows: Mapping[str, LiveState | None],
         fresh: Mapping[str, set[str]],
     ) -> Work:
-        start, placed, broken = dict(rows), _place_events(batches, fresh), unreadable(rows)
+        start, placed, broken = dict(rows), _locate_events(batches, fresh), unreadable(rows)
         for user, anonymous in fresh.items():
             if rows[user] is None:
                 start[user] = self._find_settled(placed[user], anonymous)
@@ -181,7 +181,7 @@ class Linking:
                 sizes[user] = size
         self._leave({user: fresh[user] for user in sorted(left - broken)})
         _shorten(batches, sizes)
-        placed = _place_events(batches, sizes)
+        placed = _locate_events(batches, sizes)
         histories = dict[str, list[EventRecord]]()
         for user in sizes:
             events = [*own[user], *placed[user]]
@@ -267,13 +267,13 @@ def _plain(batches: Sequence[Batch], rows: Mapping[str, LiveState | None]) -> Wo
     return Work(rows, events, range(len(events)))
 
 
-def _place_events(batches: Sequence[Batch], users: Collection[str]) -> dict[str, list[Placed]]:
+def _locate_events(batches: Sequence[Batch], users: Collection[str]) -> dict[str, list[Placed]]:
     """Return the batches' events of ``users`` with their positions."""
     found = {user: list[Placed]() for user in users}
     for batch in batches:
-        for event, place in zip(batch.events, batch.places, strict=True):
+        for event, index in zip(batch.events, batch.indices, strict=True):
             if event.user in found:
-                position = LogPosition.parse(batch.entries[place][0])
+                position = LogPosition.parse(batch.entries[index][0])
                 found[event.user].append((position, event))
     return found
 
@@ -283,11 +283,11 @@ def _shorten(batches: list[Batch], sizes: Mapping[str, int]) -> None:
     total, kept = 0, list[Batch]()
     for batch in batches:
         seen, end = set[str](), len(batch.entries)
-        for event, place in zip(batch.events, batch.places, strict=True):
+        for event, index in zip(batch.events, batch.indices, strict=True):
             if event.user in seen or event.user not in sizes:
                 continue
             if total and total + sizes[event.user] > MERGED_EVENTS:
-                end = place
+                end = index
                 break
             seen.add(event.user)
             total += sizes[event.user]
@@ -306,12 +306,12 @@ def _lay_out(
     """Return the work: whole histories in the place of the batches' events that are in them."""
     plain = _plain(batches, rows)
     numbers = {_name_event(event): n for n, event in enumerate(plain.events)}
-    places = [n for n, event in enumerate(plain.events) if event.user not in histories]
-    events = [plain.events[n] for n in places]
+    indices = [n for n, event in enumerate(plain.events) if event.user not in histories]
+    events = [plain.events[n] for n in indices]
     for history in histories.values():
         events += history
-        places += [numbers.get(_name_event(event), -1) for event in history]
-    return Work(rows, events, places, joined)
+        indices += [numbers.get(_name_event(event), -1) for event in history]
+    return Work(rows, events, indices, joined)
 
 
 def _name_event(event: EventRecord) -> tuple[str, str, str, str | None, bool]:

@@ -137,9 +137,9 @@ class UpdaterLoop:
         self._next_share_s = time.monotonic() + (_JOIN_S if hungry else self._lease_ms / 4000)
         # The store's word counts, not ours: after a failover it may stand before our last
         # commits, and then their events have to be applied again.
-        held = self._leases.held
-        cursors = {partition: each.cursor for partition, each in held.items()}
-        marks = {partition: (each.epoch, each.cursor) for partition, each in held.items()}
+        owned = self._leases.owned
+        cursors = {partition: each.cursor for partition, each in owned.items()}
+        marks = {partition: (each.epoch, each.cursor) for partition, each in owned.items()}
         known = {p: (self._epochs[p], cursor) for p, cursor in self._cursors.items()}
         stale = [partition for partition, mark in known.items() if marks.get(partition) != mark]
         self._kept.drop(*stale)
@@ -147,9 +147,9 @@ class UpdaterLoop:
         if any(self._cursors.get(partition) != cursor for partition, cursor in cursors.items()):
             self._linking.forget()
         self._cursors = cursors
-        for partition in self._models.keys() - held.keys():
+        for partition in self._models.keys() - owned.keys():
             del self._models[partition]
-        for partition, each in held.items():
+        for partition, each in owned.items():
             if each.model is not None and each.model != self._models.get(partition):
                 self._follow(partition, each.model)
 
@@ -215,7 +215,7 @@ class UpdaterLoop:
         }
         while work.events:
             changed, poison = self._transition.apply(work.rows, work.events, profiles)
-            buried = {work.places[n]: why for n, why in poison.items() if work.places[n] >= 0}
+            buried = {work.indices[n]: why for n, why in poison.items() if work.indices[n] >= 0}
             users = _bury(batches, buried)
             if users.isdisjoint(work.joined):
                 return changed, profiles
@@ -239,12 +239,12 @@ class UpdaterLoop:
         profiles: dict[str, ExplicitProfile],
     ) -> bool:
         partition = batch.partition
-        held, cursor = self._leases.held.get(partition), self._cursors[partition]
-        if held is None:
+        lease, cursor = self._leases.owned.get(partition), self._cursors[partition]
+        if lease is None:
             return False
         try:
             is_written = commit(
-                self._client, partition, epoch=held.epoch, expected_cursor=cursor,
+                self._client, partition, epoch=lease.epoch, expected_cursor=cursor,
                 new_cursor=batch.end, rows=rows, dead=batch.dead, model=batch.model,
                 expected_rebuilt=found.rebuilt[partition], expected=found.versions(rows),
                 ahead=self._counters.ahead(),

@@ -90,26 +90,29 @@ def rules(index: Index, number: int, *, realtime: bool) -> list[Definition]:
 
 
 def _leaf(dice: random.Random, categories: Sequence[str], named: dict[str, list[str]]) -> Any:
-    kind = dice.choices(
+    node_type = dice.choices(
         ("total", "event", "trait", "feature", "score", "sequence", "not"), (3, 5, 4, 2, 1, 1, 1)
     )[0]
-    if kind == "not":
+    if node_type == "not":
         return {"not": _leaf(dice, categories, named)}
-    if kind == "total":
-        kinds = ("purchase", "purchase", "coupon_redeemed", "message_sent")
-        test: dict[str, Any] = {"type": dice.choice(kinds), "count": {"gte": dice.randint(1, 60)}}
+    if node_type == "total":
+        event_types = ("purchase", "purchase", "coupon_redeemed", "message_sent")
+        test: dict[str, Any] = {
+            "type": dice.choice(event_types),
+            "count": {"gte": dice.randint(1, 60)},
+        }
         return {"event": test}
-    if kind == "event":
+    if node_type == "event":
         return {"event": _event(dice, categories, named)}
-    if kind == "trait":
+    if node_type == "trait":
         return {"trait": dice.choice(_TRAITS)(dice)}
-    if kind == "feature":
+    if node_type == "feature":
         name = dice.choice(("rfm_recency_quintile", "rfm_monetary_quintile", "num_purchases_28d"))
         if dice.random() < 0.4:
             wanted = {"name": "interest_categories", "contains": [dice.choice(categories)]}
             return {"trait": wanted}
         return {"trait": {"name": name, "gte": dice.randint(1, 5)}}
-    if kind == "score":
+    if node_type == "score":
         name = dice.choice(("interest", "price_level"))
         return {"score": {"name": name, "top": dice.choice((5, 10, 20))}}
     then = {"type": dice.choice(("coupon_redeemed", "purchase"))}
@@ -255,12 +258,12 @@ def multiply(home: Path, many: Path, tell: Tell) -> None:
         for number in range(COPIES):
             tell(number, COPIES, "copies of the history")
             letter = "abcdefghij"[number]
-            for place, changes in sources.items():
-                (many / place).mkdir(parents=True, exist_ok=True)
+            for folder, changes in sources.items():
+                (many / folder).mkdir(parents=True, exist_ok=True)
                 renamed = f"""substr("user", 1, 31) || '{letter}' AS "user" """
                 replaced = f"{changes.replace('{n}', str(number))} {renamed}"
                 connection.execute(
                     f"COPY (SELECT * REPLACE ({replaced}) "  # noqa: S608
-                    f"FROM read_parquet('{(home / place).resolve()}/*.parquet')) "
-                    f"TO '{many / place}/{number}.parquet'"
+                    f"FROM read_parquet('{(home / folder).resolve()}/*.parquet')) "
+                    f"TO '{many / folder}/{number}.parquet'"
                 )

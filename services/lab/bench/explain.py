@@ -14,9 +14,9 @@ import numpy as np
 from feature_repo.events.schema import EventRecord, ItemRecord
 from services.demo.latency import percentiles
 
-SHOPPERS: Final = 150
+USERS: Final = 150
 MIN_EVENTS: Final = 12
-RANDOM_SHOPPERS: Final = 20
+RANDOM_USERS: Final = 20
 DAY_MS: Final = 86_400_000
 
 Tell = Callable[[int, int, str], None]
@@ -50,10 +50,10 @@ def measure_explain(tell: Tell, *, model: Path | None, data: Path | None) -> dic
         loaded, again = load(path), load(path)
         long = [history for _, history in histories if len(history) >= MIN_EVENTS]
         draw = random.Random(0)  # noqa: S311 - a sample, not a secret
-        some = draw.sample(long, min(SHOPPERS, len(long)))
+        some = draw.sample(long, min(USERS, len(long)))
         found = deletion(loaded, some, tell=lambda done, total: tell(done, total, "deletion"))
         tell(0, 1, "random weights")
-        alike = likeness_to_random(loaded, again, some[:RANDOM_SHOPPERS], seeds=3)
+        alike = likeness_to_random(loaded, again, some[:RANDOM_USERS], seeds=3)
     return {
         "fall_without_top_5": round(float(found.top.mean()), 4),
         "fall_without_random_5": round(float(found.drawn.mean()), 4),

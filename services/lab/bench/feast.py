@@ -113,13 +113,13 @@ class FeastPush:
             name="parts", path=str(folder / "rows.parquet"), file_format=ParquetFormat(),
             timestamp_field="event_timestamp",
         )  # fmt: skip
-        kinds = {
+        types = {
             "user": String, "profile": Bytes, "learned": Bytes, "version": Int64, "model": String
         }  # fmt: skip
         view = FeatureView(
             name=VIEW,
             entities=[user],
-            schema=[Field(name=name, dtype=kind) for name, kind in kinds.items()],
+            schema=[Field(name=name, dtype=dtype) for name, dtype in types.items()],
             source=PushSource(name=_SOURCE, batch_source=parts),
             ttl=timedelta(0),
         )

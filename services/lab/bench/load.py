@@ -14,7 +14,7 @@ from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import Event, EventRecord, to_record
 
 MAX_ITEMS: Final = 3000
-_KINDS: Final = ("view_item", "select_item", "add_to_cart", "purchase", "search")
+_EVENT_TYPES: Final = ("view_item", "select_item", "add_to_cart", "purchase", "search")
 _SHARES: Final = (0.70, 0.08, 0.10, 0.07, 0.05)
 _MOST_LINES: Final = 4
 
@@ -94,19 +94,19 @@ class Load:
             Whose event it is; absent: drawn.
         """
         draw = random.Random(f"{self._seed}-{number}")  # noqa: S311 - a load, not a secret
-        kind = draw.choices(_KINDS, _SHARES)[0]
+        event_type = draw.choices(_EVENT_TYPES, _SHARES)[0]
         body: dict[str, Any] = {
-            "type": kind,
+            "type": event_type,
             "id": f"{self._seed}-{number}",
             "user_id": user_id or self.user(draw.randrange(self._users)),
             "session_id": f"s{number // 1000}",
             "channel": "web",
         }
-        if kind == "search":
+        if event_type == "search":
             return body | {"query": f"word {draw.randrange(500)}"}
-        lines = draw.randint(1, _MOST_LINES) if kind == "purchase" else 1
+        lines = draw.randint(1, _MOST_LINES) if event_type == "purchase" else 1
         body["items"] = [offer.line() for offer in draw.sample(self.offered, lines)]
-        if kind == "purchase":
+        if event_type == "purchase":
             body["order_id"] = f"o{number}"
             body["currency"] = "EUR"
             body["value"] = round(sum(line["price"] for line in body["items"]), 2)

@@ -160,7 +160,7 @@ def by_polars(folder: Path, moments: pd.DataFrame) -> pa.Table:
     return joined.sort("row").drop("row", "moment", strict=False).collect().to_arrow()
 
 
-def _open_store(folder: Path, kind: str) -> Any:
+def _open_store(folder: Path, store_type: str) -> Any:
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.data_format import ParquetFormat
     from feast.types import Float64, Int64, String
@@ -177,8 +177,8 @@ def _open_store(folder: Path, kind: str) -> Any:
     with store.quiet():
         opened = FeatureStore(
             config=RepoConfig(
-                project="portraitbench", provider="local", offline_store={"type": kind},
-                registry=str(folder / f"{kind.rpartition('.')[2]}.db"), online_store=None,
+                project="portraitbench", provider="local", offline_store={"type": store_type},
+                registry=str(folder / f"{store_type.rpartition('.')[2]}.db"), online_store=None,
                 entity_key_serialization_version=3,
             )
         )  # fmt: skip

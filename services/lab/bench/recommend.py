@@ -197,11 +197,11 @@ def _drift(client: Client, users: Sequence[str], requests: int) -> dict[str, Any
             path = f"/v1/users/{users[number % len(users)]}/recommendations?n=10"
             last = number >= requests - DRIFT_PART
             kept = 0 <= number < DRIFT_PART or last
-            for place, target in enumerate((path, "/health/live") if kept else (path,)):
+            for index, target in enumerate((path, "/health/live") if kept else (path,)):
                 started_s = time.perf_counter()
                 connection.get(target)
                 if kept:
-                    ends[last][place].append((time.perf_counter() - started_s) * 1000)
+                    ends[last][index].append((time.perf_counter() - started_s) * 1000)
     first, end = [[round(median(each), 3) for each in part] for part in ends]
     return {
         "requests": requests, "first_ms": first[0], "last_ms": end[0],

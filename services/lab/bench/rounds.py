@@ -167,7 +167,7 @@ class Rounds:
             before = where.cpu_s(found)
             self._apply(client, events)
             after = where.cpu_s(found)
-        used = {kind: after[kind] - before[kind] for kind in after}
+        used = {name: after[name] - before[name] for name in after}
         return where.shares(used, samples, len(events))
 
     def feast(self, url: str, folder: Path, row: LiveState) -> list[float]:

@@ -56,14 +56,14 @@ class Gauge:
     def sample(self) -> dict[str, float]:
         """Return one value a series, named ``<what> <whose or unit>``."""
         found = dict[str, float]()
-        for kind, members in processes().items():
+        for role, members in processes().items():
             pss, rss, fds = 0.0, 0.0, 0.0
             for process in members:
                 with contextlib.suppress(psutil.Error):
                     memory, open_files = process.memory_full_info(), process.num_fds()
                     pss, rss, fds = pss + memory.pss, rss + memory.rss, fds + open_files
             found |= {
-                f"PSS {kind}, MB": pss / _MB, f"RSS {kind}, MB": rss / _MB, f"files {kind}": fds
+                f"PSS {role}, MB": pss / _MB, f"RSS {role}, MB": rss / _MB, f"files {role}": fds
             }  # fmt: skip
         return found | self._of_service() | self._of_store() | self._of_disk()
 

@@ -58,14 +58,16 @@ def processes() -> dict[str, list[psutil.Process]]:
     found: dict[str, list[psutil.Process]] = {}
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            found.setdefault(_kind(" ".join(process.cmdline()), process.name()), []).append(process)
+            found.setdefault(_role_of(" ".join(process.cmdline()), process.name()), []).append(
+                process
+            )
     return found
 
 
-def _kind(line: str, name: str) -> str:
-    for kind in _PYTHON:
-        if f"ServeReplica:portrait:{kind}" in line:
-            return kind
+def _role_of(line: str, name: str) -> str:
+    for role in _PYTHON:
+        if f"ServeReplica:portrait:{role}" in line:
+            return role
     if name in {"valkey-server", "redis-server", "haproxy"}:
         return {"haproxy": "HAProxy"}.get(name, "store")
     return "Ray and supervisor"
@@ -74,11 +76,11 @@ def _kind(line: str, name: str) -> str:
 def cpu_s(found: dict[str, list[psutil.Process]]) -> dict[str, float]:
     """Return CPU seconds used so far, by what a process is."""
     used = dict.fromkeys(found, 0.0)
-    for kind, members in found.items():
+    for role, members in found.items():
         for process in members:
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
-                used[kind] += times.user + times.system
+                used[role] += times.user + times.system
     return used
 
 
@@ -91,22 +93,22 @@ def sample_times(folder: Path) -> Iterator[dict[str, Counter[str]]]:
     counts: dict[str, Counter[str]] = {}
     command, runs = _py_spy(), list[tuple[str, Path, subprocess.Popen[bytes]]]()
     try:
-        for kind, members in processes().items() if command else ():
-            for process in members if kind in _PYTHON else ():
-                out = folder / f"{kind}-{process.pid}.txt"
-                runs.append((kind, out, _start(str(command), process.pid, out)))
+        for role, members in processes().items() if command else ():
+            for process in members if role in _PYTHON else ():
+                out = folder / f"{role}-{process.pid}.txt"
+                runs.append((role, out, _start(str(command), process.pid, out)))
         yield counts
     finally:
         for _, _, run in runs:
             run.send_signal(2)  # it writes what it has
-        for kind, out, run in runs:
+        for role, out, run in runs:
             try:
                 run.wait(_STOP_S)
             except subprocess.TimeoutExpired:
                 run.kill()
                 run.wait()
             if out.exists():
-                counts.setdefault(kind, Counter()).update(parts(kind, out.read_text().splitlines()))
+                counts.setdefault(role, Counter()).update(parts(role, out.read_text().splitlines()))
 
 
 def _py_spy() -> str | None:
@@ -124,7 +126,7 @@ def _start(command: str, pid: int, out: Path) -> "subprocess.Popen[bytes]":
     )  # fmt: skip
 
 
-def parts(kind: str, lines: Iterable[str]) -> Counter[str]:
+def parts(role: str, lines: Iterable[str]) -> Counter[str]:
     """Count samples by part; lines are py-spy's ``frame;frame;… count``, outermost first.
 
     Examples
@@ -132,13 +134,13 @@ def parts(kind: str, lines: Iterable[str]) -> Counter[str]:
     >>> parts("Updater", ["run (services/update/updater.py:70);step (training/fit/loop.py:65) 3"])
     Counter({'model step': 3})
     """
-    rules = [(name, re.compile(pattern)) for name, pattern in PARTS[kind]]
+    rules = [(name, re.compile(pattern)) for name, pattern in PARTS[role]]
     counted = Counter[str]()
     for line in lines:
         stack, _, count = line.rpartition(" ")
         frames = stack.split(";")
         if not _IDLE.search(frames[-1]):
-            counted[_part(frames, rules) or REST[kind]] += int(count)
+            counted[_part(frames, rules) or REST[role]] += int(count)
     return counted
 
 
@@ -162,16 +164,16 @@ def shares(
     """
     whole = sum(used_s.values()) or 1.0
     share = dict[str, float]()
-    for kind, used in used_s.items():
-        samples = counts.get(kind)
+    for role, used in used_s.items():
+        samples = counts.get(role)
         if not samples:
-            share[kind] = used / whole
+            share[role] = used / whole
             continue
         for name, count in samples.items():
-            share[f"{kind}: {name}"] = used / whole * count / samples.total()
+            share[f"{role}: {name}"] = used / whole * count / samples.total()
     return {
         "cpu_us_per_event": {
-            kind: round(used * 1e6 / events, 1) for kind, used in _largest_first(used_s)
+            role: round(used * 1e6 / events, 1) for role, used in _largest_first(used_s)
         },
         "share": {name: round(value, 3) for name, value in _largest_first(share)},
     }

@@ -65,11 +65,11 @@ class Findings:
         names = ("lost", "doubled", "misordered", "wrong", "dead")
         return {name: count for name in names if (count := getattr(self, name))}
 
-    def note(self, kind: str, what: str) -> None:
+    def note(self, violation: str, what: str) -> None:
         """Count one and keep it as an example while there are few of its kind."""
-        setattr(self, kind, getattr(self, kind) + 1)
-        if getattr(self, kind) <= _EXAMPLES:
-            self.examples.append(f"{kind}: {what}")
+        setattr(self, violation, getattr(self, violation) + 1)
+        if getattr(self, violation) <= _EXAMPLES:
+            self.examples.append(f"{violation}: {what}")
 
 
 class Check:
@@ -105,7 +105,7 @@ class Check:
         self._transition = transition
         self._senders = {sender.name: sender for sender in senders}
         self._at_risk = {sender.name: sender.at_risk(cuts_s) for sender in senders}
-        self._places = {sender.name: bytearray(sender.sent) for sender in senders}
+        self._counts = {sender.name: bytearray(sender.sent) for sender in senders}
         self._pseudonyms = {
             user: pseudonyms.of_user(user) for sender in senders for user in sender.users
         }
@@ -126,9 +126,9 @@ class Check:
 
     def finish(self) -> Findings:
         """Look for every acknowledged event and return everything found."""
-        for name, places in self._places.items():
+        for name, counts in self._counts.items():
             sender, at_risk = self._senders[name], self._at_risk[name]
-            for number, count in enumerate(places):
+            for number, count in enumerate(counts):
                 if count > 1:
                     self._found.note("doubled", f"{name}-{number} stands at {count} positions")
                 elif count == 0 and number < sender.acknowledged:
@@ -166,9 +166,9 @@ class Check:
             ):
                 self._found.examples.append(f"stranger: {record.id} at {position}")
                 return False
-            places = self._places[name]
-            places[number] = min(255, places[number] + 1)
-            if places[number] == 1 and number // sender.batch not in self._at_risk[name]:
+            counts = self._counts[name]
+            counts[number] = min(255, counts[number] + 1)
+            if counts[number] == 1 and number // sender.batch not in self._at_risk[name]:
                 ordered, newest = ordered and number > newest, max(newest, number)
         if not ordered:
             self._found.note("misordered", history[0][1].user)

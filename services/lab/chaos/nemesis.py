@@ -103,14 +103,14 @@ class Nemesis:
     def _look(self) -> None:
         """Find the replicas that have started and are not paused."""
         found = processes()
-        for kind in ("Updater", "Gateway"):
-            self._living[kind] = [
-                each for each in found.get(kind, ())
+        for replica in ("Updater", "Gateway"):
+            self._living[replica] = [
+                each for each in found.get(replica, ())
                 if each not in self._paused and _has_started(each)
             ]  # fmt: skip
 
-    def _one(self, kind: str) -> psutil.Process | None:
-        found = self._living[kind]
+    def _one(self, replica: str) -> psutil.Process | None:
+        found = self._living[replica]
         return self._draw.choice(found) if found else None
 
     def _kill_updater(self) -> bool:
@@ -119,14 +119,14 @@ class Nemesis:
     def _kill_gateway(self) -> bool:
         return self._kill("Gateway")
 
-    def _kill(self, kind: str) -> bool:
-        process = self._one(kind)
-        last = len(self._living[kind]) == 1
+    def _kill(self, replica: str) -> bool:
+        process = self._one(replica)
+        last = len(self._living[replica]) == 1
         if process is None or (last and self._draw.random() < _SPARED):
             return False
         with contextlib.suppress(psutil.Error):
             process.kill()
-        self._harmed(kind.lower())
+        self._harmed(replica.lower())
         return True
 
     def _pause_updater(self) -> bool:
@@ -135,8 +135,8 @@ class Nemesis:
     def _pause_gateway(self) -> bool:
         return self._pause("Gateway", self._draw.uniform(*_GATEWAY_PAUSE_S))
 
-    def _pause(self, kind: str, seconds: float) -> bool:
-        process = self._one(kind)
+    def _pause(self, replica: str, seconds: float) -> bool:
+        process = self._one(replica)
         if process is None:
             return False
         self._stop(process)

@@ -90,7 +90,7 @@ def test_the_json_schema_accepts_what_is_accepted() -> None:
         ({"event": {**BOUGHT["event"], "where": {"price": {"gte": float("nan")}}}},
          "/rule/event/where/price/gte", "finite"),
         ({"score": {"name": "interest"}}, "/rule/score", "either gte"),
-        ({"entities": ["someone"]}, "/rule/entities", "not an entity id"),
+        ({"entities": ["someone"]}, "/rule/entities", "not a pseudonym"),
     ],
 )  # fmt: skip
 def test_an_error_points_at_its_node(rule: Any, pointer: str, said: str) -> None:

@@ -41,7 +41,7 @@ def test_partitions_are_used_evenly() -> None:
 
 @pytest.mark.parametrize("wrong", ["", "abc", "{p01}" + "a" * 26, "{p001}" + "A" * 26, "{p001}x"])
 def test_partition_of_refuses(wrong: str) -> None:
-    with pytest.raises(ValueError, match="not an entity id"):
+    with pytest.raises(ValueError, match="not a pseudonym"):
         partition_of(wrong)
 
 

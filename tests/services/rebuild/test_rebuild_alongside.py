@@ -110,7 +110,7 @@ def test_rows_that_move_meanwhile_are_caught_up_with(
 ) -> None:
     users = shop(settings, store_client, users=1)
     updater, left, archived = updater_of(settings), list(range(times)), list[int]()
-    while len(updater._leases.held) < PARTITIONS:
+    while len(updater._leases.owned) < PARTITIONS:
         drain(updater)
 
     def busy(client: Any, partition: int, rows: Any, expected: Any, entry: str) -> set[str]:

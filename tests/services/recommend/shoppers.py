@@ -10,6 +10,8 @@ def shopper_with(learned: bytes | None = None, **given: Any) -> UserContext:
     """Return a shopper with these ``interests``, ``purchased``, ``seen`` or ``refused``."""
     made = UserContext(explicit.new(), 0, learned)
     interests = given.get("interests", ())
-    touched = [str(each["key"]) for each in interests if each["kind"] == "item"]
-    vars(made).update(given, touched=touched, known=learned is not None or bool(interests))
+    interest_items = [str(each["key"]) for each in interests if each["kind"] == "item"]
+    vars(made).update(
+        given, interest_items=interest_items, known=learned is not None or bool(interests)
+    )
     return made

@@ -158,7 +158,7 @@ def test_propensities_of_thompson_sampling_are_the_probabilities_of_what_is_show
 
 def test_less_is_explored_of_what_is_known_better() -> None:
     mean, known = np.zeros(3), np.array([1.0, 1.0, 0.1])
-    probabilities = [probability_of_best(mean - [0, 0, 0.5], known, place) for place in range(3)]
+    probabilities = [probability_of_best(mean - [0, 0, 0.5], known, index) for index in range(3)]
     assert probabilities[0] == pytest.approx(probabilities[1])
     assert probabilities[2] < probabilities[0]
     assert sum(probabilities) == pytest.approx(1.0, abs=1e-3)

@@ -138,7 +138,7 @@ def test_counting_live_gives_what_the_archive_gives(
             faded = popularity.fading(newest_ms)
             assert all(score * faded <= shoppers[item] + 1e-9 for item, score in live.items())
     for partition, cells in counted.cells.items():
-        kept = store_client.get(popularity.touched_key(partition))
+        kept = store_client.get(popularity.cells_key(partition))
         assert kept == cells[: len(kept)]
         assert not any(cells[len(kept) :])
     # Filled from the archive, the sets and cells go on from there.
@@ -206,7 +206,7 @@ def test_filling_the_sets_takes_away_those_that_counted_events(
 
 def test_a_key_of_another_type_is_no_error(counters: Counters, store_client: redis.Redis) -> None:
     store_client.set(popularity.KEY, "no set")
-    store_client.sadd(popularity.touched_key(1), "no string")
+    store_client.sadd(popularity.cells_key(1), "no string")
     counters.note_applied([_event("purchase", 1, "A"), _event("purchase", 1, "A", partition=1)])
     counters.flush(now=True)
 

@@ -125,8 +125,8 @@ def test_the_floor_answers_the_same_question(api: Api, model: Path) -> None:
 def test_explanations_are_measured_on_a_given_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explain, "SHOPPERS", 4)
-    monkeypatch.setattr(explain, "RANDOM_SHOPPERS", 2)
+    monkeypatch.setattr(explain, "USERS", 4)
+    monkeypatch.setattr(explain, "RANDOM_USERS", 2)
     model = small_model.write(tmp_path / "model")
     found = explain.measure_explain(lambda *_: None, model=model, data=None)
     assert (found["shoppers"], found["items"], found["memories"]) == (4, 40, True)
