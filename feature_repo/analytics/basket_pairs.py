@@ -61,15 +61,15 @@ class BasketPairs:
         lines = index.columns(_LINES, {"shelves": [int(shelf) for shelf, _ in chosen]})
         totals = index.rows(_BASKETS, {})
         self.months = sorted({int(month) for month, _, _ in totals})
-        place = {month: number for number, month in enumerate(self.months)}
+        row_of = {month: number for number, month in enumerate(self.months)}
         num, size = len(self.months), len(chosen)
         self.baskets = np.zeros((num, GROUPS), dtype=np.int64)
         for month, part, count in totals:
-            self.baskets[place[int(month)], int(part)] = count
+            self.baskets[row_of[int(month)], int(part)] = count
         self.both = np.zeros((num, GROUPS, size, size), dtype=np.int64)
         self.users = np.zeros((num, size, size), dtype=np.int64)
         self.without = np.zeros((num, size, size), dtype=np.int64)
-        for month, number in place.items():
+        for month, number in row_of.items():
             low, high = np.searchsorted(lines["month"], [month, month + 1])
             self._count(number, {name: column[low:high] for name, column in lines.items()})
 
@@ -79,17 +79,17 @@ class BasketPairs:
         new = np.ones(len(lines["u"]), dtype=bool)
         new[1:] = lines["basket"][1:] != lines["basket"][:-1]
         row = np.cumsum(new) - 1
-        held = np.zeros((int(row[-1]) + 1, len(self.categories)), dtype=np.uint8)
-        held[row, lines["place"]] = 1
+        has = np.zeros((int(row[-1]) + 1, len(self.categories)), dtype=np.uint8)
+        has[row, lines["place"]] = 1
         u = lines["u"][new]
         for part in range(GROUPS):
-            own = held[u % GROUPS == part].astype(np.float32)
+            own = has[u % GROUPS == part].astype(np.float32)
             self.both[number, part] = np.rint(own.T @ own)
         for category in range(len(self.categories)):
-            with_it = np.flatnonzero(held[:, category])
+            with_it = np.flatnonzero(has[:, category])
             if not with_it.size:
                 continue
-            rows, owner = held[with_it], u[with_it]
+            rows, owner = has[with_it], u[with_it]
             begins = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
             self.users[number, category] = np.maximum.reduceat(rows, begins).sum(axis=0)
             self.without[number, category] = np.maximum.reduceat(1 - rows, begins).sum(axis=0)

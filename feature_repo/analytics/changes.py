@@ -62,11 +62,11 @@ def find(counts: npt.ArrayLike, *, false_alarms: float = FALSE_ALARMS) -> list[C
         One a bucket; non-negative.
     """
     y = np.asarray(counts, dtype=float)
-    places = sorted(_segment(np.sqrt(y + 0.375), 0, false_alarms))
-    edges = [0, *(at for at, _ in places), len(y)]
+    changes = sorted(_segment(np.sqrt(y + 0.375), 0, false_alarms))
+    edges = [0, *(at for at, _ in changes), len(y)]
     return [
         _describe_change(y, edges[number], at, edges[number + 2], p)
-        for number, (at, p) in enumerate(places)
+        for number, (at, p) in enumerate(changes)
     ]
 
 
@@ -96,12 +96,12 @@ def _clearest(x: Floats) -> tuple[int, float]:
 def _split(x: Floats) -> tuple[int, float]:
     """Return the place that parts a series best, and the squares that this explains."""
     n = len(x)
-    places = np.arange(LEAST, n - LEAST + 1)
-    sums = np.cumsum(x)[places - 1]
-    apart = sums / places - (x.sum() - sums) / (n - places)
-    between = places * (n - places) / n * apart**2
+    splits = np.arange(LEAST, n - LEAST + 1)
+    sums = np.cumsum(x)[splits - 1]
+    apart = sums / splits - (x.sum() - sums) / (n - splits)
+    between = splits * (n - splits) / n * apart**2
     best = int(between.argmax())
-    return int(places[best]), float(between[best])
+    return int(splits[best]), float(between[best])
 
 
 def _residuals(x: Floats, times: int) -> Floats:

@@ -60,13 +60,13 @@ class Cube:
     def first_ms(self) -> dict[str, int]:
         """When each type of event was first seen, epoch milliseconds."""
         return {
-            str(kind): int(first)
-            for kind, first in self.index.rows("SELECT type, first_ms FROM starts", {})
+            str(event_type): int(first)
+            for event_type, first in self.index.rows("SELECT type, first_ms FROM starts", {})
         }
 
-    def slots(self, kind: str) -> dict[str, npt.NDArray[Any]]:
+    def slots(self, event_type: str) -> dict[str, npt.NDArray[Any]]:
         """Return ``u``, ``time_ms`` and ``slot`` (24 · weekday + hour) of a type, by time."""
-        low, high = self._slot_types.get(kind, (0, 0))
+        low, high = self._slot_types.get(event_type, (0, 0))
         return {name: column[low:high] for name, column in self._slots.items()}
 
     def moment(self, now_ms: int) -> "Moment":
@@ -82,13 +82,13 @@ class Moment:
     ----------
     at_ms
         Epoch milliseconds; events at it count.
-    asked_ms
+    requested_ms
         What was asked for, epoch milliseconds.
     """
 
     cube: Cube
     at_ms: int
-    asked_ms: int
+    requested_ms: int
 
     @property
     def until_ms(self) -> int:
@@ -98,17 +98,17 @@ class Moment:
     def end(self, grain: Grain) -> int:
         """Return the end of the last whole bucket: by then its last day was over, or had events."""
         day_end_ms = (self.cube.index.newest_ms // DAY_MS + 1) * DAY_MS
-        return bucket_of(grain, min(self.asked_ms + 1, day_end_ms))
+        return bucket_of(grain, min(self.requested_ms + 1, day_end_ms))
 
-    def whole(self, grain: Grain, kind: str, most: int) -> tuple[int, int]:
+    def whole(self, grain: Grain, event_type: str, most: int) -> tuple[int, int]:
         """Return first and end of the last ``most`` whole buckets since a type was first seen.
 
         A bucket is whole if the type was seen before it or on its first day, and it is over.
         """
         end = self.end(grain)
-        if kind not in self.cube.first_ms:
+        if event_type not in self.cube.first_ms:
             return end, end
-        first_ms = self.cube.first_ms[kind]
+        first_ms = self.cube.first_ms[event_type]
         first = bucket_of(grain, first_ms)
         first += start_ms(grain, first) + DAY_MS <= first_ms
         return min(end, max(first, end - most)), end
@@ -135,6 +135,6 @@ def _ranges(index: Index, table: str) -> dict[str, tuple[int, int]]:
     )
     ends = np.cumsum([int(count) for _, count in counts])
     return {
-        str(kind): (int(end) - int(count), int(end))
-        for (kind, count), end in zip(counts, ends, strict=True)
+        str(event_type): (int(end) - int(count), int(end))
+        for (event_type, count), end in zip(counts, ends, strict=True)
     }

@@ -33,9 +33,9 @@ def drift(moment: Moment, *, months: int, most: int) -> dict[str, Any]:
     """
     history = moment.cube.interest_history
     begun, end = moment.whole("month", "purchase", months)
-    held = [month for month in history.months if begun <= month < end]
-    first, last = (held[0], held[-1]) if held else (end, end)
-    moved = [_month(month, history.moved[month]) for month in held[1:] if month in history.moved]
+    whole = [month for month in history.months if begun <= month < end]
+    first, last = (whole[0], whole[-1]) if whole else (end, end)
+    moved = [_month(month, history.moved[month]) for month in whole[1:] if month in history.moved]
     people = int(history.both(first, last).sum()) if first < last else 0
     changed, hidden = _changes(history, first, last) if people >= K else ([], 0)
     hidden += sum(each["users"] is None for each in moved)
@@ -89,11 +89,11 @@ def _changes(history: InterestHistory, first: int, last: int) -> tuple[list[dict
     shown = seen[~hidden].tolist()
     return [
         _change(
-            history.categories[place], (int(had[place]), int(has[place])),
-            (float(sums[0][place]), float(sums[1][place])), float(squares[place]),
+            history.categories[index], (int(had[index]), int(has[index])),
+            (float(sums[0][index]), float(sums[1][index])), float(squares[index]),
             int(users.sum()), len(shown),
         )
-        for place in shown
+        for index in shown
     ], int(hidden.sum())  # fmt: skip
 
 

@@ -55,27 +55,27 @@ class Steps:
         new = np.ones(len(self._u), dtype=bool)
         new[1:] = np.diff(self._u * self._width + self._time_ms) != 0
         self._begin = np.maximum.accumulate(np.where(new, np.arange(len(new)), 0))
-        self._places = {
-            str(kind): np.flatnonzero(columns["type"] == kind)
-            for (kind,) in index.rows("SELECT DISTINCT type FROM steps", {})
+        self._indices = {
+            str(event_type): np.flatnonzero(columns["type"] == event_type)
+            for (event_type,) in index.rows("SELECT DISTINCT type FROM steps", {})
         }
 
-    def first(self, kind: str, from_ms: int, until_ms: int) -> Reached:
+    def first(self, event_type: str, from_ms: int, until_ms: int) -> Reached:
         """Return the events of a type in ``from_ms <= time < until_ms``."""
-        at = self._of(kind)
+        at = self._of(event_type)
         time_ms = self._time_ms[at]
         chosen = (time_ms >= from_ms) & (time_ms < until_ms)
         at, time_ms = at[chosen], time_ms[chosen]
         return Reached(at, self._u[at], time_ms, time_ms)
 
-    def then(self, before: Reached, kind: str, within_ms: int, until_ms: int) -> Reached:
+    def then(self, before: Reached, event_type: str, within_ms: int, until_ms: int) -> Reached:
         """Return the events of a type that some of ``before`` lead to.
 
         For each the latest start among the same user's of earlier moments: the running maximum
         over all events before its moment. Of all chains that end in an event that is the
         shortest, so that it alone need fit ``within_ms``.
         """
-        at = self._of(kind)
+        at = self._of(event_type)
         earliest_ms, time_ms = int(before.time_ms.min(initial=until_ms)), self._time_ms[at]
         begun = np.zeros(self._users, dtype=bool)
         begun[before.u] = True
@@ -90,6 +90,6 @@ class Steps:
         led = (start > 0) & (time_ms - start_ms <= within_ms)
         return Reached(at[led], u[led], time_ms[led], start_ms[led])
 
-    def _of(self, kind: str) -> Ints:
+    def _of(self, event_type: str) -> Ints:
         none: Ints = np.zeros(0, dtype=np.int64)
-        return self._places.get(kind, none)
+        return self._indices.get(event_type, none)

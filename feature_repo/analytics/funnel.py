@@ -56,17 +56,17 @@ def funnel(moment: Moment, *, steps: Sequence[str], within_ms: int, days: int) -
     from_ms = moment.until_ms - days * DAY_MS
     order, until_ms = moment.cube.steps, moment.until_ms
     reached = [order.first(steps[0], from_ms, until_ms)]
-    for kind in steps[1:]:
-        reached.append(order.then(reached[-1], kind, within_ms, until_ms))
+    for event_type in steps[1:]:
+        reached.append(order.then(reached[-1], event_type, within_ms, until_ms))
     took_ms = [each.least_ms() for each in reached]
     counts = np.array([len(each) for each in took_ms])
     hidden = chain(counts)
     shown, first, before = list[dict[str, Any]](), None, None
-    for kind, count, masked, took in zip(steps, counts, hidden, took_ms, strict=True):
+    for event_type, count, masked, took in zip(steps, counts, hidden, took_ms, strict=True):
         users = None if masked else int(count)
         middle = None if masked or not shown else round(float(np.median(took)) / HOUR_MS, 2)
         shown.append({
-            "type": kind, "users": users, "of_first": _rate(users, first),
+            "type": event_type, "users": users, "of_first": _rate(users, first),
             "of_previous": _rate(users, before), "median_hours": middle,
         })  # fmt: skip
         first, before = users if len(shown) == 1 else first, users

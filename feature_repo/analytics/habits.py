@@ -17,7 +17,7 @@ WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _SLOTS: Final = 7 * 24
 
 
-def habits(moment: Moment, *, kind: str, days: int) -> dict[str, Any]:
+def habits(moment: Moment, *, event_type: str, days: int) -> dict[str, Any]:
     """Return the events of each hour of the week, and how many people stand behind them.
 
     Shares are of the events in cells with a total; their intervals take users, not events, to be
@@ -25,12 +25,12 @@ def habits(moment: Moment, *, kind: str, days: int) -> dict[str, Any]:
 
     Parameters
     ----------
-    kind
+    event_type
         Type of event.
     days
         The last so many.
     """
-    columns = moment.cube.slots(kind)
+    columns = moment.cube.slots(event_type)
     from_ms = moment.until_ms - days * DAY_MS
     low, high = np.searchsorted(columns["time_ms"], [from_ms, moment.until_ms])
     u, slot = columns["u"][low:high], columns["slot"][low:high]
@@ -45,20 +45,20 @@ def habits(moment: Moment, *, kind: str, days: int) -> dict[str, Any]:
     cells = []
     for day in range(7):
         for hour in range(24):
-            place, hidden = 24 * day + hour, bool(masked.hidden[day, hour])
+            index, hidden = 24 * day + hour, bool(masked.hidden[day, hour])
             cells.append({
                 "weekday": day, "hour": hour,
                 "users": None if hidden else int(users[day, hour]),
                 "events": None if hidden else int(events[day, hour]),
-                "share": None if hidden else round(float(share[place]), 5),
+                "share": None if hidden else round(float(share[index]), 5),
                 "interval": None if hidden else [
-                    round(max(0.0, float(share[place] - half[place])), 5),
-                    round(min(1.0, float(share[place] + half[place])), 5),
+                    round(max(0.0, float(share[index] - half[index])), 5),
+                    round(min(1.0, float(share[index] + half[index])), 5),
                 ],
             })  # fmt: skip
     return {
         **moment.head(int(masked.hidden.sum())),
-        "type": kind,
+        "type": event_type,
         "period": {"from": iso(max(0, from_ms)), "to": iso(moment.at_ms)},
         "cells": cells,
         "weekday_totals": [int(n) if n else None for n in per_day],

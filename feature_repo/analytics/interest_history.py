@@ -57,8 +57,8 @@ class InterestHistory:
         self._parts = dict[int, tuple[Any, Any, Any]]()
         for month in self.months:
             low, high = np.searchsorted(columns["month"], [month, month + 1])
-            u, place = columns["u"][low:high].astype(np.int64), columns["place"][low:high]
-            self._parts[month] = u, u * len(self.categories) + place, columns["share"][low:high]
+            u, category = columns["u"][low:high].astype(np.int64), columns["place"][low:high]
+            self._parts[month] = u, u * len(self.categories) + category, columns["share"][low:high]
         self.users = index.num_users
         self.moved = {
             month: self._moves(month - 1, month)
@@ -77,9 +77,9 @@ class InterestHistory:
         return key[chosen], share[chosen]
 
     def _has_profile(self, month: int) -> npt.NDArray[np.bool_]:
-        held = np.zeros(self.users, dtype=bool)
-        held[self._parts[month][0]] = True
-        return held
+        has = np.zeros(self.users, dtype=bool)
+        has[self._parts[month][0]] = True
+        return has
 
     def _moves(self, first: int, last: int) -> npt.NDArray[np.float64]:
         users = self.both(first, last)

@@ -19,7 +19,7 @@ WHERE grain = $grain AND type = $kind AND bucket < $end GROUP BY ALL
 """
 
 
-def retention(moment: Moment, *, grain: Grain, kind: str, periods: int) -> dict[str, Any]:
+def retention(moment: Moment, *, grain: Grain, event_type: str, periods: int) -> dict[str, Any]:
     """Return each cohort's size and how many of it came back, by age in buckets.
 
     A cell is hidden if those who came back are too few, or those who did not and are not nobody;
@@ -27,13 +27,13 @@ def retention(moment: Moment, *, grain: Grain, kind: str, periods: int) -> dict[
 
     Parameters
     ----------
-    kind
+    event_type
         Type of event: in its first bucket a user joins, in others comes back.
     periods
         Cohorts, the last whole ones, and ages.
     """
     end = moment.end(grain)
-    rows = moment.cube.index.rows(_COUNTS, {"grain": grain, "kind": kind, "end": end})
+    rows = moment.cube.index.rows(_COUNTS, {"grain": grain, "kind": event_type, "end": end})
     counts = {(int(cohort), int(age)): int(users) for cohort, age, users in rows}
     begun = min((cohort for cohort, _ in counts), default=end)
     cohorts, hidden = list[dict[str, Any]](), 0
@@ -52,7 +52,7 @@ def retention(moment: Moment, *, grain: Grain, kind: str, periods: int) -> dict[
             ],
         })  # fmt: skip
     return {
-        **moment.head(hidden), "type": kind, "grain": grain, "cohorts": cohorts,
+        **moment.head(hidden), "type": event_type, "grain": grain, "cohorts": cohorts,
         "curve": _curve(cohorts),
     }  # fmt: skip
 

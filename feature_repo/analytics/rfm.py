@@ -50,8 +50,8 @@ def rfm(moment: Moment, *, rows: Figure, columns: Figure) -> dict[str, Any]:
     users = np.zeros((FIFTHS, FIFTHS), dtype=np.int64)
     spend, recency = np.zeros(users.shape), np.zeros(users.shape)
     for row, column, count, mean, middle in found:
-        place = int(row) - 1, int(column) - 1
-        users[place], spend[place], recency[place] = count, mean, middle
+        cell = int(row) - 1, int(column) - 1
+        users[cell], spend[cell], recency[cell] = count, mean, middle
     masked = grid(users, few(users))
     per_row, per_column = masked.totals(users)
     counted = int(per_row.sum())

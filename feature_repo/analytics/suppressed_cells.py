@@ -12,7 +12,7 @@ import numpy as np
 from feature_repo.analytics.suppression import few, tree
 from feature_repo.audiences.index import Index
 
-Place = tuple[str, str, int]
+CellKey = tuple[str, str, int]
 """Grain, type of event, bucket."""
 
 
@@ -23,7 +23,7 @@ class SuppressedCells:
     """
 
     def __init__(self, index: Index) -> None:
-        self._shown = dict[Place, frozenset[int]]()
+        self._shown = dict[CellKey, frozenset[int]]()
         self.shelves = {
             int(shelf): (int(level), str(path))
             for shelf, level, path in index.rows("SELECT shelf, level, path FROM shelves", {})
@@ -34,24 +34,26 @@ class SuppressedCells:
             for shelf, (level, path) in self.shelves.items()
             if level == 2
         }
-        found = defaultdict[Place, list[tuple[int, int, int]]](list)
-        for grain, kind, bucket, shelf, users, lines_m in index.rows(
+        found = defaultdict[CellKey, list[tuple[int, int, int]]](list)
+        for grain, event_type, bucket, shelf, users, lines_m in index.rows(
             "SELECT grain, type, bucket, shelf, users, lines_m FROM demand", {}
         ):
-            found[str(grain), str(kind), int(bucket)].append((int(shelf), int(users), int(lines_m)))
-        for place, rows in found.items():
-            self._shown[place] = self._decide(rows)
+            found[str(grain), str(event_type), int(bucket)].append(
+                (int(shelf), int(users), int(lines_m))
+            )
+        for key, rows in found.items():
+            self._shown[key] = self._decide(rows)
 
-    def find_shown(self, grain: str, kind: str, bucket: int) -> frozenset[int]:
+    def find_shown(self, grain: str, event_type: str, bucket: int) -> frozenset[int]:
         """Return the shelves whose figures in a bucket may be shown."""
-        return self._shown.get((grain, kind, bucket), frozenset())
+        return self._shown.get((grain, event_type, bucket), frozenset())
 
     def _decide(self, rows: list[tuple[int, int, int]]) -> frozenset[int]:
         users = {shelf: number for shelf, number, _ in rows}
         money = {shelf: lines_m for shelf, _, lines_m in rows}
         top = [shelf for shelf in users if shelf and self.shelves[shelf][0] == 1]
         below = [shelf for shelf in users if shelf and self.shelves[shelf][0] == 2]
-        place = {shelf: number for number, shelf in enumerate(top)}
+        index = {shelf: number for number, shelf in enumerate(top)}
 
         def column(of: dict[int, int], shelves: list[int]) -> Any:
             return np.array([of[shelf] for shelf in shelves], dtype=np.int64)
@@ -59,7 +61,7 @@ class SuppressedCells:
         hidden_top, hidden_below, total = tree(
             column(money, top),
             few(column(users, top)),
-            np.array([place[self._parents[shelf]] for shelf in below], dtype=np.int64),
+            np.array([index[self._parents[shelf]] for shelf in below], dtype=np.int64),
             column(money, below),
             few(column(users, below)),
         )

@@ -77,14 +77,14 @@ def tree(
         What to hide above and below, and whether the total may be shown.
     """
     hidden_below, forced = primary_below.copy(), primary_top.copy()
-    own = [np.flatnonzero(parents == place) for place in range(len(top))]
-    for place, children in enumerate(own):
-        if hidden_below[children].any() and not primary_top[place]:
-            forced[place] |= not _hide_among(below, hidden_below, children)
+    own = [np.flatnonzero(parents == index) for index in range(len(top))]
+    for index, children in enumerate(own):
+        if hidden_below[children].any() and not primary_top[index]:
+            forced[index] |= not _hide_among(below, hidden_below, children)
     hidden_top, total = line(top, forced)
-    for place in np.flatnonzero(hidden_top & ~primary_top).tolist():
-        if own[place].size and not hidden_below[own[place]].any():
-            _hide_among(below, hidden_below, own[place])
+    for index in np.flatnonzero(hidden_top & ~primary_top).tolist():
+        if own[index].size and not hidden_below[own[index]].any():
+            _hide_among(below, hidden_below, own[index])
     return hidden_top, hidden_below, total
 
 
@@ -179,9 +179,9 @@ def _hide_smallest(values: Values, hidden: Mask) -> bool:
     return False
 
 
-def _hide_among(values: Values, hidden: Mask, places: Values) -> bool:
-    """Hide the smallest positive part shown among ``places``; say whether there is one."""
-    free = places[~hidden[places] & (values[places] > 0)]
+def _hide_among(values: Values, hidden: Mask, indices: Values) -> bool:
+    """Hide the smallest positive part shown among ``indices``; say whether there is one."""
+    free = indices[~hidden[indices] & (values[indices] > 0)]
     if not free.size:
         return False
     hidden[free[values[free].argmin()]] = True

@@ -34,7 +34,7 @@ def trends(
     moment: Moment,
     *,
     grain: Grain,
-    kind: str,
+    event_type: str,
     level: int,
     category: str | None,
     most: int,
@@ -44,7 +44,7 @@ def trends(
 
     Parameters
     ----------
-    kind
+    event_type
         Type of event.
     level
         1: departments, 2: the categories below them; of no account where ``category`` is given.
@@ -58,8 +58,8 @@ def trends(
     InvalidQuestionError
         If no event has named ``category``.
     """  # fmt: skip
-    first, end = moment.whole(grain, kind, buckets)
-    bounds = {"grain": grain, "kind": kind, "first": first, "end": end}
+    first, end = moment.whole(grain, event_type, buckets)
+    bounds = {"grain": grain, "kind": event_type, "first": first, "end": end}
     shelves = [ALL, *_shelves(moment, bounds, level, category, most)]
     rows = moment.cube.index.rows(_POINTS, {**bounds, "shelves": shelves})
     found = {(int(shelf), int(bucket)): figures for shelf, bucket, *figures in rows}
@@ -68,7 +68,7 @@ def trends(
     for shelf in shelves:
         points = [
             _point(grain, bucket, found.get((shelf, bucket)))
-            if shelf in suppressed.find_shown(grain, kind, bucket)
+            if shelf in suppressed.find_shown(grain, event_type, bucket)
             else _hide(grain, bucket)
             for bucket in range(first, end)
         ]
@@ -76,7 +76,7 @@ def trends(
         series.append({"category": path, "points": points, **_shape(points, alarms)})
     hidden = sum(point["events"] is None for each in series for point in each["points"])
     return {
-        **moment.head(hidden), "type": kind, "grain": grain,
+        **moment.head(hidden), "type": event_type, "grain": grain,
         "false_alarms": changes.FALSE_ALARMS, "series": series,
     }  # fmt: skip
 

@@ -59,8 +59,8 @@ class Archive:
         with self.part_set.adding() as folder:
             while True:
                 path = next(p for n in span.file_names() if not (p := folder / n).exists())
-                held = _read_archived(folder, span)
-                fresh = [e for e in entries if (e[0].ms, e[0].seq, e[1].id) not in held]
+                archived = _read_archived(folder, span)
+                fresh = [e for e in entries if (e[0].ms, e[0].seq, e[1].id) not in archived]
                 # A name taken since it was found free is another's part: look again.
                 if not fresh or write_part(path, to_table(fresh), replace=False):
                     return len(fresh)

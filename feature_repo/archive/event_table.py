@@ -95,12 +95,12 @@ def to_table(entries: Sequence[tuple[LogPosition, EventRecord]]) -> pa.Table:
     )
 
 
-def _columns(kind: type[msgspec.Struct], rows: Sequence[Any]) -> dict[str, list[Any]]:
+def _columns(struct: type[msgspec.Struct], rows: Sequence[Any]) -> dict[str, list[Any]]:
     """Return the fields of ``rows``, one list each, without a step of Python for each value.
 
     An archiver must keep up with an updater that spends 20 µs on an event.
     """
-    return {name: list(map(attrgetter(name), rows)) for name in kind.__struct_fields__}
+    return {name: list(map(attrgetter(name), rows)) for name in struct.__struct_fields__}
 
 
 def _moments(millis: Sequence[int]) -> pa.Array:

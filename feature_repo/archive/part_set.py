@@ -175,18 +175,18 @@ class PartSet:
         return not was_plain or self.root.lstat().st_mtime <= time.time() - seconds
 
     @contextmanager
-    def _lock(self, kind: int, wait_s: float | None = None) -> Iterator[bool]:
+    def _lock(self, lock_type: int, wait_s: float | None = None) -> Iterator[bool]:
         """Hold the set's lock; yields False if it was not had within ``wait_s``."""
         path = self.root.with_name(f".{self.root.name}.lock")
         with path.open("a") as file:
             if wait_s is None:
-                fcntl.flock(file, kind)
+                fcntl.flock(file, lock_type)
                 yield True
                 return
             until_s = time.monotonic() + wait_s
             while True:
                 try:
-                    fcntl.flock(file, kind | fcntl.LOCK_NB)
+                    fcntl.flock(file, lock_type | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     if time.monotonic() > until_s:

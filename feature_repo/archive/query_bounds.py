@@ -41,8 +41,8 @@ class SpillFolder:
             below = _below(home)
             below.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path = Path(tempfile.mkdtemp(dir=below))  # mode 0700
-            self._held = os.open(self.path, os.O_RDONLY)
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = os.open(self.path, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:  # then a query that outgrows memory fails
             self.path = None
 
@@ -51,7 +51,7 @@ class SpillFolder:
         if self.path is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             self.path = None
-            os.close(self._held)
+            os.close(self._lock)
 
     def settings(self) -> str:
         """Return the statements that make a connection keep the bounds."""
@@ -66,12 +66,12 @@ def sweep(home: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime < _YOUNG_S:  # its owner may just begin
                 continue
-            held = os.open(path, os.O_RDONLY)
+            lock = os.open(path, os.O_RDONLY)
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path, ignore_errors=True)
             finally:
-                os.close(held)
+                os.close(lock)
 
 
 def _below(home: Path) -> Path:

@@ -143,8 +143,8 @@ class _Compiler:
         trait = test.trait()
         if trait.view is not None:
             self.views.add(trait.view)
-            asked = self._compile_trait(test, f'"{trait.name}"')
-            return f"x.u IN (SELECT u FROM features_{trait.view} WHERE {asked})"
+            condition = self._compile_trait(test, f'"{trait.name}"')
+            return f"x.u IN (SELECT u FROM features_{trait.view} WHERE {condition})"
         days = find_window(trait.name)
         if days is None:
             return (
@@ -165,12 +165,12 @@ class _Compiler:
         return self._events.sequence(node.sequence)
 
     def _compile_trait(self, test: TraitTest, value: str) -> str:
-        kind = test.trait().kind
-        if kind == "number":
+        trait_type = test.trait().kind
+        if trait_type == "number":
             return self.values.within(test.bounds(), value)
-        if kind == "flag":
+        if trait_type == "flag":
             return f"{value} = {self.values.parameter(test.eq)}"
-        if kind == "texts":
+        if trait_type == "texts":
             listed = [self.values.parameter(text) for text in test.texts()]
             return f"list_has_any({value}, [{', '.join(listed)}])"
         both = [values for values in (test.in_, None if test.eq is None else [test.eq]) if values]

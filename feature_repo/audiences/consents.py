@@ -22,7 +22,7 @@ from feature_repo.user_profile.consent import (
     read_statements,
     spellings,
 )
-from feature_repo.user_profile.merged_history import Placed, ordered, overruled
+from feature_repo.user_profile.merged_history import Placed, find_overruled, order_events
 
 SCHEMA: Final = pa.schema(
     [("u", pa.int32()), ("purpose", pa.string()), ("granted", pa.bool_()), ("at_s", pa.int64()),
@@ -83,12 +83,12 @@ def _of_linked(connection: Any, owners: dict[str, str]) -> Iterator[Row]:
     for owner in sorted(set(owners.values())):
         named = {event.linked for _, event in histories[owner]}
         theirs = {a: histories[a] for a, user in owners.items() if user == owner and a in named}
-        both = ordered(histories[owner], theirs)
+        both = order_events(histories[owner], theirs)
         links = dict[str, int]()
         for _, event in both:
             if event.linked is not None:
                 links.setdefault(event.linked, counted_ms(event))
-        lost = overruled(both)
+        lost = find_overruled(both)
         for index, (anonymous, event) in enumerate(both):
             at_ms = counted_ms(event)
             since_ms = at_ms if anonymous is None else max(at_ms, links[anonymous])

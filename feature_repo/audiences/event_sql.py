@@ -58,18 +58,19 @@ class EventSql:
     def _source(self, test: leaves.EventTest) -> tuple[str, Mapping[str, str]]:
         """Return FROM .. GROUP BY u of the matching events, and what sums are called there."""
         shelf = test.where.shelf()
-        kind, ever = f"type = {self._values.parameter(test.type)}", not self._past and test.ever()
+        condition = f"type = {self._values.parameter(test.type)}"
+        ever = not self._past and test.ever()
         worth = test.sum is not None and test.sum.of == "value"
         if shelf is not None and not worth:
             chosen = f"SELECT shelf FROM shelves WHERE path = {self._values.parameter(shelf)}"
-            kind += f" AND shelf IN ({chosen})"
+            condition += f" AND shelf IN ({chosen})"
             if ever:
-                return f"FROM shelf_totals WHERE {kind} GROUP BY u", _TOTALS
-            return f"FROM shelf_events WHERE {kind}{self._span(test)} GROUP BY u", _EVENTS
+                return f"FROM shelf_totals WHERE {condition} GROUP BY u", _TOTALS
+            return f"FROM shelf_events WHERE {condition}{self._span(test)} GROUP BY u", _EVENTS
         if ever and test.where.asks_nothing():
-            return f"FROM event_totals WHERE {kind} GROUP BY u", _TOTALS
+            return f"FROM event_totals WHERE {condition} GROUP BY u", _TOTALS
         by_line = test.where.asks_lines()
-        found = self._matching(test, kind, by_line) + self._span(test)
+        found = self._matching(test, condition, by_line) + self._span(test)
         if by_line and worth:  # an event is worth its sum once
             found, by_line = f"e IN (SELECT e FROM lines WHERE {found})", False
         if by_line:
@@ -123,13 +124,14 @@ class EventSql:
     def _again(self, step: str, within_ms: int | None, since_ms: int | None) -> str:
         """Return the condition on users of whom one step happened twice; cheaper than a join."""
         before = "lag(time_ms) OVER (PARTITION BY u ORDER BY time_ms)"
-        asked = ["then_ms > start_ms"]  # the first of several at one time has an earlier one before
+        # The first of several at one time has an earlier one before.
+        conditions = ["then_ms > start_ms"]
         if within_ms is not None:
-            asked.append(f"then_ms <= start_ms + {self._values.parameter(within_ms)}")
+            conditions.append(f"then_ms <= start_ms + {self._values.parameter(within_ms)}")
         if since_ms is not None:
-            asked.append(f"then_ms > {self._values.parameter(since_ms)}")
+            conditions.append(f"then_ms > {self._values.parameter(since_ms)}")
         pairs = f"SELECT u, time_ms AS then_ms, {before} AS start_ms FROM ({step})"
-        return f"x.u IN (SELECT u FROM ({pairs}) WHERE {' AND '.join(asked)})"
+        return f"x.u IN (SELECT u FROM ({pairs}) WHERE {' AND '.join(conditions)})"
 
     def _step(self, step: leaves.Step, since_ms: int | None) -> str:
         by_line = step.where.asks_lines()
@@ -138,13 +140,13 @@ class EventSql:
             found += f" AND time_ms > {self._values.parameter(since_ms)}"
         return f"SELECT u, time_ms FROM {'lines' if by_line else 'events'} WHERE {found}"
 
-    def _matching(self, step: leaves.Step, kind: str, by_line: bool) -> str:
+    def _matching(self, step: leaves.Step, condition: str, by_line: bool) -> str:
         of_event = self._fields(step.where, lines=False)
         if not by_line:
-            return " AND ".join([kind, *of_event])
-        found = [kind]
+            return " AND ".join([condition, *of_event])
+        found = [condition]
         if of_event:
-            chosen = " AND ".join([kind, *of_event])
+            chosen = " AND ".join([condition, *of_event])
             found.append(f"e IN (SELECT e FROM events WHERE {chosen})")
         goods = [self._text(name, texts) for name, texts in step.where.texts(lines=True).items()]
         if goods:

@@ -52,15 +52,15 @@ def read(document: Any) -> rules.Definition:
     return definition
 
 
-def check_document(kind: type[_N], document: Any) -> _N:
-    """Return a parsed document as ``kind``, or raise `InvalidRuleError` with all that is wrong."""
+def check_document(schema: type[_N], document: Any) -> _N:
+    """Return a parsed document as ``schema``; `InvalidRuleError` with all that is wrong."""
     plain = _plain(document)
     try:
-        return kind.model_validate(plain)
+        return schema.model_validate(plain)
     except ValidationError as error:
         raise InvalidRuleError(
             [
-                {"pointer": _place(plain, each), "detail": _detail(each)}
+                {"pointer": _pointer_of(plain, each), "detail": _detail(each)}
                 for each in error.errors(include_url=False, include_context=False)
             ]
         ) from None
@@ -132,26 +132,26 @@ def _plain(document: Any) -> Any:
     """Return a bounded copy; an alias is copied out."""
     count = 0
 
-    def copy_value(value: Any, place: tuple[int | str, ...]) -> Any:
+    def copy_value(value: Any, path: tuple[int | str, ...]) -> Any:
         nonlocal count
         count += 1
-        if count > MAX_VALUES or len(place) > MAX_DEPTH:
+        if count > MAX_VALUES or len(path) > MAX_DEPTH:
             bound = f"{MAX_VALUES:,} values" if count > MAX_VALUES else f"{MAX_DEPTH} levels"
             raise InvalidRuleError(
-                [{"pointer": pointer(place), "detail": f"the definition is over {bound}"}]
+                [{"pointer": pointer(path), "detail": f"the definition is over {bound}"}]
             )
         if isinstance(value, dict):
-            return {str(key): copy_value(each, (*place, str(key))) for key, each in value.items()}
+            return {str(key): copy_value(each, (*path, str(key))) for key, each in value.items()}
         if isinstance(value, list):
-            return [copy_value(each, (*place, index)) for index, each in enumerate(value)]
+            return [copy_value(each, (*path, index)) for index, each in enumerate(value)]
         return value
 
     return copy_value(document, ())
 
 
-def _place(document: Any, error: Any) -> str:
-    """Return the pointer of a Pydantic error, without the tags of unions that its place holds."""
-    place, here = list[int | str](), document
+def _pointer_of(document: Any, error: Any) -> str:
+    """Return the pointer of a Pydantic error, without the tags of unions that its path holds."""
+    path, here = list[int | str](), document
     location = error["loc"]
     for index, part in enumerate(location):
         within = (
@@ -163,8 +163,8 @@ def _place(document: Any, error: Any) -> str:
             here = here[part]
         elif not (error["type"] == "missing" and index == len(location) - 1):
             continue
-        place.append(part)
-    return pointer(tuple(place))
+        path.append(part)
+    return pointer(tuple(path))
 
 
 def _detail(error: Any) -> str:

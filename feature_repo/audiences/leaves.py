@@ -107,9 +107,11 @@ class EventTest(Step):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
-        asked = [n for n in ("count", "sum", "first", "last") if getattr(self, n) is not None]
-        if len(asked) > 1:
-            raise ValueError(f"{asked[0]} and {asked[1]} in one event: use two, under all or any")
+        aggregates = [n for n in ("count", "sum", "first", "last") if getattr(self, n) is not None]
+        if len(aggregates) > 1:
+            raise ValueError(
+                f"{aggregates[0]} and {aggregates[1]} in one event: use two, under all or any"
+            )
         if self.within is not None and self.between is not None:
             raise ValueError("within and between in one event: give one of them")
         if self.between is not None and moment_ms(self.between[0]) >= moment_ms(self.between[1]):

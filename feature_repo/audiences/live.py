@@ -73,7 +73,7 @@ def _holds(node: Any, known: Mapping[str, rules.Definition], user: User) -> bool
     return _LEAVES[type(node)](node, user)
 
 
-def _entity(node: rules.IsPseudonym, user: User) -> bool:
+def _pseudonym(node: rules.IsPseudonym, user: User) -> bool:
     return user.pseudonym in node.entities
 
 
@@ -139,7 +139,7 @@ _TRAITS: Final[dict[str, Callable[[User], Any]]] = {
 }
 
 _LEAVES: Final[dict[type, Callable[[Any, User], bool]]] = {
-    rules.IsPseudonym: _entity,
+    rules.IsPseudonym: _pseudonym,
     rules.HasEvent: _event,
     rules.HasTrait: _trait,
 }

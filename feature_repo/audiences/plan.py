@@ -58,15 +58,15 @@ def plan(definition: rules.Definition, known: Mapping[str, rules.Definition]) ->
     '/rule/event'
     """
     reasons, passes = list[PlanReason](), False
-    for place, node in nodes(definition):
+    for pointer, node in nodes(definition):
         if isinstance(node, rules.InAudience):
             other = plan(known[node.audience], known)
             passes |= other["time_passes"]
             if other["mode"] == "batch":
                 why = f"audience {node.audience} is batch ({other['reasons'][0]['reason']})"
-                reasons.append({"pointer": f"{place}/audience", "reason": why})
+                reasons.append({"pointer": f"{pointer}/audience", "reason": why})
         for key, why in _reasons(node):
-            reasons.append({"pointer": f"{place}/{key}", "reason": why})
+            reasons.append({"pointer": f"{pointer}/{key}", "reason": why})
         passes |= _passes(node)
     return {
         "mode": "batch" if reasons else "realtime", "reasons": reasons, "time_passes": passes,

@@ -78,8 +78,8 @@ def ready(
     }
 
 
-def _trait(name: str, **asked: Any) -> dict[str, Any]:
-    return {"trait": {"name": name, **asked}}
+def _trait(name: str, **test: Any) -> dict[str, Any]:
+    return {"trait": {"name": name, **test}}
 
 
 def _cells() -> dict[str, list[dict[str, Any]]]:

@@ -29,9 +29,9 @@ def nodes(definition: rules.Definition) -> Iterator[tuple[str, Node]]:
 def references(definition: rules.Definition) -> dict[str, str]:
     """Return the other audiences that it names, each with the pointer of its first mention."""
     found = dict[str, str]()
-    for place, node in nodes(definition):
+    for pointer, node in nodes(definition):
         if isinstance(node, rules.InAudience):
-            found.setdefault(node.audience, f"{place}/audience")
+            found.setdefault(node.audience, f"{pointer}/audience")
     return found
 
 
@@ -48,14 +48,14 @@ def check_references(
         All other definitions.
     """
     whole = {**known, name: definition}
-    for other, place in references(definition).items():
+    for other, pointer in references(definition).items():
         if other != name and other not in known:
             detail = f"no audience is named {other}"
         elif name in _find_reached(other, whole):
             detail = f"{other} in turn rests on {name}: audiences cannot rest on each other"
         else:
             continue
-        raise InvalidRuleError([{"pointer": place, "detail": detail}])
+        raise InvalidRuleError([{"pointer": pointer, "detail": detail}])
     _check_costs(name, whole)
 
 
@@ -124,11 +124,11 @@ def _find_reached(start: str, known: Mapping[str, rules.Definition]) -> set[str]
     return found
 
 
-def _below(node: Any, place: str) -> Iterator[tuple[str, Node]]:
-    yield place, node
+def _below(node: Any, pointer: str) -> Iterator[tuple[str, Node]]:
+    yield pointer, node
     if isinstance(node, rules.All | rules.AnyOf):
         key = "all" if isinstance(node, rules.All) else "any"
         for index, child in enumerate(getattr(node, key)):
-            yield from _below(child, f"{place}/{key}/{index}")
+            yield from _below(child, f"{pointer}/{key}/{index}")
     elif isinstance(node, rules.Not):
-        yield from _below(node.not_, f"{place}/not")
+        yield from _below(node.not_, f"{pointer}/not")

@@ -101,7 +101,7 @@ _NODES: Final[dict[str, type[Node]]] = {
 
 def _key(value: Any) -> str | None:
     if isinstance(value, Node):
-        return next((key for key, kind in _NODES.items() if type(value) is kind), None)
+        return next((key for key, node in _NODES.items() if type(value) is node), None)
     if isinstance(value, dict) and len(value) == 1:
         key = next(iter(value))
         return key if key in _NODES else None

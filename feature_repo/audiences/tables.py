@@ -253,13 +253,13 @@ def scores(propensities: str) -> str:
     )
     return f"""
 SELECT u, 'interest' AS name, {" + ".join(terms) or "0"} AS value FROM {joined}
-UNION ALL SELECT u, 'price_level', avg(place) FROM lines JOIN ({_PLACES}) USING (good)
+UNION ALL SELECT u, 'price_level', avg(place) FROM lines JOIN ({_PRICE_RANKS}) USING (good)
 WHERE type = 'purchase' GROUP BY u
 UNION ALL {propensities}
 """
 
 
-_PLACES: Final = """
+_PRICE_RANKS: Final = """
 SELECT good, percent_rank() OVER (
     PARTITION BY array_to_string(string_split(category, '/')[1:2], '/') ORDER BY price
 ) AS place

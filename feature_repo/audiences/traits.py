@@ -12,7 +12,7 @@ from typing import Final, Literal, get_args
 from feature_repo.features.catalogue import USER_VIEWS, VIEWS
 from feature_repo.profile_views.shapes import Stage
 
-Kind = Literal["number", "flag", "text", "texts"]
+TraitType = Literal["number", "flag", "text", "texts"]
 
 OVERDUE: Final = "habits.overdue"
 """The trait that predicts no purchase, and so may never be all that a rule rests on."""
@@ -36,7 +36,7 @@ class Trait:
     """
 
     name: str
-    kind: Kind
+    kind: TraitType
     meaning: str
     view: str | None = None
     passes: bool = False
@@ -69,15 +69,15 @@ _CLUSTER: Final = Trait(
     "cluster", "number", "cluster of shoppers whom the model sees alike, by number", "clusters"
 )
 
-_KINDS: Final[dict[str, Kind]] = {
+_OF_DTYPE: Final[dict[str, TraitType]] = {
     "int": "number", "float": "number", "str": "text", "list[str]": "texts",
 }  # fmt: skip
 
 TRAITS: Final[dict[str, Trait]] = {trait.name: trait for trait in (*_LIVE, _CLUSTER)} | {
-    feature.name: Trait(feature.name, _KINDS[feature.dtype], feature.equation, view)
+    feature.name: Trait(feature.name, _OF_DTYPE[feature.dtype], feature.equation, view)
     for view in USER_VIEWS
     for feature in VIEWS[view]
-    if feature.dtype in _KINDS
+    if feature.dtype in _OF_DTYPE
 }
 """Every trait by name."""
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, StringConstrain
 from pydantic.fields import FieldInfo
 
 from feature_repo.events.fields import check_properties, check_tz, parse_time
-from feature_repo.events.placeholder_ids import check_person
+from feature_repo.events.placeholder_ids import check_user_id
 from feature_repo.events.schema import Event, missing
 
 _PLAIN: Final = frozenset({str, int, float, bool, NoneType, Any})
@@ -50,9 +50,9 @@ def decode_event(document: bytes) -> Event | None:
     """
     try:
         draft: Any = _decoder().decode(document)
-        for person in (draft.user_id, draft.anonymous_id):
-            if person is not None:
-                check_person(person)
+        for user_id in (draft.user_id, draft.anonymous_id):
+            if user_id is not None:
+                check_user_id(user_id)
         if draft.time is not None:
             draft.time = parse_time(draft.time)
         if draft.tz is not None:
@@ -75,15 +75,17 @@ def _struct(model: type[BaseModel]) -> type[msgspec.Struct]:
     """Return a struct with the fields, types, bounds and defaults of a Pydantic model."""
     fields = list[Any]()
     for name, info in model.model_fields.items():
-        kind = _kind(Annotated[(info.annotation, *info.metadata)] if info.metadata else
+        field_type = _to_msgspec(Annotated[(info.annotation, *info.metadata)] if info.metadata else
                      info.annotation)  # fmt: skip
-        fields.append((name, kind) if info.is_required() else (name, kind, info.default))
+        fields.append(
+            (name, field_type) if info.is_required() else (name, field_type, info.default)
+        )
     return msgspec.defstruct(
         f"{model.__name__}Draft", fields, kw_only=True, forbid_unknown_fields=True, gc=False
     )
 
 
-def _kind(annotation: Any) -> Any:
+def _to_msgspec(annotation: Any) -> Any:
     """Return msgspec's form of a field's annotation."""
     if annotation in _PLAIN:
         return annotation
@@ -92,13 +94,13 @@ def _kind(annotation: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _to_type(arguments[0], annotation.__metadata__)
-    kinds = tuple(map(_kind, arguments))
+    types = tuple(map(_to_msgspec, arguments))
     if origin in (Union, UnionType):
-        return Union[kinds]  # noqa: UP007 - made at run time
+        return Union[types]  # noqa: UP007 - made at run time
     if origin is list:
-        return list[kinds[0]]  # type: ignore[valid-type]
+        return list[types[0]]  # type: ignore[valid-type]
     if origin is dict:
-        return dict[kinds[0], kinds[1]]  # type: ignore[valid-type]
+        return dict[types[0], types[1]]  # type: ignore[valid-type]
     raise TypeError(f"{annotation} has no quick form yet: add it to {__name__}")
 
 
@@ -107,12 +109,12 @@ def _to_type(annotation: Any, metadata: tuple[Any, ...]) -> Any:
     for each in metadata:
         if isinstance(each, BeforeValidator) and each.func is parse_time:
             return int | float | str  # `decode_event` goes on from there
-        if isinstance(each, AfterValidator) and each.func is check_person:
+        if isinstance(each, AfterValidator) and each.func is check_user_id:
             continue  # `decode_event` asks it
         for one in each.metadata if isinstance(each, FieldInfo) else (each,):
             bounds |= _bound(one)
-    kind = _kind(annotation)
-    return Annotated[kind, msgspec.Meta(**bounds)] if bounds else kind
+    field_type = _to_msgspec(annotation)
+    return Annotated[field_type, msgspec.Meta(**bounds)] if bounds else field_type
 
 
 def _bound(one: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import orjson
 from pydantic import AfterValidator, Field, StringConstraints
 
 from feature_repo.events import time_zones
-from feature_repo.events.placeholder_ids import check_person
+from feature_repo.events.placeholder_ids import check_user_id
 
 MAX_VALUE: Final = 1e12
 """Of an order."""
@@ -33,7 +33,7 @@ _MILLIS_FROM: Final = 1e11  # smaller numbers are seconds
 _HUGE: Final = 10**300  # whole numbers from here on are not turned into floats
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-Person = Annotated[Id, AfterValidator(check_person)]
+UserId = Annotated[Id, AfterValidator(check_user_id)]
 Text = Annotated[str, StringConstraints(max_length=256)]
 LongText = Annotated[str, StringConstraints(max_length=2048)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]

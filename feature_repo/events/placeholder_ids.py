@@ -38,7 +38,7 @@ def _more(listed: str) -> frozenset[str]:
     return frozenset(word.strip().casefold() for word in listed.split(",") if word.strip())
 
 
-def check_person(value: str) -> str:
+def check_user_id(value: str) -> str:
     """Return an id of a person as it came; refuse one that is nobody's, or not trimmed."""
     if is_nobody(value):
         raise ValueError(f"{value[:40]!r} is nobody's id: leave it out where there is none")

@@ -29,9 +29,9 @@ from feature_repo.events.fields import (
     Category,
     Id,
     LongText,
-    Person,
     Quantity,
     Text,
+    UserId,
     Value,
     check_properties,
     check_tz,
@@ -42,8 +42,8 @@ from feature_repo.events.types import TYPES, list_types
 
 CANONICAL_TYPES: Final = frozenset(list_types("code"))
 """Event types with a meaning of their own; any other name is a custom event."""
-ITEM_TYPES: Final = frozenset(name for name, kind in TYPES.items() if "items" in kind.needs)
-ORDER_TYPES: Final = frozenset(name for name, kind in TYPES.items() if "order_id" in kind.needs)
+ITEM_TYPES: Final = frozenset(name for name, each in TYPES.items() if "items" in each.needs)
+ORDER_TYPES: Final = frozenset(name for name, each in TYPES.items() if "order_id" in each.needs)
 
 MAX_EVENT_BYTES: Final = 32 * 1024
 MAX_BATCH_EVENTS: Final = 1000
@@ -94,8 +94,8 @@ class Event(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-    user_id: Person | None = None
-    anonymous_id: Person | None = None
+    user_id: UserId | None = None
+    anonymous_id: UserId | None = None
     id: Id | None = None
     time: Annotated[int, BeforeValidator(parse_time)] | None = Field(
         default=None,
@@ -143,8 +143,8 @@ def missing(event: Event) -> str | None:
     """Return what an event of its type lacks, as a message, or None if it is whole."""
     if event.user_id is None and event.anonymous_id is None:
         return "user_id or anonymous_id is required"
-    kind = TYPES.get(event.type)
-    for field in () if kind is None else kind.needs:
+    known = TYPES.get(event.type)
+    for field in () if known is None else known.needs:
         if getattr(event, field) in (None, []):
             return f"{field} is required for {event.type}"
     return None

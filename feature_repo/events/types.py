@@ -42,12 +42,12 @@ TYPES: Final = msgspec.yaml.decode(
 
 def find_types(field: str) -> frozenset[str]:
     """Return the types for which a field is said."""
-    return frozenset(name for name, kind in TYPES.items() if getattr(kind, field))
+    return frozenset(name for name, each in TYPES.items() if getattr(each, field))
 
 
 def list_types(field: Literal["code", "encoder"]) -> tuple[str, ...]:
     """Return the types that have a number, in its order."""
-    numbers = {getattr(kind, field): name for name, kind in TYPES.items()}
+    numbers = {getattr(each, field): name for name, each in TYPES.items()}
     return tuple(numbers[n] for n in sorted(numbers.keys() - {None}))
 
 

@@ -119,12 +119,14 @@ def rows(view: Any, project: str, table: pa.Table) -> Iterator[tuple[list[bytes]
         If a column cannot be read as what the view says it is.
     """
     key, time = view.entity_columns[0].name, view.batch_source.timestamp_field
-    kinds = {f.name: _ARROW[f.dtype.to_value_type()] for f in view.features}
-    wanted = table.select([key, time, *kinds]).combine_chunks()
+    types = {f.name: _ARROW[f.dtype.to_value_type()] for f in view.features}
+    wanted = table.select([key, time, *types]).combine_chunks()
     for start in range(0, len(wanted), _CHUNK_ROWS):
         part = wanted.slice(start, _CHUNK_ROWS)
         columns = [timestamps(_array(part, time))]
-        columns += [values(_array(part, name).cast(kind)) for name, kind in kinds.items()]
+        columns += [
+            values(_array(part, name).cast(arrow_type)) for name, arrow_type in types.items()
+        ]
         keys = _keys(_array(part, key).cast(pa.large_binary()), key, project)
         yield keys.to_pylist(), _message_pack(columns).to_pylist()
 
@@ -158,6 +160,6 @@ def _message_pack(columns: Sequence[Bytes]) -> Bytes:
 
 
 def _to_fixed(numbers: np.ndarray[Any, Any]) -> Bytes:
-    kind = pa.binary(numbers.dtype.itemsize)
-    made = pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(numbers)])
+    arrow_type = pa.binary(numbers.dtype.itemsize)
+    made = pa.Array.from_buffers(arrow_type, len(numbers), [None, pa.py_buffer(numbers)])
     return made.cast(pa.large_binary())

@@ -62,12 +62,14 @@ class PortraitOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
             )  # fmt: skip
         frame, time = _in_utc(entity_df)
         _check_keys(frame, feature_views)
-        asked = [_Asked(view, feature_refs, full_feature_names) for view in feature_views]
+        requests = [
+            _FeatureRequest(view, feature_refs, full_feature_names) for view in feature_views
+        ]
 
         def run() -> pa.Table:
             made = pa.Table.from_pandas(frame, preserve_index=False)
             joined = made
-            for one in asked:
+            for one in requests:
                 for name, column in one.join(made, time, filter_by_created_timestamp):
                     joined = joined.append_column(name, column)
             return joined
@@ -110,7 +112,7 @@ class PortraitOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         return _job(config, run, [], full_feature_names=False, metadata=None)
 
 
-class _Asked:
+class _FeatureRequest:
     """What is wanted of one feature view."""
 
     def __init__(self, view: Any, feature_refs: Sequence[str], full_names: bool) -> None:
@@ -210,9 +212,9 @@ def _check_keys(frame: pd.DataFrame, views: Sequence[Any]) -> None:
             values = frame[name]
             if isinstance(values.dtype, pd.CategoricalDtype):
                 values = values.cat.categories.to_series()
-            kind = pd.api.types.infer_dtype(values, skipna=True)
-            if column.dtype == String and kind not in ("string", "empty"):
-                raise InvalidInputError(f"the column {name} holds {kind} values: {_FORM}")
+            inferred = pd.api.types.infer_dtype(values, skipna=True)
+            if column.dtype == String and inferred not in ("string", "empty"):
+                raise InvalidInputError(f"the column {name} holds {inferred} values: {_FORM}")
 
 
 _FORM: Final = (

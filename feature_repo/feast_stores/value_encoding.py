@@ -96,8 +96,8 @@ def join_parts(*parts: Bytes | bytes) -> Bytes:
 
     A row with a null part is null.
     """
-    kind = pa.large_binary()
-    made = (pa.scalar(part, kind) if isinstance(part, bytes) else part for part in parts)
+    arrow_type = pa.large_binary()
+    made = (pa.scalar(part, arrow_type) if isinstance(part, bytes) else part for part in parts)
     return pc.binary_join_element_wise(*made, _EMPTY)
 
 
@@ -140,9 +140,9 @@ def _double_lists(column: pa.Array) -> Bytes:
 def _string_lists(column: pa.Array) -> Bytes:
     flat, ends = _flatten(column)
     elements = join_parts(b"\x0a", frame_values(flat.cast(pa.large_binary())))
-    places = np.frombuffer(elements.buffers()[1], dtype=np.int64)[: len(elements) + 1]
+    offsets = np.frombuffer(elements.buffers()[1], dtype=np.int64)[: len(elements) + 1]
     data = np.frombuffer(elements.buffers()[2] or b"", dtype=np.uint8)
-    return _list(column, b"\x62", _pack(places[ends], data))
+    return _list(column, b"\x62", _pack(offsets[ends], data))
 
 
 def _list(column: pa.Array, tag: bytes, inner: Bytes) -> Bytes:

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from feature_repo.events.types import LONG_HALF_LIFE_DAYS, TYPES
 
-Kind = Literal["temporal", "categorical", "numeric", "state"]
+FeatureType = Literal["temporal", "categorical", "numeric", "state"]
 
 WINDOWS_DAYS: Final = (7, 28, 91)
 """Whole weeks, so that each weekday counts alike: one, four, and a quarter of a year."""
@@ -38,24 +38,24 @@ class Feature:
     """
 
     name: str
-    kind: Kind
+    kind: FeatureType
     dtype: Literal["int", "float", "str", "bytes", "list[str]", "list[float]"]
     unit: str
     equation: str
 
 
-COUNTED_TYPES: Final = {kind.feature: name for name, kind in TYPES.items() if kind.feature}
+COUNTED_TYPES: Final = {each.feature: name for name, each in TYPES.items() if each.feature}
 """Count feature (without its window) to the event type that it counts."""
 _ONCE: Final = {"purchase": "; an order told again counts once"}
 
 
 def _behaviour(days: int) -> tuple[Feature, ...]:
     window = f"in the {days} days before"
-    made: list[tuple[str, Kind, Literal["int", "float"], str, str]] = [
+    made: list[tuple[str, FeatureType, Literal["int", "float"], str, str]] = [
         ("num_events", "numeric", "int", "events", f"events of any type {window}"),
         *(
-            (name, "numeric", "int", "events", f"`{kind}` events {window}{_ONCE.get(kind, '')}")
-            for name, kind in COUNTED_TYPES.items()
+            (name, "numeric", "int", "events", f"`{each}` events {window}{_ONCE.get(each, '')}")
+            for name, each in COUNTED_TYPES.items()
         ),
         ("num_distinct_items", "numeric", "int", "items", f"distinct items touched {window}"),
         ("num_distinct_categories", "numeric", "int", "categories",

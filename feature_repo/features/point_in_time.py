@@ -21,7 +21,7 @@ FEW_MOMENTS: Final = 4
 """Up to so many moments an entity, every earlier row of it is looked at; beyond, both sides
 are sorted, which costs the same whatever the number."""
 
-_PLACE: Final = "file_index::BIGINT * 4294967296 + file_row_number"
+_ROW_ID: Final = "file_index::BIGINT * 4294967296 + file_row_number"
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def join(
     pyarrow.Table
         ``columns``, row by row for ``moments``; null where nothing held.
     """
-    asked = [pc.cast(moments[name], _wide(moments[name].type)) for name in keys]
+    requested = [pc.cast(moments[name], _wide(moments[name].type)) for name in keys]
     numbers = pa.array(np.arange(len(moments), dtype=np.int64))
     names = [*(f"k{n}" for n in range(len(keys))), "moment", "place"]
-    asked_at = moments[time].cast(pa.timestamp("us", "UTC"), safe=False)
-    table = pa.table([*asked, asked_at, numbers], names=names)
+    requested_at = moments[time].cast(pa.timestamp("us", "UTC"), safe=False)
+    table = pa.table([*requested, requested_at, numbers], names=names)
     with _open_parts(parts) as connection:
         connection.register("asked", table)
         _find(connection, parts, few=_few(table, len(keys)), known=known)
@@ -135,7 +135,7 @@ def _open_parts(parts: Parts) -> Iterator[Any]:
             connection.register("given", _number_rows(parts.rows))
         connection.execute(
             f"CREATE TEMP VIEW rows AS SELECT {keys}, {time} AS moment, {created} AS created, "
-            f"{_PLACE} AS place FROM {_read(parts)}"
+            f"{_ROW_ID} AS place FROM {_read(parts)}"
         ).fetchall()
         yield connection
 
@@ -177,14 +177,14 @@ def _fetch(connection: Any, parts: Parts, columns: Sequence[str]) -> pa.Table:
     wanted = "".join(f", p.{_quote(name)}" for name in columns)
     return connection.sql(
         f"SELECT chosen.asked{wanted} FROM {_read(parts)} AS p "
-        f"JOIN chosen ON chosen.place = {_PLACE}"
+        f"JOIN chosen ON chosen.place = {_ROW_ID}"
     ).to_arrow_table()
 
 
-def _few(asked: pa.Table, keys: int) -> bool:
+def _few(requested: pa.Table, keys: int) -> bool:
     """Say whether the entities have few moments each."""
-    entities = asked.select(list(range(keys))).group_by([f"k{n}" for n in range(keys)])
-    return bool(len(asked) <= FEW_MOMENTS * max(1, entities.aggregate([]).num_rows))
+    entities = requested.select(list(range(keys))).group_by([f"k{n}" for n in range(keys)])
+    return bool(len(requested) <= FEW_MOMENTS * max(1, entities.aggregate([]).num_rows))
 
 
 def _read(parts: Parts) -> str:
@@ -202,8 +202,8 @@ def _number_rows(table: pa.Table) -> pa.Table:
     )
 
 
-def _wide(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_dictionary(kind) else kind
+def _wide(data_type: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_dictionary(data_type) else data_type
 
 
 def _quote(name: str) -> str:

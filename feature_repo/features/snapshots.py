@@ -49,7 +49,7 @@ _SQL: Final = {
 }  # fmt: skip
 _MOMENT: Final = pa.timestamp("us", tz="UTC")
 
-_TOUCHES: Final = tuple(name for name, kind in TYPES.items() if kind.interest > 0)
+_TOUCHES: Final = tuple(name for name, each in TYPES.items() if each.interest > 0)
 """Event types that say a user took notice of an item (an impression does not)."""
 
 _ITEM_SCHEMA: Final = pa.schema(

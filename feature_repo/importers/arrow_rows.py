@@ -12,9 +12,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import pyarrow.types as kind
+import pyarrow.types as types
 
-from feature_repo.importers.csv_rows import place_of
+from feature_repo.importers.csv_rows import index_of
 from feature_repo.importers.json_rows import float_text
 from feature_repo.importers.mapping import Mapping
 from feature_repo.importers.rows import FileRow, Refused
@@ -45,23 +45,23 @@ def read_parquet(
     with pq.ParquetFile(path) as file:
         schema = _flat(file.schema_arrow.empty_table()).schema
         for name in names:
-            place_of(name, schema.names, path, mapping)
+            index_of(name, schema.names, path, mapping)
         roots = None if raw else _roots(file.schema_arrow.names, names)
         for batch in file.iter_batches(_BATCH_ROWS, columns=roots):
             flat = _flat(pa.Table.from_batches([batch]))
             told = {
-                name: _cells(flat.column(place).combine_chunks(), name)
-                for place, name in _places(flat.column_names)
+                name: _cells(flat.column(index).combine_chunks(), name)
+                for index, name in _name_columns(flat.column_names)
                 if raw or name in names
             }
             for at, row in enumerate(zip(*(told[name] for name in names), strict=True)):
                 yield _row(row, _json(told, at) if raw else None)
 
 
-def _places(names: Sequence[str]) -> Iterator[tuple[int, str]]:
+def _name_columns(names: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Yield place and name; a name again gets its place, as a column not mapped may."""
-    for place, name in enumerate(names):
-        yield place, name if names.index(name) == place else f"{name} ({place + 1})"
+    for index, name in enumerate(names):
+        yield index, name if names.index(name) == index else f"{name} ({index + 1})"
 
 
 def _row(cells: tuple[_Cell, ...], raw: str | None) -> FileRow:
@@ -82,7 +82,7 @@ def _roots(top: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    while any(kind.is_struct(field.type) for field in table.schema):
+    while any(types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
     return table
 
@@ -91,18 +91,18 @@ def _cells(column: pa.Array, name: str) -> list[_Cell]:
     """Return text, None or a refusal for every value of a column."""
     column = _bare(column)
     of = column.type
-    if kind.is_boolean(of):
+    if types.is_boolean(of):
         return [None if value is None else str(value) for value in column.to_pylist()]
-    if kind.is_floating(of):
+    if types.is_floating(of):
         return [_float(value, of.bit_width) for value in _float_texts(column)]
-    if kind.is_timestamp(of) and of.tz is not None:
+    if types.is_timestamp(of) and of.tz is not None:
         # By its count since 1970: naming the zone would need a time zone database.
         plain = column.cast(pa.int64()).cast(pa.timestamp(of.unit))
         moments = _cells(plain, name)
         return [f"{moment}Z" if isinstance(moment, str) else moment for moment in moments]
     if _is_bytes(of):
         return [_decode(value, name) for value in column.cast(pa.large_binary()).to_pylist()]
-    if kind.is_temporal(of):
+    if types.is_temporal(of):
         beyond = Refused("not_text", name, f"a {of} beyond the calendar")
         dates = column.cast(pa.string()).to_pylist()
         return [beyond if text and text.startswith("<") else text for text in dates]
@@ -122,9 +122,9 @@ def _bare(column: pa.Array) -> pa.Array:
                 [None if v is None else str(v) for v in column.to_pylist()], pa.string()
             )
         return _bare(column.storage)
-    if kind.is_dictionary(column.type):
+    if types.is_dictionary(column.type):
         return _bare(column.dictionary_decode())
-    if kind.is_run_end_encoded(column.type):
+    if types.is_run_end_encoded(column.type):
         return _bare(pc.run_end_decode(column))
     return column
 
@@ -133,8 +133,8 @@ def _is_bytes(of: pa.DataType) -> bool:
     return any(
         is_it(of)
         for is_it in (
-            kind.is_string, kind.is_large_string, kind.is_string_view, kind.is_binary,
-            kind.is_large_binary, kind.is_binary_view, kind.is_fixed_size_binary,
+            types.is_string, types.is_large_string, types.is_string_view, types.is_binary,
+            types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary,
         )
     )  # fmt: skip
 

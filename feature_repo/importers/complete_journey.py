@@ -115,8 +115,8 @@ def read_tables(
     InvalidSourceError
         If the package is not installed, or a file or column is missing.
     """
-    place = _package_folder() if folder is None else folder
-    return {name: _read(place, name, columns) for name, columns in tables.items()}
+    source = _package_folder() if folder is None else folder
+    return {name: _read(source, name, columns) for name, columns in tables.items()}
 
 
 def _package_folder() -> Path:
@@ -156,13 +156,13 @@ def is_merchandise(products: pd.DataFrame) -> "pd.Series[bool]":
         The package's product table.
     """
     category = products["product_category"].fillna("")
-    kind = products["product_type"].fillna("")
+    product_type = products["product_type"].fillna("")
     return ~(
         products["department"].isin(_NO_DEPARTMENTS)
         | category.isin(_NO_CATEGORIES)
         | category.str.startswith("COUPON")
-        | kind.str.contains(_NO_TYPES)
-        | ((category == "") & (kind == ""))
+        | product_type.str.contains(_NO_TYPES)
+        | ((category == "") & (product_type == ""))
     )
 
 
@@ -261,14 +261,14 @@ def _extras(tables: dict[str, pd.DataFrame]) -> Iterator[Made]:
     """Yield mailings (at the campaign's start) and redemptions, which are no source rows."""
     sent = tables["campaigns"].merge(tables["campaign_descriptions"], on="campaign_id")
     sent_ms = epoch_ms(sent["start_date"]).tolist()
-    for user, campaign, kind, time_ms in zip(
+    for user, campaign, campaign_type, time_ms in zip(
         sent["household_id"], sent["campaign_id"], sent["campaign_type"], sent_ms, strict=True
     ):
         yield {
             "id": f"cj-mail-{campaign}-{USER_MARK}", "type": "message_sent",
             "user_id": f"household-{user}", "time": time_ms, "source": NAME,
             "campaign_id": str(campaign), "channel": "mail",
-            "properties": {"campaign_type": kind},
+            "properties": {"campaign_type": campaign_type},
         }, []  # fmt: skip
     used = redemption_times(tables)
     for user, coupon, campaign, day_ms, time_ms in used.itertuples(index=False):

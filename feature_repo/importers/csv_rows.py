@@ -60,7 +60,7 @@ def read_csv(path: Path, mapping: Mapping, names: Sequence[str], *, raw: bool) -
                 why = None if first.refused is None else first.refused.detail
                 raise InvalidSourceError(f"{path} has a header that cannot be read: {why}")
             header = first
-        places = [place_of(name, header, path, mapping) for name in names]
+        indices = [index_of(name, header, path, mapping) for name in names]
         for record in records:
             if isinstance(record, FileRow):
                 yield record if raw else record._replace(raw=None)
@@ -69,10 +69,10 @@ def read_csv(path: Path, mapping: Mapping, names: Sequence[str], *, raw: bool) -
             if len(record) != len(header):
                 yield FileRow((), _wrong_length(len(record), len(header)), kept)
             else:
-                yield FileRow(tuple([record[place] for place in places]), None, kept)
+                yield FileRow(tuple([record[index] for index in indices]), None, kept)
 
 
-def place_of(name: str, header: Sequence[str], path: Path, mapping: Mapping) -> int:
+def index_of(name: str, header: Sequence[str], path: Path, mapping: Mapping) -> int:
     """Return where a column stands.
 
     Raises

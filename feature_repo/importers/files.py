@@ -60,9 +60,9 @@ def parts_of(path: Path) -> list[Path]:
 
 def _check_part(part: Path) -> None:
     if part.is_symlink() and not part.is_file():
-        kind = "folder" if part.is_dir() else "file that is not there"
+        missing = "folder" if part.is_dir() else "file that is not there"
         raise InvalidSourceError(
-            f"{part} is a link to a {kind}: put what it leads to in its place, or take it away"
+            f"{part} is a link to a {missing}: put what it leads to in its place, or take it away"
         )
     if not part.is_file() and not part.is_dir():
         raise InvalidSourceError(f"{part} is neither file nor folder: take it away")
@@ -138,7 +138,7 @@ def _unpack(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def readable(path: Path, kind: str, encoding: str) -> Iterator[None]:
+def readable(path: Path, file_format: str, encoding: str) -> Iterator[None]:
     """Turn what goes wrong in reading a file into one line about it.
 
     Raises
@@ -155,7 +155,7 @@ def readable(path: Path, kind: str, encoding: str) -> Iterator[None]:
         ) from None
     except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
         detail = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise InvalidSourceError(f"{path} cannot be read as {kind}: {detail}") from None
+        raise InvalidSourceError(f"{path} cannot be read as {file_format}: {detail}") from None
 
 
 def _wrong_byte(path: Path, encoding: str, error: UnicodeError) -> str:

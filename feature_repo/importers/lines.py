@@ -209,6 +209,6 @@ def clean(frame: pd.DataFrame, *, now_ms: int) -> Cleaned:
 def _fields(frame: pd.DataFrame, reasons: "pd.Series[Any]") -> "pd.Series[Any]":
     """Return the field at fault of each line that does not pass."""
     fields = reasons.map(FIELD_OF).astype(object)
-    other_person = (reasons == "nobody") & ~_nobody(frame, "user_id")
+    other_user = (reasons == "nobody") & ~_nobody(frame, "user_id")
     other_amount = (reasons == "negative_price") & _above(frame, "price", 0)
-    return fields.mask(other_person, "anonymous_id").mask(other_amount, "discount")
+    return fields.mask(other_user, "anonymous_id").mask(other_amount, "discount")

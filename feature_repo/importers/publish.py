@@ -118,7 +118,7 @@ class Publisher:
         self._earlier = self._ids("source = ?")
         self._now = set[tuple[str, str]]()
         self._pending = list[tuple[LogPosition, EventRecord]]()
-        self._held = list[tuple[int, str, bytes]]()
+        self._set_aside = list[tuple[int, str, bytes]]()
 
     def _ids(self, which: str) -> set[tuple[str, str]]:
         """Return source and id of the archive's events of some sources."""
@@ -163,7 +163,7 @@ class Publisher:
         record = to_record(event, self.pseudonyms, received_ms=event.time)
         self._count(record)
         if self.until_ms is not None and event.time >= self.until_ms:
-            self._held.append((event.time, event.id, _outside(event)))
+            self._set_aside.append((event.time, event.id, _outside(event)))
             self.events_held += 1
             self.rows_held += len(rows)
             return None
@@ -256,9 +256,9 @@ class Publisher:
         if self.rest is not None:
             path = self.staging.root / "rest.ndjson"
             path.touch(mode=0o600)  # it holds raw user ids
-            self._held.sort()
+            self._set_aside.sort()
             with path.open("wb") as file:
-                file.writelines(line + b"\n" for _, _, line in self._held)
+                file.writelines(line + b"\n" for _, _, line in self._set_aside)
                 file.flush()
                 os.fsync(file.fileno())
             staged.insert(0, (path, self.rest))  # of all places, the one that may fail

@@ -84,10 +84,10 @@ def open_table(path: Path, mapping: Mapping, *, keep_raw: bool = False) -> Sourc
 
 
 def _format(part: Path, mapping: Mapping) -> str:
-    kind = format_of(part, mapping.format)
-    if kind != "csv" and (mapping.decimal, mapping.thousands) != (".", None):
-        raise InvalidSourceError(f"{part.name} is {kind}: decimal and thousands are of csv")
-    return kind
+    file_format = format_of(part, mapping.format)
+    if file_format != "csv" and (mapping.decimal, mapping.thousands) != (".", None):
+        raise InvalidSourceError(f"{part.name} is {file_format}: decimal and thousands are of csv")
+    return file_format
 
 
 def _rows(
@@ -99,11 +99,11 @@ def _rows(
     keep_raw: bool,
 ) -> Iterator[FileRow]:
     json_rows = JsonRows(mapping, names, raw=keep_raw)
-    for part, kind in parts:
-        with readable(part, kind, mapping.encoding):
-            if kind == "csv":
+    for part, file_format in parts:
+        with readable(part, file_format, mapping.encoding):
+            if file_format == "csv":
                 yield from read_csv(part, mapping, names, raw=keep_raw)
-            elif kind == "parquet":
+            elif file_format == "parquet":
                 yield from read_parquet(part, mapping, names, raw=keep_raw)
             else:
                 yield from json_rows.read(part)
@@ -121,18 +121,18 @@ def _table(
 ) -> tuple[pd.DataFrame, dict[int, Refused]]:
     """Return the rows that can be read, trimmed, by source row; and why others cannot."""
     refused = {row: r.refused for row, r in enumerate(batch, start) if r.refused is not None}
-    places = [row for row in range(start, start + len(batch)) if row not in refused]
+    numbers = [row for row in range(start, start + len(batch)) if row not in refused]
     columns = dict(
-        zip(names, zip(*(batch[row - start].cells for row in places), strict=True), strict=True)
-    ) if places else dict.fromkeys(names, ())  # fmt: skip
+        zip(names, zip(*(batch[row - start].cells for row in numbers), strict=True), strict=True)
+    ) if numbers else dict.fromkeys(names, ())  # fmt: skip
     for name, cells in columns.items():
         for at, reason, detail in unfit(cells):
-            refused.setdefault(places[at], Refused(reason, name, detail))
+            refused.setdefault(numbers[at], Refused(reason, name, detail))
     raw = pd.DataFrame(
         {name: texts(cells) for name, cells in columns.items()},
-        index=pd.Index(places, dtype="int64"), dtype=object,
+        index=pd.Index(numbers, dtype="int64"), dtype=object,
     )  # fmt: skip
-    return raw.drop(index=[row for row in places if row in refused]), refused
+    return raw.drop(index=[row for row in numbers if row in refused]), refused
 
 
 def _check_times(path: Path, raw: pd.DataFrame, lines: pd.DataFrame, mapping: Mapping) -> None:

@@ -53,16 +53,16 @@ def times_ms(values: Sequence[str | None], unit: str, zone: str) -> "pd.Series[A
     distinct = list(dict.fromkeys(values))
     made = np.zeros(len(distinct), dtype=np.int64)
     known = np.zeros(len(distinct), dtype=bool)
-    places, local = list[int](), list[datetime]()
+    indices, local = list[int](), list[datetime]()
     for at, text in enumerate(distinct):
         found = None if text is None else _read(text, unit)
         if isinstance(found, datetime):
-            places.append(at)
+            indices.append(at)
             local.append(found)
         elif found is not None:
             made[at], known[at] = found, True
-    if places:
-        made[places], known[places] = _in_zone(local, zone), True
+    if indices:
+        made[indices], known[indices] = _in_zone(local, zone), True
     at_of = {text: at for at, text in enumerate(distinct)}
     codes = np.array([at_of[text] for text in values], dtype=np.int64)
     return pd.Series(pd.arrays.IntegerArray(made[codes], ~known[codes]))

@@ -127,9 +127,9 @@ def _literal(name: bytes) -> str:
 
 
 def _calls(client: Any, keys: Sequence[bytes], rows: Sequence[bytes]) -> Iterator[Call]:
-    for places in _together(client, keys):
-        for start in range(0, len(places), _ROWS_A_CALL):
-            chosen = places[start : start + _ROWS_A_CALL]
+    for indices in _together(client, keys):
+        for start in range(0, len(indices), _ROWS_A_CALL):
+            chosen = indices[start : start + _ROWS_A_CALL]
             yield [keys[n] for n in chosen], [rows[n] for n in chosen]
 
 
@@ -138,6 +138,6 @@ def _together(client: Any, keys: Sequence[bytes]) -> list[Sequence[int]]:
     if not isinstance(client, redis.RedisCluster):
         return [range(len(keys))]
     slots = defaultdict[int, list[int]](list)
-    for place, key in enumerate(keys):
-        slots[key_slot(key)].append(place)
+    for index, key in enumerate(keys):
+        slots[key_slot(key)].append(index)
     return list(slots.values())

@@ -26,7 +26,7 @@ from feature_repo.online.url import StoreUrl
 AWAKE_S: Final = 0.3
 """Longest wait for the nodes to say that they are awake."""
 _AWAY_S: Final = 0.3
-_ASKED: Final = 16  # nodes asked at once
+_AT_ONCE: Final = 16  # nodes asked at once
 
 _Host = tuple[str, int]
 
@@ -98,18 +98,18 @@ class _Cluster(redis.RedisCluster):  # type: ignore[misc]
 
     def _first_awake(self, hosts: Sequence[_Host]) -> list[_Host]:
         def awake(host: _Host) -> bool:
-            asked = redis.Redis(
+            node = redis.Redis(
                 host=host[0], port=host[1], retry=Retry(NoBackoff(), 0), **_asking(self._options)
             )
             try:
-                return bool(asked.ping())
+                return bool(node.ping())
             except (redis.RedisError, OSError) as error:
                 # A node that refuses us is awake, and says better itself why it does.
                 return isinstance(error, redis.ResponseError | redis.AuthenticationError)
             finally:
-                asked.close()
+                node.close()
 
-        with ThreadPoolExecutor(_ASKED) as pool:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
             return _sorted(hosts, list(pool.map(awake, hosts)))
 
 
@@ -136,15 +136,15 @@ class _AsyncCluster(redis.asyncio.RedisCluster):  # type: ignore[misc]
         return await super().initialize()
 
     async def _awake(self, host: _Host) -> bool:
-        asked = redis.asyncio.Redis(
+        node = redis.asyncio.Redis(
             host=host[0], port=host[1], retry=AsyncRetry(NoBackoff(), 0), **_asking(self._options)
         )
         try:
-            return bool(await asked.ping())
+            return bool(await node.ping())
         except (redis.RedisError, OSError) as error:
             return isinstance(error, redis.ResponseError | redis.AuthenticationError)
         finally:
-            await asked.aclose()
+            await node.aclose()
 
 
 def _sorted(hosts: Sequence[_Host], awake: Sequence[bool]) -> list[_Host]:

@@ -116,33 +116,33 @@ def connect(url: str, *, timeout_s: float = TIMEOUT_S) -> Any:
     StoreUnavailableError
         If no node of a cluster answers.
     """
-    kind, kwargs = _how(url, timeout_s, Retry)
-    if kind == "cluster":
+    deployment, kwargs = _how(url, timeout_s, Retry)
+    if deployment == "cluster":
         with translated():
             return cluster.connect(StoreUrl.parse(url), **kwargs)
-    if kind == "sentinel":
+    if deployment == "sentinel":
         return sentinel.connect(StoreUrl.parse(url), **kwargs)
     return _watched(redis.Redis.from_url(url, **kwargs))
 
 
 def connect_async(url: str, *, timeout_s: float = TIMEOUT_S) -> Any:
     """Return an asyncio client for ``url``; it connects on first use. See `connect`."""
-    kind, kwargs = _how(url, timeout_s, AsyncRetry)
-    if kind == "cluster":
+    deployment, kwargs = _how(url, timeout_s, AsyncRetry)
+    if deployment == "cluster":
         return cluster.connect_async(StoreUrl.parse(url), **kwargs)
-    if kind == "sentinel":
+    if deployment == "sentinel":
         return sentinel.connect_async(StoreUrl.parse(url), **kwargs)
     return _watched(redis_asyncio.Redis.from_url(url, **kwargs))
 
 
 def _how(url: str, timeout_s: float, retry: type[Any]) -> tuple[str, dict[str, Any]]:
     """Return the kind of store that a URL names, and the bounds of its clients."""
-    kind = _kind(url)
+    deployment = _deployment_of(url)
     bounds = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, TIMEOUT_S)}
-    if kind == "cluster":  # it repeats by its own means
-        return kind, bounds
+    if deployment == "cluster":  # it repeats by its own means
+        return deployment, bounds
     again = retry(ConstantBackoff(0.02), _RETRIES, supported_errors=_RETRIED)
-    return kind, bounds | {"retry": again}
+    return deployment, bounds | {"retry": again}
 
 
 def _watched(client: Any) -> Any:
@@ -209,7 +209,7 @@ def refusal(error: redis.ResponseError) -> str | None:
     return None if found is None else found.group(1)
 
 
-def _kind(url: str) -> str:
+def _deployment_of(url: str) -> str:
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
         raise InvalidSettingError(

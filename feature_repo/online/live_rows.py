@@ -107,9 +107,9 @@ def read_versions(
     """
     keys = [_cursor_key(partition), _log_key(partition), *map(row_key, users)]
     with translated():
-        cursor, held, *versions = _VERSIONS(client, keys, FIELDS)
+        cursor, in_log, *versions = _VERSIONS(client, keys, FIELDS)
     found = (None if value is None else parse_version(value) for value in versions)
-    return cursor.decode(), held > 0, dict(zip(users, found, strict=True))
+    return cursor.decode(), in_log > 0, dict(zip(users, found, strict=True))
 
 
 def load_live(client: Any, rows: Mapping[str, LiveState]) -> None:

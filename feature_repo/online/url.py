@@ -18,7 +18,7 @@ class StoreUrl:
 
     Attributes
     ----------
-    kind
+    deployment
         ``cluster``, ``sentinel``, or nothing for one server.
     hosts
         Host and port of each node named.
@@ -33,13 +33,13 @@ class StoreUrl:
     Examples
     --------
     >>> url = StoreUrl.parse("redis+sentinel://u:p%40@a:1,[::1]/shop/3?sentinel_password=s")
-    >>> url.kind, url.hosts, url.name
+    >>> url.deployment, url.hosts, url.name
     ('sentinel', (('a', 1), ('::1', 26379)), 'shop')
     >>> url.options, url.sentinel_options
     ({'username': 'u', 'password': 'p@', 'db': 3}, {'password': 's'})
     """
 
-    kind: str
+    deployment: str
     hosts: tuple[tuple[str, int], ...]
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -49,12 +49,12 @@ class StoreUrl:
     def parse(cls, url: str) -> "StoreUrl":
         """Read ``url``; `InvalidSettingError` if a part is missing or malformed."""
         parts = urlsplit(url)
-        scheme, _, kind = parts.scheme.partition("+")
+        scheme, _, deployment = parts.scheme.partition("+")
         login, at, hosts = parts.netloc.rpartition("@")
         name, db = "", parts.path.strip("/")
-        if kind == "sentinel":
+        if deployment == "sentinel":
             name, _, db = db.partition("/")
-        if not hosts or (kind == "sentinel" and not name):
+        if not hosts or (deployment == "sentinel" and not name):
             raise InvalidSettingError(
                 "the store's URL names no host or no service: use "
                 "redis+sentinel://[user:password@]host:port,host:port/service[/db] or "
@@ -75,7 +75,7 @@ class StoreUrl:
         if options.pop("connection_class", None) is not None:
             options["ssl"] = True
         tls = {key: value for key, value in options.items() if key.startswith("ssl")}
-        return cls(kind, nodes, unquote(name), options, tls | own)
+        return cls(deployment, nodes, unquote(name), options, tls | own)
 
 
 def _host(text: str, port: int) -> tuple[str, int]:

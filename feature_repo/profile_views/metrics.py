@@ -33,7 +33,7 @@ from feature_repo.user_profile.interest_entry import (
     LONG_HALF_LIFE_S,
     SHORT_HALF_LIFE_S,
     Interest,
-    decayed,
+    decay,
 )
 from feature_repo.user_profile.order_days import window
 
@@ -175,8 +175,8 @@ def _recent_segment(recency: int, frequency: int) -> RfmSegment:
 def interests(profile: ExplicitProfile, now: int) -> list[ProfileInterest]:
     """Return all interests, strongest long weight first; long and short are never blended."""
     found = [
-        _interest(kind, str(key), entry, now)
-        for kind, table in tables(profile).items()
+        _interest(name, str(key), entry, now)
+        for name, table in tables(profile).items()
         for key, entry in table.items()
     ]
     found.sort(key=lambda interest: -interest["long"])
@@ -201,12 +201,12 @@ def is_department(table: Collection[Key], key: str) -> bool:
     return "/" not in key and any(str(other).startswith(prefix) for other in table)
 
 
-def _interest(kind: InterestKind, key: str, entry: Interest, now: int) -> ProfileInterest:
+def _interest(name: InterestKind, key: str, entry: Interest, now: int) -> ProfileInterest:
     elapsed = now - entry.last_at
-    long = decayed(entry.long, elapsed, LONG_HALF_LIFE_S)
-    short = decayed(entry.short, elapsed, SHORT_HALF_LIFE_S)
+    long = decay(entry.long, elapsed, LONG_HALF_LIFE_S)
+    short = decay(entry.short, elapsed, SHORT_HALF_LIFE_S)
     return {
-        "kind": kind,
+        "kind": name,
         "key": key,
         "weight": round(long, 6),
         "long": round(long, 6),
@@ -274,7 +274,7 @@ def affinities(profile: ExplicitProfile, now: int) -> ProfileAffinities:
     """Return leanings to brands, price level, promotions and channels, each with evidence."""
     orders = profile.orders
     brands = {
-        str(key): decayed(entry.long, now - entry.last_at, LONG_HALF_LIFE_S)
+        str(key): decay(entry.long, now - entry.last_at, LONG_HALF_LIFE_S)
         for key, entry in profile.brands.entries().items()
     }
     whole = sum(brands.values())
@@ -318,9 +318,9 @@ def cycles(profile: ExplicitProfile, now: int) -> list[Cycle]:
     being past it predicts no purchase, so it is no reason to target anyone.
     """
     found = [
-        _cycle(kind, str(key), entry, now)
-        for kind, table in tables(profile).items()
-        if kind != "brand"
+        _cycle(name, str(key), entry, now)
+        for name, table in tables(profile).items()
+        if name != "brand"
         for key, entry in table.items()
         if entry.purchases >= MIN_CYCLE_ORDERS and not is_department(table, str(key))
     ]
@@ -328,11 +328,11 @@ def cycles(profile: ExplicitProfile, now: int) -> list[Cycle]:
     return found[:MAX_CYCLES]
 
 
-def _cycle(kind: Literal["category", "item"], key: str, entry: Interest, now: int) -> Cycle:
+def _cycle(name: Literal["category", "item"], key: str, entry: Interest, now: int) -> Cycle:
     first, last = entry.first_purchase_at, entry.last_purchase_at
     gap = (last - first) / (entry.purchases - 1)
     return {
-        "kind": kind,
+        "kind": name,
         "key": key,
         "n": entry.purchases,
         "mean_gap_days": round(gap / DAY_S, 4),

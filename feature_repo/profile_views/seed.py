@@ -39,8 +39,8 @@ def verb(event_type: str) -> str:
     >>> verb("purchase"), verb("try_on")
     ('Purchase', 'Try on')
     """
-    kind = TYPES.get(event_type)
-    return (kind and kind.verb) or event_type.replace("_", " ").strip().capitalize()
+    known = TYPES.get(event_type)
+    return (known and known.verb) or event_type.replace("_", " ").strip().capitalize()
 
 
 def seed(

@@ -81,15 +81,15 @@ def _interests_in_words(
     words, shown = list[str](), list[str]()
     tables = metrics.tables(profile)
     for interest in metrics.interests(profile, now):
-        kind, key = interest["kind"], interest["key"]
-        if kind == "brand" or metrics.is_department(tables["category"], key):
+        table, key = interest["kind"], interest["key"]
+        if table == "brand" or metrics.is_department(tables["category"], key):
             continue
         if any(key.startswith(other + "/") for other in shown):
             continue
-        if kind == "category":
+        if table == "category":
             shown.append(key)
-        entry = tables[kind][pack_id(key) if kind == "item" else key]
-        name = title(key) if kind == "item" else key.replace("/", " › ")
+        entry = tables[table][pack_id(key) if table == "item" else key]
+        name = title(key) if table == "item" else key.replace("/", " › ")
         words.append(f"{name} ({_evidence(entry)}; last {_ago(now - entry.last_at)})")
         if len(words) == SUMMARY_INTERESTS:
             break

@@ -17,7 +17,7 @@ from feature_repo.events.types import CONSUMED, find_types
 from feature_repo.user_profile import activity, consent
 from feature_repo.user_profile import orders as buying
 from feature_repo.user_profile.compact import Key, pack_type
-from feature_repo.user_profile.id_ring import Stored, add, discard, ids, length, renew, stored
+from feature_repo.user_profile.id_ring import Stored, add, discard, ids, length, pack_key, renew
 from feature_repo.user_profile.interests import TOUCHES, Capacity, Touch, next_order, touch
 from feature_repo.user_profile.names import pack_name
 from feature_repo.user_profile.recent import MAX_RECENT, remember
@@ -91,11 +91,11 @@ def apply(profile: ExplicitProfile, event: EventRecord) -> bool:
     """
     is_told_again = False
     at, event_type = event.time_ms // 1000, event.type
-    kind = pack_type(event_type)
+    packed_type = pack_type(event_type)
     _date(profile, at)
-    if isinstance(kind, int) and event_type in profile.counts:  # it was a custom type before
-        profile.counts[kind] = profile.counts.pop(event_type)
-    _count(profile.counts, kind, MAX_CUSTOM_TYPES, not isinstance(kind, str))
+    if isinstance(packed_type, int) and event_type in profile.counts:  # it was a custom type before
+        profile.counts[packed_type] = profile.counts.pop(event_type)
+    _count(profile.counts, packed_type, MAX_CUSTOM_TYPES, not isinstance(packed_type, str))
     if not event.anonymous:
         profile.anonymous = False
     if event.linked is not None or event.consent is not None or event_type in _STATING_TYPES:
@@ -115,7 +115,7 @@ def apply(profile: ExplicitProfile, event: EventRecord) -> bool:
     elif event_type == "refund":
         buying.refund(profile.orders, event, at)
     if event.items:
-        _apply_items(profile, event, kind, at)
+        _apply_items(profile, event, packed_type, at)
     return not is_told_again
 
 
@@ -131,11 +131,11 @@ def _date(profile: ExplicitProfile, at: int) -> None:
     profile.version = version + 1
 
 
-def _apply_items(profile: ExplicitProfile, event: EventRecord, kind: Key, at: int) -> None:
+def _apply_items(profile: ExplicitProfile, event: EventRecord, packed_type: Key, at: int) -> None:
     event_type = event.type
-    items = [stored(item.item_id) for item in event.items]
+    items = [pack_key(item.item_id) for item in event.items]
     if is_behaviour(event_type):
-        remember(profile.ring, kind, at, items)
+        remember(profile.ring, packed_type, at, items)
     if event_type in _SEEN_TYPES:
         renew(profile.seen, items, MAX_SEEN)
     if event_type == "not_interested":

@@ -35,12 +35,12 @@ _KNOWN: Final = dict[str, Stored]()
 _MAX_KNOWN: Final = 65_536
 
 
-def stored(text: str) -> Stored:
+def pack_key(text: str) -> Stored:
     r"""Return an id as it is kept.
 
     Examples
     --------
-    >>> stored("1095275"), stored("B-12")
+    >>> pack_key("1095275"), pack_key("B-12")
     (1095275, b'\xffB-12\xff')
     """
     known = _KNOWN.get(text)
@@ -54,8 +54,8 @@ def stored(text: str) -> Stored:
     return key
 
 
-def shown(key: Stored) -> str:
-    """Return the id that `stored` took."""
+def unpack_key(key: Stored) -> str:
+    """Return the id that `pack_key` took."""
     return str(key) if isinstance(key, int) else key[1:-1].decode()
 
 
@@ -169,11 +169,11 @@ def ids(row: Ids) -> list[str]:
     --------
     >>> from feature_repo.user_profile.parts import Ids
     >>> ring = Ids()
-    >>> add(ring, map(stored, ["5", "B", "7", "B"]), capacity=2)
+    >>> add(ring, map(pack_key, ["5", "B", "7", "B"]), capacity=2)
     >>> ids(ring)
     ['B', '7']
     """
-    return [shown(key) for key in keys(row)]
+    return [unpack_key(key) for key in keys(row)]
 
 
 def add(ring: Ids, new: Iterable[Stored], capacity: int) -> None:

@@ -62,12 +62,12 @@ class Interest(NamedTuple):
         return self.last_at - self.purchase_before_s
 
 
-def decayed(micro: int, elapsed_s: int, half_life_s: int) -> float:
+def decay(micro: int, elapsed_s: int, half_life_s: int) -> float:
     """Return a stored weight after ``elapsed_s``: ``w · 2^(−elapsed/H)``, elapsed ≥ 0.
 
     Examples
     --------
-    >>> decayed(2_000_000, 7 * 86_400, SHORT_HALF_LIFE_S)
+    >>> decay(2_000_000, 7 * 86_400, SHORT_HALF_LIFE_S)
     1.0
     """
     return micro / MICRO * math.exp2(-max(0, elapsed_s) / half_life_s)
@@ -88,11 +88,11 @@ _LARGE: Final = 11
 _ANY: Final = Struct("<10q")
 _LENGTHS: Final = (4, 4, 4, 15, 15, 15, 18, 18, 18, 26, 32, _ANY.size)
 
-KIND: Final = 0x0F
+LAYOUT: Final = 0x0F
 """Bits of a kind that name a layout; the others are free for use by the caller."""
 
 SIZES: Final = bytes(
-    _LENGTHS[kind & KIND] if kind & KIND < len(_LENGTHS) else 0 for kind in range(256)
+    _LENGTHS[layout & LAYOUT] if layout & LAYOUT < len(_LENGTHS) else 0 for layout in range(256)
 )
 """Bytes of a record by its kind; 0 where no such kind is."""
 
@@ -153,20 +153,20 @@ def _alike(net: int, views: int, carts: int, bought: int) -> int:
     return _BUYS if net == bought else -1
 
 
-def unpack(kind: int, records: bytes, offset: int) -> Entry:
+def unpack(layout: int, records: bytes, offset: int) -> Entry:
     """Return the fields of the `Interest` packed at ``offset``."""
-    kind &= KIND
-    if kind == _LARGE:
+    layout &= LAYOUT
+    if layout == _LARGE:
         return cast("Entry", _ANY.unpack_from(records, offset))
     last = _number(records, offset, 4)
-    if kind == _SOME:
+    if layout == _SOME:
         return (
             last, _number(records, offset + 4, 4), records[offset + 8], records[offset + 9],
             records[offset + 10], records[offset + 11], _number(records, offset + 12, 3),
             _number(records, offset + 15, 3), _number(records, offset + 18, 4),
             _number(records, offset + 22, 4),
         )  # fmt: skip
-    if kind == _MANY_SOME:
+    if layout == _MANY_SOME:
         return (
             last, _number(records, offset + 4, 4), _number(records, offset + 8, 2),
             _number(records, offset + 10, 2), _number(records, offset + 12, 2),
@@ -174,20 +174,20 @@ def unpack(kind: int, records: bytes, offset: int) -> Entry:
             _number(records, offset + 20, 4), _number(records, offset + 24, 4),
             _number(records, offset + 28, 4),
         )  # fmt: skip
-    if kind <= BOUGHT:
-        first, net, long = last, 1, _STEPS[kind]
+    if layout <= BOUGHT:
+        first, net, long = last, 1, _STEPS[layout]
         short = long
-        kind += _VIEWS
-    elif kind <= _BUYS:
+        layout += _VIEWS
+    elif layout <= _BUYS:
         first, net = _number(records, offset + 4, 4), records[offset + 8]
         long, short = _number(records, offset + 9, 3), _number(records, offset + 12, 3)
     else:
         first, net = _number(records, offset + 4, 4), _number(records, offset + 8, 2)
         long, short = _number(records, offset + 10, 4), _number(records, offset + 14, 4)
-        kind -= 3
-    if kind == _VIEWS:
+        layout -= 3
+    if layout == _VIEWS:
         return last, first, net, net, 0, 0, long, short, 0, 0
-    if kind == _CARTS:
+    if layout == _CARTS:
         return last, first, net, 0, net, 0, long, short, 0, 0
     return last, first, net, 0, 0, net, long, short, 0, 0
 

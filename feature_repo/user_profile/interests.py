@@ -59,10 +59,10 @@ class Touch:
 _COUNTERS: Final = {None: -1, "view": VIEWED, "cart": CARTED, "purchase": BOUGHT}
 TOUCHES: Final = {
     name: Touch(
-        round(kind.interest * MICRO), 1 if kind.interest > 0 else -1, _COUNTERS[kind.evidence],
-        kind.item_only,
+        round(each.interest * MICRO), 1 if each.interest > 0 else -1, _COUNTERS[each.evidence],
+        each.item_only,
     )
-    for name, kind in TYPES.items() if kind.interest
+    for name, each in TYPES.items() if each.interest
 }  # fmt: skip
 """Types absent here (impressions, custom events, messages) are no evidence of interest."""
 
@@ -83,7 +83,7 @@ class Capacity:
 _IN_ORDER: Final = 0x80
 """Flag of a kind: bought in the user's current order, so that no second line counts again."""
 
-_NEXT_ORDER: Final = bytes(kind & ~_IN_ORDER for kind in range(256))
+_NEXT_ORDER: Final = bytes(layout & ~_IN_ORDER for layout in range(256))
 _BYTES: Final = tuple(bytes((number,)) for number in range(256))
 _MAX_RANK: Final = 0xFFFF
 _LONG_DAYS: Final = LONG_HALF_LIFE_S / DAY_S
@@ -91,31 +91,31 @@ _LONG_DAYS: Final = LONG_HALF_LIFE_S / DAY_S
 
 def next_order(table: Table) -> None:
     """Let a new order begin: what was bought in the last one may be bought again."""
-    table.kinds = table.kinds.translate(_NEXT_ORDER)
+    table.layouts = table.layouts.translate(_NEXT_ORDER)
 
 
-def touch(table: Table, touched: list[Stored], rule: Touch, at: int, kept: Capacity) -> None:
+def touch(table: Table, updated: list[Stored], rule: Touch, at: int, kept: Capacity) -> None:
     """Apply one event's touch of some keys at ``at`` (epoch seconds), and keep the table small.
 
-    Each key stands in ``touched`` once. A purchase that continues an order already counted
+    Each key stands in ``updated`` once. A purchase that continues an order already counted
     for a key moves only the times. A touch that takes away from a key not in the table
     changes nothing.
     """
     rows = _Rows(table)
     most = kept.heaviest + kept.newest
-    kind, rank, record = b"", b"", b""
-    for key in touched:
+    layout, rank, record = b"", b"", b""
+    for key in updated:
         nth = index(rows, key)
         if nth >= 0:
             _change(rows, nth, rule, at)
         elif rule.net > 0:
-            if len(rows.kinds) >= most:
-                _cut(rows, kept.heaviest)
+            if len(rows.layouts) >= most:
+                _delete_lightest(rows, kept.heaviest)
             append(rows, key)
             rows.moved = True
-            if not kind:
-                kind, rank, record = _first(rule, at)
-            rows.kinds += kind
+            if not layout:
+                layout, rank, record = _first(rule, at)
+            rows.layouts += layout
             rows.ranks += rank
             rows.records += record
     rows.put_back(table)
@@ -126,7 +126,7 @@ class _Rows(Row):
 
     def __init__(self, table: Table) -> None:
         super().__init__(table)
-        self.kinds: bytes = table.kinds
+        self.layouts: bytes = table.layouts
         self.ranks: bytes = table.ranks
         self.records: bytes = table.records
         self.floor: int = table.floor
@@ -135,52 +135,52 @@ class _Rows(Row):
     def put_back(self, table: Table) -> None:
         if self.moved:
             self.keep(table)
-        table.kinds, table.ranks = self.kinds, self.ranks
+        table.layouts, table.ranks = self.layouts, self.ranks
         table.records, table.floor = self.records, self.floor
 
 
 def _first(rule: Touch, at: int) -> tuple[bytes, bytes, bytes]:
-    """Return kind, rank and record of an entry touched for the first time."""
-    kind, record = rule.counter, b""
-    if kind >= 0 and 0 <= at <= MAX_TIME:
+    """Return layout, rank and record of an entry touched for the first time."""
+    layout, record = rule.counter, b""
+    if layout >= 0 and 0 <= at <= MAX_TIME:
         record = at.to_bytes(4, "little")
     else:
-        views, carts = int(kind == VIEWED), int(kind == CARTED)
-        bought, step = int(kind == BOUGHT), rule.step
-        kind, record = pack((at, at, rule.net, views, carts, bought, step, step, 0, 0))
+        views, carts = int(layout == VIEWED), int(layout == CARTED)
+        bought, step = int(layout == BOUGHT), rule.step
+        layout, record = pack((at, at, rule.net, views, carts, bought, step, step, 0, 0))
     if rule.counter == BOUGHT:
-        kind |= _IN_ORDER
-    return _BYTES[kind], _rank(at, rule.step), record
+        layout |= _IN_ORDER
+    return _BYTES[layout], _rank(at, rule.step), record
 
 
 def _change(rows: _Rows, nth: int, rule: Touch, at: int) -> None:
-    kinds, records, ranks = rows.kinds, rows.records, rows.ranks
-    kind, offset = kinds[nth], _offset(kinds, nth)
-    end = offset + SIZES[kind]
+    layouts, records, ranks = rows.layouts, rows.records, rows.ranks
+    before, offset = layouts[nth], _offset(layouts, nth)
+    end = offset + SIZES[before]
     if rule.net < 0:
         rows.floor = 0
-    entry, in_order = _touched(unpack(kind, records, offset), kind & _IN_ORDER, rule, at)
+    entry, in_order = _update_entry(unpack(before, records, offset), before & _IN_ORDER, rule, at)
     if entry[2] <= 0:
         _delete(rows, nth, offset, end)
         return
     layout, record = pack(entry)
     layout |= in_order
-    if layout != kind:
-        rows.kinds = b"".join((kinds[:nth], _BYTES[layout], kinds[nth + 1 :]))
+    if layout != before:
+        rows.layouts = b"".join((layouts[:nth], _BYTES[layout], layouts[nth + 1 :]))
     rows.records = b"".join((records[:offset], record, records[end:]))
     rank = _rank(entry[0], entry[6])
     rows.ranks = b"".join((ranks[: 2 * nth], rank, ranks[2 * nth + 2 :]))
 
 
-def _offset(kinds: bytes, nth: int) -> int:
+def _offset(layouts: bytes, nth: int) -> int:
     """Return where the record of the entry ``nth`` begins."""
     offset = 0
-    for place in range(nth):
-        offset += SIZES[kinds[place]]
+    for position in range(nth):
+        offset += SIZES[layouts[position]]
     return offset
 
 
-def _touched(entry: Entry, in_order: int, rule: Touch, at: int) -> tuple[Entry, int]:
+def _update_entry(entry: Entry, in_order: int, rule: Touch, at: int) -> tuple[Entry, int]:
     """Return an entry after a touch, and whether the order has it.
 
     Without a touch left the entry goes.
@@ -213,14 +213,14 @@ def _touched(entry: Entry, in_order: int, rule: Touch, at: int) -> tuple[Entry, 
                 ), in_order  # fmt: skip
             in_order = _IN_ORDER
         bought = max(0, bought + net)
-    long = _stepped(long, rule.step, elapsed, LONG_HALF_LIFE_S)
-    short = _stepped(short, rule.step, elapsed, SHORT_HALF_LIFE_S)
+    long = _add_step(long, rule.step, elapsed, LONG_HALF_LIFE_S)
+    short = _add_step(short, rule.step, elapsed, SHORT_HALF_LIFE_S)
     return (
         last, first, touches + net, views, carts, bought, long, short, after, before
     ), in_order  # fmt: skip
 
 
-def _stepped(weight: int, step: int, elapsed: int, half_life_s: int) -> int:
+def _add_step(weight: int, step: int, elapsed: int, half_life_s: int) -> int:
     """Return a weight as of its entry's last touch after a step ``elapsed`` seconds from it."""
     late = round(step * exp2(elapsed / half_life_s)) if elapsed < 0 else step
     return max(0, weight + late)
@@ -240,7 +240,7 @@ def _rank(at: int, long: int) -> bytes:
     return max(0, min(_MAX_RANK, day)).to_bytes(2, "little")
 
 
-def _cut(rows: _Rows, nth: int) -> None:
+def _delete_lightest(rows: _Rows, nth: int) -> None:
     """Make room for a new entry: the lightest of the first ``nth`` + 1 goes.
 
     Of equals, the one entered first. Those behind it are the newest then.
@@ -249,21 +249,21 @@ def _cut(rows: _Rows, nth: int) -> None:
     lightest = ranks[2 * nth] | ranks[2 * nth + 1] << 8
     if lightest >= rows.floor:
         floor = _MAX_RANK
-        for place in range(nth - 1, -1, -1):
-            rank = ranks[2 * place] | ranks[2 * place + 1] << 8
+        for position in range(nth - 1, -1, -1):
+            rank = ranks[2 * position] | ranks[2 * position + 1] << 8
             if rank <= lightest:
-                floor, lightest, nth = lightest, rank, place
+                floor, lightest, nth = lightest, rank, position
             elif rank < floor:
                 floor = rank
         rows.floor = floor
-    offset = _offset(rows.kinds, nth)
-    _delete(rows, nth, offset, offset + SIZES[rows.kinds[nth]])
+    offset = _offset(rows.layouts, nth)
+    _delete(rows, nth, offset, offset + SIZES[rows.layouts[nth]])
 
 
 def _delete(rows: _Rows, nth: int, offset: int, end: int) -> None:
-    kinds, ranks, records = rows.kinds, rows.ranks, rows.records
+    layouts, ranks, records = rows.layouts, rows.ranks, rows.records
     delete(rows, nth)
     rows.moved = True
-    rows.kinds = kinds[:nth] + kinds[nth + 1 :]
+    rows.layouts = layouts[:nth] + layouts[nth + 1 :]
     rows.ranks = ranks[: 2 * nth] + ranks[2 * nth + 2 :]
     rows.records = records[:offset] + records[end:]

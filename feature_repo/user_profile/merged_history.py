@@ -18,7 +18,7 @@ Placed = tuple[LogPosition, EventRecord]
 """An event and where it stands in its partition's log."""
 
 
-def claimed(record: EventRecord) -> bool:
+def is_claimed(record: EventRecord) -> bool:
     """Say whether a key of scope ``write`` sent it, which anybody may hold."""
     return record.key is not None and record.key.startswith("write:")
 
@@ -29,7 +29,7 @@ def without_grants(record: EventRecord) -> EventRecord:
     What a key of scope ``write`` granted holds for the anonymous id alone: else a grant for
     anybody would be had by linking an id of one's own with theirs.
     """
-    if not claimed(record):
+    if not is_claimed(record):
         return record
     said = consent.read_statements(record)
     if not any(said.values()):
@@ -47,7 +47,7 @@ def first_links(events: Sequence[Placed]) -> dict[str, LogPosition]:
     return found
 
 
-def ordered(
+def order_events(
     own: Sequence[Placed], linked: Mapping[str, Sequence[Placed]]
 ) -> list[tuple[str | None, EventRecord]]:
     """Return both logs' events in the order of their positions, each with the id it is of, if any.
@@ -78,21 +78,23 @@ def ordered(
     return [(anonymous, event) for _, anonymous, event in found]
 
 
-def woven(own: Sequence[Placed], linked: Mapping[str, Sequence[Placed]]) -> list[EventRecord]:
-    """Return a user's history, as one log of both would hold it; see `ordered`.
+def merge_histories(
+    own: Sequence[Placed], linked: Mapping[str, Sequence[Placed]]
+) -> list[EventRecord]:
+    """Return a user's history, as one log of both would hold it; see `order_events`.
 
-    Grants that do not count (`overruled`) are left out of its events.
+    Grants that do not count (`find_overruled`) are left out of its events.
     """
-    both = ordered(own, linked)
+    both = order_events(own, linked)
     history = [event for _, event in both]
-    for index, purposes in overruled(both).items():
+    for index, purposes in find_overruled(both).items():
         told = read_statements(history[index]).items()
         kept = {n: yes for n, yes in told if not (yes and spellings(n)[0] in purposes)}
         history[index] = msgspec.structs.replace(history[index], consent=kept)
     return history
 
 
-def overruled(both: Sequence[tuple[str | None, EventRecord]]) -> dict[int, dict[str, int]]:
+def find_overruled(both: Sequence[tuple[str | None, EventRecord]]) -> dict[int, dict[str, int]]:
     """Return the grants that a link takes away: by event the purposes, each with that link's event.
 
     Purposes are named by the first of their `spellings`.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from feature_repo.events.schema import MAX_ITEMS, EventRecord, ItemRecord
 from feature_repo.user_profile.amounts import amount, is_stated
 from feature_repo.user_profile.compact import DAY_S, MICRO, add_money, pack_id, pack_money
-from feature_repo.user_profile.id_ring import add, stored
+from feature_repo.user_profile.id_ring import add, pack_key
 from feature_repo.user_profile.interest_entry import LONG_HALF_LIFE_S
 from feature_repo.user_profile.order_days import add_day
 from feature_repo.user_profile.order_memory import recall, remember
@@ -68,7 +68,7 @@ def purchase(orders: Orders, event: EventRecord, at: int) -> tuple[bool, bool]:
     add_day(orders, day, int(is_new), money - told_money)
     priced = event.items if is_new or not is_whole else []
     _add_prices(orders, priced, elapsed, late)
-    add(orders.history, [stored(item.item_id) for item in event.items], MAX_HISTORY)
+    add(orders.history, [pack_key(item.item_id) for item in event.items], MAX_HISTORY)
     return is_new, is_whole and not is_new
 
 

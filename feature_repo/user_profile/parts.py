@@ -44,7 +44,7 @@ class Table(Ids):
 
     Attributes
     ----------
-    kinds
+    layouts
         One byte an entry: the layout of its record, and whether the current order has it.
     ranks
         Two bytes an entry: the day on which its long weight was or will be 1. All weights
@@ -55,7 +55,7 @@ class Table(Ids):
         No entry but the newest has a rank below it.
     """
 
-    kinds: bytes = b""
+    layouts: bytes = b""
     ranks: bytes = b""
     records: bytes = b""
     floor: int = 0
@@ -63,9 +63,9 @@ class Table(Ids):
     def entries(self) -> dict[Key, Interest]:
         """Return all entries, first touched first."""
         found, offset = dict[Key, Interest](), 0
-        for key, kind in zip(keys(self), self.kinds, strict=True):
-            found[self.shown(key)] = Interest(*unpack(kind, self.records, offset))
-            offset += SIZES[kind]
+        for key, layout in zip(keys(self), self.layouts, strict=True):
+            found[self.unpack_key(key)] = Interest(*unpack(layout, self.records, offset))
+            offset += SIZES[layout]
         return found
 
     def __getitem__(self, key: Key) -> Interest:
@@ -78,10 +78,10 @@ class Table(Ids):
         return key in self.entries()
 
     def __len__(self) -> int:
-        return len(self.kinds)
+        return len(self.layouts)
 
     @staticmethod
-    def shown(key: Stored) -> Key:
+    def unpack_key(key: Stored) -> Key:
         """Return the key outside of the table."""
         raise NotImplementedError
 
@@ -90,7 +90,7 @@ class Items(Table):
     """Interests by item id, a number where it is one."""
 
     @staticmethod
-    def shown(key: Stored) -> Key:
+    def unpack_key(key: Stored) -> Key:
         """Return the item id as `compact.pack_id` gives it."""
         return key if isinstance(key, int) else pack_id(key[1:-1].decode())
 
@@ -99,7 +99,7 @@ class Names(Table):
     """Interests by category or brand."""
 
     @staticmethod
-    def shown(key: Stored) -> Key:
+    def unpack_key(key: Stored) -> Key:
         """Return the name."""
         assert isinstance(key, bytes)
         return unpack_name(key)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from feature_repo.events.schema import SESSION_GAP_MS, EventRecord
 from feature_repo.events.types import TYPES
 from feature_repo.user_profile.compact import MILLI, Key, pack_id
-from feature_repo.user_profile.id_ring import Row, append, delete, drop, index, stored
+from feature_repo.user_profile.id_ring import Row, append, delete, drop, index, pack_key
 from feature_repo.user_profile.names import pack_name
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_CART: Final = 50
 MAX_VIEWED: Final = 30
 
-_VIEW_TYPES: Final = frozenset(name for name, kind in TYPES.items() if kind.evidence == "view")
+_VIEW_TYPES: Final = frozenset(name for name, each in TYPES.items() if each.evidence == "view")
 _MAX_QUANTITY_MILLI: Final = 10**12
 _MAX_VIEWS: Final = 255
 
@@ -63,7 +63,7 @@ def _is_other(session: Session, name: Key, at: int) -> bool:
 def _view(session: Session, event: EventRecord) -> None:
     row, views = Row(session), session.views
     for item in event.items:
-        key = stored(item.item_id)
+        key = pack_key(item.item_id)
         nth, seen = index(row, key), 0
         if nth >= 0:
             delete(row, nth)

@@ -93,12 +93,12 @@ class ExplicitProfile(msgspec.Struct, array_like=True, dict=True):
     @cached_property
     def orders(self) -> Orders:
         """What was bought, decoded when first asked for; changes to it are encoded."""
-        return _opened(_orders_decoder, self.packed_orders) or Orders()
+        return _decode_packed(_orders_decoder, self.packed_orders) or Orders()
 
     @cached_property
     def consent_and_links(self) -> ConsentAndLinks:
         """Consent and links, decoded when first asked for; changes to it are encoded."""
-        return _opened(_consent_decoder, self.packed_consent) or ConsentAndLinks()
+        return _decode_packed(_consent_decoder, self.packed_consent) or ConsentAndLinks()
 
     @property
     def consent(self) -> dict[str, Consent]:
@@ -173,7 +173,7 @@ def decode(data: bytes) -> ExplicitProfile:
     return profile
 
 
-def _opened(decoder: msgspec.msgpack.Decoder[Any], packed: msgspec.Raw) -> Any:
+def _decode_packed(decoder: msgspec.msgpack.Decoder[Any], packed: msgspec.Raw) -> Any:
     try:
         return decoder.decode(packed)
     except msgspec.DecodeError as error:

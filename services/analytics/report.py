@@ -120,13 +120,13 @@ def _section(part: ReportSection, answer: dict[str, Any], picture: str) -> str:
 def _parts(steps: Sequence[str]) -> list[ReportSection]:
     return [
         ReportSection("trends", "Demand", lambda m: trends(
-            m, grain="week", kind="purchase", level=1, category=None, most=9, buckets=52,
+            m, grain="week", event_type="purchase", level=1, category=None, most=9, buckets=52,
         ), plots.trends, _say_trends),
         ReportSection(
             "drift", "Interests", lambda m: drift(m, months=6, most=8), plots.drift, _say_drift
         ),
         ReportSection("retention", "Who comes back", lambda m: retention(
-            m, grain="month", kind="purchase", periods=12,
+            m, grain="month", event_type="purchase", periods=12,
         ), plots.retention, _say_retention),
         ReportSection("funnel", "Step by step", lambda m: funnel(
             m, steps=steps, within_ms=WITHIN_DAYS * DAY_MS, days=365,
@@ -135,7 +135,7 @@ def _parts(steps: Sequence[str]) -> list[ReportSection]:
             m, rows="recency", columns="frequency",
         ), plots.rfm, _say_rfm),
         ReportSection("habits", "When they buy", lambda m: habits(
-            m, kind="purchase", days=365,
+            m, event_type="purchase", days=365,
         ), plots.habits, _say_habits),
         ReportSection("affinities", "What goes together", lambda m: affinities(
             m, months=12, most=15,

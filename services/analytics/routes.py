@@ -55,7 +55,7 @@ async def get_trends(
     """Return demand by category and whole week or month, how it grows and when it shifted."""
     return await _answer(
         request, as_of, lambda moment: demand.trends(
-            moment, grain=grain, kind=kind, level=level, category=category, most=most,
+            moment, grain=grain, event_type=kind, level=level, category=category, most=most,
             buckets=buckets,
         )
     )  # fmt: skip
@@ -82,7 +82,7 @@ async def get_retention(
     """Return how many of each cohort came back, by weeks or months since it began."""
     return await _answer(
         request, as_of,
-        lambda moment: cohorts.retention(moment, grain=grain, kind=kind, periods=periods),
+        lambda moment: cohorts.retention(moment, grain=grain, event_type=kind, periods=periods),
     )  # fmt: skip
 
 
@@ -130,7 +130,9 @@ async def get_habits(
     request: Request, kind: EventType = "purchase", days: Days = 365, as_of: AsOf = None
 ) -> Response:
     """Return events by weekday and hour, where the user is."""
-    return await _answer(request, as_of, lambda moment: hours.habits(moment, kind=kind, days=days))
+    return await _answer(
+        request, as_of, lambda moment: hours.habits(moment, event_type=kind, days=days)
+    )
 
 
 @router.get("/affinities", responses=said.AFFINITIES)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, NotRequired
 from pydantic import Field
 
 from feature_repo.audiences.plan import Mode, Plan
-from feature_repo.audiences.traits import Kind
+from feature_repo.audiences.traits import TraitType
 from feature_repo.profile_views.shapes import Answer, Count
 from services.http.answer_schemas import describe_answer
 from services.http.profile_schemas import EXAMPLE_TIME
@@ -47,7 +47,7 @@ class AudienceTrait(Answer):
     """A trait that rules may name."""
 
     name: str
-    kind: Kind
+    kind: TraitType
     meaning: str
     values: list[str]
     realtime: bool

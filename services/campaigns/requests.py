@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from feature_repo.errors import InvalidRuleError
-from feature_repo.events.fields import Person, check_tz, parse_time
+from feature_repo.events.fields import UserId, check_tz, parse_time
 from feature_repo.events.schema import DEDUP_WINDOW_MS, MAX_FUTURE_MS
 from services.campaigns.campaign import Campaign
 from services.campaigns.eligibility import Eligibility
@@ -20,7 +20,7 @@ class DecideRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    user_id: Person
+    user_id: UserId
     decision_id: Annotated[
         str | None,
         Field(

@@ -17,7 +17,7 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import in_our_words
 from services.event_log.keys import dedup_key
-from services.event_log.links import claimed, move_event
+from services.event_log.links import is_claimed, move_event
 from services.event_log.receipt import Appended, stream_id
 from services.event_log.writer import Entry, LogWriter
 from services.runtime import workers
@@ -258,7 +258,7 @@ def _entries(records: Sequence[EventRecord]) -> list[Entry]:
             r.encode(),
             r.linked,
             r.user if r.anonymous else "",
-            claimed(r),
+            is_claimed(r),
         )
         for r in records
     ]

@@ -27,7 +27,7 @@ class Batch:
         Stream id of the last entry.
     events
         The events that decode.
-    places
+    indices
         For each of ``events`` the index of its entry.
     entries
         The entries read.

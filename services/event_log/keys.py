@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from feature_repo.events.schema import DEDUP_WINDOW_MS, EventRecord
-from feature_repo.user_profile.merged_history import claimed
+from feature_repo.user_profile.merged_history import is_claimed
 
 DAY_MS: Final = 86_400_000
 _DAYS_BACK: Final = DEDUP_WINDOW_MS // DAY_MS
@@ -68,7 +68,7 @@ def dedup_key(record: EventRecord) -> str:
     a duplicate of what others sent too, and makes nothing of theirs one.
     """
     name = f"{record.source}\x1f{record.id}"
-    return f"~\x1f{name}" if claimed(record) else name
+    return f"~\x1f{name}" if is_claimed(record) else name
 
 
 def today() -> int:

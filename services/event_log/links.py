@@ -20,15 +20,15 @@ from feature_repo.online.live_row import LiveState
 from feature_repo.user_profile import explicit
 from feature_repo.user_profile.merged_history import (
     Placed,
-    claimed,
     first_links,
+    is_claimed,
+    merge_histories,
     without_grants,
-    woven,
 )
 
 __all__ = [
-    "Placed", "claimed", "first_links", "first_owner_of", "fresh_links", "move_event", "owner_of",
-    "without_grants", "woven",
+    "Placed", "first_links", "first_owner_of", "fresh_links", "is_claimed", "merge_histories",
+    "move_event", "owner_of", "without_grants",
 ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ LINK: Final = Script((Path(__file__).parent / "link.lua").read_text())
 Entry = tuple[int, str, str, bytes, str | None, str, bool]
 """Partition, dedup key, user, record, the linked anonymous id, if any, the anonymous id that sent
 it or the empty string (``user`` itself, or the one from which it was moved to ``user``), and
-whether the link is only claimed (`services.event_log.links.claimed`)."""
+whether the link is only claimed (`services.event_log.links.is_claimed`)."""
 _FAILED: Final = (redis.RedisError, RedisClusterException, OSError, StoreUnavailableError)
 
 

@@ -18,7 +18,7 @@ from feature_repo.online.live_row import row_key
 from feature_repo.online.lua import Script
 from services.event_log.entries import decode, read_entries
 from services.event_log.keys import erased_key, log_key, owners_key
-from services.event_log.links import Placed, claimed, first_links, first_owner_of
+from services.event_log.links import Placed, first_links, first_owner_of, is_claimed
 from services.event_log.writer import LINK
 from services.history.users import PartitionHistory
 
@@ -165,7 +165,7 @@ def _read_log(client: Any, partitions: int) -> Iterable[_Named]:
             for position, record in decode(read_entries(client, log_key(partition))):
                 if record.anonymous or record.linked is not None:
                     # One of the anonymous id's own, written for its user, vouches for nothing.
-                    claim = record.anonymous or claimed(record)
+                    claim = record.anonymous or is_claimed(record)
                     yield position, record.user, record.anonymous, record.linked, claim
 
 

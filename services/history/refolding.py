@@ -12,7 +12,7 @@ from feature_repo.online.connection import translated
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import read_live, read_versions, replace_live
 from services.event_log.keys import erased_key, log_key
-from services.event_log.links import Placed, first_links, fresh_links, woven
+from services.event_log.links import Placed, first_links, fresh_links, merge_histories
 from services.history.merged_history import LinkedHistory
 from services.history.unjoined import read_unjoined, remove_unjoined
 from services.history.users import PartitionHistory
@@ -93,7 +93,9 @@ class Refolding:
             late = sorted(self._unjoined[user] & found.keys(), key=lambda one: links[one])
             self._missing[user] = sum(len(found[anonymous]) for anonymous in late)
             self._late[user] = own[user], found, late
-        return self._transition.fold({u: woven(events, theirs[u]) for u, events in own.items()})
+        return self._transition.fold(
+            {u: merge_histories(events, theirs[u]) for u, events in own.items()}
+        )
 
     def settle(self, attempts: int) -> bool:
         """Put the rows in place; False if some still move on after so many attempts."""
@@ -128,7 +130,7 @@ class Refolding:
         own, found, late = self._late[user]
         for kept in range(len(late), 0, -1):
             known = {a: found[a] for a in found.keys() - late[kept:]}
-            fold = self._transition.fold({user: woven(own, known)})
+            fold = self._transition.fold({user: merge_histories(own, known)})
             if user in fold and fold[user].profile == live.profile:
                 return False
         return True

@@ -26,7 +26,7 @@ from feature_repo.online.live_rows import read_live
 from feature_repo.user_profile import explicit
 from services.event_log.batch import Batch, cut_batch
 from services.event_log.keys import cursor_key, log_key
-from services.event_log.links import Placed, claimed, first_links, fresh_links, woven
+from services.event_log.links import Placed, first_links, fresh_links, is_claimed, merge_histories
 from services.history.merged_history import LinkedHistory, note_owner, owners_of
 from services.history.unjoined import add_unjoined, read_unjoined
 from services.history.users import PartitionHistory
@@ -50,7 +50,7 @@ class Work:
         The rows to start from.
     events
         Events of the batches, and before them those of histories folded anew.
-    places
+    indices
         For each event its index among the batches' events, −1 for one of a history.
     joined
         Users whose events go with a history, or on from another's row.
@@ -150,7 +150,7 @@ class Linking:
         for _, event in (placed for events in own.values() for placed in events):
             anonymous = event.linked
             if anonymous in named and anonymous not in owners and anonymous is not None:
-                claim = event.anonymous or claimed(event)
+                claim = event.anonymous or is_claimed(event)
                 note_owner(self._client, anonymous, event.user, claim=claim)
                 lost = True
         return owners_of(self._client, named) if lost else owners
@@ -189,7 +189,7 @@ class Linking:
             if user in broken or fresh[user] & links.keys():
                 start[user] = None
                 known = {a: found for a, found in theirs[user].items() if a in links}
-                histories[user] = woven(events, known)
+                histories[user] = merge_histories(events, known)
         moved = {user for user in fresh if start[user] is not rows[user]}
         return _lay_out(batches, start, histories, moved | histories.keys())
 

@@ -16,7 +16,7 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import FIELDS, LiveState, parse_live, row_key
 from services.event_log.entries import decode
 from services.event_log.keys import cursor_key, log_key, owners_key
-from services.event_log.links import Placed, first_links, first_owner_of, woven
+from services.event_log.links import Placed, first_links, first_owner_of, merge_histories
 from services.event_log.receipt import stream_id
 from services.models.transition import Transition
 from simulator.disk import Disk
@@ -221,7 +221,7 @@ def _woven(server: Server, logs: dict[str, list[Placed]]) -> dict[str, list[Even
         if unowned:
             raise ViolatedError(f"links: {user} has events of {unowned}, which nobody owns")
         theirs = {a: logs[a] for a, note in owners.items() if a in logs and _is_of(note, user)}
-        histories[user] = woven(own, theirs)
+        histories[user] = merge_histories(own, theirs)
     return histories
 
 

@@ -16,20 +16,20 @@ _COUNTS: Final = ("num_events", *COUNTED_TYPES)
 _MONEY: Final = ("spend_m", "gross_m", "discount_m")
 _DAILY: Final = (*_COUNTS, *_MONEY, "num_active_days")
 _GAPS: Final = tuple(
-    f"{kind}_{part}" for kind in ("active", "order") for part in ("n", "sum", "sq")
+    f"{gap_type}_{part}" for gap_type in ("active", "order") for part in ("n", "sum", "sq")
 )
 _DISTINCT: Final = ("num_distinct_items", "num_distinct_categories")
 _SUMMED: Final = (*_DAILY, *_GAPS, *_DISTINCT)
 
 
-def _is(kind: str) -> str:
-    return "is_order" if kind == "purchase" else f"type = '{kind}'"
+def _is(event_type: str) -> str:
+    return "is_order" if event_type == "purchase" else f"type = '{event_type}'"
 
 
 STAGE: Final = f"""
 CREATE TEMP TABLE daily AS
 SELECT "user", day, count(*) AS num_events,
-    {", ".join(f"count(*) FILTER ({_is(kind)}) AS {n}" for n, kind in COUNTED_TYPES.items())},
+    {", ".join(f"count(*) FILTER ({_is(each)}) AS {n}" for n, each in COUNTED_TYPES.items())},
     sum(spend_m) AS spend_m, sum(gross_m) AS gross_m, sum(discount_m) AS discount_m,
     max(own::INT) AS num_active_days
 FROM events GROUP BY ALL;
@@ -70,14 +70,14 @@ def rows(days: int, first: int, last: int) -> str:
         f'SELECT "user", day + 1 AS snap, {plus} FROM recent',  # noqa: S608
         f'SELECT "user", day + {days} + 1 AS snap, {minus} FROM recent',  # noqa: S608
     ]
-    for kind in ("active", "order"):
+    for gap_type in ("active", "order"):
         for sign, at in (("", "day + 1"), ("-", f"day - gap + {days} + 1")):
             changes.append(
-                f'SELECT "user", {at} AS snap, {sign}1 AS {kind}_n, {sign}gap AS {kind}_sum, '  # noqa: S608
-                f"{sign}gap * gap AS {kind}_sq FROM gaps "
-                f"WHERE kind = '{kind}' AND gap < {days} AND day - gap >= {first - days}"
+                f'SELECT "user", {at} AS snap, {sign}1 AS {gap_type}_n, '  # noqa: S608
+                f"{sign}gap AS {gap_type}_sum, {sign}gap * gap AS {gap_type}_sq FROM gaps "
+                f"WHERE kind = '{gap_type}' AND gap < {days} AND day - gap >= {first - days}"
             )
-    for kind, name in (("item", "num_distinct_items"), ("category", "num_distinct_categories")):
+    for key_type, name in (("item", "num_distinct_items"), ("category", "num_distinct_categories")):
         for sign, at, edge in (
             ("", "day + 1", f"day_before IS NULL OR day_before + {days} < day "
              f"OR day_before < {first - days}"),
@@ -85,7 +85,7 @@ def rows(days: int, first: int, last: int) -> str:
         ):  # fmt: skip
             changes.append(
                 f'SELECT "user", {at} AS snap, {sign}count(*) AS {name} FROM touches '  # noqa: S608
-                f"WHERE kind = '{kind}' AND day >= {first - days} AND ({edge}) GROUP BY ALL"
+                f"WHERE kind = '{key_type}' AND day >= {first - days} AND ({edge}) GROUP BY ALL"
             )
     summed = ", ".join(f"sum({name}) AS {name}" for name in _SUMMED)
     running = ", ".join(f"coalesce(sum({name}) OVER upto, 0)::BIGINT AS {name}" for name in _SUMMED)
@@ -108,8 +108,8 @@ FROM running WHERE snap >= {first}
 """  # noqa: S608 - built from names and whole numbers
 
 
-def _gap_statistics(kind: str, name: str, days: int) -> str:
-    count, total, squares = (f"{kind}_{part}" for part in ("n", "sum", "sq"))
+def _gap_statistics(gap_type: str, name: str, days: int) -> str:
+    count, total, squares = (f"{gap_type}_{part}" for part in ("n", "sum", "sq"))
     mean = f"{total} / nullif({count}, 0)::DOUBLE"
     # n·Σg² − (Σg)² is exact in whole numbers, so equal gaps give exactly 0.
     spread = f"sqrt({count} * {squares} - {total} * {total}) / nullif({count}, 0)::DOUBLE"

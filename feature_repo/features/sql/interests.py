@@ -44,12 +44,12 @@ FROM (
 CREATE TEMP TABLE interests (
     "user" VARCHAR, snap INTEGER, kind VARCHAR, best STRUCT(w DOUBLE, k VARCHAR)[]
 );
-{_one_kind("category", weight, last)}
-{_one_kind("brand", weight, last)}
+{_best_of("category", weight, last)}
+{_best_of("brand", weight, last)}
 """  # noqa: S608 - built from names and whole numbers
 
 
-def _one_kind(column: str, weight: str, last: int) -> str:
+def _best_of(column: str, weight: str, last: int) -> str:
     # A running sum holds from its week until the next one: unnest makes a row of each Monday
     # between (an inequality join takes a hundred times as long).
     mondays = f"unnest(range(week, least(next_week, {last} + 1), 7)) AS snap"
@@ -92,7 +92,7 @@ GROUP BY ALL;
 """  # noqa: S608 - built from names and whole numbers
 
 
-def weights(kind: str) -> str:
+def weights(column: str) -> str:
     """Return the expression of one kind's weights from ``best``, ``baskets`` and ``scale``."""
     whole = f"(baskets + {SHRINKAGE_BASKETS} * scale)"
-    return f"list_transform({kind}_best, lambda b: b.w / {whole})"
+    return f"list_transform({column}_best, lambda b: b.w / {whole})"

@@ -31,15 +31,15 @@ Ask = Callable[[Moment], dict[str, Any]]
 
 QUESTIONS: Final[dict[str, tuple[Ask, ...]]] = {
     "trends": (
-        lambda m: trends(m, grain="week", kind="purchase", level=1, category=None, most=10,
+        lambda m: trends(m, grain="week", event_type="purchase", level=1, category=None, most=10,
                          buckets=52),
-        lambda m: trends(m, grain="month", kind="purchase", level=2, category=None, most=50,
+        lambda m: trends(m, grain="month", event_type="purchase", level=2, category=None, most=50,
                          buckets=52),
     ),
     "drift": (lambda m: drift(m, months=12, most=10),),
     "retention": (
-        lambda m: retention(m, grain="month", kind="purchase", periods=12),
-        lambda m: retention(m, grain="week", kind="purchase", periods=52),
+        lambda m: retention(m, grain="month", event_type="purchase", periods=12),
+        lambda m: retention(m, grain="week", event_type="purchase", periods=52),
     ),
     "funnel": (
         lambda m: funnel(m, steps=_TOUR, within_ms=30 * DAY_MS, days=365),
@@ -50,8 +50,8 @@ QUESTIONS: Final[dict[str, tuple[Ask, ...]]] = {
         lambda m: rfm(m, rows="frequency", columns="monetary"),
     ),
     "habits": (
-        lambda m: habits(m, kind="purchase", days=365),
-        lambda m: habits(m, kind="purchase", days=28),
+        lambda m: habits(m, event_type="purchase", days=365),
+        lambda m: habits(m, event_type="purchase", days=28),
     ),
     "affinities": (lambda m: affinities(m, months=12, most=20),),
 }  # fmt: skip

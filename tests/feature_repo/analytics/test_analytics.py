@@ -63,15 +63,25 @@ def cells(found: Any) -> Iterator[dict[str, Any]]:
 def every(cube: Cube, now_ms: int) -> list[dict[str, Any]]:
     moment = cube.moment(now_ms)
     return [
-        trends(moment, grain="week", kind="purchase", level=1, category=None, most=50, buckets=99),
-        trends(moment, grain="month", kind="purchase", level=2, category=None, most=50, buckets=99),
+        trends(
+            moment, grain="week", event_type="purchase", level=1, category=None, most=50, buckets=99
+        ),
+        trends(
+            moment,
+            grain="month",
+            event_type="purchase",
+            level=2,
+            category=None,
+            most=50,
+            buckets=99,
+        ),
         drift(moment, months=12, most=50),
-        retention(moment, grain="month", kind="purchase", periods=12),
-        retention(moment, grain="week", kind="view_item", periods=40),
+        retention(moment, grain="month", event_type="purchase", periods=12),
+        retention(moment, grain="week", event_type="view_item", periods=40),
         funnel(moment, steps=["view_item", "purchase"], within_ms=9**10, days=400),
         funnel(moment, steps=["message_sent"] * 8, within_ms=9**10, days=400),
         rfm(moment, rows="recency", columns="frequency"),
-        habits(moment, kind="purchase", days=400),
+        habits(moment, event_type="purchase", days=400),
         affinities(moment, months=12, most=50),
     ]
 
@@ -103,7 +113,7 @@ def test_suppressed_counts_what_is_hidden(cube: Cube) -> None:
 @pytest.mark.parametrize("now_ms", [LATER_MS, PAST_MS])
 def test_trends_are_what_pandas_counts(cube: Cube, events: pd.DataFrame, now_ms: int) -> None:
     found = trends(
-        cube.moment(now_ms), grain="week", kind="purchase", level=2, category=None, most=50,
+        cube.moment(now_ms), grain="week", event_type="purchase", level=2, category=None, most=50,
         buckets=99,
     )  # fmt: skip
     bought = known(events, now_ms).query("kind == 'purchase'")
@@ -133,21 +143,21 @@ def test_trends_are_what_pandas_counts(cube: Cube, events: pd.DataFrame, now_ms:
 
 def test_a_trend_has_shape_only_where_nothing_is_hidden(cube: Cube) -> None:
     found = trends(
-        cube.moment(LATER_MS), grain="month", kind="purchase", level=2, category=None, most=50,
-        buckets=99,
+        cube.moment(LATER_MS), grain="month", event_type="purchase", level=2, category=None,
+        most=50, buckets=99,
     )  # fmt: skip
     for series in found["series"]:
         whole = all(point["events"] is not None for point in series["points"])
         assert (series["change_points"] is not None) == whole
     one = trends(
-        cube.moment(LATER_MS), grain="month", kind="purchase", level=1, category="Odd/One", most=1,
-        buckets=99,
+        cube.moment(LATER_MS), grain="month", event_type="purchase", level=1, category="Odd/One",
+        most=1, buckets=99,
     )  # fmt: skip
     assert [each["category"] for each in one["series"]] == [None, "Odd/One"]
     same = next(each for each in found["series"] if each["category"] == "Odd/One")
     assert one["series"][1]["points"] == same["points"]
     with pytest.raises(InvalidQuestionError, match="Odd/Two"):
-        trends(cube.moment(LATER_MS), grain="month", kind="purchase", level=1,
+        trends(cube.moment(LATER_MS), grain="month", event_type="purchase", level=1,
                category="Odd/Two", most=1, buckets=9)  # fmt: skip
 
 
@@ -157,7 +167,7 @@ def test_retention_is_what_pandas_counts(
     cube: Cube, events: pd.DataFrame, now_ms: int, grain: str
 ) -> None:
     found = retention(
-        cube.moment(now_ms), grain="month" if grain == "month" else "week", kind="purchase",
+        cube.moment(now_ms), grain="month" if grain == "month" else "week", event_type="purchase",
         periods=30,
     )  # fmt: skip
     bought = known(events, now_ms).query("kind == 'purchase'").copy()
@@ -207,7 +217,9 @@ def test_of_a_cohort_a_few_who_stayed_away_are_hidden_too(tmp_path: Path) -> Non
     )  # fmt: skip
     shop.write(tmp_path, rows)
     with Index(tmp_path) as index:
-        found = retention(Cube(index).moment(LATER_MS), grain="month", kind="purchase", periods=12)
+        found = retention(
+            Cube(index).moment(LATER_MS), grain="month", event_type="purchase", periods=12
+        )
     first = found["cohorts"][0]
     assert first["users"] == 40
     assert [cell["users"] for cell in first["cells"]] == [40, None, 40, 20, None, None]
@@ -318,7 +330,7 @@ def test_rfm_is_what_pandas_counts(
 def test_habits_are_what_pandas_counts_where_the_shopper_is(
     cube: Cube, events: pd.DataFrame, now_ms: int, days: int
 ) -> None:
-    found = habits(cube.moment(now_ms), kind="purchase", days=days)
+    found = habits(cube.moment(now_ms), event_type="purchase", days=days)
     until = min(now_ms, int(events.time_ms.max())) + 1
     bought = known(events, now_ms).query("kind == 'purchase'")
     bought = bought[bought.time_ms >= until - days * shop.DAY_MS].copy()
@@ -421,7 +433,7 @@ def test_an_empty_archive_and_an_unknown_type_have_no_figures(
             assert not [c for c in cells(found) if c.get("users")]
     moment = cube.moment(LATER_MS)
     assert funnel(moment, steps=["a", "b"], within_ms=1, days=1)["steps"][0]["users"] is None
-    assert retention(moment, grain="week", kind="nothing", periods=3)["curve"] == []
-    assert trends(moment, grain="week", kind="nothing", level=1, category=None, most=3,
+    assert retention(moment, grain="week", event_type="nothing", periods=3)["curve"] == []
+    assert trends(moment, grain="week", event_type="nothing", level=1, category=None, most=3,
                   buckets=9)["series"][0]["points"] == []  # fmt: skip
-    assert all(c["users"] is None for c in habits(moment, kind="no", days=9)["cells"])
+    assert all(c["users"] is None for c in habits(moment, event_type="no", days=9)["cells"])

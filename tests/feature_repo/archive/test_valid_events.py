@@ -61,18 +61,18 @@ def answers(log: list[EventRecord]) -> tuple[dict[str, Any], dict[str, int]]:
             moment = Cube(index).moment(round(END.timestamp() * 1000))
             found |= {
                 "trends": trends.trends(
-                    moment, grain="week", kind="purchase", level=1, category=None, most=9,
+                    moment, grain="week", event_type="purchase", level=1, category=None, most=9,
                     buckets=52,
                 ),
                 "drift": drift.drift(moment, months=12, most=9),
                 "retention": retention.retention(
-                    moment, grain="week", kind="purchase", periods=12
+                    moment, grain="week", event_type="purchase", periods=12
                 ),
                 "funnel": funnel.funnel(
                     moment, steps=["view_item", "purchase"], within_ms=10**9, days=365
                 ),
                 "rfm": rfm.rfm(moment, rows="recency", columns="monetary"),
-                "habits": habits.habits(moment, kind="purchase", days=365),
+                "habits": habits.habits(moment, event_type="purchase", days=365),
                 "affinities": affinities.affinities(moment, months=12, most=9),
                 "clusters": describe(index, np.ones(index.num_users, dtype=np.int64)),
                 "spent": index.rows("SELECT u, spend_m FROM facts ORDER BY u", {}),

@@ -16,7 +16,7 @@ from feature_repo.audiences.index import Index
 from feature_repo.events.schema import EventRecord
 from feature_repo.user_profile import explicit
 from feature_repo.user_profile.consent import MAX_PURPOSES, Consent, is_granted
-from feature_repo.user_profile.merged_history import woven
+from feature_repo.user_profile.merged_history import merge_histories
 from feature_repo.user_profile.state import ExplicitProfile
 
 START_S = 1_700_000_000
@@ -77,7 +77,7 @@ def profile_of(log: list[EventRecord]) -> ExplicitProfile:
     own = [each for each in placed if each[1].user == KNOWN]
     named = {event.linked for _, event in own}
     theirs = {g: [each for each in placed if each[1].user == g] for g in GUESTS if g in named}
-    return explicit.fold(woven(own, theirs))
+    return explicit.fold(merge_histories(own, theirs))
 
 
 @given(log=logs())

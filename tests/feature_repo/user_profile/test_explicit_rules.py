@@ -7,7 +7,7 @@ from feature_repo.events.schema import ItemRecord
 from feature_repo.user_profile import explicit
 from feature_repo.user_profile.compact import pack_id, unpack_type
 from feature_repo.user_profile.explicit import fold
-from feature_repo.user_profile.id_ring import add, discard, ids, stored
+from feature_repo.user_profile.id_ring import add, discard, ids, pack_key
 from feature_repo.user_profile.order_days import all_days, window
 from feature_repo.user_profile.parts import Ids
 
@@ -164,10 +164,10 @@ def test_ids_keep_their_form() -> None:
     names = ["1", "0", "01", "-1", "4294967294", "4294967295", "9" * 18, "9" * 19, "١", "1.0", "x"]
     assert [str(pack_id(name)) for name in names] == names
     ring = Ids()
-    add(ring, map(stored, names), 100)
+    add(ring, map(pack_key, names), 100)
     assert ids(ring) == names
     for name in names[::2]:
-        discard(ring, stored(name))
+        discard(ring, pack_key(name))
     assert ids(ring) == names[1::2]
 
 

@@ -18,7 +18,7 @@ from feature_repo.events.types import find_types
 from feature_repo.user_profile import explicit
 from services.client import Client
 from services.event_log.keys import owners_key
-from services.event_log.links import move_event, woven
+from services.event_log.links import merge_histories, move_event
 from services.history.merged_history import restore_owners
 from services.http import api_keys
 from services.http.senders import refusal
@@ -273,5 +273,5 @@ def test_no_order_of_a_browsers_events_grants_anything_for_a_user(
     own = [named, *(move_event(one, named.user) for one in later)]
     placed = [(LogPosition(100 + n, 0), one) for n, one in enumerate(own)]
     theirs = [(LogPosition(n + 1, 0), one) for n, one in enumerate(earlier)]
-    folded = said(woven(placed, {PSEUDONYMS.of_anonymous("c"): theirs}))
+    folded = said(merge_histories(placed, {PSEUDONYMS.of_anonymous("c"): theirs}))
     assert folded == dict.fromkeys(denied, False)

@@ -25,7 +25,7 @@ from feature_repo.user_profile import consent, explicit
 from services.event_log.archiver import Archiver
 from services.event_log.dead_letters import letters, retry
 from services.event_log.keys import cursor_key, log_key, owners_key
-from services.event_log.links import woven
+from services.event_log.links import merge_histories
 from services.event_log.receipt import Appended
 from services.history.merged_history import restore_owners
 from services.history.unjoined import add_unjoined, read_unjoined
@@ -269,12 +269,12 @@ def test_an_id_that_the_row_names_no_more_is_not_folded_twice(
     for user, linked in ((PHONE, None), (LAPTOP, None), (KNOWN, PHONE), (KNOWN, LAPTOP)):
         shop.send(shop.event(user, linked))
         shop.apply()
-    folded = linking.woven
-    monkeypatch.setattr(linking, "woven", unwanted)
+    folded = linking.merge_histories
+    monkeypatch.setattr(linking, "merge_histories", unwanted)
     for _ in range(2):
         shop.send(shop.event(KNOWN, PHONE))
         shop.apply()
-    monkeypatch.setattr(linking, "woven", folded)
+    monkeypatch.setattr(linking, "merge_histories", folded)
     assert parts(shop.row(KNOWN)) == parts(of_one_log(shop.of(KNOWN)))
 
 
@@ -537,7 +537,15 @@ def test_a_link_stands_behind_what_it_links_whatever_the_clocks_say() -> None:
 
     own = [at(10, "u1"), at(20, "link", "a"), at(30, "u2")]
     theirs = {"a": [at(5, "a1"), at(15, "a2"), at(25, "a3"), at(40, "a4")]}
-    assert [e.id for e in woven(own, theirs)] == ["a1", "u1", "a2", "a3", "a4", "link", "u2"]
+    assert [e.id for e in merge_histories(own, theirs)] == [
+        "a1",
+        "u1",
+        "a2",
+        "a3",
+        "a4",
+        "link",
+        "u2",
+    ]
 
 
 CLAIMED, VOUCHED, MOVED = "write:0123456789ab", "server:0123456789ab", "admin:0123456789ab"
