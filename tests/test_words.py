@@ -23,10 +23,12 @@ PARTICIPLES = frozenset(
         "bounded",
         "checked",
         "chosen",
+        "claimed",
         "copied",
         "counted",
         "cut",
         "damaged",
+        "decayed",
         "decoded",
         "described",
         "divided",
@@ -60,6 +62,7 @@ PARTICIPLES = frozenset(
         "offered",
         "opened",
         "ordered",
+        "overruled",
         "packed",
         "parted",
         "patched",
@@ -81,6 +84,7 @@ PARTICIPLES = frozenset(
         "shuffled",
         "skipped",
         "stated",
+        "stepped",
         "stored",
         "summed",
         "tagged",
@@ -95,15 +99,30 @@ PARTICIPLES = frozenset(
         "voided",
         "weighted",
         "windowed",
+        "woven",
     ]
 )
-VERBS = ("services/", "training/", "feature_repo/analytics", "feature_repo/archive",
-    "feature_repo/audiences", "feature_repo/events", "feature_repo/feast_stores",
-    "feature_repo/features", "feature_repo/importers", "feature_repo/online",
-    "feature_repo/profile_views")  # fmt: skip
-"""Rooms in which functions are verbs, and no participles."""
 LEFT = {"feature_repo/archive/currency.py: known", "services/client/calls.py: applied"}
 """What the log's writers and callers of the client have to find under its name."""
+RETIRED = frozenset({"asked", "held", "household", "kind", "kinds", "person", "place", "places",
+    "shopper", "shoppers", "touched"})  # fmt: skip
+"""Words for which a textbook has another: request, in history, user, type, index, updated."""
+STORED = {
+    "feature_repo/audiences/traits.py: kind",
+    "feature_repo/features/catalogue.py: kind",
+    "feature_repo/importers/publish.py: events_held",
+    "feature_repo/importers/publish.py: rows_held",
+    "feature_repo/importers/report.py: events_held",
+    "feature_repo/importers/report.py: rows_held",
+    "feature_repo/profile_views/shapes.py: kind",
+    "services/analytics/routes.py: kind",
+    "services/audiences/schemas.py: kind",
+    "services/http/answer_schemas.py: kind",
+    "training/history/sequences.py: kind",
+    "training/network/encoder.py: kind",
+    "training/network/model_dir.py: kind",
+}
+"""Names of columns, of members of answers and of arrays in files, which stay as they were."""
 NAME = re.compile(r"`([\w./]+)` \|$", re.MULTILINE)
 
 
@@ -120,13 +139,22 @@ def test_functions_are_no_participles() -> None:
     found = {
         f"{path}: {node.name}"
         for path, tree in SOURCES.items()
-        if path.startswith(VERBS)
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and not any("property" in ast.unparse(each) for each in node.decorator_list)
         and node.name.strip("_") in PARTICIPLES
     }
     assert found == LEFT
+
+
+def test_retired_words_name_nothing() -> None:
+    found = {
+        f"{path}: {name}"
+        for path, tree in SOURCES.items()
+        for name in map(_name, ast.walk(tree))
+        if not RETIRED.isdisjoint(name.lower().replace("held_out", "").split("_"))
+    }
+    assert found == STORED
 
 
 def test_modules_begin_with_a_noun_phrase() -> None:
@@ -147,6 +175,21 @@ def test_the_glossary_names_what_there_is() -> None:
             assert (ROOT / name).exists(), name
         elif "." in name:
             assert _find(name) is not None, name
+
+
+def _name(node: ast.AST) -> str:
+    """Return the name that a node gives to something, or an empty one."""
+    match node:
+        case (
+            ast.Name(id=name, ctx=ast.Store())
+            | ast.Attribute(attr=name, ctx=ast.Store())
+            | ast.arg(arg=name)
+            | ast.FunctionDef(name=name)
+            | ast.AsyncFunctionDef(name=name)
+            | ast.ClassDef(name=name)
+        ):
+            return name
+    return ""
 
 
 def _find(name: str) -> object:
