@@ -22,7 +22,7 @@ _FEATURES = Path(os.environ.get("PORTRAIT_HOME", ".portrait")).resolve() / "feat
 
 project = Project(name=PROJECT, description="Living user profiles")
 user = Entity(
-    name="user", join_keys=["user"], value_type=ValueType.STRING, description="Pseudonymous shopper"
+    name="user", join_keys=["user"], value_type=ValueType.STRING, description="Pseudonymous user"
 )
 item = Entity(
     name="item", join_keys=["item_id"], value_type=ValueType.STRING, description="Thing on offer"

@@ -66,7 +66,7 @@ _LIVE: Final = (
 )  # fmt: skip
 
 _CLUSTER: Final = Trait(
-    "cluster", "number", "cluster of shoppers whom the model sees alike, by number", "clusters"
+    "cluster", "number", "cluster of users whom the model sees alike, by number", "clusters"
 )
 
 _OF_DTYPE: Final[dict[str, TraitType]] = {

@@ -1,6 +1,6 @@
 """Ids that are nobody's: what programs send where they had none.
 
-Whoever takes one for a person joins strangers into one profile. Belongs here: which they are.
+Whoever takes one for a user's joins strangers into one profile. Belongs here: which they are.
 """
 
 import os
@@ -39,7 +39,7 @@ def _more(listed: str) -> frozenset[str]:
 
 
 def check_user_id(value: str) -> str:
-    """Return an id of a person as it came; refuse one that is nobody's, or not trimmed."""
+    """Return an id of a user as it came; refuse one that is nobody's, or not trimmed."""
     if is_nobody(value):
         raise ValueError(f"{value[:40]!r} is nobody's id: leave it out where there is none")
     if value != value.strip():

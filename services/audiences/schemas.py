@@ -140,7 +140,7 @@ MEMBERS: Final[dict[int | str, Any]] = {
     )
 }
 EXPORT: Final[dict[int | str, Any]] = {
-    200: {"description": "Entity ids, one a line below `user`",
+    200: {"description": "Pseudonyms, one a line below `user`",
           "content": {"text/csv": {"schema": {"type": "string"},
                                    "example": f"user\r\n{PSEUDONYM}\r\n"}}}
 }  # fmt: skip

@@ -124,7 +124,7 @@ def _draw(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
 STUDIES: Final[Mapping[str, tuple[str, Part]]] = {
     "category": (
         """## The next category
-`portrait compare DATASET --study category`: which categories (two levels) a shopper buys from
+`portrait compare DATASET --study category`: which categories (two levels) a user buys from
 within the next 14 days, asked on every Monday of the test period whose 14 days end in it; moments
 with a purchase. Counts: distinct baskets by category over the whole history, halved every 112 days,
 plus popularity times a number of baskets (tuned on the validation period). The model's head reads
