@@ -25,8 +25,6 @@ from training.lab.comparison.peer import Peer, Setting
 from training.lab.comparison.protocol import sample
 from training.lab.comparison.shop import Shop
 
-REQUESTS: Final = 6_000
-"""Training requests, an even sample of the later half."""
 CHOOSE_ON: Final = 1500
 """Validation requests by which the number of trees is chosen."""
 CELLS: Final = 1_000_000
@@ -42,11 +40,13 @@ class Gbdt(Peer):
     name = "gbdt"
     seeded = True
     timed: ClassVar = False
-    grid: ClassVar = {"learning_rate": (0.05, 0.02), "leaves": (31, 127), "per_leaf": (100, 20)}
+    grid: ClassVar = {
+        "leaves": (31, 127), "learning_rate": (0.05, 0.02), "requests": (6_000, 20_000),
+    }  # fmt: skip
 
     def fit(self, setting: Setting) -> None:
         self._facts = self.once(Facts, self.shop, self.timed)
-        fitted, chosen = self.once(_examples, self.shop, self._facts)
+        fitted, chosen = self.once(_examples, self.shop, self._facts, setting["requests"])
 
         def tell(state: Any) -> None:
             if state.iteration % 50 == 0:
@@ -57,7 +57,7 @@ class Gbdt(Peer):
             {
                 "objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "verbosity": -1,
                 "learning_rate": setting["learning_rate"], "num_leaves": setting["leaves"],
-                "min_data_in_leaf": setting["per_leaf"], "lambdarank_truncation_level": 20,
+                "min_data_in_leaf": 100, "lambdarank_truncation_level": 20,
                 "feature_fraction": 0.6, "bagging_fraction": 0.8, "bagging_freq": 1,
                 "max_bin": 127, "lambda_l2": 1.0, "seed": self.seed, "deterministic": True,
                 "force_row_wise": True, "num_threads": torch.get_num_threads(),
@@ -146,12 +146,16 @@ def _candidates(
         yield part, Shortlist(request, item, known.of(request, item), known.sources[0])
 
 
-def _examples(shop: Shop, facts: Facts) -> tuple[Examples, Examples]:
-    """Return examples to fit and to stop by: of the training and of the validation period."""
+def _examples(shop: Shop, facts: Facts, most: int) -> tuple[Examples, Examples]:
+    """Return examples to fit and to stop by: of the training and of the validation period.
+
+    Those of training are an even sample of ``most`` requests of its later half, or, if that is
+    too few, of the latest.
+    """
     requests = training_requests(shop)
-    times = shop.histories.time_ms[requests.event]
-    late = times >= np.median(times)
-    requests = sample(EvaluationWindow(requests.event[late], requests.user[late]), REQUESTS)
+    newest = np.argsort(shop.histories.time_ms[requests.event], kind="stable")
+    late = np.sort(newest[-max(most, (len(newest) + 1) // 2) :])
+    requests = sample(EvaluationWindow(requests.event[late], requests.user[late]), most)
     parts = [
         EvaluationWindow(requests.event[mine], requests.user[mine])
         for mine in (requests.user % FOLDS == fold for fold in range(FOLDS))

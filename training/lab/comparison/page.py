@@ -23,7 +23,9 @@ begun is finished. Fitted on the training period only. Learned models are fitted
 averaged by request. Portrait's epochs, and the numbers that weigh its memories, come from the
 validation period too. Intervals: 95 %, paired bootstrap over users. No part of the comparison, but
 asked of the same networks: `portrait_timed` is told the time of each request, as the service is;
-`portrait_shuffled` finds what came before each request in random order.
+`portrait_shuffled` finds what came before each request in random order. `gbdt` is LightGBM's
+LambdaRank over hand-made facts of a hundred or two candidates, live popularity among them;
+`gbdt_timed` is told the time of each request too, and stands against `portrait_timed`.
 """
 
 
@@ -87,13 +89,28 @@ def section(result: Mapping[str, Any]) -> str:
                     f"\n{metric}{told}: {over['ratio']:.3f} × the best peer ({over['peer']}), "
                     f"difference {over['difference']:+.4f} [{low:+.4f}, {high:+.4f}]."
                 )
-    lines += _elsewhere(result)
+    lines += _above(result) + _elsewhere(result)
     if "note" in result:
         lines.append(f"\n{result['note']}")
     if result["not_run"]:
         left = "; ".join(f"{name} ({why})" for name, why in result["not_run"].items())
         lines.append(f"\nNot run: {left}.")
     return "\n".join(lines) + "\n"
+
+
+def _above(result: Mapping[str, Any]) -> list[str]:
+    """Return a line on the peers that do better than Portrait, for each of what they are told."""
+    ndcg = {name: row["ndcg@10"] for name, row in result["models"].items()}
+    found = []
+    for own, timed in (("portrait", False), ("portrait_timed", True)):
+        better = [
+            f"{name} ({ndcg[name]:.4f})"
+            for name in sorted(result["seconds"], key=lambda name: -ndcg[name])
+            if name.endswith("_timed") == timed and ndcg[name] > ndcg.get(own, 1.0)
+        ]
+        if better:
+            found.append(f"\nAbove {own} ({ndcg[own]:.4f}) by NDCG@10: {', '.join(better)}.")
+    return found
 
 
 def _elsewhere(result: Mapping[str, Any]) -> list[str]:

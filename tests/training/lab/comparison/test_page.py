@@ -48,6 +48,18 @@ def test_what_ran_on_another_machine_says_so(tmp_path: Path) -> None:
     assert "On a machine with a GPU: ease." in page
 
 
+def test_peers_above_portrait_are_named_by_what_they_were_told(tmp_path: Path) -> None:
+    found = result("one", 0.12)
+    row = found["models"]["ease"]
+    for name, value in (("gbdt", 0.13), ("gbdt_timed", 0.15), ("portrait_timed", 0.14)):
+        found["models"][name] = row | {"ndcg@10": value}
+    found["seconds"] |= {"gbdt": 1.0, "gbdt_timed": 1.0}
+    page = keep(tmp_path / "accuracy", found).read_text()
+    assert "Above portrait (0.1200) by NDCG@10: gbdt (0.1300).\n" in page
+    assert "Above portrait_timed (0.1400) by NDCG@10: gbdt_timed (0.1500).\n" in page
+    assert "Above" not in keep(tmp_path / "accuracy", result("one", 0.12)).read_text()
+
+
 def study(name: str, rows: dict[str, Any]) -> dict[str, Any]:
     return {
         "dataset": "one", "study": name, "machine": "a machine",
