@@ -63,6 +63,30 @@ def first_named(record: EventRecord) -> str | None:
     return None
 
 
+def first_of_amounts(record: EventRecord) -> str | None:
+    """Return the first currency, in capitals, that an event names for an amount; None if none.
+
+    What names a currency without an amount says nothing of what the shop counts in.
+
+    Examples
+    --------
+    >>> event = EventRecord(
+    ...     id="1", type="purchase", user="u", time_ms=0, received_ms=0, currency="USD"
+    ... )
+    >>> first_of_amounts(event)
+    >>> event.value = 10.0
+    >>> first_of_amounts(event)
+    'USD'
+    """
+    if record.value is not None and record.currency:
+        return record.currency.upper()
+    for item in record.items:
+        named = item.currency or record.currency
+        if item.price is not None and named:
+            return named.upper()
+    return None
+
+
 def has_amounts(record: EventRecord) -> bool:
     """Say whether an event states money at all."""
     return record.value is not None or any(item.price is not None for item in record.items)

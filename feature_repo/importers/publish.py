@@ -179,9 +179,9 @@ class Publisher:
     def _convert(self, record: EventRecord) -> bool:
         """Turn amounts into the shop's currency; say whether some were set aside."""
         if self._money.currency is None:
-            named = currency.first_named(record)
+            named = currency.first_of_amounts(record)
             if named is None:
-                return False
+                return currency.convert(record, self._money)
             noted = currency.known(self.home)
             code = noted if currency.is_firm(noted) else named
             self._money = Money(code, self._money.rates)

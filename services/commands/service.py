@@ -79,6 +79,10 @@ def rebuild(
     from services.rebuild.run import rebuild as rebuild_profiles
 
     settings = settings_with(home=home)
+    if not settings.home.exists():
+        raise InvalidInputError(
+            f"there is no {settings.home}: name the state folder with --home or PORTRAIT_HOME"
+        )
     with stores(settings), step("rebuild profiles") as tell:
         pseudonyms = Pseudonyms.load(settings.home, settings.partitions)
         users = None if user is None else [pseudonyms.of_user(name) for name in user]

@@ -103,7 +103,7 @@ class ShopCurrency:
 def _find_currency(setting: str | None, claims: bool, records: Sequence[EventRecord]) -> str | None:
     if setting is not None:
         return setting if any(map(currency.has_amounts, records)) else None
-    code = next(filter(None, map(currency.first_named, records)), None)
+    code = next(filter(None, map(currency.first_of_amounts, records)), None)
     return f"{code}{currency.CLAIM}" if code and claims else code
 
 

@@ -6,6 +6,8 @@ Pure naming. All keys of a partition carry its number in braces, so they share a
 import time
 from typing import Final
 
+import orjson
+
 from feature_repo.events.schema import DEDUP_WINDOW_MS, EventRecord
 from feature_repo.user_profile.merged_history import is_claimed
 
@@ -68,6 +70,8 @@ def dedup_key(record: EventRecord) -> str:
     a duplicate of what others sent too, and makes nothing of theirs one.
     """
     name = f"{record.source}\x1f{record.id}"
+    if record.source == "~" or name.count("\x1f") > 1:  # else it might read as another's
+        name = orjson.dumps([record.source, record.id]).decode()
     return f"~\x1f{name}" if is_claimed(record) else name
 
 

@@ -66,6 +66,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
         assert word in last
 
 
+def test_rebuild_makes_no_home(tmp_path: Path) -> None:
+    done = portrait("rebuild", "--home", str(tmp_path / "absent"), home=tmp_path)
+    assert done.returncode == 2
+    assert str(tmp_path / "absent") in done.stderr
+    assert not (tmp_path / "absent").exists()
+
+
 def test_bad_setting_names_variable_and_bound(tmp_path: Path) -> None:
     done = portrait("key", "1", home=tmp_path, PORTRAIT_PORT="99999")
     assert done.returncode == 2

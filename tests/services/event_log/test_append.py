@@ -18,10 +18,11 @@ from waiting import wait_until
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.pseudonyms import partition_of
+from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import connect_async
 from services.event_log import append as append_module
 from services.event_log.append import Appender, LogFullError
-from services.event_log.keys import erased_key, log_key, owners_key, seen_keys, today
+from services.event_log.keys import dedup_key, erased_key, log_key, owners_key, seen_keys, today
 from services.event_log.receipt import Appended, Receipt, merge
 
 
@@ -34,6 +35,17 @@ def run(url: str, work: Callable[[Any], Awaitable[Any]], **given: Any) -> Any:
             await client.aclose()
 
     return asyncio.run(main())
+
+
+def test_no_event_is_known_again_by_the_name_of_another() -> None:
+    def key(source: str, name: str, by: str) -> str:
+        return dedup_key(EventRecord(id=name, type="login", user="u", time_ms=0, received_ms=0,
+                                     source=source, key=by))  # fmt: skip
+
+    parts = ["", "a", "~", "\x1f", "a\x1fb", "~\x1fw", '["a","b"]']
+    named = [(s, n, by) for s in parts for n in parts for by in ("server:1", "write:1")]
+    assert len({key(*each) for each in named}) == len(named)
+    assert all(key(s, n, by).startswith("~\x1f") == (by == "write:1") for s, n, by in named)
 
 
 def test_append_keeps_order_and_knows_what_it_has_seen(

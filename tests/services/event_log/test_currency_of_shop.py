@@ -11,7 +11,7 @@ import redis
 import redis.asyncio
 
 from feature_repo.archive import currency
-from feature_repo.events.schema import EventRecord
+from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.user_profile.amounts import amount
 from services.event_log.currency import ShopCurrency
 from services.http import api_keys
@@ -108,6 +108,29 @@ def test_a_setting_is_noted_with_the_first_amount(
         assert [await pay(0, "QQQ", "server"), await pay(0, "EUR", "write")] == [0, 3000]
 
     assert shop(redis_url, [tmp_path], monkeypatch, use, currency="EUR") == "EUR"
+    assert currency.known(tmp_path) == "EUR"
+
+
+def test_a_currency_without_an_amount_is_not_the_shops(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.event_log.currency.KEY", next(keys))
+
+    def of(item: ItemRecord, value: float | None, code: str) -> EventRecord:
+        return EventRecord(id="e", type="purchase", user="u", time_ms=0, received_ms=0,
+                           items=[item], value=value, currency=code)  # fmt: skip
+
+    async def run() -> list[float | None]:
+        async with redis.asyncio.Redis.from_url(redis_url) as client:
+            paid = ShopCurrency(Settings(home=tmp_path), client)
+            item = ItemRecord(item_id="A")
+            events = [of(item, None, "XXX"), of(item, 3, "EUR"),
+                      of(ItemRecord(item_id="A", price=2.0), None, "eur")]  # fmt: skip
+            for event in events:
+                await paid.convert([event], claims=False)
+            return [events[1].value, events[2].items[0].price]
+
+    assert asyncio.run(run()) == [3, 2.0]
     assert currency.known(tmp_path) == "EUR"
 
 

@@ -73,6 +73,33 @@ def test_what_is_inflated_is_bounded_and_whole(data: bytes, name: str | None) ->
     assert refused.value.problem.name == name
 
 
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"[1,NaN]", "invalid"),
+        (b'[{"a":-Infinity}]', "invalid"),
+        (b'["\xc3\xa9",NaN]', "invalid"),
+        (b"[1,2", "malformed"),
+        (b'["NaN",Na]', "malformed"),
+        (b"[1 2]", "malformed"),
+    ],
+)
+def test_a_batch_that_is_no_json_says_why(data: bytes, name: str) -> None:
+    with pytest.raises(ProblemError) as refused:
+        body.split(data, lines=False)
+    assert refused.value.problem.name == name
+
+
+def test_where_a_long_array_is_no_json_is_found_without_making_it() -> None:
+    data = b"[" + b"1," * 300_000 + b"NaN]"
+    tracemalloc.start()
+    with pytest.raises(ProblemError):
+        body.split(data, lines=False)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 1_000_000
+
+
 # --- many documents
 
 
