@@ -64,7 +64,7 @@ def first_named(record: EventRecord) -> str | None:
 
 
 def first_of_amounts(record: EventRecord) -> str | None:
-    """Return the first currency, in capitals, that an event names for an amount; None if none.
+    """Return the first currency, in capitals, of an event with an amount; None if there is none.
 
     What names a currency without an amount says nothing of what the shop counts in.
 
@@ -78,13 +78,7 @@ def first_of_amounts(record: EventRecord) -> str | None:
     >>> first_of_amounts(event)
     'USD'
     """
-    if record.value is not None and record.currency:
-        return record.currency.upper()
-    for item in record.items:
-        named = item.currency or record.currency
-        if item.price is not None and named:
-            return named.upper()
-    return None
+    return first_named(record) if has_amounts(record) else None
 
 
 def has_amounts(record: EventRecord) -> bool:
@@ -106,6 +100,9 @@ def convert(record: EventRecord, money: Money) -> bool:
     if first_named(record) is None:
         return False
     own = record.currency.upper() if record.currency else None
+    if money.currency is None and not has_amounts(record):
+        record.currency = own  # nothing to turn, and nothing to turn it into
+        return False
     named = [item.currency.upper() if item.currency else own for item in record.items]
     of_value = own or (named[0] if named and len(set(named)) == 1 else None)
     lines, aside = list[dict[str, Any]](), dict[str, Any]()
