@@ -109,7 +109,7 @@ _HEAD: Final = {
     "consent": ["email"], "contactable": True, "created_at": EXAMPLE_TIME,
     "updated_at": EXAMPLE_TIME,
 }  # fmt: skip
-_SHOWN: Final = _HEAD | {"description": "", "rule": RULE, "exclude": [], "plan": _PLAN}
+_SHOWN: Final = _HEAD | {"rule": RULE, "plan": _PLAN}
 _PREVIEW: Final = {
     "count": 31, "users": 2469, "took_ms": 4.2, "as_of": EXAMPLE_TIME, "contactable": True,
     "plan": _PLAN, "data": {"events": 143806, "newest_event": EXAMPLE_TIME},

@@ -200,7 +200,11 @@ _HEAD: Final = {
     "offer": "tea-5", "active": True, "created_at": EXAMPLE_TIME, "updated_at": EXAMPLE_TIME,
 }  # fmt: skip
 _SHOWN: Final = CAMPAIGN | {
-    "name": "spring", "description": "", "budget": {"messages": None, "amount": 100},
+    "name": "spring", "description": "", "offer": {"id": "tea-5", "title": "", "cost": 0.05},
+    "goal": {"event": "purchase", "within": "7d", "before": "28d"},
+    "control": {"holdout": 0.1, "global_holdout": True, "salt": ""},
+    "quiet_hours": {"from": "21:00", "until": "08:00", "tz": "UTC"},
+    "budget": {"messages": None, "amount": 100},
     "rank_by": "random", "top": 100, "explore": 0, "active": True, "created_at": EXAMPLE_TIME,
     "updated_at": EXAMPLE_TIME, "decided": 31, "spent": {"messages": 27, "amount": 1.35},
     "ranked_at": None,

@@ -112,7 +112,9 @@ _NONE = {
 _PAGE = {
     "events": [
         {"id": "e-1", "type": "view_item", "time": EXAMPLE_TIME,
-         "items": [{"item_id": "A", "quantity": 1.0}], "channel": "web"}
+         "items": [{"item_id": "A", "quantity": 1.0, "category": "Grocery/Coffee", "brand": "Ox",
+                    "price": 3.5}],
+         "channel": "web", "key": "server:1a2b3c4d5e6f"}
     ],
     "next_cursor": None,
 }  # fmt: skip
@@ -378,7 +380,8 @@ RECOMMENDED: dict[int | str, Any] = {
         "recommendation_id": "cfa118cde5ff48a09b2a72749751ae66", "user_id": "123",
         "items": [{"item_id": "B", "score": 1.5, "rank": 1, "reasons": [
             {"code": "interest_category", "key": "Grocery/Coffee",
-             "evidence": {"view": 1, "cart": 1, "purchase": 1}}]}],
+             "evidence": {"view": 1, "cart": 1, "purchase": 1}}],
+             "sources": ["catalogue"], "contributions": []}],
         "model": None, "placement": None, "personalized": True, "degraded": False,
         "reason": "explicit_profile", "relaxed": []})
 }  # fmt: skip
@@ -425,16 +428,16 @@ class Models(Answer):
 
 
 _READY: dict[str, Any] = {
-    "status": "ok", "checks": {"store": {"ok": True}}, "degraded": [], "model": None,
-    "model_refused": False,
-    "uptime_s": 12.5,
+    "status": "ok", "checks": {"store": {"ok": True, "took_ms": 0.4, "error": None}},
+    "degraded": [], "model": None, "model_refused": False, "uptime_s": 12.5,
 }  # fmt: skip
 
 LIVE: dict[int | str, Any] = {200: describe_answer(Live, "The process answers", {"status": "ok"})}
 READY: dict[int | str, Any] = {
     200: describe_answer(Ready, "Ready", _READY),
     503: describe_answer(Ready, "Not ready", _READY | {
-        "status": "unavailable", "checks": {"store": {"ok": False}}}),
+        "status": "unavailable", "checks": {"store": {"ok": False, "took_ms": 900.0,
+                                                       "error": "TimeoutError"}}}),
 }  # fmt: skip
 MODELS: dict[int | str, Any] = {
     200: describe_answer(Models, "Models", {
