@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Run]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.atexit, "register", lambda _: None)
+    monkeypatch.setattr(cli, "atexit", SimpleNamespace(register=lambda _: None))
     monkeypatch.setenv("PORTRAIT_HOME", str(tmp_path / "home"))
     Path("m.yaml").write_text(MAPPING)
     Path("t.csv").write_text(ROWS)
@@ -47,6 +48,34 @@ def _one_line(err: str) -> str:
     line = err.strip().splitlines()[-1]
     assert line.startswith("portrait: ")
     return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["import", "nowhere"], ["nowhere", "completejourney"]),
+        (["import", "retailrocket", "absent.csv"], ["absent.csv"]),
+        (["import", "completejourney", "--until", "soon"], ["soon", "2017-12-18"]),
+        (["train", "--recipe", "magic", "--cut-off", "2020-01-01"], ["magic", "fused"]),
+        (["env"], ["portrait serve", "PORTRAIT_REDIS_URL"]),
+        (["compare", "magic"], ["magic", "ml100k", "events"]),
+        (["compare", "events"], ["--data"]),
+        (["compare", "uplift"], ["--data", "hillstrom.parquet"]),
+        (["compare", "coupons", "--data", "/dev/null"], ["/dev/null", "archive"]),
+        (["compare", "lapse", "--jobs", "2"], ["--jobs", "lapse"]),
+        (["compare", "events", "--data", "absent.parquet"], ["absent.parquet"]),
+        (["compare", "ml100k", "--models", "ease,magic"], ["magic", "sasrec"]),
+    ],
+)
+def test_what_cannot_be_meant(run: Run, arguments: list[str], words: list[str]) -> None:
+    code, err = run(*arguments)
+    line = _one_line(err)
+    assert (code, [word for word in words if word not in line]) == (2, []), err
+
+
+def test_rebuild_makes_no_home(run: Run) -> None:
+    code, err = run("rebuild", "--home", "absent")
+    assert (code, "absent" in _one_line(err), Path("absent").exists()) == (2, True, False), err
 
 
 @pytest.mark.parametrize(
