@@ -170,7 +170,7 @@ def _examples_of(
     facts: Facts, wanted: EvaluationWindow, fold: int | None
 ) -> tuple[Floats, npt.NDArray[np.bool_], Ints]:
     """Return facts, answers and sizes of the requests that have an answer among candidates."""
-    found = [(np.empty((0, 0), np.float32), np.empty(0, np.bool_), np.empty(0, np.int64))][:0]
+    found = list[tuple[Floats, npt.NDArray[np.bool_], Ints]]()
     for part, each in _candidates(facts, wanted, fold):
         some = EvaluationWindow(wanted.event[part], wanted.user[part])
         answer = baskets(facts.shop, some).toarray()[each.request, each.item] > 0
