@@ -1,5 +1,6 @@
 """Fixtures shared by all rooms: a real Redis-protocol server for the whole test session."""
 
+import os
 import socket
 import subprocess
 import time
@@ -55,6 +56,20 @@ def stop_server(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(timeout=5)
+
+
+def _settings_in_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("PORTRAIT_")}
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Take back what a test leaves in the environment: Feast reads it, and so would the next."""
+    before = _settings_in_environment()
+    yield
+    for name in _settings_in_environment().keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
