@@ -62,9 +62,9 @@ def _settings_in_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("PORTRAIT_")}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def own_environment() -> Iterator[None]:
-    """Take back what a test leaves in the environment: Feast reads it, and so would the next."""
+    """Take back what a file's tests leave in the environment: the next file's would read it."""
     before = _settings_in_environment()
     yield
     for name in _settings_in_environment().keys() - before.keys():
