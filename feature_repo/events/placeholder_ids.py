@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import Final
 
 WORDS: Final = frozenset(
-    {"undefined", "null", "none", "nil", "nan", "anonymous", "[object object]", "-1"}
+    {"undefined", "null", "none", "nil", "nan", "anonymous", "[object object]", "-1", ".", ".."}
 )
-"""In any letter case."""
+"""In any letter case. Of dots alone a client makes another path before it asks."""
 SETTING: Final = "PORTRAIT_NOBODY_IDS"
 _ZEROS: Final = re.compile(r"0[0-]*0")  # `0` alone may be the first user of a table
 

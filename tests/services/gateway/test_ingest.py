@@ -54,7 +54,7 @@ def test_an_invalid_event_is_422_and_says_where(
 
 NOBODY = ["undefined", "Undefined", "null", "NULL", "None", "nil", "NaN", "anonymous", "-1", "00",
           "[object Object]", "0" * 32, "00000000-0000-0000-0000-000000000000", " ", "\t", " null ",
-          " u", "u\n"]  # fmt: skip
+          " u", "u\n", ".", ".."]  # fmt: skip
 
 
 @pytest.mark.parametrize("field", ["user_id", "anonymous_id"])
