@@ -14,6 +14,8 @@ from pydantic import AfterValidator, Field, StringConstraints
 from feature_repo.events import time_zones
 from feature_repo.events.placeholder_ids import check_user_id
 
+MAX_ID: Final = 128
+"""Characters of an id."""
 MAX_VALUE: Final = 1e12
 """Of an order."""
 MAX_AMOUNT: Final = 1e9
@@ -32,7 +34,7 @@ LATEST_MS: Final = 4_102_444_800_000  # 2100-01-01
 _MILLIS_FROM: Final = 1e11  # smaller numbers are seconds
 _HUGE: Final = 10**300  # whole numbers from here on are not turned into floats
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
 UserId = Annotated[Id, AfterValidator(check_user_id)]
 Text = Annotated[str, StringConstraints(max_length=256)]
 LongText = Annotated[str, StringConstraints(max_length=2048)]

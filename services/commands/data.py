@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from feature_repo.errors import InvalidInputError
+from feature_repo.events.fields import MAX_ID
 from feature_repo.events.pseudonyms import Pseudonyms
 from services.commands.application import Home, Json, app, moment, print_json, settings_with
 from services.runtime.progress import console, step
@@ -73,6 +74,8 @@ def key(
 
     Example: `portrait key 123`
     """
+    if not 1 <= len(user_id) <= MAX_ID:
+        raise InvalidInputError(f"USER_ID has {len(user_id)} characters: 1 to {MAX_ID} are an id")
     settings = settings_with(home=home)
     print(Pseudonyms.load(settings.home, settings.partitions).of_user(user_id))  # noqa: T201
 

@@ -76,6 +76,7 @@ def rebuild(
     Example: `portrait rebuild --user 123 --user 456`
     """
     from services.hosting.workflow import stores
+    from services.rebuild.run import find_users
     from services.rebuild.run import rebuild as rebuild_profiles
 
     settings = settings_with(home=home)
@@ -83,9 +84,8 @@ def rebuild(
         raise InvalidInputError(
             f"there is no {settings.home}: name the state folder with --home or PORTRAIT_HOME"
         )
+    users = None if user is None else find_users(settings, user)
     with stores(settings), step("rebuild profiles") as tell:
-        pseudonyms = Pseudonyms.load(settings.home, settings.partitions)
-        users = None if user is None else [pseudonyms.of_user(name) for name in user]
         tell.note = f"{rebuild_profiles(settings, users=users, progress=tell):,} profiles"
 
 

@@ -113,9 +113,7 @@ def letters(client: Any, partitions: Iterable[int], limit: int = 100) -> list[De
         return list(islice(all_there_are, limit))
 
 
-def retry(
-    client: Any, partitions: Iterable[int], ids: Sequence[str] | None = None
-) -> dict[str, str]:
+def retry(client: Any, partitions: range, ids: Sequence[str] | None = None) -> dict[str, str]:
     """Append letters to the log again, each with its removal in one step.
 
     Killed midway and repeated, it never appends a letter twice. An event that was sent again
@@ -124,7 +122,7 @@ def retry(
     Parameters
     ----------
     partitions
-        Where to look when ``ids`` is None.
+        All there are; those looked at when ``ids`` is None.
     ids
         Letters by `DeadLetter.id`; None for all there are now.
 
@@ -165,9 +163,7 @@ def retry(
     return _each(client, partitions, ids, one)
 
 
-def drop(
-    client: Any, partitions: Iterable[int], ids: Sequence[str] | None = None
-) -> dict[str, str]:
+def drop(client: Any, partitions: range, ids: Sequence[str] | None = None) -> dict[str, str]:
     """Remove letters for good; see `retry`. Returns ``dropped`` or ``gone`` for each."""
     return _each(client, partitions, ids, lambda letter: _drop(client, letter))
 
@@ -191,7 +187,7 @@ def read_voided(client: Any, partition: int) -> set[Position]:
 
 def _each(
     client: Any,
-    partitions: Iterable[int],
+    partitions: range,
     ids: Sequence[str] | None,
     one: Callable[[DeadLetter], str],
 ) -> dict[str, str]:
@@ -203,6 +199,11 @@ def _each(
                     done[letter.id] = one(letter)
             return done
         parsed = {name: _parse(name) for name in ids}
+        for name, (partition, _) in parsed.items():
+            if partition not in partitions:
+                raise InvalidInputError(
+                    f"{name} is of partition {partition}: there are {len(partitions)}, from 0"
+                )
         for name, (partition, at) in parsed.items():
             found = client.xrange(_dead(partition), at, at)
             done[name] = one(_letter(partition, *found[0])) if found else "gone"

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.archive.part_set import part_writer
-from feature_repo.errors import PortraitError
+from feature_repo.errors import NotFoundError, PortraitError
 from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from feature_repo.online.connection import connect as connect_store
 from feature_repo.online.connection import translated
+from feature_repo.online.live_rows import read_live
 from services.catalogue import catalogue, popularity
 from services.event_log.entries import decode, read_entries
 from services.event_log.keys import log_key
@@ -34,7 +35,7 @@ from services.rebuild.jobs import SNAPSHOT, TIMEOUT_S, Job, results
 from services.rebuild.model_switch import switch_model
 from services.settings import Settings
 
-__all__ = ["rebuild", "switch_model"]
+__all__ = ["find_users", "rebuild", "switch_model"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -99,6 +100,24 @@ def rebuild(
             f"parts back into {archive.root} and rebuild again"
         )
     return written
+
+
+def find_users(settings: Settings, user_ids: Sequence[str]) -> list[str]:
+    """Return the pseudonyms of users; `NotFoundError` names the first of whom nothing is known."""
+    pseudonyms = Pseudonyms.load(settings.home, settings.partitions)
+    users = [pseudonyms.of_user(user_id) for user_id in user_ids]
+    archive = Archive(settings.home / "archive" / "events")
+    known = {user for user, _ in archive.histories(users)}
+    with connect(settings) as url, closing(connect_store(url)) as client, translated():
+        rows = zip(users, read_live(client, users), strict=True)
+        known.update(user for user, row in rows if row is not None)
+        for partition in {partition_of(user) for user in users if user not in known}:
+            log = decode(read_entries(client, log_key(partition)))
+            known.update(record.user for _, record in log)
+    for user_id, user in zip(user_ids, users, strict=True):
+        if user not in known:
+            raise NotFoundError(f"no event of user {user_id!r} is known: nothing was rebuilt")
+    return users
 
 
 def _pin_model(settings: Settings) -> tuple[Settings, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis
 
 from services.commands import cli
 from services.commands.application import opened, say
@@ -58,6 +59,8 @@ def _one_line(err: str) -> str:
         (["import", "completejourney", "--until", "soon"], ["soon", "2017-12-18"]),
         (["train", "--recipe", "magic", "--cut-off", "2020-01-01"], ["magic", "fused"]),
         (["env"], ["portrait serve", "PORTRAIT_REDIS_URL"]),
+        (["key", ""], ["USER_ID", "0 characters", "1 to 128"]),
+        (["key", "u" * 129], ["129 characters"]),
         (["compare", "magic"], ["magic", "ml100k", "events"]),
         (["compare", "events"], ["--data"]),
         (["compare", "uplift"], ["--data", "hillstrom.parquet"]),
@@ -76,6 +79,19 @@ def test_what_cannot_be_meant(run: Run, arguments: list[str], words: list[str]) 
 def test_rebuild_makes_no_home(run: Run) -> None:
     code, err = run("rebuild", "--home", "absent")
     assert (code, "absent" in _one_line(err), Path("absent").exists()) == (2, True, False), err
+
+
+def test_what_is_unknown_in_a_store(
+    run: Run, redis_url: str, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTRAIT_REDIS_URL", redis_url)
+    assert run("import", "file", "t.csv", "--mapping", "m.yaml")[0] == 0
+    code, err = run("dead-letters", "drop", "p016-1-0")
+    line = _one_line(err)
+    assert (code, "p016-1-0" in line, "16, from 0" in line) == (2, True, True), err
+    code, err = run("rebuild", "--user", "u1", "--user", "u2")
+    assert (code, "'u2'" in _one_line(err)) == (2, True), err
+    assert store_client.keys("*") == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rebuilt_shop import (
 )
 
 from feature_repo.archive.event_archive import LogPosition
-from feature_repo.errors import PortraitError
+from feature_repo.errors import NotFoundError, PortraitError
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.live_row import LiveState, row_key
 from feature_repo.online.live_rows import load_live, read_live
@@ -27,7 +27,7 @@ from services.event_log.keys import cursor_key, log_key
 from services.models import loaded
 from services.models.transition import Transition
 from services.rebuild import jobs as rebuild_jobs
-from services.rebuild.run import rebuild
+from services.rebuild.run import find_users, rebuild
 from services.settings import Settings
 from services.update.updater import UpdaterLoop
 
@@ -60,6 +60,19 @@ def test_only_the_given_users_are_made_again(settings: Settings, store_client: r
     assert alive == [users[0], users[3]]
     assert read_live(store_client, [unknown]) == [None]
     assert rebuild(settings, users=[]) == 0
+
+
+def test_a_user_is_known_by_archive_log_or_row(
+    settings: Settings, store_client: redis.Redis
+) -> None:
+    users = ["archived", "logged", "alive"]
+    archive_of(settings).append("a-1", [(LogPosition.imported(1), event("archived", "1"))])
+    assert settings.redis_url
+    append(settings.redis_url, [event("logged", "2")])
+    load_live(store_client, {PSEUDONYMS.of_user("alive"): LiveState(b"p", b"", 1, "x", 1)})
+    assert find_users(settings, users) == list(map(PSEUDONYMS.of_user, users))
+    with pytest.raises(NotFoundError, match="'absent'"):
+        find_users(settings, ["alive", "absent"])
 
 
 def test_imported_history_comes_first(settings: Settings, store_client: redis.Redis) -> None:
