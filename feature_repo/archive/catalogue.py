@@ -4,10 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    StringConstraints,
+    field_validator,
+)
+from pydantic_core import core_schema
 
 from feature_repo.archive.event_archive import write_part
 from feature_repo.events.fields import (
@@ -38,6 +48,45 @@ SCHEMA: Final = pa.schema(
 """Columns of a catalogue part: those of `Item`; ``properties`` as JSON text."""
 
 
+MAX_DESCRIPTION: Final = 8192
+"""Letters of an item's description."""
+MAX_NUMBERS: Final = 1024
+"""Of an item's vector."""
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e30, le=1e30)]
+_Numbers = Annotated[list[_Number], Field(min_length=1, max_length=MAX_NUMBERS)]
+
+
+def pack_vector(numbers: Sequence[float]) -> bytes:
+    """Return numbers as an item keeps them: float32, little endian."""
+    return np.asarray(numbers, "<f4").tobytes()
+
+
+def unpack_vector(data: bytes) -> list[float]:
+    """Return the numbers of a vector, each the shortest that is the same float32.
+
+    Examples
+    --------
+    >>> unpack_vector(pack_vector([0.1, -2]))
+    [0.1, -2.0]
+    """
+    return [float(str(number)) for number in np.frombuffer(data, "<f4")]
+
+
+def _pack(value: Any, read: Any) -> bytes:
+    return value if isinstance(value, bytes) else pack_vector(read(value))
+
+
+Vector = Annotated[
+    bytes,
+    GetPydanticSchema(
+        lambda _, handler: core_schema.no_info_wrap_validator_function(
+            _pack, handler.generate_schema(_Numbers)
+        )
+    ),
+]
+"""Numbers, kept as `pack_vector` makes them."""
+
+
 class Item(BaseModel):
     """One catalogue entry.
 
@@ -65,6 +114,10 @@ class Item(BaseModel):
         json_schema_extra={"type": ["string", "number", "null"]},
     )
     is_merchandise: bool = True
+    description: Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION)] | None = None
+    vector: Vector | None = Field(
+        default=None, description="What the item is about, in numbers; all items have as many"
+    )
     properties: dict[str, Any] | None = None
 
     @field_validator("properties")

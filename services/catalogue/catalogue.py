@@ -22,6 +22,7 @@ import structlog
 from feature_repo.archive.catalogue import Item, load_catalogue
 from feature_repo.errors import ConflictError
 from feature_repo.events.schema import EventRecord, ItemRecord
+from services.catalogue import vectors
 from services.runtime import workers
 from services.runtime.tasks import end
 
@@ -52,12 +53,14 @@ return moved
 another by now, which stay as they are."""
 
 Change = tuple[str, Callable[[Item], Item]]
+Stored = tuple[bytes | None, bytes | None]
+"""Body and vector of an item."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Entry(msgspec.Struct, gc=False):
-    """What serving needs of an item; see `feature_repo.archive.catalogue.Item`."""
+    """What serving needs of an `Item` beside its vector."""
 
     item_id: str
     title: str | None = None
@@ -85,6 +88,7 @@ class Catalogue:
         self._journal = deque[tuple[int, str]](maxlen=_JOURNAL)
         self._written = set[str]()
         self.entries: dict[str, Entry] = {}
+        self.vectors = vectors.Vectors()
         self.removed = set[str]()
         self.added_ms: dict[str, int] = {}
         self.changes = 0
@@ -113,8 +117,17 @@ class Catalogue:
 
     async def get(self, item_id: str) -> Item | None:
         """Return an item as it stands in the store."""
-        body = await self._client.hget(KEY, item_id)
-        return None if body is None else Item.model_validate_json(body)
+        return _to_item(*(await self._find([item_id]))[item_id])
+
+    async def find_vector_length(self) -> int | None:
+        """Return how many numbers the catalogue's vectors have, None if there are none."""
+        return await vectors.find_length(self._client)
+
+    async def _find(self, ids: list[str]) -> dict[str, Stored]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.hmget(KEY, ids)
+            pipe.hmget(vectors.KEY, ids)
+            return dict(zip(ids, zip(*await pipe.execute(), strict=True), strict=True))
 
     def since(self, changes: int) -> list[str] | None:
         """Return the ids changed since `changes` had this value; None if not all are known."""
@@ -137,13 +150,21 @@ class Catalogue:
             bodies = _all_dumped(given)
         else:
             bodies = await workers.READING.run(_all_dumped, given)
+        found = {item.item_id: item.vector for item in given}
         names = list(bodies)
         for start in range(0, len(names), _STEP):  # between which others get their turn
-            await self._put({name: bodies[name] for name in names[start : start + _STEP]}, now_ms)
+            some = names[start : start + _STEP]
+            await self._put({i: bodies[i] for i in some}, {i: found[i] for i in some}, now_ms)
 
-    async def _put(self, bodies: dict[str, bytes], now_ms: int) -> None:
+    async def _put(
+        self, bodies: dict[str, bytes], found: dict[str, bytes | None], now_ms: int
+    ) -> None:
+        if new := {item: vector for item, vector in found.items() if vector}:
+            await vectors.store(self._client, new)
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(KEY, mapping=bodies)
+            if bare := found.keys() - new.keys():
+                pipe.hdel(vectors.KEY, *bare)
             for item_id in bodies.keys() - self.entries.keys():
                 pipe.hsetnx(ADDED_KEY, item_id, now_ms)
             pipe.srem(REMOVED_KEY, *bodies)
@@ -154,6 +175,7 @@ class Catalogue:
             if item_id not in self.entries:
                 self.added_ms.setdefault(item_id, now_ms)
             self._take(item_id, body)
+        self.vectors.take(found)
 
     async def patch(self, changes: Sequence[Change]) -> list[Item | None]:
         """Change items, each from what it is in the store at that moment; announce them.
@@ -173,6 +195,8 @@ class Catalogue:
         ------
         ConflictError
             If others kept changing the same items.
+        InvalidInputError
+            If a vector has another length than the catalogue's.
         """
         made: list[Item | None] = [None] * len(changes)
         left = list(range(len(changes)))
@@ -187,25 +211,30 @@ class Catalogue:
     ) -> list[int]:
         """Try some of the changes, and return those to be tried again."""
         ids = list(dict.fromkeys(changes[n][0] for n in which))
-        found = dict(zip(ids, await self._client.hmget(KEY, ids), strict=True))
+        found = await self._find(ids)
         some = [changes[n] for n in which]
         if len(some) == 1:
-            items, wanted = _change(some, found)
+            items, wanted, changed = _change(some, found)
         else:
-            items, wanted = await workers.READING.run(_change, some, found)
+            items, wanted, changed = await workers.READING.run(_change, some, found)
         for n, item in zip(which, items, strict=True):
             made[n] = item
         if not wanted:
             return []
-        pairs = [part for i, new in wanted.items() for part in (i, found[i], new)]
+        pairs = [part for i, new in wanted.items() for part in (i, found[i][0], new)]
+        if new := {i: vector for i, vector in changed.items() if vector}:
+            await vectors.store(self._client, new)
         async with self._client.pipeline(transaction=False) as pipe:
+            if bare := changed.keys() - new.keys():
+                pipe.hdel(vectors.KEY, *bare)
             pipe.eval(_SWAP, 1, KEY, *pairs)
             self._announce(pipe, list(wanted))
-            moved = {each.decode() for each in (await pipe.execute())[0]}
+            moved = {each.decode() for each in (await pipe.execute())[-3]}
         for item_id, body in wanted.items():
             if item_id not in moved:
                 self._written.add(item_id)
                 self._take(item_id, body)
+        self.vectors.take(changed)
         return [n for n in which if changes[n][0] in moved]
 
     async def delete(self, item_id: str) -> bool:
@@ -213,11 +242,13 @@ class Catalogue:
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.hdel(KEY, item_id)
             pipe.hdel(ADDED_KEY, item_id)
+            pipe.hdel(vectors.KEY, item_id)
             pipe.sadd(REMOVED_KEY, item_id)
             self._announce(pipe, [item_id])
             removed = (await pipe.execute())[0]
         self._written.add(item_id)
         self._take(item_id, None)
+        self.vectors.take({item_id: None})
         return bool(removed)
 
     def enrich(self, record: EventRecord) -> None:
@@ -273,13 +304,17 @@ class Catalogue:
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.hmget(KEY, ids)
             pipe.hmget(ADDED_KEY, ids)
-            bodies, added = await pipe.execute()
-        for item_id, body, moment in zip(ids, bodies, added, strict=True):
+            pipe.hmget(vectors.KEY, ids)
+            bodies, added, found = await pipe.execute()
+        read = dict[str, bytes | None]()
+        for item_id, body, moment, vector in zip(ids, bodies, added, found, strict=True):
             if item_id in self._written:  # put or deleted here while the answer was on its way
                 continue
             if moment is not None:
                 self.added_ms[item_id] = int(moment)
             self._take(item_id, body)
+            read[item_id] = vector
+        self.vectors.take(read)
 
     def _take(self, item_id: str, body: bytes | None) -> None:
         """Make an item what the store holds of it; None: deleted."""
@@ -295,8 +330,13 @@ class Catalogue:
 
     async def _load(self) -> None:
         self._written.clear()
-        entries = {i: _entry.decode(body) async for i, body in self._scan(KEY)}
-        added = {i: int(moment) async for i, moment in self._scan(ADDED_KEY)}
+        entries, added, copy = dict[str, Entry](), dict[str, int](), vectors.Vectors()
+        async for page in self._scan(KEY):
+            entries |= {i: _entry.decode(body) for i, body in page.items()}
+        async for page in self._scan(ADDED_KEY):
+            added |= {i: int(moment) for i, moment in page.items()}
+        async for page in self._scan(vectors.KEY, _STEP):
+            copy.take(page)
         removed = {each.decode() for each in await self._client.smembers(REMOVED_KEY)}
         for item_id in self._written:  # what was written here since is newer than what was read
             entry = self.entries.get(item_id)
@@ -307,40 +347,48 @@ class Catalogue:
                 entries[item_id] = entry
                 removed.discard(item_id)
                 added.setdefault(item_id, self.added_ms.get(item_id, 0))
+        copy.copy_from(self.vectors, self._written)
         self.entries, self.added_ms, self.removed = entries, added, removed - entries.keys()
+        self.vectors = copy
         self.changes += 1  # without an entry in the journal: everything may have changed
         self.loaded = True
 
-    async def _scan(self, key: str) -> AsyncIterator[tuple[str, bytes]]:
+    async def _scan(self, key: str, count: int = _SCANNED) -> AsyncIterator[dict[str, bytes]]:
         cursor = 0
         while True:
-            cursor, page = await self._client.hscan(key, cursor, count=_SCANNED)
-            for item_id, body in page.items():
-                yield item_id.decode(), body
+            cursor, page = await self._client.hscan(key, cursor, count=count)
+            yield {item_id.decode(): body for item_id, body in page.items()}
             if cursor == 0:
                 return
 
 
 def _dump(item: Item) -> bytes:
-    return orjson.dumps(item.model_dump(exclude_none=True))
+    return orjson.dumps(item.model_dump(exclude_none=True, exclude={"vector"}))
+
+
+def _to_item(body: bytes | None, vector: bytes | None) -> Item | None:
+    item = None if body is None else Item.model_validate_json(body)
+    return item if item is None or vector is None else item.model_copy(update={"vector": vector})
 
 
 def _change(
-    changes: Sequence[Change], found: Mapping[str, bytes | None]
-) -> tuple[list[Item | None], dict[str, bytes]]:
-    """Return the new items, and the bodies of those that are others than ``found``."""
-    made, wanted = list[Item | None](), dict[str, bytes]()
+    changes: Sequence[Change], found: Mapping[str, Stored]
+) -> tuple[list[Item | None], dict[str, bytes], dict[str, bytes | None]]:
+    """Return the new items, and bodies and vectors of those that are others than ``found``."""
+    made, new = list[Item | None](), dict[str, Item]()
+    changed = dict[str, bytes | None]()
     for item_id, change in changes:
-        before = wanted.get(item_id, found[item_id])
-        if before is None:
+        was = new.get(item_id) or _to_item(*found[item_id])
+        if was is None:
             made.append(None)
             continue
-        was = Item.model_validate_json(before)
         item = change(was)
         made.append(item)
+        if item.vector != was.vector:
+            changed[item_id] = item.vector
         if item != was:
-            wanted[item_id] = _dump(item)
-    return made, wanted
+            new[item_id] = item
+    return made, {i: _dump(item) for i, item in new.items()}, changed
 
 
 def _all_dumped(items: Iterable[Item]) -> dict[str, bytes]:

@@ -1,17 +1,20 @@
 """Routes of the catalogue: single items and batches."""
 
 from functools import partial
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, TypeVar, cast
 
 from fastapi import Path, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.responses import Response
 
-from feature_repo.archive.catalogue import Item, merge_patch
+from feature_repo.archive.catalogue import Item, Vector, merge_patch, unpack_vector
+from feature_repo.errors import InvalidInputError
 from feature_repo.events.fields import Id
 from feature_repo.events.schema import MAX_EVENT_BYTES, iso, problems
+from services.catalogue import vectors
 from services.catalogue.catalogue import Catalogue, Change
 from services.context.answers import answer, context_of
+from services.context.context import Context
 from services.http import body, scopes
 from services.http.answer_schemas import (
     ITEM,
@@ -22,7 +25,7 @@ from services.http.answer_schemas import (
     ShownItem,
 )
 from services.http.openapi import ITEM_EXAMPLE, batch_of, body_of, patch_of
-from services.http.problems import ProblemError
+from services.http.problems import ProblemError, ProblemUri
 from services.runtime import workers
 
 router = scopes.router("server", "items", "/v1/items")
@@ -38,6 +41,12 @@ class _ChangeOfItem(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     item_id: Id
+    vector: Vector | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields to change."""
+        told = {"vector": self.vector} if "vector" in self.model_fields_set else {}
+        return {**(self.model_extra or {}), **told}
 
 
 ItemId = Annotated[str, Path(min_length=1, max_length=128)]
@@ -50,7 +59,10 @@ async def put_item(request: Request, item_id: ItemId) -> Response:
     data = await body.read(request, limit=MAX_EVENT_BYTES)
     item = await workers.READING.run(_item, data, item_id)
     known = await context.await_bounded(context.of(Catalogue).get(item_id))
-    await context.await_bounded(context.of(Catalogue).put([item], context.clock.now_ms()))
+    try:
+        await context.await_bounded(context.of(Catalogue).put([item], context.clock.now_ms()))
+    except InvalidInputError as error:
+        raise _refused_vector(error) from None
     return answer(_to_response(item), 201 if known is None else 200)
 
 
@@ -91,6 +103,8 @@ async def patch_item(request: Request, item_id: ItemId) -> Response:
         item = (await context.await_bounded(context.of(Catalogue).patch(changes)))[0]
     except ValidationError as error:
         raise body.invalid(error) from None
+    except InvalidInputError as error:
+        raise _refused_vector(error) from None
     if item is None:
         raise unknown_item()
     return answer(_to_response(item))
@@ -104,33 +118,32 @@ async def patch_items(request: Request) -> Response:
     """
     context = context_of(request)
     documents = await _documents(request)
-    errors, changes, indices = await workers.READING.run(_changes, documents)
+    errors, given = await workers.READING.run(_changes, documents)
+    given = await _check_lengths(context, given, errors)
+    indices = list(given)
+    changes: list[Change] = [
+        (each.item_id, partial(_patch, errors, index, each.fields()))
+        for index, each in given.items()
+    ]
     made = list[Item | None]()
     for start in range(0, len(changes), _STEP):  # between which others get their turn
         some = changes[start : start + _STEP]
         made += await context.await_bounded(context.of(Catalogue).patch(some), 5.0)
     for index, item in zip(indices, made, strict=True):
         if item is None:
-            errors[index] = {
-                "index": index, "type": "/problems/not-found", "pointer": "/item_id",
-                "detail": UNKNOWN,
-            }  # fmt: skip
+            errors[index] = _error(index, "/item_id", UNKNOWN, "/problems/not-found")
     workers.READING.free(made)
     return _to_batch_response(len(documents), [errors[index] for index in sorted(errors)])
 
 
-def _changes(documents: list[bytes]) -> tuple[dict[int, ItemRefused], list[Change], list[int]]:
-    errors, changes, indices = dict[int, ItemRefused](), list[Change](), list[int]()
+def _changes(documents: list[bytes]) -> tuple[dict[int, ItemRefused], dict[int, _ChangeOfItem]]:
+    errors, given = dict[int, ItemRefused](), dict[int, _ChangeOfItem]()
     for index, document in enumerate(documents):
         try:
-            given = _ChangeOfItem.model_validate_json(document)
+            given[index] = _ChangeOfItem.model_validate_json(document)
         except ValidationError as error:
             errors[index] = _refusal(index, error)
-        else:
-            patch = given.model_extra or {}
-            changes.append((given.item_id, partial(_patch, errors, index, patch)))
-            indices.append(index)
-    return errors, changes, indices
+    return errors, given
 
 
 @router.delete("/{item_id}", status_code=204, dependencies=[scopes.needs("admin")])
@@ -147,27 +160,48 @@ async def post_items(request: Request) -> Response:
     """Create or replace up to 1,000 items, each by itself: 200 all, 207 some, 422 none."""
     context = context_of(request)
     documents = await _documents(request)
-    taken, errors = await workers.READING.run(_items, documents)
+    found, errors = await workers.READING.run(_items, documents)
+    taken = list((await _check_lengths(context, found, errors)).values())
     if taken:
         await context.await_bounded(context.of(Catalogue).put(taken, context.clock.now_ms()), 5.0)
         workers.READING.free(taken)
-    return _to_batch_response(len(documents), errors)
+    return _to_batch_response(len(documents), [errors[index] for index in sorted(errors)])
 
 
-def _items(documents: list[bytes]) -> tuple[list[Item], list[ItemRefused]]:
-    taken, errors = list[Item](), list[ItemRefused]()
+def _items(documents: list[bytes]) -> tuple[dict[int, Item], dict[int, ItemRefused]]:
+    found, errors = dict[int, Item](), dict[int, ItemRefused]()
     for index, document in enumerate(documents):
         try:
-            taken.append(Item.model_validate_json(document))
+            found[index] = Item.model_validate_json(document)
         except ValidationError as error:
-            errors.append(_refusal(index, error))
-    return taken, errors
+            errors[index] = _refusal(index, error)
+    return found, errors
+
+
+_Given = TypeVar("_Given", Item, _ChangeOfItem)
+
+
+async def _check_lengths(
+    context: Context, given: dict[int, _Given], errors: dict[int, ItemRefused]
+) -> dict[int, _Given]:
+    """Return what of a batch has no vector of another length; note the rest among ``errors``."""
+    sizes = {index: len(each.vector) // 4 for index, each in given.items() if each.vector}
+    if not sizes:
+        return given
+    length = await context.await_bounded(context.of(Catalogue).find_vector_length())
+    expected = length or next(iter(sizes.values()))
+    for index, size in sizes.items():
+        if size != expected:
+            errors[index] = _error(index, "/vector", vectors.other_length(size, expected))
+    return {index: each for index, each in given.items() if index not in errors}
 
 
 def _to_response(item: Item) -> ShownItem:
     shown = cast("ShownItem", item.model_dump(exclude_none=True))
     if item.available_from is not None:
         shown["available_from"] = iso(item.available_from)
+    if item.vector is not None:
+        shown["vector"] = unpack_vector(item.vector)
     return shown
 
 
@@ -182,12 +216,19 @@ def _other_id() -> ProblemError:
     return ProblemError("invalid", detail, pointer="/item_id")
 
 
+def _refused_vector(error: InvalidInputError) -> ProblemError:
+    return ProblemError("invalid", str(error), pointer="/vector")
+
+
 def _refusal(index: int, error: ValidationError) -> ItemRefused:
     first = problems(error)[0]
-    return {
-        "index": index, "type": "/problems/invalid", "pointer": first["pointer"],
-        "detail": first["detail"],
-    }  # fmt: skip
+    return _error(index, first["pointer"], first["detail"])
+
+
+def _error(
+    index: int, pointer: str, detail: str, problem: ProblemUri = "/problems/invalid"
+) -> ItemRefused:
+    return {"index": index, "type": problem, "pointer": pointer, "detail": detail}
 
 
 async def _documents(request: Request) -> list[bytes]:

@@ -183,6 +183,8 @@ class ShownItem(Answer):
     in_stock: bool
     available_from: NotRequired[str | None]
     is_merchandise: bool
+    description: NotRequired[str | None]
+    vector: NotRequired[list[float] | None]
     properties: NotRequired[dict[str, Any] | None]
 
 
@@ -204,7 +206,7 @@ class ItemsTaken(Answer):
     errors: list[ItemRefused]
 
 
-SimilarityMethod = Literal["embedding+co_occurrence", "embedding", "category"]
+SimilarityMethod = Literal["embedding+co_occurrence", "embedding", "vector", "category"]
 
 
 class SimilarItem(Answer):
@@ -227,6 +229,7 @@ class Similar(Answer):
 _ITEM = {
     "item_id": "A", "title": "Fine Coffee", "category": "Grocery/Coffee", "brand": "Ox",
     "price": 3.5, "currency": "EUR", "in_stock": True, "is_merchandise": True,
+    "vector": [0.6, -0.8],
 }  # fmt: skip
 _ITEMS = {"received": 1, "accepted": 1, "rejected": 0, "errors": []}
 _ITEM_REFUSED = {

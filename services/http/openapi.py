@@ -24,7 +24,8 @@ EVENT_EXAMPLE: Final = {
     "items": [{"item_id": "A", "price": 3.5, "category": "Grocery/Coffee"}],
 }  # fmt: skip
 ITEM_EXAMPLE: Final = {
-    "item_id": "A", "title": "Fine Coffee", "category": "Grocery/Coffee", "price": 3.5
+    "item_id": "A", "title": "Fine Coffee", "category": "Grocery/Coffee", "price": 3.5,
+    "vector": [0.6, -0.8],
 }  # fmt: skip
 
 SESSION_EXAMPLE: Final = {"events": [{"type": "view_item", "items": [{"item_id": "A"}]}], "n": 5}

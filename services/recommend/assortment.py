@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.catalogue.catalogue import Catalogue, Entry
+from services.catalogue.vectors import Vectors
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
@@ -160,6 +161,11 @@ class Assortment:
         self.edits += 1
         self.layouts += 1
 
+    @property
+    def vectors(self) -> Vectors:
+        """The catalogue's vectors of items, as they are now."""
+        return self._catalogue.vectors
+
     def find_row(self, item: str) -> int | None:
         """Return the row of an item, made if there is room; None otherwise."""
         row = self.row.get(item)
@@ -285,6 +291,7 @@ class AssortmentRows:
         self.categories, self.brands = items.categories, items.brands
         self.known = items.known if rows is None else int(np.searchsorted(rows, items.known))
         self.category, self.brand, self.ids = items.category, items.brand, items.ids
+        self.vectors = items.vectors
         self.vocabulary: Rows | slice = slice(self.known)
         if rows is not None:
             self.vocabulary = rows[: self.known]

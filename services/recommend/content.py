@@ -7,14 +7,15 @@ category, its brand, its price and the words of its title; a term counts by its 
     near(i, j) = Σ_{t ∈ i, t ∈ j} idf(t) / Σ_{t ∈ i} idf(t)
 
 (Spärck Jones, "A statistical interpretation of term specificity", 1972). Prices are shared
-within a factor of √2. Belongs here: nearness of items as the catalogue describes them. Not
+within a factor of √2. Of two items with vectors, a third of the nearness is the vectors' cosine
+(0 where that is negative). Belongs here: nearness of items as the catalogue describes them. Not
 here: nearness by what users did (the model's embeddings).
 """
 
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from services.catalogue.vectors import NONE
 from services.recommend.assortment import Assortment, Mask, Rows
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -64,17 +66,20 @@ def nearness(items: Assortment, row: int, among: int | None = None) -> Callable[
 
 
 class _Described(NamedTuple):
-    """What the catalogue says of an item; a price of 0 is none."""
+    """What the catalogue says of an item; a price of 0 is none; the row of its vector."""
 
     category: str
     brand: int
     price: float
     title: str
+    vector: int
 
     @classmethod
     def of(cls, items: Assortment, row: int) -> "_Described":
         category, price = items.categories.of[items.category[row]], float(items.price[row])
-        return cls(category, int(items.brand[row]), price if price > 0 else 0.0, items.title[row])
+        vector = items.vectors.row.get(items.ids[row], NONE)
+        brand = int(items.brand[row])
+        return cls(category, brand, price if price > 0 else 0.0, items.title[row], vector)
 
 
 class _Sight:
@@ -85,6 +90,8 @@ class _Sight:
         self._category, self._brand = items.category[:size].copy(), items.brand[:size].copy()
         self._price, self._title = items.price[:size].copy(), items.title[:size].copy()
         self._categories = items.categories
+        self._vectors = items.vectors
+        self._ids = items.ids[:size] if self._vectors.row else []
         self._titles: Any = None
 
     def nearness(self, item: _Described) -> Floats:
@@ -93,7 +100,16 @@ class _Sight:
             idf = np.log((2 + self._size) / (1 + int(mask.sum())))
             near += idf * mask
             whole += idf
-        return near / whole if whole > 0 else near
+        if whole > 0:
+            near /= whole
+        if item.vector == NONE:
+            return near
+        cosines = self._vectors.cosines(self._vectors.at(item.vector), self._vector_rows)
+        return np.where(self._vector_rows == NONE, near, (2 * near + cosines.clip(0)) / 3)
+
+    @cached_property
+    def _vector_rows(self) -> Rows:
+        return self._vectors.rows(self._ids)
 
     def _terms(self, item: _Described) -> Iterator[Mask]:
         """Yield which rows share each of an item's terms, shape (size,)."""

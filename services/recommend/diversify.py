@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from services.catalogue.vectors import NONE
 from services.recommend.assortment import Items, Rows
 from services.recommend.caps import Caps
 from services.recommend.rules import Rules
@@ -48,7 +49,8 @@ def diversify(
     scores
         −∞ where a row may not be chosen, shape (M,).
     vectors
-        Embeddings of the vocabulary, shape (V, D); None: items are alike by category and brand.
+        Embeddings of the vocabulary, shape (V, D); None: items are alike by their own vectors,
+        and without those by category and brand.
     new
         Rows that `Rules.new_items` counts.
     """
@@ -77,13 +79,13 @@ def _greedy(
     span = relevance[0] - relevance[-1] if len(pool) else 0.0
     relevance = (relevance - relevance[-1:]) / span if span > 0 else np.ones(len(pool))
     chosen, strength = list[int](), rules.diversity
-    alike = _likeness(items, pool, vectors)
+    alike = _likeness(items, pool, vectors) if strength > 0 else None
     while len(chosen) < n and caps.open.any():
         value = relevance if not chosen else (1 - strength) * relevance - strength * likest
         at = int(np.argmax(np.where(caps.open, value, -np.inf)))
         chosen.append(at)
         caps.take(at)
-        if strength > 0:
+        if alike is not None:
             likest = np.maximum(likest, alike(at))
     out: Rows = pool[chosen] if chosen else pool[:0]
     return out
@@ -97,6 +99,8 @@ def _likeness(items: Items, pool: Rows, vectors: Floats | None) -> Callable[[int
     some = None if vectors is None else vectors[pool[known]].astype(np.float64)
     if some is not None:
         some /= np.linalg.norm(some, axis=1, keepdims=True) + 1e-9
+    rows = items.vectors.rows([items.ids[row] for row in pool.tolist()])
+    told, own = rows != NONE, items.vectors.gather(rows)
 
     def alike(at: int) -> Floats:
         out: Floats = np.zeros(len(pool))
@@ -104,6 +108,8 @@ def _likeness(items: Items, pool: Rows, vectors: Floats | None) -> Callable[[int
             out += 0.5 * (shelf == shelf[at])
         if brand[at] > 0:
             out += 0.5 * (brand == brand[at])
+        if told[at]:
+            out[told] = own[told] @ own[at]
         if some is not None and known[at]:
             out[known] = some @ some[index[at]]
         return out

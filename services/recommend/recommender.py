@@ -170,7 +170,8 @@ class Recommender:
                 method, values = self._alike(row)
                 values = np.where(offered[: len(values)], values, -np.inf)
             else:
-                method, found = "category", near()
+                method = "vector" if item_id in items.vectors.row else "category"
+                found = near()
                 values = np.where(offered & (found > 0), found, -np.inf) + 0.001 * popular
             values[row] = -np.inf
             return method, [(ids[i], float(values[i])) for i in best(values, n)]

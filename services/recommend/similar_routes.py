@@ -1,4 +1,4 @@
-"""The route of similar items: what goes with an item by the model, else by its category."""
+"""The route of similar items: what goes with an item by the model, else by its content."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ router = scopes.router("server", "items", "/v1/items")
 async def get_similar(
     request: Request, item_id: ItemId, n: Annotated[int, Query(ge=1, le=500)] = 10
 ) -> Response:
-    """Return the items most like this one: by the model's embeddings, else by its shelf."""
+    """Return the items most like this one: by the model's embeddings, else by its content."""
     context = context_of(request)
     recommender = context.of(ServedModels).newest.recommender
     method, found = await workers.READING.run(
@@ -31,7 +31,7 @@ async def get_similar(
     similar: Similar = {
         "item_id": item_id,
         "method": method,
-        "model": recommender.version if method != "category" else None,
+        "model": recommender.version if method.startswith("embedding") else None,
         "items": [
             {"item_id": other, "score": round(score, 6), "rank": rank}
             for rank, (other, score) in enumerate(found, start=1)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from feature_repo.archive.catalogue import pack_vector
 from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend.assortment import Assortment
 from services.recommend.content import Neighbours, nearness, words
@@ -99,3 +100,33 @@ def test_what_is_asked_for_while_others_are_found_comes_next() -> None:
         assert set(best.tolist()) == set(np.flatnonzero(near).tolist())
         assert weight.tolist() == pytest.approx(expected.tolist())
     assert neighbours.mean(rows, values, -1.0).min() >= 0
+
+
+def test_of_items_with_vectors_a_third_of_the_nearness_is_the_cosine() -> None:
+    new = Entry("new", title="red lamp", category="Kitchen/Lamps", brand="A", price=4.4)
+    plain = near(new)
+    catalogue, items = shop(new)
+    vectors = {"mug": [0, 1], "cup": [1, 1], "case": [-1, 0], "new": [2, 0]}
+    catalogue.vectors.take({item: pack_vector(v) for item, v in vectors.items()})
+    found = nearness(items, items.row["new"], items.known)()
+    expected = plain | {
+        item: (2 * plain[item] + cosine) / 3
+        for item, cosine in {"mug": 0, "cup": 0.5**0.5, "case": 0}.items()
+    }
+    assert dict(zip(KNOWN, found, strict=True)) == pytest.approx(expected, abs=5e-3)
+
+
+def test_neighbours_follow_a_vector() -> None:
+    catalogue, items = shop(Entry("new"))
+    neighbours, row = Neighbours(items), items.row["new"]
+
+    def first() -> str:
+        neighbours.of(row)
+        neighbours.settle()
+        return items.ids[neighbours.of(row)[0][0]]
+
+    for item in ("bag", "cup"):
+        ways = {"bag": [1, 0], "cup": [0, 1]}
+        given = {**ways, "new": ways[item]}
+        catalogue.vectors.take({i: pack_vector(v) for i, v in given.items()})
+        assert first() == item

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.archive.catalogue import pack_vector
 from services.catalogue.catalogue import Catalogue, Entry
 from services.recommend.assortment import Assortment
 from services.recommend.diversify import best, diversify
@@ -101,6 +102,25 @@ def test_diversity_is_maximal_marginal_relevance() -> None:
     assert likeness(more.tolist()) < likeness(best(scores, 8).tolist())
     by_shelf = diversify(ITEMS, scores, 3, Rules(diversity=0.9), None, NONE)
     assert len({int(ITEMS.category[row]) for row in by_shelf}) == 3
+
+
+def test_items_that_no_model_knows_are_alike_by_their_vectors() -> None:
+    catalogue = Catalogue(client=None)
+    ways = {"a": [1, 0], "b": [1, 0.1], "c": [0, 1], "d": None}
+    for item, vector in ways.items():
+        catalogue.entries[item] = Entry(item, category="one/shelf")
+        if vector is not None:
+            catalogue.vectors.take({item: pack_vector(vector)})
+    items = Assortment(catalogue)
+    items.refresh()
+    scores = np.array([4.0, 3.9, 3.8, -np.inf])
+    found = diversify(items, scores, 2, Rules(diversity=0.5), None, NONE)
+    assert [items.ids[row] for row in found] == ["a", "c"]
+    known = Assortment(catalogue, ["a", "b", "c"])  # there the model's own vectors count
+    known.refresh()
+    embeddings = np.array([[1.0, 0], [0, 1], [1, 0]])
+    found = diversify(known, scores, 2, Rules(diversity=0.5), embeddings, NONE)
+    assert [known.ids[row] for row in found] == ["a", "b"]
 
 
 def test_new_items_take_the_last_places_until_there_are_enough() -> None:
