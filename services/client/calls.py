@@ -206,10 +206,17 @@ class Client(Subject):
         return self._ask("POST", "recommendations", body=body)
 
     def rank(
-        self, user_id: str, items: Sequence[str], *, explain: bool = False
+        self,
+        user_id: str,
+        items: Sequence[str | Mapping[str, Any]],
+        *,
+        query: str | None = None,
+        explain: bool = False,
     ) -> "said.Recommendations":
-        """Return ``items`` in the user's order."""
+        """Return ``items``, ids or each with its ``relevance`` to a query, in the user's order."""
         body = {"user_id": user_id, "items": list(items), "explain": explain}
+        if query is not None:
+            body["query"] = query
         return self._ask("POST", "rank", body=body)
 
     def item(self, item_id: str) -> "said.ShownItem":

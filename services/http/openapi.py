@@ -29,7 +29,10 @@ ITEM_EXAMPLE: Final = {
 }  # fmt: skip
 
 SESSION_EXAMPLE: Final = {"events": [{"type": "view_item", "items": [{"item_id": "A"}]}], "n": 5}
-RANK_EXAMPLE: Final = {"user_id": "123", "items": ["A", "B"]}
+RANK_EXAMPLE: Final = {
+    "user_id": "123", "query": "coffee",
+    "items": [{"item_id": "A", "relevance": 7.5}, {"item_id": "B", "relevance": 7.1}],
+}  # fmt: skip
 CONSENTS_EXAMPLE: Final = {"consents": {"email": True, "ads": False}, "source": "preferences"}
 DECIDE_EXAMPLE: Final = {"user_id": "123", "decision_id": "2026-11-27", "tz": "Europe/Berlin"}
 

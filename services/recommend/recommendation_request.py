@@ -1,7 +1,7 @@
 """Recommendation request: how many items, from where, under which rules."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.recommend.rules import NO_RULES, Among, Rules
@@ -17,6 +17,9 @@ class RecommendationRequest:
     explain: bool = False
     only: Sequence[str] | None = None
     """Rank exactly these items instead of choosing."""
+    query: str | None = None
+    relevance: Mapping[str, float] = field(default_factory=dict)
+    """Of the items in ``only``, to what was searched for."""
     rules: Rules = NO_RULES
     seed: str = ""
     """Decides what exploration draws: the recommendation's id."""

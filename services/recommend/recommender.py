@@ -15,7 +15,7 @@ import structlog
 
 from services.catalogue.catalogue import Catalogue
 from services.http.answer_schemas import RelaxedRule, SimilarityMethod
-from services.recommend import candidates, score
+from services.recommend import candidates, score, search
 from services.recommend.assortment import Assortment, AssortmentRows, Mask, Rows
 from services.recommend.choose import Choice, Choosing
 from services.recommend.content import Neighbours, nearness
@@ -127,12 +127,22 @@ class Recommender:
         scores = self._score(task, beyond)
         task.ranking.lap("score")
         if task.request.only is not None:
-            task.ranking.fill(_order(self._items, scores, task.request.only))
+            task.ranking.fill(self._order(task, scores, task.request.only))
             return
         values, rules = self._apply_rules(task, scores)
         task.ranking.lap("rules")
         yield from self._choose(task, AssortmentRows(self._items), values, rules, new)
         task.ranking.lap("diversify")
+
+    def _order(self, task: "_Task", scores: Scores, only: Sequence[str]) -> list[tuple[str, float]]:
+        """Return the items by score, and by their relevance to a query where there is one."""
+        scored = _score_given(self._items, scores, only)
+        relevance = task.request.relevance
+        if not relevance and task.request.query is not None:
+            relevance = search.match_words(self._items, task.request.query, only)
+        if relevance:
+            return search.blend(scored, relevance, known=task.user.known)
+        return sorted(scored, key=lambda pair: -pair[1])
 
     def facts(self, wanted: Sequence[str]) -> list[ItemFacts]:
         """Return what the score without a model reads of some items."""
@@ -326,8 +336,8 @@ class _Task:
     now_ms: int
 
 
-def _order(items: Assortment, scores: Scores, only: Sequence[str]) -> list[tuple[str, float]]:
-    """Return the items by score; those without one come last, as they were given."""
+def _score_given(items: Assortment, scores: Scores, only: Sequence[str]) -> list[tuple[str, float]]:
+    """Return the items with their scores; those without one have less than all others."""
     finite = scores.values[np.isfinite(scores.values)]
     lowest = float(finite.min()) - 1.0 if len(finite) and scores.logits else 0.0
     found = []
@@ -335,4 +345,4 @@ def _order(items: Assortment, scores: Scores, only: Sequence[str]) -> list[tuple
         row = items.row.get(item, -1)
         value = float(scores.values[row]) if row >= 0 else lowest
         found.append((item, value if np.isfinite(value) else lowest))
-    return sorted(found, key=lambda pair: -pair[1])
+    return found

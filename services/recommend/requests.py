@@ -48,12 +48,20 @@ class RankItem(_Body):
     """An item to be ranked."""
 
     item_id: Id
+    relevance: Annotated[
+        float | None,
+        Field(
+            strict=True, ge=-1e30, le=1e30, allow_inf_nan=False,
+            description="To the query, as the search engine that found the item says",
+        ),
+    ] = None  # fmt: skip
 
 
 class RankRequest(_Body):
-    """Items to be put into a user's order."""
+    """Items to be put into a user's order; found ones with their relevance to a query."""
 
     user_id: Id
+    query: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     items: Annotated[list[Id | RankItem], Field(min_length=1, max_length=1000)]
     explain: bool = False
 

@@ -97,12 +97,14 @@ async def rank(request: Request) -> Response:
     """Score the given items for a user and return them in order."""
     started_s = time.perf_counter()
     given = await body.model(request, RankRequest, limit=MAX_BYTES)
-    names = [i.item_id if isinstance(i, RankItem) else i for i in given.items]
+    found = [i if isinstance(i, RankItem) else RankItem(item_id=i) for i in given.items]
     request_context = await of_user(context_of(request), given.user_id)
-    items = list(dict.fromkeys(names))
+    items = list(dict.fromkeys(item.item_id for item in found))
+    relevance = {item.item_id: item.relevance for item in found if item.relevance is not None}
     wanted = RecommendationRequest(
-        n=len(items), explain=given.explain, only=items, seed=uuid.uuid4().hex
-    )
+        n=len(items), explain=given.explain, only=items, query=given.query, relevance=relevance,
+        seed=uuid.uuid4().hex,
+    )  # fmt: skip
     return await _answer(request, given.user_id, request_context, wanted, None, started_s)
 
 
