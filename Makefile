@@ -55,7 +55,7 @@ $(BUILT): $(STAMP) setup.py $(ROOM)/compiled.txt $(FOLD)
 	@find $(ROOM) -name '*.so' -exec touch -r $@.begun {} +
 	@mv $@.begun $@
 
-demo: $(BUILT) ## the whole loop on a year of real shopping data (about 8 minutes); ARGS=--keep-serving leaves it up
+demo: $(BUILT) ## the whole loop on a year of real shopping data (about 15 minutes); ARGS=--keep-serving leaves it up
 	@$(BIN)/portrait demo $(ARGS)
 
 serve: $(BUILT) ## the HTTP service on http://127.0.0.1:8080

@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -138,6 +139,19 @@ def test_every_source_file_of_a_page_exists(page: Page) -> None:
         if re.fullmatch(r"(feature_repo|training|services|infra|tests)/[\w/.]+", name)
     }
     assert [name for name in sorted(files) if not (ROOT / name).exists()] == []
+    own = set(re.findall(r"Save this as `([\w.]+)`", page.path.read_text()))
+    bare = {name for name in code if re.fullmatch(r"\w+\.(py|lua|yaml|html)", name)} - own
+    assert bare - source_names() == set()
+    for name in code:
+        if re.fullmatch(rf"({'|'.join(TOPS)})(\.\w+)+", name):
+            assert resolve_name(name) is not None, name
+
+
+@cache
+def source_names() -> set[str]:
+    """Names of the files of all rooms and of the root, without their folders."""
+    files = (path for top in (*TOPS, "infra", "tests") for path in (ROOT / top).rglob("*.*"))
+    return {path.name for path in (*files, *ROOT.glob("*.py"))}
 
 
 @cache

@@ -3,9 +3,8 @@
 import ast
 import re
 from collections import defaultdict
-from importlib import import_module
-from operator import attrgetter
 from pathlib import Path
+from pkgutil import resolve_name
 
 ROOT = Path(__file__).parent.parent
 SOURCES = {
@@ -174,7 +173,7 @@ def test_the_glossary_names_what_there_is() -> None:
         if "/" in name:
             assert (ROOT / name).exists(), name
         elif "." in name:
-            assert _find(name) is not None, name
+            assert resolve_name(name) is not None, name
 
 
 def _name(node: ast.AST) -> str:
@@ -190,15 +189,3 @@ def _name(node: ast.AST) -> str:
         ):
             return name
     return ""
-
-
-def _find(name: str) -> object:
-    """Return a module, or what stands in one."""
-    parts = name.split(".")
-    for count in range(len(parts), 0, -1):
-        try:
-            module = import_module(".".join(parts[:count]))
-        except ModuleNotFoundError:
-            continue
-        return attrgetter(".".join(parts[count:]))(module) if parts[count:] else module
-    return None
