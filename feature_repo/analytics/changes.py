@@ -19,7 +19,7 @@ FALSE_ALARMS: Final = 0.05
 LEAST: Final = 4
 """Buckets on either side of a change point."""
 _FITTED: Final = 6
-"""Parameters that four levels at the best places cost, about."""
+"""Parameters that four levels at the best moments cost, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ChangePoint:
     ratio, low, high
         ``after / before`` and its 95 % interval, given that the level shifted just there.
     p
-        Probability of a shift as clear as this in a series without any, over all places.
+        Probability of a shift as clear as this in a series without any, over all moments.
     """
 
     at: int
@@ -50,8 +50,8 @@ class ChangePoint:
 def find(counts: npt.ArrayLike, *, false_alarms: float = FALSE_ALARMS) -> list[ChangePoint]:
     """Return the change points of a series, in order.
 
-    Binary segmentation. On √counts, whose spread does not depend on the level, the place with
-    the largest two-sample t is tested at ``false_alarms``, Bonferroni over the places; t is
+    Binary segmentation. On √counts, whose spread does not depend on the level, the moment with
+    the largest two-sample t is tested at ``false_alarms``, Bonferroni over the moments; t is
     deflated by √((1 + ρ) / (1 − ρ)), ρ the autocorrelation that four levels leave. Of series
     without change at most that share shows any, if buckets are independent or ρ is up to 0.3;
     at 0.5 half as many again, at 0.7 three times as many (measured, 52 buckets).
@@ -82,7 +82,7 @@ def _segment(x: Floats, offset: int, false_alarms: float) -> Iterator[tuple[int,
 
 
 def _clearest(x: Floats) -> tuple[int, float]:
-    """Return the place with the largest t, and its p over all places."""
+    """Return the index with the largest t, and its p over all of them."""
     n, (at, between) = len(x), _split(x)
     residuals = _residuals(x, 1)
     within = float(residuals @ residuals) / (n - 2)
@@ -94,7 +94,7 @@ def _clearest(x: Floats) -> tuple[int, float]:
 
 
 def _split(x: Floats) -> tuple[int, float]:
-    """Return the place that parts a series best, and the squares that this explains."""
+    """Return the index that parts a series best, and the squares that this explains."""
     n = len(x)
     splits = np.arange(LEAST, n - LEAST + 1)
     sums = np.cumsum(x)[splits - 1]

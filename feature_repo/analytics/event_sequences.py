@@ -23,7 +23,7 @@ class Reached:
     Attributes
     ----------
     at
-        Their places among all events.
+        Their indices among all events.
     u, time_ms
         Whose, and when.
     start_ms

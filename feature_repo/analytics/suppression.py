@@ -67,7 +67,7 @@ def tree(
     top, primary_top
         Parts of the total; see `line`.
     parents
-        For each figure ``below``, the place in ``top`` of what it is a part of.
+        For each figure ``below``, the index in ``top`` of what it is a part of.
     below, primary_below
         Parts of the parts.
 

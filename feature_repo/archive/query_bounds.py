@@ -80,7 +80,7 @@ def _below(home: Path) -> Path:
 
 @contextmanager
 def deadline(bound_s: float) -> Iterator[None]:
-    """Let queries of this thread under `interrupted` take ``bound_s`` seconds in all."""
+    """Let queries of this thread under `run_until_deadline` take ``bound_s`` seconds in all."""
     token = _until_s.set(time.monotonic() + bound_s)
     try:
         yield

@@ -79,7 +79,7 @@ SELECT * REPLACE (
 
 
 def prepare(connection: Any) -> None:
-    """Make the table of zones that `sound` and `count_odd` read."""
+    """Make the table of zones that `select_sound` and `count_odd` read."""
     names = sorted(time_zones.list_known())
     connection.execute("CREATE TABLE known_zones AS SELECT unnest(?) AS name", [names])
 

@@ -1,8 +1,8 @@
 """The archive and the feature views in memory, laid out so that a rule is answered at once.
 
 An index is a picture of the archive at the moment it was made; a newer one is made beside it
-(`current`). It reads only, and everything in it can be made again. Belongs here: loading and
-running. What the tables hold is `tables`', what is asked of them `compiler`'s.
+(`services.audiences.index`). It reads only, and everything in it can be made again. Belongs here:
+loading and running. What the tables hold is `tables`', what is asked of them `compiler`'s.
 """
 
 import time

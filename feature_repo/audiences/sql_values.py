@@ -16,13 +16,13 @@ class Values:
         self.parameters: dict[str, Any] = {}
 
     def parameter(self, value: Any, name: str = "") -> str:
-        """Return the place of a value in the text."""
+        """Return the parameter that stands for a value."""
         name = name or f"p{len(self.parameters)}"
         self.parameters[name] = value
         return f"${name}"
 
     def number(self, value: float | None) -> str:
-        """Return the place of a number, whatever Python holds it in."""
+        """Return the parameter of a number, whatever Python holds it in."""
         return f"{self.parameter(value)}::DOUBLE"
 
     def within(self, bounds: Bounds, value: str) -> str:

@@ -1,6 +1,6 @@
-"""The traits that rules may name: what each is, of which kind, and where its value comes from.
+"""The traits that rules may name: what each is, of which type, and where its value comes from.
 
-Live traits are figures of the explicit profile, named by their place in ``view=full``. The
+Live traits are figures of the explicit profile, named by their path in ``view=full``. The
 others are the features of the batch views, by their names in ``docs/features.md``.
 Belongs here: the list. How a value is had is `compiler`'s (SQL) and `live`'s (one profile).
 """

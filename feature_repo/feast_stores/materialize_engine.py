@@ -3,7 +3,7 @@
 `ArrowEngine` is the batch engine that ``feature_store.yaml`` names: it takes the newest rows
 of a view from the offline store as Arrow columns and hands them to the online store as ready
 bytes, where Feast's local engine makes a protobuf message of every value. Views that it has
-no encoding for go Feast's way. The bytes of a value are `value_columns`'.
+no encoding for go Feast's way. The bytes of a value are `value_encoding`'s.
 """
 
 import struct
@@ -110,7 +110,7 @@ def rows(view: Any, project: str, table: pa.Table) -> Iterator[tuple[list[bytes]
     Yields
     ------
     tuple
-        Redis keys, and for each the MessagePack array that `newer_rows.write` takes, of the
+        Redis keys, and for each the MessagePack array that `batch_rows.write` takes, of the
         fields that `names` gives.
 
     Raises

@@ -1,8 +1,8 @@
 """Arrow columns to the bytes of Feast's ``Value`` protobufs, a whole column at a time.
 
-Pure encoding: a column in, as many byte strings out, each what `Value.SerializeToString`
+Pure encoding: a column in, as many byte strings out, each what ``Value.SerializeToString``
 gives for that row. Which view a column belongs to, and where the bytes go, is said in
-`loader`.
+`materialize_engine`.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """The point-in-time join on Parquet parts: what was known of each entity at each moment.
 
 Belongs here: the join itself, and the newest row of every entity, both by DuckDB in two
-passes: one over keys and times that finds the place of the row, one that fetches its columns.
-How Feast asks for it is said in `offline_store`.
+passes: one over keys and times that finds the number of the row, one that fetches its columns.
+How Feast asks for it is said in `feast_stores.offline`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,9 +58,9 @@ def join(
     time: str,
     known: bool = False,
 ) -> pa.Table:
-    """Return, for each row of ``moments``, the newest row that held at its moment.
+    """Return, for each row of ``moments``, the newest row that was valid at its moment.
 
-    A row holds from its own moment, included, until that and ``ttl``, included.
+    A row is valid from its own moment, included, until that and ``ttl``, included.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def join(
     Returns
     -------
     pyarrow.Table
-        ``columns``, row by row for ``moments``; null where nothing held.
+        ``columns``, row by row for ``moments``; null where nothing was valid.
     """
     requested = [pc.cast(moments[name], _wide(moments[name].type)) for name in keys]
     numbers = pa.array(np.arange(len(moments), dtype=np.int64))
@@ -125,7 +125,7 @@ def files(given: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _open_parts(parts: Parts) -> Iterator[Any]:
-    """Open a connection with the parts' keys, times and places as the view ``rows``."""
+    """Open a connection with the parts' keys, times and row numbers as the view ``rows``."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false").fetchall()
         keys = ", ".join(f"{_quote(name)} AS k{n}" for n, name in enumerate(parts.keys))

@@ -2,8 +2,8 @@
 
 DuckDB reads the archive once, stages it, and fills each batch view's folder below
 ``home/features``; Feast reads those folders. A row of midnight D follows from events before
-D only. How each view is computed is said in `behaviour`, `profile_rows`, `interests` and
-`item_stats`; the columns are `feature_repo.features.catalogue`'.
+D only. How each view is computed is said in `features.sql`; the columns are
+`feature_repo.features.catalogue`'s.
 """
 
 import logging
@@ -55,7 +55,7 @@ _TOUCHES: Final = tuple(name for name, each in TYPES.items() if each.interest > 
 _ITEM_SCHEMA: Final = pa.schema(
     [(name, pa.string()) for name in ("item_id", "category", "brand", "filename")]
 )
-"""Of a catalogue that is empty; the file's name says which part counts, as in `load_catalogue`."""
+"""Of an empty catalogue; the file's name says which part counts, as in `archive.catalogue`."""
 
 _EVENTS: Final = f"""
 CREATE TEMP TABLE events AS

@@ -59,7 +59,7 @@ def read_parquet(
 
 
 def _name_columns(names: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield place and name; a name again gets its place, as a column not mapped may."""
+    """Yield index and name; a name again gets its index, as a column not mapped may."""
     for index, name in enumerate(names):
         yield index, name if names.index(name) == index else f"{name} ({index + 1})"
 

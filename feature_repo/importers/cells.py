@@ -37,7 +37,7 @@ def texts(cells: Texts) -> list[str | None]:
 def numbers(
     cells: Texts, decimal: str = ".", thousands: str | None = None
 ) -> "tuple[pd.Series[float], np.ndarray[Any, Any]]":
-    """Return finite numbers (null elsewhere), and a flag where a cell held something else.
+    """Return finite numbers (null elsewhere), and a flag where a cell had something else.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ class FileRow(NamedTuple):
 
 
 def unfit(cells: Sequence[str | None]) -> Iterator[tuple[int, str, str]]:
-    """Yield place, reason and detail of the cells that are no text or hold control characters."""
+    """Yield index, reason and detail of the cells that are no text or hold control characters."""
     whole = "\n".join([cell for cell in cells if cell is not None])
     if _is_text(whole) and not _CONTROL.search(whole):
         return

@@ -1,7 +1,8 @@
 """Batch-view rows in the store: each written whole, and never over a newer one.
 
 Belongs here: the one script that writes them, and how many it takes at a time. The bytes are
-made elsewhere: `loader` for columns, `online_store` for what Feast hands over row by row.
+made elsewhere: `feast_stores.materialize_engine` for columns, `feast_stores.online` for what Feast
+hands over row by row.
 """
 
 from collections import defaultdict, deque
@@ -134,7 +135,7 @@ def _calls(client: Any, keys: Sequence[bytes], rows: Sequence[bytes]) -> Iterato
 
 
 def _together(client: Any, keys: Sequence[bytes]) -> list[Sequence[int]]:
-    """Return the places of keys that one call may touch: on a cluster, those of one slot."""
+    """Return the indices of keys that one call may name: on a cluster, those of one slot."""
     if not isinstance(client, redis.RedisCluster):
         return [range(len(keys))]
     slots = defaultdict[int, list[int]](list)

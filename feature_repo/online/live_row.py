@@ -1,4 +1,4 @@
-"""The live-state row: its place and its bytes in Feast's Redis layout.
+"""The live-state row: its key and its bytes in Feast's Redis layout.
 
 Pure encoding, no input or output. A user's row is one Redis hash shared by all feature
 views of the entity; these functions make the fields of the view ``live_state`` so that any

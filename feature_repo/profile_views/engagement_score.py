@@ -1,4 +1,4 @@
-"""The linear interest score f(x) = Σ wᵢ·xᵢ over a user's features, with its parts shown.
+"""The linear engagement score f(x) = Σ wᵢ·xᵢ over a user's features, with its parts shown.
 
 The weights are configuration (``engagement_score.yaml``), not learned. A plain function, no Feast
 on-demand view: a registry that carries code runs that code wherever it is read.

@@ -238,7 +238,7 @@ class Propensity(Open):
 
 
 class CategoryChance(Open):
-    """A category and the chance of a purchase in it."""
+    """A category and the probability of a purchase in it."""
 
     category: str
     p: Share
@@ -331,7 +331,7 @@ class SummaryRfm(Open):
 
 
 class ScoreSummand(Open):
-    """What a feature adds to the interest score."""
+    """What a feature adds to the engagement score."""
 
     feature: str
     value: float
@@ -339,7 +339,7 @@ class ScoreSummand(Open):
 
 
 class InterestScore(Open):
-    """The interest score and its summands, the largest first."""
+    """The engagement score and its summands, the largest first."""
 
     score: float
     because: list[ScoreSummand]

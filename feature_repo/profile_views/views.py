@@ -1,7 +1,7 @@
 """Views of a profile: ``seed``, ``summary`` and ``full`` of the HTTP contract.
 
 Only the names others import belong here; each view has its own file, the figures are in
-`derived`, the state is in `explicit`.
+`metrics`, the state is in `user_profile.explicit`.
 """
 
 from feature_repo.profile_views.full import LearnedSummary, full

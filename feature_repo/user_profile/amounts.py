@@ -3,7 +3,7 @@
 A line is worth quantity · price − discount, never less than nothing; an order its ``value`` where
 one is given, else the sum of its lines. Amounts are ≥ 0; a negative ``value`` of an older record
 counts as 0 in an order, and without its sign in a refund. Not here: what is done with them
-(`orders`, `snapshots`, `audiences.tables`).
+(`orders`, `features.snapshots`, `audiences.tables`).
 """
 
 from typing import Final

@@ -1,6 +1,6 @@
 """Compiled modules of the fold: which may stand beside their source, and whether they do.
 
-Belongs here: finding out. Compiling itself is `setup.py`'s work; the list is `compiled.txt`.
+Belongs here: finding out. Compiling itself is ``setup.py``'s work; the list is ``compiled.txt``.
 """
 
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -11,7 +11,7 @@ ROOM: Final = Path(__file__).parent
 
 
 def names(room: Path = ROOM) -> list[str]:
-    """Return the names of the modules that `setup.py` compiles."""
+    """Return the names of the modules that ``setup.py`` compiles."""
     return (room / "compiled.txt").read_text().split()
 
 

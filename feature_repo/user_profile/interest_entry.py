@@ -17,7 +17,7 @@ SHORT_HALF_LIFE_S: Final = SHORT_HALF_LIFE_DAYS * DAY_S
 _STEPS: Final = [
     round(TYPES[name].interest * MICRO) for name in ("view_item", "add_to_cart", "purchase")
 ]
-"""Weights of a single touch, millionths, by its kind."""
+"""Weights of a single touch, millionths, by its type."""
 
 Entry = tuple[int, int, int, int, int, int, int, int, int, int]
 """The fields of an `Interest`, which compiled code handles faster."""
@@ -73,8 +73,8 @@ def decay(micro: int, elapsed_s: int, half_life_s: int) -> float:
     return micro / MICRO * math.exp2(-max(0, elapsed_s) / half_life_s)
 
 
-# Kinds of a record: a single touch of one type, touches of one type only, touches of several.
-# All numbers are little-endian; in the first layouts of touches a weight takes three bytes.
+# Layouts of a record: a single touch of one type, touches of one type only, touches of several.
+# All numbers are little-endian; in the first of them a weight takes three bytes.
 VIEWED: Final = 0  # last
 CARTED: Final = 1
 BOUGHT: Final = 2
@@ -89,12 +89,12 @@ _ANY: Final = Struct("<10q")
 _LENGTHS: Final = (4, 4, 4, 15, 15, 15, 18, 18, 18, 26, 32, _ANY.size)
 
 LAYOUT: Final = 0x0F
-"""Bits of a kind that name a layout; the others are free for use by the caller."""
+"""Bits of a code that name a layout; the others are free for use by the caller."""
 
 SIZES: Final = bytes(
     _LENGTHS[layout & LAYOUT] if layout & LAYOUT < len(_LENGTHS) else 0 for layout in range(256)
 )
-"""Bytes of a record by its kind; 0 where no such kind is."""
+"""Bytes of a record by its code; 0 where no such layout is."""
 
 MAX_TIME: Final = (1 << 32) - 1
 """Latest time that the layouts of few bytes hold."""
@@ -107,7 +107,7 @@ _BOUND: Final = (1 << 63) - 1
 
 
 def pack(entry: Entry) -> tuple[int, bytes]:
-    """Return the kind of an entry and its bytes; equal entries give equal bytes."""
+    """Return the layout of an entry and its bytes; equal entries give equal bytes."""
     last, first, net, views, carts, bought, long, short, after, before = entry
     if first < 0 or last > MAX_TIME:
         return _LARGE, _ANY.pack(*entry)
@@ -145,7 +145,7 @@ def pack(entry: Entry) -> tuple[int, bytes]:
 
 
 def _alike(net: int, views: int, carts: int, bought: int) -> int:
-    """Return the kind of touches of one type only, −1 for those of several."""
+    """Return the layout of touches of one type only, −1 for those of several."""
     if net == views:
         return _VIEWS
     if net == carts:

@@ -1,8 +1,8 @@
 """Interests: bounded tables of the items, categories and brands a user touches most.
 
 Belongs here: how much each event type counts, what a touch does to an entry, which entries
-stay. Not here: the bytes of an entry (`interest`), what else an event changes (see
-`explicit`), or interest scores over windows.
+stay. Not here: the bytes of an entry (`interest_entry`), what else an event changes (see
+`explicit`), or scores over windows.
 
 Each entry carries two weights, never blended: *long* with a half-life of 112 days and
 *short* with one of 7 days,
@@ -47,7 +47,7 @@ class Touch:
     """What one event type does to an interest.
 
     ``step`` is added to both weights (millionths), ``net`` to the signed number of touches,
-    ``counter`` names the evidence it moves by ``net``: the kind of such a single touch.
+    ``counter`` names the evidence it moves by ``net``: the layout of such a single touch.
     """
 
     step: int
@@ -81,7 +81,7 @@ class Capacity:
 
 
 _IN_ORDER: Final = 0x80
-"""Flag of a kind: bought in the user's current order, so that no second line counts again."""
+"""Flag of a layout: bought in the user's current order, so that no second line counts again."""
 
 _NEXT_ORDER: Final = bytes(layout & ~_IN_ORDER for layout in range(256))
 _BYTES: Final = tuple(bytes((number,)) for number in range(256))

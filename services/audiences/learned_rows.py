@@ -30,7 +30,7 @@ def load_scorer(settings: Settings) -> Any:
 def read_learned(
     url: str, users: Sequence[str], version: str, tell: Tell
 ) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
-    """Yield place, learned state and batch features of the users whose row is of model ``version``.
+    """Yield index, learned state and batch features of the users whose row is of model ``version``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Probabilities of the model for every user, put down for audiences: the scores of `ScoreTest`.
+"""Probabilities of the model for every user, put down for audiences: the scores that rules name.
 
 Belongs here: writing one file. The propensities themselves are
 `training.scoring.scorer`'s; how audiences read the file is `feature_repo.audiences.index`'s.

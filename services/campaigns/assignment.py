@@ -13,12 +13,12 @@ GLOBAL_SALT: Final = "portrait:global"
 
 
 def hash_share(salt: str, pseudonym: str) -> float:
-    """Return a user's place in [0, 1) under a salt.
+    """Return a user's number in [0, 1) under a salt.
 
     Parameters
     ----------
     salt
-        Different salts give independent places.
+        Different salts give independent numbers.
 
     Examples
     --------

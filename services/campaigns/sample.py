@@ -55,7 +55,7 @@ GROUP BY ALL ORDER BY t.entity
 
 @dataclass(frozen=True)
 class ExperimentSample:
-    """Users of an experiment, one place each; arrays of shape (N,).
+    """Users of an experiment, one index each; arrays of shape (N,).
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """Append: events go into the log, each at most once, many requests in one write.
 
 Belongs here: everything that writes to a partition's stream before it is applied. Not here:
-who may apply it (`lease`), what it does to a profile (`updater`).
+who may apply it (`update.lease`), what it does to a profile (`update.updater`).
 """
 
 import asyncio

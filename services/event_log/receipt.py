@@ -1,4 +1,4 @@
-"""Receipts: stream ids as places in the log, and the answer to an append.
+"""Receipts: stream ids as positions in the log, and the answer to an append.
 
 Pure values, no input or output. Writing the log is `append`'s.
 """

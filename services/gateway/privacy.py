@@ -67,7 +67,7 @@ async def get_consents(request: Request, user_id: UserId, after: After = None) -
     openapi_extra=body_of(Consents, CONSENTS_EXAMPLE),
 )  # fmt: skip
 async def put_consents(request: Request, user_id: UserId) -> Response:
-    """Take a statement as a `consent_updated` event; 202 once it is durable."""
+    """Take a statement as a ``consent_updated`` event; 202 once it is durable."""
     context = context_of(request)
     given = await body.model(request, Consents, limit=MAX_EVENT_BYTES)
     await _check_room(context, user_id, given.consents)

@@ -1,8 +1,8 @@
 """Whole histories of users, those of the anonymous ids that became theirs included.
 
 Belongs here: reading who owns an anonymous id and what it did, from store, log and archive.
-Not here: in which order the events go (`links`), and when rows are made of them (`linking`
-while events come in, `refold` again).
+Not here: in which order the events go (`feature_repo.user_profile.merged_history`), and when rows
+are made of them (`update.linking` while events come in, `refolding` again).
 """
 
 from collections import defaultdict

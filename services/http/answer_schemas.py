@@ -305,7 +305,7 @@ class EventContribution(Answer):
 
 
 class Recommended(Open):
-    """An item, its score and place, and why where that was asked."""
+    """An item, its score and rank, and why where that was asked."""
 
     item_id: str
     score: float
@@ -313,7 +313,7 @@ class Recommended(Open):
     reasons: NotRequired[list[RecommendationReason] | None]
     sources: NotRequired[list[CandidateSource]]
     contributions: NotRequired[list[EventContribution]]
-    propensity: NotRequired[Annotated[Share, Field(description="Chance of this place")]]
+    propensity: NotRequired[Annotated[Share, Field(description="Probability of it at this rank")]]
 
 
 class Recommendations(Open):

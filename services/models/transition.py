@@ -1,7 +1,7 @@
 """Transition f(u, x) for a batch: the explicit profile and the learned state, side by side.
 
 Belongs here: what a batch does to rows, which model a row follows, and what happens to an
-event that cannot be applied. Not here: reading the log and committing rows (`updater`), or
+event that cannot be applied. Not here: reading the log and committing rows (`update.updater`), or
 either part of f itself.
 """
 

@@ -34,7 +34,7 @@ class Caps:
             self._columns.append((np.array(shelves, object), cap.category, Counter()))
 
     def take(self, at: int) -> None:
-        """Take the pool's item at this place into the list."""
+        """Take the pool's item at this index into the list."""
         self.open[at] = False
         for column, cap, counted in self._columns:
             counted[column[at]] += 1

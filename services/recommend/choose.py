@@ -21,7 +21,7 @@ Choice = tuple[Rows, list[float]]
 """Rows best first, and the propensity of each; none without exploration."""
 
 LONG: Final = 10_000
-"""Places times items to choose among from which on a list takes more than some milliseconds."""
+"""Ranks times items to choose among from which on a list takes more than some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)

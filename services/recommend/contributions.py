@@ -51,7 +51,7 @@ class Contributions:
     exact
         Whether the replayed history gives the very context that the row holds.
     memories
-        Of each item, the memories' part by held item; empty without.
+        Of each item, the memories' part by item of the history; empty without.
     popularity
         Of each item, what sells lately adds by the memories.
     """

@@ -145,5 +145,5 @@ def _parameters() -> list[dict[str, Any]]:
 
 
 QUERY_PARAMETERS: Final = {"parameters": _parameters()}
-"""`Asking` as OpenAPI shows it."""
+"""`RecommendationQuery` as OpenAPI shows it."""
 _PLAIN: Final = ("in_stock", "max_age_days", "diversity", "new_items")

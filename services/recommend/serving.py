@@ -44,7 +44,7 @@ class Serving:
     recommender
         Ranks by this model.
     model, scorer, transition
-        As `network.model_dir`, `scoring.scorer` and `scoring.transition` make them.
+        As `training.network.model_dir` and `training.scoring` make them.
     """
 
     recommender: Recommender

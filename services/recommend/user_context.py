@@ -1,6 +1,6 @@
 """User context: what a recommendation knows of the user.
 
-Belongs here: the user's side of a request. Not here: where it is read from (`request`).
+Belongs here: the user's side of a request. Not here: where it is read from (`request_context`).
 """
 
 from collections.abc import Collection, Mapping, Sequence

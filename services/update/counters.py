@@ -87,7 +87,7 @@ class Counters:
             self._counts[name] += change
 
     def ahead(self) -> list[tuple[str, str, str, int]] | None:
-        """Return commands that write what is noted, for a commit to take along; see `written`.
+        """Return commands that write what is noted, for a commit to take along; see `note_written`.
 
         On a cluster, where the counts lie elsewhere, they are written now and None is returned.
         """

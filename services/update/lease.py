@@ -97,8 +97,8 @@ class Leases:
 
     Attributes
     ----------
-    held : dict[int, LeaseState]
-        The partitions held.
+    owned
+        The state of each partition owned.
     """
 
     def __init__(
@@ -117,11 +117,11 @@ class Leases:
 
     @property
     def epochs(self) -> dict[int, int]:
-        """The epoch of each partition held; a copy."""
+        """The epoch of each partition owned; a copy."""
         return {partition: state.epoch for partition, state in list(self.owned.items())}
 
     def share(self, partitions: int) -> None:
-        """Renew what is held and take or give partitions until every live owner has its share.
+        """Renew what is owned and take or give partitions until every live owner has its share.
 
         Shares differ by one at most. Part of a cluster that does not answer costs its
         partitions, for the time being.

@@ -110,7 +110,7 @@ class Linking:
             return _plain(batches, rows)
 
     def forget(self) -> None:
-        """Believe nothing of what rows held: a store that lost its last commits may have less."""
+        """Believe nothing of what rows had: a store that lost its last commits may have less."""
         self._known.clear()
 
     def _fresh(

@@ -102,13 +102,13 @@ class _Fixed:
         self._falling = -scores[self._order]
 
     def ranks(self) -> Ints:
-        """Return the place from 1 of every item, shape (N,)."""
+        """Return the rank of every item, from 1, shape (N,)."""
         out = np.empty(len(self._order), np.int64)
         out[self._order] = np.arange(1, len(out) + 1)
         return out
 
     def rank(self, item: int, raised: Ints, scores: Floats) -> int:
-        """Return an item's place from 1 where the items ``raised`` have other ``scores``."""
+        """Return an item's rank where the items ``raised`` have other ``scores``."""
         own = np.flatnonzero(raised == item)
         score = scores[own[0]] if len(own) else self._scores[item]
         left, right = (

@@ -22,7 +22,7 @@ def against_baselines(
     Parameters
     ----------
     own
-        `training.evaluation.category_window.measured` at ``rows``, shape (M, 4).
+        `training.evaluation.category_window.measure` at ``rows``, shape (M, 4).
 
     Returns
     -------

@@ -31,7 +31,7 @@ def ranking_metrics(scores_PN: Tensor, targets: Targets) -> Doubles:
 
 
 def metrics_of(rank: Tensor, targets: Targets) -> Doubles:
-    """Return `NAMES` per request from the place (from 1) of each target, shape (L,)."""
+    """Return `NAMES` per request from the rank (from 1) of each target, shape (L,)."""
     sizes = targets.sizes
     hit = (rank <= DEPTH).double()
     zeros = torch.zeros(len(sizes), dtype=torch.float64)
@@ -53,7 +53,7 @@ def metrics_of(rank: Tensor, targets: Targets) -> Doubles:
 
 
 def _ranks(scores: Tensor, targets: Targets) -> Tensor:
-    """Return each target's place from 1; lines go in chunks that stay in the cache."""
+    """Return each target's rank; lines go in chunks that stay in the cache."""
     out = torch.empty(len(targets.owner), dtype=torch.float64)
     row = torch.arange(scores.shape[1])
     for begin in range(0, len(out), _LINES):

@@ -1,7 +1,7 @@
 """Objective of the training: the losses of a batch's baskets, outcomes and categories added up.
 
 Belongs here: which heads are asked and how their losses are weighed. Not here: each loss (`losses`,
-`next_category`), or the steps that follow its gradients (`descent`).
+`next_category`), or the steps that follow its gradients (`optimizer`).
 """
 
 import torch

@@ -70,7 +70,7 @@ def fit_mixing(
 
     Whether they count at all is the data's to decide, by weights fitted on the first half of the
     period and asked of the second. The weighed sum has to raise NDCG@10 there, the 95 % interval of
-    the gain above 0. The mixture (`network.mixture`; up to `sampled.FULL_ITEMS` items) has to
+    the gain above 0. The mixture (`network.mixture`; up to `FULL_ITEMS` items) has to
     raise the likelihood, its interval above 0, and must not lower NDCG@10, its interval below 0.
 
     Parameters
@@ -170,7 +170,7 @@ class _Dense:
         return found, mixture.line_weights(full.targets)
 
     def repeats(self) -> Tensor:
-        """Return which target lines were held, shape (L,)."""
+        """Return which target lines were in the history, shape (L,)."""
         targets = self.full.targets
         return self.full.memory[targets.owner, mixture.IN_HISTORY, targets.item] > 0
 
@@ -283,7 +283,7 @@ class _Asker:
             example = self._maker.make(users, requests, np.zeros(0, np.int64), lengths)
             flat = network.unroll(example.events).flatten(0, 1)
             u = network.vector(flat[example.request_index], example.requests)
-        # The batch stands by place in the history: put it back into the order asked for.
+        # The batch stands by index in the history: put it back into the order asked for.
         rank = np.argsort(np.argsort(event, kind="stable"), kind="stable")
         back = np.argsort(example.answers, kind="stable")[rank]
         if self._items is not None:

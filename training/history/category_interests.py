@@ -1,6 +1,6 @@
 """A user's categories of interest as the feature service states them, for the next category.
 
-In service they are read from the online row (`interest_categories` of the view ``profile``, whose
+In service they are read from the online row (``interest_categories`` of the view ``profile``, whose
 SQL and equation are in `features.sql.interests`). Offline the same numbers are made from
 histories, so that training needs no join; they are tested equal to that SQL.
 """

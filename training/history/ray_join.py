@@ -31,7 +31,7 @@ def join(
     time: str,
     buckets: int = 64,
 ) -> Any:
-    """Return the rows of ``moments`` with the newest row that held at each.
+    """Return the rows of ``moments`` with the newest row that was valid at each.
 
     Parameters
     ----------

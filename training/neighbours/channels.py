@@ -1,15 +1,15 @@
-"""Memories: what the items a user holds say about every other, beside the network's answer.
+"""Memories: what the items of a history say about every other, beside the network's answer.
 
-For a request with held items i, ``s_i`` positive events since each was last touched, and rows B
-(`training.neighbours.item_rows`), a channel m gives::
+For a request with items i in the history, ``s_i`` positive events since each was last touched, and
+rows B (`training.neighbours.item_rows`), a channel m gives::
 
     r_m[j] = Σ_i γ_m^{s_i} · B_m[i, j]
     φ_m    = r_m, or log(r_m / ε + 1)
 
-What is held, and since when, is the repeat table (`state.item_table`): a memory adds nothing to
-a user's state, and is bounded as the table is. Two channels more are the same for everybody:
-the logarithm of popularity, recent and most recent. Five more count how often i was had, too, with
-the table's decayed count in place of γ^s: what is held itself, and rows fitted to the next
+What is in it, and since when, is the repeat table (`state.item_table`): a memory adds nothing to a
+user's state, and is bounded as the table is. Two channels more are the same for everybody: the
+logarithm of popularity, recent and most recent. Five more count how often i was had, too, with the
+table's decayed count in place of γ^s: what is in the history itself, and rows fitted to the next
 basket. They are evidence of their own only (`training.network.mixture`). How much each counts is
 `training.network.stacking`'s.
 """
@@ -43,7 +43,7 @@ EPSILON: Final = 1e-3
 class Channel:
     """One memory: which rows, how it fades, and whether its logarithm counts.
 
-    ``count`` is the index in `state.item_table.COUNTS` of what a held item's row is multiplied
+    ``count`` is the index in `state.item_table.COUNTS` of what an item's row is multiplied
     with as well; None: nothing.
     """
 
@@ -126,7 +126,7 @@ class ChannelTable(NamedTuple):
 
 @dataclass(frozen=True)
 class SparseReading:
-    """What the rows of what is held say, where they say anything.
+    """What the rows of the history's items say, where they say anything.
 
     Attributes
     ----------
@@ -255,7 +255,7 @@ class Channels:
         Returns
         -------
         tuple
-            Items from 0, each once, what is held first, shape (T,); the sums before any
+            Items from 0, each once, the history's first, shape (T,); the sums before any
             logarithm, shape (C, T).
         """
         channels, spans = _plan(tuple(self.rows), columns)
@@ -279,7 +279,7 @@ def _plan(row_types: tuple[str, ...], columns: tuple[int, ...]) -> tuple[Ints, I
 
 @njit(cache=True)
 def fade_rows(rows: Any, scalars: Any, channels: Any) -> Any:
-    """Return what each held item's row is multiplied with in some channels, shape (R, C)."""
+    """Return what each item's row is multiplied with in some channels, shape (R, C)."""
     out = np.empty((len(rows), len(channels)), np.float32)
     for r in range(len(rows)):
         since = min(FADING.shape[1] - 1, max(0, int(scalars[EVENTS]) - rows[r].last_event))
@@ -309,7 +309,7 @@ def _popularity(histories: Histories, until_ms: int, items: int) -> Floats:
 
 @njit
 def _most(tables: Any, spans: Any, rows: Any) -> tuple[int, int]:
-    """Return how many entries the rows of what is held have in all, and at most."""
+    """Return how many entries the rows of a history's items have in all, and at most."""
     total, most = 0, 0
     for t in range(len(tables)):
         if spans[1, t] > 0:

@@ -11,8 +11,8 @@ row i is added to the scores of who has i:
 - `transitions`: ``B[i, j] = Σ 1/d`` over the times j came d ≤ 10 events after i (i itself, too,
   where it is bought again), each row divided by its sum plus 5.
 
-Belongs here: fitting rows, and counting items. Not here: what a user has (`repeat`), how rows
-enter a score (`memory`).
+Belongs here: fitting rows, and counting items. Not here: what a user has (`state.item_table`), how
+rows enter a score (`channels`).
 """
 
 from typing import Any, Final

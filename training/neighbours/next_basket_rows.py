@@ -64,7 +64,7 @@ def _ask(h: Any, active: Any, basket: Any, gram: Any, right: Any) -> None:
 
 @njit
 def _fade(h: Any, active: Any, count: int, per_event: float) -> int:
-    """Fade what is held by one event; return how many items are left in ``active``."""
+    """Fade the history by one event; return how many items are left in ``active``."""
     left = 0
     for a in range(count):
         i = active[a]

@@ -127,7 +127,7 @@ def join(snapshots: list[Rows]) -> Rows:
 def pairs_at(
     snapshot: Rows | None, now_ms: Doubles, timed: npt.NDArray[np.bool_], median_gap_days: Floats
 ) -> Pairs | None:
-    """Return the held items of the tables looked at, as of ``now_ms`` where it is known."""
+    """Return the items in the tables looked at, as of ``now_ms`` where it is known."""
     if snapshot is None:
         return None
     return make_pairs(

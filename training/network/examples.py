@@ -59,8 +59,9 @@ class Example:
     moment_index, moments, labels
         Requests for outcomes in the same form, with answers of shape (M, K); NaN: not known.
     moment_pairs, interests, bought, ended
-        What is held and listed at those requests, where it was asked for; the categories bought
-        within `NEXT_DAYS` of them, and whether those days lie in what was asked for, shape (M,).
+        What is in the history and listed at those requests, where it was asked for; the categories
+        bought within `NEXT_DAYS` of them, and whether those days lie in what was asked for, shape
+        (M,).
     users, answers
         Row among all users, and flat index of the answer, of each basket request. Shape (P,).
     moment_rows
@@ -204,7 +205,7 @@ class ExampleMaker:
     def _fold(
         self, histories: Histories, looks: list[tuple[Ints, Ints]]
     ) -> tuple[list[Rows | None], npt.NDArray[np.float64]]:
-        """Fold histories once; return what is held at each group of (user, event), and scalars."""
+        """Fold histories once; return the tables at each group of (user, event), and scalars."""
         tables = RepeatTables(len(histories.users), self.model.capacity)
         users = np.concatenate([user for user, _ in looks])
         events = np.concatenate([event for _, event in looks])

@@ -11,9 +11,9 @@ what another is sure of; a sum of probabilities does not, so an item with few ev
 neighbours say.
 
 The shares π are those of greatest likelihood on the validation period, found by expectation
-maximisation (Dempster, Laird and Rubin, 1977): the problem is convex and has no setting. An
-expert without evidence at a request gives nothing to it, which changes no order. Where users
-take nothing twice (fewer than `REPEATS_FROM` of the target lines), no expert gives what is held a
+maximisation (Dempster, Laird and Rubin, 1977): the problem is convex and has no setting. An expert
+without evidence at a request gives nothing to it, which changes no order. Where users take nothing
+twice (fewer than `REPEATS_FROM` of the target lines), no expert gives the history's items a
 probability: otherwise it would lose to the others what it spends on items out of the question.
 Belongs here: the mixture and its fit. Not here: what the channels are (`neighbours.channels`),
 whether it pays (`training.fit.selection`).
@@ -40,7 +40,7 @@ EVIDENCE: Final = tuple(m for m, channel in CHANNEL_AT.items() if not channel.lo
 IN_HISTORY: Final = next(m for m, channel in CHANNEL_AT.items() if channel.rows == "own")
 """An index in a reading that is above 0 for what is in the history."""
 REPEATS_FROM: Final = 0.01
-"""Share of target lines that were held, from which items are taken to be bought again."""
+"""Share of target lines that were in the history, from which items are taken to be bought again."""
 POPULARITY: Final = tuple(range(len(CHANNELS), COUNT))
 COUNT_EXPERTS: Final = 2 + len(EVIDENCE) + len(POPULARITY)
 _ROUNDS: Final = 300

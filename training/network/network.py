@@ -3,8 +3,8 @@
 A request asks at a moment about a user whose last event is known::
 
     u = LN(e + W·statistics + W'·features + [time known]·(gap to now + hour + weekday))
-    score_i = u·O_i + b_i + [i held]·pair_i(u)      next basket
-    p_k = σ(α_k · MLP(u)_k + β_k)                    purchase within 7 days, lapse within 28
+    score_i = u·O_i + b_i + [i in history]·pair_i(u)   next basket
+    p_k = σ(α_k · MLP(u)_k + β_k)                       purchase within 7 days, lapse within 28
 
 and the next categories (`training.network.next_category`).
 
@@ -12,7 +12,7 @@ and the next categories (`training.network.next_category`).
 sets them afterwards. ``stacked`` has the sigmoid of one Dense layer only, purchase; its item scores
 are the popularity.
 
-Shape legend: P requests, N items, D width, S statistics, F features, R held items.
+Shape legend: P requests, N items, D width, S statistics, F features, R items in the history.
 """
 
 import math
@@ -85,7 +85,7 @@ class Requests:
 
 @njit(cache=True)
 def statistics(scalars: Any) -> Any:
-    """Return logs of events, mean gap, mean size, last size, last gap, held items of `SCALARS`."""
+    """Return logs of events, mean gap, mean size, last size, last gap, items of `SCALARS`."""
     out = np.empty((len(scalars), STATISTICS), np.float32)
     for n in range(len(scalars)):
         row, events = scalars[n], max(scalars[n, EVENTS], 1.0)

@@ -1,8 +1,8 @@
 """The next-category head: what categories a user buys from within the next 14 days.
 
-For a profile vector u and category k, with X_γ,k the decayed counts (γ of `COLUMNS`) of the held
-items of that category, s_k its share among the interests that the feature service lists, and r_k
-how often it is bought within 14 days by all::
+For a profile vector u and category k, with X_γ,k the decayed counts (γ of `COLUMNS`) of the
+history's items of that category, s_k its share among the interests that the feature service lists,
+and r_k how often it is bought within 14 days by all::
 
     z_k     = logit(r_k) + log(1 + s_k / (.1 · r_k)) + .1 / 3 · Σ_γ log(1 + X_γ,k / (30 · r_k))
     p_k     = σ(α · (l(u) + softplus(m(u)) · z_k) + β)
@@ -15,7 +15,7 @@ items only; the interests are the feature service's, of all that is bought.
 α and β are 1 and 0 in training; `evaluation.calibration` sets them afterwards. What the answers
 were is here too (`bought_within`); how they are measured is `evaluation.category_window`'s.
 
-Shape legend: M moments, K categories, D width, R held items.
+Shape legend: M moments, K categories, D width, R items in the history.
 """
 
 from typing import Final
@@ -94,7 +94,7 @@ class CategoryHead(nn.Module):
         return out
 
     def _counts(self, moments: int, pairs: Pairs) -> Tensor:
-        """Add up the counts of the held items by category, shape (M, K, γ)."""
+        """Add up the counts of the history's items by category, shape (M, K, γ)."""
         counts = torch.expm1(pairs.features[:, list(COLUMNS)])
         width = self.categories + 1  # row 0: items without a category
         index = pairs.owner * width + self.of_item[pairs.item - 1]

@@ -1,8 +1,7 @@
 """Layers for one user at a time, compiled: calling torch costs more than their sums.
 
-Each head writes its equation once for batches (`forward`, torch) and once with these for one user,
-and `test_serving_contract.py` holds the two equal. Belongs here: layers. Not here:
-heads.
+Each head writes its equation once for batches (torch's ``forward``) and once with these for one
+user, and ``test_serving_contract.py`` holds the two equal. Belongs here: layers. Not here: heads.
 """
 
 import math

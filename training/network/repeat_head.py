@@ -1,6 +1,6 @@
 """The pair head: how much an item that a user already had is worth now.
 
-For a held item i and profile vector u, with 14 features f of the repeat table::
+For an item i in the history and profile vector u, with 14 features f of the repeat table::
 
     pair_i = MLP([f; V_i; P·u]) + a·f + (M·u)·f + r_i
 
@@ -26,7 +26,7 @@ _SMALL = 8
 
 @dataclass(frozen=True)
 class Pairs:
-    """Held items of a batch: whose (shape (R,)), which (from 1), and features (R, 14)."""
+    """Items in a batch's histories: whose (shape (R,)), which (from 1), and features (R, 14)."""
 
     owner: Tensor
     item: Tensor
@@ -36,7 +36,7 @@ class Pairs:
 def make_pairs(
     rows: Rows, now_ms: npt.NDArray[np.float64], median_gap_days: npt.NDArray[np.float32]
 ) -> Pairs:
-    """Return the features of every held item as of ``now_ms`` (one per table).
+    """Return the features of every item in the history as of ``now_ms`` (one per table).
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def make_pairs(
 
 
 class PairHead(nn.Module):
-    """Scores of held items; see the module's docstring."""
+    """Scores of the history's items; see the module's docstring."""
 
     def __init__(self, items: int, dim: int) -> None:
         super().__init__()

@@ -4,7 +4,7 @@
 s_j(history without k)``, both scores the model's own of a state that was replayed event by
 event: exact, not estimated. Contributions need not add up to the score.
 
-**Memories by construction.** The memories' part of a score is a sum over held items i::
+**Memories by construction.** The memories' part of a score is a sum over the history's items i::
 
     Σ_m w_m(n) · φ_m[j],   φ_m[j] = Σ_i γ_m^{s_i} · B_m[i, j]
 
@@ -43,7 +43,7 @@ class EventContributions:
     Attributes
     ----------
     events
-        Places in the history, oldest first; only events that the model consumes.
+        Indices into the history, oldest first; only events that the model consumes.
     values
         Of each event to each item's score, shape (K, R).
     scores

@@ -4,10 +4,10 @@ With the vectors V and biases b of the network and the popularity ρ of `trainin
 
     s_j = e₀ (u·V_j + b_j) + e·ρ_j + c_j
 
-c, what the repeat head and the rows of what is held add, is 0 but for few items. The best are found
-by passing over what cannot be among them: an item's score is at most ``e₀ |u||V_j| + e·[b_j, ρ_j]``
-and c_j, e ≥ 0; blocks of items and items are left out by that bound. Exact, as are the scores. Of a
-mixture (`training.network.mixture`) every item has a score of its own.
+c, what the repeat head and the rows of the history's items add, is 0 but for few items. The best
+are found by passing over what cannot be among them: an item's score is at most ``e₀ |u||V_j| +
+e·[b_j, ρ_j]`` and c_j, e ≥ 0; blocks of items and items are left out by that bound. Exact, as are
+the scores. Of a mixture (`training.network.mixture`) every item has a score of its own.
 """
 
 from collections.abc import Sequence
@@ -58,11 +58,11 @@ class ScoreQuery:
     u, e
         Profile vector, shape (D,); weights of the logits and of each popularity, shape (3,).
     item
-        Items (from 0) with a correction, each once, those held first. Shape (T,).
+        Items (from 0) with a correction, each once, the history's first. Shape (T,).
     bonus
-        What the repeat head gives those held, before any weight, shape (R,), R ≤ T.
+        What the repeat head gives the history's, before any weight, shape (R,), R ≤ T.
     gain
-        What the rows of what is held add, shape (T,).
+        What the rows of the history's items add, shape (T,).
     mixture
         Where the answer is one.
     """

@@ -5,10 +5,10 @@ With the vectors V and biases b of `training.network.network` and the popularity
 
     s_qj = x_q·V_j + e_q·[b_j, ρ_j] + c_qj
 
-c, what the pair head and the rows of what is held add, is 0 but for few items. Without memories x
-is u and e is [1, 0, 0]; with them both are weighed (`training.network.stacking`). So ranks are
-counted block by block of items (`ranks`), which is exact. One user's request in service is
-`training.scoring.query`'s.
+c, what the pair head and the rows of the history's items add, is 0 but for few items. Without
+memories x is u and e is [1, 0, 0]; with them both are weighed (`training.network.stacking`). So
+ranks are counted block by block of items (`ranks`), which is exact. One user's request in service
+is `training.scoring.query`'s.
 
 Shape legend: P requests, N items, D width, R corrections, L target lines.
 """
@@ -110,7 +110,7 @@ def scores(items: ItemArrays, queries: Queries) -> Tensor:
 
 
 def ranks(items: ItemArrays, queries: Queries, targets: Targets) -> Tensor:
-    """Return each target's place from 1 among all items, shape (L,); see `evaluation.metrics`."""
+    """Return each target's rank among all items, shape (L,); see `evaluation.metrics`."""
     with torch.autocast(items.vectors.device.type, enabled=False):
         return _ranks(items, queries, targets)
 

@@ -47,7 +47,7 @@ class _Moment:
 
     @property
     def rows(self) -> npt.NDArray[np.void]:
-        """What is held."""
+        """The items in the history."""
         return self.tables.read_rows(0)
 
 

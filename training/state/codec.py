@@ -1,8 +1,7 @@
 """The bytes of learned states, compiled: one pass over each state, whole batches at a time.
 
 `scoring.learned_state` says what the bytes are. Belongs here: reading and writing them. Not here:
-single
-numbers and the precision of h and c (`state_numbers`), or what an event does.
+single numbers and the precision of h and c (`numbers`), or what an event does.
 """
 
 from typing import Any, Final, NamedTuple

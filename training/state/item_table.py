@@ -6,7 +6,7 @@ its counts as of its own last event, and readers bring them forward. What the nu
 worth is learned in `network.repeat_head`; `scoring.learned_state` keeps a table in bytes.
 
 A row touched once holds its event's weight exactly. From the second touch on its decayed
-counts are rounded to `STEPS` = 2^((c − 73)/30), c in 1…255 (at most 1.2 % off), so that
+counts are rounded to ``STEPS`` = 2^((c − 73)/30), c in 1…255 (at most 1.2 % off), so that
 each takes one byte; its plain count is rounded to 16 bits.
 """
 

@@ -1,7 +1,7 @@
 """Kernels of the item table, compiled: what one event does to one table (`state.item_table`).
 
-Belongs here: rows and scalars of one user. Not here: batches of users (`repeat`), bytes
-(`state_codec`), the network (`recurrence`).
+Belongs here: rows and scalars of one user. Not here: batches of users (`item_table`), bytes
+(`codec`), the network (`recurrence`).
 """
 
 import math
@@ -81,7 +81,7 @@ def _weakest(rows: Any, used: int, number: int) -> int:
             other = rows[found]
             if score > lowest:
                 continue
-            # Not by place: where a row stands depends on how often the table was packed.
+            # Not by index: where a row stands depends on how often the table was packed.
             if score == lowest and (row.last_event, row.item) > (other.last_event, other.item):
                 continue
         found, lowest = at, score
@@ -122,7 +122,7 @@ def count_event(
     number, used, now_ms = int(scalars[EVENTS]), int(scalars[USED]), scalars[LAST_MS]
     now_s = int(now_ms) // 1000
     before = used
-    for item in items:  # held ones first: others of the basket must not evict them
+    for item in items:  # known ones first: others of the basket must not evict them
         for at in range(before):
             if rows[at].item == item and item > 0:
                 _touch(rows[at], number, now_ms, weight, bits)
@@ -131,7 +131,7 @@ def count_event(
                 break
     for item in items:
         if item > 0 and not _has_item(rows, used, item):
-            # Free places are filled before anything is evicted.
+            # Free rows are filled before anything is evicted.
             at = used if used < len(rows) else _weakest(rows, used, number)
             if at < 0:
                 continue

@@ -1,7 +1,7 @@
 """Pair features of an item in history, compiled: one pass over the rows of many tables.
 
-Belongs here: the numbers themselves. Not here: the head that reads them (`pair`), how rows come
-about (`repeat_step`).
+Belongs here: the numbers themselves. Not here: the head that reads them
+(`network.repeat_head`), how rows come about (`item_table_kernels`).
 """
 
 import math

@@ -6,7 +6,7 @@ table. The two are tested equal.
 Sums have a fixed order and no neighbour, so the same events give the same bytes whoever
 shared a batch. Belongs here: arrays. Not here: events as records, bytes of states.
 
-What Python calls is kept compiled on disk (`__pycache__`), what that calls is not: so the two
+What Python calls is kept compiled on disk (``__pycache__``), what that calls is not: so the two
 cannot come from different sources, if whoever changes one of these modules runs ``make``.
 """
 

@@ -1,4 +1,4 @@
-"""Run by another interpreter: a model for the peers' servers, from a list of who touched what.
+"""Run by another interpreter: a model for the peers' servers, from pairs of user and item.
 
 ``python -P peer_models.py FOLDER REDIS_URL PACKAGES`` in the environment of `peers`, with the
 working directory anywhere. Reads FOLDER/events.csv (user, item), trains Cornac's BPR, saves it,

@@ -1,4 +1,4 @@
-"""Peers of the recommendation bench: LibRecommender's `libserving` and Cornac's server.
+"""Peers of the recommendation bench: LibRecommender's ``libserving`` and Cornac's server.
 
 Both are installed into an environment of their own, given one BPR model of the same users'
 events over as many items, started the way their pages say, and asked by the same clients.
@@ -89,7 +89,7 @@ def measure_peers(pairs: Sequence[tuple[str, str]], rps: Rps) -> dict[str, Any]:
     Parameters
     ----------
     pairs
-        Who touched what.
+        Which user had which item.
     rps
         Measures requests a second of several numbers of clients.
 
@@ -186,7 +186,7 @@ def _wait(client: Client, process: "subprocess.Popen[bytes]", log: Path) -> None
 
 
 def pairs_of(bodies: Sequence[bytes], items: Sequence[str]) -> list[tuple[str, str]]:
-    """Return who touched what in batches of events; every item is touched by somebody."""
+    """Return which user had which item in batches of events; every item is somebody's."""
     found = [
         (event["user_id"], line["item_id"])
         for body in bodies for event in orjson.loads(body) for line in event.get("items", ())

@@ -47,7 +47,7 @@ class Sender:
 
     Attributes
     ----------
-    users : list[str]
+    users
         Their user ids.
     sent_s, acked_s
         For each batch when it was first sent and when it was first acknowledged.

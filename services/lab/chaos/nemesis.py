@@ -45,11 +45,11 @@ class Nemesis:
 
     Attributes
     ----------
-    kills : Counter[str]
+    kills
         Processes killed: ``updater``, ``gateway``, ``store``.
-    pauses : int
+    pauses
         Processes stopped for a while.
-    harmed_s, cuts_s : list[float]
+    harmed_s, cuts_s
         Monotonic times of all kills, and of the power cuts.
     """
 

@@ -1,4 +1,4 @@
-"""The laboratory's commands: `bench`, `chaos` and `compare`.
+"""The laboratory's commands: ``bench``, ``chaos`` and ``compare``.
 
 Importing this adds them to the application; `services.commands.laboratory` does so where it can.
 """

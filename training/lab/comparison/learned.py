@@ -1,7 +1,7 @@
 """Learned sequence peers: SASRec, GRU4Rec and an HSTU-like encoder, all with full softmax.
 
 All read the last `LENGTH` items a user had (baskets laid flat, in order), predict the next
-item at every place, and share table, loss, optimiser and early stopping; what differs is the
+item at every position, and share table, loss, optimiser and early stopping; what differs is the
 encoder:
 
 - `SasRec`: causal self-attention blocks (Kang and McAuley, ICDM 2018), trained with full cross

@@ -39,7 +39,7 @@ class Answers:
         Whether the network is told the time of each request.
     shuffled
         Seed of a control: what came before each request stands in random order (times keep
-        their places). None: as it was.
+        their indices). None: as it was.
     age_ms
         Age of the state at each request: events younger than this are not applied yet.
     """

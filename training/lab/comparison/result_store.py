@@ -70,7 +70,7 @@ def keep_requests(folder: Path, shop: Shop) -> None:
     """Write ``requests.npz`` to ``folder``: which requests the rows of `Finished.metrics` are.
 
     Arrays of shape (P,): ``user``, the row of the user in the data set; ``user_id``; ``request``,
-    the place of the event that is predicted among the user's, from 0; ``time_ms`` of it.
+    the index of the event that is predicted among the user's, from 0; ``time_ms`` of it.
     """
     histories, test = shop.histories, shop.test
     folder.mkdir(parents=True, exist_ok=True)

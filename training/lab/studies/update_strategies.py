@@ -1,10 +1,10 @@
 """Three ways to update a profile, by one measure: rules, clusters, and learned.
 
-- `Rules`: decayed counts of what a user did, by category and by item. The decay is tuned.
+- `RuleStrategy`: decayed counts of what a user did, by category and by item. The decay is tuned.
 - `Clusters`: mini-batch k-means over those category counts (Sculley, "Web-Scale K-Means
   Clustering", WWW 2010); a user's profile is the nearest centroid, and each event may move
   them to another. Number of clusters and decay are tuned.
-- `Learned`: Portrait's own model; a category's share is the sum of its items' probabilities.
+- `LearnedStrategy`: Portrait's own model; a category's share is the sum over its items.
 
 All read the same histories, up to the same requests. A profile is asked for shares of
 categories, shape (P, C), and scores of items, shape (P, N).

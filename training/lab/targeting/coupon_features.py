@@ -4,7 +4,7 @@ Three blocks a household: its history with coupons and with the campaign's produ
 how it shops (*habits*), and what it buys (*interests*). Everything is computed from lines,
 redemptions and mailings before the launch day's midnight; only the campaign's own list of
 coupons and targets is newer. Not here: what Feast and the encoder know (`profile_block`,
-`embedding`).
+`training.lab.studies.embedding`).
 """
 
 from dataclasses import dataclass
