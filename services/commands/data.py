@@ -9,7 +9,15 @@ from rich.table import Table
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.fields import MAX_ID
 from feature_repo.events.pseudonyms import Pseudonyms
-from services.commands.application import Home, Json, app, moment, print_json, settings_with
+from services.commands.application import (
+    Home,
+    Json,
+    app,
+    moment,
+    print_json,
+    settings_with,
+    with_store,
+)
 from services.runtime.progress import console, step
 
 
@@ -64,6 +72,34 @@ def import_(
     console.print(f"{report.events:,} events; rejects in {report.rejects_file}", markup=False)
     if json:
         print_json(report.as_dict())
+
+
+@app.command()
+def embed(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Make the vectors of all items anew, also the shop's own")
+    ] = False,
+    home: Home = None,
+) -> None:
+    """Give items of the catalogue vectors, made of title, category and description.
+
+    Only items without one get one. Runs on this machine, beside `portrait serve` or without it,
+    and fetches nothing; needs the extra `text`.
+
+    Examples: `portrait embed` · `portrait embed --all`
+    """
+    from services.catalogue.embed import embed as embed_items
+    from services.catalogue.embed import load_encoder
+
+    encode = load_encoder()
+    with step("vectors of items") as tell:
+        made = with_store(
+            home, lambda client: embed_items(
+                client, encode, lambda done, total: tell(done, total, "items"),
+                everything=everything,
+            )
+        )  # fmt: skip
+        tell.note = f"{made:,} vectors made"
 
 
 @app.command()
