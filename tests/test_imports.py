@@ -38,7 +38,7 @@ training.lab.comparison: evaluation fit history lab.targeting neighbours network
 training.lab.studies: evaluation fit history lab.comparison lab.targeting neighbours network
     scoring | feature_repo: errors events
 training.lab.targeting: evaluation history | feature_repo: errors events features importers
-training.neighbours: history state
+training.neighbours: history state | feature_repo: events
 training.network: history neighbours state | feature_repo: errors events features profile_views
 training.scoring: history neighbours network state | feature_repo: errors events
 training.state: history

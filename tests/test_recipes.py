@@ -81,7 +81,7 @@ try_on, view = event("try_on"), event("view_item")
 bare = Event.model_construct(type="try_on", user_id="u")
 assert missing(bare) == "items is required for try_on"
 assert verb("try_on") == "Fit" and sentence(try_on, str, 0).startswith("wore i00 for a while on ")
-assert popularity.LEVELS["try_on"] == 1 and "'try_on'" in popularity._TOUCHES
+assert popularity.POPULARITY_LEVELS["try_on"] == 1 and "'try_on'" in popularity._TOUCHES
 
 home = Path(sys.argv[2])
 profile = explicit.fold([try_on], explicit.decode((home / "row").read_bytes()))

@@ -4,6 +4,7 @@ The table is `types.yaml`. Belongs here: reading it, and how long an event count
 single type does beyond it, such as the rules of orders.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal
 
@@ -53,3 +54,11 @@ def list_types(field: Literal["code", "encoder"]) -> tuple[str, ...]:
 
 CONSUMED: Final = list_types("encoder")
 """Event types that move the learned state; all others leave it as it is."""
+
+_AMOUNTS = sorted({0.0, *(each.popularity for each in TYPES.values())})
+POPULARITY_LEVELS: Final = {
+    name: _AMOUNTS.index(each.popularity) - 1 for name, each in TYPES.items() if each.popularity
+}
+"""How strong a thing a user did with an item, from 0, by event type."""
+POPULARITY_STEPS: Final = tuple(amount - below for below, amount in pairwise(_AMOUNTS))
+"""What each level adds to those below it, which it includes."""

@@ -18,7 +18,6 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Final
 
 import duckdb
@@ -27,7 +26,12 @@ import numpy as np
 from feature_repo.archive import valid_events
 from feature_repo.archive.event_archive import Archive
 from feature_repo.events.schema import EventRecord
-from feature_repo.events.types import RECENT_HALF_LIFE_DAYS, SHORT_HALF_LIFE_DAYS, TYPES
+from feature_repo.events.types import (
+    POPULARITY_LEVELS,
+    POPULARITY_STEPS,
+    RECENT_HALF_LIFE_DAYS,
+    SHORT_HALF_LIFE_DAYS,
+)
 
 KEY: Final = "portrait:popular:shoppers"
 TREND_KEY: Final = "portrait:trending:shoppers"
@@ -41,10 +45,6 @@ MAX_ITEMS: Final = 200_000
 """Of a set; beyond them those that count least go."""
 CELLS: Final = 1 << 16
 """Six bytes each: the last day of each level, two bytes each, the high one first; 0: never."""
-_WEIGHTS: Final = sorted({0.0, *(event_type.popularity for event_type in TYPES.values())})
-LEVELS: Final = {n: _WEIGHTS.index(k.popularity) - 1 for n, k in TYPES.items() if k.popularity}
-STEPS: Final = tuple(weight - below for below, weight in pairwise(_WEIGHTS))
-"""What each level adds to those below it, which it includes."""
 _LANDMARK_MS: Final = 1_577_836_800_000  # 2020-01-01
 _DAY_MS: Final = 86_400_000
 _MAX_DAY: Final = 0xFFFF
@@ -83,7 +83,7 @@ def cell(user: str, item: str) -> int:
 def note(touches: dict[Touch, int], events: Iterable[EventRecord]) -> None:
     """Add to ``touches``, the last day of each, what ``events`` say."""
     for event in events:
-        level = LEVELS.get(event.type)
+        level = POPULARITY_LEVELS.get(event.type)
         if level is not None:
             day = max(1, min(_MAX_DAY, event.time_ms // _DAY_MS))
             for item in event.items:
@@ -111,7 +111,7 @@ def gains(days: tuple[int, ...], level: int, day: int) -> Iterator[tuple[str, fl
     """
     for key, half_life_ms in SETS.items():
         gained = 0.0
-        for step, before in zip(STEPS[: level + 1], days, strict=False):
+        for step, before in zip(POPULARITY_STEPS[: level + 1], days, strict=False):
             if day > before:
                 counted = _weight(before, half_life_ms) if before else 0.0
                 gained += step * (_weight(day, half_life_ms) - counted)
@@ -176,10 +176,10 @@ CREATE TEMP TABLE touched AS
 WITH touch AS (
     SELECT "user", unnest(items).item_id AS item, epoch_ms(time) AS at_ms,
         greatest(1, least(?, at_ms // ?)) AS day,
-        MAP {LEVELS}[type] AS level,
+        MAP {POPULARITY_LEVELS}[type] AS level,
         left("user", 6) AS tag, (md5_number_lower("user" || item) % ?)::INTEGER AS cell
     FROM ({valid_events.select_sound("read_parquet(?)")})
-    WHERE type IN {(*LEVELS,)}
+    WHERE type IN {(*POPULARITY_LEVELS,)}
 ), daily AS (
     SELECT tag, cell, step, day, arg_min(item, at_ms) AS item
     FROM touch, range(3) AS steps(step) WHERE level >= step GROUP BY ALL
@@ -200,7 +200,7 @@ def _scores(connection: duckdb.DuckDBPyConnection, half_life_ms: int) -> dict[st
             FROM touched)
         SELECT item, sum(amount * (now - counted)) FROM added GROUP BY item""",
         {
-            "steps": list(STEPS), "day_ms": _DAY_MS, "landmark": _LANDMARK_MS,
+            "steps": list(POPULARITY_STEPS), "day_ms": _DAY_MS, "landmark": _LANDMARK_MS,
             "half": float(half_life_ms),
         },
     ).fetchall()  # fmt: skip
@@ -212,7 +212,7 @@ def _cells(connection: duckdb.DuckDBPyConnection) -> dict[int, bytes]:
     query = "SELECT cell, step, max(day)::INTEGER AS day FROM touched WHERE tag = ? GROUP BY ALL"
     for (tag,) in connection.execute("SELECT DISTINCT tag FROM touched").fetchall():
         columns: Mapping[str, Any] = connection.execute(query, [tag]).fetchnumpy()
-        cells = np.zeros((CELLS, len(STEPS)), ">u2")
+        cells = np.zeros((CELLS, len(POPULARITY_STEPS)), ">u2")
         cells[columns["cell"], columns["step"]] = columns["day"]
         found[int(tag[2:5])] = cells.tobytes()
     return found

@@ -53,7 +53,7 @@ class Contributions:
     memories
         Of each item, the memories' part by item of the history; empty without.
     popularity
-        Of each item, what sells lately adds by the memories.
+        Of each item, what sells lately and just now adds.
     """
 
     method: ExplanationMethod

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import redis
 import structlog
 
@@ -26,6 +28,10 @@ from services.settings import Settings
 
 LOOK_EVERY_S: Final = 5.0
 POPULAR_EVERY_S: Final = 2.0
+COUNTS_EVERY_S: Final = 20.0
+"""How often every item's counts are read, which a model's live popularity needs."""
+COUNTS_CHUNK: Final = 1000
+"""Items asked for at once: an answer of a millisecond or two."""
 POPULAR_POOL: Final = 2000
 """Items whose popularity and trend a gateway knows."""
 _POPULAR_DEPTH: Final = 20_000
@@ -159,6 +165,10 @@ class ServedModels:
         for each in {id(s): s for s in (self.newest, *self._served.values())}.values():
             each.recommender.set_popular(popular, trending)
 
+    def list_readers(self) -> list[Serving]:
+        """Return the models whose scores move with what sells just now."""
+        return [each for each in self._served.values() if each.scorer and each.scorer.reads_counts]
+
     def _take(self, new: Serving, *, newest: bool = True) -> None:
         """Put a model into service, in one step of the event loop."""
         new.recommender.set_popular(*self._popular)
@@ -219,6 +229,7 @@ class PopularFollower:
         self._store = store
         self._catalogue = catalogue
         self._models = models
+        self._counts_due_s = dict[str, float]()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -237,9 +248,33 @@ class PopularFollower:
                     for key in (popularity.KEY, popularity.TREND_KEY)
                 ]
                 self._models.set_popular(popular, trending)
+                await self._follow_counts()
             except (redis.RedisError, OSError) as error:
                 _log.warning("popularity_unread", error=type(error).__name__)
             await asyncio.sleep(POPULAR_EVERY_S)
+
+
+    async def _follow_counts(self) -> None:
+        """Give every model that reads them the counts of its items, when they are due."""
+        readers = {each.version: each for each in self._models.list_readers()}
+        now_s = asyncio.get_running_loop().time()
+        due_s = {version: self._counts_due_s.get(version, 0.0) for version in readers}
+        for version, reader in readers.items():
+            if due_s[version] <= now_s:
+                counts = await count_users(self._store, reader.model.vocabulary.items)
+                await asyncio.to_thread(reader.scorer.take_counts, counts)
+                due_s[version] = now_s + COUNTS_EVERY_S
+        self._counts_due_s = due_s
+
+
+async def count_users(client: Any, items: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return how many users items had lately and just now, in any scale, shape (2, N)."""
+    out = np.zeros((2, len(items)))
+    for row, key in zip(out, (popularity.KEY, popularity.TREND_KEY), strict=True):
+        for start in range(0, len(items), COUNTS_CHUNK):
+            found = await client.zmscore(key, list(items[start : start + COUNTS_CHUNK]))
+            row[start : start + len(found)] = [score or 0.0 for score in found]
+    return out
 
 
 async def popular_offered(

@@ -93,7 +93,7 @@ def fit_mixing(
     requests = window(histories, *((-(2**62), since) if seen else (since, until)))
     order = np.argsort(histories.time_ms[requests.event], kind="stable")
     maker = ExampleMaker(prepared, network.config, TrainConfig(), memory)
-    asker = _Asker(network, maker, requests, histories.lengths()[requests.user])
+    asker = Asker(network, maker, requests, histories.lengths()[requests.user])
     parts = (order[: len(order) // 2], order[len(order) // 2 :])
     told = {"added": 1.0, "mixture": float(asker.dense)} if always else _ask(asker, *parts)
     mixing = network.mixing
@@ -104,7 +104,7 @@ def fit_mixing(
     return {**told, "used": max(told["added"], told["mixture"])}
 
 
-def _ask(asker: "_Asker", first: Ints, second: Ints) -> dict[str, float]:
+def _ask(asker: "Asker", first: Ints, second: Ints) -> dict[str, float]:
     """Return whether the sum and the mixture pay, and by how much."""
     trial = Stacking()
     asker.fit(trial, [first])
@@ -127,11 +127,12 @@ def _ask(asker: "_Asker", first: Ints, second: Ints) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Dense:
-    """Scores of every item."""
+class DenseAnswers:
+    """Scores of every item at some requests, and the events that answer these, shape (P,)."""
 
     full: Piece
     shares: Shares
+    event: Ints
 
     def piece(self) -> Piece:
         """Return it for fitting, candidates that stand for all where there are many items."""
@@ -159,6 +160,15 @@ class _Dense:
         log_probability = (total / targets.sizes.clamp(min=1)).double().numpy()
         return np.stack([ranking_metrics(scores, targets)[:, 0], log_probability], axis=1)
 
+    def scores(self, network: PortraitNetwork) -> Tensor:
+        """Return the network's scores as they are served, shape (P, N)."""
+        full = self.full
+        if network.mixing is None:
+            return full.base
+        with torch.no_grad():
+            out: Tensor = network.mixing(full.base, full.memory, full.log_events)
+        return out
+
     def ask_experts(self, mixing: Stacking) -> tuple[Tensor, Tensor]:
         """Return what every expert gave to each target line, and the lines' weights."""
         full = self.full
@@ -179,7 +189,7 @@ class _Dense:
 class _Sparse:
     """Of very many items, what scores are made of; ``back`` is the order asked for, shape (P,).
 
-    Asked as `_Dense` is; log probabilities are 0.
+    Asked as `DenseAnswers` is; log probabilities are 0.
     """
 
     network: PortraitNetwork
@@ -219,7 +229,7 @@ class _Sparse:
         return self.example.memory
 
 
-class _Asker:
+class Asker:
     """Asks a network and memories, in pieces that fit into memory, at requests of a window."""
 
     def __init__(
@@ -229,7 +239,7 @@ class _Asker:
         requests: EvaluationWindow,
         lengths: Ints,
     ) -> None:
-        self._network, self._maker, self._requests = network, maker, requests
+        self.network, self.maker, self._requests = network, maker, requests
         self._lengths = lengths
         self._shares = Shares.of(maker.prepared.vocabulary.log_support)
         self.dense = network.items <= sampled_softmax.FULL_ITEMS
@@ -238,17 +248,17 @@ class _Asker:
 
     def fit(self, mixing: Stacking, parts: Sequence[Ints]) -> tuple[float, float]:
         """Weigh by parts of the window; see `training.network.stacking.Stacking.fit`."""
-        items = min(self._network.items, DENSE_ITEMS)
+        items = min(self.network.items, DENSE_ITEMS)
         most = max(2 * PIECE, MAX_NUMBERS // ((COUNT + 1) * items)) // 2
-        return mixing.fit([a.piece() for rows in parts for a in self._ask(rows, most)])
+        return mixing.fit([a.piece() for rows in parts for a in self.ask(rows, most)])
 
     def fit_shares(self, mixing: Stacking, parts: Sequence[Ints], *, added: bool) -> None:
         """Set the shares of the experts by parts of the window."""
-        first = [a for rows in parts for a in self._ask(rows, PIECE) if isinstance(a, _Dense)]
+        first = [a for rows in parts for a in self.ask(rows, PIECE) if isinstance(a, DenseAnswers)]
         repeats = torch.cat([a.repeats() for a in first]).float().mean()
         mixing.once.fill_(float(repeats < mixture.REPEATS_FROM))
-        answers = (a for rows in parts for a in self._ask(rows, SHARES_ON))
-        found = [a.ask_experts(mixing) for a in answers if isinstance(a, _Dense)]
+        answers = (a for rows in parts for a in self.ask(rows, SHARES_ON))
+        found = [a.ask_experts(mixing) for a in answers if isinstance(a, DenseAnswers)]
         given, weight = (torch.cat(one) for one in zip(*found, strict=True))
         usable = [True, added, *[True] * (mixture.COUNT_EXPERTS - 2)]
         mixing.shares.copy_(mixture.fit(given, weight, usable))
@@ -257,30 +267,30 @@ class _Asker:
         self, rows: Ints, mixing: Stacking, over: Stacking | None
     ) -> tuple[Interval, Interval]:
         """Return what weights add to NDCG@10 and log probability, over others or none."""
-        found = [a.quality(mixing) - a.quality(over) for a in self._ask(rows, GAIN_ON)]
+        found = [a.quality(mixing) - a.quality(over) for a in self.ask(rows, GAIN_ON)]
         gains = np.nan_to_num(np.concatenate(found))
-        user = self._requests.user[self._sample(rows, GAIN_ON)]
+        user = self._requests.user[self.sample(rows, GAIN_ON)]
         return bootstrap(gains[:, 0], user), bootstrap(gains[:, 1], user)
 
-    def _sample(self, rows: Ints, most: int) -> Ints:
+    def sample(self, rows: Ints, most: int) -> Ints:
         """Return at most so many rows, evenly spread, those of like lengths together."""
         some = rows[:: max(1, -(-len(rows) // most))]
         return some[np.argsort(self._lengths[some], kind="stable")]
 
-    def _ask(self, rows: Ints, most: int) -> Iterator["_Dense | _Sparse"]:
+    def ask(self, rows: Ints, most: int) -> Iterator["DenseAnswers | _Sparse"]:
         """Yield the answers to a sample of a window's rows."""
-        some = self._sample(rows, most)
+        some = self.sample(rows, most)
         for begin in range(0, len(some), PIECE):
             part = some[begin : begin + PIECE]
             yield self._answer(self._requests.user[part], self._requests.event[part])
 
-    def _answer(self, user: Ints, event: Ints) -> "_Dense | _Sparse":
-        prepared, network, memory = self._maker.prepared, self._network, self._maker.memory
+    def _answer(self, user: Ints, event: Ints) -> "DenseAnswers | _Sparse":
+        prepared, network, memory = self.maker.prepared, self.network, self.maker.memory
         users = np.unique(user)
         requests = BasketRequests(user, event - 1, event, np.zeros(len(user), np.bool_))
         lengths = prepared.histories.lengths()[users]
         with torch.no_grad():
-            example = self._maker.make(users, requests, np.zeros(0, np.int64), lengths)
+            example = self.maker.make(users, requests, np.zeros(0, np.int64), lengths)
             flat = network.unroll(example.events).flatten(0, 1)
             u = network.vector(flat[example.request_index], example.requests)
         # The batch stands by index in the history: put it back into the order asked for.
@@ -289,9 +299,11 @@ class _Asker:
         if self._items is not None:
             assert memory is not None
             return _Sparse(network, memory, self._items, u, example, back, self._shares)
-        assert isinstance(example.memory, Tensor)
         with torch.no_grad():
             base = network.logits(u, example.pairs)[back]
+        reading = base.new_zeros(len(base), 0, base.shape[1])  # of a network without memories
+        if isinstance(example.memory, Tensor):
+            reading = example.memory[back]
         log_events = example.requests.statistics[back, 0]
         targets = make_targets(prepared.histories, event)
-        return _Dense(Piece(base, example.memory[back], log_events, targets), self._shares)
+        return DenseAnswers(Piece(base, reading, log_events, targets), self._shares, event)

@@ -20,6 +20,7 @@ import torch
 from feature_repo.events.schema import iso
 from training.evaluation.calibration import calibrate
 from training.fit import local_ray
+from training.fit.live import fit_live
 from training.fit.loop import CHECKPOINT, PROGRESS, Fit, new_network, train_loop_per_worker
 from training.fit.selection import weigh
 from training.fit.signals import restore_signals
@@ -126,6 +127,7 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
     network = new_network(prepared, shape)
     network.load_state_dict(kept["best"])
     memory, mixing = weigh(network, prepared)
+    live = fit_live(network, prepared, memory)
     calibration = calibrate(network, prepared)
     epochs = kept["progress"]["epochs"]
     training = {
@@ -142,6 +144,7 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
         "validation": kept["progress"]["best"],
         "epochs": epochs,
         "memories": mixing,
+        "live_popularity": live,
         "calibration": calibration,
     }
     save(

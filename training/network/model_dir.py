@@ -35,6 +35,7 @@ from training.history.sequences import NUMERIC
 from training.history.user_features import UserFeatures
 from training.history.vocabulary import Vocabulary
 from training.neighbours.channels import Channels
+from training.network import live_popularity
 from training.network.config import ModelConfig
 from training.network.network import PortraitNetwork
 from training.state.pair_features import FEATURES
@@ -158,7 +159,11 @@ def load(path: Path) -> Model:
     if types < len(CONSUMED):
         network.encoder.content.kind = Embedding(types, config.dim)
     try:
-        network.load_state_dict(load_tensors(files["weights.safetensors"]))
+        weights = load_tensors(files["weights.safetensors"])
+        if network.live is not None:  # a model made before it has no live popularity
+            for name in live_popularity.NAMES:
+                weights.setdefault(name, network.state_dict()[name])
+        network.load_state_dict(weights)
     except (RuntimeError, SafetensorError) as error:
         raise ModelMismatchError(
             f"{path}: the weights do not fit the vocabulary, features or config: "

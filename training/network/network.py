@@ -39,6 +39,7 @@ from training.network.encoder import (
     read_one,
     times_of_one,
 )
+from training.network.live_popularity import LivePopularity
 from training.network.next_category import CategoryHead
 from training.network.one_user import Dense, Norm, affine, dense, norm, normalised
 from training.network.repeat_head import PairHead, Pairs
@@ -142,6 +143,7 @@ class PortraitNetwork(nn.Module):
         self.encoder: FusedEncoder | StackedEncoder
         self.bias = nn.Embedding(items, 1, _weight=torch.zeros(items, 1))
         self.mixing: Stacking | None = None
+        self.live: LivePopularity | None = None
         self.next_category: CategoryHead | None = None
         self.pair: PairHead | None = None
         self._vectors: Tensor | None = None
@@ -163,6 +165,7 @@ class PortraitNetwork(nn.Module):
         nn.init.normal_(self.output.weight, std=0.02)
         self.pair = PairHead(items, dim) if config.repeat else None
         self.mixing = Stacking() if config.memory else None
+        self.live = LivePopularity()
         self.head = nn.Sequential(nn.Linear(dim, 32), nn.GELU(), nn.Linear(32, len(self.outcomes)))
         if self.features is not None:
             nn.init.zeros_(self.features.weight)

@@ -17,7 +17,7 @@ Belongs here: numbers. Not here: whose events, and words.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ def leave_one_out(
     """
     types = scorer.model.vocabulary.type_index
     used = [n for n, event in enumerate(history) if event.type in types and event.items]
-    looked, wanted = used[-last:], np.asarray(rows, np.int64)
+    looked, wanted, scorer = used[-last:], np.asarray(rows, np.int64), scorer.frozen()
 
     def scores(state: bytes | None) -> Doubles:
         return np.asarray(scorer.scores(state, now_ms, user_features), np.float64)[wanted]
@@ -114,7 +114,7 @@ class MemoryContributions:
     values
         Part of each, shape (R,).
     popularity
-        Part of what sells lately, the same for every user who has as many events.
+        Part of what sells lately and just now, the same for all who have as many events.
     """
 
     items: npt.NDArray[np.int64]
@@ -149,8 +149,14 @@ def memory_parts(
     log_events = torch.from_numpy(statistics(snapshot.scalars)[:, 0])
     weight = mixing.at(log_events)[0, 1:].double().numpy()
     parts = query.parts(rows)
-    return [
+    explained = [
         _parts(memory, snapshot, weight, row, part) for row, part in zip(rows, parts.T, strict=True)
+    ]
+    if query.live is None:
+        return explained
+    return [
+        replace(one, popularity=one.popularity + float(query.live[row]))
+        for row, one in zip(rows, explained, strict=True)
     ]
 
 

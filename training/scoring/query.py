@@ -65,6 +65,8 @@ class ScoreQuery:
         What the rows of the history's items add, shape (T,).
     mixture
         Where the answer is one.
+    live
+        What live popularity adds to every item, shape (N,); None: nothing.
     """
 
     index: ScoredIndex
@@ -74,15 +76,17 @@ class ScoreQuery:
     bonus: Floats
     gain: Floats
     mixture: Served | None = None
+    live: Floats | None = None
 
     def scores(self) -> Floats:
         """Return every item's score, shape (N,)."""
         added, base = self._weigh()
-        return added if self.mixture is None else self.mixture.scores(added, base)
+        out = added if self.mixture is None else self.mixture.scores(added, base)
+        return out if self.live is None else out + self.live
 
     def at(self, rows: Ints) -> Floats:
         """Return the scores of some items (from 0), in their order."""
-        if self.mixture is not None:
+        if not self._sparse:
             found: Floats = self.scores()[rows]
             return found
         index, order = self.index, np.argsort(self.item)
@@ -102,7 +106,7 @@ class ScoreQuery:
         allowed
             Which items may be given, shape (N,); None: all.
         """
-        if self.mixture is not None:
+        if not self._sparse:
             values = self.scores()
             order = np.argsort(-values, kind="stable")
             order = order[:k] if allowed is None else order[allowed[order]][:k]
@@ -111,7 +115,7 @@ class ScoreQuery:
         return item, top
 
     def search(self, k: int, allowed: npt.NDArray[np.bool_] | None) -> tuple[Ints, Floats, int]:
-        """Do what `best` does, of no mixture; return also how many scores were computed."""
+        """Do what `best` does of few corrections; return also how many scores were computed."""
         index, x = self.index, self.e[0] * self.u
         k, length = min(k, len(index.norms)), float(np.linalg.norm(x))
         item, top = np.full(k, -1, np.int64), np.full(k, -np.inf, np.float32)
@@ -141,6 +145,11 @@ class ScoreQuery:
             whole[where] = part
             out[k] = whole[rows]
         return out
+
+    @property
+    def _sparse(self) -> bool:
+        """Whether only the items of ``item`` have more than the network's and the popularity's."""
+        return self.mixture is None and self.live is None
 
     def _weigh(self) -> tuple[Floats, Floats]:
         """Return every item's weighed score, and the network's own logit."""

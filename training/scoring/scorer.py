@@ -6,7 +6,8 @@ equations, or finding the best items.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -63,8 +64,31 @@ class Scorer:
         gaps = model.vocabulary.median_gap_days
         self._pair = None if network.pair is None else network.pair.serving(gaps)
         self._stack = None if mixing is None or memory is None else _Stack(mixing, memory)
+        self._live: Floats | None = None
         if self._vector is not None:  # compiled, or read, before it is needed
             self._query(self._moment(LearnedStates(1, self._layout), None, None)).best(1)
+
+    @property
+    def reads_counts(self) -> bool:
+        """Whether what sells just now moves the scores: see `take_counts`."""
+        live = self.model.network.live
+        return live is not None and live.used
+
+    def take_counts(self, counts: npt.NDArray[Any] | None) -> None:
+        """Score by what sells just now from here on, in one step; None: as if nobody knew it.
+
+        Parameters
+        ----------
+        counts
+            How many users each item of the vocabulary had lately, in any scale, a row for each of
+            `neighbours.live_counts.COUNT_HALF_LIVES_DAYS`. Shape (H, N).
+        """
+        live = self.model.network.live
+        self._live = live.added(counts) if live is not None and counts is not None else None
+
+    def frozen(self) -> "Scorer":
+        """Return a scorer that goes on with the counts of now."""
+        return copy(self)
 
     @property
     def dim(self) -> int:
@@ -98,7 +122,10 @@ class Scorer:
             If another model made the state.
         """
         query = self.ask(state, now_ms, user_features)
-        return self.model.vocabulary.log_popularity if query is None else query.scores()
+        if query is not None:
+            return query.scores()
+        popularity, live = self.model.vocabulary.log_popularity, self._live_at(now_ms)
+        return popularity if live is None else popularity + live
 
     def ask(
         self,
@@ -108,7 +135,12 @@ class Scorer:
     ) -> ScoreQuery | None:
         """Return a request, to be asked for items; None where `scores` is the popularity."""
         moment = self._at(state, now_ms, user_features)
-        return None if moment is None or self._vector is None else self._query(moment)
+        if moment is None or self._vector is None:
+            return None
+        return replace(self._query(moment), live=self._live_at(now_ms))
+
+    def _live_at(self, now_ms: int | None) -> Floats | None:
+        return None if now_ms is None else self._live
 
     def _query(self, moment: _Moment) -> ScoreQuery:
         rows, scalars, bonus = moment.rows, moment.tables.scalars[0], np.zeros(0, np.float32)

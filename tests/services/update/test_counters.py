@@ -96,7 +96,7 @@ def test_one_shopper_counts_for_no_more_than_one_buyer(
 
 _TOUCHES = st.lists(
     st.tuples(
-        st.sampled_from([*popularity.LEVELS, "refund"]), st.integers(0, 3),
+        st.sampled_from([*popularity.POPULARITY_LEVELS, "refund"]), st.integers(0, 3),
         st.lists(st.sampled_from("ABC"), min_size=1, max_size=3), st.integers(-30, 60),
         st.integers(0, 1), st.booleans(),
     ),
@@ -155,7 +155,7 @@ def test_a_shop_of_more_pairs_than_cells_counts_the_same_sample(
     counters: Counters, store_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(popularity, "CELLS", 8)
-    kinds = [*popularity.LEVELS]
+    kinds = [*popularity.POPULARITY_LEVELS]
     events = [
         _event(kinds[n * 7 % 4], n % 11, "ABCDE"[n * 3 % 5], day=n // 2, event_id=str(n))
         for n in range(0, 200, 2)

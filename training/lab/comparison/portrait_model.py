@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from training.evaluation.baselines import EvaluationWindow
+from training.fit.live import fit_live
 from training.fit.loop import Fit
 from training.fit.selection import weigh
 from training.fit.worker import Alone
@@ -20,6 +21,7 @@ from training.history.sequences import Histories, Ints, ranges
 from training.lab.comparison.peer import Peer, Setting, Tell
 from training.lab.comparison.shop import Shop
 from training.neighbours.channels import Channels, SparseReading
+from training.neighbours.live_counts import LiveCounts
 from training.network.config import ModelConfig, TrainConfig
 from training.network.devices import accelerator
 from training.network.examples import BasketRequests, ExampleMaker
@@ -88,6 +90,10 @@ class Answers:
         return np.array(found, np.int64)
 
     @cached_property
+    def _counts(self) -> LiveCounts:
+        return LiveCounts.of(self.shop.histories, self.network.items)
+
+    @cached_property
     def _maker(self) -> ExampleMaker:
         return self._maker_of(self.shop.whole)
 
@@ -121,6 +127,9 @@ class Answers:
                 found = scores(ItemArrays.of(network, self.memory), queries)
             else:
                 found = network.scores(u, example.pairs, example.requests, example.memory)
+                if self.timed and network.live is not None and network.live.used:
+                    at_ms = maker.prepared.histories.time_ms[example.answers]
+                    found = found + torch.from_numpy(network.live.added(self._counts.at(at_ms)))
         # The batch stands by time, then user: put it back into the order asked for.
         order = np.argsort(np.argsort(answer, kind="stable"), kind="stable")
         return found[np.argsort(example.answers, kind="stable")][order]
@@ -173,6 +182,7 @@ def fit(
     network.load_state_dict(run.best)
     network.eval()
     memory, _ = weigh(network, prepared)
+    fit_live(network, prepared, memory)
     return Answers(shop, network, memory)
 
 
