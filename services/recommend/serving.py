@@ -253,7 +253,6 @@ class PopularFollower:
                 _log.warning("popularity_unread", error=type(error).__name__)
             await asyncio.sleep(POPULAR_EVERY_S)
 
-
     async def _follow_counts(self) -> None:
         """Give every model that reads them the counts of its items, when they are due."""
         readers = {each.version: each for each in self._models.list_readers()}
