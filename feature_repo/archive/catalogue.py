@@ -15,9 +15,9 @@ from pydantic import (
     Field,
     GetPydanticSchema,
     StringConstraints,
+    WrapValidator,
     field_validator,
 )
-from pydantic_core import core_schema
 
 from feature_repo.archive.event_archive import write_part
 from feature_repo.events.fields import (
@@ -79,9 +79,7 @@ def _pack(value: Any, read: Any) -> bytes:
 Vector = Annotated[
     bytes,
     GetPydanticSchema(
-        lambda _, handler: core_schema.no_info_wrap_validator_function(
-            _pack, handler.generate_schema(_Numbers)
-        )
+        lambda _, handler: handler.generate_schema(Annotated[_Numbers, WrapValidator(_pack)])
     ),
 ]
 """Numbers, kept as `pack_vector` makes them."""
