@@ -1,7 +1,7 @@
 """Vectors out of text: what an item's title, category and description say, in 512 numbers.
 
 By Google's Universal Sentence Encoder, multilingual, 3 (Yang et al., ACL 2020), which the package
-of the extra `text` carries: nothing is fetched, and no text leaves the machine. Texts may be in
+of the extra "text" carries: nothing is fetched, and no text leaves the machine. Texts may be in
 Arabic, Chinese, Dutch, English, French, German, Italian, Japanese, Korean, Polish, Portuguese,
 Russian, Spanish, Thai or Turkish. Belongs here:
 which items get a vector, and of what. Not here: keeping vectors (`vectors`).
