@@ -69,20 +69,13 @@ class Archive:
         """Return all parts, sorted by name: a consistent set, to be read within an hour."""
         return self.part_set.parts()
 
-    def parts_of(
-        self, partition: int, after: LogPosition | None = None, *, parts: Sequence[Path] = ()
-    ) -> list[Path]:
+    def parts_of(self, partition: int, after: LogPosition | None = None) -> list[Path]:
         """Return the parts that may hold a partition's events, chosen by their names.
 
-        Parameters
-        ----------
-        after
-            Leave out what stands at or before this position, imported history included.
-        parts
-            To choose from, in place of `parts`.
+        Those that end at or before ``after`` are left out, imported history with them.
         """
         chosen = []
-        for part in parts or self.parts():
+        for part in self.parts():
             span = Span.of(part)
             if span is None:
                 wanted = after is None

@@ -23,11 +23,9 @@ from services.http.profile_schemas import EXAMPLE_TIME, FULL
 RECEIPT = "p014-1795737846570-0"
 
 
-def describe_answer(
-    model: Any, description: str, example: Any, *, media: str = "application/json", **more: Any
-) -> dict[str, Any]:
+def describe_answer(model: Any, description: str, example: Any, **more: Any) -> dict[str, Any]:
     """Return the OpenAPI description of one answer."""
-    content = {media: {"example": example}}
+    content = {"application/json": {"example": example}}
     return {"model": model, "description": description, "content": content, **more}
 
 

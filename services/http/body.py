@@ -137,9 +137,9 @@ def parse(data: bytes) -> Any:
         raise _unparsable(data, f"line {error.lineno}, column {error.colno}") from None
 
 
-async def document(request: Request, *, limit: int, types: frozenset[str] = JSON_TYPES) -> Any:
+async def document(request: Request, *, limit: int) -> Any:
     """Return the JSON document of a request; see `read` and `parse`."""
-    data = await read(request, limit=limit, types=types)
+    data = await read(request, limit=limit)
     return parse(data) if len(data) <= SMALL_BYTES else await workers.READING.run(parse, data)
 
 

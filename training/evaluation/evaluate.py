@@ -54,7 +54,6 @@ def evaluate(
     since: datetime,
     until: datetime,
     histories: list[History] | None = None,
-    features: bool = True,
     progress: Tell = lambda done, total, what: None,
 ) -> dict[str, Any]:
     """Measure a model and its baselines on ``[since, until)``.
@@ -67,8 +66,6 @@ def evaluate(
         Test period with offsets; ``since`` is the model's cut-off or later.
     histories
         All users' events in fold order, instead of the archive's.
-    features
-        False leaves out the user features (they count as missing).
     progress
         Called with what is done, of how much (0: not known), and what it is.
 
@@ -88,7 +85,7 @@ def evaluate(
     model = load(model_path)
     bounds = milliseconds(since), milliseconds(until)
     events = read_histories(home, until_ms=bounds[1]) if histories is None else histories
-    join = feast_join(home) if features and model.user_features.names else None
+    join = feast_join(home) if model.user_features.names else None
     progress(0, 0, "joining features to the test period")
     prepared = _prepare(model, events, bounds, join)
     with one_thread():

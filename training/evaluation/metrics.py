@@ -75,9 +75,7 @@ class Interval:
     high: float
 
 
-def bootstrap(
-    values: Doubles, users: npt.NDArray[np.int64], *, seed: int = 0, rounds: int = 1000
-) -> Interval:
+def bootstrap(values: Doubles, users: npt.NDArray[np.int64]) -> Interval:
     """Return the mean of ``values`` with an interval from resampling whole users.
 
     Parameters
@@ -86,8 +84,6 @@ def bootstrap(
         One per request, shape (P,).
     users
         Whose request it is, small integers, shape (P,).
-    seed, rounds
-        Of the resampling.
     """
     count = int(users.max(initial=-1)) + 1
     sums = np.bincount(users, values, minlength=count)
@@ -96,8 +92,8 @@ def bootstrap(
     sums, sizes = sums[present], sizes[present]
     if not len(sums):
         return Interval(float("nan"), float("nan"), float("nan"))
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=rounds)
+    generator = np.random.default_rng(0)
+    drawn = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=1000)
     means = (drawn @ sums) / np.maximum(drawn @ sizes, 1.0)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(sums.sum() / sizes.sum()), float(low), float(high))

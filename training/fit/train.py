@@ -47,7 +47,6 @@ def train(
     resume: bool = False,
     name: str | None = None,
     ray: bool = True,
-    features: bool = True,
     model: ModelConfig | None = None,
     config: TrainConfig | None = None,
     on_epoch: OnEpoch = lambda record: None,
@@ -71,8 +70,6 @@ def train(
         Of the model directory below ``home/models``; default recipe, cut-off and seed.
     ray
         False runs the loop in this process.
-    features
-        False leaves out the user features of the feature service.
     on_epoch
         Called with ``epoch``, ``loss``, ``validation_ndcg@10``, ``seconds``; ``done`` is
         absent from the notes between, which carry ``batch`` and ``batches``.
@@ -94,7 +91,7 @@ def train(
         shutil.rmtree(run, ignore_errors=True)
         progress("reading the archive")
         histories = read_histories(home, until_ms=cut_off_ms)
-        join = feast_join(home) if features and recipe == "fused" else None
+        join = feast_join(home) if recipe == "fused" else None
         progress("preparing sequences" + (" and joining point-in-time features" if join else ""))
         prepare(histories, cut_off_ms=cut_off_ms, point_in_time=join).write(run)
     progress(f"training {recipe} with {workers} workers" if ray else f"training {recipe}")

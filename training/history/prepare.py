@@ -48,7 +48,6 @@ def prepare(
     *,
     cut_off_ms: int,
     point_in_time: PointInTime | None = None,
-    validation_days: int = VALIDATION_DAYS,
     support: int | None = None,
 ) -> Prepared:
     """Build what the training loop reads.
@@ -58,7 +57,7 @@ def prepare(
     histories
         Users with their events in fold order; later events than the cut-off are left out.
     cut_off_ms
-        Start of the test period. Validation is the ``validation_days`` before it.
+        Start of the test period. Validation is the `VALIDATION_DAYS` before it.
     point_in_time
         Joins the feature service's features; None trains without them.
     support
@@ -69,7 +68,7 @@ def prepare(
     InvalidInputError
         If too few baskets lie before the cut-off to fit and to validate.
     """
-    train_until = cut_off_ms - validation_days * DAY_MS
+    train_until = cut_off_ms - VALIDATION_DAYS * DAY_MS
     before = [(u, [e for e in h if e.time_ms < cut_off_ms]) for u, h in histories]
     vocabulary = build_vocabulary(before, until_ms=train_until, support=support)
     encoded = encode([(u, h) for u, h in before if h], vocabulary)

@@ -1,6 +1,7 @@
 """Batches: histories, repeat tables and targets of some users, ready for the network."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +17,14 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 
-def event_inputs(histories: Histories, before_ms: Doubles | None = None) -> EventInputs:
-    """Return the encoder's inputs for whole histories.
-
-    Parameters
-    ----------
-    histories
-        E events of B users.
-    before_ms
-        Time of each user's last event before these, negative for none. Shape (B,).
-    """
+def event_inputs(histories: Histories) -> EventInputs:
+    """Return the encoder's inputs for whole histories: E events of B users."""
     lengths, total = histories.lengths(), len(histories.time_ms)
     times = histories.time_ms.astype(np.float64)
     gap = np.diff(times, prepend=0.0)
-    has = lengths > 0
-    first = histories.starts[:-1][has]
-    before = np.full(len(lengths), -1.0) if before_ms is None else before_ms
     # A late event counts from the latest time seen, as the repeat table's clock does.
-    latest = _latest(histories, times, before)
-    gap[1:] = np.maximum(times[1:] - latest[:-1], 0.0)
-    start = before[has]
-    gap[first] = np.where(start < 0, -1.0, np.maximum(times[first] - start, 0.0))
+    gap[1:] = np.maximum(times[1:] - _latest(histories, times)[:-1], 0.0)
+    gap[histories.starts[:-1][lengths > 0]] = -1.0
     index = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), total, np.int64)
     user = np.repeat(np.arange(len(lengths)), lengths)
     index[user, np.arange(total) - histories.starts[:-1][user]] = np.arange(total)
@@ -56,16 +44,15 @@ def event_inputs(histories: Histories, before_ms: Doubles | None = None) -> Even
     )
 
 
-def _latest(histories: Histories, times: Doubles, before: Doubles) -> Doubles:
+def _latest(histories: Histories, times: Doubles) -> Doubles:
     latest = times.copy()
     steps = np.diff(times)
     inner = np.ones(len(times), np.bool_)
     inner[histories.starts[:-1][histories.lengths() > 0]] = False
-    if not (steps[inner[1:]] < 0).any() and not (before > 0).any():
+    if not (steps[inner[1:]] < 0).any():
         return latest
-    for user, start in enumerate(histories.starts[:-1]):
-        part = slice(start, histories.starts[user + 1])
-        latest[part] = np.maximum.accumulate(np.maximum(times[part], before[user]))
+    for start, end in pairwise(histories.starts):
+        latest[start:end] = np.maximum.accumulate(times[start:end])
     return latest
 
 

@@ -6,18 +6,20 @@ from torch.nn import functional as F  # noqa: N812
 
 from training.network.batches import Targets
 
+_DEPTH = 10
 
-def ideal_gain(sizes: Tensor, depth: int = 10) -> Tensor:
-    """Return IDCG@depth of baskets of given sizes: Σ_{k≤min(n, depth)} 1/log2(k + 1).
+
+def ideal_gain(sizes: Tensor) -> Tensor:
+    """Return IDCG@10 of baskets of given sizes: Σ_{k≤min(n, 10)} 1/log2(k + 1).
 
     Examples
     --------
     >>> [round(v, 3) for v in ideal_gain(torch.tensor([1, 2])).tolist()]
     [1.0, 1.631]
     """
-    ranks = torch.arange(depth, device=sizes.device, dtype=torch.float32)
+    ranks = torch.arange(_DEPTH, device=sizes.device, dtype=torch.float32)
     gains = torch.cat([ranks.new_zeros(1), (1.0 / torch.log2(ranks + 2.0)).cumsum(0)])
-    return gains[sizes.clamp(max=depth)]
+    return gains[sizes.clamp(max=_DEPTH)]
 
 
 def basket_loss(logits_PN: Tensor, targets: Targets) -> Tensor:

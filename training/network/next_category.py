@@ -106,10 +106,8 @@ class CategoryHead(nn.Module):
         return bool((self.calibration != self.calibration.new_tensor([1.0, 0.0])).any())
 
 
-def bought_within(
-    histories: Histories, user: Ints, time_ms: Ints, days: int = NEXT_DAYS
-) -> Targets:
-    """Return the distinct categories (from 0) of the target events in ``[time, time + days)``.
+def bought_within(histories: Histories, user: Ints, time_ms: Ints) -> Targets:
+    """Return the distinct categories (from 0) bought within `NEXT_DAYS` of ``time_ms``.
 
     Parameters
     ----------
@@ -127,7 +125,7 @@ def bought_within(
         times = histories.time_ms[part][bought]
         late = np.argsort(times, kind="stable")
         first = np.searchsorted(times[late], time_ms[mine])
-        count = np.searchsorted(times[late], time_ms[mine] + days * DAY_MS) - first
+        count = np.searchsorted(times[late], time_ms[mine] + NEXT_DAYS * DAY_MS) - first
         event.append(start + bought[late][ranges(first, count)])
         moment.append(np.repeat(mine, count))
     none = np.zeros(0, np.int64)

@@ -6,7 +6,6 @@ Not here: features of a household (`coupon_features`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -87,13 +86,8 @@ class Journey:
         return pd.concat(found, ignore_index=True) if found else empty
 
 
-def read_journey(folder: Path | None = None) -> Journey:
-    """Read the tables.
-
-    Parameters
-    ----------
-    folder
-        Folder of the Parquet files; None takes the installed package's.
+def read_journey() -> Journey:
+    """Read the tables of the installed package.
 
     Raises
     ------
@@ -102,7 +96,7 @@ def read_journey(folder: Path | None = None) -> Journey:
     InvalidInputError
         If no campaign is complete.
     """
-    tables = read_tables(folder, CAMPAIGN_TABLES)
+    tables = read_tables(None, CAMPAIGN_TABLES)
     lines = tables["transactions"].rename(columns={"transaction_timestamp": "time"})
     redemptions = tables["coupon_redemptions"].rename(columns={"redemption_date": "day"})
     campaigns = _campaigns(tables, redemptions)
