@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from services.catalogue.catalogue import Catalogue, Entry
 from services.catalogue.vectors import Vectors
+from services.recommend.title_words import TitleWords
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
@@ -35,6 +36,9 @@ _COLUMNS: Final[tuple[tuple[str, type[Any], Any], ...]] = (
     ("category", np.int64, 0), ("brand", np.int64, 0), ("title", np.object_, ""),
 )  # fmt: skip
 _EMPTY: Final = tuple(empty for _, _, empty in _COLUMNS)
+_LAID_OUT: Final = (
+    "ids", "row", "categories", "brands", "words", "_whole", "_unlisted", "_changes"
+)  # fmt: skip
 
 
 class NameIndex:
@@ -52,6 +56,7 @@ class NameIndex:
         self.of: list[str] = [""]
         self.lines: list[tuple[str, ...]] = [("",)]
         self._numbers = {"": 0}
+        self._below: dict[str, list[int]] = {"": [0]}
 
     def add(self, name: str | None) -> int:
         """Return the number of a name; a new name gets the next one."""
@@ -61,6 +66,8 @@ class NameIndex:
             found = self._numbers[key] = len(self.of)
             self.of.append(key)
             self.lines.append(_line(key))
+            for name in self.lines[found]:
+                self._below.setdefault(name, []).append(found)
         return found
 
     def number(self, name: str) -> int:
@@ -69,8 +76,10 @@ class NameIndex:
 
     def within(self, wanted: Iterable[str]) -> Mask:
         """Return which names, by number, are one of these or lie below one; from any thread."""
-        lines, some = self.lines[:], frozenset(wanted)  # others may be named meanwhile
-        return np.fromiter((not some.isdisjoint(line) for line in lines), bool, len(lines))
+        found = [number for name in wanted for number in self._below.get(name, ())]
+        mask = np.zeros(len(self.lines), bool)  # afterwards: others may be named meanwhile
+        mask[found] = True
+        return mask
 
 
 class Assortment:
@@ -89,6 +98,8 @@ class Assortment:
         Item id of each row.
     categories, brands
         Names by the numbers in the columns ``category`` and ``brand``.
+    words
+        Rows by the words of their titles.
     edits, layouts
         Grow with every change, and with every new layout, in which rows are others.
     fit, listed, in_stock, from_ms, added_ms, price, category, brand, title
@@ -106,6 +117,7 @@ class Assortment:
     category: Rows
     brand: Rows
     title: npt.NDArray[np.object_]
+    words: TitleWords
 
     def __init__(self, catalogue: Catalogue, vocabulary: Sequence[str] = ()) -> None:
         self._catalogue = catalogue
@@ -118,7 +130,7 @@ class Assortment:
         self._aside: Future[Assortment] | None = None
         self._changes = -1
         self._unlisted = 0
-        self._offered: tuple[int, int, Mask] | None = None
+        self._offered: tuple[int, Rows, Mask, Mask] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -142,7 +154,14 @@ class Assortment:
             self._trim_columns()
             self._changes += len(some)
             self.edits += 1
-        elif self._changes < 0 or len(self._catalogue.entries) < ASIDE_ITEMS:
+            if self.words.worn:
+                self._lay_out()
+        else:
+            self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Lay everything out, aside if it is much."""
+        if self._changes < 0 or len(self._catalogue.entries) < ASIDE_ITEMS:
             self._build(self.ids[self.known :])
         elif self._aside is None:
             other = Assortment(self._catalogue, self._vocabulary)
@@ -155,7 +174,7 @@ class Assortment:
 
     def _adopt(self, other: "Assortment") -> None:
         """Take the rows of a layout that was made aside; what was edited meanwhile comes next."""
-        for name in ("ids", "row", "categories", "brands", "_whole", "_unlisted", "_changes"):
+        for name in _LAID_OUT:
             setattr(self, name, getattr(other, name))
         self._trim_columns()
         self.edits += 1
@@ -176,28 +195,33 @@ class Assortment:
             self.edits += 1
         return row
 
+    def names(self, rows: Rows) -> list[str]:
+        """Return the item ids of some rows."""
+        return [self.ids[row] for row in rows.tolist()]
+
     def rows(self, items: Iterable[str]) -> Rows:
         """Return the rows of the items that have one."""
         row = self.row
         return np.array([row[item] for item in items if item in row], np.int64)
 
     def mask_offered(self, now_ms: int, *, in_stock: bool = True) -> Mask:
-        """Return which items may be recommended at ``now_ms``, to the minute; not to be changed.
+        """Return which items may be recommended at ``now_ms``; not to be changed.
 
         Where there is a catalogue, only what it has: anybody's events can name anything.
         """
-        if not in_stock:
-            return self._mask_shown(now_ms)
-        minute = now_ms // 60_000
-        if self._offered is None or self._offered[:2] != (self.edits, minute):
-            self._offered = (self.edits, minute, self._mask_shown(now_ms) & self.in_stock)
-        return self._offered[2]
+        if self._offered is None or self._offered[0] != self.edits:
+            shown = self.fit & self.listed if self.listed.any() else self.fit.copy()
+            dated = np.flatnonzero(self.from_ms > 0)
+            self._offered = self.edits, dated, shown, shown & self.in_stock
+        _, dated, shown, there = self._offered
+        mask = there if in_stock else shown
+        later = dated[self.from_ms[dated] > now_ms]
+        if len(later):
+            mask = mask.copy()
+            mask[later] = False
+        return mask
 
-    def _mask_shown(self, now_ms: int) -> Mask:
-        mask: Mask = self.fit & (self.from_ms <= now_ms)
-        return mask & self.listed if self.listed.any() else mask
-
-    def since_ms(self, row: int | Rows) -> Any:
+    def since_ms(self, row: int | Rows | slice) -> Any:
         """Return when items came: available from, else first put; `UNKNOWN_MS` if neither."""
         start = self.from_ms[row]
         return np.where(start > 0, start, self.added_ms[row])
@@ -224,6 +248,7 @@ class Assortment:
             row[ids[n]] = n
         self.ids, self.row = ids, row
         self._trim_columns()
+        self.words = TitleWords(self.title)
         self._unlisted = len(kept)
         self._changes = changes  # of before: what was edited meanwhile is taken up next
         self.edits += 1
@@ -252,8 +277,11 @@ class Assortment:
             setattr(self, name, column[: len(self.ids)])
 
     def _set(self, row: int, item: str) -> None:
+        title = self._whole[-1][row]
         for column, value in zip(self._whole, self._values(item), strict=True):
             column[row] = value
+        if self._whole[-1][row] != title:
+            self.words.change(row, self._whole[-1][row])
 
     def _values(self, item: str) -> tuple[Any, ...]:
         entry: Entry | None = self._catalogue.entries.get(item)
@@ -290,13 +318,19 @@ class AssortmentRows:
     def __init__(self, items: Assortment, rows: Rows | None = None) -> None:
         self.categories, self.brands = items.categories, items.brands
         self.known = items.known if rows is None else int(np.searchsorted(rows, items.known))
-        self.category, self.brand, self.ids = items.category, items.brand, items.ids
+        self.category, self.brand = items.category, items.brand
         self.vectors = items.vectors
+        self._ids, self._rows = items.ids, rows
         self.vocabulary: Rows | slice = slice(self.known)
         if rows is not None:
-            self.vocabulary = rows[: self.known]
-            self.ids = [items.ids[row] for row in rows.tolist()]
+            if self.known < items.known:
+                self.vocabulary = rows[: self.known]
             self.category, self.brand = items.category[rows], items.brand[rows]
+
+    def names(self, rows: Rows) -> list[str]:
+        """Return the item ids of some of these rows."""
+        own = rows if self._rows is None else self._rows[rows]
+        return [self._ids[row] for row in own.tolist()]
 
 
 Items = Assortment | AssortmentRows

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from services.http.answer_schemas import CandidateSource
-from services.recommend.assortment import UNKNOWN_MS, Assortment, Items, Rows
+from services.recommend.assortment import UNKNOWN_MS, Assortment, AssortmentRows, Rows
 from services.recommend.rules import DAY_MS
 from services.recommend.user_context import UserContext
 
@@ -25,22 +25,23 @@ TRENDING: Final = 200
 
 
 class Newcomers:
-    """The new items outside the vocabulary; found again when items change, or a minute passes."""
+    """The new items outside the vocabulary; put in order again when items change."""
 
     def __init__(self, items: Assortment) -> None:
         self._items = items
-        self._found: tuple[int, int, Rows] | None = None
+        self._edits = -1
+        self._rows = self._ages = np.zeros(0, np.int64)
 
     def rows(self, now_ms: int) -> Rows:
         """Return the rows of new items as of ``now_ms``, newest first."""
-        items, minute = self._items, now_ms // 60_000
-        if self._found is None or self._found[:2] != (items.edits, minute):
-            beyond = np.arange(items.known, len(items))
-            since = items.since_ms(beyond)
-            fresh = (since != UNKNOWN_MS) & (since > now_ms - NEW_DAYS * DAY_MS)
-            order = np.argsort(-since[fresh], kind="stable")
-            self._found = (items.edits, minute, beyond[fresh][order][:MAX_NEW])
-        return self._found[2]
+        items = self._items
+        if self._edits != items.edits:
+            ages = -items.since_ms(slice(items.known, None))
+            dated = np.flatnonzero(ages != -UNKNOWN_MS)
+            dated = dated[np.argsort(ages[dated], kind="stable")]
+            self._rows, self._ages, self._edits = items.known + dated, ages[dated], items.edits
+        fresh = int(np.searchsorted(self._ages, NEW_DAYS * DAY_MS - now_ms))
+        return self._rows[: min(fresh, MAX_NEW)]
 
 
 def beyond_vocabulary(
@@ -59,7 +60,7 @@ def own_items(items: Assortment, user: UserContext) -> Rows:
 
 
 def sources(
-    items: Items,
+    items: AssortmentRows,
     rows: Sequence[int],
     user: UserContext,
     *,
@@ -72,8 +73,8 @@ def sources(
     own = set(user.interest_items)
     fresh, hot = set(new.tolist()), set(trending[:TRENDING].tolist())
     found = []
-    for row in rows:
-        item, names = items.ids[row], list[CandidateSource]()
+    for row, item in zip(rows, items.names(np.array(rows, np.int64)), strict=True):
+        names = list[CandidateSource]()
         if modelled and row < items.known:
             names.append("index")
         if item in purchased:

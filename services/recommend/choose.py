@@ -74,5 +74,5 @@ class Choosing:
             return rows, []
         return explore(
             items, rows, self.values, rules, self.seed,
-            lambda some: self.users([items.ids[row] for row in some]),
+            lambda some: self.users(items.names(some)),
         )  # fmt: skip

@@ -20,11 +20,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from services.catalogue.vectors import NONE
-from services.recommend.assortment import Assortment, Mask, Rows
+from services.recommend.assortment import Assortment, Rows
+from services.recommend.diversify import best
 
 Floats = npt.NDArray[np.floating[Any]]
 NEIGHBOURS: Final = 10
@@ -54,7 +53,7 @@ def words(title: str) -> list[str]:
 def nearness(items: Assortment, row: int, among: int | None = None) -> Callable[[], Floats]:
     """Return what finds how near each row is to ``row``, 0–1; 0 where they share nothing.
 
-    The call that is returned may take long; it sees the items as they are now, from any thread.
+    The call that is returned is for any thread but the event loop's.
 
     Parameters
     ----------
@@ -83,22 +82,21 @@ class _Described(NamedTuple):
 
 
 class _Sight:
-    """The first rows of an assortment as they are now: to be looked at from any thread."""
+    """The first rows of this layout of an assortment: to be looked at from any thread."""
 
     def __init__(self, items: Assortment, size: int) -> None:
         self._size = size
-        self._category, self._brand = items.category[:size].copy(), items.brand[:size].copy()
-        self._price, self._title = items.price[:size].copy(), items.title[:size].copy()
-        self._categories = items.categories
+        self._category, self._brand = items.category[:size], items.brand[:size]
+        self._price = items.price[:size]
+        self._categories, self._words = items.categories, items.words
         self._vectors = items.vectors
         self._ids = items.ids[:size] if self._vectors.row else []
-        self._titles: Any = None
 
     def nearness(self, item: _Described) -> Floats:
         near, whole = np.zeros(self._size), 0.0
-        for mask in self._terms(item):
-            idf = np.log((2 + self._size) / (1 + int(mask.sum())))
-            near += idf * mask
+        for rows in self._terms(item):
+            idf = np.log((2 + self._size) / (1 + len(rows)))
+            near[rows] += idf
             whole += idf
         if whole > 0:
             near /= whole
@@ -111,21 +109,21 @@ class _Sight:
     def _vector_rows(self) -> Rows:
         return self._vectors.rows(self._ids)
 
-    def _terms(self, item: _Described) -> Iterator[Mask]:
-        """Yield which rows share each of an item's terms, shape (size,)."""
+    def _terms(self, item: _Described) -> Iterator[Rows]:
+        """Yield the rows that share each of an item's terms."""
         path = item.category.split("/")
         for level in range(1, len(path) + 1):
             if path[level - 1]:
-                yield self._categories.within(["/".join(path[:level])])[self._category]
+                within = self._categories.within(["/".join(path[:level])])
+                yield np.flatnonzero(within[self._category])
         if item.brand:
-            yield self._brand == item.brand
+            yield np.flatnonzero(self._brand == item.brand)
         if item.price > 0:
-            yield (self._price >= item.price / _FACTOR) & (self._price / _FACTOR <= item.price)
+            low, high = item.price / _FACTOR, item.price
+            yield np.flatnonzero((self._price >= low) & (self._price / _FACTOR <= high))
         for word in words(item.title):
-            if self._titles is None:
-                self._titles = pc.utf8_lower(pa.array(self._title, pa.string()))
-            pattern = rf"(^|[^\pL\pN]){re.escape(word)}($|[^\pL\pN])"
-            yield pc.match_substring_regex(self._titles, pattern).to_numpy(zero_copy_only=False)
+            rows = self._words.rows(word)
+            yield rows[: np.searchsorted(rows, self._size)]
 
 
 class Neighbours:
@@ -194,7 +192,7 @@ class Neighbours:
         while wanted:  # what is asked for meanwhile, too
             row, described = wanted.popitem()
             near = sight.nearness(described)
-            best = np.argsort(-near, kind="stable")[:NEIGHBOURS]
-            best = best[near[best] > 0]
-            weight = near[best] ** 2
-            found[row] = (described, best, weight / max(weight.sum(), 1e-9))
+            nearest = best(near, NEIGHBOURS)
+            nearest = nearest[near[nearest] > 0]
+            weight = near[nearest] ** 2
+            found[row] = (described, nearest, weight / max(weight.sum(), 1e-9))

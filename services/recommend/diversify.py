@@ -20,18 +20,23 @@ from services.recommend.rules import Rules
 Floats = npt.NDArray[np.floating[Any]]
 POOL: Final = 200
 """Fewest items that diversity chooses among; five times the list's length, if that is more."""
+_BLOCK: Final = 64
 
 
 def best(scores: Floats, n: int) -> Rows:
     """Return the rows of the ``n`` greatest finite scores, best first, equals by row."""
-    n = min(n, int(np.isfinite(scores).sum()))
-    if n <= 0:
-        return np.zeros(0, np.int64)
-    least = np.partition(scores, len(scores) - n)[len(scores) - n]
-    above = np.flatnonzero(scores > least)
-    found = np.concatenate([above, np.flatnonzero(scores == least)[: n - len(above)]])
-    out: Rows = found[np.lexsort((found, -scores[found]))]
+    found = np.flatnonzero(scores >= _bound(scores, n))
+    found = found[np.isfinite(scores[found])]
+    if len(found) > n > 0:  # sorting is quick among equals, which partition is not
+        found = found[scores[found] >= np.sort(scores[found])[len(found) - n]]
+    out: Rows = found[np.argsort(-scores[found], kind="stable")[: max(n, 0)]]
     return out
+
+
+def _bound(scores: Floats, n: int) -> float:
+    """Return what the ``n`` greatest are not below: the n-th of the greatest of each block."""
+    blocks = scores[: len(scores) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
+    return float(np.sort(blocks)[-n]) if 0 < n <= len(blocks) else -np.inf
 
 
 def diversify(
@@ -99,7 +104,7 @@ def _likeness(items: Items, pool: Rows, vectors: Floats | None) -> Callable[[int
     some = None if vectors is None else vectors[pool[known]].astype(np.float64)
     if some is not None:
         some /= np.linalg.norm(some, axis=1, keepdims=True) + 1e-9
-    rows = items.vectors.rows([items.ids[row] for row in pool.tolist()])
+    rows = items.vectors.rows(items.names(pool))
     told, own = rows != NONE, items.vectors.gather(rows)
 
     def alike(at: int) -> Floats:

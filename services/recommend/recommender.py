@@ -26,7 +26,7 @@ from services.recommend.ranking import Ranking
 from services.recommend.recommendation_request import RecommendationRequest
 from services.recommend.retrieve import MANY_ITEMS, depth, retrieve
 from services.recommend.rule_fallback import relax
-from services.recommend.rules import Rules, boosts, mask_allowed
+from services.recommend.rules import ALL, Rules, boosts, mask_allowed
 from services.recommend.score import ItemFacts, Scores
 from services.recommend.user_context import UserContext
 
@@ -131,7 +131,10 @@ class Recommender:
             return
         values, rules = self._apply_rules(task, scores)
         task.ranking.lap("rules")
-        yield from self._choose(task, AssortmentRows(self._items), values, rules, new)
+        part = AssortmentRows(self._items, scores.rows)
+        if scores.rows is not None and rules.new_items:
+            new = np.flatnonzero(np.isin(scores.rows, new))
+        yield from self._choose(task, part, values, rules, new)
         task.ranking.lap("diversify")
 
     def _order(self, task: "_Task", scores: Scores, only: Sequence[str]) -> list[tuple[str, float]]:
@@ -255,15 +258,17 @@ class Recommender:
         task.ranking.model = self._version
         return True
 
-    def _permit(self, task: "_Task", any_left: Callable[[Mask], np.bool_]) -> tuple[Mask, Rules]:
-        """Return which rows the rules let through; they give way until something is left."""
+    def _permit(
+        self, task: "_Task", any_left: Callable[[Mask], np.bool_], rows: Rows | slice = ALL
+    ) -> tuple[Mask, Rules]:
+        """Return which ``rows`` the rules let through; they give way until something is left."""
         rules, user, now_ms = task.request.demands(), task.user, task.now_ms
-        mask = mask_allowed(self._items, rules, user, now_ms)
+        mask = mask_allowed(self._items, rules, user, now_ms, rows)
         if rules.fallback and not any_left(mask):
             tried = list[RelaxedRule]()
             for name, wider in relax(rules):
                 tried.append(name)
-                mask = mask_allowed(self._items, wider, user, now_ms)
+                mask = mask_allowed(self._items, wider, user, now_ms, rows)
                 if any_left(mask):
                     task.ranking.relaxed, rules = tried, wider
                     break
@@ -286,10 +291,11 @@ class Recommender:
 
     def _apply_rules(self, task: "_Task", scores: Scores) -> tuple[Floats, Rules]:
         """Return the scores under the rules, and these; see `_permit`."""
+        rows = ALL if scores.rows is None else scores.rows
         finite = np.isfinite(scores.values)
-        mask, rules = self._permit(task, lambda mask: (finite & mask).any())
+        mask, rules = self._permit(task, lambda mask: (finite & mask).any(), rows)
         values = np.where(mask, scores.values, -np.inf)
-        amount = boosts(self._items, rules)
+        amount = boosts(self._items, rules, rows)
         if amount is not None:
             values = values + amount if scores.logits else (values + _AMOUNT) * np.exp(amount)
         return values, rules
@@ -303,7 +309,7 @@ class Recommender:
         choice = yield Choosing(items, values, new, request.n, rules, request.seed, vectors, users)
         assert choice is not None
         rows, propensities = choice
-        ranking.fill([(items.ids[row], float(values[row])) for row in rows])
+        ranking.fill(list(zip(items.names(rows), values[rows].tolist(), strict=True)))
         for entry, propensity in zip(ranking.items, propensities, strict=False):
             entry["propensity"] = round(propensity, 9)
 
@@ -342,7 +348,7 @@ def _score_given(items: Assortment, scores: Scores, only: Sequence[str]) -> list
     lowest = float(finite.min()) - 1.0 if len(finite) and scores.logits else 0.0
     found = []
     for item in only:
-        row = items.row.get(item, -1)
-        value = float(scores.values[row]) if row >= 0 else lowest
-        found.append((item, value if np.isfinite(value) else lowest))
+        row = items.row.get(item)
+        value = None if row is None else scores.at(row)
+        found.append((item, lowest if value is None or not np.isfinite(value) else value))
     return found

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feature_repo.events.fields import Category, Id, Text
-from services.recommend.assortment import UNKNOWN_MS, Assortment, Mask
+from services.recommend.assortment import UNKNOWN_MS, Assortment, Mask, Rows
 from services.recommend.user_context import UserContext
 
 DAY_MS: Final = 86_400_000
@@ -140,31 +140,35 @@ class Rules(_Rule):
 
 
 NO_RULES: Final = Rules()
+ALL: Final = slice(None)
 
 
-def mask_allowed(items: Assortment, rules: Rules, user: UserContext, now_ms: int) -> Mask:
-    """Return which rows may be answered, shape (M,); may be shared: not to be changed."""
+def mask_allowed(
+    items: Assortment, rules: Rules, user: UserContext, now_ms: int, rows: Rows | slice = ALL
+) -> Mask:
+    """Return which of ``rows`` may be answered; may be shared: not to be changed."""
     mask = items.mask_offered(now_ms, in_stock=rules.in_stock)
     banned = items.rows(_list_banned(items, rules, user))
     if len(banned):
         mask = mask.copy()
         mask[banned] = False
+    mask = mask[rows]
     if rules.category.active:
-        mask = mask & _mask_categories(items, rules.category)[items.category]
+        mask = mask & _mask_categories(items, rules.category)[items.category[rows]]
     if rules.brand.active:
-        mask = mask & _brands(items, rules.brand)[items.brand]
+        mask = mask & _brands(items, rules.brand)[items.brand[rows]]
     if rules.price is not None:
-        low, high = rules.price.min, rules.price.max
-        mask = mask & (items.price >= (low or 0.0))
-        mask = mask if high is None else mask & (items.price <= high)
+        low, high, price = rules.price.min, rules.price.max, items.price[rows]
+        mask = mask & (price >= (low or 0.0))
+        mask = mask if high is None else mask & (price <= high)
     if rules.max_age_days is not None:
-        since = items.since_ms(np.arange(len(items)))
+        since = items.since_ms(rows)
         mask = mask & (since != UNKNOWN_MS) & (since >= now_ms - rules.max_age_days * DAY_MS)
     return mask
 
 
-def boosts(items: Assortment, rules: Rules) -> Floats | None:
-    """Return ``ln(factor)`` of each row, added up over the boosts; None without any."""
+def boosts(items: Assortment, rules: Rules, rows: Rows | slice = ALL) -> Floats | None:
+    """Return ``ln(factor)`` of each of ``rows``, added up over the boosts; None without any."""
     if not rules.boost:
         return None
     brands, shelves = np.zeros(len(items.brands.of)), defaultdict[str, float](float)
@@ -179,15 +183,15 @@ def boosts(items: Assortment, rules: Rules) -> Floats | None:
             shelves[boost.category] += amount
         elif (number := items.brands.number(boost.brand or "")) > 0:
             brands[number] += amount
-    total: Floats = brands[items.brand]
+    total: Floats = brands[items.brand[rows]]
     if shelves:
         amounts = [
             sum(shelves[name] for name in line if name in shelves)
             for line in items.categories.lines
         ]
-        total += np.array(amounts)[items.category]
+        total += np.array(amounts)[items.category[rows]]
     for row, amount in single.items():
-        total[row] += amount
+        total[np.arange(len(items))[rows] == row] += amount
     return total
 
 

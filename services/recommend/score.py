@@ -26,18 +26,29 @@ _BRAND_BOOST: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of all rows, −∞ for those that are no candidates.
+    """Scores of the candidates.
 
     Attributes
     ----------
     values
-        Shape (M,).
+        Shape (C,).
     logits
         Whether the values are logits, of which a factor is a summand; else amounts.
+    rows
+        The candidates' rows, ascending, shape (C,); None: all.
     """
 
     values: Floats
     logits: bool
+    rows: Rows | None = None
+
+    def at(self, row: int) -> float | None:
+        """Return the score of a row, None if it is no candidate."""
+        if self.rows is None:
+            return float(self.values[row])
+        found = int(np.searchsorted(self.rows, row))
+        there = found < len(self.rows) and self.rows[found] == row
+        return float(self.values[found]) if there else None
 
 
 def by_model(
@@ -52,11 +63,10 @@ def by_model(
     known = np.asarray(scorer.scores(user.learned, now_ms, user.user_features))
     if len(known) == len(items):
         return Scores(known, logits=True)
-    values = np.full(len(items), -np.inf, known.dtype)
-    values[: items.known] = known
-    if len(beyond):
-        values[beyond] = neighbours.mean(beyond, known, float(known.min(initial=0.0)))
-    return Scores(values, logits=True)
+    values = np.empty(len(known) + len(beyond), known.dtype)
+    values[: len(known)] = known
+    values[len(known) :] = neighbours.mean(beyond, known, float(known.min(initial=0.0)))
+    return Scores(values, logits=True, rows=np.append(np.arange(len(known)), beyond))
 
 
 @dataclass(frozen=True, slots=True)
