@@ -270,7 +270,7 @@ class Catalogue:
 
     def _announce(self, pipe: Any, ids: list[str]) -> None:
         pipe.incr(VERSION_KEY)
-        pipe.publish(CHANGED, orjson.dumps(ids))
+        pipe.execute_command("PUBLISH", CHANGED, orjson.dumps(ids))  # a cluster's refuses publish()
 
     async def _follow(self) -> None:
         while True:

@@ -13,10 +13,12 @@ from stalls import running_s
 from store_nodes import Node, cluster
 from waiting import wait_until
 
-from feature_repo.errors import StoreUnavailableError
+from feature_repo.archive.catalogue import Item, merge_patch, pack_vector
+from feature_repo.errors import InvalidInputError, StoreUnavailableError
 from feature_repo.online.connection import connect, connect_async
 from feature_repo.online.live_row import row_key
 from feature_repo.online.live_rows import read_live
+from services.catalogue.catalogue import Catalogue
 from services.event_log import dead_letters
 from services.event_log.append import Appender
 from services.event_log.keys import (
@@ -127,6 +129,25 @@ def test_scripts_that_the_nodes_forgot_are_sent_again(
                                 for m in range(8)),
                 "applied",
             )  # fmt: skip
+
+
+def test_items_and_their_vectors_are_kept(url: str) -> None:
+    async def keep() -> Catalogue:
+        store = connect_async(url)
+        try:
+            first, second = Catalogue(store), Catalogue(store)
+            await first.put([Item(item_id=i, vector=pack_vector([1, 2])) for i in "abc"], 0)
+            await first.patch([("a", lambda item: merge_patch(item, {"vector": None}))])
+            await first.delete("b")
+            with pytest.raises(InvalidInputError, match="has 1 numbers"):
+                await first.put([Item(item_id="a", vector=pack_vector([1]))], 0)
+            await second._load()
+            return second
+        finally:
+            await store.aclose()
+
+    found = asyncio.run(keep())
+    assert (set(found.entries), set(found.vectors.row)) == ({"a", "c"}, {"c"})
 
 
 def test_replicas_are_waited_for_on_every_node(url: str) -> None:
