@@ -201,7 +201,7 @@ def ask(schema: Any, name: str, requests: int, **more: Any) -> None:
 
 @pytest.mark.parametrize("name", operations())
 def test_the_gateway_answers_as_it_says(schema: Any, name: str) -> None:
-    ask(schema, name, 40, derandomize=True)
+    ask(schema, name, 25, derandomize=True)
 
 
 @pytest.mark.slow
