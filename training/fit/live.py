@@ -72,7 +72,7 @@ class _Tried:
     def of(cls, asker: Asker, counts: LiveCounts, live: LivePopularity, rows: Ints) -> "_Tried":
         """Ask a sample of some rows of the window."""
         half_lives = len(COUNT_HALF_LIVES_DAYS)
-        most = min(FITTED_ON, MAX_NUMBERS // ((half_lives + 1) * counts.items))
+        most = min(FITTED_ON, MAX_NUMBERS // (2 * (half_lives + 1) * counts.items))
         pieces, histories = list[LivePiece](), asker.maker.prepared.histories
         for found in asker.ask(rows, most):
             assert isinstance(found, DenseAnswers)
