@@ -12,8 +12,8 @@ WARM_UP: Final = 30
 Tell = Callable[[int, int, str], None]
 
 
-def percentiles(values_ms: Sequence[float]) -> dict[str, float]:
-    """Return p50 and p99 of a list of milliseconds.
+def percentiles(values_ms: Sequence[float], shares: Sequence[int] = (50, 99)) -> dict[str, float]:
+    """Return p50 and p99 of a list of milliseconds, or other percentiles.
 
     Examples
     --------
@@ -23,7 +23,7 @@ def percentiles(values_ms: Sequence[float]) -> dict[str, float]:
     ordered = sorted(values_ms)
     return {
         f"p{share}": round(ordered[min(len(ordered) - 1, len(ordered) * share // 100)], 3)
-        for share in (50, 99)
+        for share in shares
     }
 
 

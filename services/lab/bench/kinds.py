@@ -21,6 +21,7 @@ class Bench(StrEnum):
     service = "service"
     updates = "updates"
     recommend = "recommend"
+    api = "api"
     explain = "explain"
     audiences = "audiences"
     campaigns = "campaigns"
@@ -43,7 +44,7 @@ class Given:
         Model directory, for ``updates``, ``explain``, ``soak`` and ``lateness``.
     data
         State folder with an archive, for ``updates``, ``lateness``, ``audiences`` and
-        ``analytics``; a table of
+        ``analytics``; a demo's, for ``api``; a table of
         events as `portrait compare events` takes it, for ``train`` and ``explain``. Only read.
     minutes, plot
         Length of the soak, and the SVG file that it draws.
@@ -53,6 +54,8 @@ class Given:
     drift, peers
         For ``recommend``: many requests in a row; other servers beside. For ``train``, ``peers``
         is another library beside.
+    before, only
+        For ``api``: another checkout, measured in turns; a part of the endpoints' names.
     """
 
     model: Path | None = None
@@ -62,6 +65,8 @@ class Given:
     items: int | None = None
     drift: bool = False
     peers: bool = False
+    before: Path | None = None
+    only: str = ""
 
 
 def measure(what: Bench, given: Given) -> dict[str, Any]:
@@ -90,6 +95,13 @@ def _recommend(given: Given) -> dict[str, Any]:
     sizes = SIZES if given.items is None else tuple(dict.fromkeys((*SIZES, given.items)))
     with step("measure recommendations") as tell:
         return measure_recommend(tell, sizes=sizes, drift=given.drift, peers=given.peers)
+
+
+def _api(given: Given) -> dict[str, Any]:
+    from services.lab.bench.api import measure_api
+
+    with step("measure endpoints") as tell:
+        return measure_api(tell, data=given.data, before=given.before, only=given.only)
 
 
 def _start(given: Given) -> dict[str, Any]:
@@ -174,6 +186,7 @@ _RUN: Final[dict[Bench, Callable[[Given], dict[str, Any]]]] = {
     Bench.service: _service,
     Bench.updates: _updates,
     Bench.recommend: _recommend,
+    Bench.api: _api,
     Bench.explain: _explain,
     Bench.audiences: _audiences,
     Bench.campaigns: _campaigns,

@@ -21,7 +21,7 @@ from services.settings import Settings
 REQUESTS = 500
 BATCH_EVENTS = 500
 BATCHES = 40
-_JSON_ONLY = frozenset({"details", "trends", "sizes"})
+_JSON_ONLY = frozenset({"details", "trends", "sizes", "endpoints"})
 
 
 def applied_per_s(client: Client, tell: Tell) -> float:
@@ -76,6 +76,9 @@ def table(result: Mapping[str, Any]) -> Table:
     for name, value in result.items():
         if name not in _JSON_ONLY:
             rows.add_row(name, _format(value))
+    for name, each in result.get("endpoints", {}).items():
+        shown = ", ".join(f"{k} {v}" for k, v in each.items() if not isinstance(v, Mapping))
+        rows.add_row(name, shown)
     return rows
 
 

@@ -17,6 +17,7 @@ def bench(
         typer.Argument(
             help="service: latency over HTTP; updates: the update path; "
             "recommend: recommendations of small and large shops; "
+            "api: every endpoint on a demo's state; "
             "explain: whether explanations are faithful; "
             "audiences: counting whom a rule describes; "
             "campaigns: deciding about a user; analytics: analyses of behaviour; soak: for long; "
@@ -33,7 +34,8 @@ def bench(
         Path | None,
         typer.Option(
             help="State folder with an archive, for updates, lateness, audiences, "
-            "analytics; for train, explain a table of events. Only read"
+            "analytics; a demo's, for api (default: .portrait/demo); for train, explain a table "
+            "of events. Only read"
         ),
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the soak")] = 20.0,
@@ -57,6 +59,12 @@ def bench(
             "installed into a throw-away environment",
         ),
     ] = False,
+    before: Annotated[
+        Path | None, typer.Option(help="For api: another checkout, measured in turns with this")
+    ] = None,
+    only: Annotated[
+        str, typer.Option(help="For api: endpoints whose method and path have this in them")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Measure a service started for the purpose, in a folder of its own.
@@ -64,6 +72,8 @@ def bench(
     Examples: `portrait bench service --json` · `portrait bench updates --json` ·
     `portrait bench recommend --json` · `portrait bench recommend --items 1000000 --json` ·
     `portrait bench recommend --drift --peers --json` · `portrait bench start --json` ·
+    `portrait bench api --data .portrait/demo --json` ·
+    `portrait bench api --only recommendations --before ../portrait-before --json` ·
     `portrait bench soak --minutes 20 --plot docs/soak.svg` · `portrait bench lateness --json` ·
     `portrait bench train --data ratings.parquet --json` ·
     `portrait bench train --peers --json` · `portrait bench train --items 1000000 --json` ·
@@ -84,7 +94,9 @@ def bench(
         raise InvalidInputError(
             "--peers is for `bench recommend`, and `bench train` without --items: leave it out"
         )
-    result = measure(what, Given(model, data, minutes, plot, items, drift, peers))
+    if (before is not None or only) and what is not Bench.api:
+        raise InvalidInputError("--before and --only are for `bench api`: leave them out")
+    result = measure(what, Given(model, data, minutes, plot, items, drift, peers, before, only))
     console.print(table(result))
     if json:
         print_json(result)
