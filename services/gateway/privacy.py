@@ -100,8 +100,9 @@ async def get_export(request: Request, user_id: UserId, after: After = None) -> 
 
 
 def _to_export(export: Export, found: Sequence[Any]) -> Response:
-    export["events"] = [record_to_api(record) for _, record in reversed(found[:MOST_EVENTS])]
-    return answer(export)
+    # Not put into the caller's: it would give back the memory of all of them, on the event loop.
+    events = [record_to_api(record) for _, record in reversed(found[:MOST_EVENTS])]
+    return answer({**export, "events": events})
 
 
 async def _check_room(context: Context, user_id: str, given: Mapping[str, bool]) -> None:

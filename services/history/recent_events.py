@@ -49,7 +49,9 @@ async def read_all(
 def _newest(
     found: list[tuple[Position, EventRecord]], limit: int
 ) -> list[tuple[Position, EventRecord]]:
-    return sorted(found, key=lambda pair: pair[0], reverse=True)[:limit]
+    found.sort(key=lambda pair: pair[0], reverse=True)
+    del found[limit:]  # here, not on the event loop
+    return found
 
 
 async def read_events(

@@ -87,12 +87,18 @@ async def contributions(
     assert request_context.pseudonym is not None
     linked = request_context.user.linked
     found = await read_all(context, request_context.pseudonym, linked, None, None, MAX_HISTORY + 1)
-    history = [record for _, record in reversed(found[:MAX_HISTORY])]
     whole = len(found) <= MAX_HISTORY
-    if request_context.user.learned is not None:
-        return await workers.HISTORY.run(_by_model, request_context, history, items, last, whole)
-    facts = request_context.served.recommender.facts(items)
-    return await workers.HISTORY.run(_by_profile, request_context, history, facts, last, whole)
+    history = [record for _, record in reversed(found[:MAX_HISTORY])]
+    workers.HISTORY.free(found)
+    try:
+        if request_context.user.learned is not None:
+            return await workers.HISTORY.run(
+                _by_model, request_context, history, items, last, whole
+            )
+        facts = request_context.served.recommender.facts(items)
+        return await workers.HISTORY.run(_by_profile, request_context, history, facts, last, whole)
+    finally:
+        workers.HISTORY.free(history)
 
 
 def _by_model(
