@@ -1,6 +1,7 @@
 """Routes of the catalogue: single items and batches."""
 
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any, Final, TypeVar, cast
 
 from fastapi import Path, Request
@@ -98,6 +99,8 @@ async def patch_item(request: Request, item_id: ItemId) -> Response:
         raise ProblemError("invalid", "a change of an item is a JSON object")
     if given.get("item_id", item_id) != item_id:
         raise _other_id()
+    # Of more fields than an item has, the first name the refusal as well as all would.
+    given = dict(islice(given.items(), len(Item.model_fields) + 1))
     try:
         changes = [(item_id, partial(merge_patch, patch=given))]
         item = (await context.await_bounded(context.of(Catalogue).patch(changes)))[0]
