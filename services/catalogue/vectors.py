@@ -66,7 +66,7 @@ class Vectors:
             return
         sizes = {len(data) // 4 for data in there.values()}
         if sizes != {self.length}:  # the store holds one length only: the others are gone
-            self.__init__()  # type: ignore[misc]
+            self.row, self._blocks, self._free, self._used = {}, [], deque(), 0
             self.length = max(sizes)
             there = {i: data for i, data in there.items() if len(data) // 4 == self.length}
         given_numbers = np.frombuffer(b"".join(there.values()), "<f4").reshape(-1, self.length)

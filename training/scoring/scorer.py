@@ -137,7 +137,8 @@ class Scorer:
         moment = self._at(state, now_ms, user_features)
         if moment is None or self._vector is None:
             return None
-        return replace(self._query(moment), live=self._live_at(now_ms))
+        query, live = self._query(moment), self._live_at(now_ms)
+        return query if live is None else replace(query, live=live)
 
     def _live_at(self, now_ms: int | None) -> Floats | None:
         return None if now_ms is None else self._live
