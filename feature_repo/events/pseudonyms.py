@@ -41,6 +41,17 @@ def partition_of(pseudonym: str) -> int:
     return int(match.group(1))
 
 
+def is_pseudonym(text: str) -> bool:
+    """Say whether a text has the form of a pseudonym.
+
+    Examples
+    --------
+    >>> is_pseudonym("{p007}" + "a" * 26), is_pseudonym("{p007}abc")
+    (True, False)
+    """
+    return _PATTERN.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
     """The secret key and partition count that turn user ids into pseudonyms.
