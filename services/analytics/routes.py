@@ -24,7 +24,7 @@ from services.context.answers import answer, context_of
 from services.http import scopes
 from services.runtime import workers
 
-router = scopes.router("server", "analytics", "/v1/analytics")
+router = scopes.router("analyst", "analytics", "/v1/analytics")
 
 TYPE_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
 MOST_DAYS: Final = 3660

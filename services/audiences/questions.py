@@ -23,7 +23,7 @@ from services.http.problems import ProblemError
 from services.runtime import workers
 from services.runtime.spreadsheet import write_rows
 
-router = scopes.router("server", "audiences", "/v1/audiences")
+router = scopes.router("analyst", "audiences", "/v1/audiences")
 
 _T = TypeVar("_T")
 
@@ -55,7 +55,12 @@ async def get_overlap(
     return answer(await _ask(context_of(request), as_of, lambda answers: answers.overlap(chosen)))
 
 
-@router.get("/changes", responses=said.CHANGES, response_class=StreamingResponse)
+@router.get(
+    "/changes",
+    responses=said.CHANGES,
+    response_class=StreamingResponse,
+    dependencies=[scopes.needs("server")],
+)
 async def get_changes(
     request: Request,
     names: Annotated[
@@ -94,7 +99,7 @@ async def preview_stored(request: Request, name: Name, as_of: AsOf = None) -> Re
     return answer(await _ask(context, as_of, lambda answers: answers.preview_of(name)))
 
 
-@router.get("/{name}/members", responses=said.MEMBERS)
+@router.get("/{name}/members", responses=said.MEMBERS, dependencies=[scopes.needs("server")])
 async def get_members(
     request: Request,
     name: Name,

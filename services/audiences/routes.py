@@ -19,7 +19,7 @@ from services.context.context import Context
 from services.http import scopes
 from services.runtime import workers
 
-router = scopes.router("server", "audiences", "/v1/audiences")
+router = scopes.router("analyst", "audiences", "/v1/audiences")
 
 
 @router.get("", responses=said.LIST)

@@ -17,7 +17,7 @@ from services.http import scopes
 from services.http.problems import ProblemError
 from services.runtime import workers
 
-router = scopes.router("server", "campaigns", "/v1/campaigns")
+router = scopes.router("analyst", "campaigns", "/v1/campaigns")
 
 
 @router.get("/{name}/report", responses=said.REPORT)

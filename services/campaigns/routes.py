@@ -22,7 +22,7 @@ from services.http import body, scopes
 from services.http.openapi import DECIDE_EXAMPLE, body_of
 from services.runtime import workers
 
-router = scopes.router("server", "campaigns", "/v1/campaigns")
+router = scopes.router("analyst", "campaigns", "/v1/campaigns")
 
 
 @router.get("", responses=said.LIST)
@@ -77,7 +77,10 @@ async def delete_campaign(request: Request, name: Name) -> Response:
 
 
 @router.post(
-    "/{name}/decide", responses=said.DECISION, openapi_extra=body_of(DecideRequest, DECIDE_EXAMPLE)
+    "/{name}/decide",
+    responses=said.DECISION,
+    openapi_extra=body_of(DecideRequest, DECIDE_EXAMPLE),
+    dependencies=[scopes.needs("server")],
 )
 async def post_decide(request: Request, name: Name) -> Response:
     """Decide about a user, once: which arm, which offer, and why.
@@ -94,7 +97,7 @@ async def post_decide(request: Request, name: Name) -> Response:
     return answer(found.answer, headers=headers)
 
 
-@router.post("/{name}/rank", responses=said.RANKED)
+@router.post("/{name}/rank", responses=said.RANKED, dependencies=[scopes.needs("server")])
 async def post_rank(
     request: Request, name: Name, limit: Annotated[int, Query(ge=0, le=MAX_PAGE)] = 100
 ) -> Response:

@@ -1,7 +1,8 @@
 """API keys: who may call what. Only SHA-256 digests are stored.
 
-``write`` may post what a user does, ``server`` may also read and keep the catalogue, ``admin``
-may do everything. Which call needs which is declared on the routes (`services.http.scopes`).
+``write`` may post what a user does, ``analyst`` may define and measure audiences and campaigns and
+learns nothing of one person, ``server`` may do both, read, and keep the catalogue, ``admin`` may do
+everything. Which call needs which is declared on the routes (`services.http.scopes`).
 """
 
 import hashlib
@@ -12,11 +13,12 @@ from typing import Any, Final, Literal, get_args
 
 import orjson
 
-Scope = Literal["write", "server", "admin"]
+Scope = Literal["write", "analyst", "server", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 CONTAINS: Final[dict[Scope, frozenset[Scope]]] = {
     "write": frozenset({"write"}),
-    "server": frozenset({"write", "server"}),
+    "analyst": frozenset({"analyst"}),
+    "server": frozenset({"write", "analyst", "server"}),
     "admin": frozenset(SCOPES),
 }
 """What a key of each scope may do besides its own. They need not form a chain."""

@@ -23,7 +23,7 @@ from services.history.merged_history import restore_owners
 from services.http import api_keys
 from services.http.senders import refusal
 
-KEYS = {f"{scope}-key": scope for scope in api_keys.SCOPES}
+KEYS = {f"{scope}-key": scope for scope, may in api_keys.CONTAINS.items() if "write" in may}
 BROWSER = api_keys.Caller("browser", "write", "0" * 12)
 PSEUDONYMS = Pseudonyms(key=b"0123456789abcdef", partitions=16)
 names = (f"cookie-{n}" for n in itertools.count())
