@@ -1,9 +1,10 @@
 -- One updater commit: rows, dead letters and cursor, or nothing at all.
--- KEYS: log, cursor, lease, dead letters, then one row per user; all in one slot.
+-- KEYS: log, cursor, lease, dead letters, erased users, then one row per user; all in one slot.
 -- ARGV: 1 epoch, 2 expected cursor, 3 new cursor, 4 channel, 5 expected count of rebuilt rows
 --       ('' for any), 6 number of dead letters, 7 number of models (0 or 1), 8-12 the five
 --       field names of a row; then the dead letters, the model, and for each row the version
 --       that must be live (as stored; '' for any) and its five values.
+-- The row of an erased user is not written.
 -- Answers {"ok"}, {"again"} when this very commit was applied before (its answer was lost),
 -- or {"refused", guard, found}.
 local call, keys, argv = redis.call, KEYS, ARGV
@@ -26,7 +27,7 @@ if #call('XRANGE', keys[1], argv[3], argv[3], 'COUNT', 1) == 0 then
   return {'refused', 'entry', argv[3]}
 end
 local at = 13 + argv[6] + argv[7]
-for k = 5, #keys do
+for k = 6, #keys do
   if argv[at] ~= '' and call('HGET', keys[k], argv[10]) ~= argv[at] then
     return {'refused', 'version', keys[k]}
   end
@@ -42,11 +43,15 @@ for _ = 1, tonumber(argv[7]) do
   at = at + 1
 end
 local profile, learned, version, model, time = argv[8], argv[9], argv[10], argv[11], argv[12]
-for k = 5, #keys do
+local erasing = call('EXISTS', keys[5]) == 1
+for k = 6, #keys do
   at = at + 1
-  -- Said in full: building a table to unpack costs as much as a tenth of the whole commit.
-  call('HSET', keys[k], profile, argv[at], learned, argv[at + 1], version, argv[at + 2],
-       model, argv[at + 3], time, argv[at + 4])
+  -- A row's key ends with the user's 32 characters and the eight of the project.
+  if not erasing or call('SISMEMBER', keys[5], string.sub(keys[k], -40, -9)) == 0 then
+    -- Said in full: building a table to unpack costs as much as a tenth of the whole commit.
+    call('HSET', keys[k], profile, argv[at], learned, argv[at + 1], version, argv[at + 2],
+         model, argv[at + 3], time, argv[at + 4])
+  end
   at = at + 5
 end
 call('HSET', keys[2], 'cursor', argv[3])

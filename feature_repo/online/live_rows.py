@@ -144,7 +144,7 @@ def commit(
     at ``expected_cursor``, no rebuild has replaced rows since they were read, rows that were
     not read have the versions of ``expected``, and the log still holds the entry ``new_cursor``
     (a server that lost its last writes may have rolled it back). A commit repeated after its
-    answer was lost changes nothing.
+    answer was lost changes nothing. Rows of erased users are not written.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def commit(
     _check_partition(tag, rows)
     keys = [
         _log_key(partition), _cursor_key(partition), f"{tag}lease", f"{tag}dead",
-        *map(row_key, rows),
+        _erased_key(partition), *map(row_key, rows),
     ]  # fmt: skip
     models = () if model is None else (model,)
     args: list[Any] = [
@@ -226,7 +226,8 @@ def replace_live(
 ) -> set[str]:
     """Write rows made again from history, each unless its live row has moved meanwhile.
 
-    A row is compared and written in one step, and the updater's next commit of the
+    That of an erased user is neither written nor among those left alone. A row is compared and
+    written in one step, and the updater's next commit of the
     partition is refused (`StaleRowsError`) if it had read the row before: so neither
     overwrites what the other wrote.
 
@@ -264,7 +265,10 @@ def replace_live(
                 version = expected[user]
                 args.append(b"" if version is None else version_value(version))
                 args.extend(live_values(rows[user]))
-            keys = [_cursor_key(partition), _log_key(partition), *map(row_key, chunk)]
+            keys = [
+                _cursor_key(partition), _log_key(partition), _erased_key(partition),
+                *map(row_key, chunk),
+            ]  # fmt: skip
             left.update(chunk[at - 1] for at in _REPLACE(client, keys, args))
     return left
 
@@ -279,6 +283,10 @@ def _log_key(partition: int) -> bytes:
 
 def _cursor_key(partition: int) -> bytes:
     return b"{p%03d}cursor" % partition
+
+
+def _erased_key(partition: int) -> bytes:
+    return b"{p%03d}erased" % partition
 
 
 def _check_partition(tag: str, rows: Mapping[str, LiveState]) -> None:

@@ -1,5 +1,6 @@
--- Rows of one feature view, each written whole unless a newer one stands there.
--- KEYS: one hash per entity; all in one slot on a cluster.
+-- Rows of one feature view, each written whole unless a newer one stands there or its user is erased.
+-- KEYS: one hash per entity; all in one slot on a cluster. Whose key names a pseudonym is looked for
+--       among the erased of its partition, a set in the same slot.
 -- ARGV: for each row a MessagePack array: its time (protobuf Timestamp), then its values.
 -- Answers how many rows were written. A row of equal time is written.
 -- The name of the time's field and the commands that write a row stand in the text itself, for
@@ -31,11 +32,24 @@ local function newer(one, other)
   return seconds > than or (seconds == than and nanos > rest)
 end
 
+local erasing = {}
+local function erased(key)
+  local tag = string.sub(key, -40, -35)
+  if not string.find(tag, '^{p%d%d%d}') then
+    return false
+  end
+  local set = tag .. 'erased'
+  if erasing[set] == nil then
+    erasing[set] = call('EXISTS', set) == 1
+  end
+  return erasing[set] and call('SISMEMBER', set, string.sub(key, -40, -9)) == 1
+end
+
 local written = 0
 for k, key in ipairs(KEYS) do
   local row = unpacked(ARGV[k])
   local held = call('HGET', key, $time)
-  if not held or held == row[1] or not newer(held, row[1]) then
+  if (not held or held == row[1] or not newer(held, row[1])) and not erased(key) then
     $write
     written = written + 1
   end

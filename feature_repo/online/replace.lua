@@ -1,28 +1,33 @@
 -- Rows made again from history, each written only where the live row has not moved meanwhile.
--- KEYS: cursor, log, then one row per user; all in one slot.
+-- KEYS: cursor, log, erased users, then one row per user; all in one slot.
 -- ARGV: 1-5 the five field names of a row, 6 an entry that the log must hold ('' for none); then
 --       for each row the version that must be live (as stored; '' for no live row) and its five
 --       values.
--- Answers the positions (from 1) of the rows that were left alone.
+-- Answers the positions (from 1) of the rows that were left alone; that of an erased user, which is
+-- not written, is none of them.
 local call, keys, argv = redis.call, KEYS, ARGV
 local profile, learned, version, model, time = argv[1], argv[2], argv[3], argv[4], argv[5]
-local left, at = {}, 7
+local left, at, gone = {}, 7, 0
+local erasing = call('EXISTS', keys[3]) == 1
 local lost = argv[6] ~= '' and #call('XRANGE', keys[2], argv[6], argv[6]) == 0
-for k = 3, #keys do
+for k = 4, #keys do
   local live = call('HMGET', keys[k], time, profile, version)
   local found = ''
   if live[1] and live[2] then
     found = live[3] or ''
   end
-  if found == argv[at] and not lost then
+  -- A row's key ends with the user's 32 characters and the eight of the project.
+  if erasing and call('SISMEMBER', keys[3], string.sub(keys[k], -40, -9)) == 1 then
+    gone = gone + 1
+  elseif found == argv[at] and not lost then
     call('HSET', keys[k], profile, argv[at + 1], learned, argv[at + 2], version, argv[at + 3],
          model, argv[at + 4], time, argv[at + 5])
   else
-    left[#left + 1] = k - 2
+    left[#left + 1] = k - 3
   end
   at = at + 6
 end
-local written = #keys - 2 - #left
+local written = #keys - 3 - #left - gone
 if written > 0 then
   call('HINCRBY', keys[1], 'rebuilt', written)
 end

@@ -8,9 +8,10 @@ from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.live_row import FIELDS, LiveState, parse_live, row_key
 from feature_repo.user_profile import explicit
 from services.context.context import Context
-from services.event_log.keys import owners_key
+from services.event_log.keys import erased_key, owners_key
 from services.event_log.links import first_owner_of, owner_of
 from services.event_log.receipt import Receipt
+from services.http.problems import ERASED, ProblemError
 
 UserId = Annotated[str, Path(min_length=1, max_length=128, description="The shop's own user id")]
 After = Annotated[
@@ -56,6 +57,11 @@ async def find(context: Context, user_id: str, after: str | None) -> tuple[str, 
     """Return the pseudonym and row of a user id, or of an anonymous id of that name.
 
     An anonymous id that belongs to a user is read as that user.
+
+    Raises
+    ------
+    ProblemError
+        410 if the user, or the user to whom the anonymous id belongs, has been erased.
     """
     return (await find_whole(context, user_id, after, None))[:2]
 
@@ -69,11 +75,14 @@ async def find_whole(
     row, batch = await read(context, known, service)
     if row is not None:
         return known, row, batch
-    anonymous, owner = await _read_anonymous(context, unknown, service)
+    anonymous, owner, erased = await _read_anonymous(context, known, unknown, service)
+    if erased:
+        raise ProblemError("erased", ERASED)
     if owner is not None:
         row, batch = await read(context, owner, service)
         if row is not None:
             return owner, row, batch
+        await _refuse_erased(context, owner)
     row, batch = anonymous
     return (known if row is None else unknown), row, batch
 
@@ -85,12 +94,26 @@ async def find_user(
 
     Anybody may speak for an anonymous id: what it allows must not count for the user id of
     the same name.
+
+    Raises
+    ------
+    ProblemError
+        410 if the user has been erased.
     """
     pseudonym = context.pseudonyms.of_user(user_id)
     if after is not None:
         await context.await_receipt(Receipt.parse(after), {partition_of(pseudonym)})
     row, batch = await read(context, pseudonym, service)
+    if row is None:
+        await _refuse_erased(context, pseudonym)
     return pseudonym, row, batch
+
+
+async def _refuse_erased(context: Context, pseudonym: str) -> None:
+    # Only who has no row can be erased: the row goes with the step that puts the tombstone.
+    key = erased_key(partition_of(pseudonym))
+    if await context.await_bounded(context.store.sismember(key, pseudonym)):
+        raise ProblemError("erased", ERASED)
 
 
 async def owner(context: Context, anonymous: str) -> str | None:
@@ -121,12 +144,18 @@ async def _wait_for(context: Context, after: str | None, known: str, unknown: st
 
 
 async def _read_anonymous(
-    context: Context, pseudonym: str, service: str | None
-) -> tuple[tuple[LiveState | None, dict[str, Any] | None], str | None]:
-    """Do what `read` does, and return whose the anonymous id is, in the same round trip."""
+    context: Context, user: str, pseudonym: str, service: str | None
+) -> tuple[tuple[LiveState | None, dict[str, Any] | None], str | None, bool]:
+    """Do what `read` does; return whose the anonymous id is, and whether it or ``user`` is erased.
+
+    All in the same round trip.
+    """
     fields = [*FIELDS, *([] if service is None else context.features.fields(service))]
+    partition = partition_of(pseudonym)
     async with context.store.pipeline(transaction=False) as pipe:
         pipe.hmget(row_key(pseudonym), fields)
-        pipe.hget(owners_key(partition_of(pseudonym)), pseudonym)
-        values, owner = await context.await_bounded(pipe.execute())
-    return _parse(context, values, service), owner_of(owner)
+        pipe.hget(owners_key(partition), pseudonym)
+        pipe.sismember(erased_key(partition), pseudonym)
+        pipe.sismember(erased_key(partition_of(user)), user)
+        values, owner, *erased = await context.await_bounded(pipe.execute())
+    return _parse(context, values, service), owner_of(owner), any(erased)

@@ -159,7 +159,7 @@ class Appender:
 
     async def _write(self, entries: list[Entry]) -> list[_Outcome]:
         outcomes: list[_Outcome | None] = [None] * len(entries)
-        await self._link(entries, outcomes)
+        made = await self._link(entries, outcomes)
         # Anonymous ids first: what is to be written for the user that one belongs to is known
         # then, and keeps its place among the user's own events.
         anonymous = [n for n, e in enumerate(entries) if e[5] and outcomes[n] is None]
@@ -170,15 +170,37 @@ class Appender:
             entries[index] = _move(entries[index], owner)
         rest = [index for index, outcome in enumerate(outcomes) if outcome is None]
         await self._in_order(rest, entries, outcomes)
+        if made:
+            await self._take_back(made, entries, outcomes)
         return [one for one in outcomes if one is not None]
 
-    async def _link(self, entries: list[Entry], outcomes: list[_Outcome | None]) -> None:
-        """Link what events name together; an id that is another user's is left out of them."""
+    async def _take_back(
+        self, made: set[tuple[str, str]], entries: list[Entry], outcomes: list[_Outcome | None]
+    ) -> None:
+        """Take back the links that were made for erased users: nothing of them is kept."""
+        vain = {
+            (str(entry[4]), entry[2])
+            for entry, one in zip(entries, outcomes, strict=True)
+            if isinstance(one, Appended) and one.status == "erased"
+        }
+        if vain & made:
+            await self._writer.unlink(sorted(vain & made))
+
+    async def _link(
+        self, entries: list[Entry], outcomes: list[_Outcome | None]
+    ) -> set[tuple[str, str]]:
+        """Link what events name together; an id that is another user's is left out of them.
+
+        Returns the anonymous ids and users that were linked by it.
+        """
         linking = [index for index, entry in enumerate(entries) if entry[4] is not None]
         pairs = list(
             dict.fromkeys((str(entries[n][4]), entries[n][2], entries[n][6]) for n in linking)
         )
+        if not pairs:
+            return set()
         owners = dict(zip(pairs, await self._writer.link(pairs), strict=True))
+        made = set[tuple[str, str]]()
         for n, index in enumerate(linking):
             if n % _YIELD_EVERY == _YIELD_EVERY - 1:
                 await asyncio.sleep(0)
@@ -188,8 +210,11 @@ class Appender:
                 outcomes[index] = _to_unconfirmed_error(owner)
             elif owner is None:
                 outcomes[index] = Appended(entry[0], (0, 0), "erased")
-            elif owner != entry[2]:
+            elif owner[0] != entry[2]:
                 entries[index] = _unlink(entry)
+            elif owner[1]:
+                made.add((str(entry[4]), entry[2]))
+        return made
 
     async def _in_order(
         self, indices: Sequence[int], entries: list[Entry], outcomes: list[_Outcome | None]

@@ -26,6 +26,7 @@ WAIT_MS: Final = 300
 """Longest wait for replicas to confirm a group, below the client's own timeout."""
 APPEND: Final = Script((Path(__file__).parent / "append.lua").read_text())
 LINK: Final = Script((Path(__file__).parent / "link.lua").read_text())
+_UNLINK: Final = Script((Path(__file__).parent / "unlink.lua").read_text())
 
 Entry = tuple[int, str, str, bytes, str | None, str, bool]
 """Partition, dedup key, user, record, the linked anonymous id, if any, the anonymous id that sent
@@ -47,7 +48,9 @@ class LogWriter:
         self._cluster = isinstance(client, redis.asyncio.RedisCluster)
         self._asking: asyncio.Task[None] | None = None
 
-    async def link(self, pairs: Sequence[tuple[str, str, bool]]) -> list[str | Exception | None]:
+    async def link(
+        self, pairs: Sequence[tuple[str, str, bool]]
+    ) -> list[tuple[str, bool] | Exception | None]:
         """Make anonymous ids their users', each unless it is another's.
 
         It may lie in another slot than its user's log, where the append script cannot look.
@@ -61,7 +64,8 @@ class LogWriter:
         Returns
         -------
         list
-            The owner of each anonymous id; None if it has been erased.
+            The owner of each anonymous id, and whether it is so since this call; None if it has
+            been erased.
         """
         calls: list[Call] = []
         for anonymous, user, claim in pairs:
@@ -71,9 +75,17 @@ class LogWriter:
         answers = await self._run_script(LINK, calls)
         return [
             answer if isinstance(answer, Exception) else
-            None if answer == b"x" else owner_of(answer)
+            None if answer == b"x" else
+            (owner_of(answer.removeprefix(b"!")) or "", answer.startswith(b"!"))
             for answer in answers
         ]  # fmt: skip
+
+    async def unlink(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Take links back that were just made, of anonymous ids with users who are erased."""
+        calls: list[Call] = [
+            ([owners_key(partition_of(anonymous))], [anonymous, user]) for anonymous, user in pairs
+        ]
+        await self._run_script(_UNLINK, calls)
 
     async def write(
         self, groups: Sequence[tuple[int, Sequence[Entry]]]

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.errors import FencedError, ModelMismatchError, StaleRowsError
-from feature_repo.online import live_rows
+from feature_repo.online import batch_rows, live_rows
+from feature_repo.online.batch_rows import pack_values
 from feature_repo.online.connection import connect
 from feature_repo.online.live_row import (
     FIELDS,
@@ -217,3 +218,18 @@ def test_a_value_that_is_none_is_refused(value: bytes) -> None:
     stamp = live_values(LiveState(b"", b"", 1, "", 5))[4]
     with pytest.raises(ModelMismatchError, match="a value"):
         parse_live([value, None, None, None, stamp])
+
+
+def test_the_row_of_an_erased_user_is_written_by_nobody(client: Any) -> None:
+    client.sadd("{p003}erased", A)
+    assert send(client, rows={A: STATE, B: NEXT})
+    assert client.hget("{p003}cursor", "cursor") == b"2-0"
+    assert read_live(client, [A, B]) == [None, NEXT]
+    assert replace_live(client, 3, {A: STATE, C: STATE}, {A: None, C: None}) == set()
+    assert client.hget("{p003}cursor", "rebuilt") == b"1"
+    packed = pack_values([Timestamp(seconds=9).SerializeToString(), b"value"])
+    keys = [row_key(A), row_key(C), b"some" + A.encode() + b"other"]
+    assert batch_rows.write(client, [b"_ts:some", b"field"], keys, [packed] * 3) == 2
+    assert read_live(client, [A, C]) == [None, STATE]
+    assert not client.exists(row_key(A))
+    assert client.hget(row_key(C), "field") == b"value"

@@ -111,6 +111,36 @@ def test_nothing_of_an_erased_user_is_taken(redis_url: str, store_client: redis.
     assert merge(placed[:3]).positions == {p.partition: (0, 0) for p in placed[:3]}
 
 
+@pytest.mark.parametrize("claimed", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_an_erased_users_event_leaves_no_link(
+    redis_url: str, store_client: redis.Redis, claimed: bool, own: bool
+) -> None:
+    gone, ghost = PSEUDONYMS.of_user("gone"), PSEUDONYMS.of_anonymous("ghost")
+    key = owners_key(partition_of(ghost))
+    if own:
+        alone = msgspec.structs.replace(event("ghost", "0", anonymous=True), user=ghost)
+        append(redis_url, [alone])
+    before = store_client.hgetall(key)
+    store_client.sadd(erased_key(partition_of(gone)), gone)
+    sent = event("gone", "1", linked=ghost, key="write:123" if claimed else "")
+    assert [one.status for one in append(redis_url, [sent])] == ["erased"]
+    assert store_client.hgetall(key) == before
+    [linked] = append(redis_url, [event("living", "2", linked=ghost)])
+    assert linked.status == "accepted"
+    assert store_client.hget(key, ghost).startswith(PSEUDONYMS.of_user("living").encode())
+
+
+def test_a_link_of_before_outlives_a_refused_event(
+    redis_url: str, store_client: redis.Redis
+) -> None:
+    gone, ghost = PSEUDONYMS.of_user("gone"), PSEUDONYMS.of_anonymous("ghost")
+    append(redis_url, [event("gone", "0", linked=ghost)])
+    store_client.sadd(erased_key(partition_of(gone)), gone)
+    append(redis_url, [event("gone", "1", linked=ghost)])
+    assert store_client.hget(owners_key(partition_of(ghost)), ghost) == gone.encode()
+
+
 def test_a_store_that_lost_an_owner_refuses_the_event_on_its_way_to_that_owner(
     redis_url: str, store_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
