@@ -5,6 +5,7 @@ its rows to lines, `lines` cleans them, `assemble` makes events of them, `publis
 Not here: live events, which come in over HTTP, and the archive's own format.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,11 +16,12 @@ import pandas as pd
 
 from feature_repo.archive.catalogue import write_catalogue
 from feature_repo.archive.currency import Money, check
+from feature_repo.erasure.raw_ids import RawIds
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events.schema import iso, now_ms
 from feature_repo.importers.assemble import Made, assemble
 from feature_repo.importers.lines import FIELD_OF, clean
-from feature_repo.importers.publish import Publisher, check_rest, import_lock
+from feature_repo.importers.publish import ERASED, Publisher, check_rest, import_lock
 from feature_repo.importers.rejects import Rejects
 from feature_repo.importers.report import MENDS, SET_ASIDE, ImportReport, Progress, silent
 from feature_repo.importers.source import Chunk, Source
@@ -28,6 +30,7 @@ __all__ = ["MENDS", "SOURCES", "ImportReport", "run"]
 
 SOURCES = ("completejourney", "retailrocket", "taobao", "file")
 _STEP_EVENTS = 5_000
+_ATTEMPTS = 3
 
 
 def run(
@@ -88,11 +91,19 @@ def run(
     money = money or Money()
     check(home, money.currency)
     with import_lock(home) as staging:
-        progress(0, 0, f"reading {source}")
-        opened = _open(source, path, mapping, keep_raw=keep_raw)
-        until_ms = None if until is None else round(until.timestamp() * 1000)
-        rejects = Rejects(staging / "rejects.parquet", keep_raw=keep_raw)
-        return _import(opened, home, staging, until_ms, rest, money, rejects, progress)
+        for attempt in range(_ATTEMPTS):
+            progress(0, 0, f"reading {source}")
+            opened = _open(source, path, mapping, keep_raw=keep_raw)
+            until_ms = None if until is None else round(until.timestamp() * 1000)
+            folder = staging / str(attempt)
+            folder.mkdir()
+            done = _import(opened, home, folder, until_ms, rest, money, keep_raw, progress)
+            if done is not None:
+                return done
+            shutil.rmtree(folder)
+    raise InvalidSourceError(
+        f"people were erased while {source} was imported, {_ATTEMPTS} times over: import again"
+    )
 
 
 def _open(source: str, path: Path | None, mapping: Path | None, *, keep_raw: bool) -> Source:
@@ -124,10 +135,12 @@ def _import(
     until_ms: int | None,
     rest: Path | None,
     money: Money,
-    rejects: Rejects,
+    keep_raw: bool,
     progress: Progress,
-) -> ImportReport:
+) -> ImportReport | None:
     publisher = Publisher(home, staging, source.name, source.items, until_ms, rest, money)
+    raw_ids = RawIds.below(home) if keep_raw else None
+    rejects = Rejects(staging / "rejects.parquet", keep_raw=keep_raw, raw_ids=raw_ids)
     counts = Counter[str]()
     rows_in = 0
     for chunk in source.chunks:
@@ -137,7 +150,7 @@ def _import(
         rows_in += chunk.rows
     for made in source.extras:
         refused = publisher.add(made)
-        if refused is not None:
+        if refused not in (None, ERASED):
             raise InvalidSourceError(f"event {made[0]['id']} of {source.name}: {refused}")
     rejects.close()
     progress(rows_in, source.total, "publishing")
@@ -148,7 +161,8 @@ def _import(
         staged = staging / "items.parquet"
         write_catalogue(staged, items)
         files.append((staged, home / "archive" / "items" / f"{source.key}.parquet"))
-    publisher.finish(files)
+    if not publisher.finish(files, keep_raw=keep_raw):
+        return None
     lost = sum(counts.values())
     return ImportReport(
         source=source.name,

@@ -23,6 +23,7 @@ from feature_repo.archive import currency
 from feature_repo.archive.catalogue import Item, complete_item, load_catalogue
 from feature_repo.archive.currency import Money
 from feature_repo.archive.event_archive import Archive, LogPosition
+from feature_repo.erasure import tombstones
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import (
@@ -39,6 +40,8 @@ from feature_repo.importers.assemble import MARK_LENGTH, USER_MARK, Made, bound_
 from feature_repo.importers.lines import EARLIEST_IMPORTED_MS
 
 PART_EVENTS: Final = 20_000
+ERASED: Final = "erased"
+"""Why a row of somebody who was erased is in no event."""
 
 
 @contextmanager
@@ -115,6 +118,8 @@ class Publisher:
         self._money = money
         self._named = False  # whether amounts taken make the currency the shop's for good
         self.amounts_set_aside = 0
+        self.erased = tombstones.read(home)
+        self._linked = set[str]()
         self._earlier = self._ids("source = ?")
         self._now = set[tuple[str, str]]()
         self._pending = list[tuple[LogPosition, EventRecord]]()
@@ -161,6 +166,10 @@ class Publisher:
             return "duplicate"
         self._now.add(named)
         record = to_record(event, self.pseudonyms, received_ms=event.time)
+        if record.user in self.erased:
+            return ERASED
+        if record.linked in self.erased:
+            event, record.linked = event.model_copy(update={"anonymous_id": None}), None
         self._count(record)
         if self.until_ms is not None and event.time >= self.until_ms:
             self._set_aside.append((event.time, event.id, _outside(event)))
@@ -222,6 +231,8 @@ class Publisher:
 
     def _count(self, record: EventRecord) -> None:
         self.users.add(record.user)
+        if record.linked is not None:
+            self._linked.add(record.linked)
         self.items.update(item.item_id for item in record.items)
         moment = record.time_ms
         self.first_ms = moment if self.first_ms is None else min(self.first_ms, moment)
@@ -237,13 +248,21 @@ class Publisher:
         self.staging.append(f"import-{self.source}-{day}-{digest[:16]}", self._pending)
         self._pending.clear()
 
-    def finish(self, files: Sequence[tuple[Path, Path]]) -> None:
+    def finish(self, files: Sequence[tuple[Path, Path]], *, keep_raw: bool = False) -> bool:
         """Publish: ``files`` (staged, final), the rest file, then the archive parts.
 
         Parameters
         ----------
         files
             Further staged files and where they belong.
+        keep_raw
+            Whether rows stand in them whole.
+
+        Returns
+        -------
+        bool
+            False, and nothing is published, if somebody was erased meanwhile of whom there may
+            be something in it.
         """
         self._flush()
         if self._named and self._money.currency is not None:
@@ -262,11 +281,15 @@ class Publisher:
                 file.flush()
                 os.fsync(file.fileno())
             staged.insert(0, (path, self.rest))  # of all places, the one that may fail
-        with self.archive.part_set.adding() as folder:
+        with tombstones.publishing(self.home) as erased, self.archive.part_set.adding() as folder:
+            new = erased - self.erased
+            if new and (keep_raw or not new.isdisjoint(self.users | self._linked)):
+                return False
             staged += [(part, folder / part.name) for part in self.staging.parts()]
             for source, target in staged:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _move(source, target)
+        return True
 
 
 def check_rest(rest: Path) -> None:

@@ -11,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo.erasure.raw_ids import RawIds
+
 COLUMNS: Final = ("source_row", "reason", "kind", "column", "detail")
 
 
@@ -25,10 +27,12 @@ class Rejects:
     keep_raw
         Whether the row itself is written too, as JSON. It holds what the shop's file holds: raw
         user ids, everything.
+    raw_ids
+        Knows the erased, whose rows are not written.
     """
 
-    def __init__(self, path: Path, *, keep_raw: bool) -> None:
-        self.path, self.keep_raw = path, keep_raw
+    def __init__(self, path: Path, *, keep_raw: bool, raw_ids: RawIds | None = None) -> None:
+        self.path, self.keep_raw, self._raw_ids = path, keep_raw, raw_ids
         names = [*COLUMNS[1:], "row"] if keep_raw else COLUMNS[1:]
         self._schema = pa.schema(
             [("source_row", pa.int64()), *((name, pa.string()) for name in names)]
@@ -47,11 +51,15 @@ class Rejects:
             Returns a row by number as JSON.
         """
         if self.keep_raw:
-            whole = pd.Series(rejects["source_row"].map(raw), dtype=object)
-            rejects = rejects.assign(row=whole)
+            rows = [self._allow(raw(row)) for row in rejects["source_row"]]
+            rejects = rejects.assign(row=pd.Series(rows, index=rejects.index, dtype=object))
         plain = rejects[self._schema.names].astype(object)
         columns = {n: plain[n].where(plain[n].notna(), None).tolist() for n in plain}
         self._writer.write_table(pa.table(columns, schema=self._schema))
+
+    def _allow(self, row: str | None) -> str | None:
+        named = row is not None and self._raw_ids is not None and self._raw_ids.stand_in(row)
+        return None if named else row
 
     def close(self) -> None:
         """Finish the file."""
