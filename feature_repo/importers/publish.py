@@ -169,10 +169,12 @@ class Publisher:
         if record.user in self.erased:
             return ERASED
         if record.linked in self.erased:
-            event, record.linked = event.model_copy(update={"anonymous_id": None}), None
+            record.linked = None
         self._count(record)
         if self.until_ms is not None and event.time >= self.until_ms:
-            self._set_aside.append((event.time, event.id, _outside(event)))
+            self._set_aside.append(
+                (event.time, event.id, _outside(event, unlinked=record.linked is None))
+            )
             self.events_held += 1
             self.rows_held += len(rows)
             return None
@@ -323,9 +325,17 @@ def _move(source: Path, target: Path) -> None:
             raise
 
 
-def _outside(event: Event) -> bytes:
-    """Return an event as a line that the HTTP API takes, within its size limit."""
+def _outside(event: Event, *, unlinked: bool) -> bytes:
+    """Return an event as a line that the HTTP API takes, within its size limit.
+
+    Parameters
+    ----------
+    unlinked
+        Whether an anonymous id beside a user id is left out.
+    """
     body: dict[str, Any] = event.model_dump(exclude_none=True, exclude_defaults=True)
+    if unlinked and "user_id" in body:
+        body.pop("anonymous_id", None)
     body["time"] = iso(body["time"])
     line = orjson.dumps(body)
     if len(line) > MAX_EVENT_BYTES:  # the service fills these in again from the catalogue
