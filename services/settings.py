@@ -5,7 +5,9 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +15,7 @@ from pydantic import Field, SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo.events import placeholder_ids
+from feature_repo.user_profile.purposes import DEFAULTS, Purpose
 
 
 class Settings(BaseSettings):
@@ -81,6 +84,11 @@ class Settings(BaseSettings):
         description='JSON: what one unit of a currency is worth in the shop\'s, {"USD": 0.92}; '
         "amounts in any other are set aside",
     )
+    consent_defaults: dict[Purpose, bool] = Field(
+        default_factory=dict,
+        description='JSON: what stands of a purpose when nobody was asked, {"profiling": false}; '
+        "without: analytics, personalization and profiling are granted, marketing and ads are not",
+    )
     replay_clock: bool = Field(default=False, description="Take each event's time as now")
     model: Path | None = Field(
         default=None, description="Model directory; absent: the newest below home/models, if any"
@@ -119,6 +127,11 @@ class Settings(BaseSettings):
         description="Connections that one address may hold open at once; 0: no limit, "
         "for clients behind one load balancer",
     )
+
+    @cached_property
+    def standing(self) -> Mapping[str, bool]:
+        """What stands of each purpose when nobody was asked."""
+        return dict(DEFAULTS) | {str(name): yes for name, yes in self.consent_defaults.items()}
 
     def export(self, redis_url: str) -> dict[str, str]:
         """Set and return the variables that ``feature_store.yaml`` and Feast's CLI read.

@@ -44,12 +44,12 @@ training.network: history neighbours state | feature_repo: errors events feature
 training.scoring: history neighbours network state | feature_repo: errors events
 training.state: history
 services.analytics: audiences context http runtime | feature_repo: analytics archive audiences
-    errors profile_views
+    errors profile_views user_profile
 services.app: gateway http recommend settings update | feature_repo: errors
 services.audiences: context http models runtime settings | training: scoring | feature_repo:
     analytics archive audiences errors events features online profile_views user_profile
 services.campaigns: audiences context event_log history http recommend runtime | training:
-    evaluation | feature_repo: audiences errors events online profile_views user_profile
+    evaluation | feature_repo: audiences errors events online profile_views
 services.catalogue: context http runtime | feature_repo: archive errors events
 services.client: analytics audiences campaigns http | feature_repo: errors
 services.commands: analytics audiences campaigns catalogue client demo event_log hosting rebuild
@@ -83,7 +83,7 @@ services.rebuild: catalogue event_log history hosting models settings update | t
 services.recommend: catalogue context event_log history http models runtime settings | training:
     scoring | feature_repo: archive errors events online profile_views user_profile
 services.runtime: settings | training: fit | feature_repo: archive errors events
-services.settings:  | feature_repo: events
+services.settings:  | feature_repo: events user_profile
 services.update: audiences catalogue event_log history models runtime settings | feature_repo:
     archive errors events online user_profile
 """

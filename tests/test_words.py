@@ -102,8 +102,12 @@ PARTICIPLES = frozenset(
         "woven",
     ]
 )
-LEFT = {"feature_repo/archive/currency.py: known", "services/client/calls.py: applied"}
-"""What the log's writers and callers of the client have to find under its name."""
+LEFT = {
+    "feature_repo/archive/currency.py: known",
+    "feature_repo/user_profile/purposes.py: allowed",
+    "services/client/calls.py: applied",
+}
+"""What readers of the design, the log's writers and callers of the client find under its name."""
 RETIRED = frozenset({"asked", "held", "household", "kind", "kinds", "person", "place", "places",
     "shopper", "shoppers", "touched"})  # fmt: skip
 """Words for which a textbook has another: request, in history, user, type, index, updated."""

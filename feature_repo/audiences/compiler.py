@@ -106,7 +106,7 @@ class _Compiler:
         parts = [self.node(definition.rule)]
         for purpose in definition.consent:
             one, other = map(self.values.parameter, spellings(purpose))
-            parts.append(f"x.u IN ({tables.select_granting(one, other)})")
+            parts.append(f"x.u IN ({tables.select_granting(one, other, self._now())})")
         parts += [f"NOT {self.node(node)}" for node in definition.exclude]
         return join_conditions(" AND ", parts)
 

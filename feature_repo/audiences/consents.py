@@ -5,7 +5,7 @@ They come to what the live profile holds (`feature_repo.user_profile.consent`), 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,7 +17,10 @@ from feature_repo.archive.event_archive import LogPosition
 from feature_repo.events.schema import EventRecord
 from feature_repo.user_profile.consent import (
     MAX_PURPOSES,
+    NAMED,
+    count_own,
     counted_ms,
+    expiry_of,
     parse_statements,
     read_statements,
     spellings,
@@ -26,11 +29,11 @@ from feature_repo.user_profile.merged_history import Placed, find_overruled, ord
 
 SCHEMA: Final = pa.schema(
     [("u", pa.int32()), ("purpose", pa.string()), ("granted", pa.bool_()), ("at_s", pa.int64()),
-     ("from_ms", pa.int64()), ("until_ms", pa.int64())]
+     ("from_ms", pa.int64()), ("until_ms", pa.int64()), ("ends_s", pa.int64())]
 )  # fmt: skip
 """``at_s`` is when it counts from, ``from_ms`` since when it is known of this user, ``until_ms``
-the link that took it away, null for none."""
-Row = tuple[int, str, bool, int, int, int | None]
+the link that took it away, null for none, ``ends_s`` when a grant expires, 0 for never."""
+Row = tuple[int, str, bool, int, int, int | None, int]
 
 _STATING: Final = (
     "(consent IS NOT NULL OR type = 'message_unsubscribed' "
@@ -59,16 +62,21 @@ def statements(connection: Any) -> list[Row]:
     owners = dict(connection.execute(_LINKS).fetchall())
     linked = list(_of_linked(connection, owners))
     known = {row[0] for row in linked}
-    own = (
-        (u, purpose, granted, at_ms // 1000, at_ms, None)
-        for u, type_, consent, properties, channel, at_ms in connection.execute(_ALL).fetchall()
-        if u not in known
-        for purpose, granted in parse_statements(
-            type_, _json(consent), _json(properties), channel
-        ).items()
-        if isinstance(granted, bool)
-    )
+    own = _of_others(connection, known)
     return [*_bound_rows(own), *_bound_rows(linked)]
+
+
+def _of_others(connection: Any, known: Collection[int]) -> Iterator[Row]:
+    """Yield the statements of those who are not ``known``."""
+    for u, type_, consent, text, channel, at_ms in connection.execute(_ALL).fetchall():
+        if u in known:
+            continue
+        properties = _json(text)
+        told = parse_statements(type_, _json(consent), properties, channel)
+        for purpose, granted in told.items():
+            if isinstance(granted, bool):
+                ends_s = expiry_of(properties, purpose) if granted else 0
+                yield u, purpose, granted, at_ms // 1000, at_ms, None, ends_s
 
 
 def _of_linked(connection: Any, owners: dict[str, str]) -> Iterator[Row]:
@@ -95,22 +103,23 @@ def _of_linked(connection: Any, owners: dict[str, str]) -> Iterator[Row]:
             for purpose, granted in read_statements(event).items():
                 link = lost.get(index, {}).get(spellings(purpose)[0]) if granted else None
                 until_ms = None if link is None else counted_ms(both[link][1])
-                yield numbers[owner], purpose, granted, at_ms // 1000, since_ms, until_ms
+                ends_s = expiry_of(event.properties, purpose) if granted else 0
+                yield numbers[owner], purpose, granted, at_ms // 1000, since_ms, until_ms, ends_s
 
 
 def _bound_rows(rows: Iterable[Row]) -> Iterator[Row]:
     """Leave out what a profile has no room for."""
     known: dict[int, set[str]] = defaultdict(set)
     for row in rows:
-        u, purpose, granted, at_s, from_ms, until_ms = row
+        u, purpose, granted, at_s, from_ms, until_ms, ends_s = row
         purposes = known[u]
-        if purpose in purposes or len(purposes) < MAX_PURPOSES:
+        if purpose in NAMED or purpose in purposes or count_own(purposes) < MAX_PURPOSES:
             if until_ms is None:
                 purposes.add(purpose)
             yield row
         elif not granted:
             for name in purposes.intersection(spellings(purpose)):
-                yield u, name, granted, at_s, from_ms, until_ms
+                yield u, name, granted, at_s, from_ms, until_ms, ends_s
 
 
 def _json(text: str | None) -> Any:

@@ -23,6 +23,7 @@ from feature_repo.audiences import consents, tables
 from feature_repo.errors import PortraitError
 from feature_repo.features.catalogue import USER_VIEWS
 from feature_repo.features.snapshots import schema as feature_schema
+from feature_repo.user_profile.purposes import DEFAULTS
 
 THREADS: Final = 2
 
@@ -48,6 +49,8 @@ class Index:
     ----------
     home
         State folder (``PORTRAIT_HOME``); only read, but for what does not fit into memory.
+    standing
+        What stands of each purpose when nobody was asked.
 
     Attributes
     ----------
@@ -64,7 +67,7 @@ class Index:
         If the archive or a feature view cannot be read.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, standing: Mapping[str, bool] = DEFAULTS) -> None:
         started_s = time.monotonic()
         self._connection = duckdb.connect()
         self._spilled = SpillFolder(home)
@@ -75,7 +78,7 @@ class Index:
             "ATTACH ':memory:' AS audience (COMPRESS); USE audience"
         )
         try:
-            self._load(home)
+            self._load(home, standing)
         except duckdb.Error as error:
             self.close()
             raise PortraitError(
@@ -133,7 +136,7 @@ class Index:
         """Say whether anything is known of a later moment, and so must be left out."""
         return now_ms < self._until_ms
 
-    def _load(self, home: Path) -> None:
+    def _load(self, home: Path, standing: Mapping[str, bool]) -> None:
         run = self._connection.execute
         parts = [str(part) for part in Archive(home / "archive" / "events").parts()]
         if parts:
@@ -154,7 +157,7 @@ class Index:
         )
         for statement in tables.LOAD.split(";"):
             run(statement)
-        self._load_consents()
+        self._load_consents(standing)
         run(f"CREATE TABLE orders AS {tables.ORDERS}")
         run(f"CREATE TABLE order_days AS {tables.ORDER_DAYS} ORDER BY day")
         run(f"CREATE TABLE facts AS {tables.FACTS} ORDER BY u")
@@ -166,7 +169,9 @@ class Index:
         self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM given")
         self._connection.unregister("given")
 
-    def _load_consents(self) -> None:
+    def _load_consents(self, standing: Mapping[str, bool]) -> None:
+        granting = {"purpose": list(standing), "granted": list(standing.values())}
+        self._copy("standing", pa.table(granting))
         rows = consents.statements(self._connection)
         table = pa.table(
             [list(column) for column in zip(*rows, strict=True)] or [[] for _ in consents.SCHEMA],

@@ -5,7 +5,7 @@ Belongs here: what each node means of a profile at a moment. It answers as the S
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from feature_repo.audiences import rules
@@ -14,9 +14,9 @@ from feature_repo.audiences.traits import OVERDUE
 from feature_repo.audiences.values import Bounds
 from feature_repo.profile_views import metrics
 from feature_repo.user_profile.compact import DAY_S, MILLI, pack_type
-from feature_repo.user_profile.consent import is_granted
 from feature_repo.user_profile.explicit import ExplicitProfile
 from feature_repo.user_profile.order_days import window
+from feature_repo.user_profile.purposes import DEFAULTS, allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,18 @@ class User:
         Explicit profile of at least one event.
     now_s
         The moment, epoch seconds.
+    standing
+        What stands of each purpose when nobody was asked.
     """
 
     pseudonym: str
     profile: ExplicitProfile
     now_s: int
+    standing: Mapping[str, bool] = field(default_factory=lambda: DEFAULTS)
+
+    def allows(self, purpose: str) -> bool:
+        """Say whether the user allows a purpose at that moment."""
+        return allowed(self.profile.consent, purpose, self.now_s, self.standing)
 
 
 def is_member(
@@ -53,9 +60,8 @@ def is_member(
     KeyError
         If it is not a real-time one.
     """
-    consent = user.profile.consent if definition.consent else {}
     return (
-        all(is_granted(consent, purpose) for purpose in definition.consent)
+        all(map(user.allows, definition.consent))
         and _holds(definition.rule, known, user)
         and not any(_holds(node, known, user) for node in definition.exclude)
     )

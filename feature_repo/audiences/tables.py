@@ -215,13 +215,19 @@ AND (until_ms IS NULL OR until_ms > $now_ms)
 """
 
 
-def select_granting(one: str, other: str) -> str:
-    """Return the SELECT of the users who grant a purpose of two names."""
+def select_granting(one: str, other: str, now_s: str) -> str:
+    """Return the SELECT of the users who allow a purpose of two names at a moment.
+
+    It says in SQL what `feature_repo.user_profile.purposes.allowed` says of one user.
+    """
     return f"""
-SELECT u FROM (
-    SELECT u, granted FROM consents WHERE purpose IN ({one}, {other})
+SELECT u FROM facts LEFT JOIN (
+    SELECT u, CASE WHEN granted AND ends_s BETWEEN 1 AND {now_s} THEN NULL ELSE granted END AS said
+    FROM consents WHERE purpose IN ({one}, {other})
     QUALIFY row_number() OVER (PARTITION BY u ORDER BY at_s DESC, granted) = 1
-) WHERE granted
+) USING (u) WHERE coalesce(said, (
+    SELECT bool_or(granted) FROM audience.standing WHERE purpose IN ({one}, {other})
+), false)
 """
 
 

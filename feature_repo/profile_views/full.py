@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from feature_repo.events.schema import SESSION_GAP_MS, iso
-from feature_repo.profile_views import metrics
+from feature_repo.profile_views import consents, metrics
 from feature_repo.profile_views.seed import default_title
 from feature_repo.profile_views.shapes import (
     CategoryChances,
@@ -92,14 +92,7 @@ def full(
         "updated_at": iso(profile.last_at * 1000) if profile.version else None,
         "event_count": profile.version,
         "identity": _identity(profile),
-        "consent": {
-            purpose: {
-                "granted": stated.granted,
-                "at": metrics.format_time(stated.at),
-                "source": stated.source,
-            }
-            for purpose, stated in profile.consent.items()
-        },
+        "consent": {purpose: consents.show(stated) for purpose, stated in profile.consent.items()},
         "lifecycle": lifecycle,
         "rfm": rfm,
         "session": _session(profile, now, title),

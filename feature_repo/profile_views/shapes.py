@@ -222,11 +222,13 @@ class Cycle(Open):
 
 
 class ProfileConsent(Open):
-    """What was said about one purpose."""
+    """What stands of one purpose; ``at`` is null where nobody was asked."""
 
     granted: bool
     at: str | None
     source: str
+    expires_at: str | None
+    version: str | None
 
 
 class Propensity(Open):

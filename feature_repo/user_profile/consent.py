@@ -1,32 +1,47 @@
 """Consent by purpose, and the pseudonyms linked to a user.
 
-Belongs here: what the user allows, and which pseudonyms are theirs. Not here: what may be
-done with it; that is decided where a purpose is served.
+Belongs here: what the user said, and which pseudonyms are theirs. Not here: what may be
+done with it; that is `purposes`'.
 
-Absence means not granted, so the bounded tables may forget: a purpose for which there is no room
-reads as not granted, and what is denied is never forgotten for it.
+The shop's own purposes are denied until they are granted, so their table may be bounded: one for
+which there is no room reads as denied. Those that have a name always have room.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from feature_repo.events.fields import parse_time
 from feature_repo.events.schema import EventRecord
 
 MAX_PURPOSES: Final = 32
+"""Of the shop's own, besides `NAMED`."""
 MAX_LINKED: Final = 32
 MESSAGE_CHANNELS: Final = ("email", "sms", "push")
 MARKETING: Final = "marketing_"
 """``marketing_email`` and ``email`` are one purpose in two spellings."""
+NAMED: Final = frozenset(
+    ("analytics", "personalization", "profiling", "ads", *MESSAGE_CHANNELS)
+) | {MARKETING + channel for channel in MESSAGE_CHANNELS}
+"""Names of purposes that mean the same in every shop."""
+TERMS: Final = "terms"
+"""Property of an event in which its grants have ``expires_at`` and ``version``, by purpose."""
+MAX_VERSION: Final = 64
 
 
 class Consent(msgspec.Struct, array_like=True, gc=False):
-    """One purpose: granted or not, since when (epoch seconds), said by which source."""
+    """One purpose: granted or not, since when (epoch seconds), said by which source.
+
+    A grant holds until ``expires_at`` (epoch seconds; 0: without end). ``version`` is the text's
+    that was agreed to, if it was told.
+    """
 
     granted: bool
     at: int
     source: str
+    expires_at: int = 0
+    version: str = ""
 
 
 class ConsentAndLinks(msgspec.Struct, array_like=True):
@@ -42,7 +57,7 @@ def update(state: ConsentAndLinks, event: EventRecord) -> None:
         state.linked.append(event.linked)
         del state.linked[:-MAX_LINKED]
     for purpose, granted in read_statements(event).items():
-        say(state.consent, purpose, Consent(granted, counted_ms(event) // 1000, event.source))
+        say(state.consent, purpose, make_consent(event, purpose, granted=granted))
 
 
 def say(consent: dict[str, Consent], purpose: str, new: Consent, most: int = MAX_PURPOSES) -> None:
@@ -57,15 +72,53 @@ def say(consent: dict[str, Consent], purpose: str, new: Consent, most: int = MAX
         known = consent.get(name)
         if known is not None and (new.at, not new.granted) >= (known.at, not known.granted):
             consent[name] = new
-    if purpose not in consent and len(consent) < most:
+    if purpose not in consent and (purpose in NAMED or count_own(consent) < most):
         consent[purpose] = new
+
+
+def count_own(names: Iterable[str]) -> int:
+    """Return how many of the purposes are the shop's own."""
+    return sum(name not in NAMED for name in names)
 
 
 def needs_no_room(consent: Mapping[str, Consent], purpose: str, *, granted: bool) -> bool:
     """Say whether a statement needs no room of its own: see `say`."""
-    return purpose in consent or (
-        not granted and any(name in consent for name in spellings(purpose))
+    return (
+        purpose in NAMED
+        or purpose in consent
+        or (not granted and any(name in consent for name in spellings(purpose)))
     )
+
+
+def make_consent(event: EventRecord, purpose: str, *, granted: bool) -> Consent:
+    """Return an event's statement about a purpose, with its terms."""
+    at = counted_ms(event) // 1000
+    if not granted:
+        return Consent(False, at, event.source, 0, _terms(event.properties, purpose)[1])
+    return Consent(True, at, event.source, *_terms(event.properties, purpose))
+
+
+def expiry_of(properties: dict[str, Any] | None, purpose: str) -> int:
+    """Return when a grant of an event with these properties ends, epoch seconds; 0: never.
+
+    What is no time ends it at once: nobody agreed to more.
+    """
+    return _terms(properties, purpose)[0]
+
+
+def _terms(properties: dict[str, Any] | None, purpose: str) -> tuple[int, str]:
+    told = (properties or {}).get(TERMS)
+    mine = told.get(purpose) if isinstance(told, dict) else None
+    if not isinstance(mine, dict):
+        return 0, ""
+    version = mine.get("version")
+    version = version[:MAX_VERSION] if isinstance(version, str) else ""
+    if mine.get("expires_at") is None:
+        return 0, version
+    try:
+        return max(1, parse_time(mine["expires_at"]) // 1000), version
+    except ValueError:
+        return 1, version
 
 
 def counted_ms(event: EventRecord) -> int:
@@ -76,10 +129,16 @@ def counted_ms(event: EventRecord) -> int:
     return min(event.time_ms, event.received_ms or event.time_ms)
 
 
-def is_granted(consent: Mapping[str, Consent], purpose: str) -> bool:
-    """Say whether a purpose is granted: by the later statement, in whichever spelling."""
+def find_statement(consent: Mapping[str, Consent], purpose: str, now_s: int) -> Consent | None:
+    """Return the statement that holds about a purpose at a moment, in whichever spelling.
+
+    That is the later one; None if there is none, or it is a grant that has expired.
+    """
     known = [consent[name] for name in spellings(purpose) if name in consent]
-    return bool(known) and max(known, key=lambda one: (one.at, not one.granted)).granted
+    if not known:
+        return None
+    last = max(known, key=lambda one: (one.at, not one.granted))
+    return None if last.granted and 0 < last.expires_at <= now_s else last
 
 
 def spellings(purpose: str) -> tuple[str, str]:

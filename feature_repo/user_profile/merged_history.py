@@ -12,7 +12,7 @@ import msgspec
 from feature_repo.archive.event_archive import LogPosition
 from feature_repo.events.schema import EventRecord
 from feature_repo.user_profile import consent
-from feature_repo.user_profile.consent import Consent, counted_ms, read_statements, spellings
+from feature_repo.user_profile.consent import Consent, make_consent, read_statements, spellings
 
 Placed = tuple[LogPosition, EventRecord]
 """An event and where it stands in its partition's log."""
@@ -124,9 +124,9 @@ class _Books:
         )
 
     def say(self, anonymous: str | None, event: EventRecord, index: int) -> None:
-        side, at = None if anonymous in self._joined else anonymous, counted_ms(event) // 1000
+        side = None if anonymous in self._joined else anonymous
         for purpose, granted in read_statements(event).items():
-            new = Consent(granted, at, event.source)
+            new = make_consent(event, purpose, granted=granted)
             consent.say(self._consent[side], spellings(purpose)[0], new, most=2**31)
             if granted:
                 self._grants[side][spellings(purpose)[0]].append(index)

@@ -5,7 +5,7 @@ which questions are asked and what is said of the answers.
 """
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -22,6 +22,7 @@ from feature_repo.analytics.rfm import rfm
 from feature_repo.analytics.trends import trends
 from feature_repo.archive import valid_events
 from feature_repo.audiences.index import Index
+from feature_repo.user_profile.purposes import DEFAULTS
 from services.analytics import plots, tables
 
 PAGE: Final = "behaviour.html"
@@ -47,7 +48,13 @@ class ReportSection:
 
 
 def write(
-    home: Path, out: Path, *, now_ms: int, steps: Sequence[str] | None, tell: Tell
+    home: Path,
+    out: Path,
+    *,
+    now_ms: int,
+    steps: Sequence[str] | None,
+    tell: Tell,
+    standing: Mapping[str, bool] = DEFAULTS,
 ) -> dict[str, Any]:
     """Write ``behaviour.html`` and for each part an SVG and a CSV file into ``out``.
 
@@ -59,6 +66,8 @@ def write(
         As of when, epoch milliseconds.
     steps
         Those of the funnel; None: the first usual ones that the shop has.
+    standing
+        What stands of each purpose when nobody was asked.
 
     Returns
     -------
@@ -66,7 +75,7 @@ def write(
         ``page``, ``as_of``, ``events``, ``users`` and ``files``.
     """
     tell(0, 0, "reading the archive")
-    with Index(home) as index:
+    with Index(home, standing) as index:
         cube = Cube(index)
         moment, written = cube.moment(now_ms), list[str]()
         parts = _parts(steps or usual_steps(cube.types))

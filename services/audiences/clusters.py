@@ -48,7 +48,7 @@ def refresh_clusters(
         If the store does not answer.
     """
     scorer = load_scorer(settings)
-    with Index(settings.home) as index:
+    with Index(settings.home, settings.standing) as index:
         users = [str(row[0]) for row in index.rows("SELECT entity FROM users ORDER BY u", {})]
         vectors = (
             (index, scorer.vector(learned, now_ms, known))

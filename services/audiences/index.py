@@ -1,6 +1,7 @@
 """The index that a gateway answers from; what it holds is `feature_repo.audiences.index`'s."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,7 @@ import structlog
 from feature_repo.archive.event_archive import Archive
 from feature_repo.audiences.index import Index
 from feature_repo.features.catalogue import USER_VIEWS
+from feature_repo.user_profile.purposes import DEFAULTS
 from services.runtime.renewed import SPARE, Renewed
 
 CHECK_S: Final = 10.0
@@ -33,9 +35,10 @@ class AudienceIndex(Renewed[Index]):
         Rows of the archive that count without an odd value, by column; as above.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, standing: Mapping[str, bool] = DEFAULTS) -> None:
         super().__init__("audience_index")
         self._home = home
+        self._standing = standing
         self._made_of = frozenset[str]()
         self.categories: list[str] = []
         self.clusters: dict[int, str] = {}
@@ -46,7 +49,7 @@ class AudienceIndex(Renewed[Index]):
         parts = await asyncio.to_thread(self._parts)
         if before is not None and parts == self._made_of:
             return before, CHECK_S
-        index = await asyncio.to_thread(Index, self._home)
+        index = await asyncio.to_thread(Index, self._home, self._standing)
         self.categories = await asyncio.to_thread(index.top_categories, READY_CATEGORIES)
         self.clusters = index.clusters
         if index.odd and index.odd != self.odd:

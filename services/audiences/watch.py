@@ -22,6 +22,7 @@ from feature_repo.audiences.rules import Definition
 from feature_repo.online.cluster import node_of
 from feature_repo.online.live_row import LiveState
 from feature_repo.user_profile import explicit
+from feature_repo.user_profile.purposes import DEFAULTS
 from services.audiences.definitions import KEY, VERSION, decode_all
 from services.runtime.backoff import Backoff
 
@@ -46,10 +47,15 @@ class AudienceWatch:
         Synchronous client.
     backoff
         With the nodes of a cluster; shared, so that a node that hangs costs one wait.
+    standing
+        What stands of each purpose when nobody was asked.
     """
 
-    def __init__(self, client: Any, backoff: Backoff) -> None:
+    def __init__(
+        self, client: Any, backoff: Backoff, standing: Mapping[str, bool] = DEFAULTS
+    ) -> None:
         self._client = client
+        self._standing = standing
         self._backoff = backoff
         self._next_s = 0.0
         self._version: bytes | None = None
@@ -106,7 +112,7 @@ class AudienceWatch:
     ) -> Iterator[Change]:
         """Yield what differs between rows, for each audience that is followed."""
         for pseudonym, row in after.items():
-            old, new = _user(pseudonym, before.get(pseudonym)), _user(pseudonym, row)
+            old, new = (self._user(pseudonym, one) for one in (before.get(pseudonym), row))
             for name, definition in self._followed.items():
                 was = old is not None and is_member(definition, self._known, old)
                 now = new is not None and is_member(definition, self._known, new)
@@ -116,12 +122,12 @@ class AudienceWatch:
                         "at_ms": str(row.time_ms), "version": str(row.version),
                     }  # fmt: skip
 
+    def _user(self, pseudonym: str, row: LiveState | None) -> User | None:
+        if row is None or row.version == 0:
+            return None
+        profile = explicit.decode(row.profile)
+        return User(pseudonym, profile, row.time_ms // 1000, self._standing)
+
     def _note_failure(self, node: str, error: Exception) -> None:
         self._backoff.note_failure(node)
         _log.warning("audience_changes_untold", node=node, error=type(error).__name__)
-
-
-def _user(pseudonym: str, row: LiveState | None) -> User | None:
-    if row is None or row.version == 0:
-        return None
-    return User(pseudonym, explicit.decode(row.profile), row.time_ms // 1000)

@@ -153,7 +153,8 @@ async def _find_user(context: Context, request: DecisionRequest) -> _KnownUser |
 async def _facts(
     context: Context, stored: Stored, user: _KnownUser, request: DecisionRequest
 ) -> UserFacts:
-    rule_user = User(user.pseudonym, users.profile_of(user.row), request.now_ms // 1000)
+    profile, now_s = users.profile_of(user.row), request.now_ms // 1000
+    rule_user = User(user.pseudonym, profile, now_s, context.settings.standing)
     known = await context.await_bounded(context.of(Eligibility).definitions())
     found = await context.of(Eligibility).of(stored.campaign, known, rule_user, request.now_ms)
     return replace(found, tz=request.tz)

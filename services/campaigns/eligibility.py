@@ -13,7 +13,6 @@ from feature_repo.audiences.plan import plan
 from feature_repo.audiences.ready import ready
 from feature_repo.audiences.rules import AnyOf, Definition
 from feature_repo.errors import ConflictError
-from feature_repo.user_profile.consent import is_granted
 from services.audiences.definitions import Definitions
 from services.audiences.index import AudienceIndex
 from services.campaigns.campaign import Campaign
@@ -47,7 +46,6 @@ class Eligibility:
         if campaign.audience not in known:
             raise ConflictError(f"the campaign's audience {campaign.audience} has been removed")
         definition = known[campaign.audience]
-        consent = user.profile.consent
         purposes = {campaign.channel, *definition.consent}
         rule = definition.model_copy(update={"consent": [], "exclude": []})
         excluded = False
@@ -57,7 +55,7 @@ class Eligibility:
         return UserFacts(
             user.pseudonym,
             now_ms,
-            consented=all(is_granted(consent, purpose) for purpose in purposes),
+            consented=all(map(user.allows, purposes)),
             member=await self._holds(rule, known, user),
             excluded=excluded,
         )

@@ -153,13 +153,13 @@ class Client(Subject):
         return self._get("users", user_id, "events", **query)
 
     def consents(self, user_id: str, *, after: str | None = None) -> "said.UserConsents":
-        """Return what a user has granted."""
+        """Return what stands of each purpose."""
         return self._get("users", user_id, "consents", after=after)
 
     def put_consents(
-        self, user_id: str, consents: Mapping[str, bool], *, source: str = ""
+        self, user_id: str, consents: Mapping[str, bool | Mapping[str, Any]], *, source: str = ""
     ) -> "said.Accepted":
-        """State what a user grants; purposes that are not named stay as they are."""
+        """State what a user grants, with terms if need be; what is not named stays as it is."""
         body = {"consents": dict(consents), "source": source}
         return self._ask("PUT", "users", user_id, "consents", body=body)
 

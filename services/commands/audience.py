@@ -288,7 +288,8 @@ def _ask(home: Path | None, as_of: str | None, ask: Callable[[Any], _T]) -> _T:
     at_ms = as_of_ms(as_of)
     _, known = _read_definitions(home)
     with step("read the archive"):
-        index = Index(settings_with(home=home).home)
+        settings = settings_with(home=home)
+        index = Index(settings.home, settings.standing)
     with index:
         given = ready(index.top_categories(READY_CATEGORIES), index.clusters)
         return ask(AudienceAnswers(index, known | given, at_ms))

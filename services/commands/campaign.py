@@ -148,7 +148,8 @@ def report(
 
     stored = _campaigns(home, lambda kept: kept.get(name))
     with step("read the archive"):
-        index = Index(settings_with(home=home).home)
+        settings = settings_with(home=home)
+        index = Index(settings.home, settings.standing)
     with index:
         found: Any = campaign_report.report(index, stored, now_ms())
     table = Table("outcome", "treated", "control", "difference", "95 %, CUPED", "in all")

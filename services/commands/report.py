@@ -38,7 +38,9 @@ def report(
             f"no events below {archive.root}: run `portrait import completejourney` first"
         )
     with step("write the behaviour report") as tell:
-        found = behaviour_report.write(settings.home, out, now_ms=at_ms, steps=chosen, tell=tell)
+        found = behaviour_report.write(
+            settings.home, out, now_ms=at_ms, steps=chosen, tell=tell, standing=settings.standing
+        )
         tell.note = f"{found['events']:,} events, as of {found['as_of']}"
     console.print(f"{found['page']} and {len(found['files']) - 1} files beside it", markup=False)
     if json:

@@ -5,12 +5,13 @@ purpose is served. Erasing is not part of this version.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from starlette.responses import Response
 
+from feature_repo.events.fields import parse_time
 from feature_repo.events.schema import (
     MAX_EVENT_BYTES,
     Event,
@@ -20,9 +21,16 @@ from feature_repo.events.schema import (
     problems,
     record_to_api,
 )
+from feature_repo.online.live_row import LiveState
+from feature_repo.profile_views.consents import show_standing
 from feature_repo.profile_views.shapes import ProfileConsent
-from feature_repo.user_profile.consent import MAX_PURPOSES, needs_no_room
-from feature_repo.user_profile.state import ExplicitProfile
+from feature_repo.user_profile.consent import (
+    MAX_PURPOSES,
+    MAX_VERSION,
+    TERMS,
+    count_own,
+    needs_no_room,
+)
 from services.context import users
 from services.context.answers import answer, context_of
 from services.context.context import Context
@@ -42,23 +50,71 @@ MOST_EVENTS: Final = 100_000
 _Purpose = Annotated[str, Field(min_length=1, max_length=128)]
 
 
+class ConsentGiven(BaseModel):
+    """A decision with its terms: until when a grant holds, and which text was agreed to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    granted: bool
+    expires_at: Annotated[int, BeforeValidator(parse_time)] | None = Field(
+        default=None,
+        description="Of a grant: RFC 3339 with offset, or epoch seconds or milliseconds",
+        json_schema_extra={"type": ["string", "number", "null"]},
+    )
+    version: Annotated[str, Field(min_length=1, max_length=MAX_VERSION)] | None = None
+
+    @model_validator(mode="after")
+    def _check_expiry(self) -> Self:
+        if self.expires_at is not None and not self.granted:
+            raise ValueError("a denial does not expire: leave expires_at out")
+        return self
+
+    def terms(self) -> dict[str, Any]:
+        """Return the terms as the event carries them."""
+        found: dict[str, Any] = {}
+        if self.expires_at is not None:
+            found["expires_at"] = iso(self.expires_at)
+        if self.version is not None:
+            found["version"] = self.version
+        return found
+
+
+def _open(given: Any) -> Any:
+    return given if isinstance(given, dict) else {"granted": given}
+
+
+_Given = Annotated[ConsentGiven, BeforeValidator(_open, json_schema_input_type=bool | ConsentGiven)]
+
+
 class Consents(BaseModel):
     """What is granted and what is not; purposes that are not named stay as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
-    consents: Annotated[dict[_Purpose, bool], Field(min_length=1, max_length=32)]
+    consents: Annotated[dict[_Purpose, _Given], Field(min_length=1, max_length=32)]
     source: Annotated[str, Field(max_length=128)] = ""
+
+    def say_granted(self) -> dict[str, bool]:
+        """Return whether each purpose is granted."""
+        return {purpose: given.granted for purpose, given in self.consents.items()}
+
+    def properties(self) -> dict[str, Any] | None:
+        """Return the properties of the event: the terms, if there are any."""
+        terms = {p: found for p, given in self.consents.items() if (found := given.terms())}
+        return {TERMS: terms} if terms else None
 
 
 @router.get("/{user_id}/consents", responses=CONSENTS)
 async def get_consents(request: Request, user_id: UserId, after: After = None) -> Response:
-    """Return what a user has granted; a purpose that is not listed is not granted."""
+    """Return what stands of each purpose now; one of the shop's own that is not listed is denied.
+
+    Where nobody was asked ``at`` is null and ``source`` is ``default``.
+    """
     context = context_of(request)
     _, row, _ = await users.find_user(context, user_id, after, None)
     if row is None:
         raise unknown_user()
-    said: UserConsents = {"user_id": user_id, "consents": _consents(users.profile_of(row))}
+    said: UserConsents = {"user_id": user_id, "consents": _standing(context, row)}
     return answer(said)
 
 
@@ -70,8 +126,10 @@ async def put_consents(request: Request, user_id: UserId) -> Response:
     """Take a statement as a ``consent_updated`` event; 202 once it is durable."""
     context = context_of(request)
     given = await body.model(request, Consents, limit=MAX_EVENT_BYTES)
-    await _check_room(context, user_id, given.consents)
-    said = {"consent": given.consents, "source": given.source}
+    granted, properties = given.say_granted(), given.properties()
+    _check_expiry(context, given)
+    await _check_room(context, user_id, granted)
+    said = {"consent": granted, "source": given.source, "properties": properties}
     try:
         event = Event.model_validate({"type": "consent_updated", "user_id": user_id, **said})
     except ValidationError as error:
@@ -91,7 +149,7 @@ async def get_export(request: Request, user_id: UserId, after: After = None) -> 
     known = users.profile_of(row)
     found = await read_all(context, pseudonym, known.linked, None, None, MOST_EVENTS + 1)
     export: Export = {
-        "user_id": user_id, "exported_at": iso(now_ms()), "consents": _consents(known),
+        "user_id": user_id, "exported_at": iso(now_ms()), "consents": _standing(context, row),
         "complete": len(found) <= MOST_EVENTS, "profile": profile, "events": [],
     }  # fmt: skip
     exported = await workers.HISTORY.run(_to_export, export, found)
@@ -110,18 +168,28 @@ async def _check_room(context: Context, user_id: str, given: Mapping[str, bool])
     _, row, _ = await users.find_user(context, user_id, None, None)
     known = {} if row is None else users.profile_of(row).consent
     new = [p for p, granted in given.items() if not needs_no_room(known, p, granted=granted)]
-    if len(known) + len(new) <= MAX_PURPOSES:
+    if count_own(known) + len(new) <= MAX_PURPOSES:
         return
     detail = (
-        f"a user has at most {MAX_PURPOSES} purposes and {user_id} has {len(known)}: "
+        f"a user has at most {MAX_PURPOSES} purposes of the shop's own and {user_id} has "
+        f"{count_own(known)}: "
         f"no room for {', '.join(new)}"
     )
     errors = [{"pointer": pointer(("consents", p)), "detail": "no room for it"} for p in new]
     raise ProblemError("invalid", detail, errors=errors)
 
 
-def _consents(profile: ExplicitProfile) -> dict[str, ProfileConsent]:
-    return {
-        purpose: {"granted": said.granted, "at": iso(said.at * 1000), "source": said.source}
-        for purpose, said in profile.consent.items()
-    }
+def _check_expiry(context: Context, given: Consents) -> None:
+    now = context.clock.now_ms()
+    errors = [
+        {"pointer": pointer(("consents", purpose, "expires_at")), "detail": "it is past already"}
+        for purpose, one in given.consents.items()
+        if one.expires_at is not None and one.expires_at <= now
+    ]
+    if errors:
+        raise ProblemError("invalid", f"expires_at must lie after {iso(now)}", errors=errors)
+
+
+def _standing(context: Context, row: LiveState) -> dict[str, ProfileConsent]:
+    consent, now_s = users.profile_of(row).consent, context.clock.now_ms(row.time_ms) // 1000
+    return show_standing(consent, now_s, context.settings.standing)

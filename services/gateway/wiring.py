@@ -76,7 +76,7 @@ class Replica:
             {CHANGED: self._catalogue.announce},
         )
         definitions = Definitions(store, pseudonyms)
-        self._index = AudienceIndex(settings.home)
+        self._index = AudienceIndex(settings.home, settings.standing)
         self._analytics = AnalyticsCube(self._index)
         self._models = ServedModels(settings, self._catalogue)
         self._popular = PopularFollower(store, self._catalogue, self._models)

@@ -136,7 +136,7 @@ EVENTS: dict[int | str, Any] = {
 
 
 class UserConsents(Answer):
-    """What a user has said, by purpose."""
+    """What stands of each purpose; ``at`` is null where nobody was asked."""
 
     user_id: str
     consents: dict[str, ProfileConsent]
@@ -153,9 +153,13 @@ class Export(Answer):
     events: list[StoredEvent]
 
 
-_CONSENTS = {"email": {"granted": True, "at": EXAMPLE_TIME, "source": "preferences"}}
+_CONSENTS = {
+    "marketing_email": {"granted": True, "at": EXAMPLE_TIME, "source": "preferences",
+                        "expires_at": None, "version": "2026-11"},
+    "ads": {"granted": False, "at": None, "source": "default", "expires_at": None, "version": None},
+}  # fmt: skip
 CONSENTS: dict[int | str, Any] = {
-    200: describe_answer(UserConsents, "What is granted", {"user_id": "123", "consents": _CONSENTS})
+    200: describe_answer(UserConsents, "What stands", {"user_id": "123", "consents": _CONSENTS})
 }
 CONSENTED: dict[int | str, Any] = {202: describe_answer(Accepted, "Durable in the log", _ACCEPTED)}
 EXPORTED: dict[int | str, Any] = {

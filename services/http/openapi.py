@@ -33,7 +33,10 @@ RANK_EXAMPLE: Final = {
     "user_id": "123", "query": "coffee",
     "items": [{"item_id": "A", "relevance": 7.5}, {"item_id": "B", "relevance": 7.1}],
 }  # fmt: skip
-CONSENTS_EXAMPLE: Final = {"consents": {"email": True, "ads": False}, "source": "preferences"}
+CONSENTS_EXAMPLE: Final = {
+    "consents": {"marketing_email": {"granted": True, "version": "2026-11"}, "ads": False},
+    "source": "preferences",
+}
 DECIDE_EXAMPLE: Final = {"user_id": "123", "decision_id": "2026-11-27", "tz": "Europe/Berlin"}
 
 PROBLEM_SCHEMA: Final[dict[str, Any]] = {

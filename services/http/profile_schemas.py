@@ -14,7 +14,8 @@ FULL: dict[str, Any] = {
     "user_id": "123", "version": 1, "updated_at": EXAMPLE_TIME, "event_count": 1,
     "identity": {"anonymous": False, "linked": 0, "first_seen_at": EXAMPLE_TIME,
                  "last_seen_at": EXAMPLE_TIME, "events_by_type": {"view_item": 1}},
-    "consent": {"ads": {"granted": False, "at": EXAMPLE_TIME, "source": "web"}},
+    "consent": {"ads": {"granted": False, "at": EXAMPLE_TIME, "source": "web", "expires_at": None,
+                        "version": None}},
     "lifecycle": {"stage": "visitor", "as_of": EXAMPLE_TIME, "evidence": {
         "orders": 0, "recency_days": None, "personal_gap_days": 30.0, "gaps": 0}},
     "rfm": {"recency_days": None, "frequency": {"28d": 0, "91d": 0},

@@ -84,7 +84,7 @@ class UpdaterLoop:
         self._late_links = LateLinks(self._client, archive, transition)
         self._kept = KeptRows(self._client, settings.kept_rows_mb * 1_000_000)
         self._counters = Counters(self._quick, backoff)
-        self._watch = AudienceWatch(self._quick, backoff)
+        self._watch = AudienceWatch(self._quick, backoff, settings.standing)
         self._batch_sizing = BatchSizing()
         self._cursors: dict[int, str] = {}
         self._epochs: dict[int, int] = {}

@@ -15,14 +15,18 @@ from feature_repo.audiences.compiler import compile_definition
 from feature_repo.audiences.index import Index
 from feature_repo.events.schema import EventRecord
 from feature_repo.user_profile import explicit
-from feature_repo.user_profile.consent import MAX_PURPOSES, Consent, is_granted
+from feature_repo.user_profile.consent import MAX_PURPOSES, TERMS, Consent
 from feature_repo.user_profile.merged_history import merge_histories
+from feature_repo.user_profile.purposes import DEFAULTS, PURPOSES, allowed
 from feature_repo.user_profile.state import ExplicitProfile
 
 START_S = 1_700_000_000
 KNOWN, GUESTS = "{p000}" + "k" * 26, ["{p000}" + letter * 26 for letter in "ab"]
-PURPOSES = ("email", "ads")
-NAMES = ("email", "marketing_email", "ads")
+ASKED = ("email", "ads", "profiling")
+NAMES = ("email", "marketing_email", "ads", "profiling")
+LASTS_S = 30
+OWN = ("whatsapp", "marketing_whatsapp")
+"""A purpose of the shop's own."""
 Said = list[tuple[int, bool]]
 
 
@@ -44,7 +48,15 @@ def logs(draw: st.DrawFn) -> list[EventRecord]:
                 consent=draw(st.dictionaries(st.sampled_from(NAMES), st.booleans())),
             )
         )  # fmt: skip
+        set_terms(log[-1])
     return log
+
+
+def set_terms(event: EventRecord) -> None:
+    """Let every grant of an odd second end."""
+    at_s = min(event.time_ms, event.received_ms) // 1000
+    terms = {name: {"expires_at": at_s + LASTS_S, "version": "2"} for name in NAMES}
+    event.properties = {TERMS: terms} if at_s % 2 else None
 
 
 def granted(said: Said) -> bool | None:
@@ -53,8 +65,8 @@ def granted(said: Said) -> bool | None:
     return None if last is None else all(yes for at, yes in said if at == last)
 
 
-def expected(log: list[EventRecord], purpose: str) -> bool:
-    """Return whether a purpose is granted, by the words of the page on profiles."""
+def expected(log: list[EventRecord], purpose: str, now_s: int) -> bool:
+    """Return whether a purpose is allowed, by the words of the page on profiles."""
     said: dict[str, Said] = {user: [] for user in (KNOWN, *GUESTS)}
     for event in log:
         if event.linked is not None:
@@ -69,7 +81,11 @@ def expected(log: list[EventRecord], purpose: str) -> bool:
             if name in (event.consent or {}):
                 at = min(event.time_ms, event.received_ms) // 1000
                 said[event.user].append((at, event.consent[name]))
-    return granted(said[KNOWN]) or False
+    last = max((at for at, _ in said[KNOWN]), default=0)
+    holds = granted(said[KNOWN])
+    if holds is None or (holds and last % 2 and now_s >= last + LASTS_S):
+        return purpose == "profiling"  # what stands when nobody was asked
+    return holds
 
 
 def profile_of(log: list[EventRecord]) -> ExplicitProfile:
@@ -80,13 +96,13 @@ def profile_of(log: list[EventRecord]) -> ExplicitProfile:
     return explicit.fold(merge_histories(own, theirs))
 
 
-@given(log=logs())
+@given(log=logs(), later_s=st.sampled_from([0, 1, LASTS_S, 90]))
 @settings(max_examples=300)
-def test_consent_is_what_the_oracle_says(log: list[EventRecord]) -> None:
+def test_consent_is_what_the_oracle_says(log: list[EventRecord], later_s: int) -> None:
     if any(event.user == KNOWN for event in log):
-        consent = profile_of(log).consent
-        assert {p: is_granted(consent, p) for p in PURPOSES} == {
-            p: expected(log, p) for p in PURPOSES
+        consent, now_s = profile_of(log).consent, log[-1].received_ms // 1000 + later_s
+        assert {p: allowed(consent, p, now_s) for p in ASKED} == {
+            p: expected(log, p, now_s) for p in ASKED
         }
 
 
@@ -97,6 +113,7 @@ def test_offline_consent_is_the_live_one_now_and_as_of_any_moment(
 ) -> None:
     for event in log:  # as of a moment means by event time: nothing comes late here
         event.time_ms = max(event.time_ms, event.received_ms)
+        set_terms(event)
     with tempfile.TemporaryDirectory() as folder:
         entries = [(LogPosition(1_000 + n, 0), event) for n, event in enumerate(log)]
         Archive(Path(folder) / "archive" / "events").append("one", entries)
@@ -104,10 +121,10 @@ def test_offline_consent_is_the_live_one_now_and_as_of_any_moment(
             for now_ms in (log[min(cut, len(log)) - 1].received_ms, log[-1].received_ms + 10**6):
                 seen = [event for event in log if event.received_ms <= now_ms]
                 if any(event.user == KNOWN for event in seen):
-                    found = {p: _offline(index, p, now_ms) for p in PURPOSES}
+                    found = {p: _offline(index, p, now_ms) for p in ASKED}
                     # who is ahead has no event yet: an audience does not know them
                     if any(e.user == KNOWN and e.time_ms <= now_ms for e in seen):
-                        assert found == {p: expected(seen, p) for p in PURPOSES}
+                        assert found == {p: expected(seen, p, now_ms // 1000) for p in ASKED}
 
 
 def _offline(index: Index, purpose: str, now_ms: int) -> bool:
@@ -132,29 +149,26 @@ def test_further_purposes_push_no_denial_out() -> None:
     log += [said({f"more-{n}": True}, START_S + n) for n in range(MAX_PURPOSES + 5)]
     log += [said({"email": True}, START_S - 60, received_ms=(START_S + 99) * 1000)]
     consent = explicit.fold(log).consent
-    assert (len(consent), consent["email"].granted) == (MAX_PURPOSES, False)
+    assert (len(consent), consent["email"].granted) == (MAX_PURPOSES + 1, False)
     later = explicit.fold([*log, said({"email": True}, START_S + 100)]).consent
     assert later["email"].granted
 
 
-@pytest.mark.parametrize(("granted", "denied"), [NAMES[:2], NAMES[1::-1]])
+@pytest.mark.parametrize(("granted", "denied"), [OWN, OWN[::-1]])
 def test_a_denial_without_room_counts_for_the_other_spelling(
     granted: str, denied: str, tmp_path: Path
 ) -> None:
     more = [f"more-{n}" for n in range(MAX_PURPOSES - 1)]
     log = [said(dict.fromkeys([granted, *more], True), START_S), said({denied: False}, START_S + 1)]
     consent = explicit.fold(log).consent
-    assert (len(consent), is_granted(consent, granted), is_granted(consent, more[0])) == (
-        32,
-        False,
-        True,
-    )
+    told = [allowed(consent, name, START_S) for name in (granted, more[0])]
+    assert (len(consent), told) == (MAX_PURPOSES, [False, True])
     archived = [(LogPosition(1_000 + n, 0), event) for n, event in enumerate(log)]
     archived = [(p, msgspec.structs.replace(e, id=str(p.ms))) for p, e in archived]
     Archive(tmp_path / "archive" / "events").append("one", archived)
     with Index(tmp_path) as index:
         for at_s, expected_ in ((START_S, True), (START_S + 2, False)):
-            assert [_offline(index, p, at_s * 1000) for p in (*NAMES[:2], more[0])] == [
+            assert [_offline(index, p, at_s * 1000) for p in (*OWN, more[0])] == [
                 expected_, expected_, True,
             ]  # fmt: skip
 
@@ -172,18 +186,54 @@ def test_who_unsubscribes_withdraws_the_channel_in_either_spelling(
     left_off.consent = None
     profile = explicit.fold([said(dict.fromkeys(names, True), START_S), left_off])
     consent = profile.consent
-    assert {name for name in names if is_granted(consent, name)} == left | {
+    assert {name for name in names if allowed(consent, name, START_S)} == left | {
         f"marketing_{one}" for one in left
     }
     user = live.User(KNOWN, profile, START_S + 2)
     for name in names:
         body = {"rule": {"event": {"type": "consent_updated"}}, "consent": [name]}
-        assert live.is_member(language.read(body), {}, user) == is_granted(consent, name)
+        assert live.is_member(language.read(body), {}, user) == allowed(consent, name, START_S)
 
 
 def test_the_later_statement_holds_in_whichever_spelling() -> None:
     log = [said({"email": True}, START_S), said({"marketing_email": False}, START_S + 1)]
-    assert not is_granted(explicit.fold(log).consent, "email")
+    assert not allowed(explicit.fold(log).consent, "email", START_S)
     log.append(said({"email": True}, START_S + 2))
     consent = explicit.fold(log).consent
-    assert (is_granted(consent, "email"), is_granted(consent, "marketing_email")) == (True, True)
+    assert all(allowed(consent, name, START_S) for name in ("email", "marketing_email"))
+
+
+def test_a_purpose_with_a_name_always_has_room() -> None:
+    log = [said({f"more-{n}": True for n in range(MAX_PURPOSES + 5)}, START_S)]
+    log += [said(dict.fromkeys(PURPOSES, False), START_S + 1)]
+    consent = explicit.fold(log).consent
+    assert len(consent) == MAX_PURPOSES + len(PURPOSES)
+    assert not any(allowed(consent, purpose, START_S) for purpose in PURPOSES)
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+@pytest.mark.parametrize("standing", [True, False])
+def test_what_stands_when_nobody_was_asked_is_a_setting(purpose: str, standing: bool) -> None:
+    defaults = {**DEFAULTS, purpose: standing}
+    bare = purpose.removeprefix("marketing_")
+    assert [allowed({}, name, 0, defaults) for name in (purpose, bare)] == [standing] * 2
+    for name in (purpose, bare):
+        for granted_ in (True, False):
+            consent = explicit.fold([said({name: granted_}, START_S)]).consent
+            assert allowed(consent, purpose, START_S, defaults) == granted_
+    assert not allowed({}, "newsletter", 0, defaults)
+
+
+def test_terms_that_cannot_be_read_end_the_grant_at_once() -> None:
+    given = {TERMS: {"email": {"expires_at": "soon", "version": 7}, "ads": "none"}}
+    consent = explicit.fold([said({"email": True, "ads": True}, START_S, properties=given)]).consent
+    assert [allowed(consent, name, START_S) for name in ("email", "ads")] == [False, True]
+    assert consent["email"].version == ""
+
+
+def test_statements_of_yesterdays_rows_are_read() -> None:
+    old = msgspec.msgpack.encode([{"email": [True, START_S, "web"]}, []])
+    profile = msgspec.structs.replace(explicit.new(), packed_consent=msgspec.Raw(old))
+    read = explicit.decode(msgspec.msgpack.encode(profile))
+    assert read.consent["email"] == Consent(True, START_S, "web")
+    assert allowed(read.consent, "email", 2**31)

@@ -6,7 +6,9 @@ import pytest
 from api_calls import purchase, refused, view
 from stalls import running_s
 
+from feature_repo.events.schema import iso, now_ms
 from feature_repo.user_profile.consent import MAX_PURPOSES
+from feature_repo.user_profile.purposes import DEFAULTS
 from services.client import Client
 
 
@@ -64,14 +66,18 @@ def test_consents_are_stated_and_read_and_everything_is_exported(client: Client,
     assert client.http.get(f"/v1/users/{user}/consents").status_code == 404
     assert client.http.get(f"/v1/users/{user}/export").status_code == 404
     receipt = client.post_event(view(user))["receipt"]
-    assert client.consents(user, after=receipt)["consents"] == {}
+    asked = client.consents(user, after=receipt)["consents"]
+    assert {p: (one["granted"], one["at"], one["source"]) for p, one in asked.items()} == {
+        p: (granted, None, "default") for p, granted in DEFAULTS.items()
+    }
     first = client.put_consents(user, {"email": True, "ads": True}, source="preferences")
     receipt = client.put_consents(user, {"ads": False})["receipt"]
     found = client.consents(user, after=receipt)["consents"]
-    assert {purpose: each["granted"] for purpose, each in found.items()} == {
-        "email": True, "ads": False,
+    assert {purpose: each["granted"] for purpose, each in found.items() if each["at"]} == {
+        "email": True, "marketing_email": True, "ads": False,
     }  # fmt: skip
     assert found["email"]["source"] == "preferences"
+    assert found.keys() == {*DEFAULTS, "email"}
     kept = client.export(user)
     assert (kept["complete"], kept["consents"]) == (True, found)
     assert kept["profile"]["event_count"] == len(kept["events"]) == 3
@@ -91,12 +97,59 @@ def test_an_anonymous_id_of_a_users_name_speaks_not_for_the_user(client: Client,
     client.post_event(linked, return_profile=True)
     assert client.http.get(path).status_code == 404
     receipt = client.put_consents(user, {"ads": True})["receipt"]
-    assert client.consents(user, after=receipt)["consents"].keys() == {"ads"}
-    assert client.consents(f"other-{user}")["consents"].keys() == {"email"}
+    assert stated(client, user, after=receipt) == {"ads"}
+    assert stated(client, f"other-{user}") == {"email", "marketing_email"}
+
+
+def stated(client: Client, user: str, after: str | None = None) -> set[str]:
+    """Return the purposes about which a user said something."""
+    return {p for p, one in client.consents(user, after=after)["consents"].items() if one["at"]}
+
+
+def test_a_decision_keeps_its_terms_and_a_grant_ends(client: Client, user: str) -> None:
+    ends = now_ms() // 1000 + 3600
+    given = {
+        "marketing_email": {"granted": True, "expires_at": ends, "version": "2026-11"},
+        "profiling": {"granted": False, "version": "2026-11"}, "newsletter": True,
+    }  # fmt: skip
+    receipt = client.put_consents(user, given, source="web")["receipt"]
+    found = client.consents(user, after=receipt)["consents"]
+    terms = ("granted", "expires_at", "version")
+    assert {p: tuple(found[p][name] for name in terms) for p in given} == {
+        "marketing_email": (True, iso(ends * 1000), "2026-11"),
+        "profiling": (False, None, "2026-11"), "newsletter": (True, None, None),
+    }  # fmt: skip
+    shown = client.profile(user)["consent"]["marketing_email"]
+    assert shown == found["marketing_email"]
+    # A grant that has ended by now: only an event says so, PUT takes none.
+    past = {"marketing_email": {"expires_at": 1_000_000_000}}
+    said_past = {"type": "consent_updated", "user_id": user, "properties": {"terms": past}}
+    client.post_event(said_past | {"consent": {"marketing_email": True}}, return_profile=True)
+    after = client.consents(user)["consents"]["marketing_email"]
+    assert (after["granted"], after["at"], after["source"]) == (False, None, "default")
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer"),
+    [({"granted": False, "expires_at": 4_000_000_000}, "/body/consents/ads"),
+     ({"granted": True, "expires_at": 1_000_000_000}, "/consents/ads/expires_at"),
+     ({"granted": True, "expires_at": "soon"}, "/body/consents/ads/expires_at"),
+     ({"granted": True, "version": "v" * 65}, "/body/consents/ads/version"),
+     ({"expires_at": 1}, "/body/consents/ads/granted"),
+     ({"granted": "perhaps"}, "/body/consents/ads/granted")],
+)  # fmt: skip
+def test_terms_that_cannot_be_are_refused(
+    client: Client, user: str, given: dict[str, Any], pointer: str
+) -> None:
+    body = {"consents": {"ads": given}}
+    problem = refused(client, "PUT", f"/v1/users/{user}/consents", json=body)
+    assert problem["status"] == 422
+    assert [each["pointer"] for each in problem["errors"]] == [pointer]
 
 
 def test_purposes_that_have_no_room_are_refused_by_name(client: Client, user: str) -> None:
-    names = [f"marketing_{n}" for n in range(MAX_PURPOSES)]
+    names = [f"marketing_{n}" for n in range(MAX_PURPOSES)]  # those with a name need no room
+    client.wait_applied(client.put_consents(user, dict.fromkeys(DEFAULTS, True))["receipt"])
     client.wait_applied(client.put_consents(user, dict.fromkeys(names, True))["receipt"])
     for granted in (True, False):
         given = {"consents": {"a/b": granted, names[0]: False}}

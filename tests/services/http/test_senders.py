@@ -142,7 +142,8 @@ def test_a_write_key_makes_no_event_of_the_shops_a_duplicate(api: Api, user: str
 
 
 def consents(client: Client, user: str) -> dict[str, bool]:
-    found = client.consents(user)["consents"]
+    """Return what a user said, by the purposes' own names."""
+    found = client.profile(user)["consent"]
     return {purpose: said["granted"] for purpose, said in found.items()}
 
 

@@ -21,7 +21,7 @@ from feature_repo.events.pseudonyms import partition_of
 from feature_repo.events.schema import EventRecord, ItemRecord
 from feature_repo.online.live_row import LiveState
 from feature_repo.online.live_rows import load_live, read_live
-from feature_repo.user_profile import consent, explicit
+from feature_repo.user_profile import consent, explicit, purposes
 from services.event_log.archiver import Archiver
 from services.event_log.dead_letters import letters, retry
 from services.event_log.keys import cursor_key, log_key, owners_key
@@ -528,7 +528,7 @@ def test_consent_of_what_cannot_be_applied_says_nothing_when_histories_are_joine
     shop.apply()
     assert len(letters(shop.client, range(PSEUDONYMS.partitions))) == 1
     assert shop.row(KNOWN).learned == b"e1;e3;e4;"
-    assert consent.is_granted(explicit.decode(shop.row(KNOWN).profile).consent, "email")
+    assert purposes.allowed(explicit.decode(shop.row(KNOWN).profile).consent, "email", 0)
 
 
 def test_a_link_stands_behind_what_it_links_whatever_the_clocks_say() -> None:
