@@ -18,6 +18,7 @@ from feature_repo.errors import PortraitError
 from services.client.analytics import AnalyticsCalls
 from services.client.audiences import AudienceCalls
 from services.client.campaigns import CampaignCalls
+from services.client.keys import KeyCalls
 from services.client.subject import Subject, drop_none
 
 if TYPE_CHECKING:  # the client runs without what makes the answers
@@ -87,6 +88,7 @@ class Client(Subject):
         self.audiences = AudienceCalls(self._send)
         self.campaigns = CampaignCalls(self._send)
         self.analytics = AnalyticsCalls(self._send)
+        self.keys = KeyCalls(self._send)
 
     def __enter__(self) -> Self:
         return self

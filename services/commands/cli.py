@@ -8,7 +8,7 @@ import traceback
 import structlog
 
 from feature_repo.errors import PortraitError
-from services.commands import audience, campaign, data, laboratory, report, service
+from services.commands import audience, campaign, data, keys, laboratory, report, service
 from services.commands.application import app, opened, say, settings_with
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "audience",
     "campaign",
     "data",
+    "keys",
     "main",
     "report",
     "service",

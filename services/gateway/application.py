@@ -25,10 +25,11 @@ from services.campaigns import report_routes as campaign_reports
 from services.campaigns import routes as campaigns
 from services.campaigns.requests import DecideRequest
 from services.catalogue import routes as items
-from services.gateway import ingest, operations, privacy, profiles
+from services.gateway import ingest, keys, operations, privacy, profiles
 from services.gateway.privacy import Consents
 from services.gateway.wiring import Replica
 from services.http import scopes, slashes
+from services.http.key_requests import NewKey, Rotation
 from services.http.middleware import Frame, Metrics
 from services.http.openapi import describe
 from services.http.problems import Problem, ProblemError, page
@@ -41,7 +42,17 @@ from services.settings import Settings
 
 DESCRIPTION = """Post behaviour events; read the profile and the recommendations they lead to.
 Every error is `application/problem+json` (RFC 9457). See the Authorize button for keys."""
-BODIES: Final = (Event, EventItem, Item, SessionRequest, RankRequest, Consents, DecideRequest)
+BODIES: Final = (
+    Event,
+    EventItem,
+    Item,
+    SessionRequest,
+    RankRequest,
+    Consents,
+    DecideRequest,
+    NewKey,
+    Rotation,
+)
 """What handlers read for themselves, for the API's description."""
 ANSWER_TIMEOUT_S: Final = 30.0
 """Longest time for an answer, once body and awaited receipt have had theirs."""
@@ -99,7 +110,7 @@ def create_app(
     app.state.metrics = metrics
     modules = (
         ingest, profiles, privacy, recommendations, explanations, items, similar,
-        audience_questions, audiences, campaigns, campaign_reports, analytics, operations,
+        audience_questions, audiences, campaigns, campaign_reports, analytics, keys, operations,
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()

@@ -22,6 +22,7 @@ from services.event_log.append import Appender
 from services.event_log.consistency import AppliedCursors
 from services.event_log.currency import ShopCurrency
 from services.http.api_keys import KeyRing
+from services.http.key_records import KeyRecords
 from services.http.rate_limits import RateLimits
 from services.models.user_features import UserFeatureReader
 from services.recommend import rule_book
@@ -88,7 +89,7 @@ class Replica:
             rules, self._catalogue, ShopCurrency(settings, store), appender, self._impressions,
             Probe(store, pseudonyms.partitions), definitions, self._index, Campaigns(store),
             Eligibility(definitions, self._index), Ledger(store), self._analytics,
-            self._models,
+            self._models, self.keys, KeyRecords(store),
         ):  # fmt: skip
             self.context.add(subject)
 

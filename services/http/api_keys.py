@@ -5,13 +5,17 @@ learns nothing of one person, ``server`` may do both, read, and keep the catalog
 everything. Which call needs which is declared on the routes (`services.http.scopes`).
 """
 
+import asyncio
 import hashlib
+import math
 import secrets
 import time
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 import orjson
+import redis
+import structlog
 
 Scope = Literal["write", "analyst", "server", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
@@ -23,7 +27,17 @@ CONTAINS: Final[dict[Scope, frozenset[Scope]]] = {
 }
 """What a key of each scope may do besides its own. They need not form a chain."""
 KEYS: Final = "portrait:keys"
+"""Hash of the keys: digest to record."""
+USED: Final = "portrait:keys:used"
+"""Hash of their last use: id to epoch milliseconds."""
+ID_DIGITS: Final = 12
 _FRESH_S: Final = 5.0
+_AGAIN_S: Final = 1.0
+"""A key that is not known is looked for again after so long: it may have been made just now."""
+_USE_S: Final = 60.0
+"""How often, at most, a gateway writes a key's last use."""
+
+_log = structlog.get_logger(__name__)
 
 
 def digest(key: str) -> str:
@@ -33,7 +47,12 @@ def digest(key: str) -> str:
 
 def generate() -> str:
     """Return a new random key."""
-    return "pk_" + secrets.token_urlsafe(24)
+    return "pk_" + secrets.token_urlsafe(24)  # 192 bits
+
+
+def id_of(digest: str) -> str:
+    """Return the name of a key: the first digits of its digest."""
+    return digest[:ID_DIGITS]
 
 
 def register(client: Any, key: str, *, name: str, scope: Scope) -> None:
@@ -59,11 +78,17 @@ class Caller:
         Who holds the key, for the operator.
     id
         The first digits of the key's digest.
+    expires_ms
+        When the key ends, epoch milliseconds.
+    origins
+        Origins of the pages that may use the key; none: any, and what is no browser.
     """
 
     name: str
     scope: Scope
     id: str
+    expires_ms: float = math.inf
+    origins: frozenset[str] = frozenset()
 
     @property
     def mark(self) -> str:
@@ -78,7 +103,8 @@ class Caller:
 class KeyRing:
     """The keys as a gateway knows them: read from the store, kept a few seconds.
 
-    Keys once seen stay valid while the store is down; a revoked key dies within five seconds.
+    Keys once seen stay valid while the store is down, until they expire; a revoked key dies within
+    five seconds. A key's last use is written beside the answer, not before it.
 
     Parameters
     ----------
@@ -93,15 +119,26 @@ class KeyRing:
         self._admin = admin_digest
         self._known: dict[str, Caller] = {}
         self._read_s = -_FRESH_S
+        self._noted_s = dict[str, float]()
+        self._writing = set[asyncio.Task[None]]()
 
     async def caller(self, key: str) -> Caller | None:
         """Return who ``key`` belongs to, or None."""
         found = digest(key)
         if self._admin is not None and secrets.compare_digest(found, self._admin):
-            return Caller("setting", "admin", _id(found))
-        if time.monotonic() - self._read_s > _FRESH_S:
+            return Caller("setting", "admin", id_of(found))
+        age_s = time.monotonic() - self._read_s
+        if age_s > _FRESH_S or (age_s > _AGAIN_S and found not in self._known):
             await self._refresh()
-        return self._known.get(found)
+        caller = self._known.get(found)
+        if caller is None or caller.expires_ms <= time.time() * 1000:
+            return None
+        self._note_use(caller)
+        return caller
+
+    def forget(self) -> None:
+        """Read the keys again at the next request: they have changed."""
+        self._read_s = -_FRESH_S
 
     async def _refresh(self) -> None:
         self._read_s = time.monotonic()  # before the read: one request waits, not all
@@ -109,12 +146,35 @@ class KeyRing:
             stored = await self._client.hgetall(KEYS)
         except Exception:  # noqa: BLE001 - with the store away, what is known goes on
             return
-        self._known = {}
+        known = {}
         for name, body in stored.items():
-            fields = orjson.loads(body)
-            known = name.decode()
-            self._known[known] = Caller(fields["name"], fields["scope"], _id(known))
+            caller = _caller(name.decode(), body)
+            if caller is not None:
+                known[name.decode()] = caller
+        self._known = known
+
+    def _note_use(self, caller: Caller) -> None:
+        now_s = time.monotonic()
+        if now_s - self._noted_s.get(caller.id, -math.inf) >= _USE_S:
+            self._noted_s[caller.id] = now_s
+            task = asyncio.create_task(self._write_use(caller.id))
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+
+    async def _write_use(self, name: str) -> None:
+        try:
+            await self._client.hset(USED, name, round(time.time() * 1000))
+        except (redis.RedisError, OSError, TimeoutError) as error:
+            _log.info("key_use_lost", error=type(error).__name__)
 
 
-def _id(digest: str) -> str:
-    return digest[:12]
+def _caller(digest: str, body: bytes) -> Caller | None:
+    """Return whose a stored key is; None for a scope that this version does not know."""
+    fields = orjson.loads(body)  # a record of an earlier version has a name and a scope alone
+    if fields["scope"] not in SCOPES:
+        return None
+    expires_ms = fields.get("expires_ms")
+    return Caller(
+        fields["name"], fields["scope"], id_of(digest),
+        math.inf if expires_ms is None else expires_ms, frozenset(fields.get("origins") or ()),
+    )  # fmt: skip

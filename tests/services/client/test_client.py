@@ -7,9 +7,12 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
+import redis
+from gateway_thread import Api
 
 from services.client import LONGEST_WAIT_S, ApiError, Client, TransientApiError
 from services.gateway.application import create_app
+from services.http import api_keys
 from services.settings import Settings
 
 DEFINITION = {"rule": {"event": {"type": "login"}}, "consent": []}
@@ -17,6 +20,7 @@ CAMPAIGN = {
     "audience": "ready-lifecycle-new", "offer": {"id": "tea"}, "channel": "email",
     "window": {"from": "2020-01-01", "until": "2099-01-01"},
 }  # fmt: skip
+KEY_ID = api_keys.id_of(api_keys.digest("a key"))
 STREAMS = {"GET /v1/audiences/changes"}
 """Read with an EventSource, not with this client."""
 CALLS: list[tuple[str, Callable[[Client], Any]]] = [
@@ -68,6 +72,10 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("GET /v1/analytics/rfm", lambda c: c.analytics.rfm()),
     ("GET /v1/analytics/habits", lambda c: c.analytics.habits()),
     ("GET /v1/analytics/affinities", lambda c: c.analytics.affinities()),
+    ("POST /v1/keys", lambda c: c.keys.create("shop", "write")),
+    ("GET /v1/keys", lambda c: c.keys.all()),
+    ("POST /v1/keys/{key_id}/rotate", lambda c: c.keys.rotate(KEY_ID)),
+    ("DELETE /v1/keys/{key_id}", lambda c: c.keys.revoke(KEY_ID)),
     ("GET /v1/users/{user_id}/explanations", lambda c: c.explanation("a b", "B")),
     ("DELETE /v1/items/{item_id}", lambda c: c.delete_item("?")),
     ("GET /health/live", lambda c: c.live()),
@@ -78,7 +86,9 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
 ]
 
 
-def test_every_endpoint_has_a_method(client: Client) -> None:
+def test_every_endpoint_has_a_method(client: Client, api: Api) -> None:
+    with redis.Redis.from_url(api.url) as store:
+        api_keys.register(store, "a key", name="some", scope="write")
     client.wait_applied(client.post_event({"type": "login", "user_id": "a b"})["receipt"])
     sent: list[httpx2.Request] = []
     client.http.event_hooks = {"request": [sent.append]}
@@ -86,7 +96,7 @@ def test_every_endpoint_has_a_method(client: Client) -> None:
         call(client)
         method, _, template = name.partition(" ")
         path = template.replace("{user_id}", "a%20b").replace("{item_id}", "%3F")
-        path = path.replace("{name}", "some").replace("{plot}", "arms")
+        path = path.replace("{name}", "some").replace("{plot}", "arms").replace("{key_id}", KEY_ID)
         assert (sent[-1].method, sent[-1].url.raw_path.partition(b"?")[0].decode()) == (
             method,
             path,
