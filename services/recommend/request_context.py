@@ -13,6 +13,7 @@ from feature_repo.errors import ModelMismatchError, StoreUnavailableError
 from feature_repo.events.schema import Event, EventItem, EventRecord, to_record
 from feature_repo.online.live_row import LiveState
 from feature_repo.user_profile import explicit
+from feature_repo.user_profile.purposes import allowed
 from services.catalogue.catalogue import Catalogue
 from services.context import users
 from services.context.context import Context
@@ -59,7 +60,10 @@ async def of_user(
     after: str | None = None,
     session: Sequence[tuple[str, Sequence[EventItem]]] = (),
 ) -> RequestContext:
-    """Return what is known of a user, with a session's events, not stored, on top of it."""
+    """Return what is known of a user, with a session's events, not stored, on top of it.
+
+    Of one who denies personalization nothing is known, nor of the session: a stranger's answer.
+    """
     try:
         pseudonym, row, features = await users.find_whole(
             context, user_id, after, _service(context)
@@ -73,8 +77,11 @@ async def of_user(
     if row is None:
         given = await of_session(context, session)
         return replace(given, pseudonym=pseudonym)
-    now_ms = context.clock.now_ms(row.time_ms)
-    profile, (served, learned) = users.profile_of(row), context.of(ServedModels).find_serving(row)
+    now_ms, profile = context.clock.now_ms(row.time_ms), users.profile_of(row)
+    standing = context.settings.standing
+    if not allowed(profile.consent, "personalization", now_ms // 1000, standing):
+        return replace(await of_session(context, ()), pseudonym=pseudonym)
+    served, learned = context.of(ServedModels).find_serving(row)
     if session:
         # Without a context of the whole history there is none of the session alone either.
         learned = await workers.READING.run(

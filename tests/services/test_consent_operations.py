@@ -1,0 +1,186 @@
+"""Every operation of the API for a user who denies a purpose: what it answers, next to a stranger.
+
+A new route without a row in `OPERATIONS` fails.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import small_model
+from gateway_thread import Api
+
+from feature_repo.user_profile.purposes import PURPOSES
+from services.client import Client
+from services.gateway import access
+
+PERSONAL = "answers what a stranger gets where personalization is denied"
+AGGREGATE = "counts nobody who denies analytics"
+TAKES_EVENTS = "keeps nothing of an event where profiling is denied"
+CONTACT = "reaches nobody over a channel that is denied"
+ONE_PERSON = "shows what is kept of one person, to the shop's server"
+NOBODY = "tells nothing of a person"
+OPERATIONS = {
+    "POST /v1/events": TAKES_EVENTS,
+    "POST /v1/events/batch": TAKES_EVENTS,
+    "GET /v1/users/{user_id}/recommendations": PERSONAL,
+    "POST /v1/recommendations": PERSONAL,
+    "POST /v1/rank": PERSONAL,
+    "GET /v1/users/{user_id}/explanations": PERSONAL,
+    "GET /v1/users/{user_id}/profile": ONE_PERSON,
+    "GET /v1/users/{user_id}/events": ONE_PERSON,
+    "GET /v1/users/{user_id}/consents": ONE_PERSON,
+    "PUT /v1/users/{user_id}/consents": ONE_PERSON,
+    "GET /v1/users/{user_id}/export": ONE_PERSON,
+    "POST /v1/audiences/preview": AGGREGATE,
+    "GET /v1/audiences/overlap": AGGREGATE,
+    "GET /v1/audiences/{name}/preview": AGGREGATE,
+    "GET /v1/audiences/changes": CONTACT,
+    "GET /v1/audiences/{name}/members": CONTACT,
+    "GET /v1/audiences/{name}/export": CONTACT,
+    "POST /v1/campaigns/{name}/decide": CONTACT,
+    "POST /v1/campaigns/{name}/rank": CONTACT,
+    "GET /v1/campaigns/{name}/report": AGGREGATE,
+    "GET /v1/campaigns/{name}/report/{plot}.svg": AGGREGATE,
+    "GET /v1/analytics/trends": AGGREGATE,
+    "GET /v1/analytics/drift": AGGREGATE,
+    "GET /v1/analytics/retention": AGGREGATE,
+    "GET /v1/analytics/funnel": AGGREGATE,
+    "GET /v1/analytics/rfm": AGGREGATE,
+    "GET /v1/analytics/habits": AGGREGATE,
+    "GET /v1/analytics/affinities": AGGREGATE,
+} | dict.fromkeys(
+    [
+        "PUT /v1/items/{item_id}", "GET /v1/items/{item_id}", "PATCH /v1/items/{item_id}",
+        "DELETE /v1/items/{item_id}", "PATCH /v1/items", "POST /v1/items/batch",
+        "GET /v1/items/{item_id}/similar", "GET /v1/audiences", "POST /v1/audiences",
+        "GET /v1/audiences/schema", "GET /v1/audiences/traits", "PUT /v1/audiences/{name}",
+        "GET /v1/audiences/{name}", "DELETE /v1/audiences/{name}", "GET /v1/campaigns",
+        "POST /v1/campaigns", "GET /v1/campaigns/schema", "PUT /v1/campaigns/{name}",
+        "GET /v1/campaigns/{name}", "DELETE /v1/campaigns/{name}", "GET /health/live",
+        "GET /health/ready", "GET /metrics", "GET /v1/receipts", "GET /v1/models",
+    ],
+    NOBODY,
+)  # fmt: skip
+"""What each operation owes to a consent."""
+
+ITEMS = small_model.ITEMS
+SESSION = [{"type": "view_item", "items": [{"item_id": ITEMS[3]}]}]
+_BY_GET = "GET /v1/users/{user_id}/recommendations"
+ASKED: list[tuple[str, str, dict[str, Any] | None]] = [
+    (_BY_GET, "", None),
+    (_BY_GET, "?n=40&explain=true", None),
+    (_BY_GET, "?exclude=purchased", None),
+    (_BY_GET, "?exclude=seen&repeat=false&diversity=0.5", None),
+    (_BY_GET, "?placement=strip", None),
+    ("POST /v1/recommendations", "", {"user_id": "{user_id}", "explain": True}),
+    ("POST /v1/recommendations", "", {"user_id": "{user_id}", "events": SESSION}),
+    ("POST /v1/rank", "", {"user_id": "{user_id}", "items": ITEMS[:20], "explain": True}),
+    ("POST /v1/rank", "", {"user_id": "{user_id}", "items": ITEMS[:9], "query": "Thing"}),
+    ("GET /v1/users/{user_id}/explanations", f"?target=item:{ITEMS[1]}", None),
+]
+"""Operation, query and body of personal requests."""
+_names = itertools.count()
+
+
+def test_every_operation_of_the_application_has_a_row() -> None:
+    assert {" ".join(row.split(" ")[:2]) for row in access.operations()} == OPERATIONS.keys()
+    personal = {name for name, owed in OPERATIONS.items() if owed == PERSONAL}
+    assert {operation for operation, _, _ in ASKED} == personal
+
+
+@pytest.fixture(scope="module")
+def api(make_api: Callable[..., Api], tmp_path_factory: pytest.TempPathFactory) -> Api:
+    model = small_model.write(tmp_path_factory.mktemp("models") / "one")
+    made = make_api(model=model, replay_clock=True)  # every answer is of the same moment
+    with made.client() as client:
+        client.put_items(
+            [{"item_id": i, "title": f"Thing {i}", "category": small_model.category(i)}
+             for i in ITEMS]
+        )  # fmt: skip
+        client.post_event(event("purchase", "first", ITEMS[0]), return_profile=True)
+    return made
+
+
+def event(kind: str, user: str, item: str, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "user_id": user, "items": [{"item_id": item}], "order_id": item,
+            "time": small_model.NOW_MS, **more}  # fmt: skip
+
+
+def ask(
+    client: Client, user: str, operation: str, query: str, body: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return an answer without what is of this request alone."""
+    method, path = operation.split(" ")
+    given = None if body is None else body | {"user_id": user}
+    response = client.http.request(method, path.format(user_id=user) + query, json=given)
+    own = ("recommendation_id", "user_id", "request_id", "instance")
+    said = {name: value for name, value in response.json().items() if name not in own}
+    return {"status": response.status_code, **said}
+
+
+def make_shopper(client: Client, denied: list[str]) -> str:
+    """Make a user who bought, looked, and refused an item, and then denied purposes."""
+    user = f"shopper-{next(_names)}"
+    for kind, item in (("purchase", 1), ("view_item", 3), ("not_interested", 5)):
+        client.post_event(event(kind, user, ITEMS[item]), return_profile=True)
+    if denied:
+        receipt = client.put_consents(user, dict.fromkeys(denied, False))["receipt"]
+        client.wait_applied(receipt)
+    return user
+
+
+@pytest.fixture(scope="module")
+def shoppers(api: Api) -> dict[str, str]:
+    """Return a user by the purpose that they deny, and one who denies all but personalization."""
+    with api.client() as client:
+        found = {purpose: make_shopper(client, [purpose]) for purpose in PURPOSES}
+        rest = [purpose for purpose in PURPOSES if purpose != "personalization"]
+        return found | {"none": make_shopper(client, []), "rest": make_shopper(client, rest)}
+
+
+@pytest.mark.parametrize("denied", [*PURPOSES, "rest"])
+@pytest.mark.parametrize(("operation", "query", "body"), ASKED)
+def test_personal_operations_answer_a_stranger_exactly_where_personalization_is_denied(
+    api: Api, shoppers: dict[str, str], denied: str, operation: str, query: str,
+    body: dict[str, Any] | None,
+) -> None:  # fmt: skip
+    with api.client() as client:
+        answered = ask(client, shoppers[denied], operation, query, body)
+        if denied == "personalization":
+            alone = {name: each for name, each in (body or {}).items() if name != "events"}
+            stranger = ask(client, f"stranger-{next(_names)}", operation, query, alone or None)
+            assert answered == stranger
+            assert answered["status"] == 404 or answered["personalized"] is False
+        else:
+            same = ask(client, shoppers["none"], operation, query, body)
+            assert answered["status"] == same["status"] == 200
+            assert answered.get("personalized", True) is True
+            one, other = (
+                [(item["item_id"], item["score"]) for item in each.get("items", [])]
+                for each in (answered, same)
+            )
+            assert one == other
+
+
+def test_a_grant_after_a_denial_brings_the_answers_back(api: Api, shoppers: dict[str, str]) -> None:
+    with api.client() as client:
+        user = make_shopper(client, ["personalization"])
+        client.wait_applied(client.put_consents(user, {"personalization": True})["receipt"])
+        # In one second a denial holds, whatever came later: the replay clock stands still.
+        assert ask(client, user, *ASKED[0])["personalized"] is False
+        later = event("consent_updated", user, ITEMS[0], consent={"personalization": True})
+        client.post_event(later | {"time": small_model.NOW_MS + 2000}, return_profile=True)
+        assert ask(client, user, *ASKED[0])["personalized"] is True
+
+
+def test_an_anonymous_id_is_answered_by_what_its_user_denies(api: Api) -> None:
+    with api.client() as client:
+        user = make_shopper(client, ["personalization"])
+        cookie = f"cookie-{user}"
+        client.post_event(event("view_item", user, ITEMS[7], anonymous_id=cookie),
+                          return_profile=True)  # fmt: skip
+        stranger = f"stranger-{next(_names)}"
+        for asked in ASKED[:2]:
+            assert ask(client, cookie, *asked) == ask(client, stranger, *asked)
