@@ -118,6 +118,7 @@ class KeyRing:
         self._client = client
         self._admin = admin_digest
         self._known: dict[str, Caller] = {}
+        self.origins = frozenset[str]()
         self._read_s = -_FRESH_S
         self._noted_s = dict[str, float]()
         self._writing = set[asyncio.Task[None]]()
@@ -127,9 +128,7 @@ class KeyRing:
         found = digest(key)
         if self._admin is not None and secrets.compare_digest(found, self._admin):
             return Caller("setting", "admin", id_of(found))
-        age_s = time.monotonic() - self._read_s
-        if age_s > _FRESH_S or (age_s > _AGAIN_S and found not in self._known):
-            await self._refresh()
+        await self.refresh(_FRESH_S if found in self._known else _AGAIN_S)
         caller = self._known.get(found)
         if caller is None or caller.expires_ms <= time.time() * 1000:
             return None
@@ -140,7 +139,10 @@ class KeyRing:
         """Read the keys again at the next request: they have changed."""
         self._read_s = -_FRESH_S
 
-    async def _refresh(self) -> None:
+    async def refresh(self, older_s: float = _FRESH_S) -> None:
+        """Read the keys again if they were read more than so many seconds ago."""
+        if time.monotonic() - self._read_s <= older_s:
+            return
         self._read_s = time.monotonic()  # before the read: one request waits, not all
         try:
             stored = await self._client.hgetall(KEYS)
@@ -152,6 +154,7 @@ class KeyRing:
             if caller is not None:
                 known[name.decode()] = caller
         self._known = known
+        self.origins = frozenset(o for caller in known.values() for o in caller.origins)
 
     def _note_use(self, caller: Caller) -> None:
         now_s = time.monotonic()

@@ -4,7 +4,6 @@ Plain ASGI (no BaseHTTPMiddleware: it costs 0.1 ms and breaks cancellation).
 """
 
 import asyncio
-import math
 import re
 import time
 import uuid
@@ -14,14 +13,13 @@ from typing import Any, Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.routing import BaseRoute, Match
+from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.http import limits, slashes
-from services.http.api_keys import KeyRing, digest
+from services.http.admission import Admission
 from services.http.problems import Problem
-from services.http.rate_limits import RateLimits
-from services.http.scopes import CHALLENGE, NO_KEY
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _CONTROL: Final = frozenset(
@@ -78,7 +76,7 @@ class Frame:
     Parameters
     ----------
     state
-        The application's state; its ``gateway`` knows the keys.
+        The application's state; its ``replica`` knows the keys.
     open_routes
         What needs no key; everything else does, be there such a path or not.
     tags
@@ -102,8 +100,7 @@ class Frame:
     ) -> None:
         self._app = app
         self._metrics = metrics
-        self._state = state
-        self._open = open_routes
+        self._admission = Admission(state, open_routes)
         self._tags = tags
         self._body_timeout_s = body_timeout_s
         self._timeout_s = timeout_s
@@ -134,23 +131,26 @@ class Frame:
                 spent = f"app;dur={(time.perf_counter() - started_s) * 1000:.2f}"
                 parts = answered.get("server-timing")  # a route's own stages
                 answered["server-timing"] = f"{parts}, {spent}" if parts else spent
+                self._admission.allow_page(headers, answered)
                 if status in limits.CLOSING:
                     answered["connection"] = "close"
             await send(message)
 
-        async def refuse(problem: Problem) -> None:
+        async def finish(answer: Problem | Response) -> None:
             if begun:  # half an answer cannot be mended: the server breaks the connection
                 raise RuntimeError("the request failed after its answer had begun")
-            await problem.response(slashes.escape(scope["path"]), request_id)(
-                scope, receive, send_tagged
-            )
+            instance = slashes.escape(scope["path"])
+            made = answer if isinstance(answer, Response) else answer.response(instance, request_id)
+            await made(scope, receive, send_tagged)
 
         try:
             # The bound cancels the handler, never an append: that has a task of its own.
             async with asyncio.timeout(self._timeout_s) as bound:
-                refused = limits.find_problem(scope, headers) or await self._admit(scope, headers)
-                if refused is not None:
-                    await refuse(refused)
+                answer = limits.find_problem(scope, headers) or await self._admission.admit(
+                    scope, headers
+                )
+                if answer is not None:
+                    await finish(answer)
                 else:
                     bounded = limits.within(receive, self._body_timeout_s)
                     await self._app(scope, bounded, send_tagged)
@@ -158,10 +158,10 @@ class Frame:
             if isinstance(error, TimeoutError) and bound.expired():
                 _log.warning("request_overtime", request_id=request_id, exc_info=error)
                 detail = f"there was no answer within {self._timeout_s:g} s"
-                await refuse(Problem("overtime", detail, headers={"retry-after": "1"}))
+                await finish(Problem("overtime", detail, headers={"retry-after": "1"}))
             else:
                 _log.exception("request_failed", request_id=request_id)
-                await refuse(Problem("internal", "the server failed on this request"))
+                await finish(Problem("internal", "the server failed on this request"))
         finally:
             self._note(scope, method, request_id, status, time.perf_counter() - started_s)
 
@@ -173,27 +173,6 @@ class Frame:
             )
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(method, route).observe(took_s)
-
-    async def _admit(self, scope: Scope, headers: Headers) -> Problem | None:
-        if any(route.matches(scope)[0] is Match.FULL for route in self._open):
-            return None
-        keys: KeyRing = self._state.replica.keys
-        rates: RateLimits = self._state.replica.rates
-        bearer = headers.get("authorization", "")
-        key = bearer[7:].strip() if bearer[:7].lower() == "bearer " else headers.get("x-api-key")
-        caller = await keys.caller(key) if key else None
-        if not key or caller is None:
-            detail = "the API key is not known" if key else NO_KEY
-            return Problem("unauthorized", detail, headers=CHALLENGE)
-        scope["state"]["caller"] = caller
-        wait_s = await rates.wait_s(digest(key))
-        if wait_s > 0:
-            return Problem(
-                "rate-limited",
-                f"this key may make {rates.per_min} requests a minute",
-                headers={"retry-after": str(math.ceil(wait_s))},
-            )
-        return None  # whether the scope is enough is the route's to say: `scopes.Guarded`
 
 
 def _without_body(send: Send) -> Send:

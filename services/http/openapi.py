@@ -7,12 +7,14 @@ is a problem. What answers look like is said in `answer_schemas`.
 from collections.abc import Sequence
 from typing import Any, Final
 
+import orjson
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from feature_repo.archive.catalogue import Item
+from services.http.credentials import BEACONS
 from services.http.problems import PROBLEM_URIS, TYPES
 from services.http.scopes import needs_of
 
@@ -171,6 +173,13 @@ def _complete(schema: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> dict
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "basic": {"type": "http", "scheme": "basic", "description": "The key as the user name"},
+        "beacon": {
+            "type": "apiKey",
+            "in": "query",
+            "name": "key",
+            "description": "A key of scope write, with a body of text/plain that holds JSON",
+        },
     }
     schemas = components.setdefault("schemas", {})
     _, read = models_json_schema([(model, "validation") for model in bodies], ref_template=_REF)
@@ -189,12 +198,17 @@ def _complete(schema: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> dict
 
 
 def _give_scope(path: dict[str, Any], route: APIRoute) -> None:
-    """Say which scope a key must have: ``x-scope``, and as the role of both ways to send one."""
+    """Say which scope a key must have: ``x-scope``, and as the role of each way to send one."""
     needed = needs_of(route)
     for method in route.methods or ():
         operation = path[method.lower()]
         operation["x-scope"] = needed
-        ways: tuple[str, ...] = () if needed == "open" else ("bearer", "header")
+        ways: tuple[str, ...] = () if needed == "open" else ("bearer", "header", "basic")
+        if method == "POST" and route.path_format in BEACONS:
+            ways += ("beacon",)
+            content = operation["requestBody"]["content"]
+            example = orjson.dumps(content["application/json"]["example"]).decode()
+            content["text/plain"] = {"schema": {"type": "string"}, "example": example}
         operation["security"] = [{way: [needed]} for way in ways]
 
 
