@@ -30,7 +30,7 @@ READ_BY_LIBRARIES = [
 READ_BY_OTHERS = [
     "read_user",  # what the store holds of a user, for tests and notebooks
     "duplicate", "viewed", "violations",  # what a test looks at
-    "Erased", "Removal",  # what both halves of an erasure say
+    "Erased", "Removal", "erase_files",  # what both halves of an erasure say
 ]  # fmt: skip
 CALLED_BY_OTHERS = "services/client/"
 """The client's calls are for whoever has a service."""

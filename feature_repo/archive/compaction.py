@@ -55,12 +55,19 @@ def compact(
     int
         Parts that were replaced by larger ones.
     """
-    if not archive.part_set.prepare():
-        return 0
-    archive.part_set.sweep(grace_s)
+    with archive.part_set.rewriting_if_free() as alone:
+        if not alone or not archive.part_set.prepare():
+            return 0
+        archive.part_set.sweep(grace_s)
+        return _compact(archive, archived, MANY_PARTS if many is None else many, grace_s)
+
+
+def _compact(
+    archive: Archive, archived: Mapping[int, LogPosition], many: int, grace_s: float
+) -> int:
     parts = archive.parts()
     groups = _groups(parts, archived)
-    if sum(map(len, groups)) < (MANY_PARTS if many is None else many):
+    if sum(map(len, groups)) < many:
         return 0
     names, replaced = {part.name for part in parts}, set[str]()
     merged = dict[str, Path]()

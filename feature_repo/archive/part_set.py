@@ -12,6 +12,7 @@ beside it and takes its place by one rename of the link. Older generations stay 
     archive/.events/000006/*.parquet     until its last readers are done
     archive/.events/000007/*.parquet
     archive/.events.lock                 held shared to add a part, alone to exchange parts
+    archive/.events.rewriting            held by the one who rewrites parts
 """
 
 import ctypes
@@ -73,6 +74,18 @@ class PartSet:
         with self._lock(fcntl.LOCK_SH):
             yield self.folder()
 
+    @contextmanager
+    def rewriting(self) -> Iterator[None]:
+        """Be the only one to rewrite parts; who adds parts may go on."""
+        with self._lock(fcntl.LOCK_EX, name="rewriting"):
+            yield
+
+    @contextmanager
+    def rewriting_if_free(self) -> Iterator[bool]:
+        """Be the only one to rewrite parts, or yield False at once."""
+        with self._lock(fcntl.LOCK_EX, 0, name="rewriting") as locked:
+            yield locked
+
     def prepare(self) -> bool:
         """Make ``root`` a link if it is a folder, with the same parts; say whether it is one.
 
@@ -95,7 +108,7 @@ class PartSet:
             except OSError:
                 folder.unlink()
                 return False
-            _sync(self.generations, self.root.parent)
+            sync(self.generations, self.root.parent)
         return True
 
     def exchange(
@@ -134,12 +147,12 @@ class PartSet:
                 (new / name).hardlink_to(old / name)
             for name, path in into.items():
                 (new / name).hardlink_to(path)
-            _sync(new, self.generations)
+            sync(new, self.generations)
             os.utime(old)  # from now on nobody lists it; `sweep` counts from here
             link = self.root.with_name(f".{self.root.name}.{secrets.token_hex(4)}.link")
             link.symlink_to(new.relative_to(self.root.parent))
             link.replace(self.root)
-            _sync(self.root.parent)
+            sync(self.root.parent)
         return True
 
     def scratch(self) -> Path:
@@ -164,6 +177,29 @@ class PartSet:
             for link in self.root.parent.glob(f".{self.root.name}.*.link"):
                 link.unlink()
 
+    def was_plain(self) -> bool:
+        """Say whether the present parts were a folder, which readers may have listed by name."""
+        return self.folder().name == self._name_generation(0).name
+
+    def older(self) -> list[Path]:
+        """Return the folders of all generations but the present one."""
+        if not self.generations.is_dir():
+            return []
+        folders = (path for path in self.generations.iterdir() if path.name.isdigit())
+        return sorted(f for f in folders if f != self.folder() and not f.is_symlink())
+
+    def sweep_drafts(self) -> None:
+        """Remove what killed writers left unfinished; to be called under `rewriting`."""
+        with self._lock(fcntl.LOCK_EX):
+            for folder in (self.folder(), *self.older()):
+                for path in folder.glob(".*.tmp"):
+                    path.unlink()
+            for path in self.generations.glob("*"):
+                if path.is_dir() and not path.name.isdigit():
+                    shutil.rmtree(path)
+                elif path.suffix == ".parquet":
+                    path.unlink()
+
     def _name_generation(self, number: int) -> Path:
         """Return a generation's folder; 0 is one that was a plain folder before."""
         return self.generations / f"{number:06d}"
@@ -171,13 +207,14 @@ class PartSet:
     def _linked_for(self, seconds: float) -> bool:
         if not self.root.is_symlink():
             return False
-        was_plain = self.folder().name == self._name_generation(0).name
-        return not was_plain or self.root.lstat().st_mtime <= time.time() - seconds
+        return not self.was_plain() or self.root.lstat().st_mtime <= time.time() - seconds
 
     @contextmanager
-    def _lock(self, lock_type: int, wait_s: float | None = None) -> Iterator[bool]:
-        """Hold the set's lock; yields False if it was not had within ``wait_s``."""
-        path = self.root.with_name(f".{self.root.name}.lock")
+    def _lock(
+        self, lock_type: int, wait_s: float | None = None, name: str = "lock"
+    ) -> Iterator[bool]:
+        """Hold one of the set's locks; yields False if it was not had within ``wait_s``."""
+        path = self.root.with_name(f".{self.root.name}.{name}")
         with path.open("a") as file:
             if wait_s is None:
                 fcntl.flock(file, lock_type)
@@ -224,7 +261,7 @@ def write_part(path: Path, table: pa.Table, *, replace: bool = True) -> bool:
         return False
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync(path.parent)
     return True
 
 
@@ -238,7 +275,7 @@ def part_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
         os.fsync(file.fileno())
 
 
-def _sync(*folders: Path) -> None:
+def sync(*folders: Path) -> None:
     """Make the names in ``folders`` durable."""
     for path in folders:
         folder = os.open(path, os.O_RDONLY)

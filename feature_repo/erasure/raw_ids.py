@@ -60,12 +60,19 @@ class RawIds:
         return any(map(self.is_one, values))
 
     def is_one(self, value: str) -> bool:
-        """Say whether a value is somebody's id."""
-        if value in self._ids or value in self._entities:
-            return True
+        """Say whether a value is somebody's user id, anonymous id or pseudonym."""
+        return self.is_user(value) or self.is_anonymous(value) or value in self._entities
+
+    def is_user(self, value: str) -> bool:
+        """Say whether a value is somebody's user id."""
         made = self._pseudonyms
-        return made is not None and not self._entities.isdisjoint(
-            (made.of_user(value), made.of_anonymous(value))
+        return value in self._ids or (made is not None and made.of_user(value) in self._entities)
+
+    def is_anonymous(self, value: str) -> bool:
+        """Say whether a value is somebody's anonymous id."""
+        made = self._pseudonyms
+        return value in self._ids or (
+            made is not None and made.of_anonymous(value) in self._entities
         )
 
 

@@ -96,8 +96,15 @@ def publishing(home: Path) -> Iterator[frozenset[str]]:
 
 def settle(home: Path) -> None:
     """Wait until everything is in place that was put down without today's tombstones."""
-    with _lock(home, ".publishing", fcntl.LOCK_EX):
+    with alone(home):
         pass
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Hold everybody off who publishes: a file of people is rewritten."""
+    with _lock(home, ".publishing", fcntl.LOCK_EX):
+        yield
 
 
 @contextmanager
