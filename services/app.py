@@ -32,7 +32,7 @@ def build(args: Mapping[str, Any]) -> Any:
     Raises
     ------
     InvalidSettingError
-        If no store is named, or the file of rules is wrong.
+        If no store is named, the file of rules is wrong, or the admin key could be guessed.
     """
     from ray import serve
 
@@ -48,8 +48,10 @@ def build(args: Mapping[str, Any]) -> Any:
             "set PORTRAIT_REDIS_URL, or use `portrait serve`, which starts one"
         )
     if digest is None and settings.api_key is not None:
+        from services.http.api_keys import check_key
         from services.http.api_keys import digest as digest_of
 
+        check_key(settings.api_key.get_secret_value())
         digest = digest_of(settings.api_key.get_secret_value())
     rule_book.load(settings.rules)  # wrong rules are refused before anything is deployed
     url = settings.redis_url

@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     rate_limit_per_min: int = Field(
         default=0, ge=0, description="Requests a minute that an API key may make; 0: no limit"
     )
+    wrong_keys_per_min: int = Field(
+        default=30,
+        ge=0,
+        description="Wrong API keys that an address may send a minute before it is answered 429; "
+        "0: no limit",
+    )
     nobody_ids: str = Field(
         default="",
         description="Comma-separated ids that are nobody's, besides those in docs/data.md",

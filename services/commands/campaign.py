@@ -31,7 +31,9 @@ campaign = typer.Typer(
 app.add_typer(campaign, name="campaign")
 
 Name = Annotated[str, typer.Argument(help="Name of the campaign")]
-Url = Annotated[str, typer.Option(help="Where the service listens; its key: PORTRAIT_API_KEY")]
+Url = Annotated[
+    str, typer.Option(help="Where the service listens; its key: PORTRAIT_API_KEY, else admin.key")
+]
 _URL = "http://127.0.0.1:8080"
 
 
@@ -198,10 +200,15 @@ def _write(out: Path, found: dict[str, Any]) -> None:
 
 def _client(url: str) -> Any:
     from services.client import Client
+    from services.hosting import admin_key
 
-    key = os.environ.get("PORTRAIT_API_KEY")
+    home = settings_with().home
+    key = os.environ.get("PORTRAIT_API_KEY") or admin_key.read(home)
     if not key:
-        raise InvalidInputError("PORTRAIT_API_KEY is not set: the service's key goes there")
+        raise InvalidInputError(
+            f"PORTRAIT_API_KEY is not set, and {home} keeps no {admin_key.FILE}: "
+            "the service's key goes there"
+        )
     return Client(url, key)
 
 

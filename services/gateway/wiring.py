@@ -24,6 +24,7 @@ from services.event_log.currency import ShopCurrency
 from services.http.api_keys import KeyRing
 from services.http.key_records import KeyRecords
 from services.http.rate_limits import RateLimits
+from services.http.wrong_keys import WrongKeys
 from services.models.user_features import UserFeatureReader
 from services.recommend import rule_book
 from services.recommend.impressions import Impressions
@@ -65,6 +66,9 @@ class Replica:
         self._settings, self._url = settings, url
         self.keys = KeyRing(store, admin_digest)
         self.rates = RateLimits(store, settings.rate_limit_per_min)
+        self.wrong_keys = WrongKeys(
+            store, settings.wrong_keys_per_min, behind_front=drain_file is not None
+        )
         self._catalogue = Catalogue(store)
         appender = Appender(
             store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,6 @@ STOP_TIMEOUT_S: Final = 40.0
 @contextmanager
 def run_service(
     settings: Settings,
-    more: Mapping[str, str],
     *,
     code: Path | None = None,
     log: Path | None = None,
@@ -36,8 +35,6 @@ def run_service(
 
     Parameters
     ----------
-    more
-        Variables of its environment beside the settings.
     code
         Folder with other packages of the same names, which run in place of these.
     log
@@ -50,7 +47,6 @@ def run_service(
     }
     if settings.api_key is not None:
         variables["PORTRAIT_API_KEY"] = settings.api_key.get_secret_value()
-    variables |= more
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PORTRAIT_"))}
     if code is not None:
         variables["PYTHONPATH"] = str(code)  # Ray's workers inherit it

@@ -28,6 +28,8 @@ STRIPPED_HEADERS: Final = (
 )  # fmt: skip
 """Request headers by which a client could steer Ray Serve."""
 
+ADDRESS_HEADER: Final = "x-portrait-address"
+"""Tells gateways where a request comes from; as `services.http.wrong_keys` has it."""
 MAX_CONTENT_LENGTH: Final = 6_000_000
 MAX_HEADER_BYTES: Final = 16 * 1024
 """As `services.http.limits` has it; HAProxy's own buffer (32 KB) also holds the request line."""
@@ -127,6 +129,7 @@ def _rules(door: Door) -> str:
         ]
     rules += [
         *(f"http-request del-header {name}" for name in STRIPPED_HEADERS),
+        f"http-request set-header {ADDRESS_HEADER} %[src]",
         f"timeout http-request {HEADER_TIMEOUT_S}s",
         f"timeout http-keep-alive {IDLE_TIMEOUT_S}s",
         f"log {door.folder / LOG_SOCKET} len 2048 format raw local0 err",

@@ -24,12 +24,12 @@ from feature_repo.archive import currency
 from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavailableError
 from feature_repo.online.connection import connect as connect_store
 from services.client import Client
-from services.hosting import child
+from services.hosting import admin_key, child
 from services.hosting.child import base_url, wait_until_ready
 from services.hosting.embedded import can_listen, connect
 from services.hosting.haproxy import LOG_SOCKET, drain
 from services.hosting.ray_runtime import environment, start_application, start_ray, stop_ray
-from services.hosting.supervisor import KEY_VARIABLE, LOST, say, supervise
+from services.hosting.supervisor import LOST, say, supervise
 from services.http import api_keys
 from services.recommend import rule_book
 from services.runtime.log_lines import STDERR_VARIABLE, take_lines
@@ -84,6 +84,7 @@ def serve(settings: Settings) -> None:
     with Signals() as signals, _service(settings, signals) as key:
         if key is not None:
             say(f"API key (admin): {key}")
+            say(f"it is kept in {settings.home / admin_key.FILE}, and the same at the next start")
         say(f"serving on {base_url(settings)} — docs at {base_url(settings)}/docs, Ctrl-C ends")
         ended = signals.wait(local_ray.vital())
         if ended is not None:
@@ -107,7 +108,7 @@ def running(settings: Settings, *, code: Path | None = None) -> Iterator[Client]
     key = settings.api_key.get_secret_value() if settings.api_key else api_keys.generate()
     settings = settings.model_copy(update={"api_key": SecretStr(key)})
     log = settings.home / "run" / "serve.log"
-    with child.run_service(settings, {}, code=code, log=log) as process:
+    with child.run_service(settings, code=code, log=log) as process:
         wait_until_ready(settings, process)
         with Client(base_url(settings), key) as client:
             yield client
@@ -119,8 +120,13 @@ def check(settings: Settings) -> None:
     Raises
     ------
     InvalidSettingError
-        See `serve_forever`; also if the file of rules is wrong, or the home keeps another currency.
+        See `serve_forever`; also if the file of rules is wrong, the home keeps another currency,
+        or the admin key could be guessed.
     """
+    if settings.api_key is None:
+        admin_key.read(settings.home)
+    else:
+        api_keys.check_key(settings.api_key.get_secret_value())
     rule_book.load(settings.rules)
     currency.check(settings.home, settings.currency)
     if settings.api_key is None and not _is_loopback(settings.host):
@@ -220,11 +226,9 @@ def _prepare_store(settings: Settings, url: str) -> str | None:
         hush_feast()
         registry_stamp.note(settings.home)
     client = connect_store(url, timeout_s=30)
-    generated = None
+    generated = admin_key.keep(settings.home) if settings.api_key is None else None
     try:
-        if settings.api_key is None:
-            generated = os.environ.get(KEY_VARIABLE) or api_keys.generate()
-            api_keys.register(client, generated, name="generated", scope="admin")
+        admin_key.register(client, generated)
         catalogue.load_archive(client, settings.home)
         if not client.exists(popularity.KEY):
             popularity.seed(client, Archive(settings.home / "archive" / "events"))

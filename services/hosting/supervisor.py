@@ -11,14 +11,11 @@ from typing import Final
 import structlog
 
 from services.hosting import child
-from services.http import api_keys
 from services.runtime.signals import Signals
 from services.settings import Settings
 
 LOST: Final = 75
 """Exit code: of a service whose Ray has ended; of the supervisor when it gives up."""
-KEY_VARIABLE: Final = "PORTRAIT_GENERATED_KEY"
-"""For the child alone: the key that is printed, so that it stays the same when it starts again."""
 WAITS_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Waits before a start; when the last has been in vain, the supervisor gives up."""
 STEADY_S: Final = 600.0
@@ -31,11 +28,10 @@ _log = structlog.get_logger(__name__)
 
 def supervise(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM, or until no start helps; return the exit code."""
-    more = {} if settings.api_key is not None else {KEY_VARIABLE: api_keys.generate()}
     attempt = 0
     with Signals() as signals:
         while True:
-            code, lasted_s = _serve_once(settings, more, signals)
+            code, lasted_s = _serve_once(settings, signals)
             if code is None:
                 return 0
             if attempt == 0 and code in _FAILED_STARTS and lasted_s < STEADY_S:
@@ -58,12 +54,10 @@ def supervise(settings: Settings) -> int:
                 return 0
 
 
-def _serve_once(
-    settings: Settings, more: dict[str, str], signals: Signals
-) -> tuple[int | None, float]:
+def _serve_once(settings: Settings, signals: Signals) -> tuple[int | None, float]:
     """Return exit code, or None if we were told to end, and how long it was up, seconds."""
     since_s = time.monotonic()
-    with child.run_service(settings, more) as process:
+    with child.run_service(settings) as process:
         if signals.wait({"service": process.pid}) is None:
             return None, 0
         return process.wait(), time.monotonic() - since_s

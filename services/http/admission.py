@@ -19,6 +19,7 @@ from services.http.credentials import read_key, take_beacon_key
 from services.http.problems import Problem
 from services.http.rate_limits import RateLimits
 from services.http.scopes import CHALLENGE, NO_KEY
+from services.http.wrong_keys import WrongKeys
 
 
 class Admission:
@@ -59,18 +60,30 @@ class Admission:
             beacon = key is not None
         caller = await keys.caller(key) if key else None
         if key is None or caller is None:
-            detail = "the API key is not known" if key else NO_KEY
-            return Problem("unauthorized", detail, headers=CHALLENGE)
+            return await self._refuse(scope, headers, key)
         if beacon and caller.scope != "write":
             detail = f"?key= is for keys of scope write; the given one is {caller.scope}"
             return Problem("forbidden", detail, hint="Send this key in a header.")
         scope["state"]["caller"] = caller
         return browsers.find_stranger(caller, headers) or await self._limit(key)
 
+    async def _refuse(self, scope: Scope, headers: Headers, key: str | None) -> Problem:
+        if not key:
+            return Problem("unauthorized", NO_KEY, headers=CHALLENGE)
+        wrong: WrongKeys = self._state.replica.wrong_keys
+        wait_s = await wrong.wait_s(scope, headers)
+        if wait_s == 0:
+            return Problem("unauthorized", "the API key is not known", headers=CHALLENGE)
+        detail = f"this address has sent {wrong.per_min} wrong keys in a minute"
+        return _slow_down(detail, wait_s)
+
     async def _limit(self, key: str) -> Problem | None:
         rates: RateLimits = self._state.replica.rates
         wait_s = await rates.wait_s(digest(key))
         if wait_s == 0:
             return None
-        detail = f"this key may make {rates.per_min} requests a minute"
-        return Problem("rate-limited", detail, headers={"retry-after": str(math.ceil(wait_s))})
+        return _slow_down(f"this key may make {rates.per_min} requests a minute", wait_s)
+
+
+def _slow_down(detail: str, wait_s: float) -> Problem:
+    return Problem("rate-limited", detail, headers={"retry-after": str(math.ceil(wait_s))})

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import math
 import secrets
+import string
 import time
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
@@ -16,6 +17,8 @@ from typing import Any, Final, Literal, get_args
 import orjson
 import redis
 import structlog
+
+from feature_repo.errors import InvalidSettingError
 
 Scope = Literal["write", "analyst", "server", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
@@ -31,6 +34,9 @@ KEYS: Final = "portrait:keys"
 USED: Final = "portrait:keys:used"
 """Hash of their last use: id to epoch milliseconds."""
 ID_DIGITS: Final = 12
+MIN_BITS: Final = 128
+"""What a key must be worth."""
+_MIN_DIFFERENT: Final = 8
 _FRESH_S: Final = 5.0
 _AGAIN_S: Final = 1.0
 """A key that is not known is looked for again after so long: it may have been made just now."""
@@ -48,6 +54,46 @@ def digest(key: str) -> str:
 def generate() -> str:
     """Return a new random key."""
     return "pk_" + secrets.token_urlsafe(24)  # 192 bits
+
+
+def find_weakness(key: str) -> str | None:
+    """Return why a key could be guessed, or None.
+
+    Examples
+    --------
+    >>> find_weakness("changeme")
+    '8 characters, worth 38 bits at most: 128 are needed'
+    >>> find_weakness(generate()) is None
+    True
+    """
+    sizes = ((string.digits, 10), (string.ascii_lowercase, 26), (string.ascii_uppercase, 26))
+    letters = sum(size for some, size in sizes if set(key) & set(some))
+    if set(key.lower()) <= set(string.hexdigits):
+        letters = 16
+    elif not key.isalnum():
+        letters += 2
+    bits = int(len(key) * math.log2(max(letters, 2)))
+    if bits < MIN_BITS:
+        return f"{len(key)} characters, worth {bits} bits at most: {MIN_BITS} are needed"
+    if len(set(key)) < _MIN_DIFFERENT:
+        return f"{len(set(key))} different characters: at least {_MIN_DIFFERENT} are needed"
+    return None
+
+
+def check_key(key: str) -> None:
+    """Refuse an admin key that could be guessed.
+
+    Raises
+    ------
+    InvalidSettingError
+        Naming what it lacks; never the key.
+    """
+    weakness = find_weakness(key)
+    if weakness is not None:
+        raise InvalidSettingError(
+            f"PORTRAIT_API_KEY could be guessed ({weakness}): "
+            "set one that `openssl rand -base64 24` makes"
+        )
 
 
 def id_of(digest: str) -> str:

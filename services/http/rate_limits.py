@@ -29,14 +29,15 @@ Answers how long to wait, microseconds."""
 
 
 class RateLimits:
-    """Requests a key may make: ``per_min``, also at once; 0 sets no limit."""
+    """What a key, or who else is named, may do: ``per_min``, also at once; 0 sets no limit."""
 
-    def __init__(self, client: Any, per_min: int) -> None:
+    def __init__(self, client: Any, per_min: int, *, prefix: bytes = KEY) -> None:
         self._client = client
+        self._prefix = prefix
         self.per_min = per_min
 
-    async def wait_s(self, digest: str) -> float:
-        """Count a request of the key with this digest.
+    async def wait_s(self, name: str) -> float:
+        """Count a request of the key with this digest, or of who is named so.
 
         Returns
         -------
@@ -50,7 +51,7 @@ class RateLimits:
         try:
             async with asyncio.timeout(_BOUND_S):
                 waited = await _TAKE.run_async(
-                    self._client, [KEY + digest.encode()], [cost_us, _WINDOW_US]
+                    self._client, [self._prefix + name.encode()], [cost_us, _WINDOW_US]
                 )
         except (redis.RedisError, OSError, TimeoutError):
             return 0.0

@@ -35,7 +35,7 @@ def make_api(
             redis_url=redis_url,
             archive_every_s=3600,
             store_bound_s=PATIENCE_S,
-            **given,
+            **({"wrong_keys_per_min": 0} | given),
         )
         settings.export(redis_url)
         feast_store.apply()

@@ -28,6 +28,7 @@ from services.hosting.serve import check, running
 from services.rebuild.run import rebuild
 from services.settings import Settings
 
+ADMIN_KEY = "k-test-0123456789-abcdef-ghijk"
 EVENTS = 1200
 USERS = 40
 
@@ -38,7 +39,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     before = os.umask(0o077)  # as the command line does, whose part this module plays
     try:
         yield Settings(
-            home=home, redis_url=None, port=free_port(), archive_every_s=1, api_key="k-test"
+            home=home, redis_url=None, port=free_port(), archive_every_s=1, api_key=ADMIN_KEY
         )
     finally:
         os.umask(before)
@@ -222,7 +223,7 @@ def test_a_replica_killed_hard_is_replaced(client: Client) -> None:
 def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
     variables = {
         "PORTRAIT_HOME": str(tmp_path), "PORTRAIT_PORT": str(free_port()),
-        "PORTRAIT_API_KEY": "key",
+        "PORTRAIT_API_KEY": ADMIN_KEY,
     }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "services.hosting.serve"],

