@@ -33,7 +33,8 @@ feature_repo.profile_views: errors events features user_profile
 feature_repo.user_profile: archive errors events
 training.evaluation: history neighbours network scoring | feature_repo: errors events
 training.fit: evaluation history neighbours network scoring | feature_repo: events
-training.history:  | feature_repo: archive errors events feast_stores features user_profile
+training.history:  | feature_repo: archive audiences errors events feast_stores features
+    user_profile
 training.lab.comparison: evaluation fit history lab.targeting neighbours network scoring |
     feature_repo: errors events importers
 training.lab.studies: evaluation fit history lab.comparison lab.targeting neighbours network

@@ -42,6 +42,8 @@ class Cube:
 
     def __init__(self, index: Index) -> None:
         started_s = time.monotonic()
+        self.source: Final = index
+        index = index.without_denying()
         self.index: Final = index
         for statement in tables.make():
             index.make(statement)

@@ -37,8 +37,9 @@ class Query:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def count(self) -> str:
-        """Return the SELECT of the number of members."""
-        return f"{self.prelude} SELECT count(*) FROM facts x WHERE {self.condition}"
+        """Return the SELECT of the number of members, of those who do not deny analytics."""
+        counted = "x.u NOT IN (SELECT u FROM audience.uncounted)"
+        return f"{self.prelude} SELECT count(*) FROM facts x WHERE ({self.condition}) AND {counted}"
 
     def members(self) -> str:
         """Return the SELECT of members' pseudonyms after ``$after``, at most ``$limit``, sorted."""

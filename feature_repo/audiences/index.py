@@ -8,6 +8,7 @@ loading and running. What the tables hold is `tables`', what is asked of them `c
 import time
 import weakref
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -20,6 +21,7 @@ from feature_repo.archive import valid_events
 from feature_repo.archive.event_archive import SCHEMA, Archive
 from feature_repo.archive.query_bounds import SpillFolder, run_until_deadline
 from feature_repo.audiences import consents, tables
+from feature_repo.audiences.denials import find_denying
 from feature_repo.errors import PortraitError
 from feature_repo.features.catalogue import USER_VIEWS
 from feature_repo.features.snapshots import schema as feature_schema
@@ -42,6 +44,14 @@ WORDS: Final = b"clusters"
 """Key of that file's metadata: a JSON object, number of a cluster to what sets it apart."""
 
 
+_COUNTED: Final = "audience.counted"
+_NUM_UNCOUNTED: Final = "SELECT count(*) FROM facts JOIN uncounted USING (u)"
+_TABLES: Final = """
+SELECT table_name FROM information_schema.tables
+WHERE table_catalog = 'audience' AND table_schema = 'main' ORDER BY table_name
+"""
+
+
 class Index:
     """What rules are answered from, as the archive stood when this was made.
 
@@ -60,6 +70,8 @@ class Index:
         Time of the newest event, epoch milliseconds; 0 of an empty archive.
     clusters
         What sets each cluster apart, in words, by its number.
+    num_counted
+        Users of whom figures may tell: those who do not deny ``analytics``.
 
     Raises
     ------
@@ -69,6 +81,8 @@ class Index:
 
     def __init__(self, home: Path, standing: Mapping[str, bool] = DEFAULTS) -> None:
         started_s = time.monotonic()
+        self._schema = "audience"
+        self._whole: Index | None = None
         self._connection = duckdb.connect()
         self._spilled = SpillFolder(home)
         weakref.finalize(self, self._spilled.remove)
@@ -79,6 +93,7 @@ class Index:
         )
         try:
             self._load(home, standing)
+            self._count()
         except duckdb.Error as error:
             self.close()
             raise PortraitError(
@@ -87,6 +102,7 @@ class Index:
         row = self.rows("SELECT count(*), coalesce(max(time_ms), 0) FROM events", {})[0]
         self.num_events, self.newest_ms = int(row[0]), int(row[1])
         self.num_users = int(self.rows("SELECT count(*) FROM facts", {})[0][0])
+        self.num_counted = self.num_users - int(self.rows(_NUM_UNCOUNTED, {})[0][0])
         later = [int(moment[0]) for moment in self.rows(tables.NEWEST, {})]
         self._until_ms = max(self.newest_ms, *later)
         self.built_s = time.monotonic() - started_s
@@ -111,22 +127,32 @@ class Index:
             See `feature_repo.archive.query_bounds`.
         """
         with self._connection.cursor() as cursor, run_until_deadline(cursor):
-            cursor.execute("USE audience")
+            cursor.execute(f"USE {self._schema}")
             found: list[tuple[Any, ...]] = cursor.execute(sql, dict(parameters)).fetchall()
         return found
 
     def columns(self, sql: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Do what `rows` does, and return columns as numpy arrays."""
         with self._connection.cursor() as cursor, run_until_deadline(cursor):
-            cursor.execute("USE audience")
+            cursor.execute(f"USE {self._schema}")
             found: dict[str, Any] = cursor.execute(sql, dict(parameters or {})).fetchnumpy()
         return found
 
     def make(self, statement: str) -> None:
         """Run a statement that makes another table out of those that are there."""
         with self._connection.cursor() as cursor:
-            cursor.execute("USE audience")
+            cursor.execute(f"USE {self._schema}")
             cursor.execute(statement)
+
+    def without_denying(self) -> Self:
+        """Return the same index without the users who deny ``analytics``: for what counts people.
+
+        Its tables have the same names; users keep their numbers.
+        """
+        found = copy(self)
+        found._schema, found._whole = _COUNTED, self  # noqa: SLF001 - its own class
+        found.num_events = int(found.rows("SELECT count(*) FROM events", {})[0][0])
+        return found
 
     def top_categories(self, most: int) -> list[str]:
         """Return the categories that the most users are interested in."""
@@ -179,6 +205,21 @@ class Index:
         )
         self._copy("statements", table)
         self._connection.execute(f"CREATE TABLE consents AS {tables.CONSENTS}")
+        denying = sorted(find_denying(self._connection, rows, "analytics", standing))
+        self._copy("uncounted", pa.table({"u": pa.array(denying, pa.int32())}))
+
+    def _count(self) -> None:
+        """Make the tables of `without_denying`, which hide the rows of ``uncounted`` users."""
+        run = self._connection.execute
+        some = run("SELECT count(*) FROM uncounted").fetchone() != (0,)
+        run("CREATE SCHEMA counted")
+        for (name,) in run(_TABLES).fetchall():
+            columns = {column[0] for column in run(f'DESCRIBE "{name}"').fetchall()}
+            hidden = "WHERE u NOT IN (SELECT u FROM audience.main.uncounted)"
+            run(
+                f'CREATE VIEW {_COUNTED}."{name}" AS SELECT * FROM audience.main."{name}" '
+                + (hidden if some and "u" in columns and name != "uncounted" else "")
+            )
 
     def _load_features(self, home: Path) -> None:
         for view in USER_VIEWS:

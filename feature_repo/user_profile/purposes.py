@@ -7,6 +7,8 @@ here: which of several statements holds (`consent`), and what is done for a purp
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
+import msgspec
+
 from feature_repo.user_profile.consent import Consent, find_statement, spellings
 
 Purpose = Literal[
@@ -18,6 +20,21 @@ DEFAULTS: Final[Mapping[str, bool]] = {
     name: name in ("analytics", "personalization", "profiling") for name in PURPOSES
 }
 """What stands when nobody was asked, unless a setting says otherwise."""
+
+
+SETTING: Final = "PORTRAIT_CONSENT_DEFAULTS"
+
+
+def read_defaults(environment: Mapping[str, str]) -> dict[str, bool]:
+    """Return what stands when nobody was asked, by the setting in an environment.
+
+    Examples
+    --------
+    >>> read_defaults({SETTING: '{"analytics": false}'})["analytics"]
+    False
+    """
+    given: dict[str, bool] = msgspec.json.decode(environment.get(SETTING) or "{}")
+    return {**DEFAULTS, **given}
 
 
 def allowed(

@@ -22,7 +22,7 @@ class AnalyticsCube(Renewed[Cube]):
     async def make(self, before: Cube | None) -> tuple[Cube, float]:
         """Return another cube if there is another index; see `Renewed.make`."""
         index = await self._source.present()
-        if before is not None and before.index is index:
+        if before is not None and before.source is index:
             return before, 0.0
         made = await asyncio.to_thread(Cube, index)
         return made, SPARE * made.built_s

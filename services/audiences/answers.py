@@ -46,7 +46,7 @@ class AudienceAnswers:
         took_ms = (time.perf_counter() - started_s) * 1000
         return {
             "count": count,
-            "users": self._index.num_users,
+            "users": self._index.num_counted,
             "took_ms": round(took_ms, 3),
             "as_of": iso(self._now_ms),
             "contactable": bool(definition.consent),

@@ -54,13 +54,17 @@ def refresh_clusters(
             (index, scorer.vector(learned, now_ms, known))
             for index, learned, known in read_learned(url, users, scorer.model.version, tell)
         )
-        found = [(index, vector) for index, vector in vectors if vector is not None]
+        silent = {u for (u,) in index.rows("SELECT u FROM uncounted", {})}
+        found = [
+            (number, vector) for number, vector in vectors
+            if vector is not None and number not in silent
+        ]  # fmt: skip
         tell(0, 0, "clusters")
         indices = np.array([index for index, _ in found], dtype=np.int64)
         grouping = group(np.array([vector for _, vector in found], dtype=np.float32))
         labels = np.zeros(len(users), dtype=np.int64)
         labels[indices] = grouping.labels
-        portraits = describe(index, labels)
+        portraits = describe(index.without_denying(), labels)
     _write(settings.home, users, labels, portraits, now_ms)
     return portraits, grouping.silhouettes
 

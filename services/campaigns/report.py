@@ -60,6 +60,7 @@ class Basis:
 
 def report(index: Index, stored: Stored, now_ms: int) -> CampaignReport:
     """Return a campaign's report as of a moment, epoch milliseconds."""
+    index = index.without_denying()
     found = sample(index, stored, now_ms)
     basis = _basis(found, stored)
     ratio = _ratio(basis)

@@ -22,7 +22,7 @@ Doubles = npt.NDArray[np.float64]
 
 _REASONS: Final = f"""
 SELECT coalesce({MADE}, false) AS made, properties->>'$.reasons[0]' AS reason, count(*)
-FROM archive_events
+FROM archive_events JOIN users ON entity = "user"
 WHERE type = $type AND source = $source AND campaign_id = $name AND epoch_ms(time) <= $now_ms
 GROUP BY ALL ORDER BY reason
 """  # noqa: S608 - MADE is our own

@@ -59,7 +59,8 @@ OPERATIONS = {
         "GET /v1/audiences/{name}", "DELETE /v1/audiences/{name}", "GET /v1/campaigns",
         "POST /v1/campaigns", "GET /v1/campaigns/schema", "PUT /v1/campaigns/{name}",
         "GET /v1/campaigns/{name}", "DELETE /v1/campaigns/{name}", "GET /health/live",
-        "GET /health/ready", "GET /metrics", "GET /v1/receipts", "GET /v1/models",
+        "GET /health/ready", "GET /metrics", "GET /v1/receipts", "GET /v1/models", "POST /v1/keys",
+        "GET /v1/keys", "DELETE /v1/keys/{key_id}", "POST /v1/keys/{key_id}/rotate",
     ],
     NOBODY,
 )  # fmt: skip
@@ -120,6 +121,10 @@ def ask(
     return {"status": response.status_code, **said}
 
 
+def ask_as_stranger(client: Client, *asked: Any) -> dict[str, Any]:
+    return ask(client, f"stranger-{next(_names)}", *asked)
+
+
 def make_shopper(client: Client, denied: list[str]) -> str:
     """Make a user who bought, looked, and refused an item, and then denied purposes."""
     user = f"shopper-{next(_names)}"
@@ -147,11 +152,13 @@ def test_personal_operations_answer_a_stranger_exactly_where_personalization_is_
     body: dict[str, Any] | None,
 ) -> None:  # fmt: skip
     with api.client() as client:
+        alone = {name: each for name, each in (body or {}).items() if name != "events"}
+        # Popularity may be renewed in between: what a stranger gets before or after is as good.
+        strangers = [ask_as_stranger(client, operation, query, alone or None)]
         answered = ask(client, shoppers[denied], operation, query, body)
+        strangers.append(ask_as_stranger(client, operation, query, alone or None))
         if denied == "personalization":
-            alone = {name: each for name, each in (body or {}).items() if name != "events"}
-            stranger = ask(client, f"stranger-{next(_names)}", operation, query, alone or None)
-            assert answered == stranger
+            assert answered in strangers
             assert answered["status"] == 404 or answered["personalized"] is False
         else:
             same = ask(client, shoppers["none"], operation, query, body)
@@ -181,6 +188,6 @@ def test_an_anonymous_id_is_answered_by_what_its_user_denies(api: Api) -> None:
         cookie = f"cookie-{user}"
         client.post_event(event("view_item", user, ITEMS[7], anonymous_id=cookie),
                           return_profile=True)  # fmt: skip
-        stranger = f"stranger-{next(_names)}"
         for asked in ASKED[:2]:
-            assert ask(client, cookie, *asked) == ask(client, stranger, *asked)
+            before, answered = ask_as_stranger(client, *asked), ask(client, cookie, *asked)
+            assert answered in (before, ask_as_stranger(client, *asked))

@@ -17,8 +17,10 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_repo.archive.event_archive import Archive, write_part
+from feature_repo.audiences.denials import read_denying
 from feature_repo.errors import NotFoundError, PointInTimeError
 from feature_repo.user_profile.order_memory import told_again
+from feature_repo.user_profile.purposes import read_defaults
 
 HORIZONS_DAYS: Final = (7, 28)
 PIECE_ROWS: Final = 200_000
@@ -46,13 +48,15 @@ ahead AS (
 SELECT "user", event_timestamp, event_id, order_id, value, num_lines, {{labels}},
     (epoch_us(next_purchase) - epoch_us(event_timestamp)) / 86400e6 AS days_to_next_purchase
 FROM ahead, ended
-WHERE event_timestamp >= make_timestamptz($since)
+WHERE event_timestamp >= make_timestamptz($since) AND NOT list_contains($denying, "user")
 ORDER BY event_timestamp, "user", event_id
 """  # noqa: S608 - built from constants
 
 
 def positions(home: Path, *, since: datetime | None = None, until: datetime) -> pd.DataFrame:
     """Return one row for every new order with ``since <= time < until``, oldest first.
+
+    Of who denies analytics, now, there is none.
 
     Parameters
     ----------
@@ -89,7 +93,11 @@ def positions(home: Path, *, since: datetime | None = None, until: datetime) -> 
         connection.read_parquet([str(part) for part in archive.parts()]).create_view("archive")
         table = connection.sql(
             _POSITIONS.format(labels=labels),
-            params={"since": _micros(since or earliest), "until": _micros(until)},
+            params={
+                "since": _micros(since or earliest),
+                "until": _micros(until),
+                "denying": sorted(read_denying(home, "analytics", read_defaults(os.environ))),
+            },
         ).to_arrow_table()
     frame: pd.DataFrame = table.to_pandas()
     for days in HORIZONS_DAYS:

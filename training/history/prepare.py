@@ -1,5 +1,6 @@
 """From the archive to arrays: vocabulary, histories, moments and point-in-time features."""
 
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -9,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.archive.event_archive import Archive
+from feature_repo.audiences.denials import read_denying
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import EventRecord, iso
 from feature_repo.user_profile.order_memory import without_repeats
+from feature_repo.user_profile.purposes import read_defaults
 from training.history.prepared import VALIDATION_DAYS, Moments, Prepared, weekly_moments
 from training.history.sequences import encode
 from training.history.user_features import UserFeatures
@@ -37,10 +40,14 @@ def milliseconds(moment: datetime) -> int:
 def read_histories(home: Path, *, until_ms: int | None = None) -> list[History]:
     """Return every user's archived events in fold order, before ``until_ms``.
 
-    An order that is told again is there once, as in the live state.
+    An order that is told again is there once, as in the live state. Who denies analytics, now, is
+    left out.
     """
     archive = Archive(home / "archive" / "events")
-    return [(u, without_repeats(h)) for u, h in archive.histories(until_ms=until_ms)]
+    denying = read_denying(home, "analytics", read_defaults(os.environ))
+    return [
+        (u, without_repeats(h)) for u, h in archive.histories(until_ms=until_ms) if u not in denying
+    ]
 
 
 def prepare(
