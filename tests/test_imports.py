@@ -26,14 +26,14 @@ feature_repo.definitions: features online
 feature_repo.erasure: archive events
 feature_repo.events: errors
 feature_repo.feast_stores: errors features online
-feature_repo.features: archive events user_profile
+feature_repo.features: archive erasure events user_profile
 feature_repo.importers: archive erasure errors events user_profile
 feature_repo.online: errors
 feature_repo.profile_views: errors events features user_profile
 feature_repo.user_profile: archive errors events
 training.evaluation: history neighbours network scoring | feature_repo: errors events
-training.fit: evaluation history neighbours network scoring | feature_repo: events
-training.history:  | feature_repo: archive audiences errors events feast_stores features
+training.fit: evaluation history neighbours network scoring | feature_repo: erasure events
+training.history:  | feature_repo: archive audiences erasure errors events feast_stores features
     user_profile
 training.lab.comparison: evaluation fit history lab.targeting neighbours network scoring |
     feature_repo: errors events importers
@@ -48,7 +48,7 @@ services.analytics: audiences context http runtime | feature_repo: analytics arc
     errors profile_views user_profile
 services.app: gateway http recommend settings update | feature_repo: errors
 services.audiences: context http models runtime settings | training: scoring | feature_repo:
-    analytics archive audiences errors events features online profile_views user_profile
+    analytics archive audiences erasure errors events features online profile_views user_profile
 services.campaigns: audiences context event_log history http recommend runtime | training:
     evaluation | feature_repo: audiences errors events online profile_views
 services.catalogue: context http runtime | feature_repo: archive errors events
@@ -60,7 +60,7 @@ services.context: event_log http models runtime settings | feature_repo: errors 
     user_profile
 services.demo: client hosting models rebuild runtime settings | training: evaluation
     fit history | feature_repo: archive events importers online user_profile
-services.event_log: models runtime settings | feature_repo: archive errors events online
+services.event_log: models runtime settings | feature_repo: archive erasure errors events online
     user_profile
 services.gateway: analytics audiences campaigns catalogue context event_log history http models
     recommend runtime settings update | feature_repo: archive errors events online profile_views
@@ -80,7 +80,7 @@ services.lab.commands: commands lab.bench lab.chaos runtime | training: evaluati
 services.models: settings | training: network scoring | feature_repo: errors events feast_stores
     online user_profile
 services.rebuild: catalogue event_log history hosting models settings update | training: fit |
-    feature_repo: archive errors events online
+    feature_repo: archive erasure errors events online
 services.recommend: catalogue context event_log history http models runtime settings | training:
     scoring | feature_repo: archive errors events online profile_views user_profile
 services.runtime: settings | training: fit | feature_repo: archive errors events

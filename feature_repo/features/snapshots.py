@@ -19,6 +19,8 @@ import pyarrow as pa
 from feature_repo.archive import valid_events
 from feature_repo.archive.event_archive import SCHEMA as EVENT_SCHEMA
 from feature_repo.archive.event_archive import write_part
+from feature_repo.erasure import tombstones
+from feature_repo.erasure.parquet_rows import drop_owned
 from feature_repo.events.types import LONG_HALF_LIFE_DAYS, TYPES, find_types
 from feature_repo.features.catalogue import BATCH_VIEWS, VIEWS
 from feature_repo.features.sql import behaviour, interests, items, profile
@@ -168,8 +170,10 @@ def build(
         for view in BATCH_VIEWS:
             tell(view)
             table = _table(connection, view, _rows(view, first, last), created)
+            with tombstones.publishing(home) as erased:
+                table = drop_owned(table, erased)
+                _write(home / "features" / view, table, created, full=since is None)
             counts[view] = table.num_rows
-            _write(home / "features" / view, table, created, full=since is None)
     prepare(home)
     return counts
 

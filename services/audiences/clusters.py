@@ -16,6 +16,8 @@ import pyarrow as pa
 from feature_repo.analytics.clusters import Portrait, describe, group
 from feature_repo.archive.event_archive import write_part
 from feature_repo.audiences.index import CLUSTERS, WORDS, Index
+from feature_repo.erasure import tombstones
+from feature_repo.erasure.parquet_rows import drop_owned
 from services.audiences.learned_rows import Tell, load_scorer, read_learned
 from services.settings import Settings
 
@@ -82,4 +84,5 @@ def _write(
         ],
         schema=CLUSTERS.with_metadata({WORDS: orjson.dumps(words)}),
     )  # fmt: skip
-    write_part(home / "audiences" / "clusters.parquet", table)
+    with tombstones.publishing(home) as erased:
+        write_part(home / "audiences" / "clusters.parquet", drop_owned(table, erased))

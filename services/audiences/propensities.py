@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from feature_repo.archive.event_archive import Archive, write_part
 from feature_repo.audiences.index import PROPENSITIES
+from feature_repo.erasure import tombstones
+from feature_repo.erasure.parquet_rows import drop_owned
 from services.audiences.learned_rows import Tell, load_scorer, read_learned
 from services.settings import Settings
 
@@ -38,7 +40,7 @@ def refresh_propensities(settings: Settings, url: str, *, now_ms: int, tell: Tel
         for name, (propensity, _) in scorer.propensities(learned, now_ms, known).items()
     ]
     columns = [list(column) for column in zip(*found, strict=True)] or [[] for _ in PROPENSITIES]
-    write_part(
-        settings.home / "audiences" / "chances.parquet", pa.table(columns, schema=PROPENSITIES)
-    )
-    return len(found)
+    with tombstones.publishing(settings.home) as erased:
+        table = drop_owned(pa.table(columns, schema=PROPENSITIES), erased)
+        write_part(settings.home / "audiences" / "chances.parquet", table)
+    return int(table.num_rows)

@@ -6,13 +6,15 @@ archive and log up to the cursor are exactly what the rows hold.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import structlog
 
 from feature_repo.archive.compaction import compact
 from feature_repo.archive.event_archive import Archive, LogPosition, Span
+from feature_repo.erasure import tombstones
+from feature_repo.events.schema import EventRecord
 from feature_repo.online.lua import Script
 from services.event_log.entries import LogEntry, decode, read_entries
 from services.event_log.keys import cursor_key, log_key
@@ -129,7 +131,9 @@ class Archiver:
                 return None
 
         span = Span(partition, LogPosition.parse(start), LogPosition.parse(end))
-        added = self._archive.extend(span, list(decode(entries)))
+        with tombstones.publishing(self._archive.root.parent.parent) as erased:
+            kept = list(_leave_out(decode(entries), erased))
+            added = self._archive.extend(span, kept)
         return added if _FINISH(self._client, keys, [start, end]) else None
 
     def _read(self, partition: int, start: str, end: str, *, bounded: bool) -> list[LogEntry]:
@@ -152,3 +156,14 @@ class Archiver:
             return
         if replaced:
             _log.info("compacted", parts=replaced)
+
+
+def _leave_out(
+    entries: Iterable[tuple[LogPosition, EventRecord]], erased: frozenset[str]
+) -> Iterator[tuple[LogPosition, EventRecord]]:
+    """Yield the entries of nobody erased; an erased anonymous id beside a user is not named."""
+    for position, record in entries:
+        if record.linked in erased:
+            record.linked = None
+        if record.user not in erased:
+            yield position, record

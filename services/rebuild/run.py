@@ -20,6 +20,9 @@ import pyarrow.parquet as pq
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.archive.part_set import part_writer
+from feature_repo.erasure import tombstones
+from feature_repo.erasure.parquet_rows import drop_owned
+from feature_repo.erasure.running_work import hold_folder
 from feature_repo.errors import NotFoundError, PortraitError
 from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from feature_repo.online.connection import connect as connect_store
@@ -92,7 +95,8 @@ def rebuild(
             done, written = done + result.users, written + result.written
             short += result.short
             tell(done, len(chosen), "profiles")
-        _publish(folder, settings.home / "features" / "live_state")
+        with tombstones.publishing(settings.home) as erased:
+            _publish(folder, settings.home / "features" / "live_state", erased)
     if short:
         raise PortraitError(
             f"{len(short)} of {len(chosen)} profiles were left as they are (one is {short[0]}): "
@@ -154,20 +158,21 @@ def _jobs(settings: str, url: str, users: set[str], folder: Path) -> list[Job]:
 def _staging(home: Path) -> Iterator[Path]:
     folder = home.resolve() / "features" / f".rebuild-{secrets.token_hex(8)}"
     folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with hold_folder(folder):  # an erasure removes what nobody holds
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(folder: Path, target: Path) -> None:
+def _publish(folder: Path, target: Path, erased: frozenset[str]) -> None:
     """Make the jobs' files one snapshot part, which appears whole or not at all."""
     files = iter(sorted(folder.glob("*.parquet")))
     whole = folder / "whole"
     rows = 0
     with part_writer(whole, SNAPSHOT) as writer:
         while some := list(islice(files, _MERGED)):
-            table = pa.concat_tables(pq.read_table(path) for path in some)
+            table = drop_owned(pa.concat_tables(pq.read_table(path) for path in some), erased)
             writer.write_table(table)
             rows += table.num_rows
     if rows:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from feature_repo.erasure.running_work import hold_folder
 from feature_repo.events.schema import iso
 from training.evaluation.calibration import calibrate
 from training.fit import local_ray
@@ -86,24 +87,32 @@ def train(
     settings = settings if epochs is None else replace(settings, epochs=epochs)
     target = _target(home, name or f"{recipe}-{cut_off:%Y%m%d}-{seed}", resume=resume)
     run = target.with_name(f".run-{target.name}")
-    cut_off_ms = milliseconds(cut_off)
-    if not (resume and (run / "arrays.npz").exists()):
+    resumed = resume and (run / "arrays.npz").exists()
+    if not resumed:
         shutil.rmtree(run, ignore_errors=True)
-        progress("reading the archive")
-        histories = read_histories(home, until_ms=cut_off_ms)
-        join = feast_join(home) if recipe == "fused" else None
-        progress("preparing sequences" + (" and joining point-in-time features" if join else ""))
-        prepare(histories, cut_off_ms=cut_off_ms, point_in_time=join).write(run)
-    progress(f"training {recipe} with {workers} workers" if ray else f"training {recipe}")
-    with _watch(run / PROGRESS, on_epoch):
-        if ray:
-            train_with_ray(run, shape, settings, workers)
-        else:
-            with one_thread():
-                Fit(run, shape, settings, Alone(accelerator())).run(resume=resume)
-    write_model(run, target, shape, settings)
-    shutil.rmtree(run, ignore_errors=True)
+        run.mkdir()
+    with hold_folder(run):  # an erasure removes histories that nobody holds
+        if not resumed:
+            _prepare(home, run, milliseconds(cut_off), progress, joined=recipe == "fused")
+        progress(f"training {recipe} with {workers} workers" if ray else f"training {recipe}")
+        with _watch(run / PROGRESS, on_epoch):
+            if ray:
+                train_with_ray(run, shape, settings, workers)
+            else:
+                with one_thread():
+                    Fit(run, shape, settings, Alone(accelerator())).run(resume=resume)
+        write_model(run, target, shape, settings)
+        shutil.rmtree(run, ignore_errors=True)
     return target
+
+
+def _prepare(home: Path, run: Path, cut_off_ms: int, progress: Say, *, joined: bool) -> None:
+    """Write what is known before the cut-off to ``run``, with joined features if that is wished."""
+    progress("reading the archive")
+    histories = read_histories(home, until_ms=cut_off_ms)
+    join = feast_join(home) if joined else None
+    progress("preparing sequences" + (" and joining point-in-time features" if join else ""))
+    prepare(histories, cut_off_ms=cut_off_ms, point_in_time=join).write(run)
 
 
 def _target(home: Path, name: str, *, resume: bool) -> Path:

@@ -18,6 +18,8 @@ import pyarrow as pa
 
 from feature_repo.archive.event_archive import Archive, write_part
 from feature_repo.audiences.denials import read_denying
+from feature_repo.erasure import tombstones
+from feature_repo.erasure.parquet_rows import drop_owned
 from feature_repo.errors import NotFoundError, PointInTimeError
 from feature_repo.user_profile.order_memory import told_again
 from feature_repo.user_profile.purposes import read_defaults
@@ -177,7 +179,7 @@ def build(
     as_of
         Nothing at or after it is seen, by features or by labels.
     out
-        File to write; appears whole or not at all.
+        File to write; appears whole or not at all. Nobody erased is in it.
     progress
         Told rows joined so far and in all.
     """
@@ -185,8 +187,10 @@ def build(
     table = pa.Table.from_pandas(
         point_in_time(home, found, progress=progress), preserve_index=False
     )
-    write_part(out, table)
-    return len(found)
+    with tombstones.publishing(home) as erased:
+        table = drop_owned(table, erased)
+        write_part(out, table)
+    return int(table.num_rows)
 
 
 def _micros(moment: datetime) -> int:

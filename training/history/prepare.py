@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.audiences.denials import read_denying
+from feature_repo.erasure import tombstones
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import EventRecord, iso
 from feature_repo.user_profile.order_memory import without_repeats
@@ -41,12 +42,15 @@ def read_histories(home: Path, *, until_ms: int | None = None) -> list[History]:
     """Return every user's archived events in fold order, before ``until_ms``.
 
     An order that is told again is there once, as in the live state. Who denies analytics, now, is
-    left out.
+    left out, and who is erased.
     """
     archive = Archive(home / "archive" / "events")
     denying = read_denying(home, "analytics", read_defaults(os.environ))
+    left_out = tombstones.read(home).union(denying)
     return [
-        (u, without_repeats(h)) for u, h in archive.histories(until_ms=until_ms) if u not in denying
+        (user, without_repeats(history))
+        for user, history in archive.histories(until_ms=until_ms)
+        if user not in left_out
     ]
 
 
