@@ -5,8 +5,9 @@ passes: one over keys and times that finds the number of the row, one that fetch
 How Feast asks for it is said in `feast_stores.offline`.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.errors import PointInTimeError
+
 FEW_MOMENTS: Final = 4
 """Up to so many moments an entity, every earlier row of it is looked at; beyond, both sides
 are sorted, which costs the same whatever the number."""
+
+_ATTEMPTS: Final = 5
 
 _ROW_ID: Final = "file_index::BIGINT * 4294967296 + file_row_number"
 
@@ -85,10 +90,14 @@ def join(
     names = [*(f"k{n}" for n in range(len(keys))), "moment", "place"]
     requested_at = moments[time].cast(pa.timestamp("us", "UTC"), safe=False)
     table = pa.table([*requested, requested_at, numbers], names=names)
-    with _open_parts(parts) as connection:
-        connection.register("asked", table)
-        _find(connection, parts, few=_few(table, len(keys)), known=known)
-        found = _fetch(connection, parts, columns)
+
+    def look() -> pa.Table:
+        with _open_parts(parts) as connection:
+            connection.register("asked", table)
+            _find(connection, parts, few=_few(table, len(keys)), known=known)
+            return _fetch(connection, parts, columns)
+
+    found = _read_unchanged(parts, look)
     rows = np.full(len(moments), -1, dtype=np.int64)
     rows[found["asked"].to_numpy()] = np.arange(len(found))
     return found.select(list(columns)).take(pa.array(rows, mask=rows < 0))
@@ -103,15 +112,19 @@ def newest(parts: Parts, columns: Sequence[str], start: datetime, end: datetime)
         Columns wanted; keys and times are given only when named.
     """
     bounds = [_micros(start), _micros(end)]
-    with _open_parts(parts) as connection:
-        keys = ", ".join(f"k{n}" for n in range(len(parts.keys)))
-        connection.execute(
-            f"CREATE TEMP TABLE held AS SELECT 0 AS asked, {keys}, moment, created, place "
-            f"FROM rows WHERE moment BETWEEN make_timestamptz(?) AND make_timestamptz(?)",
-            bounds,
-        ).fetchall()
-        _choose(connection, keys)
-        return _fetch(connection, parts, columns).select(list(columns))
+
+    def look() -> pa.Table:
+        with _open_parts(parts) as connection:
+            keys = ", ".join(f"k{n}" for n in range(len(parts.keys)))
+            connection.execute(
+                f"CREATE TEMP TABLE held AS SELECT 0 AS asked, {keys}, moment, created, place "
+                f"FROM rows WHERE moment BETWEEN make_timestamptz(?) AND make_timestamptz(?)",
+                bounds,
+            ).fetchall()
+            _choose(connection, keys)
+            return _fetch(connection, parts, columns).select(list(columns))
+
+    return _read_unchanged(parts, look)
 
 
 def files(given: Sequence[str]) -> list[str]:
@@ -120,6 +133,35 @@ def files(given: Sequence[str]) -> list[str]:
     for name in given:
         path = Path(name)
         found += sorted(map(str, path.glob("*.parquet"))) if path.is_dir() else [name]
+    return found
+
+
+def _read_unchanged(parts: Parts, look: Callable[[], pa.Table]) -> pa.Table:
+    """Return what is found while no file is replaced: rows are known by their numbers."""
+    for _ in range(_ATTEMPTS):
+        before = _stamp(parts)
+        try:
+            found = look()
+        except duckdb.Error:
+            if before == _stamp(parts):
+                raise
+            continue
+        if before == _stamp(parts):
+            return found
+    raise PointInTimeError(
+        f"the files of {parts.rows} were replaced {_ATTEMPTS} times while they were read: again"
+    )
+
+
+def _stamp(parts: Parts) -> list[tuple[str, int, int]]:
+    """Return which files there are; others after each change of one."""
+    if isinstance(parts.rows, pa.Table):
+        return []
+    found = list[tuple[str, int, int]]()
+    for name in files(parts.rows):
+        with suppress(FileNotFoundError):
+            status = os.stat(name)
+            found.append((name, status.st_ino, status.st_mtime_ns))
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.data_format import ParquetFormat
@@ -245,3 +246,23 @@ def test_an_empty_view_gives_nulls(tmp_path: Path, folder: Path) -> None:
         write_part(part, table.slice(0, 0))
     found = opened(folder, OURS).get_historical_features(entity_df=asked(9), features=FEATURES)
     assert found.to_df()["brief_real"].isna().all()
+
+
+def test_a_file_replaced_between_finding_and_fetching_moves_no_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "base.parquet"
+    rows = pa.table({"user": list("abc"), "time": [START] * 3, "value": [1, 2, 3]})
+    write_part(path, rows)
+    real = point_in_time._find
+
+    def find_and_replace(*args: Any, **more: Any) -> None:
+        real(*args, **more)
+        if pq.read_metadata(path).num_rows == 3:
+            write_part(path, rows.slice(1))
+
+    monkeypatch.setattr(point_in_time, "_find", find_and_replace)
+    parts = Parts((str(tmp_path),), ("user",), "time")
+    asked = pa.table({"user": ["b", "c"], "time": [START] * 2})
+    found = point_in_time.join(asked, parts, ["value"], keys=["user"], time="time")
+    assert found["value"].to_pylist() == [2, 3]
