@@ -24,8 +24,8 @@ from feature_repo.erasure.tombstones import alone
 from feature_repo.events.pseudonyms import Pseudonyms
 
 _MODELS_NOTE: Final = (
-    "a model knows items by at least five events with each, not by whom; train again to leave "
-    "the erased out of its weights"
+    "models are left: they name items by at least five events with each, since this version of two "
+    "people or more; train again to leave the erased out of their weights"
 )
 _REPORTS_NOTE: Final = (
     "reports, plots and exported files are not looked at: who made them removes them"

@@ -26,6 +26,8 @@ DENSE_ITEMS: Final = 4000
 """Up to so many a matrix over all pairs of items is inverted, and fitted over: 128 MB."""
 FULL_ITEMS: Final = 20_000
 """Up to so many items everything is over all of them: softmax, rankings (P, N), rows of XᵀX."""
+MIN_PEOPLE: Final = 2
+"""Items and categories that fewer people turned to are not known: a model names nobody's own."""
 _PRIOR_GAPS: Final = 10.0
 
 Floats = npt.NDArray[np.float32]
@@ -162,6 +164,7 @@ def minimum_support(events: int, supports: Sequence[int] = ()) -> int:
 @dataclass(slots=True)
 class _Count:
     support: int = 0
+    people: int = 0
     recent: float = 0.0
     category: str = ""
 
@@ -178,7 +181,8 @@ def build_vocabulary(
     until_ms
         End of the training period, epoch milliseconds.
     support
-        Fewest events of a known item; None takes `minimum_support`.
+        Fewest events of a known item, of however few people; None takes `minimum_support`, and
+        `MIN_PEOPLE` people.
     """
     counts: dict[str, _Count] = {}
     gaps: dict[str, list[float]] = {}
@@ -196,10 +200,13 @@ def build_vocabulary(
                 count.support += 1
                 count.recent += recent
                 count.category = category_key(category) or count.category
+                count.people += item_id not in last
                 if item_id in last:
                     gap = (event.time_ms - last[item_id]) / DAY_MS
                     gaps.setdefault(item_id, []).append(gap)
                 last[item_id] = event.time_ms
+    if support is None:
+        counts = {k: count for k, count in counts.items() if count.people >= MIN_PEOPLE}
     supports = [count.support for count in counts.values()]
     least = minimum_support(events, supports) if support is None else support
     known = sorted((k for k, c in counts.items() if c.support >= least), key=_order(counts))
