@@ -5,7 +5,6 @@ passes: one over keys and times that finds the number of the row, one that fetch
 How Feast asks for it is said in `feast_stores.offline`.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -160,7 +159,7 @@ def _stamp(parts: Parts) -> list[tuple[str, int, int]]:
     found = list[tuple[str, int, int]]()
     for name in files(parts.rows):
         with suppress(FileNotFoundError):
-            status = os.stat(name)
+            status = Path(name).stat()
             found.append((name, status.st_ino, status.st_mtime_ns))
     return found
 
