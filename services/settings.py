@@ -107,6 +107,12 @@ class Settings(BaseSettings):
     archive_every_s: float = Field(
         default=10.0, gt=0, description="How often the log is copied to the archive, seconds"
     )
+    retention_days: int | None = Field(
+        default=None,
+        ge=30,
+        description="Days for which `portrait privacy sweep` keeps raw events and rejects; "
+        "absent: it does nothing, as profiles with swept events cannot be rebuilt",
+    )
     rules: Path | None = Field(
         default=None, description="YAML file of rules by placement; see docs/recommendations.md"
     )

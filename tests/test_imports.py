@@ -55,7 +55,7 @@ services.catalogue: context http runtime | feature_repo: archive errors events
 services.client: analytics audiences campaigns http | feature_repo: errors
 services.commands: analytics audiences campaigns catalogue client demo event_log hosting http
     rebuild runtime settings | training: history network | feature_repo: analytics archive
-    audiences errors events importers online user_profile
+    audiences erasure errors events importers online user_profile
 services.context: event_log http models runtime settings | feature_repo: errors events online
     user_profile
 services.demo: client hosting models rebuild runtime settings | training: evaluation

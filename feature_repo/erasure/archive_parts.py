@@ -6,7 +6,8 @@ them misses a file. Nothing else rewrites parts meanwhile.
 """
 
 import os
-from collections.abc import Collection
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.archive.part_set import PartSet
+from feature_repo.archive.part_set import PartSet, sync
 from feature_repo.erasure.parquet_rows import count_rows, is_in, replace_file, write_changed
 from feature_repo.erasure.removal import Removal
 from feature_repo.events.schema import EventRecord, now_ms
@@ -25,26 +26,48 @@ _ATTEMPTS: Final = 30
 AGAIN_MS: Final = 60_000
 
 
+Count = Callable[[Path], int]
+"""Returns how many rows of a part are to be changed or left out."""
+Change = Callable[[pa.Table], pa.Table]
+
+
 def erase_archive(home: Path, entities: Collection[str]) -> Removal:
     """Rewrite the archive's parts without the events of ``entities``.
 
     An event of somebody else that names one of them as an anonymous id stays, without it.
     """
+    count = partial(count_rows, entities=entities, columns=_COLUMNS)
+    return rewrite_archive(home, count, partial(_leave_out, entities=entities))
+
+
+def rewrite_archive(
+    home: Path, count: Count, change: Change, progress: Callable[[int, int], None] | None = None
+) -> Removal:
+    """Replace every part in which there is something to change; one left without rows goes.
+
+    Parameters
+    ----------
+    progress
+        Told parts rewritten and in all.
+    """
     root = home / "archive" / "events"
     if not root.exists():
         return Removal(STORE, 0, 0)
     parts, removed = PartSet(root), 0
+    rewritten = dict[int, Path]()
     with parts.rewriting():
         parts.sweep_drafts()
         for _ in range(_ATTEMPTS):
-            found = _find(parts.folder(), entities)
+            found = _find(parts.folder(), count)
             if not found:
                 break
-            if _exchange(parts, list(found), entities):
+            numbers = {path.stat().st_ino: path.name for path in found}
+            if _exchange(parts, list(found), change, progress):
                 removed += sum(found.values())
+                rewritten |= {n: parts.folder() / name for n, name in numbers.items()}
         left = sum(found.values())
         for folder in parts.older():
-            _rewrite_older(folder, entities)
+            _rewrite_older(folder, parts.folder(), rewritten, count, change)
     if not left:
         return Removal(STORE, removed, removed)
     return Removal(
@@ -52,20 +75,27 @@ def erase_archive(home: Path, entities: Collection[str]) -> Removal:
     )
 
 
-def _find(folder: Path, entities: Collection[str]) -> dict[Path, int]:
-    counted = {p: count_rows(p, entities, _COLUMNS) for p in sorted(folder.glob("*.parquet"))}
+def _find(folder: Path, count: Count) -> dict[Path, int]:
+    counted = {path: count(path) for path in sorted(folder.glob("*.parquet"))}
     return {path: rows for path, rows in counted.items() if rows}
 
 
-def _exchange(parts: PartSet, found: list[Path], entities: Collection[str]) -> bool:
-    change = partial(_leave_out, entities=entities)
+def _exchange(
+    parts: PartSet,
+    found: Sequence[Path],
+    change: Change,
+    progress: Callable[[int, int], None] | None,
+) -> bool:
     if not parts.prepare():  # no links here: each part by itself
         for path in found:
             replace_file(path, change)
         return True
-    drafts = {path.name: parts.scratch() for path in found}
+    drafts, rows = {path.name: parts.scratch() for path in found}, dict[str, int]()
     try:
-        rows = {path.name: write_changed(path, drafts[path.name], change) for path in found}
+        for number, path in enumerate(found):
+            if progress is not None:
+                progress(number, len(found))
+            rows[path.name] = write_changed(path, drafts[path.name], change)
         # Who listed a folder that was no link reads through it: no name of it goes.
         named = parts.was_plain()
         kept = {name: draft for name, draft in drafts.items() if rows[name] or named}
@@ -75,13 +105,24 @@ def _exchange(parts: PartSet, found: list[Path], entities: Collection[str]) -> b
             draft.unlink(missing_ok=True)
 
 
-def _rewrite_older(folder: Path, entities: Collection[str]) -> None:
-    before = folder.stat()
-    found = _find(folder, entities)
-    for path in found:
-        replace_file(path, partial(_leave_out, entities=entities))
-    if found:  # it goes when it would have gone
-        os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+def _rewrite_older(
+    folder: Path, present: Path, rewritten: Mapping[int, Path], count: Count, change: Change
+) -> None:
+    """Replace files of an older generation, by the present ones where these were made of them."""
+    before, sound = folder.stat(), {path.stat().st_ino for path in present.glob("*.parquet")}
+    for path in sorted(folder.glob("*.parquet")):
+        number = path.stat().st_ino
+        if number in sound:
+            continue
+        new = rewritten.get(number)
+        if new is not None and new.exists():
+            beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+            beside.hardlink_to(new)
+            beside.replace(path)
+        elif count(path):
+            replace_file(path, change)
+    sync(folder)
+    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))  # it goes when it would have
 
 
 def _leave_out(table: pa.Table, entities: Collection[str]) -> pa.Table:

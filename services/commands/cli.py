@@ -8,7 +8,7 @@ import traceback
 import structlog
 
 from feature_repo.errors import PortraitError
-from services.commands import audience, campaign, data, keys, laboratory, report, service
+from services.commands import audience, campaign, data, keys, laboratory, privacy, report, service
 from services.commands.application import app, opened, say, settings_with
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "data",
     "keys",
     "main",
+    "privacy",
     "report",
     "service",
 ]

@@ -1,0 +1,79 @@
+"""A sweep: events before the bound go, the others stay to the byte; older rejects go."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feature_repo.archive.event_archive import Archive, LogPosition, write_part
+from feature_repo.archive.event_table import SCHEMA
+from feature_repo.erasure.retention import sweep_old
+from feature_repo.errors import InvalidInputError
+from feature_repo.events.schema import EventRecord
+from services.commands.privacy import sweep
+
+USERS = [f"{{p000}}{letter * 26}" for letter in "abc"]
+BOUND_MS = 1_000_000
+
+
+def _event(number: int, user: str, time_ms: int) -> EventRecord:
+    return EventRecord(
+        id=f"e{number}", type="view_item", user=user, time_ms=time_ms, received_ms=time_ms
+    )
+
+
+MOMENTS = st.integers(BOUND_MS - 3, BOUND_MS + 3)
+PARTS = st.lists(st.lists(st.tuples(st.sampled_from(USERS), MOMENTS), min_size=1, max_size=5),
+                 min_size=1, max_size=4)  # fmt: skip
+
+
+@settings(max_examples=10)
+@given(PARTS)
+def test_what_is_older_goes_and_the_rest_stays(parts: list[list[tuple[str, int]]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        archive = Archive(home / "archive" / "events")
+        for number, drawn in enumerate(parts):
+            entries = [(LogPosition.imported(time_ms), _event(10 * number + n, user, time_ms))
+                       for n, (user, time_ms) in enumerate(drawn)]  # fmt: skip
+            archive.append(f"import-{number}", entries)
+        before = list(archive.histories())
+        young = {path.name: path.stat().st_ino for path, drawn in zip(archive.parts(), parts,
+                 strict=True) if min(time_ms for _, time_ms in drawn) >= BOUND_MS}  # fmt: skip
+        old = sum(time_ms < BOUND_MS for drawn in parts for _, time_ms in drawn)
+        for expected in (old, 0):
+            told = list[tuple[int, int]]()
+            removal = sweep_old(home, BOUND_MS, lambda done, total: told.append((done, total)))[0]  # noqa: B023
+            assert (removal.found, removal.removed) == (expected, expected)
+            assert bool(told) == bool(expected)
+        kept = [(u, [e for e in events if e.time_ms >= BOUND_MS]) for u, events in before]
+        assert list(archive.histories()) == [(u, events) for u, events in kept if events]
+        now = {path.name: path.stat().st_ino for path in archive.parts()}
+        assert young.items() <= now.items()
+        left = {f"import-{n}.parquet" for n, drawn in enumerate(parts)
+                if any(time_ms >= BOUND_MS for _, time_ms in drawn)}  # fmt: skip
+        assert now.keys() == left
+
+
+def test_rejects_of_earlier_imports_go(tmp_path: Path) -> None:
+    old, new = (tmp_path / "rejects" / f"{name}.parquet" for name in ("old", "new"))
+    for path in (old, new):
+        write_part(path, SCHEMA.empty_table())
+    os.utime(old, (10, 10))
+    assert [removal.removed for removal in sweep_old(tmp_path, BOUND_MS)] == [0, 1]
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_nothing_is_swept_without_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PORTRAIT_RETENTION_DAYS", raising=False)
+    archive = Archive(tmp_path / "archive" / "events")
+    archive.append("import-1", [(LogPosition.imported(5), _event(1, USERS[0], 5))])
+    with pytest.raises(InvalidInputError, match="PORTRAIT_RETENTION_DAYS"):
+        sweep(days=None, home=tmp_path, json=False)
+    assert len(list(archive.histories())) == 1
+    monkeypatch.setenv("PORTRAIT_RETENTION_DAYS", "400")
+    sweep(days=None, home=tmp_path, json=True)
+    assert list(archive.histories()) == []
