@@ -25,7 +25,7 @@ def count_rows(path: Path, entities: Collection[str], columns: Sequence[str] = O
     """Return how many rows name one of ``entities`` in one of ``columns``."""
     wanted = sorted(entities)
     with pq.ParquetFile(path) as file:
-        names = [name for name in columns if name in file.schema_arrow.names]
+        names = [name for name in columns if _is_text(file.schema_arrow, name)]
         if not names:
             return 0
         return sum(
@@ -38,7 +38,7 @@ def count_rows(path: Path, entities: Collection[str], columns: Sequence[str] = O
 def drop_owned(table: pa.Table, entities: Collection[str]) -> pa.Table:
     """Return a table without the rows that are somebody's of ``entities``."""
     for name in OWNERS:
-        if entities and name in table.column_names:
+        if entities and _is_text(table.schema, name):
             table = table.filter(pc.invert(is_in(table[name], entities)))
     return table
 
@@ -78,6 +78,15 @@ def list_parquet(folder: Path) -> Iterator[Path]:
     for above, folders, names in os.walk(folder):
         folders[:] = [f for f in folders if not (Path(above) / f / "tenant.json").exists()]
         yield from (Path(above) / n for n in sorted(names) if n.endswith(".parquet"))
+
+
+def _is_text(schema: pa.Schema, name: str) -> bool:
+    """Say whether there is such a column, of a type that pseudonyms have."""
+    if name not in schema.names:
+        return False
+    kept = schema.field(name).type
+    kept = kept.value_type if pa.types.is_dictionary(kept) else kept
+    return pa.types.is_string(kept) or pa.types.is_large_string(kept)
 
 
 def _count(table: pa.Table, wanted: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.erasure.raw_ids import RawIds
 
-_PLAIN: Final = ("reason", "kind", "column")
+_PLAIN: Final = ("reason", "kind", "column", "detail")
 """Columns that are the importer's own words."""
 
 
