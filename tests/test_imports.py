@@ -66,6 +66,7 @@ services.gateway: analytics audiences campaigns catalogue context event_log hist
     recommend runtime settings update | feature_repo: archive errors events online profile_views
     user_profile
 services.history: context event_log models runtime | feature_repo: archive errors events online
+    user_profile
 services.hosting: app catalogue client http recommend runtime settings | training: evaluation
     fit network | feature_repo: archive errors feast_stores features online
 services.http: runtime | feature_repo: archive errors events online profile_views user_profile

@@ -137,6 +137,7 @@ def commit(
     expected: Mapping[str, int] | None = None,
     model: str | None = None,
     ahead: Sequence[Sequence[Any]] | None = None,
+    profiling: Mapping[str, str] | None = None,
 ) -> bool:
     """Write rows, dead letters and cursor of one partition in one atomic step.
 
@@ -167,6 +168,8 @@ def commit(
     ahead
         Commands that the server runs before, in the same round trip and whatever becomes of the
         step; not for a cluster.
+    profiling
+        What users now say about profiling, as `note_profiling` keeps it.
 
     Returns
     -------
@@ -189,7 +192,7 @@ def commit(
     _check_partition(tag, rows)
     keys = [
         _log_key(partition), _cursor_key(partition), f"{tag}lease", f"{tag}dead",
-        _erased_key(partition), *map(row_key, rows),
+        _erased_key(partition), _profiling_key(partition), *map(row_key, rows),
     ]  # fmt: skip
     models = () if model is None else (model,)
     args: list[Any] = [
@@ -201,6 +204,8 @@ def commit(
     for user, state in rows.items():
         args.append(version_value(known[user]) if user in known else "")
         args.extend(live_values(state))
+    for user, said in (profiling or {}).items():
+        args += (user, said)
     with translated():
         reply = _COMMIT.after(client, ahead, (keys, args)) if ahead else _COMMIT(client, keys, args)
     if reply[0] == b"refused":
@@ -271,6 +276,28 @@ def replace_live(
             ]  # fmt: skip
             left.update(chunk[at - 1] for at in _REPLACE(client, keys, args))
     return left
+
+
+def note_profiling(client: Any, partition: int, said: Mapping[str, str]) -> None:
+    """Note what users of a partition say about profiling, for the append script.
+
+    Parameters
+    ----------
+    said
+        By user "0" (denied) or the second in which a grant ends, "-1" for never; empty for nothing
+        said. A grant does not replace what is noted: the updater knows more.
+    """
+    with translated(), client.pipeline(transaction=False) as pipe:
+        for user, one in said.items():
+            if one == "0":
+                pipe.hset(_profiling_key(partition), user, one)
+            elif one:
+                pipe.hsetnx(_profiling_key(partition), user, one)
+        pipe.execute()
+
+
+def _profiling_key(partition: int) -> bytes:
+    return b"{p%03d}profiling" % partition
 
 
 def _tag(partition: int) -> str:

@@ -2,20 +2,28 @@
 -- KEYS: log, erased users, owners of anonymous ids, ids seen today, then ids seen on the days
 --       before and (clocks differ) tomorrow, all in one slot; then, on a server that is no part of
 --       a cluster, of other partitions the owners of anonymous ids, each before its ids seen.
+--       Behind the ids seen of this partition stands who said what about profiling: of a user '0'
+--       (denied; with ':' and the entry, from its append until it is applied), or the second in
+--       which a grant ends, '-1' for never.
 -- ARGV: 1 seconds for which a day's ids are kept, 2 entries the log may hold, 3 '1' to write
 --       something in any case (a replica that confirms it has everything before it), 4 hashes of
---       ids seen, then for each event its dedup key, its user, its record and '1' if that user is
+--       ids seen, 5 '1' if who said nothing may be profiled, 6 the second it is now, then for each
+--       event its dedup key, its user, its record and '1' if that user is
 --       an anonymous id, or, of one moved here from an anonymous id, the number of the key that
---       holds the owner, and the anonymous id.
+--       holds the owner, and the anonymous id; what of it is kept of a user who may not be
+--       profiled: '' nothing, '=' all, else a record; and '0' if it denies profiling.
 --       A dedup key that begins with '~' and 31 is of a key of scope write: what others sent under
 --       the rest of it makes the event known, never the other way round.
--- Answers for each event '+id' (new), '=id' (known), 'x' (its user is erased), '>owner' (it is
+-- Answers for each event '+id' (new), '-id' (new and not kept: the last entry before it), '=id'
+-- (known), 'x' (its user is erased), '>owner' (it is
 -- to be written for the user the anonymous id belongs to), '!entries' (refused: the log is full) or
 -- '?' (refused, it and what follows: since the event was moved the store has lost the note of the
 -- anonymous id's owner, or taken the event into the anonymous id's own log).
 local call, keys, argv = redis.call, KEYS, ARGV
 local names, known, answer, fresh = {}, {}, {}, {}
-local count = (#argv - 4) / 4
+local count = (#argv - 6) / 6
+local profiling = keys[4 + argv[4]]
+local told = call('EXISTS', profiling) == 1
 local function vouched(name)
   return string.sub(name, 1, 2) == '~\31' and string.sub(name, 3)
 end
@@ -32,8 +40,26 @@ local function strayed(name, sender)
   end
   return lost
 end
+local function profiled(user)
+  local said = told and call('HGET', profiling, user)
+  if said and string.sub(said, 1, 1) == '0' then
+    return false
+  end
+  return argv[5] == '1' or said and (said == '-1' or tonumber(said) > tonumber(argv[6]))
+end
+local function last()
+  if call('EXISTS', keys[1]) == 1 then
+    local about = call('XINFO', 'STREAM', keys[1])
+    for k = 1, #about, 2 do
+      if about[k] == 'last-generated-id' then
+        return about[k + 1]
+      end
+    end
+  end
+  return '0-0'
+end
 for n = 1, count do
-  names[n] = argv[4 * n + 1]
+  names[n] = argv[6 * n + 1]
 end
 for n = 1, count do
   names[#names + 1] = vouched(names[n]) or nil
@@ -52,7 +78,7 @@ local erasing = call('EXISTS', keys[2]) == 1
 local length, bound = call('XLEN', keys[1]), tonumber(argv[2])
 local lost = false
 for n = 1, count do
-  local name, user, sender = names[n], argv[4 * n + 2], argv[4 * n + 4]
+  local name, user, sender = names[n], argv[6 * n + 2], argv[6 * n + 4]
   local owner = sender == '1' and call('HGET', keys[3], user)
   lost = lost or strayed(name, sender)
   known[name] = known[name] or known[vouched(name)]
@@ -67,15 +93,28 @@ for n = 1, count do
   elseif length >= bound then
     answer[n] = '!' .. length
   else
-    local id = call('XADD', keys[1], '*', 'e', argv[4 * n + 3])
-    if owner ~= '' and sender == '1' then
-      call('HSET', keys[3], user, '')
+    local record, kept, id = argv[6 * n + 3], argv[6 * n + 5], nil
+    if kept ~= '=' and not profiled(user) then
+      record = kept
     end
-    length = length + 1
+    if record == '' then
+      id = last()
+      answer[n] = '-' .. id
+    else
+      id = call('XADD', keys[1], '*', 'e', record)
+      if owner ~= '' and sender == '1' then
+        call('HSET', keys[3], user, '')
+      end
+      if argv[6 * n + 6] == '0' then
+        call('HSET', profiling, user, '0:' .. id)
+        told = true
+      end
+      length = length + 1
+      answer[n] = (record == kept and '-' or '+') .. id
+    end
     known[name] = id
     fresh[#fresh + 1] = name
     fresh[#fresh + 1] = id
-    answer[n] = '+' .. id
   end
 end
 if #fresh > 0 then

@@ -19,6 +19,7 @@ from feature_repo.online.connection import in_our_words
 from services.event_log.keys import dedup_key
 from services.event_log.links import is_claimed, move_event
 from services.event_log.receipt import Appended, stream_id
+from services.event_log.unprofiled import keep
 from services.event_log.writer import Entry, LogWriter
 from services.runtime import workers
 
@@ -75,6 +76,8 @@ class Appender:
         Entries that a partition's log may hold before new events are refused.
     wait_replicas
         Replicas that must hold a group of events before it is confirmed.
+    profiled
+        Whether users who said nothing about it may be profiled.
 
     Notes
     -----
@@ -82,9 +85,18 @@ class Appender:
     the same user, which is what a retry sends.
     """
 
-    def __init__(self, client: Any, *, lag_limit: int = LAG_LIMIT, wait_replicas: int = 0) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        lag_limit: int = LAG_LIMIT,
+        wait_replicas: int = 0,
+        profiled: bool = True,
+    ) -> None:
         self._lag_limit = lag_limit
-        self._writer = LogWriter(client, lag_limit=lag_limit, wait_replicas=wait_replicas)
+        self._writer = LogWriter(
+            client, lag_limit=lag_limit, wait_replicas=wait_replicas, profiled=profiled
+        )
         self._waiting = deque[_Request]()
         self._events = 0
         self._bytes = 0
@@ -213,7 +225,10 @@ class Appender:
             elif owner[0] != entry[2]:
                 entries[index] = _unlink(entry)
             elif owner[1]:
-                made.add((str(entry[4]), entry[2]))
+                if (pair := (str(entry[4]), entry[2])) in made:
+                    continue
+                made.add(pair)
+                entries[index] = *entry[:7], *keep(EventRecord.decode(entry[3]), linking=True)
         return made
 
     async def _in_order(
@@ -258,6 +273,8 @@ class Appender:
         sign = answer[:1]
         if sign == b"+":
             return Appended(partition, stream_id(answer[1:]), "accepted")
+        if sign == b"-":
+            return Appended(partition, stream_id(answer[1:]), "accepted", kept=False)
         if sign == b"=":
             return Appended(partition, stream_id(answer[1:]), "duplicate")
         if sign == b"x":
@@ -284,6 +301,7 @@ def _entries(records: Sequence[EventRecord]) -> list[Entry]:
             r.linked,
             r.user if r.anonymous else "",
             is_claimed(r),
+            *keep(r),
         )
         for r in records
     ]
@@ -291,16 +309,17 @@ def _entries(records: Sequence[EventRecord]) -> list[Entry]:
 
 def _move(entry: Entry, owner: str) -> Entry:
     """Return an anonymous id's event as the event of the user to whom the id belongs."""
-    _, name, anonymous, payload, _, _, claim = entry
+    _, name, anonymous, payload, _, _, claim, *_ = entry
     record = move_event(EventRecord.decode(payload), owner)
-    return int(owner[2:5]), name, owner, record.encode(), anonymous, anonymous, claim
+    whole = record.encode()
+    return int(owner[2:5]), name, owner, whole, anonymous, anonymous, claim, *keep(record)
 
 
 def _unlink(entry: Entry) -> Entry:
-    partition, name, user, payload, _, anonymous, claim = entry
+    partition, name, user, payload, _, anonymous, claim, *_ = entry
     record = EventRecord.decode(payload)
     record.linked = None
-    return partition, name, user, record.encode(), None, anonymous, claim
+    return partition, name, user, record.encode(), None, anonymous, claim, *keep(record)
 
 
 def _to_unconfirmed_error(error: Exception) -> StoreUnavailableError:

@@ -30,6 +30,7 @@ from services.event_log.keys import (
 )
 from services.event_log.links import is_claimed, move_event
 from services.event_log.receipt import Position, stream_id
+from services.event_log.unprofiled import ALL
 from services.event_log.writer import APPEND, append_call
 
 _UNBOUNDED: Final = 2**53
@@ -222,7 +223,7 @@ def _move(client: Any, letter: DeadLetter, event: EventRecord, owner: str) -> st
     """
     record, partition = move_event(event, owner), partition_of(owner)
     name, linked = dedup_key(record), record.linked
-    entry = (partition, name, owner, record.encode(), linked, "", is_claimed(record))
+    entry = (partition, name, owner, record.encode(), linked, "", is_claimed(record), ALL, "")
     call = append_call(partition, [entry], lag_limit=_UNBOUNDED, replicas=0, cluster=False)
     answer = APPEND(client, *call)[0]
     dropped = _drop(client, letter)

@@ -57,6 +57,11 @@ def applied_channel(partition: int) -> bytes:
     return b"{p%03d}applied" % partition
 
 
+def profiling_key(partition: int) -> bytes:
+    """Return the hash of what users said about profiling; see the append script."""
+    return b"{p%03d}profiling" % partition
+
+
 def seen_keys(partition: int, day: int) -> list[bytes]:
     """Return the hashes of known event ids: of ``day``, of those before it, and of the next."""
     days = [day, *(day - back for back in range(1, _DAYS_BACK + 1)), day + 1]

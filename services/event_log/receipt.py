@@ -81,11 +81,15 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     status
         ``accepted``; ``duplicate`` if it stood there before; ``erased`` if the user, or the
         anonymous id linked to it, has been erased.
+    kept
+        False if its user denies profiling: nothing of it is kept but what it says about consent,
+        and ``position`` may be that of the entry before it.
     """
 
     partition: int
     position: Position
     status: Literal["accepted", "duplicate", "erased"]
+    kept: bool = True
 
     @property
     def duplicate(self) -> bool:

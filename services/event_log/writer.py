@@ -6,6 +6,7 @@ events go together, and in which order, is `services.event_log.append`'s.
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,15 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.live_row import row_key
 from feature_repo.online.lua import Call, Script
-from services.event_log.keys import SEEN_TTL_S, erased_key, log_key, owners_key, seen_keys, today
+from services.event_log.keys import (
+    SEEN_TTL_S,
+    erased_key,
+    log_key,
+    owners_key,
+    profiling_key,
+    seen_keys,
+    today,
+)
 from services.event_log.links import owner_of
 
 WAIT_MS: Final = 300
@@ -28,10 +37,11 @@ APPEND: Final = Script((Path(__file__).parent / "append.lua").read_text())
 LINK: Final = Script((Path(__file__).parent / "link.lua").read_text())
 _UNLINK: Final = Script((Path(__file__).parent / "unlink.lua").read_text())
 
-Entry = tuple[int, str, str, bytes, str | None, str, bool]
+Entry = tuple[int, str, str, bytes, str | None, str, bool, bytes, str]
 """Partition, dedup key, user, record, the linked anonymous id, if any, the anonymous id that sent
 it or the empty string (``user`` itself, or the one from which it was moved to ``user``), and
-whether the link is only claimed (`services.event_log.links.is_claimed`)."""
+whether the link is only claimed (`services.event_log.links.is_claimed`), what is kept of it where
+profiling is denied, and "0" if it denies that (`services.event_log.unprofiled`)."""
 _FAILED: Final = (redis.RedisError, RedisClusterException, OSError, StoreUnavailableError)
 
 
@@ -41,7 +51,10 @@ class LogWriter:
     A part of a cluster that is away fails only the entries that belong there.
     """
 
-    def __init__(self, client: Any, *, lag_limit: int, wait_replicas: int) -> None:
+    def __init__(
+        self, client: Any, *, lag_limit: int, wait_replicas: int, profiled: bool = True
+    ) -> None:
+        self._profiled = profiled
         self._client = client
         self._lag_limit = lag_limit
         self._replicas = wait_replicas
@@ -100,7 +113,7 @@ class LogWriter:
         calls = [
             append_call(
                 partition, entries, lag_limit=self._lag_limit, replicas=self._replicas,
-                cluster=self._cluster,
+                cluster=self._cluster, profiled=self._profiled,
             )
             for partition, entries in groups
         ]  # fmt: skip
@@ -195,7 +208,13 @@ class LogWriter:
 
 
 def append_call(
-    partition: int, entries: Sequence[Entry], *, lag_limit: int, replicas: int, cluster: bool
+    partition: int,
+    entries: Sequence[Entry],
+    *,
+    lag_limit: int,
+    replicas: int,
+    cluster: bool,
+    profiled: bool = True,
 ) -> Call:
     """Return the append script's keys and arguments.
 
@@ -206,9 +225,13 @@ def append_call(
     day = today()
     seen = seen_keys(partition, day)
     keys = [log_key(partition), erased_key(partition), owners_key(partition), *seen]
-    args: list[Any] = [SEEN_TTL_S, lag_limit, "1" if replicas else "0", len(seen)]
+    keys.append(profiling_key(partition))
+    args: list[Any] = [
+        SEEN_TTL_S, lag_limit, "1" if replicas else "0", len(seen), "1" if profiled else "0",
+        int(time.time()),
+    ]  # fmt: skip
     numbers = dict[int, int]()
-    for _, name, user, record, _, sender, _ in entries:
+    for _, name, user, record, _, sender, _, kept, denial in entries:
         mark = "1" if sender == user else ""
         if sender not in ("", user) and not cluster:
             home = partition_of(sender)
@@ -216,7 +239,7 @@ def append_call(
                 numbers[home] = len(keys) + 1
                 keys += [owners_key(home), *seen_keys(home, day)]
             mark = f"{numbers[home]} {sender}"
-        args += (name, user, record, mark)
+        args += (name, user, record, mark, kept, denial)
     return keys, args
 
 

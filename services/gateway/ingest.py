@@ -81,6 +81,8 @@ async def post_event(
     user_id = event.user_id or event.anonymous_id or ""
     owner = await users.owner(context, record.user) if record.anonymous else None
     profile = await current(context, owner or record.user, user_id)
+    if profile is None and not appended.kept:
+        return answer(reply, 202)
     if profile is None and appended.status == "duplicate":
         raise ProblemError(
             "not-found", "the event's id is taken by one of another user; this one has no profile",
@@ -158,6 +160,7 @@ def _count(request: Request, records: list[EventRecord], appended: list[Appended
     metrics: Metrics = request.app.state.metrics
     for status, count in Counter(one.status for one in appended).items():
         metrics.events.labels(status).inc(count)
+    metrics.unprofiled.inc(sum(not one.kept for one in appended))
     pairs = zip(records, appended, strict=True)
     late = sum(is_late(record) and one.status == "accepted" for record, one in pairs)
     if late:

@@ -71,8 +71,9 @@ class Replica:
         )
         self._catalogue = Catalogue(store)
         appender = Appender(
-            store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas
-        )
+            store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas,
+            profiled=settings.standing["profiling"],
+        )  # fmt: skip
         self._impressions = Impressions(appender, impressions)
         self._applied = AppliedCursors(
             store,

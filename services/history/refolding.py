@@ -10,9 +10,16 @@ from typing import Any, Final
 from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import LiveState
-from feature_repo.online.live_rows import read_live, read_versions, replace_live
+from feature_repo.online.live_rows import (
+    note_profiling,
+    read_live,
+    read_versions,
+    replace_live,
+)
+from feature_repo.user_profile import explicit
 from services.event_log.keys import erased_key, log_key
 from services.event_log.links import Placed, first_links, fresh_links, merge_histories
+from services.event_log.unprofiled import note_of
 from services.history.merged_history import LinkedHistory
 from services.history.unjoined import read_unjoined, remove_unjoined
 from services.history.users import PartitionHistory
@@ -112,7 +119,10 @@ class Refolding:
                 self.short.append(user)
                 del self.rows[user]
         left = replace_live(self._client, self._partition, self.rows, self._expected, self._entry)
-        for user in self.rows.keys() - left:
+        done = self.rows.keys() - left
+        said = {user: note_of(explicit.decode(self.rows[user].profile)) for user in done}
+        note_profiling(self._client, self._partition, said)
+        for user in done:
             self.done[user] = self.rows[user]
             remove_unjoined(self._client, user, self._unjoined.get(user, ()))
         self.rows = {user: self.rows[user] for user in left}

@@ -54,6 +54,11 @@ class Metrics:
             "Events accepted more than five minutes after their own time",
             registry=self.registry,
         )
+        self.unprofiled = Counter(
+            "portrait_events_unprofiled_total",
+            "Events accepted of which nothing is kept: their users deny profiling",
+            registry=self.registry,
+        )
         self.set_aside = Counter(
             "portrait_events_set_aside_total", "Events whose amounts were set aside, by reason",
             ["reason"], registry=self.registry,

@@ -32,6 +32,7 @@ from services.audiences.watch import AudienceWatch
 from services.event_log.archiver import SETTLE_MS, Archiver
 from services.event_log.batch import Batch, cut_batch
 from services.event_log.reader import reader
+from services.event_log.unprofiled import may_state, note_of
 from services.models.transition import Transition
 from services.runtime import freeze_heap
 from services.runtime.backoff import Backoff
@@ -248,6 +249,10 @@ class UpdaterLoop:
                 new_cursor=batch.end, rows=rows, dead=batch.dead, model=batch.model,
                 expected_rebuilt=found.rebuilt[partition], expected=found.versions(rows),
                 ahead=self._counters.ahead(),
+                profiling={
+                    event.user: note_of(profiles[event.user])
+                    for event in batch.events if may_state(event) and event.user in rows
+                },
             )  # fmt: skip
         except FencedError as refusal:
             self._counters.note_written()

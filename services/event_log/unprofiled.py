@@ -1,0 +1,62 @@
+"""Events of users who deny profiling: what of them is kept.
+
+Nothing but what they say about consent, and the link that makes an anonymous id theirs. Belongs
+here: which part of an event that is. Who denies it is the append script's to look up, in what the
+updater's commit noted (`feature_repo.online.live_rows`).
+"""
+
+from typing import Final
+
+from feature_repo.events.schema import EventRecord
+from feature_repo.events.types import find_types
+from feature_repo.user_profile.consent import (
+    TERMS,
+    find_statement,
+    read_statements,
+    spellings,
+)
+from feature_repo.user_profile.state import ExplicitProfile
+
+ALL: Final = b"="
+_STATING: Final = find_types("consent")
+_PLAIN: Final = (b"", "")
+_NAMES: Final = frozenset(spellings("profiling"))
+
+
+def note_of(profile: ExplicitProfile) -> str:
+    """Return what a profile says about profiling, as the append script reads it."""
+    said = find_statement(profile.consent, "profiling", 0)
+    if said is None:
+        return ""
+    return str(said.expires_at or -1) if said.granted else "0"
+
+
+def may_state(record: EventRecord) -> bool:
+    """Say whether an event may change what its user allows."""
+    return record.consent is not None or record.linked is not None or record.type in _STATING
+
+
+def keep(record: EventRecord, *, linking: bool = False) -> tuple[bytes, str]:
+    """Return what is kept of an event where profiling is denied, and "0" if it denies that.
+
+    Parameters
+    ----------
+    linking
+        Whether it makes an anonymous id its user's.
+    """
+    if record.consent is None and record.type not in _STATING and not linking:
+        return _PLAIN
+    said = read_statements(record)
+    denial = "0" if any(said.get(name) is False for name in _NAMES) else ""
+    if record.type == "consent_updated":
+        return ALL, denial
+    if not said and not linking:
+        return _PLAIN
+    terms = (record.properties or {}).get(TERMS)
+    bare = EventRecord(
+        id=record.id, type="consent_updated", user=record.user, time_ms=record.time_ms,
+        received_ms=record.received_ms, source=record.source, anonymous=record.anonymous,
+        linked=record.linked, consent=said, properties={TERMS: terms} if terms else None,
+        key=record.key,
+    )  # fmt: skip
+    return bare.encode(), denial
