@@ -86,7 +86,7 @@ def _is_text(schema: pa.Schema, name: str) -> bool:
         return False
     kept = schema.field(name).type
     kept = kept.value_type if pa.types.is_dictionary(kept) else kept
-    return pa.types.is_string(kept) or pa.types.is_large_string(kept)
+    return bool(pa.types.is_string(kept) or pa.types.is_large_string(kept))
 
 
 def _count(table: pa.Table, wanted: Sequence[str]) -> int:
