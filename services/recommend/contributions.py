@@ -54,6 +54,8 @@ class Contributions:
         Of each item, the memories' part by item of the history; empty without.
     popularity
         Of each item, what sells lately and just now adds.
+    reranking
+        Of each item, the facts by which trees moved it: name, value, amount.
     """
 
     method: ExplanationMethod
@@ -65,6 +67,7 @@ class Contributions:
     exact: bool
     memories: list[dict[str, float]] = field(default_factory=list)
     popularity: list[float] = field(default_factory=list)
+    reranking: list[list[tuple[str, float, float]]] = field(default_factory=list)
 
 
 async def contributions(
@@ -123,6 +126,9 @@ def _by_model(
         served.scorer, found.state, rows, request_context.now_ms, request_context.user.user_features
     )
     names = model.vocabulary.items
+    query = served.scorer.ask(
+        found.state, request_context.now_ms, request_context.user.user_features
+    )  # fmt: skip
     return Contributions(
         method="leave_one_event_out",
         items=known,
@@ -136,6 +142,7 @@ def _by_model(
             for part in parts
         ] or [{} for _ in rows],
         popularity=[part.popularity for part in parts] or [0.0] * len(rows),
+        reranking=[[] for _ in rows] if query is None else query.explain(rows),
     )  # fmt: skip
 
 

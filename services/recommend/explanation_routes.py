@@ -1,5 +1,6 @@
 """Route that explains a score: which past events moved it, signed, and in words."""
 
+import math
 from typing import Annotated
 
 from fastapi import Query, Request
@@ -53,6 +54,10 @@ def _item(target: str) -> str:
     return item
 
 
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
+
+
 def _reply(
     context: Context, user_id: str, found: Contributions, now_ms: int, served: Serving
 ) -> Explanation:
@@ -73,4 +78,9 @@ def _reply(
             if value != 0
         ],
         "popularity": round(found.popularity[0], 6) if by_model else None,
+        "reranking": [
+            {"fact": fact, "value": _number(value), "contribution": round(amount, 6)}
+            for fact, value, amount in (found.reranking[0] if by_model else [])
+            if round(amount, 6) != 0
+        ],
     }

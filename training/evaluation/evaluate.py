@@ -143,7 +143,7 @@ def _score(
     maker = ExampleMaker(prepared, model.config, TrainConfig(), model.memory)
     what = f"users' baskets ranked, {'with' if timed else 'without'} the time of the request"
     return score_window(
-        model.network, maker, users, bounds, timed=timed,
+        model.network, maker, users, bounds, timed=timed, reranker=model.reranker,
         progress=lambda done, total: progress(done, total, what),
     )  # fmt: skip
 

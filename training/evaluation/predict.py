@@ -12,11 +12,12 @@ from training.evaluation.metrics import Doubles, metrics_of, ranking_metrics
 from training.history.prepared import OUTCOMES
 from training.history.sequences import Ints
 from training.neighbours.channels import SparseReading
-from training.neighbours.live_counts import LiveCounts
 from training.network import sampled_softmax
 from training.network.devices import autocast, move
 from training.network.examples import Example, ExampleMaker
 from training.network.network import PortraitNetwork
+from training.network.reranker import Reranker
+from training.scoring.as_of_now import AsOfNow
 from training.scoring.retrieval import ItemArrays, Queries, ranks
 
 USERS_PER_PASS = 64
@@ -67,6 +68,7 @@ def score_window(
     window_ms: tuple[int, int],
     *,
     timed: bool,
+    reranker: Reranker | None = None,
     device: torch.device | None = None,
     ranked: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -79,6 +81,8 @@ def score_window(
         ``since <= time < until``, epoch milliseconds.
     timed
         Whether the network is told the time of the request.
+    reranker
+        The model's trees; they need the time.
     ranked
         False leaves the basket metrics out (NaN), where only probabilities are wanted.
     progress
@@ -89,9 +93,7 @@ def score_window(
     items = None
     if network.items > sampled_softmax.FULL_ITEMS:
         items = ItemArrays.of(network, maker.memory)
-    counts = None
-    if timed and items is None and network.live is not None and network.live.used:
-        counts = LiveCounts.of(maker.prepared.histories, network.items)
+    now = AsOfNow(network, maker.prepared.histories, reranker)
     parts = list[Scored]()
     ordered = users[np.argsort(maker.prepared.histories.lengths()[users], kind="stable")]
     with torch.no_grad(), autocast(where):
@@ -104,7 +106,7 @@ def score_window(
             u = network.vector(flat[example.request_index], example.requests)
             parts.append(
                 Scored(
-                    _metrics(network, items, u, example, _live_at(network, counts, maker, example))
+                    _metrics(network, items, u, example, now if timed else None)
                     if ranked
                     else np.full((len(u), 4), np.nan),
                     example.users,
@@ -121,30 +123,23 @@ def score_window(
     return Scored(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
 
 
-def _live_at(
-    network: PortraitNetwork, counts: LiveCounts | None, maker: ExampleMaker, example: Example
-) -> torch.Tensor | None:
-    """Return what live popularity adds at each request, shape (P, N); None: nothing."""
-    if counts is None or network.live is None:
-        return None
-    at_ms = maker.prepared.histories.time_ms[example.answers]
-    return torch.from_numpy(network.live.added(counts.at(at_ms)))
-
-
 def _metrics(
     network: PortraitNetwork,
     items: ItemArrays | None,
     u: torch.Tensor,
     example: Example,
-    live_PN: torch.Tensor | None,
+    now: AsOfNow | None,
 ) -> Doubles:
     """Return the basket metrics of an example, shape (P, 4); ``items`` where there are many."""
     on_cpu = move(example.targets, _CPU)
     if items is None:
         assert not isinstance(example.memory, SparseReading)
         scores = network.scores(u, example.pairs, example.requests, example.memory)
-        scores = scores.float().cpu()
-        return ranking_metrics(scores if live_PN is None else scores + live_PN, on_cpu)
+        if now is not None and now.moves and example.tables is not None:
+            at_ms = now.histories.time_ms[example.answers]
+            logits = network.logits(u, example.pairs)
+            scores = now.move(scores, logits, example.tables, at_ms)
+        return ranking_metrics(scores.float().cpu(), on_cpu)
     sparse = example.memory if isinstance(example.memory, SparseReading) else None
     queries = Queries.of(
         network, u, example.pairs, example.requests.statistics[:, 0], sparse, network.mixing

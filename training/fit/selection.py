@@ -23,6 +23,7 @@ from training.network.network import PortraitNetwork
 from training.network.sampled_softmax import Shares, draw
 from training.network.stacking import Piece, Stacking
 from training.scoring.retrieval import ItemArrays, Queries, ranks
+from training.state.item_table import Rows
 
 PIECE: Final = 256
 """Requests asked at once."""
@@ -128,11 +129,18 @@ def _ask(asker: "Asker", first: Ints, second: Ints) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class DenseAnswers:
-    """Scores of every item at some requests, and the events that answer these, shape (P,)."""
+    """Scores of every item at some requests, and the events that answer these, shape (P,).
+
+    Attributes
+    ----------
+    tables
+        Repeat table at each request.
+    """
 
     full: Piece
     shares: Shares
     event: Ints
+    tables: Rows | None
 
     def piece(self) -> Piece:
         """Return it for fitting, candidates that stand for all where there are many items."""
@@ -238,8 +246,11 @@ class Asker:
         maker: ExampleMaker,
         requests: EvaluationWindow,
         lengths: Ints,
+        *,
+        timed: bool = False,
     ) -> None:
         self.network, self.maker, self._requests = network, maker, requests
+        self._timed = timed
         self._lengths = lengths
         self._shares = Shares.of(maker.prepared.vocabulary.log_support)
         self.dense = network.items <= sampled_softmax.FULL_ITEMS
@@ -287,7 +298,7 @@ class Asker:
     def _answer(self, user: Ints, event: Ints) -> "DenseAnswers | _Sparse":
         prepared, network, memory = self.maker.prepared, self.network, self.maker.memory
         users = np.unique(user)
-        requests = BasketRequests(user, event - 1, event, np.zeros(len(user), np.bool_))
+        requests = BasketRequests(user, event - 1, event, np.full(len(user), self._timed))
         lengths = prepared.histories.lengths()[users]
         with torch.no_grad():
             example = self.maker.make(users, requests, np.zeros(0, np.int64), lengths)
@@ -306,4 +317,6 @@ class Asker:
             reading = example.memory[back]
         log_events = example.requests.statistics[back, 0]
         targets = make_targets(prepared.histories, event)
-        return DenseAnswers(Piece(base, reading, log_events, targets), self._shares, event)
+        piece = Piece(base, reading, log_events, targets)
+        tables = None if example.tables is None else example.tables.select(back)
+        return DenseAnswers(piece, self._shares, event, tables)

@@ -23,6 +23,7 @@ from training.evaluation.calibration import calibrate
 from training.fit import local_ray
 from training.fit.live import fit_live
 from training.fit.loop import CHECKPOINT, PROGRESS, Fit, new_network, train_loop_per_worker
+from training.fit.reranker import fit_reranker
 from training.fit.selection import weigh
 from training.fit.signals import restore_signals
 from training.fit.worker import Alone
@@ -134,6 +135,7 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
     network.load_state_dict(kept["best"])
     memory, mixing = weigh(network, prepared)
     live = fit_live(network, prepared, memory)
+    reranker, trees = fit_reranker(network, prepared, memory)
     calibration = calibrate(network, prepared)
     epochs = kept["progress"]["epochs"]
     training = {
@@ -151,11 +153,12 @@ def write_model(run: Path, target: Path, shape: ModelConfig, settings: TrainConf
         "epochs": epochs,
         "memories": mixing,
         "live_popularity": live,
+        "reranker": trees,
         "calibration": calibration,
     }
     save(
         target, network, prepared.vocabulary, prepared.user_features,
-        memory=memory, training=training, metrics=metrics,
+        memory=memory, reranker=reranker, training=training, metrics=metrics,
     )  # fmt: skip
 
 

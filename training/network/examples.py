@@ -66,6 +66,8 @@ class Example:
         Row among all users, and flat index of the answer, of each basket request. Shape (P,).
     moment_rows
         Row among all moments of each request for outcomes, shape (M,).
+    tables
+        Repeat tables at the basket requests; None without requests.
     """
 
     events: EventInputs
@@ -84,6 +86,7 @@ class Example:
     users: Ints
     answers: Ints
     moment_rows: Ints
+    tables: Rows | None
 
 
 def next_targets(histories: Histories) -> Ints:
@@ -288,6 +291,7 @@ class ExampleMaker:
             users=user,
             answers=answer,
             moment_rows=moments,
+            tables=snapshot,
         )
 
 

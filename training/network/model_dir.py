@@ -6,6 +6,7 @@
     <name>/weights.safetensors
     <name>/vocabulary.json
     <name>/memory.safetensors   item-item rows (`neighbours.channels`), where the model has any
+    <name>/trees.txt            of the reranker, where the model has one
 
 A directory appears whole (temporary folder, fsync, rename) and is never changed. Loading
 checks every byte; a model that does not fit is refused with the reason.
@@ -38,10 +39,12 @@ from training.neighbours.channels import Channels
 from training.network import live_popularity
 from training.network.config import ModelConfig
 from training.network.network import PortraitNetwork
+from training.network.reranker import Reranker
 from training.state.pair_features import FEATURES
 
 SCHEMA: Final = 5
 _MEMORY: Final = "memory.safetensors"
+_TREES: Final = "trees.txt"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Model:
     network: PortraitNetwork
     manifest: Mapping[str, Any]
     memory: Channels | None = None
+    reranker: Reranker | None = None
 
 
 def save(
@@ -71,6 +75,7 @@ def save(
     user_features: UserFeatures,
     *,
     memory: Channels | None = None,
+    reranker: Reranker | None = None,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Path:
@@ -82,6 +87,8 @@ def save(
         Must not exist yet.
     memory
         That of the training period, where the network mixes one in.
+    reranker
+        Where it pays.
     training
         Window, seed and settings of the run, as plain values.
     metrics
@@ -91,6 +98,8 @@ def save(
     files = {"weights.safetensors": save_tensors(weights), "vocabulary.json": vocabulary.encode()}
     if memory is not None:
         files[_MEMORY] = save_arrays(memory.arrays())
+    if reranker is not None:
+        files[_TREES] = reranker.trees.encode()
     inputs = _inputs(vocabulary.types)
     manifest = {
         "schema": SCHEMA,
@@ -144,7 +153,7 @@ def load(path: Path) -> Model:
             f"{path} was trained on other inputs than this code makes: train it again"
         )
     check_features(user_features, path)
-    names = ["weights.safetensors", "vocabulary.json", *([_MEMORY] if _MEMORY in sums else [])]
+    names = ["weights.safetensors", "vocabulary.json", *(n for n in (_MEMORY, _TREES) if n in sums)]
     files = {name: _read_checked(path / name, sums.get(name)) for name in names}
     if manifest.get("version") != _version(config, user_features, files, inputs):
         raise ModelMismatchError(
@@ -171,7 +180,10 @@ def load(path: Path) -> Model:
         ) from error
     network.freeze()
     memory = _memory(files[_MEMORY], vocabulary, path) if _MEMORY in files else None
-    return Model(manifest["version"], config, vocabulary, user_features, network, manifest, memory)
+    reranker = Reranker(files[_TREES].decode(), vocabulary) if _TREES in files else None
+    return Model(
+        manifest["version"], config, vocabulary, user_features, network, manifest, memory, reranker
+    )  # fmt: skip
 
 
 def latest(folder: Path) -> Path | None:

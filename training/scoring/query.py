@@ -20,7 +20,9 @@ import torch
 from numba import njit
 
 from training.network.mixture import COUNT_EXPERTS, Served
+from training.network.reranker import RankedMoment, Reranker
 from training.scoring.retrieval import ItemArrays
+from training.state.candidate_facts import FACTS
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -67,6 +69,8 @@ class ScoreQuery:
         Where the answer is one.
     live
         What live popularity adds to every item, shape (N,); None: nothing.
+    reranker, moment
+        Trees that order the best anew, and what they are asked about; None: none do.
     """
 
     index: ScoredIndex
@@ -77,12 +81,35 @@ class ScoreQuery:
     gain: Floats
     mixture: Served | None = None
     live: Floats | None = None
+    reranker: Reranker | None = None
+    moment: RankedMoment | None = None
 
     def scores(self) -> Floats:
         """Return every item's score, shape (N,)."""
-        added, base = self._weigh()
-        out = added if self.mixture is None else self.mixture.scores(added, base)
-        return out if self.live is None else out + self.live
+        out, base = self._before_trees()
+        if self.reranker is not None and self.moment is not None:
+            return self.reranker.rerank(out, base, self.moment)
+        return out
+
+    def explain(self, rows: Sequence[int]) -> list[list[tuple[str, float, float]]]:
+        """Return the facts by which trees moved some items: name, value, amount, largest first.
+
+        An empty list for an item off the shortlist, and where there are no trees.
+        """
+        if self.reranker is None or self.moment is None:
+            return [[] for _ in rows]
+        item, facts = self.reranker.facts(*self._before_trees(), self.moment)
+        rank = {row: k for k, row in enumerate(item.tolist())}
+        amounts = self.reranker.explain(facts)
+        out = list[list[tuple[str, float, float]]]()
+        for k in [rank.get(row) for row in rows]:
+            told = (
+                []
+                if k is None
+                else zip(FACTS, facts[k].tolist(), amounts[k, :-1].tolist(), strict=True)
+            )
+            out.append(sorted(told, key=lambda each: -abs(each[2])))
+        return out
 
     def at(self, rows: Ints) -> Floats:
         """Return the scores of some items (from 0), in their order."""
@@ -149,7 +176,13 @@ class ScoreQuery:
     @property
     def _sparse(self) -> bool:
         """Whether only the items of ``item`` have more than the network's and the popularity's."""
-        return self.mixture is None and self.live is None
+        return self.mixture is None and self.live is None and self.reranker is None
+
+    def _before_trees(self) -> tuple[Floats, Floats]:
+        """Return every item's score without the reranker, and the network's own logit."""
+        added, base = self._weigh()
+        out = added if self.mixture is None else self.mixture.scores(added, base)
+        return (out if self.live is None else out + self.live), base
 
     def _weigh(self) -> tuple[Floats, Floats]:
         """Return every item's weighed score, and the network's own logit."""

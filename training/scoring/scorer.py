@@ -21,6 +21,7 @@ from training.network.mixture import EVIDENCE, Served
 from training.network.model_dir import Model
 from training.network.network import statistics, vector_of_one
 from training.network.repeat_head import make_pairs, pairs_of_one
+from training.network.reranker import RankedMoment
 from training.network.stacking import Stacking
 from training.scoring.learned_state import Layout, LearnedStates
 from training.scoring.query import ScoredIndex, ScoreQuery
@@ -65,6 +66,7 @@ class Scorer:
         self._pair = None if network.pair is None else network.pair.serving(gaps)
         self._stack = None if mixing is None or memory is None else _Stack(mixing, memory)
         self._live: Floats | None = None
+        self._sells: Floats | None = None
         if self._vector is not None:  # compiled, or read, before it is needed
             self._query(self._moment(LearnedStates(1, self._layout), None, None)).best(1)
 
@@ -72,7 +74,7 @@ class Scorer:
     def reads_counts(self) -> bool:
         """Whether what sells just now moves the scores: see `take_counts`."""
         live = self.model.network.live
-        return live is not None and live.used
+        return live is not None and (live.used or self.model.reranker is not None)
 
     def take_counts(self, counts: npt.NDArray[Any] | None) -> None:
         """Score by what sells just now from here on, in one step; None: as if nobody knew it.
@@ -84,7 +86,11 @@ class Scorer:
             `neighbours.live_counts.COUNT_HALF_LIVES_DAYS`. Shape (H, N).
         """
         live = self.model.network.live
-        self._live = live.added(counts) if live is not None and counts is not None else None
+        added = logs = None
+        if live is not None and counts is not None:
+            added = live.added(counts) if live.used else None
+            logs = live.logs(counts) if live.users.all() else None
+        self._live, self._sells = added, logs
 
     def frozen(self) -> "Scorer":
         """Return a scorer that goes on with the counts of now."""
@@ -124,8 +130,8 @@ class Scorer:
         query = self.ask(state, now_ms, user_features)
         if query is not None:
             return query.scores()
-        popularity, live = self.model.vocabulary.log_popularity, self._live_at(now_ms)
-        return popularity if live is None else popularity + live
+        popularity = self.model.vocabulary.log_popularity
+        return popularity if self._live is None or now_ms is None else popularity + self._live
 
     def ask(
         self,
@@ -137,11 +143,11 @@ class Scorer:
         moment = self._at(state, now_ms, user_features)
         if moment is None or self._vector is None:
             return None
-        query, live = self._query(moment), self._live_at(now_ms)
-        return query if live is None else replace(query, live=live)
-
-    def _live_at(self, now_ms: int | None) -> Floats | None:
-        return None if now_ms is None else self._live
+        query = self._query(moment)
+        if now_ms is None:
+            return query
+        ranked = RankedMoment(moment.rows, moment.tables.scalars[0], moment.now_ms, self._sells)
+        return replace(query, live=self._live, reranker=self.model.reranker, moment=ranked)
 
     def _query(self, moment: _Moment) -> ScoreQuery:
         rows, scalars, bonus = moment.rows, moment.tables.scalars[0], np.zeros(0, np.float32)

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from training.history.sequences import ranges
 from training.state.item_table_kernels import (
     COUNTS,
     EVENTS,
@@ -62,6 +63,17 @@ class Rows:
     owner: Ints
     rows: npt.NDArray[np.void]
     scalars: Doubles
+
+    def of(self, table: int) -> tuple[npt.NDArray[np.void], Doubles]:
+        """Return the rows and scalars of one table; owners must not decrease."""
+        first, end = np.searchsorted(self.owner, [table, table + 1])
+        return self.rows[first:end], self.scalars[table]
+
+    def select(self, tables: Ints) -> "Rows":
+        """Return some tables, in the order asked for; owners must not decrease."""
+        first, end = np.searchsorted(self.owner, tables), np.searchsorted(self.owner, tables + 1)
+        owner = np.repeat(np.arange(len(tables)), end - first)
+        return Rows(owner, self.rows[ranges(first, end - first)], self.scalars[tables])
 
 
 class RepeatTables:

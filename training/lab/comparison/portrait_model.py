@@ -14,6 +14,7 @@ from torch import Tensor
 from training.evaluation.baselines import EvaluationWindow
 from training.fit.live import fit_live
 from training.fit.loop import Fit
+from training.fit.reranker import fit_reranker
 from training.fit.selection import weigh
 from training.fit.worker import Alone
 from training.history.prepared import Prepared
@@ -21,11 +22,12 @@ from training.history.sequences import Histories, Ints, ranges
 from training.lab.comparison.peer import Peer, Setting, Tell
 from training.lab.comparison.shop import Shop
 from training.neighbours.channels import Channels, SparseReading
-from training.neighbours.live_counts import LiveCounts
 from training.network.config import ModelConfig, TrainConfig
 from training.network.devices import accelerator
 from training.network.examples import BasketRequests, ExampleMaker
 from training.network.network import PortraitNetwork
+from training.network.reranker import Reranker
+from training.scoring.as_of_now import AsOfNow
 from training.scoring.retrieval import ItemArrays, Queries, scores
 
 
@@ -35,8 +37,8 @@ class Answers:
 
     Attributes
     ----------
-    shop, network, memory
-        Data set, network, and memory (None without).
+    shop, network, memory, reranker
+        Data set, network, memory and trees (None without).
     timed
         Whether the network is told the time of each request.
     shuffled
@@ -49,6 +51,7 @@ class Answers:
     shop: Shop
     network: PortraitNetwork
     memory: Channels | None
+    reranker: Reranker | None = None
     timed: bool = False
     shuffled: int | None = None
     age_ms: int = 0
@@ -90,8 +93,8 @@ class Answers:
         return np.array(found, np.int64)
 
     @cached_property
-    def _counts(self) -> LiveCounts:
-        return LiveCounts.of(self.shop.histories, self.network.items)
+    def _now(self) -> AsOfNow:
+        return AsOfNow(self.network, self.shop.histories, self.reranker)
 
     @cached_property
     def _maker(self) -> ExampleMaker:
@@ -127,9 +130,10 @@ class Answers:
                 found = scores(ItemArrays.of(network, self.memory), queries)
             else:
                 found = network.scores(u, example.pairs, example.requests, example.memory)
-                if self.timed and network.live is not None and network.live.used:
+                if self.timed and self._now.moves and example.tables is not None:
                     at_ms = maker.prepared.histories.time_ms[example.answers]
-                    found = found + torch.from_numpy(network.live.added(self._counts.at(at_ms)))
+                    logits = network.logits(u, example.pairs)
+                    found = self._now.move(found, logits, example.tables, at_ms)
         # The batch stands by time, then user: put it back into the order asked for.
         order = np.argsort(np.argsort(answer, kind="stable"), kind="stable")
         return found[np.argsort(example.answers, kind="stable")][order]
@@ -183,7 +187,8 @@ def fit(
     network.eval()
     memory, _ = weigh(network, prepared)
     fit_live(network, prepared, memory)
-    return Answers(shop, network, memory)
+    reranker, _ = fit_reranker(network, prepared, memory)
+    return Answers(shop, network, memory, reranker)
 
 
 @dataclass(frozen=True)
