@@ -11,7 +11,8 @@
 --       event its dedup key, its user, its record and '1' if that user is
 --       an anonymous id, or, of one moved here from an anonymous id, the number of the key that
 --       holds the owner, and the anonymous id; what of it is kept of a user who may not be
---       profiled: '' nothing, '=' all, else a record; and '0' if it denies profiling.
+--       profiled: '' nothing, '=' all, else a record; and '0' if it denies profiling, or 'once' if
+--       it is written for its user a single time (noted beside profiling, as 'gpc:' and the user).
 --       A dedup key that begins with '~' and 31 is of a key of scope write: what others sent under
 --       the rest of it makes the event known, never the other way round.
 -- Answers for each event '+id' (new), '-id' (new and not kept: the last entry before it), '=id'
@@ -90,6 +91,8 @@ for n = 1, count do
     answer[n] = '?'
   elseif owner and owner ~= '' then
     answer[n] = '>' .. (string.match(owner, '>(.+)') or string.sub(owner, 1, #user))
+  elseif argv[6 * n + 6] == 'once' and call('HEXISTS', profiling, 'gpc:' .. user) == 1 then
+    answer[n] = '=' .. last()
   elseif length >= bound then
     answer[n] = '!' .. length
   else
@@ -108,6 +111,8 @@ for n = 1, count do
       if argv[6 * n + 6] == '0' then
         call('HSET', profiling, user, '0:' .. id)
         told = true
+      elseif argv[6 * n + 6] == 'once' then
+        call('HSET', profiling, 'gpc:' .. user, '1')
       end
       length = length + 1
       answer[n] = (record == kept and '-' or '+') .. id

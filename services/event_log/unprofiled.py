@@ -18,6 +18,9 @@ from feature_repo.user_profile.consent import (
 from feature_repo.user_profile.state import ExplicitProfile
 
 ALL: Final = b"="
+GPC: Final = "gpc"
+"""Source of what the browser's privacy signal says, and the beginning of its ids."""
+GPC_DENIES: Final = {"ads": False, "personalization": False}
 _STATING: Final = find_types("consent")
 _PLAIN: Final = (b"", "")
 _NAMES: Final = frozenset(spellings("profiling"))
@@ -39,6 +42,8 @@ def may_state(record: EventRecord) -> bool:
 def keep(record: EventRecord, *, linking: bool = False) -> tuple[bytes, str]:
     """Return what is kept of an event where profiling is denied, and "0" if it denies that.
 
+    Instead of "0" it is "once" for what the privacy signal says, which is written once for a user.
+
     Parameters
     ----------
     linking
@@ -49,7 +54,8 @@ def keep(record: EventRecord, *, linking: bool = False) -> tuple[bytes, str]:
     said = read_statements(record)
     denial = "0" if any(said.get(name) is False for name in _NAMES) else ""
     if record.type == "consent_updated":
-        return ALL, denial
+        once = record.source == GPC and record.consent == GPC_DENIES
+        return ALL, "once" if once else denial
     if not said and not linking:
         return _PLAIN
     terms = (record.properties or {}).get(TERMS)

@@ -29,6 +29,7 @@ from services.context.context import Context
 from services.event_log.append import Appender
 from services.event_log.currency import ShopCurrency
 from services.event_log.receipt import Appended, merge
+from services.gateway.privacy_signal import statements_of
 from services.gateway.profiles import current
 from services.http import body, scopes
 from services.http.answer_schemas import (
@@ -111,7 +112,7 @@ async def _take(request: Request, event: Event) -> tuple[EventRecord, Appended, 
     context = context_of(request)
     record = _record(context, event, request.state.caller)
     aside = (await _in_shop_currency(request, [record]))[0]
-    appended = (await _append(context, [record]))[0]
+    appended = (await _append(request, [record]))[0]
     _count(request, [record], [appended])
     if appended.status == "erased":
         raise ProblemError("erased", ERASED)
@@ -133,7 +134,7 @@ async def post_batch(request: Request) -> Response:
     batch = await workers.READING.run(_batch, context, data, request.state.caller, lines=lines)
     records, refused = batch.records, batch.refused
     aside = await _in_shop_currency(request, records)
-    appended = await _append(context, records) if records else []
+    appended = await _append(request, records) if records else []
     for index, record, one in zip(batch.indices, records, appended, strict=True):
         if one.status == "erased":
             refused.append(_refuse(index, record.id, "erased", "", ERASED))
@@ -265,7 +266,10 @@ async def _in_shop_currency(request: Request, records: list[EventRecord]) -> lis
     return aside
 
 
-async def _append(context: Context, records: list[EventRecord]) -> list[Appended]:
+async def _append(request: Request, records: list[EventRecord]) -> list[Appended]:
+    # Statements go first, so that a receipt of the events holds for them as well.
+    context, whole = context_of(request), [*statements_of(request.headers, records), *records]
     # The appender works in a task of its own: a client that hangs up cancels this handler,
     # never the write. The bound grows with the batch.
-    return await context.await_bounded(context.of(Appender).append(records), len(records) / 1000)
+    done = await context.await_bounded(context.of(Appender).append(whole), len(whole) / 1000)
+    return done[len(whole) - len(records) :]

@@ -106,6 +106,35 @@ def test_what_they_say_about_consent_is_kept_and_a_grant_opens_the_profile_again
     assert answer["profile"]["version"] == version + 1
 
 
+@pytest.mark.parametrize("batch", [False, True])
+def test_the_browsers_privacy_signal_is_written_once_for_each_id(
+    client: Client, user: str, *, batch: bool
+) -> None:
+    def post(name: str, **ids: str) -> str:
+        event = {"type": "login", "id": f"{user}-{name}", **ids}
+        path, body = ("/v1/events/batch", [event]) if batch else ("/v1/events", event)
+        answer = client.http.post(path, json=body, headers={"sec-gpc": "1"})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["receipt"])
+
+    def said(name: str) -> dict[str, tuple[bool, str]]:
+        found = client.profile(name)["consent"]
+        return {purpose: (one["granted"], one["source"]) for purpose, one in found.items()}
+
+    denied = {"ads": (False, "gpc"), "personalization": (False, "gpc")}
+    client.wait_applied(post("1", anonymous_id=f"v-{user}"))
+    assert said(f"v-{user}") == denied
+    client.wait_applied(post("2", user_id=user))
+    assert (said(user), client.profile(user)["version"]) == (denied, 2)
+    client.wait_applied(post("3", user_id=user, anonymous_id=f"v-{user}"))
+    for name in ("4", "5"):  # two of the visitor, and no further statement with what follows
+        client.wait_applied(post(name, user_id=user, anonymous_id=f"v-{user}"))
+    assert (said(user), client.profile(user)["version"]) == (denied, 2 + 2 + 3)
+    other = client.http.post("/v1/events", json=view(f"o-{user}"), headers={"sec-gpc": "0"})
+    client.wait_applied(other.json()["receipt"])
+    assert said(f"o-{user}") == {}
+
+
 def test_a_shop_may_profile_only_who_was_asked(make_api: Callable[..., Api]) -> None:
     api = make_api(consent_defaults={"profiling": False})  # the last test of this file
     with api.client() as client:
