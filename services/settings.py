@@ -70,6 +70,13 @@ class Settings(BaseSettings):
         description="Wrong API keys that an address may send a minute before it is answered 429; "
         "0: no limit",
     )
+    audit_days: int = Field(
+        default=400, ge=1, description="Days for which uses of API keys are kept"
+    )
+    audit_serving: bool = Field(
+        default=True,
+        description="Whether recommendations, ranks and decisions about a user are audited too",
+    )
     nobody_ids: str = Field(
         default="",
         description="Comma-separated ids that are nobody's, besides those in docs/data.md",

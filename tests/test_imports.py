@@ -46,14 +46,15 @@ training.scoring: history neighbours network state | feature_repo: errors events
 training.state: history
 services.analytics: audiences context http runtime | feature_repo: analytics archive audiences
     errors profile_views user_profile
+services.audit: context http runtime | feature_repo: errors events online profile_views
 services.app: gateway http recommend settings update | feature_repo: errors
 services.audiences: context http models runtime settings | training: scoring | feature_repo:
     analytics archive audiences erasure errors events features online profile_views user_profile
 services.campaigns: audiences context event_log history http recommend runtime | training:
     evaluation | feature_repo: audiences errors events online profile_views
 services.catalogue: context http runtime | feature_repo: archive errors events
-services.client: analytics audiences campaigns http | feature_repo: errors
-services.commands: analytics audiences campaigns catalogue client demo event_log hosting http
+services.client: analytics audiences audit campaigns http | feature_repo: errors
+services.commands: analytics audiences audit campaigns catalogue client demo event_log hosting http
     rebuild runtime settings | training: history network | feature_repo: analytics archive
     audiences erasure errors events importers online user_profile
 services.context: event_log http models runtime settings | feature_repo: errors events online
@@ -62,9 +63,9 @@ services.demo: client hosting models rebuild runtime settings | training: evalua
     fit history | feature_repo: archive events importers online user_profile
 services.event_log: models runtime settings | feature_repo: archive erasure errors events online
     user_profile
-services.gateway: analytics audiences campaigns catalogue context event_log history http models
-    recommend runtime settings update | feature_repo: archive errors events online profile_views
-    user_profile
+services.gateway: analytics audiences audit campaigns catalogue context event_log history http
+    models recommend runtime settings update | feature_repo: archive errors events online
+    profile_views user_profile
 services.history: context event_log models runtime | feature_repo: archive errors events online
     user_profile
 services.hosting: app catalogue client http recommend runtime settings | training: evaluation

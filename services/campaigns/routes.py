@@ -89,6 +89,7 @@ async def post_decide(request: Request, name: Name) -> Response:
     """
     context = context_of(request)
     wanted = await body.model(request, DecideRequest, limit=MAX_EVENT_BYTES)
+    request.state.about = wanted.user_id
     now_ms = moment_of(context, wanted.time)
     found = await decide(
         context, name, DecisionRequest(wanted.user_id, now_ms, wanted.decision_id, wanted.tz)

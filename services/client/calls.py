@@ -22,6 +22,7 @@ from services.client.keys import KeyCalls
 from services.client.subject import Subject, drop_none
 
 if TYPE_CHECKING:  # the client runs without what makes the answers
+    from services.audit.schemas import AuditPage
     from services.http import answer_schemas as said
 
 ATTEMPTS: Final = 6
@@ -115,6 +116,13 @@ class Client(Subject):
     def models(self) -> "said.Models":
         """Return the models on disk and which one is in use."""
         return self._get("models")
+
+    def audit(
+        self, *, since: str | None = None, until: str | None = None, key: str | None = None,
+        limit: int = 100, cursor: str | None = None,
+    ) -> "AuditPage":  # fmt: skip
+        """Return a page of who used which key for what; needs an admin key."""
+        return self._get("audit", since=since, until=until, key=key, limit=limit, cursor=cursor)
 
     @overload
     def post_event(self, event: Mapping[str, Any]) -> "said.Accepted": ...

@@ -8,12 +8,23 @@ import traceback
 import structlog
 
 from feature_repo.errors import PortraitError
-from services.commands import audience, campaign, data, keys, laboratory, privacy, report, service
+from services.commands import (
+    audience,
+    audit,
+    campaign,
+    data,
+    keys,
+    laboratory,
+    privacy,
+    report,
+    service,
+)
 from services.commands.application import app, opened, say, settings_with
 
 __all__ = [
     "app",
     "audience",
+    "audit",
     "campaign",
     "data",
     "keys",

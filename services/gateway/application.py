@@ -21,6 +21,8 @@ from feature_repo.events.schema import Event, EventItem, pointer
 from services.analytics import routes as analytics
 from services.audiences import questions as audience_questions
 from services.audiences import routes as audiences
+from services.audit import routes as audit
+from services.audit.note import note_use
 from services.campaigns import report_routes as campaign_reports
 from services.campaigns import routes as campaigns
 from services.campaigns.requests import DecideRequest
@@ -87,7 +89,12 @@ def create_app(
         begin = replica.begin if behind_serve else logs.configure
         begin(settings, "gateway")
         app.state.replica = Replica(
-            settings, url, admin_digest, drain_file, impressions=metrics.impressions
+            settings,
+            url,
+            admin_digest,
+            drain_file,
+            impressions=metrics.impressions,
+            audit=metrics.audit,
         )
         await app.state.replica.start()
         if behind_serve:  # then the process is ours alone
@@ -110,7 +117,8 @@ def create_app(
     app.state.metrics = metrics
     modules = (
         ingest, profiles, privacy, recommendations, explanations, items, similar,
-        audience_questions, audiences, campaigns, campaign_reports, analytics, keys, operations,
+        audience_questions, audiences, campaigns, campaign_reports, analytics, keys, audit,
+        operations,
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()
@@ -125,6 +133,9 @@ def create_app(
         tags=not behind_serve,
         body_timeout_s=settings.body_timeout_s,
         timeout_s=settings.body_timeout_s + settings.wait_ms / 1000 + ANSWER_TIMEOUT_S,
+        note_use=lambda scope, method, status: note_use(
+            app.state.replica.audit, scope, method, status
+        ),
     )
     _handle_errors(app)
     describe(app, routers, BODIES)

@@ -75,6 +75,8 @@ async def post_event(
     event = decode_event(data)
     if event is None:
         event = await workers.READING.run(_event, data)
+    if returning is not None:
+        request.state.about = event.user_id or event.anonymous_id
     record, appended, reply = await _take(request, event)
     if returning is None:
         return answer(reply, 202)

@@ -13,6 +13,8 @@ from feature_repo.online.connection import connect_async
 from services.analytics.cube import AnalyticsCube
 from services.audiences.definitions import Definitions
 from services.audiences.index import AudienceIndex
+from services.audit.recorder import AuditRecorder
+from services.audit.writer import TrailWriter
 from services.campaigns.definitions import Campaigns
 from services.campaigns.eligibility import Eligibility
 from services.campaigns.ledger import Ledger
@@ -44,6 +46,8 @@ class Replica:
         While this file exists, the service is about to end; None outside ``portrait serve``.
     impressions
         Counts what was shown; see `services.recommend.impressions`.
+    audit
+        Counts uses of keys; see `services.audit.recorder`.
 
     Raises
     ------
@@ -59,6 +63,7 @@ class Replica:
         drain_file: Path | None = None,
         *,
         impressions: Counter,
+        audit: Counter,
     ) -> None:
         rules = rule_book.load(settings.rules)
         pseudonyms = Pseudonyms.load(settings.home, settings.partitions)
@@ -69,6 +74,8 @@ class Replica:
         self.wrong_keys = WrongKeys(
             store, settings.wrong_keys_per_min, behind_front=drain_file is not None
         )
+        self.audit = AuditRecorder(store, pseudonyms, audit, serving=settings.audit_serving)
+        self._trail = TrailWriter(settings.home, url, settings.audit_days)
         self._catalogue = Catalogue(store)
         appender = Appender(
             store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas,
@@ -110,11 +117,15 @@ class Replica:
         self._models.start()
         self._applied.start()
         self._impressions.start()
+        self.audit.start()
+        self._trail.start()
         self._popular.start()
 
     async def stop(self) -> None:
         """Close what `start` opened."""
         await self._impressions.stop()
+        await self.audit.stop()
+        await self._trail.stop()
         await self._popular.stop()
         await self._models.stop()
         await self._applied.stop()

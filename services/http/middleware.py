@@ -7,7 +7,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -69,6 +69,10 @@ class Metrics:
             "portrait_recommendations_total", "Recommendations by source", ["source"],
             registry=self.registry,
         )  # fmt: skip
+        self.audit = Counter(
+            "portrait_audit_entries_total", "Uses of keys to be audited by outcome",
+            ["outcome"], registry=self.registry,
+        )  # fmt: skip
         self.impressions = Counter(
             "portrait_impressions_total", "Impressions to be logged by outcome", ["outcome"],
             registry=self.registry,
@@ -90,6 +94,8 @@ class Frame:
         Longest time in which a request's body must arrive, seconds.
     timeout_s
         Longest time in which a request must be answered, seconds.
+    note_use
+        Takes each request of a known key once it is answered, with method and status.
     """
 
     def __init__(
@@ -102,6 +108,7 @@ class Frame:
         tags: bool,
         body_timeout_s: float,
         timeout_s: float,
+        note_use: Callable[[Scope, str, int], None] = lambda scope, method, status: None,
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -109,6 +116,7 @@ class Frame:
         self._tags = tags
         self._body_timeout_s = body_timeout_s
         self._timeout_s = timeout_s
+        self._note_use = note_use
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -176,6 +184,8 @@ class Frame:
             _log.warning(
                 "server_error", request_id=request_id, status=status, route=route, method=method
             )
+        if "caller" in scope["state"]:
+            self._note_use(scope, method, status)
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(method, route).observe(took_s)
 

@@ -70,6 +70,7 @@ async def post_recommendations(request: Request) -> Response:
     started_s = time.perf_counter()
     session = await body.model(request, SessionRequest, limit=MAX_BYTES)
     context = context_of(request)
+    request.state.about = session.user_id
     rules = context.of(RuleBook).rules(session.placement, session.rules)
     events = [(event.type, event.items) for event in session.events]
     session.events.clear()
@@ -97,6 +98,7 @@ async def rank(request: Request) -> Response:
     """Score the given items for a user and return them in order."""
     started_s = time.perf_counter()
     given = await body.model(request, RankRequest, limit=MAX_BYTES)
+    request.state.about = given.user_id
     found = [i if isinstance(i, RankItem) else RankItem(item_id=i) for i in given.items]
     request_context = await of_user(context_of(request), given.user_id)
     items = list(dict.fromkeys(item.item_id for item in found))

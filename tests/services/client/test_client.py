@@ -72,6 +72,7 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("GET /v1/analytics/rfm", lambda c: c.analytics.rfm()),
     ("GET /v1/analytics/habits", lambda c: c.analytics.habits()),
     ("GET /v1/analytics/affinities", lambda c: c.analytics.affinities()),
+    ("GET /v1/audit", lambda c: c.audit()),
     ("POST /v1/keys", lambda c: c.keys.create("shop", "write")),
     ("GET /v1/keys", lambda c: c.keys.all()),
     ("POST /v1/keys/{key_id}/rotate", lambda c: c.keys.rotate(KEY_ID)),

@@ -121,9 +121,14 @@ CAMPAIGN = {
     "audience": "big", "offer": {"id": "o"}, "channel": "email", "rank_by": "random",
     "window": {"from": "2020-01-01", "until": "2099-01-01"},
 }  # fmt: skip
-PATHS = {"user_id": "full", "item_id": "new-1", "name": "big", "plot": "arms"}
+PATHS = {"user_id": "full", "item_id": "new-1", "name": "big", "plot": "arms",
+         "key_id": "0123456789ab"}  # fmt: skip
 
 BODIES: dict[str, Callable[[], list[Given]]] = {
+    "POST /v1/keys": lambda: [
+        dumped({"name": "n" * 128, "scope": "write", "origins": ["https://shop.example"] * 20}),
+        junk(16_384),
+    ],
     "POST /v1/events": lambda: [
         dumped(full(items=200)), dumped(full(items=1, properties=properties())),
         wrong(MAX_EVENT_BYTES), bomb(MAX_EVENT_BYTES), junk(MAX_EVENT_BYTES),

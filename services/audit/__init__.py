@@ -1,0 +1,1 @@
+"""The audit trail: who used which key for what, kept so that a change of it shows."""

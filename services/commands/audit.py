@@ -1,0 +1,48 @@
+"""Commands on the audit trail."""
+
+from typing import Annotated
+
+import typer
+
+from feature_repo.events.pseudonyms import Pseudonyms
+from services.commands.application import Home, Json, app, print_json, settings_with, with_store
+from services.runtime.progress import console
+
+audit = typer.Typer(
+    no_args_is_help=True,
+    help="Who used which key for what. Example: `portrait audit verify`",
+)
+app.add_typer(audit, name="audit")
+
+
+@audit.command("name")
+def name(
+    user_id: Annotated[str, typer.Argument(help="The shop's own user id")], home: Home = None
+) -> None:
+    """Print what the audit calls a user: the field `user` of its entries.
+
+    Example: `portrait audit name 123`
+    """
+    from services.audit.recorder import name_user
+
+    settings = settings_with(home=home)
+    print(name_user(Pseudonyms.load(settings.home, settings.partitions), user_id))  # noqa: T201
+
+
+@audit.command("verify")
+def verify(home: Home = None, json: Json = False) -> None:
+    """Follow the chain of the audit's lines; exit code 1 and the first broken line if it breaks.
+
+    Example: `portrait audit verify`
+    """
+    from services.audit.trail import Trail
+    from services.audit.writer import HEAD
+
+    head = with_store(home, lambda client: client.get(HEAD))
+    checked = Trail(settings_with(home=home).home).check(None if head is None else head.decode())
+    if json:
+        print_json({"lines": checked.lines, "broken": checked.broken})
+    if checked.broken is not None:
+        console.print(f"broken after {checked.lines:,} whole lines: {checked.broken}", markup=False)
+        raise typer.Exit(1)
+    console.print(f"whole: {checked.lines:,} lines", markup=False)
