@@ -27,7 +27,7 @@ feature_repo.erasure: archive events
 feature_repo.events: errors
 feature_repo.feast_stores: errors features online
 feature_repo.features: archive erasure errors events user_profile
-feature_repo.importers: archive erasure errors events user_profile
+feature_repo.importers: archive audiences erasure errors events user_profile
 feature_repo.online: errors
 feature_repo.profile_views: errors events features user_profile
 feature_repo.user_profile: archive errors events

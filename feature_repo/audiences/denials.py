@@ -6,7 +6,7 @@ a purpose, `feature_repo.user_profile.purposes`'.
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,9 +65,22 @@ def find_denying(
 
 def read_denying(home: Path, purpose: str, standing: Mapping[str, bool]) -> set[str]:
     """Return the pseudonyms of those in an archive who do not allow a purpose now."""
+    return _read(home, purpose, standing)[0]
+
+
+def find_allowing(home: Path, purpose: str, standing: Mapping[str, bool]) -> Callable[[str], bool]:
+    """Return what says of a pseudonym whether its user allows a purpose, by an archive."""
+    denying, known = _read(home, purpose, standing)
+    if stands(purpose, standing):
+        return lambda user: user not in denying
+    return (known - denying).__contains__
+
+
+def _read(home: Path, purpose: str, standing: Mapping[str, bool]) -> tuple[set[str], set[str]]:
+    """Return those who do not allow a purpose, and all of the archive."""
     parts = [str(part) for part in Archive(home / "archive" / "events").parts()]
     if not parts:
-        return set()
+        return set(), set()
     with duckdb.connect() as connection:
         connection.execute("SET threads = 2; SET TimeZone = 'UTC'")
         connection.read_parquet(parts).create_view("stored_events")
@@ -79,4 +92,4 @@ def read_denying(home: Path, purpose: str, standing: Mapping[str, bool]) -> set[
         rows = consents.statements(connection)
         denying = find_denying(connection, rows, purpose, standing)
         users = connection.execute("SELECT u, entity FROM users").fetchall()
-    return {entity for u, entity in users if u in denying}
+    return {entity for u, entity in users if u in denying}, {entity for _, entity in users}

@@ -23,6 +23,7 @@ from feature_repo.archive import currency
 from feature_repo.archive.catalogue import Item, complete_item, load_catalogue
 from feature_repo.archive.currency import Money
 from feature_repo.archive.event_archive import Archive, LogPosition
+from feature_repo.audiences.denials import find_allowing
 from feature_repo.erasure import tombstones
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events.pseudonyms import Pseudonyms
@@ -38,10 +39,14 @@ from feature_repo.events.schema import (
 )
 from feature_repo.importers.assemble import MARK_LENGTH, USER_MARK, Made, bound_id
 from feature_repo.importers.lines import EARLIEST_IMPORTED_MS
+from feature_repo.user_profile.consent import only_statements
+from feature_repo.user_profile.purposes import read_defaults
 
 PART_EVENTS: Final = 20_000
 ERASED: Final = "erased"
 """Why a row of somebody who was erased is in no event."""
+UNPROFILED: Final = "profiling_denied"
+"""Why a row of somebody who denies profiling is in no event."""
 
 
 @contextmanager
@@ -119,6 +124,7 @@ class Publisher:
         self._named = False  # whether amounts taken make the currency the shop's for good
         self.amounts_set_aside = 0
         self.erased = tombstones.read(home)
+        self._may_profile = find_allowing(home, "profiling", read_defaults(os.environ))
         self._linked = set[str]()
         self._earlier = self._ids("source = ?")
         self._now = set[tuple[str, str]]()
@@ -170,6 +176,11 @@ class Publisher:
             return ERASED
         if record.linked in self.erased:
             record.linked = None
+        if not self._may_profile(record.user):
+            bare = only_statements(record)
+            if bare is None:
+                return UNPROFILED
+            record = bare
         self._count(record)
         if self.until_ms is not None and event.time >= self.until_ms:
             self._set_aside.append(

@@ -12,9 +12,11 @@ from typing import Any, Final
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what); total 0 means unknown."""
 
-SET_ASIDE: Final = frozenset({"non_merchandise", "no_value", "other_type", "erased"})
-"""Reasons of rows that are right but not behaviour to learn from, or of somebody who was erased;
-any other is a rejection."""
+SET_ASIDE: Final = frozenset(
+    {"non_merchandise", "no_value", "other_type", "erased", "profiling_denied"}
+)
+"""Reasons of rows that are right but not behaviour to learn from, or of somebody who was erased or
+denies profiling; any other is a rejection."""
 
 
 MENDS: Final = {

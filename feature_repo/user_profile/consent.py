@@ -158,6 +158,26 @@ def read_statements(event: EventRecord) -> dict[str, bool]:
     return parse_statements(event.type, event.consent, event.properties, event.channel)
 
 
+def only_statements(event: EventRecord, *, linking: bool = False) -> EventRecord | None:
+    """Return what an event says about consent, without its other content; None if nothing.
+
+    Parameters
+    ----------
+    linking
+        Whether it makes an anonymous id its user's, which is said as well.
+    """
+    said = read_statements(event)
+    if not said and not linking:
+        return None
+    terms = (event.properties or {}).get(TERMS)
+    return EventRecord(
+        id=event.id, type="consent_updated", user=event.user, time_ms=event.time_ms,
+        received_ms=event.received_ms, source=event.source, anonymous=event.anonymous,
+        linked=event.linked, consent=said, properties={TERMS: terms} if terms else None,
+        key=event.key,
+    )  # fmt: skip
+
+
 def parse_statements(
     event_type: str,
     consent: dict[str, bool] | None,

@@ -10,8 +10,8 @@ from typing import Final
 from feature_repo.events.schema import EventRecord
 from feature_repo.events.types import find_types
 from feature_repo.user_profile.consent import (
-    TERMS,
     find_statement,
+    only_statements,
     read_statements,
     spellings,
 )
@@ -56,13 +56,5 @@ def keep(record: EventRecord, *, linking: bool = False) -> tuple[bytes, str]:
     if record.type == "consent_updated":
         once = record.source == GPC and record.consent == GPC_DENIES
         return ALL, "once" if once else denial
-    if not said and not linking:
-        return _PLAIN
-    terms = (record.properties or {}).get(TERMS)
-    bare = EventRecord(
-        id=record.id, type="consent_updated", user=record.user, time_ms=record.time_ms,
-        received_ms=record.received_ms, source=record.source, anonymous=record.anonymous,
-        linked=record.linked, consent=said, properties={TERMS: terms} if terms else None,
-        key=record.key,
-    )  # fmt: skip
-    return bare.encode(), denial
+    bare = only_statements(record, linking=linking)
+    return _PLAIN if bare is None else (bare.encode(), denial)
