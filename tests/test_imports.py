@@ -53,7 +53,7 @@ services.audiences: context http models runtime settings | training: scoring | f
 services.campaigns: audiences context event_log history http recommend runtime | training:
     evaluation | feature_repo: audiences errors events online profile_views
 services.catalogue: context http runtime | feature_repo: archive errors events
-services.client: analytics audiences audit campaigns http | feature_repo: errors
+services.client: analytics audiences audit campaigns erasure http | feature_repo: errors
 services.commands: analytics audiences audit campaigns catalogue client demo event_log hosting http
     rebuild runtime settings | training: history network | feature_repo: analytics archive
     audiences erasure errors events importers online user_profile
@@ -61,10 +61,12 @@ services.context: event_log http models runtime settings | feature_repo: errors 
     user_profile
 services.demo: client hosting models rebuild runtime settings | training: evaluation
     fit history | feature_repo: archive events importers online user_profile
+services.erasure: analytics audiences campaigns context event_log http runtime | feature_repo:
+    archive erasure errors events online profile_views
 services.event_log: models runtime settings | feature_repo: archive erasure errors events online
     user_profile
-services.gateway: analytics audiences audit campaigns catalogue context event_log history http
-    models recommend runtime settings update | feature_repo: archive errors events online
+services.gateway: analytics audiences audit campaigns catalogue context erasure event_log history
+    http models recommend runtime settings update | feature_repo: archive errors events online
     profile_views user_profile
 services.history: context event_log models runtime | feature_repo: archive errors events online
     user_profile
@@ -87,8 +89,8 @@ services.recommend: catalogue context event_log history http models runtime sett
     scoring | feature_repo: archive errors events online profile_views user_profile
 services.runtime: settings | training: fit | feature_repo: archive errors events
 services.settings:  | feature_repo: events user_profile
-services.update: audiences catalogue event_log history models runtime settings | feature_repo:
-    archive errors events online user_profile
+services.update: audiences catalogue erasure event_log history models runtime settings |
+    feature_repo: archive errors events online user_profile
 """
 """A room and the rooms that it may import, those of each other package after a stroke."""
 

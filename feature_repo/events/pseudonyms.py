@@ -113,6 +113,11 @@ class Pseudonyms:
         return cls(key=bytes.fromhex(stored["key"]), partitions=int(stored["partitions"]))
 
 
+def forget_ids() -> None:
+    """Let go of the ids that this process has seen, which are remembered to be quick."""
+    _hash.cache_clear()
+
+
 @lru_cache(maxsize=65_536)
 def _hash(key: bytes, partitions: int, name: str) -> str:
     digest = hmac.digest(key, name.encode(), "sha256")

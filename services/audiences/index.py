@@ -44,6 +44,10 @@ class AudienceIndex(Renewed[Index]):
         self.clusters: dict[int, str] = {}
         self.odd: dict[str, int] = {}
 
+    def expire(self) -> None:
+        """Take for changed what it is made of."""
+        self._made_of = frozenset()
+
     async def make(self, before: Index | None) -> tuple[Index, float]:
         """Return another index if what it is made of has changed; see `Renewed.make`."""
         parts = await asyncio.to_thread(self._parts)

@@ -19,6 +19,7 @@ from services.client.analytics import AnalyticsCalls
 from services.client.audiences import AudienceCalls
 from services.client.campaigns import CampaignCalls
 from services.client.keys import KeyCalls
+from services.client.privacy import PrivacyCalls
 from services.client.subject import Subject, drop_none
 
 if TYPE_CHECKING:  # the client runs without what makes the answers
@@ -90,6 +91,7 @@ class Client(Subject):
         self.campaigns = CampaignCalls(self._send)
         self.analytics = AnalyticsCalls(self._send)
         self.keys = KeyCalls(self._send)
+        self.privacy = PrivacyCalls(self._send)
 
     def __enter__(self) -> Self:
         return self

@@ -72,6 +72,8 @@ def cut_batch(partition: int, entries: Sequence[LogEntry]) -> Batch:
                 batch.model = fields[b"m"].decode()
                 taken = index + 1
                 break
+            if b"n" in fields:  # says nothing: the log was to move on
+                continue
             batch.dead.append(dead_letter(name.decode(), "neither event nor model", b""))
             continue
         try:

@@ -27,6 +27,8 @@ from services.campaigns import report_routes as campaign_reports
 from services.campaigns import routes as campaigns
 from services.campaigns.requests import DecideRequest
 from services.catalogue import routes as items
+from services.erasure import routes as erasures
+from services.erasure.routes import ErasureRequest
 from services.gateway import ingest, keys, operations, privacy, profiles
 from services.gateway.privacy import Consents
 from services.gateway.wiring import Replica
@@ -54,6 +56,7 @@ BODIES: Final = (
     DecideRequest,
     NewKey,
     Rotation,
+    ErasureRequest,
 )
 """What handlers read for themselves, for the API's description."""
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -117,8 +120,8 @@ def create_app(
     app.state.metrics = metrics
     modules = (
         ingest, profiles, privacy, recommendations, explanations, items, similar,
-        audience_questions, audiences, campaigns, campaign_reports, analytics, keys, audit,
-        operations,
+        audience_questions, audiences, campaigns, campaign_reports, analytics, erasures, keys,
+        audit, operations,
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()

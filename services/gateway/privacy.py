@@ -1,7 +1,8 @@
 """Routes by which people see and decide: consents, and everything that is kept of a user.
 
 Belongs here: what a user may ask about themselves. What a consent allows is decided where a
-purpose is served. Erasing is not part of this version.
+purpose is served. Erasing is
+`services.erasure`'s.
 """
 
 from collections.abc import Mapping, Sequence

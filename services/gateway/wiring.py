@@ -20,6 +20,7 @@ from services.campaigns.eligibility import Eligibility
 from services.campaigns.ledger import Ledger
 from services.catalogue.catalogue import CHANGED, Catalogue
 from services.context.context import Context
+from services.erasure.follower import ErasureFollower
 from services.event_log.append import Appender
 from services.event_log.consistency import AppliedCursors
 from services.event_log.currency import ShopCurrency
@@ -104,11 +105,13 @@ class Replica:
             self._models, self.keys, KeyRecords(store),
         ):  # fmt: skip
             self.context.add(subject)
+        self._erasures = ErasureFollower(self.context)
 
     async def start(self) -> None:
         """Load the model and the catalogue, open Feast, begin to listen."""
         sweep(self._settings.home)
         self._settings.export(self._url)
+        await self._erasures.start()
         self._models.load()
         self.context.features.open()
         await asyncio.to_thread(time_zones.list_known)  # no event waits for it
@@ -123,6 +126,7 @@ class Replica:
 
     async def stop(self) -> None:
         """Close what `start` opened."""
+        await self._erasures.stop()
         await self._impressions.stop()
         await self.audit.stop()
         await self._trail.stop()

@@ -57,6 +57,21 @@ class Renewed(Generic[T]):
         assert self._present is not None
         return self._present
 
+    async def renew(self) -> None:
+        """Make another one now, if there is one; an older one that cannot be renewed goes."""
+        if self._making is not None and not self._making.done():
+            await asyncio.wait([self._making])
+        if self._present is None:
+            return
+        self.expire()
+        self._making = asyncio.create_task(self._renew())
+        await asyncio.wait([self._making])
+        if self._failed:
+            self._present = None
+
+    def expire(self) -> None:
+        """Take for changed what it is made of."""
+
     async def make(self, before: T | None) -> tuple[T, float]:
         """Return a new one, or ``before`` if nothing has changed, and how many seconds it stays."""
         raise NotImplementedError

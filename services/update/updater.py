@@ -39,6 +39,7 @@ from services.runtime.backoff import Backoff
 from services.settings import Settings
 from services.update.batch_sizing import BatchSizing
 from services.update.counters import STATS_KEY, Counters
+from services.update.erasures import Erasures
 from services.update.kept_rows import KeptRow, KeptRows, RoundRows
 from services.update.late_links import LateLinks
 from services.update.lease import LEASE_MS, UPDATERS, Leases
@@ -91,6 +92,7 @@ class UpdaterLoop:
         self._epochs: dict[int, int] = {}
         self._models: dict[int, str] = {}
         self._next_share_s = 0.0
+        self._erased = threading.Event()
         self._stopping = threading.Event()
         self._archiving = threading.Thread(target=self._archive, name="archiver", daemon=True)
         self._joining = threading.Thread(target=self._join, name="late links", daemon=True)
@@ -129,11 +131,19 @@ class UpdaterLoop:
         """Ask the loop to end after the batch it is in."""
         self._stopping.set()
 
+    def forget_people(self) -> None:
+        """Let go of what memory holds of users, at the next round: somebody was erased."""
+        self._erased.set()
+
     def _share(self) -> None:
         if time.monotonic() < self._next_share_s:
             return
         self._leases.share(self._settings.partitions)
         self._watch.refresh()
+        if self._erased.is_set():
+            self._erased.clear()
+            self._kept.drop(*range(self._settings.partitions))
+            self._linking.forget()
         hungry = self._leases.missing(self._settings.partitions) > 0
         self._next_share_s = time.monotonic() + (_JOIN_S if hungry else self._lease_ms / 4000)
         # The store's word counts, not ours: after a failover it may stand before our last
@@ -358,6 +368,8 @@ class Updater:
         freeze_heap.freeze_heap()
         self._thread = threading.Thread(target=self._loop.run, name="updater", daemon=True)
         self._thread.start()
+        self._erasures = Erasures(settings, url, self._loop.forget_people)
+        self._erasures.start()
 
     def check_health(self) -> None:
         """Raise when the loop has died, so that Serve replaces the replica."""
@@ -367,6 +379,8 @@ class Updater:
     def __del__(self) -> None:
         loop = getattr(self, "_loop", None)
         if loop is not None:
+            if (erasures := getattr(self, "_erasures", None)) is not None:
+                erasures.stop()
             loop.stop()
             self._thread.join(timeout=15)
 

@@ -30,13 +30,10 @@ def make_api(
         client.flushall()
         client.close()
         home = tmp_path_factory.mktemp("home")
-        settings = Settings(
-            home=home,
-            redis_url=redis_url,
-            archive_every_s=3600,
-            store_bound_s=PATIENCE_S,
-            **({"wrong_keys_per_min": 0} | given),
-        )
+        usual: dict[str, Any] = {
+            "archive_every_s": 3600, "store_bound_s": PATIENCE_S, "wrong_keys_per_min": 0,
+        }  # fmt: skip
+        settings = Settings(home=home, redis_url=redis_url, **(usual | given))
         settings.export(redis_url)
         feast_store.apply()
         api = Api(settings, redis_url)

@@ -14,6 +14,7 @@ from services.hosting.embedded import free_port
 from services.http import api_keys
 from services.models import loaded
 from services.settings import Settings
+from services.update.erasures import Erasures
 from services.update.updater import UpdaterLoop
 
 ADMIN_KEY = "test-admin"
@@ -66,9 +67,12 @@ class Api:
         self._loop = UpdaterLoop(self.settings, self.url, loaded.transition(self.settings))
         self._worker = threading.Thread(target=self._loop.run, daemon=True)
         self._worker.start()
+        self._erasures = Erasures(self.settings, self.url, self._loop.forget_people)
+        self._erasures.start()
 
     def stop_updater(self) -> None:
         if self._loop is not None and self._worker is not None:
+            self._erasures.stop()
             self._loop.stop()
             self._worker.join(timeout=10)
             self._loop = None

@@ -11,6 +11,9 @@ import redis
 from gateway_thread import Api
 
 from services.client import LONGEST_WAIT_S, ApiError, Client, TransientApiError
+from services.erasure import ledger as erasures
+from services.erasure.ledger import StoredErasure
+from services.erasure.schemas import ERASURE_ID
 from services.gateway.application import create_app
 from services.http import api_keys
 from services.settings import Settings
@@ -84,12 +87,17 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("GET /metrics", lambda c: c.metrics()),
     ("GET /v1/receipts", lambda c: c.wait_applied("p001-0-0")),
     ("GET /v1/models", lambda c: c.models()),
+    ("DELETE /v1/users/{user_id}", lambda c: c.privacy.erase("a b")),
+    ("POST /v1/erasures", lambda c: c.privacy.erase_all(["a b", "c"], suppress=False)),
+    ("GET /v1/erasures", lambda c: c.privacy.erasures()),
+    ("GET /v1/erasures/{erasure_id}", lambda c: c.privacy.erasure(ERASURE_ID)),
 ]
 
 
 def test_every_endpoint_has_a_method(client: Client, api: Api) -> None:
     with redis.Redis.from_url(api.url) as store:
         api_keys.register(store, "a key", name="some", scope="write")
+    erasures.write(api.settings.home, StoredErasure(ERASURE_ID, 1, True, []))
     client.wait_applied(client.post_event({"type": "login", "user_id": "a b"})["receipt"])
     sent: list[httpx2.Request] = []
     client.http.event_hooks = {"request": [sent.append]}
@@ -98,6 +106,7 @@ def test_every_endpoint_has_a_method(client: Client, api: Api) -> None:
         method, _, template = name.partition(" ")
         path = template.replace("{user_id}", "a%20b").replace("{item_id}", "%3F")
         path = path.replace("{name}", "some").replace("{plot}", "arms").replace("{key_id}", KEY_ID)
+        path = path.replace("{erasure_id}", ERASURE_ID)
         assert (sent[-1].method, sent[-1].url.raw_path.partition(b"?")[0].decode()) == (
             method,
             path,

@@ -1,0 +1,83 @@
+"""Requests to erase: from ids to pseudonyms, durable, and refused everywhere from then on."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from feature_repo.errors import ConflictError
+from feature_repo.events.pseudonyms import partition_of
+from feature_repo.online.live_row import row_key
+from services.context.context import Context
+from services.erasure import ledger
+from services.erasure.graves import bury_async
+from services.erasure.keys import PENDING
+from services.erasure.ledger import StoredErasure
+from services.event_log.keys import erased_key, owners_key
+from services.event_log.links import owner_of
+from services.runtime import workers
+
+MOST_USERS: Final = 5_000
+_PAGE: Final = 500
+_WAIT_S: Final = 20.0
+
+
+async def erase(context: Context, user_ids: Sequence[str], *, suppress: bool) -> StoredErasure:
+    """Begin an erasure; when this returns every read of the users is answered 410.
+
+    Raises
+    ------
+    ConflictError
+        If an id is an anonymous id that belongs to a user who is not named.
+    StoreUnavailableError
+        If the store does not answer. It may be carried out all the same; repeat the request.
+    """
+    users = await find_pseudonyms(context, user_ids)
+    erasure = await asyncio.to_thread(
+        ledger.create, context.settings.home, users, user_ids, suppress=suppress
+    )
+    await context.await_bounded(_bury(context, erasure), _WAIT_S)
+    return erasure
+
+
+async def _bury(context: Context, erasure: StoredErasure) -> None:
+    rows = await bury_async(context.store, erasure.users)
+    await context.store.hset(PENDING, erasure.id, rows)
+
+
+async def find_pseudonyms(context: Context, user_ids: Sequence[str]) -> list[str]:
+    """Return the pseudonyms of user ids, and of anonymous ids that are nobody's.
+
+    An id that is no known user's, and an anonymous visitor's, means that visitor.
+    """
+    named = context.pseudonyms
+    pairs = await workers.READING.run(
+        lambda: [(one, named.of_user(one), named.of_anonymous(one)) for one in user_ids]
+    )
+    users = {user for _, user, _ in pairs}
+    found = list(users)
+    for start in range(0, len(pairs), _PAGE):
+        page = pairs[start : start + _PAGE]
+        answers = await context.await_bounded(_look(context, page), _WAIT_S)
+        for n, (user_id, _, anonymous) in enumerate(page):
+            row, gone, own, note = answers[4 * n : 4 * n + 4]
+            owner = owner_of(note)
+            if row or gone or owner in users:
+                continue
+            if owner is not None:
+                raise ConflictError(
+                    f"{user_id!r} is an anonymous id that belongs to a user: erase that user by "
+                    "their user id, and what it did goes with them"
+                )
+            if own or note is not None:
+                found.append(anonymous)
+    return found
+
+
+async def _look(context: Context, page: Sequence[tuple[str, str, str]]) -> list[Any]:
+    async with context.store.pipeline(transaction=False) as pipe:
+        for _, user, anonymous in page:
+            pipe.exists(row_key(user))
+            pipe.sismember(erased_key(partition_of(user)), user)
+            pipe.exists(row_key(anonymous))
+            pipe.hget(owners_key(partition_of(anonymous)), anonymous)
+        return list(await pipe.execute())

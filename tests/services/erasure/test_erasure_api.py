@@ -1,0 +1,108 @@
+"""Erasure over HTTP: refused from the 202 on, gone when it is done, and begun anew if asked."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import redis
+from api_calls import view
+from gateway_thread import Api
+
+from feature_repo.erasure import tombstones
+from feature_repo.events.pseudonyms import Pseudonyms
+from services.client import Client
+from services.client.calls import ApiError
+from services.event_log.keys import owners_key
+from services.update import updater
+
+
+@pytest.fixture(scope="module")
+def api(make_api: Callable[..., Api]) -> Iterator[Api]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(updater, "SETTLE_MS", 0)
+        yield make_api(archive_every_s=0.1)
+
+
+@pytest.fixture(scope="module")
+def pseudonyms(api: Api) -> Pseudonyms:
+    return Pseudonyms.load(api.settings.home, api.settings.partitions)
+
+
+def refused(call: Callable[[], Any]) -> bool:
+    with pytest.raises(ApiError) as error:
+        call()
+    assert error.value.problem["type"] == "/problems/erased", error.value
+    return error.value.status == 410
+
+
+def test_who_is_erased_is_gone_from_the_202_on(
+    client: Client, api: Api, user: str, pseudonyms: Pseudonyms
+) -> None:
+    ghost = f"{user}-ghost"
+    alone = {"type": "view_item", "anonymous_id": ghost, "items": [{"item_id": "B"}]}
+    client.post_event(alone, return_profile=True)
+    client.post_event(view(user, anonymous_id=ghost), return_profile=True)
+    begun = client.privacy.erase(user)
+    assert begun["status"] == "pending"
+    reads: list[Callable[[str], Any]] = [
+        client.profile, client.events, client.export, client.recommendations,
+        lambda name: client.profile(name, view="seed"), lambda name: client.rank(name, ["A"]),
+        lambda name: client.explanation(name, "A"),
+    ]  # fmt: skip
+    assert all(refused(partial(read, name)) for read in reads for name in (user, ghost))
+    assert refused(lambda: client.consents(user))
+    assert refused(lambda: client.put_consents(user, {"email": True}))
+    assert refused(lambda: client.post_event(view(user)))
+    assert refused(lambda: client.post_event({"type": "login", "anonymous_id": ghost}))
+    receipt = client.privacy.wait_erased(begun["erasure_id"])
+    assert (receipt["users"], receipt["linked"]) == (1, 1)
+    found = {one["store"]: one for one in receipt["stores"]}
+    assert found["rows"]["removed"] == 2
+    assert found["seen_events"]["removed"] == 2
+    assert refused(lambda: client.profile(ghost))
+    assert refused(lambda: client.post_event(view(user)))
+    gone = {pseudonyms.of_user(user), pseudonyms.of_anonymous(ghost)}
+    assert gone <= tombstones.read(api.settings.home)
+    with redis.Redis.from_url(api.url) as store:
+        assert not store.hgetall(owners_key(int(pseudonyms.of_anonymous(ghost)[2:5])))
+
+
+def test_an_id_may_begin_anew(client: Client, user: str) -> None:
+    client.post_event(view(user, "old", id=f"{user}-1"), return_profile=True)
+    begun = client.privacy.erase_all([user], suppress=False)
+    assert refused(lambda: client.post_event(view(user)))
+    client.privacy.wait_erased(begun["erasure_id"])
+    answered = client.post_event(view(user, "new"), return_profile=True)
+    shown = answered["profile"]
+    assert shown["identity"]["events_by_type"] == {"view_item": 1}
+    events = client.events(user)["events"]
+    assert [each["item_id"] for event in events for each in event["items"]] == ["new"]
+
+
+def test_erasures_are_listed(client: Client, user: str) -> None:
+    ids = [client.privacy.erase(f"{user}-{n}")["erasure_id"] for n in range(3)]
+    page = client.privacy.erasures(limit=2)
+    assert [one["erasure_id"] for one in page["erasures"]] == ids[:0:-1]
+    later = client.privacy.erasures(limit=1, cursor=page["next_cursor"])
+    assert [one["erasure_id"] for one in later["erasures"]] == ids[:1]
+    assert client.privacy.wait_erased(ids[2])["status"] == "done"
+    with pytest.raises(ApiError) as error:
+        client.privacy.erasure("er-none")
+    assert error.value.status == 404
+
+
+def test_an_anonymous_visitor_is_erased_by_their_id(client: Client, user: str) -> None:
+    event = {"type": "view_item", "anonymous_id": user, "items": [{"item_id": "B"}]}
+    client.post_event(event, return_profile=True)
+    client.privacy.erase(user)
+    assert refused(lambda: client.profile(user))
+    assert refused(lambda: client.post_event(event))
+
+
+def test_somebodys_anonymous_id_is_erased_with_them_only(client: Client, user: str) -> None:
+    client.post_event(view(user, anonymous_id=f"{user}-ghost"), return_profile=True)
+    with pytest.raises(ApiError) as error:
+        client.privacy.erase(f"{user}-ghost")
+    assert error.value.status == 409
+    assert client.profile(user)
