@@ -62,7 +62,7 @@ OPERATIONS = {
         "GET /health/ready", "GET /metrics", "GET /v1/receipts", "GET /v1/models", "POST /v1/keys",
         "GET /v1/keys", "DELETE /v1/keys/{key_id}", "POST /v1/keys/{key_id}/rotate",
         "DELETE /v1/users/{user_id}", "POST /v1/erasures", "GET /v1/erasures",
-        "GET /v1/erasures/{erasure_id}",
+        "GET /v1/erasures/{erasure_id}", "GET /v1/audit",
     ],
     NOBODY,
 )  # fmt: skip
