@@ -17,8 +17,10 @@ from feature_repo.archive.part_set import sync
 from feature_repo.erasure.raw_ids import RawIds
 from feature_repo.erasure.tombstones import alone
 
-_NOT_LINES: Final = ("archive", "erasures", "features", "models", "rejects", "run", "store")
-"""Folders without files of event lines."""
+_NOT_LINES: Final = (
+    "archive", "audit", "erasures", "features", "models", "rejects", "run", "store",
+)  # fmt: skip
+"""Folders without files of event lines; the audit's name nobody, and are chained by digests."""
 _NAMES: Final = re.compile(rb"\{p\d{3}\}[a-z2-7]{26}|[^\s\"',;{}\[\]()<>=:]{6,}")
 """Pseudonyms, and words long enough to be somebody's id and nothing else."""
 

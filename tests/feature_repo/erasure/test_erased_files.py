@@ -19,6 +19,7 @@ from feature_repo.erasure import tombstones
 from feature_repo.erasure.files import erase_files
 from feature_repo.erasure.removal import Erased
 from feature_repo.erasure.running_work import hold_folder
+from feature_repo.erasure.text_files import list_lines
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.features import snapshots
 
@@ -136,6 +137,16 @@ def test_nothing_is_written_when_nobody_is_erased(tmp_path: Path) -> None:
     assert {removal.removed for removal in erase_files(home, people)} <= {0, 1}  # the staging
     after = {path: path.stat().st_ino for path in home.rglob("*.parquet")}
     assert before == after
+
+
+def test_files_that_are_the_services_own_are_no_event_files(tmp_path: Path) -> None:
+    for name in ("audit/1.ndjson", "erasures/1.json", "held", "some/held.ndjson", "run/x"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(orjson.dumps({"type": "view_item", "user_id": NAMES[0]}) + b"\n")
+    (tmp_path / "other.json").write_text('{"key": 1}')
+    found = {str(path.relative_to(tmp_path)) for path in list_lines(tmp_path)}
+    assert found == {"held", "some/held.ndjson"}
 
 
 def test_what_is_in_use_waits_and_the_receipt_says_so(tmp_path: Path) -> None:
