@@ -51,7 +51,7 @@ services.app: gateway http recommend settings update | feature_repo: errors
 services.audiences: context http models runtime settings | training: scoring | feature_repo:
     analytics archive audiences erasure errors events features online profile_views user_profile
 services.campaigns: audiences context event_log history http recommend runtime | training:
-    evaluation | feature_repo: audiences errors events online profile_views
+    evaluation | feature_repo: analytics audiences errors events online profile_views
 services.catalogue: context http runtime | feature_repo: archive errors events
 services.client: analytics audiences audit campaigns erasure http | feature_repo: errors
 services.commands: analytics audiences audit campaigns catalogue client demo event_log hosting http

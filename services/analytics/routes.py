@@ -19,6 +19,7 @@ from feature_repo.audiences.values import duration_ms
 from feature_repo.errors import InvalidQuestionError
 from services.analytics import schemas as said
 from services.analytics.cube import AnalyticsCube
+from services.audiences.coarse import is_coarse, midnight
 from services.audiences.requests import moment_of
 from services.context.answers import answer, context_of
 from services.http import scopes
@@ -152,5 +153,7 @@ async def _answer(
 ) -> Response:
     context = context_of(request)
     now_ms = moment_of(context, as_of)
+    if is_coarse(request.state.caller):
+        now_ms = midnight(now_ms)
     cube = await context.of(AnalyticsCube).present()
     return answer(await workers.ASKING.run(ask, cube.moment(now_ms)))

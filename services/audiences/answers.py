@@ -7,11 +7,14 @@ definition is `feature_repo.audiences`'; where definitions are kept `definitions
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Final
+from typing import Any, Final
 
+from feature_repo.audiences import language
 from feature_repo.audiences.compiler import Query, compile_definition
 from feature_repo.audiences.index import Index
 from feature_repo.audiences.plan import plan
+from feature_repo.audiences.ready import PREFIX
+from feature_repo.audiences.references import references
 from feature_repo.audiences.rules import Definition
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.events.schema import iso
@@ -19,6 +22,9 @@ from services.audiences.schemas import Overlap, OverlapPair, Preview
 
 MAX_PAGE: Final = 10_000
 MAX_OVERLAP: Final = 10
+_ONE: Final = f"{PREFIX}one"
+_OTHER: Final = f"{PREFIX}other-"
+"""Names that no stored audience has."""
 
 
 class AudienceAnswers:
@@ -38,11 +44,20 @@ class AudienceAnswers:
         self._known = known
         self._now_ms = now_ms
 
+    @property
+    def now_ms(self) -> int:
+        """The moment, epoch milliseconds."""
+        return self._now_ms
+
+    @property
+    def users(self) -> int:
+        """All users that are counted."""
+        return self._index.num_counted
+
     def preview(self, definition: Definition) -> Preview:
         """Return how many members a definition has, of how many, how it was found and how soon."""
-        query = self._query(definition)
         started_s = time.perf_counter()
-        count = int(self._index.rows(query.count(), query.parameters)[0][0])
+        count = self.count(definition)
         took_ms = (time.perf_counter() - started_s) * 1000
         return {
             "count": count,
@@ -59,11 +74,11 @@ class AudienceAnswers:
 
     def preview_of(self, name: str) -> Preview:
         """Do what `preview` does for an audience by name."""
-        return self.preview(self._find(name))
+        return self.preview(self.find(name))
 
     def page(self, name: str, after: str, limit: int) -> list[str]:
         """Return up to ``limit`` members by pseudonym, those after ``after``."""
-        query = self._query(self._find(name))
+        query = self._query(self.find(name))
         rows = self._index.rows(
             query.members(), {**query.parameters, "after": after, "limit": limit}
         )
@@ -93,20 +108,78 @@ class AudienceAnswers:
             either = sizes[one] + sizes[other] - both
             jaccard = round(both / either, 6) if either else None
             pairs.append({"a": one, "b": other, "both": both, "either": either, "jaccard": jaccard})
-        return {"as_of": iso(self._now_ms), "counts": sizes, "pairs": pairs}
+        return {"as_of": iso(self._now_ms), "counts": {**sizes}, "pairs": pairs}
 
-    def _count(self, names: Sequence[str]) -> int:
-        for name in names:
-            self._find(name)
-        rule = {"all": [{"audience": name} for name in names]}
-        query = self._query(Definition.model_validate({"rule": rule, "consent": []}))
-        return int(self._index.rows(query.count(), query.parameters)[0][0])
+    def count(self, definition: Definition) -> int:
+        """Return how many members a definition has."""
+        return self._count_of(self._query(definition))
 
-    def _find(self, name: str) -> Definition:
+    def write_out(self, definition: Definition) -> dict[str, Any]:
+        """Return a definition with all audiences that it rests on, as JSON documents by name."""
+        found, open_names = {"": language.to_document(definition)}, [*references(definition)]
+        while open_names:
+            name = open_names.pop()
+            if name not in found:
+                other = self.find(name)
+                found[name] = language.to_document(other)
+                open_names += references(other)
+        return found
+
+    def count_apart(self, definition: Definition, other: Mapping[str, Any]) -> int:
+        """Return how many people are members of a definition or of another, but not of both.
+
+        Parameters
+        ----------
+        other
+            What `write_out` gave; the audiences that it rests on may have changed since.
+        """
+        names = {name: f"{_OTHER}{n}" for n, name in enumerate(other)}
+        known = {
+            **self._known,
+            _ONE: definition,
+            **{
+                names[name]: Definition.model_validate(_rename(document, names))
+                for name, document in other.items()
+            },
+        }
+        one, two = {"audience": _ONE}, {"audience": names[""]}
+        rule = {"any": [{"all": [one, {"not": two}]}, {"all": [two, {"not": one}]}]}
+        apart = Definition.model_validate({"rule": rule, "consent": []})
+        return self._count_of(self._query(apart, known))
+
+    def find(self, name: str) -> Definition:
+        """Return an audience by name, or raise `NotFoundError`."""
         if name not in self._known:
             raise NotFoundError(f"no audience is named {name}")
         return self._known[name]
 
-    def _query(self, definition: Definition) -> Query:
+    def _count(self, names: Sequence[str]) -> int:
+        for name in names:
+            self.find(name)
+        return self.count(of_all(names))
+
+    def _count_of(self, query: Query) -> int:
+        return int(self._index.rows(query.count(), query.parameters)[0][0])
+
+    def _query(
+        self, definition: Definition, known: Mapping[str, Definition] | None = None
+    ) -> Query:
         past = self._index.is_past(self._now_ms)
-        return compile_definition(definition, self._known, now_ms=self._now_ms, past=past)
+        return compile_definition(
+            definition, self._known if known is None else known, now_ms=self._now_ms, past=past
+        )
+
+
+def of_all(names: Sequence[str]) -> Definition:
+    """Return the definition of those who are in each of some audiences."""
+    rule = {"all": [{"audience": name} for name in names]}
+    return Definition.model_validate({"rule": rule, "consent": []})
+
+
+def _rename(value: Any, names: Mapping[str, str]) -> Any:
+    """Return a document in which audiences have other names."""
+    if isinstance(value, dict):
+        if list(value) == ["audience"]:
+            return {"audience": names[value["audience"]]}
+        return {key: _rename(each, names) for key, each in value.items()}
+    return [_rename(each, names) for each in value] if isinstance(value, list) else value

@@ -10,11 +10,19 @@ from starlette.responses import Response, StreamingResponse
 from feature_repo.audiences import language
 from feature_repo.audiences.rules import Definition
 from feature_repo.events.pseudonyms import PSEUDONYM_LENGTH
+from services.audiences import coarse
 from services.audiences import schemas as said
 from services.audiences.answers import MAX_PAGE, AudienceAnswers
 from services.audiences.definitions import Definitions, check
 from services.audiences.index import AudienceIndex
-from services.audiences.requests import AsOf, Name, all_known, moment_of, read_document
+from services.audiences.requests import (
+    AsOf,
+    Name,
+    all_known,
+    find_definition,
+    moment_of,
+    read_document,
+)
 from services.audiences.stream import STREAM_ID, newest, stream
 from services.context.answers import answer, context_of
 from services.context.context import Context
@@ -41,7 +49,7 @@ async def preview(request: Request, as_of: AsOf = None) -> Response:
     stored = await context.await_bounded(context.of(Definitions).all())
     known = {name: each.definition for name, each in stored.items()}
     await workers.READING.run(check, "preview", definition, known)
-    return answer(await _ask(context, as_of, lambda answers: answers.preview(definition)))
+    return await _preview(request, as_of, definition)
 
 
 @router.get("/overlap", responses=said.OVERLAP)
@@ -52,7 +60,13 @@ async def get_overlap(
 ) -> Response:
     """Return the sizes of audiences and of what every two of them share."""
     chosen = [name.strip() for name in names.split(",")]
-    return answer(await _ask(context_of(request), as_of, lambda answers: answers.overlap(chosen)))
+    context, caller = context_of(request), request.state.caller
+    if not coarse.is_coarse(caller):
+        return answer(await _ask(context, as_of, lambda answers: answers.overlap(chosen)))
+    answers, known = await _coarse_answers(context, as_of)
+    for name in chosen:
+        coarse.refuse_named_people(answers.find(name), known)
+    return answer(await coarse.overlap(context, caller, answers, chosen))
 
 
 @router.get(
@@ -95,8 +109,8 @@ async def get_changes(
 @router.get("/{name}/preview", responses=said.PREVIEW)
 async def preview_stored(request: Request, name: Name, as_of: AsOf = None) -> Response:
     """Return how many members an audience has."""
-    context = context_of(request)
-    return answer(await _ask(context, as_of, lambda answers: answers.preview_of(name)))
+    _, known = await all_known(context_of(request))
+    return await _preview(request, as_of, find_definition(name, known))
 
 
 @router.get("/{name}/members", responses=said.MEMBERS, dependencies=[scopes.needs("server")])
@@ -140,6 +154,24 @@ async def export(request: Request, name: Name, as_of: AsOf = None) -> Response:
 
     headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+async def _preview(request: Request, as_of: str | None, definition: Definition) -> Response:
+    context, caller = context_of(request), request.state.caller
+    if not coarse.is_coarse(caller):
+        return answer(await _ask(context, as_of, lambda answers: answers.preview(definition)))
+    answers, known = await _coarse_answers(context, as_of)
+    coarse.refuse_named_people(definition, known)
+    return answer(await coarse.preview(context, caller, answers, definition))
+
+
+async def _coarse_answers(
+    context: Context, as_of: str | None
+) -> tuple[AudienceAnswers, dict[str, Definition]]:
+    index = await context.of(AudienceIndex).present()
+    _, known = await all_known(context)
+    moment_ms = coarse.midnight(moment_of(context, as_of))
+    return AudienceAnswers(index, known, moment_ms), known
 
 
 def _csv(members: list[str]) -> bytes:

@@ -10,6 +10,7 @@ from feature_repo.audiences.plan import plan
 from feature_repo.audiences.rules import Definition
 from feature_repo.audiences.traits import TRAITS
 from feature_repo.events.schema import iso
+from services.audiences import coarse
 from services.audiences import schemas as said
 from services.audiences.definitions import Audience, Definitions
 from services.audiences.index import AudienceIndex
@@ -35,6 +36,7 @@ async def list_audiences(request: Request) -> Response:
 async def post_audience(request: Request) -> Response:
     """Create an audience whose ``name`` is in the body: 201, or 409 if the name is taken."""
     name, definition = await read_named(request, language.read)
+    await _check_people(request, definition)
     return await _put(context_of(request), name, definition, only_new=True)
 
 
@@ -59,6 +61,7 @@ async def get_traits() -> Response:
 async def put_audience(request: Request, name: Name) -> Response:
     """Create an audience (201) or replace it (200)."""
     _, definition = await read_named(request, language.read, name)
+    await _check_people(request, definition)
     return await _put(context_of(request), name, definition)
 
 
@@ -76,6 +79,12 @@ async def delete_audience(request: Request, name: Name) -> Response:
     context = context_of(request)
     await context.await_bounded(context.of(Definitions).delete(name))
     return Response(status_code=204)
+
+
+async def _check_people(request: Request, definition: Definition) -> None:
+    if coarse.is_coarse(request.state.caller):
+        _, known = await all_known(context_of(request))
+        coarse.refuse_named_people(definition, known)
 
 
 async def _put(

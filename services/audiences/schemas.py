@@ -69,7 +69,7 @@ class AskedOf(Answer):
 class Preview(Answer):
     """How many members, of how many users, and how soon that was found."""
 
-    count: Count
+    count: Count | None
     users: Count
     took_ms: Annotated[float, Field(ge=0)]
     as_of: str
@@ -90,8 +90,8 @@ class OverlapPair(Answer):
 
     a: str
     b: str
-    both: Count
-    either: Count
+    both: Count | None
+    either: Count | None
     jaccard: Annotated[float, Field(ge=0, le=1)] | None
 
 
@@ -99,7 +99,7 @@ class Overlap(Answer):
     """Sizes, and what every two share."""
 
     as_of: str
-    counts: dict[str, Count]
+    counts: dict[str, Count | None]
     pairs: list[OverlapPair]
 
 
