@@ -33,6 +33,7 @@ OPERATIONS = {
     "GET /v1/users/{user_id}/consents": ONE_PERSON,
     "PUT /v1/users/{user_id}/consents": ONE_PERSON,
     "GET /v1/users/{user_id}/export": ONE_PERSON,
+    "GET /v1/audit": ONE_PERSON,
     "POST /v1/audiences/preview": AGGREGATE,
     "GET /v1/audiences/overlap": AGGREGATE,
     "GET /v1/audiences/{name}/preview": AGGREGATE,
