@@ -18,7 +18,7 @@ from services.campaigns.keys import CAMPAIGNS, decisions_key, sent_key
 from services.erasure.streams import rewrite_stream
 from services.event_log import dead_letters
 from services.event_log.entries import read_entries
-from services.event_log.keys import seen_keys, today
+from services.event_log.keys import SEEN_TTL_S, seen_keys, today
 
 _PSEUDONYM: Final = re.compile(rb"\{p\d{3}\}[a-z2-7]{26}")
 _NOBODY: Final = "{p000}" + "a" * 26
@@ -63,6 +63,26 @@ def remove_seen(client: Any, names: Mapping[int, Sequence[str]]) -> Removal:
                 for key in sorted(keys):
                     removed += int(client.hdel(key, *some[start : start + _PAGE]))
     return Removal("seen_events", removed, removed)
+
+
+def remove_seen_ids(
+    client: Any, partitions: Collection[int], ids: Collection[str], now_ms: int
+) -> Removal:
+    """Forget the ids of events that hold a user's id; what holds none goes by itself."""
+    removed, until_ms = 0, now_ms + SEEN_TTL_S * 1000
+    wanted = re.compile("|".join(map(re.escape, sorted(ids))).encode()) if ids else None
+    with translated():
+        for partition in sorted(partitions):
+            keys = {*seen_keys(partition, today()), *seen_keys(partition, today() - 2)}
+            for key in sorted(keys) if wanted else ():
+                found = [
+                    name
+                    for name, _ in client.hscan_iter(key, count=_PAGE)
+                    if wanted is not None and wanted.search(name)
+                ]
+                removed += int(client.hdel(key, *found)) if found else 0
+    note = "ids of events that hold no id of the user stay until then"
+    return Removal("seen_events", removed, removed, until_ms, note)
 
 
 def remove_decisions(client: Any, gone: Collection[str]) -> Removal:

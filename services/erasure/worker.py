@@ -140,7 +140,9 @@ class ErasureWorker:
         names, more = find_names(self._archive, gone, time.time_ns() // 1_000_000)
         self._note(erasures, [store.remove_seen(self._client, names)])
         self._note(erasures, self._clear(gone))
+        now_ms, where = time.time_ns() // 1_000_000, {partition_of(one) for one in gone}
         ids = frozenset[str]().union(*(ledger.read_ids(self._home, one.id) for one in erasures))
+        self._note(erasures, [store.remove_seen_ids(self._client, where, ids, now_ms)])
         self._note(erasures, erase_files(self._home, Erased(gone, ids, frozenset(keys | more))))
         # Who was in the midst of something when it began is through by now.
         self._note(erasures, self._clear(gone))

@@ -40,9 +40,9 @@ def test_who_is_erased_is_gone_from_the_202_on(
     client: Client, api: Api, user: str, pseudonyms: Pseudonyms
 ) -> None:
     ghost = f"{user}-ghost"
-    alone = {"type": "view_item", "anonymous_id": ghost, "items": [{"item_id": "B"}]}
+    alone = {"type": "login", "anonymous_id": ghost, "id": f"{user}:1"}
     client.post_event(alone, return_profile=True)
-    client.post_event(view(user, anonymous_id=ghost), return_profile=True)
+    client.post_event(view(user, anonymous_id=ghost, id=f"{user}:2"), return_profile=True)
     begun = client.privacy.erase(user)
     assert begun["status"] == "pending"
     reads: list[Callable[[str], Any]] = [
