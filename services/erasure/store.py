@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from feature_repo.erasure.removal import Removal
+from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.connection import translated
 from services.audiences.definitions import KEY, VERSION
 from services.audiences.watch import CHANGES
@@ -18,7 +19,7 @@ from services.campaigns.keys import CAMPAIGNS, decisions_key, sent_key
 from services.erasure.streams import rewrite_stream
 from services.event_log import dead_letters
 from services.event_log.entries import read_entries
-from services.event_log.keys import SEEN_TTL_S, seen_keys, today
+from services.event_log.keys import SEEN_TTL_S, profiling_key, seen_keys, today
 
 _PSEUDONYM: Final = re.compile(rb"\{p\d{3}\}[a-z2-7]{26}")
 _NOBODY: Final = "{p000}" + "a" * 26
@@ -130,3 +131,13 @@ def _without(value: Any, gone: Collection[str]) -> Any:
         kept = {name: _without(one, gone) for name, one in value.items()}
         return kept | {"entities": [_NOBODY]} if kept.get("entities") == [] else kept
     return value
+
+
+def forget_statements(client: Any, gone: Collection[str]) -> int:
+    """Take what the append script knows of their consent out of the store; return how much."""
+    removed = 0
+    with translated():
+        for entity in sorted(gone):
+            key = profiling_key(partition_of(entity))
+            removed += int(client.hdel(key, entity, f"gpc:{entity}"))
+    return removed

@@ -196,6 +196,7 @@ class ErasureWorker:
         yield Removal("rows", rows, rows)
         yield store.remove_letters(self._client, self._partitions, gone)
         notes = anonymous_ids.forget_notes(self._client, self._partitions, gone)
+        notes += store.forget_statements(self._client, gone)
         yield Removal("owners", notes, notes)
         yield store.remove_decisions(self._client, gone)
         yield store.remove_from_definitions(self._client, gone)
