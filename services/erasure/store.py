@@ -24,6 +24,7 @@ from services.event_log.keys import SEEN_TTL_S, profiling_key, seen_keys, today
 _PSEUDONYM: Final = re.compile(rb"\{p\d{3}\}[a-z2-7]{26}")
 _NOBODY: Final = "{p000}" + "a" * 26
 """In the place of the last one of a list, which must not be empty."""
+_ID_CHARACTERS: Final = 6
 _PAGE: Final = 1000
 
 _REPLACE: Final = """
@@ -69,9 +70,14 @@ def remove_seen(client: Any, names: Mapping[int, Sequence[str]]) -> Removal:
 def remove_seen_ids(
     client: Any, partitions: Collection[int], ids: Collection[str], now_ms: int
 ) -> Removal:
-    """Forget the ids of events that hold a user's id; what holds none goes by itself."""
+    """Forget the ids of events that hold a user's id; what holds none goes by itself.
+
+    An id counts as a word of its own, and from `_ID_CHARACTERS` on: a shorter one stands in events
+    of others too, which would be taken twice.
+    """
     removed, until_ms = 0, now_ms + SEEN_TTL_S * 1000
-    wanted = re.compile("|".join(map(re.escape, sorted(ids))).encode()) if ids else None
+    words = "|".join(re.escape(one) for one in sorted(ids) if len(one) >= _ID_CHARACTERS)
+    wanted = re.compile(rf"(?<![^\W_])(?:{words})(?![^\W_])".encode()) if words else None
     with translated():
         for partition in sorted(partitions):
             keys = {*seen_keys(partition, today()), *seen_keys(partition, today() - 2)}
