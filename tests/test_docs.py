@@ -116,7 +116,8 @@ def test_every_command_of_a_page_exists_with_its_options(page: Page) -> None:
 
 def unknown(command: Any, words: list[str]) -> list[str]:
     """Return commands and options among the words that the command line does not have."""
-    options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    named = (each.opts + each.secondary_opts for each in command.params)
+    options = {"--help"}.union(*named)
     for n, word in enumerate(words):
         if word.startswith("-"):
             if not set(word.partition("=")[0].split("|")) <= options:

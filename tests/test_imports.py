@@ -54,9 +54,9 @@ services.campaigns: audiences context event_log history http recommend runtime |
     evaluation | feature_repo: analytics audiences errors events online profile_views
 services.catalogue: context http runtime | feature_repo: archive errors events
 services.client: analytics audiences audit campaigns erasure http | feature_repo: errors
-services.commands: analytics audiences audit campaigns catalogue client demo event_log hosting http
-    rebuild runtime settings | training: history network | feature_repo: analytics archive
-    audiences erasure errors events importers online user_profile
+services.commands: analytics audiences audit campaigns catalogue client demo erasure event_log
+    hosting http rebuild runtime settings | training: history network | feature_repo: analytics
+    archive audiences erasure errors events importers online user_profile
 services.context: event_log http models runtime settings | feature_repo: errors events online
     user_profile
 services.demo: client hosting models rebuild runtime settings | training: evaluation

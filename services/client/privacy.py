@@ -1,7 +1,7 @@
 """The client's calls about what people may ask of a shop: to be erased."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from services.client.subject import Subject
@@ -35,11 +35,24 @@ class PrivacyCalls(Subject):
         """Return how far an erasure is, and what was found and removed where."""
         return self._get("erasures", erasure_id)
 
-    def wait_erased(self, erasure_id: str, *, timeout_s: float = 300.0) -> "said.ErasureReceipt":
-        """Return the receipt once an erasure is done; `TimeoutError` if that takes too long."""
+    def wait_erased(
+        self,
+        erasure_id: str,
+        *,
+        timeout_s: float = 300.0,
+        progress: "Callable[[said.ErasureReceipt], None]" = lambda _: None,
+    ) -> "said.ErasureReceipt":
+        """Return the receipt once an erasure is done; `TimeoutError` if that takes too long.
+
+        Parameters
+        ----------
+        progress
+            Told the receipt as it is so far.
+        """
         until_s = time.monotonic() + timeout_s
         while (found := self.erasure(erasure_id))["status"] != "done":
             if time.monotonic() > until_s:
                 raise TimeoutError(f"{erasure_id} is not done after {timeout_s:g} s: ask again")
+            progress(found)
             time.sleep(_LOOK_S)
         return found

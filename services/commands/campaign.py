@@ -4,14 +4,13 @@ Campaigns are read from and kept in the running store, reports come from the arc
 needs the running service, which alone knows live profiles and logs it.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from feature_repo.errors import InvalidInputError, InvalidRuleError
+from feature_repo.errors import InvalidRuleError
 from feature_repo.events.schema import now_ms
 from services.commands.application import (
     Home,
@@ -22,6 +21,7 @@ from services.commands.application import (
     settings_with,
     with_store,
 )
+from services.commands.running_service import Url, running_service
 from services.runtime.progress import console, step
 
 campaign = typer.Typer(
@@ -31,10 +31,6 @@ campaign = typer.Typer(
 app.add_typer(campaign, name="campaign")
 
 Name = Annotated[str, typer.Argument(help="Name of the campaign")]
-Url = Annotated[
-    str, typer.Option(help="Where the service listens; its key: PORTRAIT_API_KEY, else admin.key")
-]
-_URL = "http://127.0.0.1:8080"
 
 
 @campaign.command("put")
@@ -108,13 +104,13 @@ def decide(
     name: Name,
     user_id: Annotated[str, typer.Argument(help="The shop's own user id")],
     decision_id: Annotated[str | None, typer.Option(help="A name for the decision")] = None,
-    url: Url = _URL,
+    url: Url = None,
 ) -> None:
     """Ask the running service what to do about a user, and print its answer.
 
     Example: `portrait campaign decide spring 123`
     """
-    with _client(url) as client:
+    with running_service(url) as client:
         print_json(client.campaigns.decide(name, user_id, decision_id=decision_id))
 
 
@@ -122,13 +118,13 @@ def decide(
 def rank(
     name: Name,
     limit: Annotated[int, typer.Option(min=0, max=1000, help="Users to print")] = 10,
-    url: Url = _URL,
+    url: Url = None,
 ) -> None:
     """Let the running service rank the audience, choose the best, and print them.
 
     Example: `portrait campaign rank spring --limit 20`
     """
-    with _client(url) as client:
+    with running_service(url) as client:
         print_json(client.campaigns.rank(name, limit=limit))
 
 
@@ -196,20 +192,6 @@ def _write(out: Path, found: dict[str, Any]) -> None:
     (out / "arms.svg").write_text(plots.arms(found))
     if found["qini"] is not None:
         (out / "qini.svg").write_text(plots.qini(found["qini"]["share"], found["qini"]["gain"]))
-
-
-def _client(url: str) -> Any:
-    from services.client import Client
-    from services.hosting import admin_key
-
-    home = settings_with().home
-    key = os.environ.get("PORTRAIT_API_KEY") or admin_key.read(home)
-    if not key:
-        raise InvalidInputError(
-            f"PORTRAIT_API_KEY is not set, and {home} keeps no {admin_key.FILE}: "
-            "the service's key goes there"
-        )
-    return Client(url, key)
 
 
 def _check_audience(home: Path | None, name: str) -> None:

@@ -11,7 +11,7 @@ from services.runtime.progress import console, step
 
 privacy = typer.Typer(
     no_args_is_help=True,
-    help="What is kept of people: sweep. Example: `portrait privacy sweep --days 400`",
+    help="People erased, old events swept. Example: `portrait privacy erase 123 --wait`",
 )
 app.add_typer(privacy, name="privacy")
 

@@ -83,18 +83,3 @@ def test_keys_that_tools_make_are_strong() -> None:
         assert api_keys.find_weakness(api_keys.generate()) is None
     assert api_keys.find_weakness("9f86d081884c7d659a2feaa0c55ad015") is None  # 16 bytes in hex
     assert api_keys.find_weakness("q83vEjRWeJCrze8SNFZ4kA") is None  # and in base64
-
-
-def test_a_command_reads_the_key_that_the_home_keeps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from services.commands import campaign
-
-    monkeypatch.delenv("PORTRAIT_API_KEY", raising=False)
-    monkeypatch.setenv("PORTRAIT_HOME", str(tmp_path))
-    key = admin_key.keep(tmp_path)
-    with campaign._client("http://127.0.0.1:1") as client:
-        assert client.api_key == key
-    monkeypatch.setenv("PORTRAIT_API_KEY", "another")
-    with campaign._client("http://127.0.0.1:1") as client:
-        assert client.api_key == "another"
