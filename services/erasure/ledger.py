@@ -34,7 +34,7 @@ class StoredErasure(msgspec.Struct):
     suppress
         Whether the ids stay refused for ever.
     users
-        Pseudonyms of the ids that were named.
+        Pseudonyms of the ids that were named: users, and visitors of the same names.
     linked
         Anonymous ids that were found to be theirs.
     stage
@@ -43,6 +43,8 @@ class StoredErasure(msgspec.Struct):
         What was found and removed, by place.
     together
         How many erasures were carried out at once: what was found is that of all of them.
+    named
+        How many ids were named; 0 in older files, where it is as many as ``users``.
     """
 
     id: str
@@ -54,6 +56,7 @@ class StoredErasure(msgspec.Struct):
     done_ms: int = 0
     stores: list[Removal] = []
     together: int = 1
+    named: int = 0
 
     @property
     def entities(self) -> frozenset[str]:
@@ -86,8 +89,9 @@ def create(
     """
     now_ms = time.time_ns() // 1_000_000
     made = StoredErasure(
-        f"er-{now_ms:013d}-{secrets.token_hex(4)}", now_ms, suppress, sorted(set(users))
-    )
+        f"er-{now_ms:013d}-{secrets.token_hex(4)}", now_ms, suppress, sorted(set(users)),
+        named=len(set(ids)),
+    )  # fmt: skip
     tombstones.add(home, made.users)
     _write(_folder(home) / f"{made.id}.ids", msgspec.json.encode(sorted(set(ids))))
     write(home, made)

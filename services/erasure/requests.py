@@ -45,9 +45,9 @@ async def _bury(context: Context, erasure: StoredErasure) -> None:
 
 
 async def find_pseudonyms(context: Context, user_ids: Sequence[str]) -> list[str]:
-    """Return the pseudonyms of user ids, and of anonymous ids that are nobody's.
+    """Return the pseudonyms of ids: of each the user's, and the anonymous visitor's of that name.
 
-    An id that is no known user's, and an anonymous visitor's, means that visitor.
+    The visitor's too where nothing is known of one: their events may be on their way.
     """
     named = context.pseudonyms
     pairs = await workers.READING.run(
@@ -59,17 +59,15 @@ async def find_pseudonyms(context: Context, user_ids: Sequence[str]) -> list[str
         page = pairs[start : start + _PAGE]
         answers = await context.await_bounded(_look(context, page), _WAIT_S)
         for n, (user_id, _, anonymous) in enumerate(page):
-            row, gone, own, note = answers[4 * n : 4 * n + 4]
+            row, gone, note = answers[3 * n : 3 * n + 3]
             owner = owner_of(note)
-            if row or gone or owner in users:
-                continue
-            if owner is not None:
+            if owner is None:
+                found.append(anonymous)
+            elif not row and not gone and owner not in users:
                 raise ConflictError(
                     f"{user_id!r} is an anonymous id that belongs to a user: erase that user by "
                     "their user id, and what it did goes with them"
                 )
-            if own or note is not None:
-                found.append(anonymous)
     return found
 
 
@@ -78,6 +76,5 @@ async def _look(context: Context, page: Sequence[tuple[str, str, str]]) -> list[
         for _, user, anonymous in page:
             pipe.exists(row_key(user))
             pipe.sismember(erased_key(partition_of(user)), user)
-            pipe.exists(row_key(anonymous))
             pipe.hget(owners_key(partition_of(anonymous)), anonymous)
         return list(await pipe.execute())

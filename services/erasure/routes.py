@@ -114,7 +114,7 @@ def _head(erasure: StoredErasure) -> ErasureHead:
         "status": _status(erasure),
         "requested_at": iso(erasure.requested_ms),
         "done_at": iso(erasure.done_ms) if erasure.done_ms else None,
-        "users": len(erasure.users),
+        "users": erasure.named or len(erasure.users),
     }
 
 

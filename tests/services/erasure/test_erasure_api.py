@@ -13,6 +13,7 @@ from feature_repo.erasure import tombstones
 from feature_repo.events.pseudonyms import Pseudonyms
 from services.client import Client
 from services.client.calls import ApiError
+from services.erasure import graves
 from services.event_log.keys import owners_key
 from services.update import updater
 
@@ -97,6 +98,37 @@ def test_an_anonymous_visitor_is_erased_by_their_id(client: Client, user: str) -
     client.post_event(event, return_profile=True)
     client.privacy.erase(user)
     assert refused(lambda: client.profile(user))
+    assert refused(lambda: client.post_event(event))
+
+
+def test_an_id_is_a_users_and_a_visitors_and_both_are_erased(client: Client, user: str) -> None:
+    event = {"type": "view_item", "anonymous_id": user, "items": [{"item_id": "B"}]}
+    client.post_event(event, return_profile=True)
+    client.post_event(view(user), return_profile=True)
+    receipt = client.privacy.wait_erased(client.privacy.erase(user)["erasure_id"])
+    assert (receipt["users"], receipt["linked"]) == (1, 0)
+    assert {one["store"]: one["removed"] for one in receipt["stores"]}["rows"] == 2
+    assert refused(lambda: client.post_event(event, return_profile=True))
+    assert refused(lambda: client.post_event(view(user)))
+
+
+def test_who_was_nobody_when_they_were_erased_does_not_come_as_a_visitor(
+    client: Client, user: str
+) -> None:
+    event = {"type": "view_item", "anonymous_id": user, "items": [{"item_id": "B"}]}
+    client.privacy.wait_erased(client.privacy.erase(user)["erasure_id"])
+    assert refused(lambda: client.post_event(event))
+
+
+def test_a_visitor_who_stayed_when_the_user_was_erased_goes_with_the_next_erasure(
+    client: Client, api: Api, user: str, pseudonyms: Pseudonyms
+) -> None:
+    event = {"type": "view_item", "anonymous_id": user, "items": [{"item_id": "B"}]}
+    client.privacy.wait_erased(client.privacy.erase(user)["erasure_id"])
+    with redis.Redis.from_url(api.url) as store:  # as earlier versions left it
+        graves.lift(store, [pseudonyms.of_anonymous(user)])
+    client.post_event(event, return_profile=True)
+    client.privacy.wait_erased(client.privacy.erase(user)["erasure_id"])
     assert refused(lambda: client.post_event(event))
 
 
