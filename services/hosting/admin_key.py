@@ -11,7 +11,9 @@ from typing import Any, Final
 import orjson
 
 from feature_repo.errors import InvalidSettingError
+from feature_repo.events.schema import now_ms
 from services.http import api_keys
+from services.http.key_records import REVOKED, KeyRecord
 
 FILE: Final = "admin.key"
 NAME: Final = "generated"
@@ -41,16 +43,40 @@ def read(home: Path) -> str | None:
 
 def keep(home: Path) -> str:
     """Return the key that is kept, made and written (0600) if there is none; see `read`."""
-    key = read(home)
-    if key is None:
-        key = api_keys.generate()
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = home / f"{FILE}.{os.getpid()}"
-        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(f"{key}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        made.replace(home / FILE)
+    return read(home) or _make(home)
+
+
+def prepare(client: Any, home: Path) -> tuple[str, str | None]:
+    """Return the key of this start, made valid, and how the one kept before it ended, if it has.
+
+    A key that was revoked or rotated, or has expired, is never made valid again: a new one is made.
+    """
+    key = keep(home)
+    ended = _find_end(client, key)
+    if ended is not None:
+        key = _make(home)
+    register(client, key)
+    return key, ended
+
+
+def _find_end(client: Any, key: str) -> str | None:
+    name = api_keys.digest(key)
+    if client.hexists(REVOKED, api_keys.id_of(name)):
+        return "revoked"
+    body = client.hget(api_keys.KEYS, name)
+    state = "active" if body is None else KeyRecord.decode(body).state(now_ms())
+    return None if state == "active" else state
+
+
+def _make(home: Path) -> str:
+    key = api_keys.generate()
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = home / f"{FILE}.{os.getpid()}"
+    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(f"{key}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    made.replace(home / FILE)
     return key
 
 
@@ -67,7 +93,8 @@ def register(client: Any, key: str | None) -> None:
     kept = None if key is None else api_keys.digest(key)
     for name, body in client.hgetall(api_keys.KEYS).items():
         fields = orjson.loads(body)
-        ours = fields["name"] == NAME and "created_ms" not in fields  # else an admin named it so
+        # Else an admin named it so; one that was rotated ends by itself, and is remembered as such.
+        ours = fields["name"] == NAME and not fields.keys() & {"created_ms", "expires_ms"}
         if ours and name.decode() != kept:
             client.hdel(api_keys.KEYS, name)
     if key is not None:

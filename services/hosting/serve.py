@@ -226,9 +226,14 @@ def _prepare_store(settings: Settings, url: str) -> str | None:
         hush_feast()
         registry_stamp.note(settings.home)
     client = connect_store(url, timeout_s=30)
-    generated = admin_key.keep(settings.home) if settings.api_key is None else None
+    generated: str | None = None
     try:
-        admin_key.register(client, generated)
+        if settings.api_key is None:
+            generated, ended = admin_key.prepare(client, settings.home)
+            if ended is not None:
+                say(f"the key in {settings.home / admin_key.FILE} was {ended}: it holds a new one")
+        else:
+            admin_key.register(client, None)
         catalogue.load_archive(client, settings.home)
         if not client.exists(popularity.KEY):
             popularity.seed(client, Archive(settings.home / "archive" / "events"))

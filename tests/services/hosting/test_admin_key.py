@@ -1,20 +1,24 @@
 """The generated admin key: one, kept for its owner alone, the same at every start."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from feature_repo.errors import InvalidSettingError
+from feature_repo.events.schema import now_ms
 from services.app import build
 from services.commands.cli import app
 from services.hosting import admin_key
 from services.hosting.embedded import free_port
 from services.hosting.serve import check
 from services.http import api_keys
+from services.http.key_records import KeyRecords
 from services.settings import Settings
 
 
@@ -43,6 +47,34 @@ def test_a_start_leaves_one_generated_key_and_every_other_key(
     admin_key.register(store_client, None)
     assert not store_client.hexists(api_keys.KEYS, api_keys.digest(key))
     assert store_client.hlen(api_keys.KEYS) == 2
+
+
+@pytest.mark.parametrize("end", ["revoked", "rotated", "expired"])
+def test_a_kept_key_that_was_ended_is_never_valid_again(
+    tmp_path: Path, redis_url: str, store_client: Any, end: str
+) -> None:
+    key, _ = admin_key.prepare(store_client, tmp_path)
+    assert admin_key.prepare(store_client, tmp_path) == (key, None)
+    name = api_keys.id_of(api_keys.digest(key))
+
+    async def finish() -> None:
+        async with redis.asyncio.Redis.from_url(redis_url) as client:
+            records = KeyRecords(client)
+            if end == "revoked":
+                await records.revoke(name, now_ms())
+            else:
+                await records.rotate(name, 3600 if end == "rotated" else 0, now_ms() - 1)
+
+    asyncio.run(finish())
+    left = store_client.hgetall(api_keys.KEYS)
+    admin_key.register(store_client, None)  # a start with a setting forgets nothing
+    other, told = admin_key.prepare(store_client, tmp_path)
+    assert told == end
+    assert other == admin_key.read(tmp_path) != key
+    assert admin_key.prepare(store_client, tmp_path) == (other, None)
+    now = store_client.hgetall(api_keys.KEYS)
+    assert now.pop(api_keys.digest(other).encode())
+    assert now == left
 
 
 @pytest.mark.parametrize("kept", ["", "secret\n", "a" * 60])
