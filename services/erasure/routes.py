@@ -6,10 +6,12 @@ from pathlib import Path as FilePath
 from typing import Annotated, Final, Literal
 
 from fastapi import Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from feature_repo.erasure.removal import Removal
+from feature_repo.events import fields
+from feature_repo.events.placeholder_ids import check_user_id
 from feature_repo.events.schema import iso
 from services.context.answers import answer, context_of
 from services.context.users import UserId
@@ -34,7 +36,6 @@ router = scopes.router("admin", "privacy", "/v1")
 
 MAX_BYTES: Final = 3_000_000
 """Of the list of who is to be erased."""
-_Id = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class ErasureRequest(BaseModel):
@@ -42,7 +43,7 @@ class ErasureRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    user_ids: Annotated[list[_Id], Field(min_length=1, max_length=MOST_USERS)]
+    user_ids: Annotated[list[fields.UserId], Field(min_length=1, max_length=MOST_USERS)]
     suppress: Annotated[
         bool, Field(description="Refuse their events for ever; else the ids may begin anew")
     ] = True
@@ -51,7 +52,7 @@ class ErasureRequest(BaseModel):
 @router.delete("/users/{user_id}", status_code=202, responses=BEGUN)
 async def delete_user(
     request: Request,
-    user_id: UserId,
+    user_id: Annotated[UserId, AfterValidator(check_user_id)],
     suppress: Annotated[
         bool, Query(description="Refuse their events for ever; else the id may begin anew")
     ] = True,

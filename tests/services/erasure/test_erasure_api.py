@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import redis
@@ -138,3 +139,17 @@ def test_somebodys_anonymous_id_is_erased_with_them_only(client: Client, user: s
         client.privacy.erase(f"{user}-ghost")
     assert error.value.status == 409
     assert client.profile(user)
+
+
+@pytest.mark.parametrize("nobody", ["null", "%2E%2E", "%20", "%20padded"])
+def test_who_is_nobody_is_not_erased(client: Client, nobody: str) -> None:
+    before = client.privacy.erasures()
+    for method, path, body in (
+        ("DELETE", f"/v1/users/{nobody}", None),
+        ("POST", "/v1/erasures", {"user_ids": ["somebody", unquote(nobody)]}),
+    ):
+        response = client.http.request(method, path, json=body)
+        assert response.status_code == 422, response.text
+        pointer = "/path/user_id" if body is None else "/body/user_ids/1"
+        assert response.json()["errors"][0]["pointer"] == pointer
+    assert client.privacy.erasures() == before
