@@ -19,10 +19,11 @@ from feature_repo.audiences.values import duration_ms
 from feature_repo.errors import InvalidQuestionError
 from services.analytics import schemas as said
 from services.analytics.cube import AnalyticsCube
-from services.audiences.coarse import is_coarse, midnight
+from services.audiences.coarse import DAY_MS, blur_data, is_coarse, midnight
 from services.audiences.requests import moment_of
 from services.context.answers import answer, context_of
 from services.http import scopes
+from services.http.problems import ProblemError
 from services.runtime import workers
 
 router = scopes.router("analyst", "analytics", "/v1/analytics")
@@ -105,6 +106,9 @@ async def get_funnel(
         within_ms = duration_ms(within)
     except ValueError as error:
         raise InvalidQuestionError("within", str(error)) from None
+    if is_coarse(request.state.caller) and within_ms % DAY_MS:
+        detail = f"{within} is no whole number of days: that needs a key of scope server"
+        raise ProblemError("forbidden", detail, pointer="/query/within")
     return await _answer(
         request, as_of,
         lambda moment: steps_of.funnel(moment, steps=chosen, within_ms=within_ms, days=days),
@@ -153,7 +157,9 @@ async def _answer(
 ) -> Response:
     context = context_of(request)
     now_ms = moment_of(context, as_of)
-    if is_coarse(request.state.caller):
-        now_ms = midnight(now_ms)
+    coarse = is_coarse(request.state.caller)
+    if coarse:
+        now_ms = midnight(now_ms, context.clock.now_ms())
     cube = await context.of(AnalyticsCube).present()
-    return answer(await workers.ASKING.run(ask, cube.moment(now_ms)))
+    found = await workers.ASKING.run(ask, cube.moment(now_ms))
+    return answer({**found, "data": blur_data(found["data"])} if coarse else found)

@@ -23,7 +23,7 @@ from services.audiences.schemas import Overlap, OverlapPair, Preview
 MAX_PAGE: Final = 10_000
 MAX_OVERLAP: Final = 10
 _ONE: Final = f"{PREFIX}one"
-_OTHER: Final = f"{PREFIX}other-"
+_OTHER: Final = f"{PREFIX}other"
 """Names that no stored audience has."""
 
 
@@ -133,19 +133,16 @@ class AudienceAnswers:
         other
             What `write_out` gave; the audiences that it rests on may have changed since.
         """
-        names = {name: f"{_OTHER}{n}" for n, name in enumerate(other)}
-        known = {
-            **self._known,
-            _ONE: definition,
-            **{
-                names[name]: Definition.model_validate(_rename(document, names))
-                for name, document in other.items()
-            },
-        }
-        one, two = {"audience": _ONE}, {"audience": names[""]}
+        known = {**self._known, _ONE: definition, **_read_written(other)}
+        one, two = {"audience": _ONE}, {"audience": _OTHER}
         rule = {"any": [{"all": [one, {"not": two}]}, {"all": [two, {"not": one}]}]}
         apart = Definition.model_validate({"rule": rule, "consent": []})
         return self._count_of(self._query(apart, known))
+
+    def count_written(self, other: Mapping[str, Any]) -> int:
+        """Return how many members a definition has that `write_out` gave."""
+        known = {**self._known, **_read_written(other)}
+        return self._count_of(self._query(of_all([_OTHER]), known))
 
     def find(self, name: str) -> Definition:
         """Return an audience by name, or raise `NotFoundError`."""
@@ -174,6 +171,14 @@ def of_all(names: Sequence[str]) -> Definition:
     """Return the definition of those who are in each of some audiences."""
     rule = {"all": [{"audience": name} for name in names]}
     return Definition.model_validate({"rule": rule, "consent": []})
+
+
+def _read_written(other: Mapping[str, Any]) -> dict[str, Definition]:
+    names = {name: f"{_OTHER}-{n}" if name else _OTHER for n, name in enumerate(other)}
+    return {
+        names[name]: Definition.model_validate(_rename(document, names))
+        for name, document in other.items()
+    }
 
 
 def _rename(value: Any, names: Mapping[str, str]) -> Any:

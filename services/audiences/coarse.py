@@ -2,17 +2,19 @@
 
 - A count of fewer than `K` people, or of all but fewer than `K`, is null; others are rounded to
   `STEP`.
-- Every moment is a midnight, UTC: two questions a moment apart are one.
-- Of two questions of a day whose members differ by fewer than `K` people the later gets the count
-  of the earlier, whoever put it, so their difference says nothing. A key has a budget of
-  `NEAR_A_DAY` such questions.
+- Every moment is a midnight, UTC, none after today's: two questions a moment apart are one.
+- Of two questions whose members differ by fewer than `K` people the later gets the count of the
+  earlier, whoever put it and whenever, so their difference says nothing. A key has a budget of
+  `NEAR_A_DAY` such questions, and of `NEW_A_DAY` others that nobody put before.
 - A rule that lists people, itself or through an audience that it names, is refused.
 
 A key of scope ``server`` is told exact counts. Belongs here: what an analyst is told. Not here:
 what behaviour analysis hides from everybody (`feature_repo.analytics.suppression`).
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -22,7 +24,7 @@ from feature_repo.audiences.references import nodes, references
 from feature_repo.audiences.rules import Definition, IsPseudonym, IsUser
 from feature_repo.events.schema import iso
 from services.audiences.answers import AudienceAnswers, of_all
-from services.audiences.schemas import Overlap, OverlapPair, Preview
+from services.audiences.schemas import AskedOf, Overlap, OverlapPair, Preview
 from services.context.context import Context
 from services.http.api_keys import Caller
 from services.http.problems import ProblemError
@@ -31,8 +33,10 @@ from services.runtime import workers
 STEP: Final = 5
 NEAR_A_DAY: Final = 50
 DAY_MS: Final = 86_400_000
-_QUESTIONS: Final = b"portrait:questions:%d"
-_NEAR: Final = "portrait:near:{}:{}"
+NEW_A_DAY: Final = 100
+_BOOK: Final = "portrait:questions"
+_COUNTS: Final = "portrait:questions:{}"
+_SPENT: Final = "portrait:questions:{}:{}:{}"
 _KEPT: Final = 500
 _KEPT_S: Final = 2 * 86_400
 
@@ -42,9 +46,15 @@ def is_coarse(caller: Caller) -> bool:
     return not caller.may("server")
 
 
-def midnight(moment_ms: int) -> int:
-    """Return the midnight (UTC) at or before a moment, epoch milliseconds."""
+def midnight(moment_ms: int, now_ms: int) -> int:
+    """Return the midnight (UTC) at or before a moment and now, epoch milliseconds."""
+    moment_ms = min(moment_ms, now_ms)
     return moment_ms - moment_ms % DAY_MS
+
+
+def blur_data(data: Any) -> AskedOf:
+    """Return what an answer rests on, as it may be told."""
+    return {"events": 1000 * round(data["events"] / 1000), "newest_event": None}
 
 
 def round_count(count: int, of: int) -> int | None:
@@ -98,10 +108,7 @@ async def preview(
         "count": round_count(count[0], users),
         "users": STEP * round(users / STEP),
         "took_ms": 0.0,
-        "data": {
-            "events": 1000 * round(found["data"]["events"] / 1000),
-            "newest_event": None,
-        },
+        "data": blur_data(found["data"]),
     }
 
 
@@ -135,58 +142,86 @@ async def _settle(
     context: Context, caller: Caller, answers: AudienceAnswers, questions: Sequence[Definition]
 ) -> list[int]:
     """Return the count of each question, or that of an earlier one that is too near to it."""
-    day = answers.now_ms // DAY_MS
-    key = _QUESTIONS % day
-    kept = [orjson.loads(each) for each in await context.await_bounded(_earlier(context, key))]
-    counts = list[int]()
-    new, near = list[dict[str, Any]](), 0
+    counts_key = _COUNTS.format(answers.now_ms // DAY_MS)
+    book, counts = await context.await_bounded(_read_book(context, counts_key))
+    found = await workers.ASKING.run(_find, answers, questions, book, counts)
+    if found.near:
+        await _spend(context, caller, "near", found.near, NEAR_A_DAY)
+    if found.new:
+        await _spend(context, caller, "new", len(found.new), NEW_A_DAY)
+    if found.learned:
+        await context.await_bounded(_keep(context, counts_key, found))
+    return found.counts
+
+
+@dataclass(slots=True)
+class _Found:
+    """Answers to some questions: their counts, new ones, counts by question, and near ones."""
+
+    counts: list[int] = field(default_factory=list)
+    new: list[bytes] = field(default_factory=list)
+    learned: dict[str, int] = field(default_factory=dict)
+    near: int = 0
+
+
+def _find(
+    answers: AudienceAnswers,
+    questions: Sequence[Definition],
+    book: list[bytes],
+    counts: Mapping[str, int],
+) -> _Found:
+    """Find the earliest question of the book that is near to each, and count that one."""
+    found = _Found()
+
+    def count(written: bytes) -> int:
+        name = hashlib.sha256(written).hexdigest()[:32]
+        known = found.learned.get(name, counts.get(name))
+        if known is None:
+            known = answers.count_written(orjson.loads(written))
+            found.learned[name] = known
+        return known
+
     for definition in questions:
-        count, is_new, is_near = await workers.ASKING.run(_compare, answers, definition, kept)
-        counts.append(count)
-        near += is_near
-        if is_new:
-            made = {"count": count, "question": answers.write_out(definition)}
-            kept.append(made)
-            new.append(made)
-    if near:
-        await _spend(context, caller, near)
-    if new:
-        await context.await_bounded(_keep(context, key, new))
-    return counts
-
-
-def _compare(
-    answers: AudienceAnswers, definition: Definition, kept: Sequence[dict[str, Any]]
-) -> tuple[int, bool, bool]:
-    """Return the count to be told, whether the question is new, and whether it is a near one."""
-    count = answers.count(definition)
-    written = answers.write_out(definition)
-    for each in kept:
-        if each["question"] == written:
-            return int(each["count"]), False, False
-        if abs(int(each["count"]) - count) >= K:
-            continue
-        apart = answers.count_apart(definition, each["question"])
-        if apart < K:
-            return int(each["count"]), False, apart > 0
-    return count, True, False
-
-
-async def _earlier(context: Context, key: bytes) -> list[bytes]:
-    found: list[bytes] = await context.store.lrange(key, -_KEPT, -1)
+        written = orjson.dumps(answers.write_out(definition), option=orjson.OPT_SORT_KEYS)
+        own = count(written)
+        for each in book:
+            if each == written:
+                found.counts.append(own)
+                break
+            earlier = count(each)
+            if abs(earlier - own) < K and (
+                (apart := answers.count_apart(definition, orjson.loads(each))) < K
+            ):
+                found.counts.append(earlier)
+                found.near += apart > 0
+                break
+        else:
+            found.counts.append(own)
+            found.new.append(written)
+            book.append(written)
     return found
 
 
-async def _keep(context: Context, key: bytes, new: Sequence[dict[str, Any]]) -> None:
+async def _read_book(context: Context, counts_key: str) -> tuple[list[bytes], dict[str, int]]:
     pipeline = context.store.pipeline(transaction=False)
-    pipeline.rpush(key, *(orjson.dumps(each) for each in new))
-    pipeline.ltrim(key, -_KEPT, -1)
-    pipeline.expire(key, _KEPT_S)
+    pipeline.lrange(_BOOK, -_KEPT, -1)
+    pipeline.hgetall(counts_key)
+    book, counts = await pipeline.execute()
+    return list(book), {name.decode(): int(count) for name, count in counts.items()}
+
+
+async def _keep(context: Context, counts_key: str, found: _Found) -> None:
+    pipeline = context.store.pipeline(transaction=False)
+    if found.new:
+        pipeline.rpush(_BOOK, *found.new)
+        pipeline.ltrim(_BOOK, -_KEPT, -1)
+    pipeline.hset(counts_key, mapping=dict(found.learned))
+    pipeline.expire(counts_key, _KEPT_S)
     await pipeline.execute()
 
 
-async def _spend(context: Context, caller: Caller, near: int) -> None:
-    """Take near questions from a key's budget of today.
+async def _spend(context: Context, caller: Caller, what: str, many: int, most: int) -> None:
+    """Take questions from a key's budget of today.
 
     Raises
     ------
@@ -194,19 +229,20 @@ async def _spend(context: Context, caller: Caller, near: int) -> None:
         429 where it is spent.
     """
     today = context.clock.now_ms() // DAY_MS
-    key = _NEAR.format(caller.id, today)
+    key = _SPENT.format(what, caller.id, today)
 
     async def spend() -> int:
         pipeline = context.store.pipeline(transaction=False)
-        pipeline.incrby(key, near)
+        pipeline.incrby(key, many)
         pipeline.expire(key, _KEPT_S)
         return int((await pipeline.execute())[0])
 
-    if await context.await_bounded(spend()) > NEAR_A_DAY:
+    if await context.await_bounded(spend()) > most:
         left_s = (DAY_MS - context.clock.now_ms() % DAY_MS) // 1000 + 1
+        which = f"that differ by fewer than {K} people from others" if what == "near" else "anew"
         raise ProblemError(
             "rate-limited",
-            f"over {NEAR_A_DAY} questions a day that differ by fewer than {K} people from others: "
-            f"ask from {iso((today + 1) * DAY_MS)} on, or with a key of scope server",
+            f"over {most} questions a day {which}: ask from {iso((today + 1) * DAY_MS)} on, "
+            "or with a key of scope server",
             headers={"retry-after": str(left_s)},
         )

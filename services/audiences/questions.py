@@ -170,7 +170,7 @@ async def _coarse_answers(
 ) -> tuple[AudienceAnswers, dict[str, Definition]]:
     index = await context.of(AudienceIndex).present()
     _, known = await all_known(context)
-    moment_ms = coarse.midnight(moment_of(context, as_of))
+    moment_ms = coarse.midnight(moment_of(context, as_of), context.clock.now_ms())
     return AudienceAnswers(index, known, moment_ms), known
 
 

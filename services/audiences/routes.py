@@ -10,8 +10,8 @@ from feature_repo.audiences.plan import plan
 from feature_repo.audiences.rules import Definition
 from feature_repo.audiences.traits import TRAITS
 from feature_repo.events.schema import iso
-from services.audiences import coarse
 from services.audiences import schemas as said
+from services.audiences.coarse import is_coarse, refuse_named_people
 from services.audiences.definitions import Audience, Definitions
 from services.audiences.index import AudienceIndex
 from services.audiences.requests import Name, all_known, find_definition, read_named
@@ -69,6 +69,8 @@ async def put_audience(request: Request, name: Name) -> Response:
 async def get_audience(request: Request, name: Name) -> Response:
     """Return an audience with its rule, and how it is kept up."""
     stored, known = await all_known(context_of(request))
+    if is_coarse(request.state.caller):
+        refuse_named_people(find_definition(name, known), known)
     found = await workers.READING.run(_to_response, name, known, stored.get(name))
     return answer(found)
 
@@ -82,9 +84,9 @@ async def delete_audience(request: Request, name: Name) -> Response:
 
 
 async def _check_people(request: Request, definition: Definition) -> None:
-    if coarse.is_coarse(request.state.caller):
+    if is_coarse(request.state.caller):
         _, known = await all_known(context_of(request))
-        coarse.refuse_named_people(definition, known)
+        refuse_named_people(definition, known)
 
 
 async def _put(

@@ -46,8 +46,10 @@ async def _report(request: Request, name: str) -> said.CampaignReport:
     stored = await context.await_bounded(context.of(Campaigns).get(name))
     index = await context.of(AudienceIndex).present()
     now_ms, coarse = context.clock.now_ms(), is_coarse(request.state.caller)
-    found = await workers.ASKING.run(report, index, stored, midnight(now_ms) if coarse else now_ms)
+    found = await workers.ASKING.run(
+        report, index, stored, midnight(now_ms, now_ms) if coarse else now_ms
+    )
     if coarse and any(0 < found[arm]["users"] < K for arm in ("treated", "control")):
         detail = f"an arm of {name} has fewer than {K} users: that needs a key of scope server"
         raise ProblemError("forbidden", detail)
-    return found
+    return {**found, "newest_event": None} if coarse else found

@@ -5,7 +5,9 @@ from typing import Annotated, Any, cast
 from fastapi import Query, Request
 from starlette.responses import Response
 
+from feature_repo.analytics.suppression import K
 from feature_repo.events.schema import MAX_EVENT_BYTES, iso
+from services.audiences.coarse import is_coarse
 from services.audiences.requests import Name, read_named
 from services.campaigns import language
 from services.campaigns import schemas as said
@@ -63,9 +65,12 @@ async def put_campaign(request: Request, name: Name) -> Response:
 async def get_campaign(request: Request, name: Name) -> Response:
     """Return a campaign, and what it has decided and spent."""
     context = context_of(request)
-    return answer(
-        await _to_response(context, await context.await_bounded(context.of(Campaigns).get(name)))
-    )
+    found = await _to_response(
+        context, await context.await_bounded(context.of(Campaigns).get(name))
+    )  # fmt: skip
+    if is_coarse(request.state.caller) and (found["decided"] or 0) < K:
+        found = {**found, "decided": None, "spent": {"messages": None, "amount": None}}
+    return answer(found)
 
 
 @router.delete("/{name}", status_code=204, dependencies=[scopes.needs("admin")])

@@ -52,8 +52,8 @@ class CampaignList(Answer):
 class CampaignSpent(Answer):
     """What a campaign has spent."""
 
-    messages: Count
-    amount: Annotated[float, Field(ge=0)]
+    messages: Count | None
+    amount: Annotated[float, Field(ge=0)] | None
 
 
 class CampaignDetail(Answer):
@@ -77,7 +77,7 @@ class CampaignDetail(Answer):
     active: bool
     created_at: str
     updated_at: str
-    decided: Count
+    decided: Count | None
     spent: CampaignSpent
     ranked_at: str | None
 

@@ -55,9 +55,8 @@ def api(make_api: Callable[..., Api]) -> Api:
 def forget(api: Api) -> None:
     with redis.Redis.from_url(api.url) as store:
         store.delete(KEY)
-        for pattern in ("portrait:questions:*", "portrait:near:*"):
-            for key in store.scan_iter(pattern):
-                store.delete(key)
+        for key in store.scan_iter("portrait:questions*"):
+            store.delete(key)
 
 
 @pytest.fixture
@@ -130,6 +129,38 @@ def test_moments_of_a_day_are_one(analyst: Client, server: Client) -> None:
     assert found[0] == found[1]
 
 
+def test_days_apart_and_days_to_come_are_no_way_around(analyst: Client) -> None:
+    group, without = spent(43), {"all": [spent(43), {"not": X}]}
+    days = ("?as_of=2031-01-02", "?as_of=2031-01-03", "")
+    assert len({ask(analyst, rule, day) for rule in (group, without) for day in days}) == 1
+    told = {ask(analyst, rule, f"?as_of=2023-11-{n}") for n, rule in ((17, group), (18, without))}
+    assert len(told) == 1
+
+
+def test_a_funnel_is_within_whole_days_and_rests_on_no_exact_number(
+    analyst: Client, server: Client
+) -> None:
+    path = "analytics/funnel?steps=view_item,purchase&days=30&within="
+    assert call(analyst, "GET", f"{path}904m").status_code == 403
+    assert call(server, "GET", f"{path}904m").status_code == 200
+    found = call(analyst, "GET", f"{path}7d").json()
+    assert found["data"] == {"events": 9000, "newest_event": None}
+
+
+def test_a_campaign_of_few_tells_an_analyst_nothing(analyst: Client, server: Client) -> None:
+    assert call(server, "PUT", "audiences/x", {"rule": X, "consent": []}).status_code == 201
+    campaign = {
+        "audience": "x", "offer": {"id": "tea-5"}, "channel": "email",
+        "window": {"from": "2030-01-01", "until": "2031-01-01"},
+    }  # fmt: skip
+    answer = call(analyst, "PUT", "campaigns/of-one", campaign)
+    assert answer.status_code == 201, answer.text
+    found = call(analyst, "GET", "campaigns/of-one").json()
+    assert (found["decided"], found["spent"]["messages"]) == (None, None)
+    found = call(server, "GET", "campaigns/of-one").json()
+    assert (found["decided"], found["spent"]["messages"]) == (0, 0)
+
+
 def test_nobody_is_named(analyst: Client, server: Client, api: Api) -> None:
     pseudonym = Pseudonyms.load(api.settings.home, api.settings.partitions).of_user("shopper-1")
     for leaf in ({"user_ids": ["shopper-1"]}, {"entities": [pseudonym]}):
@@ -143,7 +174,7 @@ def test_nobody_is_named(analyst: Client, server: Client, api: Api) -> None:
     inner = {"rule": {"audience": "one"}, "consent": []}
     assert call(server, "PUT", "audiences/two", inner).status_code == 201
     assert call(server, "PUT", "audiences/all", {"rule": VIEWED, "consent": []}).status_code == 201
-    for path in ("one/preview", "two/preview", "overlap?names=all,two"):
+    for path in ("one", "two", "one/preview", "two/preview", "overlap?names=all,two"):
         assert call(analyst, "GET", f"audiences/{path}").status_code == 403
     for path in ("one/preview", "two/preview", "overlap?names=all,two"):
         assert call(server, "GET", f"audiences/{path}").status_code == 200
@@ -152,7 +183,7 @@ def test_nobody_is_named(analyst: Client, server: Client, api: Api) -> None:
 def test_an_overlap_is_as_coarse(analyst: Client, server: Client) -> None:
     for name, rule in (("most", spent(40)), ("but", {"all": [spent(40), {"not": X}]}),
                        ("half", spent(65))):  # fmt: skip
-        body = {"rule": rule, "consent": []}
+        body: dict[str, Any] = {"rule": rule, "consent": []}
         assert call(server, "PUT", f"audiences/{name}", body).status_code == 201
     found = call(analyst, "GET", "audiences/overlap?names=most,but,half").json()
     assert found["counts"]["most"] == found["counts"]["but"] == 90
