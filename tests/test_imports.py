@@ -71,7 +71,7 @@ services.gateway: analytics audiences audit campaigns catalogue context erasure 
 services.history: context event_log models runtime | feature_repo: archive errors events online
     user_profile
 services.hosting: app catalogue client http recommend runtime settings | training: evaluation
-    fit network | feature_repo: archive errors feast_stores features online
+    fit network | feature_repo: archive errors events feast_stores features online
 services.http: runtime | feature_repo: archive errors events online profile_views user_profile
 services.lab.bench: audiences catalogue client demo event_log hosting models recommend runtime
     settings update | training: fit history lab.comparison lab.studies neighbours network

@@ -1,26 +1,22 @@
-"""The trail's files: JSON lines below ``PORTRAIT_HOME/audit``, each with the digest before it.
+"""The trail's files: JSON lines below ``PORTRAIT_HOME/audit``, a chain; see `chain`.
 
-A line ends with the SHA-256 of what stands before that in it, and names the digest of the line
-before. Belongs here: appending, reading, checking and dropping lines. Where they come from is
+Belongs here: appending, reading, checking and dropping lines. Where they come from is
 `writer`'s.
 """
 
-import hashlib
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
-BEGINNING: Final = "0" * 64
-"""The digest before the first line of all."""
+from services.audit.chain import ChainEnd, ChainStart, open_line, open_waiting
+
 TAIL_BYTES: Final = 8 * 1024 * 1024
 """What is read of the last file to go on: more than the writer writes at once."""
-_END: Final = re.compile(rb',"digest":"([0-9a-f]{64})"\}')
-_END_LENGTH: Final = 77
+_FAULTS: Final = (ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +27,13 @@ class TrailCheck:
     broken: str | None
 
 
-def seal(fields: dict[str, Any], before: str) -> tuple[bytes, str]:
-    """Return the line of an entry behind the line with the digest ``before``, and its digest.
+@dataclass(frozen=True, slots=True)
+class TrailTail:
+    """Where a writer goes on: the end of the chain, ids that are written, and what is not ours."""
 
-    Examples
-    --------
-    >>> line, digest = seal({"status": 200}, BEGINNING)
-    >>> open_line(line, BEGINNING) == digest
-    True
-    """
-    body = orjson.dumps({**fields, "before": before})
-    digest = hashlib.sha256(body).hexdigest()
-    return body[:-1] + f',"digest":"{digest}"}}'.encode(), digest
-
-
-def open_line(line: bytes, before: str) -> str:
-    """Return the digest of a whole line behind the digest ``before``.
-
-    Raises
-    ------
-    ValueError
-        Saying why the line does not stand there.
-    """
-    end = _END.fullmatch(line[-_END_LENGTH:])
-    if end is None:
-        raise ValueError("it has no digest")
-    body, digest = line[:-_END_LENGTH] + b"}", end.group(1).decode()
-    if hashlib.sha256(body).hexdigest() != digest:
-        raise ValueError("it was changed")
-    if orjson.loads(body)["before"] != before:
-        raise ValueError("it does not follow the line before it")
-    return digest
+    end: ChainEnd
+    written: set[str]
+    strange: str | None = None
 
 
 class Trail:
@@ -74,11 +46,50 @@ class Trail:
         """Return the files, one a day, oldest first."""
         return sorted(self.folder.glob("????-??-??.jsonl"))
 
-    def find_end(self) -> tuple[str, set[str]]:
-        """Return the last digest, and the ids of the last lines; half a line is cut off."""
+    def sizes(self) -> dict[str, int]:
+        """Return how many bytes each file has."""
+        return {path.name: path.stat().st_size for path in self.files()}
+
+    def find_tail(self, known: ChainEnd | None, waiting: Mapping[str, dict[str, Any]]) -> TrailTail:
+        """Return where to go on: at the end that the store knows; half a line is cut off.
+
+        Lines behind that end are gone on from if they still wait in the store: a kill left them.
+        What else stands there stays, and is not gone on from.
+        """
+        lines, whole = self._read_tail()
+        start = (known and known.start) or self._start_or_none() or ChainStart()
+        opened = [_open(line) for line in lines]
+        if known is None:
+            digest = opened[-1].get("digest", start.before) if opened else start.before
+            written = {each["id"] for each in opened if "id" in each}
+            return TrailTail(ChainEnd(digest, self._count(start), start), written)
+        digests = [each.get("digest") for each in opened]
+        if known.digest in digests:
+            behind = digests.index(known.digest) + 1
+        elif whole and known.digest == (opened[0].get("before") if opened else start.before):
+            behind = 0  # a day's first lines, or none yet
+        else:
+            missing = "the last line that the store knows is missing"
+            end = ChainEnd(known.digest, known.lines or self._count(start), start)
+            return TrailTail(end, set(), missing)
+        digest, last = known.digest, behind
+        strange: str | None = None
+        for line in lines[behind:]:
+            try:
+                digest = open_waiting(line, digest, waiting)
+            except _FAULTS:
+                strange = "lines were added that the store does not know"
+                break
+            last += 1
+        written = {each["id"] for each in opened[:last] if "id" in each}
+        count = self._count(start) if known.lines is None else known.lines + last - behind
+        return TrailTail(ChainEnd(digest, count, start), written, strange)
+
+    def _read_tail(self) -> tuple[list[bytes], bool]:
+        """Return the last whole lines, and whether they are all of the last file."""
         files = self.files()
         if not files:
-            return self._find_beginning()[1], set()
+            return [], True
         with files[-1].open("r+b") as file:
             size = file.seek(0, os.SEEK_END)
             start = max(0, size - TAIL_BYTES)
@@ -88,11 +99,16 @@ class Trail:
             if whole < len(data):
                 file.truncate(start + whole)
         lines = data[:whole].splitlines()[1 if start else 0 :]
-        if not lines:  # a day's first line was cut off: what stood before it is the end
+        if (
+            not lines and not start
+        ):  # a day's first line was cut off: what stood before it is the end
             files[-1].unlink()
-            return self.find_end()
-        found = [orjson.loads(line) for line in lines]
-        return found[-1]["digest"], {each["id"] for each in found}
+            return self._read_tail()
+        return lines, start == 0
+
+    def _count(self, start: ChainStart) -> int:
+        files = [path for path in self.files() if path.stem >= start.first]
+        return start.gone + sum(_count_lines(path) for path in files)
 
     def append(self, lines: Sequence[bytes], day: str) -> None:
         """Write lines at the end, in the file of a day, or of the last one if that is later."""
@@ -104,53 +120,104 @@ class Trail:
             file.flush()
             os.fsync(file.fileno())
 
-    def check(self, head: str | None) -> TrailCheck:
+    def check(
+        self,
+        known: ChainEnd | None,
+        waiting: Mapping[str, dict[str, Any]],
+        sizes: Mapping[str, int],
+    ) -> TrailCheck:
         """Follow the chain from its beginning.
 
         Parameters
         ----------
-        head
-            A digest that the chain has reached; None if none is known.
+        known
+            What the store keeps of the chain; None if it is not known.
+        waiting
+            Entries that wait in the store.
+        sizes
+            `sizes` as they were before the store was asked: what came since is left out.
         """
-        first, digest = self._find_beginning()
-        count, reached = 0, head is None or head == digest
+        try:
+            start = self.read_start()
+        except ValueError as error:
+            return TrailCheck(0, f"anchor.json: {error}")
+        start = (known and known.start) or start
+        digest, count = start.before, 0
+        reached = known is None or known.digest == digest
         for path in self.files():
-            if path.stem < first:
+            if path.stem < start.first:
                 continue
-            for number, (_, line) in enumerate(read_lines(path), start=1):
+            for number, (after, line) in enumerate(read_lines(path), start=1):
+                beyond = known is not None and reached
+                if beyond and after > sizes.get(path.name, 0):
+                    return TrailCheck(count, None)
                 try:
-                    digest = open_line(line, digest)
-                except (ValueError, KeyError, TypeError) as error:
+                    digest = (
+                        open_waiting(line, digest, waiting) if beyond else open_line(line, digest)
+                    )
+                except _FAULTS as error:
                     told = error.args[0] if type(error) is ValueError else "it is no entry"
                     return TrailCheck(count, f"{path.name}, line {number}: {told}")
                 count += 1
-                reached = reached or digest == head
+                reached = reached or (known is not None and digest == known.digest)
         return TrailCheck(count, None if reached else "the end: lines that were there are missing")
 
-    def drop_before(self, day: str) -> None:
-        """Remove the files of the days before ``day``; the chain then begins at what is left."""
-        old = [path for path in self.files()[:-1] if path.stem < day]
+    def find_start(self, day: str, start: ChainStart) -> ChainStart:
+        """Return where the chain begins without the files of the days before ``day``."""
+        old = [path for path in self.files()[:-1] if start.first <= path.stem < day]
+        if not old:
+            return start
+        digests = [_open(line).get("digest") for _, line in read_lines(old[-1])]
+        before = next((each for each in reversed(digests) if each), start.before)
+        first = self.files()[self.files().index(old[-1]) + 1].stem
+        return ChainStart(first, before, start.gone + sum(_count_lines(path) for path in old))
+
+    def drop_before(self, start: ChainStart) -> None:
+        """Remove the files of the days before the chain's start, which is noted first."""
+        old = [path for path in self.files() if path.stem < start.first]
         if not old:
             return
-        kept = self.files()[len(old)]
-        digest = orjson.loads([line for _, line in read_lines(old[-1])][-1])["digest"]
         anchor = self.folder / "anchor.json"
         made = anchor.with_suffix(".new")
         with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(orjson.dumps({"first": kept.stem, "before": digest}))
+            file.write(start.encode())
             file.flush()
             os.fsync(file.fileno())
         made.replace(anchor)
         for path in old:
             path.unlink()
 
-    def _find_beginning(self) -> tuple[str, str]:
-        """Return the first day of the chain and the digest before it."""
+    def read_start(self) -> ChainStart:
+        """Return where the chain begins, as ``anchor.json`` says.
+
+        Raises
+        ------
+        ValueError
+            Saying what is wrong in it.
+        """
         try:
-            anchor = orjson.loads((self.folder / "anchor.json").read_bytes())
+            return ChainStart.decode((self.folder / "anchor.json").read_bytes())
         except FileNotFoundError:
-            return "", BEGINNING
-        return anchor["first"], anchor["before"]
+            return ChainStart()
+
+    def _start_or_none(self) -> ChainStart | None:
+        try:
+            return self.read_start()
+        except ValueError:
+            return None
+
+
+def _open(line: bytes) -> dict[str, Any]:
+    """Return the fields of a line; none if somebody made it no entry."""
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return fields if type(fields) is dict else {}
+
+
+def _count_lines(path: Path) -> int:
+    return sum(1 for _ in read_lines(path))
 
 
 def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:

@@ -9,23 +9,24 @@ import asyncio
 import fcntl
 import os
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Final
 
-import orjson
 import redis
 import structlog
 from redis.exceptions import RedisClusterException
 
 from feature_repo.online.connection import connect
-from services.audit.trail import Trail, seal
+from services.audit.chain import ChainEnd, ChainStart, read_waiting, seal
+from services.audit.trail import Trail
 from services.runtime.tasks import end
 
 LOG: Final = "portrait:{audit}:log"
 """Stream of groups of entries that wait for the files."""
 HEAD: Final = "portrait:{audit}:head"
-"""Digest that the chain has reached."""
+"""How far the chain has come; see `ChainEnd`."""
 GROUPS: Final = 20
 """Groups that are copied at once."""
 _EVERY_S: Final = 0.5
@@ -49,7 +50,7 @@ class TrailWriter:
         self._days = days
         self._client: Any = None
         self._lock: IO[bytes] | None = None
-        self._end: tuple[str, set[str]] | None = None
+        self._end: tuple[ChainEnd, set[str]] | None = None
         self._next_drop_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -89,26 +90,41 @@ class TrailWriter:
             return 0
         if self._client is None:
             self._client = connect(self._url, timeout_s=5.0)
-        digest, written = self._end or self._trail.find_end()
         groups = self._client.xrange(LOG, count=GROUPS)
-        lines, now = [], datetime.now(UTC)
-        for name, fields in groups:
-            for number, entry in enumerate(orjson.loads(fields[b"entries"])):
-                entry["id"] = f"{name.decode()}.{number}"
-                if entry["id"] not in written:
-                    line, digest = seal(entry, digest)
-                    lines.append(line)
+        waiting = read_waiting(groups)
+        end, written = self._end or self._find_tail(waiting)
+        digest, lines, now = end.digest, [], datetime.now(UTC)
+        for name, entry in waiting.items():
+            if name not in written:
+                line, digest = seal(entry, digest)
+                lines.append(line)
         self._end = None
         if lines:
             self._trail.append(lines, f"{now:%Y-%m-%d}")
+            end = replace(end, digest=digest, lines=(end.lines or 0) + len(lines))
         if groups:
-            self._client.set(HEAD, digest)
+            self._client.set(HEAD, end.encode())
             self._client.xdel(LOG, *(name for name, _ in groups))
-        self._end = digest, set()
         if time.monotonic() >= self._next_drop_s:
             self._next_drop_s = time.monotonic() + _DROP_EVERY_S
-            self._trail.drop_before(f"{now - timedelta(days=self._days):%Y-%m-%d}")
+            end = self._drop(end, f"{now - timedelta(days=self._days):%Y-%m-%d}")
+        self._end = end, set()
         return len(groups)
+
+    def _find_tail(self, waiting: dict[str, dict[str, Any]]) -> tuple[ChainEnd, set[str]]:
+        stored = self._client.get(HEAD)
+        tail = self._trail.find_tail(None if stored is None else ChainEnd.decode(stored), waiting)
+        if tail.strange is not None:
+            _log.error("audit_broken", why=tail.strange, mend="portrait audit verify")
+        return tail.end, tail.written
+
+    def _drop(self, end: ChainEnd, day: str) -> ChainEnd:
+        start = self._trail.find_start(day, end.start or ChainStart())
+        if start != end.start:
+            end = replace(end, start=start)
+            self._client.set(HEAD, end.encode())  # before the files: they may have more than it
+        self._trail.drop_before(start)
+        return end
 
     def _take_lock(self) -> bool:
         if self._lock is None:

@@ -132,7 +132,16 @@ def test_the_command_says_whether_the_chain_is_whole(
         assert done.exit_code == code, done.output
         return orjson.loads(done.stdout.splitlines()[-1])
 
-    assert verify(0)["lines"] > 1
+    found = verify(0)
+    assert found["lines"] > 1
+    assert found["compared"]
+    anchor = api.settings.home / "audit" / "anchor.json"
+    anchor.write_text('{"day":"x"}')
+    assert verify(1)["broken"].startswith("anchor.json: ")
+    anchor.unlink()
+    with monkeypatch.context() as away:
+        away.setenv("PORTRAIT_REDIS_URL", "redis://127.0.0.1:1")
+        assert not verify(0)["compared"]
     named = CliRunner().invoke(app, ["audit", "name", RAW]).stdout.strip()
     assert named in {each["user"] for each in client.audit(limit=1000)["entries"]}
     path: Path = min((api.settings.home / "audit").glob("*.jsonl"))

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import wait_until
 
+from services.audit.chain import BEGINNING, ChainEnd, read_waiting, seal
 from services.audit.pages import AuditQuestion, read_page
-from services.audit.trail import BEGINNING, Trail, read_lines, seal
+from services.audit.trail import Trail, TrailCheck, read_lines
 from services.audit.writer import HEAD, LOG, TrailWriter
 
 DAYS = ("2026-01-01", "2026-01-02", "2026-01-04")
@@ -31,12 +32,17 @@ def write(folder: Path, per_day: int = 4) -> tuple[Trail, str]:
     return trail, digest
 
 
+def check(trail: Trail, end: str | bytes | None, waiting: Any = ()) -> TrailCheck:
+    known = ChainEnd(end) if isinstance(end, str) else None if end is None else ChainEnd.decode(end)
+    return trail.check(known, read_waiting(waiting), trail.sizes())
+
+
 def test_what_was_written_is_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
     trail, digest = write(tmp_path)
-    assert (trail.check(digest).lines, trail.check(digest).broken) == (12, None)
+    assert (check(trail, digest).lines, check(trail, digest).broken) == (12, None)
     assert {path.stat().st_mode & 0o777 for path in trail.files()} == {0o600}
     assert trail.folder.stat().st_mode & 0o777 == 0o700
-    assert trail.find_end()[0] == digest
+    assert trail.find_tail(None, {}).end.digest == digest
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,7 @@ def test_a_changed_byte_is_found_in_its_line(whole: Any, n: int, place: int, byt
     lines[n % 4] = line[:place] + byte + line[place + 1 :]
     path.write_bytes(b"\n".join(lines))
     try:
-        told = trail.check(digest).broken
+        told = check(trail, digest).broken
     finally:
         path.write_bytes(bodies[path])
     assert told is not None
@@ -79,7 +85,7 @@ def test_removed_and_swapped_lines_are_found(whole: Any, one: int, other: int) -
     for number, path in enumerate(bodies):
         path.write_bytes(b"".join(lines[number * 4 : number * 4 + 4]))
     try:
-        told = trail.check(digest).broken
+        told = check(trail, digest).broken
     finally:
         for path, body in bodies.items():
             path.write_bytes(body)
@@ -91,23 +97,25 @@ def test_a_missing_day_and_a_cut_end_are_found(tmp_path: Path) -> None:
     trail, digest = write(tmp_path)
     last = trail.files()[-1]
     last.unlink()
-    assert "the end" in str(trail.check(digest).broken)
-    assert trail.check(None).broken is None  # nobody knew of it
+    assert "the end" in str(check(trail, digest).broken)
+    assert check(trail, None).broken is None  # nobody knew of it
     trail.files()[0].unlink()
-    assert "2026-01-02.jsonl, line 1" in str(trail.check(None).broken)
+    assert "2026-01-02.jsonl, line 1" in str(check(trail, None).broken)
 
 
 def test_old_days_go_and_what_is_left_begins_where_they_ended(tmp_path: Path) -> None:
     trail, digest = write(tmp_path)
-    trail.drop_before("2026-01-02")
+    trail.drop_before(trail.find_start("2026-01-02", trail.read_start()))
     assert [path.stem for path in trail.files()] == ["2026-01-02", "2026-01-04"]
-    assert (trail.check(digest).lines, trail.check(digest).broken) == (8, None)
-    trail.drop_before("2027-01-01")  # the last day stays: the chain goes on from it
+    assert (check(trail, digest).lines, check(trail, digest).broken) == (8, None)
+    trail.drop_before(
+        trail.find_start("2027-01-01", trail.read_start())
+    )  # the last day stays: the chain goes on from it
     assert [path.stem for path in trail.files()] == ["2026-01-04"]
-    assert trail.check(digest).broken is None
+    assert check(trail, digest).broken is None
     body = trail.files()[0].read_bytes()
     trail.files()[0].write_bytes(body[body.index(b"\n") + 1 :])
-    assert "2026-01-04.jsonl, line 1" in str(trail.check(digest).broken)
+    assert "2026-01-04.jsonl, line 1" in str(check(trail, digest).broken)
 
 
 def test_pages_hold_each_entry_once_and_filter(
@@ -166,7 +174,7 @@ def test_whoever_goes_on_after_a_failure_writes_each_entry_once(
         pass
     other.close()
     assert kept(Trail(tmp_path)) == names
-    assert Trail(tmp_path).check(store_client.get(HEAD).decode()).broken is None
+    assert check(Trail(tmp_path), store_client.get(HEAD)).broken is None
     assert store_client.xlen(LOG) == 0
 
 
@@ -182,6 +190,82 @@ def test_a_second_writer_waits_until_the_first_is_gone(
     assert other.copy() == 2
     other.close()
     assert kept(Trail(tmp_path))[3:] == names
+
+
+def forge(trail: Trail, before: str, **fields: Any) -> None:
+    line, _ = seal({"id": "9-0.0", "request_id": "forged", **fields}, before)
+    trail.append([line], "2026-01-01")
+
+
+def test_lines_that_a_kill_left_are_whole_and_those_that_others_added_are_not(
+    tmp_path: Path, redis_url: str, store_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, trail = fill(store_client, 2), Trail(tmp_path)
+    writer = TrailWriter(tmp_path, redis_url, 400)
+    assert writer.copy() == 2
+    names += fill(store_client, 2, start=2)
+    monkeypatch.setattr(writer._client, "set", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+    with pytest.raises(OSError, match="gone"):
+        writer.copy()
+    writer.close()
+    end, waiting = store_client.get(HEAD), store_client.xrange(LOG)
+    assert check(trail, end, waiting) == TrailCheck(12, None)
+    assert "line 7: the store does not know it" in str(check(trail, end).broken)
+
+    known = ChainEnd.decode(end)
+    tail = trail.find_tail(known, read_waiting(waiting))
+    forge(trail, tail.end.digest)
+    assert "line 13: the store does not know it" in str(check(trail, end, waiting).broken)
+    fill(store_client, 1, start=4)
+    other = TrailWriter(tmp_path, redis_url, 400)
+    while other.copy():
+        pass
+    other.close()
+    assert kept(trail) == [*names, "forged", "r4.0", "r4.1", "r4.2"]
+    broken = check(trail, store_client.get(HEAD), store_client.xrange(LOG)).broken
+    assert "line 14: it does not follow" in str(broken)  # what came later does not go on from it
+    assert ChainEnd.decode(store_client.get(HEAD)).lines == 15
+
+
+@pytest.mark.parametrize("cut", [0, 2])
+def test_a_beginning_that_was_cut_off_and_one_that_went_by_right(
+    tmp_path: Path, redis_url: str, store_client: Any, cut: int
+) -> None:
+    trail, _ = write(tmp_path)
+    fill(store_client, 1)
+    writer = TrailWriter(tmp_path, redis_url, 100_000)
+    assert writer.copy() == 1
+    writer._days, writer._next_drop_s = 1, 0.0
+    assert writer.copy() == 0
+    writer.close()
+    end = ChainEnd.decode(store_client.get(HEAD))
+    assert (end.lines, end.start) == (15, trail.read_start())
+    assert trail.read_start().gone == 12
+    assert check(trail, end.encode()) == TrailCheck(3, None)
+    (path,) = trail.files()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[cut:]))
+    before = orjson.loads(lines[cut])["before"]
+    anchor = {"first": path.stem, "before": before, "gone": 12 + cut}
+    (trail.folder / "anchor.json").write_bytes(orjson.dumps(anchor))
+    assert check(trail, None).broken is None
+    broken = check(trail, end.encode()).broken
+    assert broken == (
+        f"{path.name}, line 1: it does not follow the line before it" if cut else None
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [(b'{"day":"x"}', "'first'"), (b"[]", "object"), (b"{", ""), (b"\xff", ""),
+     (b'{"first":"x","before":"y"}', "'first'"), (b'{"first":"","before":1}', "'before'")],
+)  # fmt: skip
+def test_a_broken_anchor_is_named(tmp_path: Path, body: bytes, told: str) -> None:
+    trail, digest = write(tmp_path)
+    (trail.folder / "anchor.json").write_bytes(body)
+    broken = str(check(trail, digest).broken)
+    assert broken.startswith("anchor.json: ")
+    assert told in broken
 
 
 WORK = """
@@ -213,4 +297,4 @@ def test_killed_writers_lose_nothing_and_break_nothing(
         pass
     last.close()
     assert kept(trail) == names
-    assert trail.check(store_client.get(HEAD).decode()).broken is None
+    assert check(trail, store_client.get(HEAD)).broken is None
