@@ -9,7 +9,9 @@ from services.audit.recorder import EVENTS, AuditRecorder, KeyUse, is_noted
 from services.http.scopes import needs_of
 
 _TARGETS: Final = ("name", "key_id")
-"""Parts of a path that say what was used, and are nobody's id."""
+"""Parts of a path that say what was used, once it was there to be used: then nobody's id."""
+MOST_LETTERS: Final = 128
+"""A longer target is left out."""
 
 
 def note_use(recorder: AuditRecorder, scope: Scope, method: str, status: int) -> None:
@@ -25,7 +27,9 @@ def note_use(recorder: AuditRecorder, scope: Scope, method: str, status: int) ->
     if not read_back and not is_noted(method, path, needed, serving=recorder.serving):
         return
     parts = scope.get("path_params", {})
-    target = next((parts[name] for name in _TARGETS if name in parts), None)
+    target = state.get("target") or next((parts[name] for name in _TARGETS if name in parts), None)
+    if not 200 <= status < 300 or (target is not None and len(target) > MOST_LETTERS):
+        target = None  # what was refused may be anything, an id of somebody too
     user_id = parts.get("user_id", about)
     operation = f"{method} {path}"
     recorder.note(KeyUse(now_ms(), caller, operation, user_id, target, status, state["request_id"]))

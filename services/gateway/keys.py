@@ -29,6 +29,7 @@ async def post_key(request: Request) -> Response:
     context = context_of(request)
     wanted = await body.model(request, NewKey, limit=MAX_BYTES)
     made = await context.await_bounded(context.of(KeyRecords).create(wanted, now_ms()))
+    request.state.target = made["id"]  # for the audit
     context.of(KeyRing).forget()
     return answer(made, 201, _SECRET)
 
@@ -63,5 +64,6 @@ async def post_rotation(request: Request, key_id: KeyId) -> Response:
     made = await context.await_bounded(
         context.of(KeyRecords).rotate(key_id, wanted.overlap_s, now_ms())
     )
+    request.state.target = f"{key_id} {made['id']}"
     context.of(KeyRing).forget()
     return answer(made, 201, _SECRET)

@@ -84,7 +84,10 @@ def test_keys_are_audited_and_events_are_not(api: Api, client: Client) -> None:
         web.http.post("/v1/events", json={"type": "login", "user_id": "u"})
     headers = {"x-request-id": "made"}
     made = client.http.post("/v1/keys", json={"name": "x", "scope": "write"}, headers=headers)
-    entries(client, "made")
+    assert entries(client, "made")[0]["target"] == made.json()["id"]
+    path = f"/v1/keys/{made.json()['id']}/rotate"
+    other = client.http.post(path, json={}, headers={"x-request-id": "other"}).json()["id"]
+    assert entries(client, "other")[0]["target"] == f"{made.json()['id']} {other}"
     client.http.delete(f"/v1/keys/{made.json()['id']}", headers={"x-request-id": "gone"})
     (gone,) = entries(client, "gone")
     assert (gone["target"], gone["status"], gone["user"]) == (made.json()["id"], 204, None)
@@ -93,6 +96,13 @@ def test_keys_are_audited_and_events_are_not(api: Api, client: Client) -> None:
     mine = client.audit(key=api_keys.digest(ADMIN_KEY)[:12], limit=1000)["entries"]
     assert {"GET /v1/audit", "POST /v1/keys"} <= {each["operation"] for each in mine}
     assert client.audit(since="2100-01-01")["entries"] == []
+
+
+@pytest.mark.parametrize("name", [RAW, "x" * 3000, "has blanks"])
+def test_no_target_is_kept_of_what_was_refused(client: Client, name: str) -> None:
+    asked = client.http.put(f"/v1/audiences/{name}", json={}, headers={"x-request-id": name[:9]})
+    (kept,) = entries(client, asked.headers["x-request-id"])
+    assert (kept["status"], kept["target"]) == (422, None)
 
 
 @pytest.mark.parametrize(
