@@ -62,7 +62,7 @@ def measure_campaigns(
                 single = _single(client, users, requests)
                 tell(2, 3, "many clients")
                 rps = {str(n): _rps(client, users, n, rps_s) for n in CLIENTS}
-                spent = int(client.campaigns.get("bench")["spent"]["messages"])
+                spent = client.campaigns.get("bench")["spent"]["messages"] or 0
     decide, trivial = percentiles(single["decide"]), percentiles(single["trivial"])
     return {
         "decide_ms": decide,
