@@ -146,6 +146,7 @@ async def _find_user(context: Context, request: DecisionRequest) -> _KnownUser |
     if erased:
         raise ProblemError("erased", ERASED)
     if row is None:
+        await users.find(context, request.user_id, None)  # refuses anonymous ids of the erased
         return None
     return _KnownUser(pseudonym, row, features)
 

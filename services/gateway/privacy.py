@@ -109,10 +109,11 @@ class Consents(BaseModel):
 async def get_consents(request: Request, user_id: UserId, after: After = None) -> Response:
     """Return what stands of each purpose now; one of the shop's own that is not listed is denied.
 
-    Where nobody was asked ``at`` is null and ``source`` is ``default``.
+    Where nobody was asked ``at`` is null and ``source`` is ``default``. An anonymous id works in
+    place of a user id.
     """
     context = context_of(request)
-    _, row, _ = await users.find_user(context, user_id, after, None)
+    _, row = await users.find(context, user_id, after)
     if row is None:
         raise unknown_user()
     said: UserConsents = {"user_id": user_id, "consents": _standing(context, row)}
@@ -124,15 +125,21 @@ async def get_consents(request: Request, user_id: UserId, after: After = None) -
     openapi_extra=body_of(Consents, CONSENTS_EXAMPLE),
 )  # fmt: skip
 async def put_consents(request: Request, user_id: UserId) -> Response:
-    """Take a statement as a ``consent_updated`` event; 202 once it is durable."""
+    """Take a statement as a ``consent_updated`` event; 202 once it is durable.
+
+    It is the visitor's where the id is an anonymous one, and the user's where it is unknown.
+    """
     context = context_of(request)
     given = await body.model(request, Consents, limit=MAX_EVENT_BYTES)
     granted, properties = given.say_granted(), given.properties()
     _check_expiry(context, given)
-    await _check_room(context, user_id, granted)
+    pseudonym, row = await users.find(context, user_id, None)
+    _check_room(row, user_id, granted)
+    known = pseudonym == context.pseudonyms.of_user(user_id)
+    named = "user_id" if known else "anonymous_id"  # of one that is a user's the log moves it
     said = {"consent": granted, "source": given.source, "properties": properties}
     try:
-        event = Event.model_validate({"type": "consent_updated", "user_id": user_id, **said})
+        event = Event.model_validate({"type": "consent_updated", named: user_id, **said})
     except ValidationError as error:
         detail = problems(error)[0]["detail"]
         raise ProblemError("invalid", detail, pointer="/path/user_id") from None
@@ -164,9 +171,8 @@ def _to_export(export: Export, found: Sequence[Any]) -> Response:
     return answer({**export, "events": events})
 
 
-async def _check_room(context: Context, user_id: str, given: Mapping[str, bool]) -> None:
+def _check_room(row: LiveState | None, user_id: str, given: Mapping[str, bool]) -> None:
     """Refuse purposes that the user's table has no room for: they would not be kept."""
-    _, row, _ = await users.find_user(context, user_id, None, None)
     known = {} if row is None else users.profile_of(row).consent
     new = [p for p, granted in given.items() if not needs_no_room(known, p, granted=granted)]
     if count_own(known) + len(new) <= MAX_PURPOSES:

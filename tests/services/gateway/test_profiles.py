@@ -89,16 +89,27 @@ def test_consents_are_stated_and_read_and_everything_is_exported(client: Client,
 
 
 def test_an_anonymous_id_of_a_users_name_speaks_not_for_the_user(client: Client, user: str) -> None:
-    path = f"/v1/users/{user}/consents"
+    client.post_event(view(user), return_profile=True)
     said = {"type": "consent_updated", "anonymous_id": user, "consent": {"email": True}}
     client.post_event(said, return_profile=True)
-    assert client.http.get(path).status_code == 404
-    linked = {"type": "identify", "user_id": f"other-{user}", "anonymous_id": user}
-    client.post_event(linked, return_profile=True)
-    assert client.http.get(path).status_code == 404
+    assert stated(client, user) == set()
     receipt = client.put_consents(user, {"ads": True})["receipt"]
     assert stated(client, user, after=receipt) == {"ads"}
-    assert stated(client, f"other-{user}") == {"email", "marketing_email"}
+
+
+def test_consents_are_asked_and_stated_of_whom_the_profile_shows(client: Client, user: str) -> None:
+    visit, owner = {"type": "login", "anonymous_id": user}, f"other-{user}"
+    client.post_event(visit, return_profile=True)
+    assert stated(client, user) == set()
+    receipt = client.put_consents(user, {"ads": True})["receipt"]
+    assert stated(client, user, after=receipt) == {"ads"}
+    assert client.profile(user)["event_count"] == 2  # the visitor's: no user came to be
+    client.post_event(view(owner, anonymous_id=user), return_profile=True)
+    receipt = client.put_consents(user, {"analytics": True, "profiling": False})["receipt"]
+    assert stated(client, user, after=receipt) == {"ads", "analytics", "profiling"}
+    assert client.consents(owner)["consents"] == client.consents(user)["consents"]
+    client.post_event(visit, return_profile=True)
+    assert client.profile(user)["event_count"] == client.profile(owner)["event_count"] == 4
 
 
 def stated(client: Client, user: str, after: str | None = None) -> set[str]:
