@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.fields import MAX_ID
@@ -77,7 +77,7 @@ def erasures(
                 print_json(receipt)
             return
         page = client.privacy.erasures(limit=limit)
-    table = Table("id", "status", "asked for", "done", "ids")
+    table = Table(Column("id", no_wrap=True, min_width=31), "status", "asked for", "done", "ids")
     for one in page["erasures"]:
         table.add_row(
             one["erasure_id"], one["status"], one["requested_at"], one["done_at"] or "-",

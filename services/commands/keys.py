@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import now_ms
@@ -64,7 +64,15 @@ def list_(home: Home = None, json: Json = False) -> None:
     from services.http.key_records import KeyRecords
 
     found = with_store(home, lambda client: KeyRecords(client).list(now_ms()))
-    table = Table("id", "name", "scope", "state", "expires", "last used", "origins")
+    table = Table(
+        Column("id", no_wrap=True, min_width=12),
+        "name",
+        "scope",
+        "state",
+        "expires",
+        "last used",
+        "origins",
+    )
     for one in found:
         table.add_row(
             one["id"], escape(one["name"]), one["scope"], one["state"],

@@ -19,7 +19,7 @@ app.add_typer(privacy, name="privacy")
 @privacy.command("sweep")
 def sweep(
     days: Annotated[
-        int | None, typer.Option(min=30, help="Default: PORTRAIT_RETENTION_DAYS")
+        int | None, typer.Option(min=30, max=36_500, help="Default: PORTRAIT_RETENTION_DAYS")
     ] = None,
     home: Home = None,
     json: Json = False,

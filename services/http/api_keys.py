@@ -12,6 +12,7 @@ import secrets
 import string
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, Literal, get_args
 
 import orjson
@@ -37,6 +38,21 @@ ID_DIGITS: Final = 12
 MIN_BITS: Final = 128
 """What a key must be worth."""
 _MIN_DIFFERENT: Final = 8
+_ROWS: Final = (
+    string.ascii_lowercase,
+    "01234567890",
+    "qwertyuiop",
+    "asdfghjkl",
+    "zxcvbnm",
+    "9a",
+    "f0",
+)
+_NEIGHBOURS: Final = frozenset(
+    pair
+    for row in _ROWS
+    for n in range(len(row) - 1)
+    for pair in (row[n : n + 2], row[n : n + 2][::-1])
+)
 _FRESH_S: Final = 5.0
 _AGAIN_S: Final = 1.0
 """A key that is not known is looked for again after so long: it may have been made just now."""
@@ -77,6 +93,12 @@ def find_weakness(key: str) -> str | None:
         return f"{len(key)} characters, worth {bits} bits at most: {MIN_BITS} are needed"
     if len(set(key)) < _MIN_DIFFERENT:
         return f"{len(set(key))} different characters: at least {_MIN_DIFFERENT} are needed"
+    if any(key[n:] == key[:-n] for n in range(1, len(key) // 2 + 1)):
+        return "a part of it is repeated"
+    low = key.lower()
+    along = sum(1 for pair in pairwise(low) if "".join(pair) in _NEIGHBOURS)
+    if along * 2 > len(key):
+        return "it goes along the alphabet, the digits or the keyboard"
     return None
 
 

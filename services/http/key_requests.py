@@ -1,5 +1,6 @@
 """Bodies of requests about API keys."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ MAX_ORIGINS: Final = 20
 MAX_OVERLAP_S: Final = 2_592_000
 """30 days."""
 _LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9a-f:.]+")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -49,11 +51,20 @@ def read_origin(text: str) -> str:
         raise ValueError(told) from None
     if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
         raise ValueError(told)
+    if not _HOST.fullmatch(parts.hostname) or text != text.strip():
+        raise ValueError(told)
     if parts.path or parts.query or parts.fragment or not parts.hostname.isascii():
         raise ValueError(told)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     shown = "" if port is None or port == _PORTS[parts.scheme] else f":{port}"
     return f"{parts.scheme}://{host}{shown}"
+
+
+def read_name(text: str) -> str:
+    """Return a name that shows on a terminal as it is."""
+    if not text.isprintable() or not text.strip():
+        raise ValueError("a name has no control characters, and not blanks alone")
+    return text
 
 
 Origin = Annotated[str, Field(max_length=255), AfterValidator(read_origin)]
@@ -65,7 +76,11 @@ class NewKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(min_length=1, max_length=128, description="Who holds it")]
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=128, description="Who holds it"),
+        AfterValidator(read_name),
+    ]
     scope: Scope
     expires_at: Annotated[
         Moment | None, Field(description="A day or an RFC 3339 time; absent: never")
@@ -81,5 +96,11 @@ class Rotation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     overlap_s: Annotated[
-        int, Field(ge=0, le=MAX_OVERLAP_S, description="For so long the old key works on, seconds")
+        int,
+        Field(
+            strict=True,
+            ge=0,
+            le=MAX_OVERLAP_S,
+            description="For so long the old key works on, seconds",
+        ),
     ] = 86_400

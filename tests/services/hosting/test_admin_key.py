@@ -87,7 +87,10 @@ def test_a_file_that_holds_no_key_is_refused_with_the_mend(tmp_path: Path, kept:
 @pytest.mark.parametrize(
     "weak",
     ["key", "choose-one", "correct horse battery", "0123456789abcdef01234567", "a1" * 40,
-     "0123456789" * 3],
+     "0123456789" * 3, "abcdefgh" * 4, "0123456789abcdef" * 2, "Xk29fQ7rTb" * 3,
+     "pK7-vQ2_x9" * 2 + "pK7-vQ2",
+     "abcdefghijklmnopqrstuvwxyz",
+     "Qwertyuiop-Asdfghjkl-Zxcvbnm", "zyxwvutsrqponmlkjihg9876543210"],
 )  # fmt: skip
 def test_a_key_that_could_be_guessed_is_refused_with_the_mend(
     weak: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
