@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Self
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 from starlette.responses import Response
 
 from feature_repo.events.fields import parse_time
@@ -28,6 +36,7 @@ from feature_repo.profile_views.shapes import ProfileConsent
 from feature_repo.user_profile.consent import (
     MAX_PURPOSES,
     MAX_VERSION,
+    NAMED,
     TERMS,
     count_own,
     needs_no_room,
@@ -56,7 +65,7 @@ class ConsentGiven(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    granted: bool
+    granted: StrictBool
     expires_at: Annotated[int, BeforeValidator(parse_time)] | None = Field(
         default=None,
         description="Of a grant: RFC 3339 with offset, or epoch seconds or milliseconds",
@@ -132,6 +141,7 @@ async def put_consents(request: Request, user_id: UserId) -> Response:
     context = context_of(request)
     given = await body.model(request, Consents, limit=MAX_EVENT_BYTES)
     granted, properties = given.say_granted(), given.properties()
+    _check_names(given)
     _check_expiry(context, given)
     pseudonym, row = await users.find(context, user_id, None)
     _check_room(row, user_id, granted)
@@ -184,6 +194,18 @@ def _check_room(row: LiveState | None, user_id: str, given: Mapping[str, bool]) 
     )
     errors = [{"pointer": pointer(("consents", p)), "detail": "no room for it"} for p in new]
     raise ProblemError("invalid", detail, errors=errors)
+
+
+def _check_names(given: Consents) -> None:
+    """Refuse what differs from a known purpose by case or blanks only: it would decide nothing."""
+    errors = [
+        {"pointer": pointer(("consents", purpose)), "detail": f"the purpose is named {name}"}
+        for purpose in given.consents
+        if (name := "".join(purpose.split()).casefold()) in NAMED and name != purpose
+    ]
+    if errors:
+        detail = "; ".join(f"{one['pointer']}: {one['detail']}" for one in errors)
+        raise ProblemError("invalid", detail, errors=errors)
 
 
 def _check_expiry(context: Context, given: Consents) -> None:

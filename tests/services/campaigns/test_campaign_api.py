@@ -13,6 +13,7 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.pseudonyms import Pseudonyms
 from services.campaigns.assignment import GLOBAL_SALT, hash_share
 from services.client import Client
+from services.erasure import graves
 from services.event_log.append import Appender
 
 DAY_MS = 86_400_000
@@ -384,6 +385,10 @@ def test_an_erased_person_is_gone(client: Client, api: Api, pseudonyms: Pseudony
     with redis.Redis.from_url(api.url) as store:
         store.sadd(f"{pseudonym[:6]}erased", pseudonym)
     problem(call(client, "POST", "/gone/decide", {"user_id": user}), 410)
+    linked = shopper(client, "u-linked", anonymous_id="g-linked")
+    with redis.Redis.from_url(api.url) as store:
+        graves.bury(store, [pseudonyms.of_user(linked)])
+    problem(call(client, "POST", "/gone/decide", {"user_id": "g-linked"}), 410)
     assert call(client, "GET", "/gone").json()["spent"]["messages"] == 0
 
 

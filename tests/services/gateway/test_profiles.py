@@ -112,6 +112,18 @@ def test_consents_are_asked_and_stated_of_whom_the_profile_shows(client: Client,
     assert client.profile(user)["event_count"] == client.profile(owner)["event_count"] == 4
 
 
+def test_a_purpose_that_is_nearly_a_known_one_is_refused_by_name(client: Client, user: str) -> None:
+    client.post_event(view(user), return_profile=True)
+    given = {"Analytics": False, " ads": True, "EMAIL": True, "ads": True, "offers": True}
+    path = f"/v1/users/{user}/consents"
+    problem = refused(client, "PUT", path, json={"consents": given})
+    assert problem["status"] == 422
+    assert {one["pointer"]: one["detail"].split()[-1] for one in problem["errors"]} == {
+        "/consents/Analytics": "analytics", "/consents/ ads": "ads", "/consents/EMAIL": "email",
+    }  # fmt: skip
+    assert stated(client, user) == set()
+
+
 def stated(client: Client, user: str, after: str | None = None) -> set[str]:
     """Return the purposes about which a user said something."""
     return {p for p, one in client.consents(user, after=after)["consents"].items() if one["at"]}
@@ -147,7 +159,8 @@ def test_a_decision_keeps_its_terms_and_a_grant_ends(client: Client, user: str) 
      ({"granted": True, "expires_at": "soon"}, "/body/consents/ads/expires_at"),
      ({"granted": True, "version": "v" * 65}, "/body/consents/ads/version"),
      ({"expires_at": 1}, "/body/consents/ads/granted"),
-     ({"granted": "perhaps"}, "/body/consents/ads/granted")],
+     ({"granted": "perhaps"}, "/body/consents/ads/granted"),
+     ("yes", "/body/consents/ads/granted"), (1, "/body/consents/ads/granted")],
 )  # fmt: skip
 def test_terms_that_cannot_be_are_refused(
     client: Client, user: str, given: dict[str, Any], pointer: str
