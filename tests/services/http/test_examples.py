@@ -151,7 +151,12 @@ ELSEWHERE = {
     ("GET /health/ready", 503),  # the same members as 200, of a store that does not answer
     ("GET /v1/audiences/schema", 200),  # a JSON Schema, of which only the title is shown
     ("GET /v1/campaigns/schema", 200),
-}
+    *{  # made and read by the tests of keys, erasures and the audit
+        ("GET /v1/audit", 200), ("GET /v1/erasures", 200), ("POST /v1/erasures", 202),
+        ("GET /v1/erasures/{erasure_id}", 200), ("DELETE /v1/users/{user_id}", 202),
+        ("GET /v1/keys", 200), ("POST /v1/keys", 201), ("POST /v1/keys/{key_id}/rotate", 201),
+    },
+}  # fmt: skip
 BY_NAME = {"decided", "checks", "counts", "consents", "consent", "events_by_type", "shares"}
 """Members that are maps: their keys are data."""
 

@@ -121,7 +121,7 @@ CAMPAIGN = {
     "audience": "big", "offer": {"id": "o"}, "channel": "email", "rank_by": "random",
     "window": {"from": "2020-01-01", "until": "2099-01-01"},
 }  # fmt: skip
-PATHS = {"key_id": "k", "erasure_id": "e", "user_id": "full", "item_id": "new-1", "name": "big", "plot": "arms",
+PATHS = {"erasure_id": "e", "user_id": "full", "item_id": "new-1", "name": "big", "plot": "arms",
          "key_id": "0123456789ab"}  # fmt: skip
 
 BODIES: dict[str, Callable[[], list[Given]]] = {
