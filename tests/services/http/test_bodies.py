@@ -159,7 +159,9 @@ def test_deep_json_is_a_problem_of_the_sender(
     content = opened * depth + ("0" + ends[opened] * depth if closed else "")
     method, _, path = name.partition(" ")
     answered = client.http.request(
-        method, path.format(user_id="u", item_id="i", name="n", key_id="k", erasure_id="e"), content=content.encode(),
+        method,
+        path.format(user_id="u", item_id="i", name="n", key_id="k", erasure_id="e"),
+        content=content.encode(),
         headers={"content-type": "application/json"},
     )  # fmt: skip
     assert answered.status_code in {400, 413, 422}, answered.text
