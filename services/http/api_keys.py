@@ -78,7 +78,9 @@ def find_weakness(key: str) -> str | None:
     Examples
     --------
     >>> find_weakness("changeme")
-    '8 characters, worth 38 bits at most: 128 are needed'
+    '8 characters, worth 37 bits at most: 128 are needed'
+    >>> find_weakness(generate()) is None
+    True
     """
     sizes = ((string.digits, 10), (string.ascii_lowercase, 26), (string.ascii_uppercase, 26))
     letters = sum(size for some, size in sizes if set(key) & set(some))
