@@ -15,6 +15,7 @@ from feature_repo.online.connection import translated
 from feature_repo.online.live_row import row_key
 from feature_repo.online.lua import Call, Script
 from services.event_log.keys import cursor_key, erased_key
+from services.runtime import workers
 
 _BURY: Final = Script((Path(__file__).parent / "bury.lua").read_text())
 _CALL_USERS: Final = 128
@@ -33,9 +34,9 @@ def bury(client: Any, pseudonyms: Iterable[str]) -> int:
 
 
 async def bury_async(client: Any, pseudonyms: Iterable[str]) -> int:
-    """Do what `bury` does with an asyncio client."""
+    """Do what `bury` does with an asyncio client; thousands are put in order beside its loop."""
     rows = 0
-    for call in _calls(pseudonyms):
+    for call in await workers.READING.run(lambda: list(_calls(pseudonyms))):
         rows += int(await _BURY.run_async(client, *call))
     return rows
 

@@ -17,7 +17,8 @@ from services.event_log.links import owner_of
 from services.runtime import workers
 
 MOST_USERS: Final = 5_000
-_PAGE: Final = 500
+_PAGE: Final = 100
+"""Ids looked for at once: putting the commands together is the event loop's."""
 _WAIT_S: Final = 20.0
 
 
@@ -50,10 +51,12 @@ async def find_pseudonyms(context: Context, user_ids: Sequence[str]) -> list[str
     The visitor's too where nothing is known of one: their events may be on their way.
     """
     named = context.pseudonyms
-    pairs = await workers.READING.run(
-        lambda: [(one, named.of_user(one), named.of_anonymous(one)) for one in user_ids]
-    )
-    users = {user for _, user, _ in pairs}
+
+    def name() -> tuple[list[tuple[str, str, str]], set[str]]:
+        pairs = [(one, named.of_user(one), named.of_anonymous(one)) for one in user_ids]
+        return pairs, {user for _, user, _ in pairs}
+
+    pairs, users = await workers.READING.run(name)
     found = list(users)
     for start in range(0, len(pairs), _PAGE):
         page = pairs[start : start + _PAGE]

@@ -129,6 +129,10 @@ BODIES: dict[str, Callable[[], list[Given]]] = {
         dumped({"name": "n" * 128, "scope": "write", "origins": ["https://shop.example"] * 20}),
         junk(16_384),
     ],
+    "POST /v1/erasures": lambda: [
+        dumped({"user_ids": [name(n) for n in range(5_000)]}), junk(3_000_000),
+    ],
+    "POST /v1/keys/{key_id}/rotate": lambda: [dumped({"overlap_s": 60}), junk(16_384)],
     "POST /v1/events": lambda: [
         dumped(full(items=200)), dumped(full(items=1, properties=properties())),
         wrong(MAX_EVENT_BYTES), bomb(MAX_EVENT_BYTES), junk(MAX_EVENT_BYTES),
@@ -203,6 +207,8 @@ QUERIES: dict[str, list[str]] = {
     "GET /v1/analytics/trends": ["?most=50&level=2&buckets=520", "?kind=view_item&grain=month"],
     "GET /v1/analytics/retention": ["?periods=104&grain=week"],
     "GET /v1/analytics/funnel": ["?steps=view_item,add_to_cart,purchase,login&within=4w&days=3660"],
+    "GET /v1/audit": ["?limit=1000"],
+    "GET /v1/erasures": ["?limit=1000"],
     "GET /v1/receipts": ["?after=r" + "1." * 4_000],
 }
 
