@@ -5,6 +5,7 @@ Noted is what changes something or reads one person; see `is_noted`. An answer n
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -17,7 +18,7 @@ from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import iso
 from services.audit.writer import LOG
 from services.http.api_keys import Caller
-from services.runtime.tasks import end
+from services.runtime.outbox import Outbox
 
 MOST_WAITING: Final = 20_000
 """Uses that may wait to be sent; more are lost, and counted."""
@@ -36,7 +37,6 @@ PEOPLE: Final = frozenset({
 """Reads of people that name none in their path."""
 _GROUP: Final = 500
 _PAUSE_S: Final = 0.5
-_LAST_S: Final = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -91,42 +91,30 @@ class AuditRecorder:
         self._pseudonyms = pseudonyms
         self._counter = counter
         self.serving = serving
-        self._waiting = asyncio.Queue[KeyUse](MOST_WAITING)
-        self._task: asyncio.Task[None] | None = None
+        self._outbox = Outbox[KeyUse](self._send, self._lose, most=MOST_WAITING, group=_GROUP)
         for outcome in ("sent", "lost"):
             counter.labels(outcome)  # shown as 0 before the first
 
     def start(self) -> None:
         """Begin to send."""
-        self._task = asyncio.create_task(self._send())
+        self._outbox.start()
 
     async def stop(self) -> None:
         """Send what waits, for two seconds at most, and end."""
-        try:
-            async with asyncio.timeout(_LAST_S):
-                await self._waiting.join()
-        except TimeoutError:
-            self._counter.labels("lost").inc(self._waiting.qsize())
-        await end(self._task)
+        await self._outbox.stop()
 
     def note(self, use: KeyUse) -> None:
         """Take one use; never waits."""
-        try:
-            self._waiting.put_nowait(use)
-        except asyncio.QueueFull:
-            self._counter.labels("lost").inc()
+        self._outbox.put(use)
 
-    async def _send(self) -> None:
-        while True:
-            group = [await self._waiting.get()]
-            while len(group) < _GROUP and not self._waiting.empty():
-                group.append(self._waiting.get_nowait())
-            body = orjson.dumps([self._entry(use) for use in group])
-            while not await self._append(body):
-                await asyncio.sleep(_PAUSE_S)
-            self._counter.labels("sent").inc(len(group))
-            for _ in group:
-                self._waiting.task_done()
+    def _lose(self, lost: Sequence[KeyUse]) -> None:
+        self._counter.labels("lost").inc(len(lost))
+
+    async def _send(self, group: list[KeyUse]) -> None:
+        body = orjson.dumps([self._entry(use) for use in group])
+        while not await self._append(body):
+            await asyncio.sleep(_PAUSE_S)
+        self._counter.labels("sent").inc(len(group))
 
     async def _append(self, body: bytes) -> bool:
         try:

@@ -17,7 +17,7 @@ from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.schema import MAX_ITEMS, EventRecord, ItemRecord
 from services.event_log.append import Appender
 from services.http.answer_schemas import Recommended
-from services.runtime.tasks import end
+from services.runtime.outbox import Outbox
 
 TYPE: Final = "view_item_list"
 SOURCE: Final = "portrait"
@@ -26,7 +26,6 @@ MOST_WAITING: Final = 10_000
 ATTEMPTS: Final = 3
 _GROUP: Final = 200
 _PAUSE_S: Final = 0.5
-_LAST_S: Final = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -57,47 +56,27 @@ class Impressions:
     def __init__(self, appender: Appender, counter: Counter) -> None:
         self._appender = appender
         self._counter = counter
-        self._waiting = asyncio.Queue[Shown](MOST_WAITING)
-        self._under_way = list[Shown]()
-        self._task: asyncio.Task[None] | None = None
+        self._outbox = Outbox[Shown](self._send, self._lose, most=MOST_WAITING, group=_GROUP)
         for outcome in ("logged", "lost", "erased"):
             counter.labels(outcome)  # shown as 0 before the first
 
     def start(self) -> None:
         """Begin to send."""
-        self._task = asyncio.create_task(self._send())
+        self._outbox.start()
 
     async def stop(self) -> None:
         """Send what waits, for two seconds at most, and end."""
-        try:
-            async with asyncio.timeout(_LAST_S):
-                await self._waiting.join()
-        except TimeoutError:
-            while not self._waiting.empty():
-                self._lose([self._waiting.get_nowait()])
-            self._lose(self._under_way)
-        await end(self._task)
+        await self._outbox.stop()
 
     def note(self, shown: Shown) -> None:
         """Take one answer; never waits."""
-        try:
-            self._waiting.put_nowait(shown)
-        except asyncio.QueueFull:
-            self._lose([shown])
+        self._outbox.put(shown)
 
     def _lose(self, lost: Sequence[Shown]) -> None:
         self._counter.labels("lost").inc(sum(len(records(shown)) for shown in lost))
 
-    async def _send(self) -> None:
-        while True:
-            group = [await self._waiting.get()]
-            while len(group) < _GROUP and not self._waiting.empty():
-                group.append(self._waiting.get_nowait())
-            self._under_way = group
-            await self._append([record for shown in group for record in records(shown)])
-            self._under_way = []
-            for _ in group:
-                self._waiting.task_done()
+    async def _send(self, group: list[Shown]) -> None:
+        await self._append([record for shown in group for record in records(shown)])
 
     async def _append(self, events: list[EventRecord]) -> None:
         for attempt in range(ATTEMPTS):

@@ -12,6 +12,7 @@ from feature_repo.events.schema import EventRecord
 from services.event_log.receipt import Appended
 from services.recommend import impressions
 from services.recommend.impressions import Impressions, Shown, records
+from services.runtime import outbox
 
 
 class Log:
@@ -77,7 +78,7 @@ def run(log: Log, work: Callable[[Impressions, Log], Awaitable[None]]) -> dict[s
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(impressions, "_PAUSE_S", 0.0)
-    monkeypatch.setattr(impressions, "_LAST_S", 0.2)
+    monkeypatch.setattr(outbox, "_LAST_S", 0.2)
 
 
 async def note_three(queue: Impressions, log: Log) -> None:
