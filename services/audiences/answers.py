@@ -99,11 +99,10 @@ class AudienceAnswers:
         InvalidInputError
             If they are not 2 to `MAX_OVERLAP` different ones.
         """
-        if not 2 <= len(set(names)) == len(names) <= MAX_OVERLAP:
-            raise InvalidInputError(f"name 2 to {MAX_OVERLAP} different audiences")
+        compared = list_pairs(names)
         sizes = {name: self._count([name]) for name in names}
         pairs = list[OverlapPair]()
-        for one, other in combinations(names, 2):
+        for one, other in compared:
             both = self._count([one, other])
             either = sizes[one] + sizes[other] - both
             jaccard = round(both / either, 6) if either else None
@@ -165,6 +164,13 @@ class AudienceAnswers:
         return compile_definition(
             definition, self._known if known is None else known, now_ms=self._now_ms, past=past
         )
+
+
+def list_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return every two of 2 to `MAX_OVERLAP` different names, else raise `InvalidInputError`."""
+    if not 2 <= len(set(names)) == len(names) <= MAX_OVERLAP:
+        raise InvalidInputError(f"name 2 to {MAX_OVERLAP} different audiences")
+    return list(combinations(names, 2))
 
 
 def of_all(names: Sequence[str]) -> Definition:

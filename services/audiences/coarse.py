@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
+from pydantic import ValidationError
 
 from feature_repo.analytics.suppression import K
 from feature_repo.audiences.references import nodes, references
 from feature_repo.audiences.rules import Definition, IsPseudonym, IsUser
+from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import iso
-from services.audiences.answers import AudienceAnswers, of_all
+from services.audiences.answers import AudienceAnswers, list_pairs, of_all
 from services.audiences.schemas import AskedOf, Overlap, OverlapPair, Preview
 from services.context.context import Context
 from services.http.api_keys import Caller
@@ -39,6 +41,9 @@ _COUNTS: Final = "portrait:questions:{}"
 _SPENT: Final = "portrait:questions:{}:{}:{}"
 _KEPT: Final = 500
 _KEPT_S: Final = 2 * 86_400
+_TOGETHER: Final = 20
+_UNREADABLE: Final = -(10**9)
+"""Near to no count."""
 
 
 def is_coarse(caller: Caller) -> bool:
@@ -116,26 +121,26 @@ async def overlap(
     context: Context, caller: Caller, answers: AudienceAnswers, names: Sequence[str]
 ) -> Overlap:
     """Return sizes of audiences and what every two share, coarsely."""
-    exact = await workers.ASKING.run(answers.overlap, names)
-    groups = [[name] for name in names] + [[pair["a"], pair["b"]] for pair in exact["pairs"]]
+    compared = list_pairs(names)
+    groups = [[name] for name in names] + [list(pair) for pair in compared]
     settled = await _settle(context, caller, answers, [of_all(each) for each in groups])
     sizes = dict(zip(names, settled, strict=False))
     users = answers.users
     pairs = list[OverlapPair]()
-    for pair, both in zip(exact["pairs"], settled[len(names) :], strict=True):
-        one, other = sizes[pair["a"]], sizes[pair["b"]]
+    for (a, b), both in zip(compared, settled[len(names) :], strict=True):
+        one, other = sizes[a], sizes[b]
         shown = round_count(both, users)
         if any(0 < size - both < K for size in (one, other)):
             shown = None
         either = None if shown is None else round_count(one + other - both, users)
         pairs.append(
             {
-                "a": pair["a"], "b": pair["b"], "both": shown, "either": either,
+                "a": a, "b": b, "both": shown, "either": either,
                 "jaccard": round(shown / either, 2) if shown is not None and either else None,
             }
         )  # fmt: skip
     counts = {name: round_count(size, users) for name, size in sizes.items()}
-    return {"as_of": exact["as_of"], "counts": counts, "pairs": pairs}
+    return {"as_of": iso(answers.now_ms), "counts": counts, "pairs": pairs}
 
 
 async def _settle(
@@ -144,61 +149,82 @@ async def _settle(
     """Return the count of each question, or that of an earlier one that is too near to it."""
     counts_key = _COUNTS.format(answers.now_ms // DAY_MS)
     book, counts = await context.await_bounded(_read_book(context, counts_key))
+    await _count_book(context, answers, book, counts, counts_key)
     found = await workers.ASKING.run(_find, answers, questions, book, counts)
     if found.near:
         await _spend(context, caller, "near", found.near, NEAR_A_DAY)
     if found.new:
         await _spend(context, caller, "new", len(found.new), NEW_A_DAY)
-    if found.learned:
+    if found.new:
         await context.await_bounded(_keep(context, counts_key, found))
     return found.counts
 
 
+async def _count_book(
+    context: Context,
+    answers: AudienceAnswers,
+    book: Sequence[bytes],
+    counts: dict[str, int],
+    counts_key: str,
+) -> None:
+    """Count the book's questions as of a moment that nobody asked about yet, some at a time.
+
+    What is counted is kept at once, so that a request that ends on its way leaves less to the next.
+    """
+    unknown = [each for each in book if _name(each) not in counts]
+    for start in range(0, len(unknown), _TOGETHER):
+        some = unknown[start : start + _TOGETHER]
+        learned = await workers.ASKING.run(_count, answers, some)
+        counts |= learned
+        await context.await_bounded(_keep_counts(context, counts_key, learned))
+
+
+def _count(answers: AudienceAnswers, book: Sequence[bytes]) -> dict[str, int]:
+    found = dict[str, int]()
+    for written in book:
+        try:
+            found[_name(written)] = answers.count_written(orjson.loads(written))
+        except (ValidationError, InvalidInputError):  # of a version whose rules were others
+            found[_name(written)] = _UNREADABLE
+    return found
+
+
+def _name(written: bytes) -> str:
+    return hashlib.sha256(written).hexdigest()[:32]
+
+
 @dataclass(slots=True)
 class _Found:
-    """Answers to some questions: their counts, new ones, counts by question, and near ones."""
+    """Answers to some questions: their counts, the new ones with theirs, and how many were near."""
 
     counts: list[int] = field(default_factory=list)
-    new: list[bytes] = field(default_factory=list)
-    learned: dict[str, int] = field(default_factory=dict)
+    new: dict[bytes, int] = field(default_factory=dict)
     near: int = 0
 
 
 def _find(
     answers: AudienceAnswers,
     questions: Sequence[Definition],
-    book: list[bytes],
+    book: Sequence[bytes],
     counts: Mapping[str, int],
 ) -> _Found:
-    """Find the earliest question of the book that is near to each, and count that one."""
+    """Find the earliest question that is near to each, and count that one."""
     found = _Found()
-
-    def count(written: bytes) -> int:
-        name = hashlib.sha256(written).hexdigest()[:32]
-        known = found.learned.get(name, counts.get(name))
-        if known is None:
-            known = answers.count_written(orjson.loads(written))
-            found.learned[name] = known
-        return known
-
+    known = {each: counts[_name(each)] for each in book}
     for definition in questions:
         written = orjson.dumps(answers.write_out(definition), option=orjson.OPT_SORT_KEYS)
-        own = count(written)
-        for each in book:
-            if each == written:
-                found.counts.append(own)
-                break
-            earlier = count(each)
-            if abs(earlier - own) < K and (
-                (apart := answers.count_apart(definition, orjson.loads(each))) < K
-            ):
+        own = known[written] if written in known else answers.count(definition)
+        for each, earlier in known.items():
+            apart = 0 if each == written else K
+            if abs(earlier - own) < apart:
+                apart = answers.count_apart(definition, orjson.loads(each))
+            if apart < K:
                 found.counts.append(earlier)
                 found.near += apart > 0
                 break
         else:
             found.counts.append(own)
-            found.new.append(written)
-            book.append(written)
+            known[written] = found.new[written] = own
     return found
 
 
@@ -212,10 +238,16 @@ async def _read_book(context: Context, counts_key: str) -> tuple[list[bytes], di
 
 async def _keep(context: Context, counts_key: str, found: _Found) -> None:
     pipeline = context.store.pipeline(transaction=False)
-    if found.new:
-        pipeline.rpush(_BOOK, *found.new)
-        pipeline.ltrim(_BOOK, -_KEPT, -1)
-    pipeline.hset(counts_key, mapping=dict(found.learned))
+    pipeline.rpush(_BOOK, *found.new)
+    pipeline.ltrim(_BOOK, -_KEPT, -1)
+    await pipeline.execute()
+    counts = {_name(written): count for written, count in found.new.items()}
+    await _keep_counts(context, counts_key, counts)
+
+
+async def _keep_counts(context: Context, counts_key: str, counts: dict[str, int]) -> None:
+    pipeline = context.store.pipeline(transaction=False)
+    pipeline.hset(counts_key, mapping=counts)
     pipeline.expire(counts_key, _KEPT_S)
     await pipeline.execute()
 

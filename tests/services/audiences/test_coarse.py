@@ -197,6 +197,13 @@ def test_what_an_audience_was_called_does_not_matter(analyst: Client, server: Cl
         assert ask(analyst, {"audience": "named"}) == told
 
 
+def test_a_question_of_another_version_is_near_to_none(analyst: Client, api: Api) -> None:
+    with redis.Redis.from_url(api.url) as store:
+        store.rpush(coarse._BOOK, b'{"":{"rule":{"trait":{"name":"gone","gte":1}},"consent":[]}}')
+    assert ask(analyst, spent(40)) == 90
+    assert ask(analyst, spent(129)) is None
+
+
 def test_near_questions_have_a_budget(analyst: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coarse, "NEAR_A_DAY", 3)
     for least in (40, 41, 42, 43, 70):
