@@ -17,7 +17,7 @@ CATALOGUE = {
     "4294967295": (None, None),
     "é": ("Garden/Tools", "42"),
 }
-NOT_OWN = {"message_sent", "campaign_decision"}
+NOT_OWN = {"message_sent", "campaign_decision", "consent_updated"}
 """Done by the shop, not by the user."""
 TYPES = [
     "view_item", "add_to_cart", "remove_from_cart", "purchase", "purchase", "purchase", "refund",

@@ -13,7 +13,7 @@ from feature_repo.events.schema import EventRecord
 from feature_repo.features.catalogue import COUNTED_TYPES, INTERESTS
 from feature_repo.features.sql.interests import SHRINKAGE_BASKETS
 
-NOT_OWN = {"message_sent", "campaign_decision"}
+NOT_OWN = {"message_sent", "campaign_decision", "consent_updated"}
 
 TOUCHES = {
     "view_item", "select_item", "add_to_cart", "add_to_wishlist", "purchase", "rate_item", "share",

@@ -93,6 +93,9 @@ def test_what_they_say_about_consent_is_kept_and_a_grant_opens_the_profile_again
     }  # fmt: skip
     kept = client.export(user)["events"]
     assert {event["type"] for event in kept} == {"consent_updated"}
+    profile = client.profile(user)  # statements tell of no habit, no session, no sign of life
+    assert sum(profile["habits"]["hour_histogram"]) == 0
+    assert profile["session"]["started_at"] is None
     assert not any("url" in event for event in kept)
     denied_s = found["profiling"]["at"]
     while True:  # in the same second the denial holds
