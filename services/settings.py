@@ -11,10 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo.events import placeholder_ids
+from feature_repo.events.minimisation import FieldPolicy, IdTreatment, Treatment, parse_fields
 from feature_repo.user_profile.purposes import DEFAULTS, Purpose
 
 
@@ -114,6 +115,25 @@ class Settings(BaseSettings):
     archive_every_s: float = Field(
         default=10.0, gt=0, description="How often the log is copied to the archive, seconds"
     )
+    drop_fields: str = Field(
+        default="",
+        description="Comma-separated fields of events that are not kept: url, query, "
+        "properties.NAME, properties.*; see docs/privacy.md",
+    )
+    hash_fields: str = Field(
+        default="",
+        description="Comma-separated fields of events that are kept hashed, so that equal values "
+        "stay equal; names as for PORTRAIT_DROP_FIELDS",
+    )
+    personal_data: Treatment = Field(
+        default="hash",
+        description="What becomes of e-mail addresses, phone and card numbers in url, query and "
+        "properties of events: off (kept), reject (422) or hash",
+    )
+    personal_ids: IdTreatment = Field(
+        default="allow",
+        description="Whether ids may be e-mail addresses or phone numbers: allow, or reject (422)",
+    )
     retention_days: int | None = Field(
         default=None,
         ge=30,
@@ -146,6 +166,22 @@ class Settings(BaseSettings):
         description="Connections that one address may hold open at once; 0: no limit, "
         "for clients behind one load balancer",
     )
+
+    @field_validator("drop_fields", "hash_fields")
+    @classmethod
+    def _check_fields(cls, listed: str, info: ValidationInfo) -> str:
+        both = parse_fields(listed) & parse_fields(info.data.get("drop_fields") or "")
+        if info.field_name == "hash_fields" and both:
+            raise ValueError(f"{min(both)!r} is in PORTRAIT_DROP_FIELDS too: name it in one")
+        return listed
+
+    @cached_property
+    def field_policy(self) -> FieldPolicy:
+        """What is done to which fields of events before they are kept."""
+        return FieldPolicy(
+            parse_fields(self.drop_fields), parse_fields(self.hash_fields),
+            self.personal_data, self.personal_ids,
+        )  # fmt: skip
 
     @cached_property
     def standing(self) -> Mapping[str, bool]:

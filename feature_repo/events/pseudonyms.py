@@ -90,6 +90,17 @@ class Pseudonyms:
         """Return the pseudonym of ``anonymous_id``; never equal to a registered user's."""
         return _hash(self.key, self.partitions, "a:" + anonymous_id)
 
+    def of_text(self, text: str) -> str:
+        """Return the hash under which a text that is not kept is known again; nobody's pseudonym.
+
+        Examples
+        --------
+        >>> Pseudonyms(key=b"0123456789abcdef", partitions=16).of_text("123")[:2]
+        'h:'
+        """
+        digest = hmac.digest(self.key, b"t:" + text.encode("utf-8", "surrogatepass"), "sha256")
+        return f"h:{base64.b32encode(digest).decode().lower()[:26]}"
+
     @classmethod
     def load(cls, home: Path, partitions: int = 16) -> "Pseudonyms":
         """Read ``home/tenant.json``, or make it with a fresh key and ``partitions`` when absent."""

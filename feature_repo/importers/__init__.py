@@ -18,6 +18,7 @@ from feature_repo.archive.catalogue import write_catalogue
 from feature_repo.archive.currency import Money, check
 from feature_repo.erasure.raw_ids import RawIds
 from feature_repo.errors import InvalidSourceError
+from feature_repo.events.minimisation import FieldPolicy
 from feature_repo.events.schema import iso, now_ms
 from feature_repo.importers.assemble import Made, assemble
 from feature_repo.importers.lines import FIELD_OF, clean
@@ -43,6 +44,7 @@ def run(
     rest: Path | None = None,
     keep_raw: bool = False,
     money: Money | None = None,
+    policy: FieldPolicy | None = None,
     progress: Progress = silent,
 ) -> ImportReport:
     """Import one source into the archive below ``home``.
@@ -67,6 +69,8 @@ def run(
         Whether the rows not accepted are kept whole, user ids and all, beside their reasons.
     money
         The shop's currency, if that is set, and what others are worth.
+    policy
+        What is done to which fields of events before they are kept; without: nothing.
     progress
         Called with (done, total, what).
 
@@ -97,7 +101,10 @@ def run(
             until_ms = None if until is None else round(until.timestamp() * 1000)
             folder = staging / str(attempt)
             folder.mkdir()
-            done = _import(opened, home, folder, until_ms, rest, money, keep_raw, progress)
+            done = _import(
+                opened, home, folder, until_ms, rest, money, policy or FieldPolicy(), keep_raw,
+                progress,
+            )  # fmt: skip
             if done is not None:
                 return done
             shutil.rmtree(folder)
@@ -135,10 +142,11 @@ def _import(
     until_ms: int | None,
     rest: Path | None,
     money: Money,
+    policy: FieldPolicy,
     keep_raw: bool,
     progress: Progress,
 ) -> ImportReport | None:
-    publisher = Publisher(home, staging, source.name, source.items, until_ms, rest, money)
+    publisher = Publisher(home, staging, source.name, source.items, until_ms, rest, money, policy)
     raw_ids = RawIds.below(home) if keep_raw else None
     rejects = Rejects(staging / "rejects.parquet", keep_raw=keep_raw, raw_ids=raw_ids)
     counts = Counter[str]()

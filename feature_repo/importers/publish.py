@@ -26,6 +26,7 @@ from feature_repo.archive.event_archive import Archive, LogPosition
 from feature_repo.audiences.denials import find_allowing
 from feature_repo.erasure import tombstones
 from feature_repo.errors import InvalidSourceError
+from feature_repo.events.minimisation import FieldPolicy, Minimiser
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import (
     MAX_EVENT_BYTES,
@@ -47,6 +48,9 @@ ERASED: Final = "erased"
 """Why a row of somebody who was erased is in no event."""
 UNPROFILED: Final = "profiling_denied"
 """Why a row of somebody who denies profiling is in no event."""
+
+PERSONAL: Final = "personal_data"
+"""Why a row is in no event that holds what looks like somebody's data, by setting."""
 
 
 @contextmanager
@@ -94,6 +98,8 @@ class Publisher:
         NDJSON file of the events held; needed with ``until_ms``.
     money
         The shop's currency, if that is set, and what others are worth.
+    policy
+        What is done to which fields before they are kept.
     """
 
     def __init__(
@@ -105,11 +111,13 @@ class Publisher:
         until_ms: int | None,
         rest: Path | None,
         money: Money,
+        policy: FieldPolicy,
     ) -> None:
         self._source_items = items
         self._catalogue = dict[str, Item]()
         self.home = home
         self.pseudonyms = Pseudonyms.load(home)
+        self._minimiser = Minimiser(policy, self.pseudonyms)
         self._latest_ms = now_ms() + MAX_FUTURE_MS
         self.archive = Archive(home / "archive" / "events")
         self.staging = Archive(staging / "events")
@@ -170,17 +178,15 @@ class Publisher:
         named = (event.source, event.id)
         if named in self._now:
             return "duplicate"
-        self._now.add(named)
         record = to_record(event, self.pseudonyms, received_ms=event.time)
-        if record.user in self.erased:
-            return ERASED
-        if record.linked in self.erased:
-            record.linked = None
-        if not self._may_profile(record.user):
-            bare = only_statements(record)
-            if bare is None:
-                return UNPROFILED
-            record = bare
+        unwanted = self._minimiser.apply(event, record)
+        if unwanted is not None:
+            return f"{PERSONAL}{unwanted.pointer}: {unwanted.detail}"
+        self._now.add(named)
+        allowed = self._allow(record)
+        if isinstance(allowed, str):
+            return allowed
+        record = allowed
         self._count(record)
         if self.until_ms is not None and event.time >= self.until_ms:
             self._set_aside.append(
@@ -197,6 +203,16 @@ class Publisher:
             if len(self._pending) >= PART_EVENTS:
                 self._flush()
         return None
+
+    def _allow(self, record: EventRecord) -> EventRecord | str:
+        """Return what of a record its user lets be kept, or why nothing is."""
+        if record.user in self.erased:
+            return ERASED
+        if record.linked in self.erased:
+            record.linked = None
+        if self._may_profile(record.user):
+            return record
+        return only_statements(record) or UNPROFILED
 
     def _convert(self, record: EventRecord) -> bool:
         """Turn amounts into the shop's currency; say whether some were set aside."""

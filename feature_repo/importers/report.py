@@ -24,6 +24,7 @@ MENDS: Final = {
     "not_text": "set encoding in the mapping",
     "unreadable_number": "set decimal and thousands in the mapping",
     "unreadable_time": "set time_unit in the mapping",
+    "personal_data": "leave it out of the file, or set PORTRAIT_PERSONAL_DATA=hash",
     "unknown_type": "name the type in types or ignore_types of the mapping",
 }
 """What may mend a reason, where the mapping can."""

@@ -54,6 +54,7 @@ def import_(
             rest=rest,
             keep_raw=keep_raw_rejects,
             money=Money(settings.currency, settings.exchange_rates),
+            policy=settings.field_policy,
             progress=tell,
         )
     table = Table("rows", "count", title=f"{report.rows_in:,} rows in", title_justify="left")

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from feature_repo.archive.currency import REASON
 from feature_repo.events.decoding import decode_event
+from feature_repo.events.minimisation import Minimiser
 from feature_repo.events.schema import (
     DEDUP_WINDOW_MS,
     MAX_EVENT_BYTES,
@@ -77,7 +78,12 @@ async def post_event(
         event = await workers.READING.run(_event, data)
     if returning is not None:
         request.state.about = event.user_id or event.anonymous_id
-    record, appended, reply = await _take(request, event)
+    # What stands in a large one is looked through beside the loop.
+    if len(data) > body.SMALL_BYTES:
+        record = await workers.READING.run(_record, context, event, request.state.caller)
+    else:
+        record = _record(context, event, request.state.caller)
+    appended, reply = await _take(request, record)
     if returning is None:
         return answer(reply, 202)
     await context.await_receipt(appended.receipt, {appended.partition})
@@ -98,7 +104,7 @@ async def post_event(
 
 
 async def take(request: Request, event: Event) -> Accepted:
-    """Append one event and return the answer's ``id``, ``status`` and ``receipt``.
+    """Append an event of Portrait's own; return the answer's ``id``, ``status`` and ``receipt``.
 
     Raises
     ------
@@ -107,12 +113,11 @@ async def take(request: Request, event: Event) -> Accepted:
     StoreUnavailableError
         See `services.event_log.append.Appender.append`.
     """
-    return (await _take(request, event))[2]
+    record = _record(context_of(request), event, request.state.caller, minimise=False)
+    return (await _take(request, record))[1]
 
 
-async def _take(request: Request, event: Event) -> tuple[EventRecord, Appended, Accepted]:
-    context = context_of(request)
-    record = _record(context, event, request.state.caller)
+async def _take(request: Request, record: EventRecord) -> tuple[Appended, Accepted]:
     aside = (await _in_shop_currency(request, [record]))[0]
     appended = (await _append(request, [record]))[0]
     _count(request, [record], [appended])
@@ -123,7 +128,7 @@ async def _take(request: Request, event: Event) -> tuple[EventRecord, Appended, 
     }  # fmt: skip
     if aside:
         reply["set_aside"] = REASON
-    return record, appended, reply
+    return appended, reply
 
 
 @router.post(
@@ -229,8 +234,10 @@ def _id_of(document: bytes) -> str | None:
     return given[:128] if isinstance(given, str) else None
 
 
-def _record(context: Context, event: Event, sender: Caller) -> EventRecord:
-    """Return the record to append: sender and time checked, items filled in from the catalogue."""
+def _record(
+    context: Context, event: Event, sender: Caller, *, minimise: bool = True
+) -> EventRecord:
+    """Return the record to append: checked, minimised, items filled in from the catalogue."""
     refused = refusal(event, sender, may_link=context.settings.write_keys_link)
     if refused is not None:
         raise ProblemError("forbidden", refused[1], pointer=refused[0])
@@ -242,6 +249,10 @@ def _record(context: Context, event: Event, sender: Caller) -> EventRecord:
         received_ms = now_ms()
         _check_time(event, received_ms)
     record = to_record(event, context.pseudonyms, received_ms, sender.mark)
+    if minimise:
+        unwanted = context.of(Minimiser).apply(event, record)
+        if unwanted is not None:
+            raise ProblemError("invalid", unwanted.detail, pointer=unwanted.pointer)
     context.of(Catalogue).enrich(record)
     return record
 

@@ -8,6 +8,7 @@ from prometheus_client import Counter
 
 from feature_repo.archive.query_bounds import sweep
 from feature_repo.events import time_zones
+from feature_repo.events.minimisation import Minimiser
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.online.connection import connect_async
 from services.analytics.cube import AnalyticsCube
@@ -103,6 +104,7 @@ class Replica:
             Probe(store, pseudonyms.partitions), definitions, self._index, Campaigns(store),
             Eligibility(definitions, self._index), Ledger(store), self._analytics,
             self._models, self.keys, KeyRecords(store),
+            Minimiser(settings.field_policy, pseudonyms),
         ):  # fmt: skip
             self.context.add(subject)
         self._erasures = ErasureFollower(self.context)

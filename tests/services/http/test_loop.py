@@ -66,6 +66,13 @@ def properties() -> dict[str, Any]:
     }
 
 
+def hostile(piece: str, **more: Any) -> dict[str, Any]:
+    """Return an event full of what nearly is an address or a card's number."""
+    text = piece * (2_048 // len(piece))
+    told = {"a": piece * (8_000 // len(piece))}
+    return full(items=1, url=text, query=text, properties=told, **more)
+
+
 def batch(seed: int, **more: Any) -> list[dict[str, Any]]:
     """A thousand events of nearly two hundred items each, in 5 MB."""
     return [full("view_item", 199, id=f"{seed}-{n}", user_id=f"u{n}", **more) for n in range(1_000)]
@@ -136,6 +143,7 @@ BODIES: dict[str, Callable[[], list[Given]]] = {
     "POST /v1/events": lambda: [
         dumped(full(items=200)), dumped(full(items=1, properties=properties())),
         wrong(MAX_EVENT_BYTES), bomb(MAX_EVENT_BYTES), junk(MAX_EVENT_BYTES),
+        *(dumped(hostile(piece)) for piece in ("4111 ", "a@b.", "0/1 ")),
     ],
     "POST /v1/events/batch": lambda: [
         dumped(batch(0)), dumped(batch(1, currency="USD")),
@@ -143,6 +151,7 @@ BODIES: dict[str, Callable[[], list[Given]]] = {
         (GZIP, gzip.compress(orjson.dumps(batch(3)))),
         (NDJSON, b"\n".join(map(orjson.dumps, linking(4)))), dumped(moved(5)),
         dumped([full(items=1, id=f"p-{n}", properties=properties()) for n in range(780)]),
+        dumped([hostile(p, id=f"h{n}{p}") for p in ("4111 ", "a@b.") for n in range(100)]),
         dumped([{}] * 1_000), (NDJSON, b"{\n" * 1_000), junk(MAX_BATCH_BYTES),
         bomb(MAX_BATCH_BYTES), dumped([{f"k{n}": n for n in range(400)}] * 900),
         (JSON, b"[" + b"[]," * 1_600_000 + b"0]"), (NDJSON, b"\n" * MAX_BATCH_BYTES),
