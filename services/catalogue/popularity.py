@@ -16,7 +16,7 @@ where there are many more pairs than cells, the sets count a sample of them.
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -135,9 +135,15 @@ def fading(now_ms: int) -> float:
     return math.exp2(max(-1000.0, (_LANDMARK_MS - today_ms) / HALF_LIFE_MS))
 
 
-def seed(client: Any, archive: Archive) -> int:
-    """Fill sets and cells from the archive, each in one step, and return the number of items."""
-    counted = from_archive(archive)
+def seed(client: Any, archive: Archive, without: Collection[str] = ()) -> int:
+    """Fill sets and cells from the archive, each in one step, and return the number of items.
+
+    Parameters
+    ----------
+    without
+        Pseudonyms of users who are not counted.
+    """
+    counted = from_archive(archive, without)
     # The cells first: a start that is killed here fills both again.
     for partition, cells in counted.cells.items():
         client.set(cells_key(partition), cells)
@@ -155,8 +161,10 @@ def seed(client: Any, archive: Archive) -> int:
     return len(counted.scores[KEY])
 
 
-def from_archive(archive: Archive) -> ArchiveCounts:
+def from_archive(archive: Archive, without: Collection[str] = ()) -> ArchiveCounts:
     """Return every item's scores, and the days of the cells, by the archive's events.
+
+    Events of the users ``without`` are left out.
 
     They are what counting the events one by one gives, where they come in the order of their
     days or no two pairs share a cell.
@@ -166,7 +174,7 @@ def from_archive(archive: Archive) -> ArchiveCounts:
     with duckdb.connect() as connection:
         connection.execute("SET threads = 2")
         valid_events.prepare(connection)
-        connection.execute(_TOUCHES, [_MAX_DAY, _DAY_MS, CELLS, archive.glob()])
+        connection.execute(_TOUCHES, [_MAX_DAY, _DAY_MS, CELLS, archive.glob(), [*without]])
         scores = {key: _scores(connection, half_life_ms) for key, half_life_ms in SETS.items()}
         return ArchiveCounts(scores, _cells(connection))
 
@@ -179,7 +187,7 @@ WITH touch AS (
         MAP {POPULARITY_LEVELS}[type] AS level,
         left("user", 6) AS tag, (md5_number_lower("user" || item) % ?)::INTEGER AS cell
     FROM ({valid_events.select_sound("read_parquet(?)")})
-    WHERE type IN {(*POPULARITY_LEVELS,)}
+    WHERE type IN {(*POPULARITY_LEVELS,)} AND "user" NOT IN (SELECT unnest(?::VARCHAR[]))
 ), daily AS (
     SELECT tag, cell, step, day, arg_min(item, at_ms) AS item
     FROM touch, range(3) AS steps(step) WHERE level >= step GROUP BY ALL

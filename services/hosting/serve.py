@@ -21,6 +21,7 @@ import structlog
 from pydantic import SecretStr
 
 from feature_repo.archive import currency
+from feature_repo.audiences.denials import read_denying
 from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavailableError
 from feature_repo.online.connection import connect as connect_store
 from services.client import Client
@@ -236,7 +237,8 @@ def _prepare_store(settings: Settings, url: str) -> str | None:
             admin_key.register(client, None)
         catalogue.load_archive(client, settings.home)
         if not client.exists(popularity.KEY):
-            popularity.seed(client, Archive(settings.home / "archive" / "events"))
+            denying = read_denying(settings.home, "analytics", settings.standing)
+            popularity.seed(client, Archive(settings.home / "archive" / "events"), denying)
     except redis.RedisError as error:
         raise StoreUnavailableError(
             f"the store does not answer ({type(error).__name__}): check PORTRAIT_REDIS_URL"

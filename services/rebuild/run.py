@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.archive.part_set import part_writer
+from feature_repo.audiences.denials import read_denying
 from feature_repo.erasure import tombstones
 from feature_repo.erasure.parquet_rows import drop_owned
 from feature_repo.erasure.running_work import hold_folder
@@ -83,7 +84,8 @@ def rebuild(
         try:
             with translated():
                 catalogue.load_archive(client, settings.home)
-                popularity.seed(client, archive)
+                denying = read_denying(settings.home, "analytics", settings.standing)
+                popularity.seed(client, archive, denying)
                 switch_model(client, range(partitions), target)
                 restore_owners(client, archive, partitions)
                 chosen = _everyone(client, archive, partitions) if users is None else set(users)

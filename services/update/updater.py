@@ -24,10 +24,12 @@ from feature_repo.errors import (
     StaleRowsError,
     StoreUnavailableError,
 )
+from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import connect, translated
 from feature_repo.online.live_row import LiveState, unreadable
 from feature_repo.online.live_rows import commit
 from feature_repo.user_profile.explicit import ExplicitProfile
+from feature_repo.user_profile.purposes import allowed
 from services.audiences.watch import AudienceWatch
 from services.event_log.archiver import SETTLE_MS, Archiver
 from services.event_log.batch import Batch, cut_batch
@@ -207,11 +209,22 @@ class UpdaterLoop:
                     self._take_back([open_counts.popleft()])
                     continue
                 open_counts.popleft()
-                self._counters.note_applied(batch.events)
+                self._counters.note_applied(self._countable(batch.events, profiles))
                 self._watch.note_commit(rows, mine[batch.partition])
         except StoreUnavailableError:
             self._take_back(open_counts)
             raise
+
+    def _countable(
+        self, events: Sequence[EventRecord], profiles: Mapping[str, ExplicitProfile]
+    ) -> list[EventRecord]:
+        """Return the events of users who allow analytics: what is popular counts nobody else."""
+        now_s, standing = int(time.time()), self._settings.standing
+        return [
+            event for event in events
+            if (profile := profiles.get(event.user)) is not None
+            and allowed(profile.consent, "analytics", now_s, standing)
+        ]  # fmt: skip
 
     def _fold(
         self, batches: list[Batch], found: RoundRows

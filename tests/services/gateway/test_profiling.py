@@ -7,8 +7,10 @@ import pytest
 import redis
 from api_calls import purchase, view
 from gateway_thread import Api
+from waiting import wait_until
 
 from feature_repo.user_profile.purposes import PURPOSES
+from services.catalogue import popularity
 from services.client import Client
 
 MARK = "marker-of-what-must-not-be-kept"
@@ -107,6 +109,15 @@ def test_what_they_say_about_consent_is_kept_and_a_grant_opens_the_profile_again
     version = client.profile(user)["version"]
     answer = client.post_event(view(user), return_profile=True)
     assert answer["profile"]["version"] == version + 1
+
+
+def test_who_denies_analytics_makes_nothing_popular(api: Api, client: Client, user: str) -> None:
+    client.put_consents(user, {"analytics": False})
+    client.post_event(purchase(user, f"of-{user}"), return_profile=True)
+    client.post_event(purchase(f"{user}-2", f"of-{user}-2"), return_profile=True)
+    with redis.Redis.from_url(api.url) as store:
+        wait_until(lambda: store.zscore(popularity.KEY, f"of-{user}-2") is not None, "the count")
+        assert store.zscore(popularity.KEY, f"of-{user}") is None
 
 
 @pytest.mark.parametrize("batch", [False, True])

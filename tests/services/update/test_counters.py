@@ -263,3 +263,14 @@ def test_a_settled_process_collects_only_what_came_later() -> None:
         "assert len(gc.get_objects()) < before / 10; assert gc.isenabled()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_who_denies_analytics_makes_nothing_popular(
+    store_client: redis.Redis, tmp_path: Path
+) -> None:
+    archive = Archive(tmp_path / "events")
+    events = [_event("purchase", n, "AB"[n % 2], event_id=str(n)) for n in range(6)]
+    archive.append("part", [(LogPosition(n + 1, 0), event) for n, event in enumerate(events)])
+    denying = {event.user for event in events if event.items[0].item_id == "B"}
+    assert popularity.seed(store_client, archive, denying) == 1
+    assert _scores(store_client) == {b"A": pytest.approx(3.0)}
