@@ -71,7 +71,7 @@ services.gateway: analytics audiences audit campaigns catalogue context erasure 
 services.history: context event_log models runtime | feature_repo: archive errors events online
     user_profile
 services.hosting: app catalogue client http recommend runtime settings | training: evaluation
-    fit network | feature_repo: archive errors events feast_stores features online
+    fit network | feature_repo: archive audiences errors events feast_stores features online
 services.http: runtime | feature_repo: archive errors events online profile_views user_profile
 services.lab.bench: audiences catalogue client demo event_log hosting models recommend runtime
     settings update | training: fit history lab.comparison lab.studies neighbours network
@@ -84,7 +84,7 @@ services.lab.commands: commands lab.bench lab.chaos runtime | training: evaluati
 services.models: settings | training: network scoring | feature_repo: errors events feast_stores
     online user_profile
 services.rebuild: catalogue event_log history hosting models settings update | training: fit |
-    feature_repo: archive erasure errors events online
+    feature_repo: archive audiences erasure errors events online
 services.recommend: catalogue context event_log history http models runtime settings | training:
     scoring | feature_repo: archive errors events online profile_views user_profile
 services.runtime: settings | training: fit | feature_repo: archive errors events
