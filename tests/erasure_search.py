@@ -30,7 +30,11 @@ def search(folder: Path, needles: Iterable[str | bytes]) -> list[str]:
         name = str(path.relative_to(folder))
         found |= {f"{name}: {said}" for data, said in wanted.items() if data in name.encode()}
         if path.is_file():
-            for data in unpack(path.read_bytes()):
+            try:
+                whole = path.read_bytes()
+            except FileNotFoundError:  # of somebody who still writes
+                continue
+            for data in unpack(whole):
                 found |= {f"{name}: {said}" for needle, said in wanted.items() if needle in data}
     return sorted(found)
 

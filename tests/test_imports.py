@@ -73,8 +73,8 @@ services.history: context event_log models runtime | feature_repo: archive error
 services.hosting: app catalogue client http recommend runtime settings | training: evaluation
     fit network | feature_repo: archive audiences errors events feast_stores features online
 services.http: runtime | feature_repo: archive errors events online profile_views user_profile
-services.lab.bench: audiences catalogue client demo event_log hosting models recommend runtime
-    settings update | training: fit history lab.comparison lab.studies neighbours network
+services.lab.bench: audiences catalogue client demo erasure event_log hosting models recommend
+    runtime settings update | training: fit history lab.comparison lab.studies neighbours network
     scoring | feature_repo: analytics archive audiences errors events feast_stores features
     importers online profile_views user_profile
 services.lab.chaos: client event_log hosting lab.bench models runtime settings

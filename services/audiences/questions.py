@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
@@ -33,6 +33,7 @@ from services.runtime.spreadsheet import write_rows
 
 router = scopes.router("analyst", "audiences", "/v1/audiences")
 
+_PSEUDONYM: Final = r"^\{p[0-9]{3}\}[a-z2-7]{26}$"
 _T = TypeVar("_T")
 
 
@@ -118,7 +119,7 @@ async def get_members(
     request: Request,
     name: Name,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
-    cursor: Annotated[str | None, Query(max_length=PSEUDONYM_LENGTH)] = None,
+    cursor: Annotated[str | None, Query(pattern=_PSEUDONYM, max_length=PSEUDONYM_LENGTH)] = None,
     as_of: AsOf = None,
 ) -> Response:
     """Return a page of an audience's members: pseudonyms, sorted."""

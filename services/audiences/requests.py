@@ -22,7 +22,8 @@ MAX_BYTES: Final = 2 * 1000 * 1000
 YAML_TYPES: Final = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
 _T = TypeVar("_T")
 
-Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
+NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+Name = Annotated[str, Path(pattern=NAME, max_length=64)]
 AsOf = Annotated[
     str | None,
     Query(max_length=40, description="A day or an RFC 3339 time: members as they were; else now"),

@@ -43,7 +43,7 @@ def read_page(trail: Trail, question: AuditQuestion, cursor: str | None) -> said
     InvalidQuestionError
         If the cursor is none that a page gave.
     """
-    day, start = _read_cursor(cursor) if cursor else ((question.since or "")[:10], 0)
+    day, start = _read_cursor(cursor) if cursor is not None else ((question.since or "")[:10], 0)
     last = _day_after(question.until)
     found, looked = list[said.AuditEntry](), 0
     for path in trail.files():

@@ -26,7 +26,11 @@ async def get_audit(
     since: Time = None,
     until: Time = None,
     key: Annotated[
-        str | None, Query(pattern="^[0-9a-f]{12}$", description="Only uses of this key's id")
+        str | None,
+        Query(
+            pattern=r"^([0-9a-f]{12}|cli:[A-Za-z0-9._-]{1,32})$",
+            description="Only uses of this key's id, or of `cli:` and a login: of commands",
+        ),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(max_length=32)] = None,

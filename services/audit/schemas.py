@@ -1,6 +1,6 @@
 """Answers about the audit trail, for the API's description; see `answer_schemas`."""
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from feature_repo.profile_views.shapes import Answer
 from services.http.answer_schemas import describe_answer
@@ -9,12 +9,12 @@ from services.http.profile_schemas import EXAMPLE_TIME
 
 
 class AuditEntry(Answer):
-    """One use of a key."""
+    """One use of a key, or of a command on the machine: then ``key`` is ``cli:`` and a login."""
 
     id: str
     at: str
     key: str
-    scope: Scope
+    scope: Scope | Literal["machine"]
     operation: str
     user: str | None
     target: str | None

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from feature_repo.analytics.suppression import K
 from feature_repo.events.schema import MAX_EVENT_BYTES, iso
 from services.audiences.coarse import is_coarse
-from services.audiences.requests import Name, read_named
+from services.audiences.requests import NAME, Name, read_named
 from services.campaigns import language
 from services.campaigns import schemas as said
 from services.campaigns.decisions import decide
@@ -31,7 +31,7 @@ router = scopes.router("analyst", "campaigns", "/v1/campaigns")
 async def list_campaigns(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    cursor: Annotated[str | None, Query(pattern=NAME, max_length=64)] = None,
 ) -> Response:
     """Return a page of campaigns by name, without their parts."""
     context = context_of(request)

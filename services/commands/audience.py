@@ -21,8 +21,8 @@ from services.commands.application import (
     print_json,
     read_text,
     settings_with,
-    with_store,
 )
+from services.commands.audited import note_run, with_audited_store
 from services.runtime.progress import console, step
 from services.runtime.spreadsheet import write_rows
 
@@ -54,7 +54,12 @@ def put(
 
     language.check_name(name)
     definition = language.read_text(read_text(file))
-    stored, new = _with_definitions(home, lambda kept: kept.put(name, definition, now_ms=now_ms()))
+    stored, new = _with_definitions(
+        home,
+        lambda kept: kept.put(name, definition, now_ms=now_ms()),
+        "portrait audience put",
+        name,
+    )
     console.print(f"{name} {'created' if new else 'replaced'}", markup=False)
     if json:
         print_json({"name": name, "new": new, **language.to_document(stored.definition)})
@@ -104,7 +109,7 @@ def delete(name: Name, home: Home = None) -> None:
 
     Example: `portrait audience delete lapsing-tea-drinkers`
     """
-    _with_definitions(home, lambda kept: kept.delete(name))
+    _with_definitions(home, lambda kept: kept.delete(name), "portrait audience delete", name)
     console.print(f"{name} removed", markup=False)
 
 
@@ -157,6 +162,7 @@ def members(
 
     Example: `portrait audience members tea --limit 100`
     """
+    note_run(home, "portrait audience members", target=name)
     for member in _ask(home, as_of, lambda answers: answers.page(name, cursor, limit)):
         print(member)  # noqa: T201
 
@@ -192,6 +198,7 @@ def export(
 
     Example: `portrait audience export tea --out tea.csv`
     """
+    note_run(home, "portrait audience export", target=name)
     pages = _ask(home, as_of, lambda answers: list(answers.everyone(name)))
     rows = [["user"], *([member] for page in pages for member in page)]
     if out is None:
@@ -262,12 +269,19 @@ def _load_pseudonyms(settings: Any) -> Any:
     return Pseudonyms.load(settings.home, settings.partitions)
 
 
-def _with_definitions(home: Path | None, act: Callable[[Any], Awaitable[_T]]) -> _T:
-    """Do something with the stored definitions."""
+def _with_definitions(
+    home: Path | None,
+    act: Callable[[Any], Awaitable[_T]],
+    command: str | None = None,
+    name: str | None = None,
+) -> _T:
+    """Do something with the stored definitions; the audit keeps a command that is named."""
     from services.audiences.definitions import Definitions
 
-    pseudonyms = _load_pseudonyms(settings_with(home=home))
-    return with_store(home, lambda client: act(Definitions(client, pseudonyms)))
+    kept = _load_pseudonyms(settings_with(home=home))
+    return with_audited_store(
+        home, command, lambda client: act(Definitions(client, kept)), target=name
+    )
 
 
 def _read_definitions(home: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -19,8 +19,8 @@ from services.commands.application import (
     print_json,
     read_text,
     settings_with,
-    with_store,
 )
+from services.commands.audited import with_audited_store
 from services.commands.running_service import Url, running_service
 from services.runtime.progress import console, step
 
@@ -50,7 +50,9 @@ def put(
     check_name(name)
     read = language.read(parse_yaml(read_text(file)))
     _check_audience(home, read.audience)
-    stored, new = _campaigns(home, lambda kept: kept.put(name, read, now_ms=now_ms()))
+    stored, new = _campaigns(
+        home, lambda kept: kept.put(name, read, now_ms=now_ms()), "portrait campaign put", name
+    )
     console.print(f"{name} {'created' if new else 'replaced'}", markup=False)
     if json:
         print_json({"name": name, "new": new, **language.to_document(stored.campaign)})
@@ -95,7 +97,7 @@ def delete(name: Name, home: Home = None) -> None:
 
     Example: `portrait campaign delete spring`
     """
-    _campaigns(home, lambda kept: kept.delete(name))
+    _campaigns(home, lambda kept: kept.delete(name), "portrait campaign delete", name)
     console.print(f"{name} removed", markup=False)
 
 
@@ -202,8 +204,10 @@ def _check_audience(home: Path | None, name: str) -> None:
         raise InvalidRuleError([{"pointer": "/audience", "detail": detail}])
 
 
-def _campaigns(home: Path | None, act: Any) -> Any:
-    """Do something with the stored campaigns."""
+def _campaigns(
+    home: Path | None, act: Any, command: str | None = None, name: str | None = None
+) -> Any:
+    """Do something with the stored campaigns; the audit keeps a command that is named."""
     from services.campaigns.definitions import Campaigns
 
-    return with_store(home, lambda client: act(Campaigns(client)))
+    return with_audited_store(home, command, lambda client: act(Campaigns(client)), target=name)

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import now_ms
 from services.commands.application import Home, Json, app, print_json, with_store
+from services.commands.audited import with_audited_store
 from services.runtime.progress import console
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ def create(
         first = error.errors()[0]
         told = first["msg"].removeprefix("Value error, ")
         raise InvalidInputError(f"{first['loc'][0]}: {told}") from None
-    _show(with_store(home, lambda client: KeyRecords(client).create(wanted, now_ms())), json)
+    made = with_audited_store(
+        home, "portrait keys create", lambda client: KeyRecords(client).create(wanted, now_ms()),
+        made=lambda key: key["id"],
+    )  # fmt: skip
+    _show(made, json)
 
 
 @keys.command("list")
@@ -99,7 +104,10 @@ def rotate(
     """
     from services.http.key_records import KeyRecords
 
-    made = with_store(home, lambda client: KeyRecords(client).rotate(key_id, overlap_s, now_ms()))
+    made = with_audited_store(
+        home, "portrait keys rotate",
+        lambda client: KeyRecords(client).rotate(key_id, overlap_s, now_ms()), target=key_id,
+    )  # fmt: skip
     _show(made, json)
 
 
@@ -111,7 +119,10 @@ def revoke(key_id: KeyId, home: Home = None) -> None:
     """
     from services.http.key_records import KeyRecords
 
-    with_store(home, lambda client: KeyRecords(client).revoke(key_id, now_ms()))
+    with_audited_store(
+        home, "portrait keys revoke", lambda client: KeyRecords(client).revoke(key_id, now_ms()),
+        target=key_id,
+    )  # fmt: skip
     console.print(f"{key_id} revoked", markup=False)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from feature_repo.errors import InvalidInputError
 from services.commands.application import Home, Json, app, print_json, settings_with
+from services.commands.audited import note_run
 from services.runtime.progress import console, step
 
 privacy = typer.Typer(
@@ -39,6 +40,7 @@ def sweep(
         raise InvalidInputError(
             "nothing says how long events are kept: set PORTRAIT_RETENTION_DAYS, or give --days"
         )
+    note_run(home, "portrait privacy sweep")
     before = datetime.now(UTC) - timedelta(days=kept)
     with step(f"sweep what is older than {kept} days") as tell:
         removed = sweep_old(

@@ -9,6 +9,7 @@ from rich.table import Table
 from feature_repo.errors import InvalidInputError
 from feature_repo.events.pseudonyms import Pseudonyms
 from services.commands.application import Home, Json, app, print_json, settings_with
+from services.commands.audited import note_run
 from services.runtime.progress import console, step
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def rebuild(
             f"there is no {settings.home}: name the state folder with --home or PORTRAIT_HOME"
         )
     users = None if user is None else find_users(settings, user)
+    note_run(home, "portrait rebuild", users=user or ())
     with stores(settings), step("rebuild profiles") as tell:
         tell.note = f"{rebuild_profiles(settings, users=users, progress=tell):,} profiles"
 
@@ -110,6 +112,8 @@ def dead_letters(
     settings = settings_with(home=home)
     if what != "list" and bool(ids) == everything:
         raise InvalidInputError(f"name the letters to {what}, or say --all")
+    if what != "list":
+        note_run(home, f"portrait dead-letters {what}")
     with connect(settings) as url:
         client = connect_store(url)
         partitions = range(Pseudonyms.load(settings.home, settings.partitions).partitions)

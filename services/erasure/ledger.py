@@ -19,7 +19,7 @@ from feature_repo.erasure import tombstones
 from feature_repo.erasure.removal import Removal
 
 FOLDER: Final = "requests"
-ID: Final = re.compile(r"er-\d{13}-[0-9a-f]{8}")
+ID: Final = re.compile(r"er-[0-9]{13}-[0-9a-f]{8}")
 
 
 class StoredErasure(msgspec.Struct):
@@ -45,6 +45,8 @@ class StoredErasure(msgspec.Struct):
         How many erasures were carried out at once: what was found is that of all of them.
     named
         How many ids were named; 0 in older files, where it is as many as ``users``.
+    took_s
+        Seconds by stage: ``wait`` for a worker, ``log``, ``store``, ``files``, ``store_files``.
     """
 
     id: str
@@ -57,6 +59,7 @@ class StoredErasure(msgspec.Struct):
     stores: list[Removal] = []
     together: int = 1
     named: int = 0
+    took_s: dict[str, float] = {}
 
     @property
     def entities(self) -> frozenset[str]:
@@ -73,6 +76,10 @@ class StoredErasure(msgspec.Struct):
                 one.waits_until_ms, one.note or before.note,
             )  # fmt: skip
         self.stores = list(known.values())
+
+    def add_time(self, stage: str, seconds: float) -> None:
+        """Add to what a stage took: one that is repeated takes as long again."""
+        self.took_s[stage] = round(self.took_s.get(stage, 0.0) + seconds, 3)
 
 
 def create(

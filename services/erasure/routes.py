@@ -80,7 +80,7 @@ def _begun(erasure: StoredErasure) -> Response:
 async def get_erasures(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    cursor: Annotated[str | None, Query(pattern=f"^{ledger.ID.pattern}$", max_length=64)] = None,
 ) -> Response:
     """Return the erasures, the latest first."""
     home = context_of(request).settings.home

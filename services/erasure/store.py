@@ -16,6 +16,7 @@ from feature_repo.online.connection import translated
 from services.audiences.definitions import KEY, VERSION
 from services.audiences.watch import CHANGES
 from services.campaigns.keys import CAMPAIGNS, decisions_key, sent_key
+from services.erasure.seen_digests import SeenDigests
 from services.erasure.streams import rewrite_stream
 from services.event_log import dead_letters
 from services.event_log.entries import read_entries
@@ -55,9 +56,10 @@ def remove_letters(client: Any, partitions: int, gone: Collection[str]) -> Remov
     return Removal("dead_letters", dropped, dropped)
 
 
-def remove_seen(client: Any, names: Mapping[int, Sequence[str]]) -> Removal:
+def remove_seen(client: Any, names: Mapping[int, Sequence[str]], digests: SeenDigests) -> Removal:
     """Forget the ids of events, by partition: an id often holds a user's."""
     removed = 0
+    digests.add(name.encode() for some in names.values() for name in some)
     with translated():
         for partition, some in names.items():
             keys = {*seen_keys(partition, today()), *seen_keys(partition, today() - 2)}
@@ -68,26 +70,32 @@ def remove_seen(client: Any, names: Mapping[int, Sequence[str]]) -> Removal:
 
 
 def remove_seen_ids(
-    client: Any, partitions: Collection[int], ids: Collection[str], now_ms: int
-) -> Removal:
+    client: Any, partitions: Collection[int], ids: Collection[str], digests: SeenDigests,
+    now_ms: int,
+) -> Removal:  # fmt: skip
     """Forget the ids of events that hold a user's id; what holds none goes by itself.
+
+    And those that an earlier run removed, of which a store that was restored knows again.
 
     An id counts as a word of its own, and from `_ID_CHARACTERS` on: a shorter one stands in events
     of others too, which would be taken twice.
     """
-    removed, until_ms = 0, now_ms + SEEN_TTL_S * 1000
+    until_ms = now_ms + SEEN_TTL_S * 1000
     words = "|".join(re.escape(one) for one in sorted(ids) if len(one) >= _ID_CHARACTERS)
     wanted = re.compile(rf"(?<![^\W_])(?:{words})(?![^\W_])".encode()) if words else None
+    found = dict[bytes, list[bytes]]()
+    if wanted is not None or digests.known:
+        with translated():
+            for partition in sorted(partitions):
+                for key in {*seen_keys(partition, today()), *seen_keys(partition, today() - 2)}:
+                    found[key] = [
+                        name
+                        for name, _ in client.hscan_iter(key, count=_PAGE)
+                        if (wanted is not None and wanted.search(name)) or digests.holds(name)
+                    ]
+    digests.add(name for names in found.values() for name in names)
     with translated():
-        for partition in sorted(partitions):
-            keys = {*seen_keys(partition, today()), *seen_keys(partition, today() - 2)}
-            for key in sorted(keys) if wanted else ():
-                found = [
-                    name
-                    for name, _ in client.hscan_iter(key, count=_PAGE)
-                    if wanted is not None and wanted.search(name)
-                ]
-                removed += int(client.hdel(key, *found)) if found else 0
+        removed = sum(int(client.hdel(key, *names)) for key, names in found.items() if names)
     note = "ids of events that hold no id of the user stay until then"
     return Removal("seen_events", removed, removed, until_ms, note)
 

@@ -19,6 +19,7 @@ from feature_repo.archive.event_archive import Archive
 from feature_repo.erasure import tombstones
 from feature_repo.erasure.files import erase_files
 from feature_repo.erasure.removal import Erased, Removal
+from feature_repo.erasure.restored_files import RestoredFiles
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.connection import translated
 from services.erasure import anonymous_ids, ledger, store
@@ -27,6 +28,7 @@ from services.erasure.event_names import find_logged, find_names
 from services.erasure.graves import bury, lift, restore_graves
 from services.erasure.keys import KNOWN, PENDING, RENEWED
 from services.erasure.ledger import StoredErasure
+from services.erasure.seen_digests import SeenDigests, drop_old
 from services.erasure.streams import is_drained, mark_end
 
 MEMORY_MS: Final = 60_000
@@ -65,6 +67,7 @@ class ErasureWorker:
         self._partitions = partitions
         self._wait = wait
         self._archive = Archive(home / "archive" / "events")
+        self._restored = RestoredFiles(home)
         self._next_look_s = 0.0
         self._renewed: bytes | None = None
 
@@ -83,10 +86,14 @@ class ErasureWorker:
         with _alone(self._home) as mine:
             if not mine:
                 return 0
-            if time.monotonic() >= self._next_look_s:
+            is_due = time.monotonic() >= self._next_look_s
+            if is_due:
                 self._reconcile()
                 self._next_look_s = time.monotonic() + _RECONCILE_S
-            return self._carry_out()
+            done = self._carry_out()
+            if is_due:
+                self._sweep_restored()
+            return done
 
     def is_renewed(self) -> bool:
         """Say whether erasures were carried out, here or elsewhere, since it was asked last."""
@@ -94,6 +101,18 @@ class ErasureWorker:
             now = self._client.get(RENEWED)
         before, self._renewed = self._renewed, now
         return bool(now != before)
+
+    def _sweep_restored(self) -> None:
+        """Remove the erased from files that were put back from a backup."""
+        drop_old(self._home)
+        found = self._restored.find()
+        if found:
+            gone = tombstones.read(self._home)
+            removed = erase_files(self._home, Erased(gone, frozenset(), frozenset()))
+            rows = sum(one.removed for one in removed)
+            _log.warning("erased_files_again", files=len(found), removed=rows)
+            with translated():
+                self._client.incr(RENEWED)
 
     def _reconcile(self) -> None:
         """Ask again for what the store does not know: it is new, or of a time before."""
@@ -129,23 +148,31 @@ class ErasureWorker:
         return len(found)
 
     def _remove(self, erasures: Sequence[StoredErasure]) -> None:
+        now_ms = time.time_ns() // 1_000_000
         for one in erasures:
             one.together = len(erasures)
-        self._bury(erasures)
-        self._link(erasures, self._find_noted)
-        keys = self._drain(erasures)
-        if self._link(erasures, self._find_archived):
-            keys |= self._drain(erasures)
+            one.took_s = one.took_s or {"wait": (now_ms - one.requested_ms) / 1000}
+        with _time_stage(erasures, "log"):
+            self._bury(erasures)
+            self._link(erasures, self._find_noted)
+            keys = self._drain(erasures)
+            if self._link(erasures, self._find_archived):
+                keys |= self._drain(erasures)
         gone = frozenset[str]().union(*(one.entities for one in erasures))
-        names, more = find_names(self._archive, gone, time.time_ns() // 1_000_000)
-        self._note(erasures, [store.remove_seen(self._client, names)])
-        self._note(erasures, self._clear(gone))
-        now_ms, where = time.time_ns() // 1_000_000, {partition_of(one) for one in gone}
         ids = frozenset[str]().union(*(ledger.read_ids(self._home, one.id) for one in erasures))
-        self._note(erasures, [store.remove_seen_ids(self._client, where, ids, now_ms)])
-        self._note(erasures, erase_files(self._home, Erased(gone, ids, frozenset(keys | more))))
-        # Who was in the midst of something when it began is through by now.
-        self._note(erasures, self._clear(gone))
+        with _time_stage(erasures, "store"):
+            names, more = find_names(self._archive, gone, time.time_ns() // 1_000_000)
+            self._note(erasures, [store.remove_seen(self._client, names, self._digests(erasures))])
+            self._note(erasures, self._clear(gone))
+            now_ms, where = time.time_ns() // 1_000_000, {partition_of(one) for one in gone}
+            self._note(erasures, [
+                store.remove_seen_ids(self._client, where, ids, self._digests(erasures), now_ms)
+            ])  # fmt: skip
+        with _time_stage(erasures, "files"):
+            self._note(erasures, erase_files(self._home, Erased(gone, ids, frozenset(keys | more))))
+        with _time_stage(erasures, "store"):
+            # Who was in the midst of something when it began is through by now.
+            self._note(erasures, self._clear(gone))
         for one in erasures:
             one.stage = "removed"
         self._note(erasures, [])
@@ -172,6 +199,9 @@ class ErasureWorker:
         self._bury(erasures)
         return True
 
+    def _digests(self, erasures: Sequence[StoredErasure]) -> SeenDigests:
+        return SeenDigests(self._home, [one.id for one in erasures])
+
     def _find_noted(self, users: frozenset[str]) -> dict[str, str]:
         return anonymous_ids.find_noted(self._client, self._partitions, users)
 
@@ -184,7 +214,7 @@ class ErasureWorker:
         names, keys, linked = find_logged(self._client, gone)
         if self._link(erasures, lambda users: {a: u for a, u in linked.items() if u in users}):
             return self._drain(erasures)
-        self._note(erasures, [store.remove_seen(self._client, names)])
+        self._note(erasures, [store.remove_seen(self._client, names, self._digests(erasures))])
         marks = {p: mark_end(self._client, p) for p in sorted({partition_of(one) for one in gone})}
         for partition, mark in marks.items():
             while not is_drained(self._client, partition, mark):
@@ -204,7 +234,8 @@ class ErasureWorker:
 
     def _finish(self, erasures: Sequence[StoredErasure]) -> None:
         self._lift(erasures)
-        self._note(erasures, [rewrite_files(self._client, self._wait)])
+        with _time_stage(erasures, "store_files"):
+            self._note(erasures, [rewrite_files(self._client, self._wait)])
         with translated():
             self._client.incr(RENEWED)
         now_ms = time.time_ns() // 1_000_000
@@ -216,7 +247,8 @@ class ErasureWorker:
         self._note(erasures, [memory])
         with translated():
             self._client.sadd(KNOWN, *(one.id for one in erasures))
-        _log.info("erased", erasures=len(erasures), users=sum(len(one.users) for one in erasures))
+        users = sum(len(one.users) for one in erasures)
+        _log.info("erased", erasures=len(erasures), users=users, took_s=erasures[-1].took_s)
 
     def _lift(self, erasures: Sequence[StoredErasure]) -> None:
         """Let ids begin anew that nobody asked to refuse."""
@@ -237,6 +269,17 @@ class ErasureWorker:
         for one in erasures:
             one.note(found)
             ledger.write(self._home, one)
+
+
+@contextmanager
+def _time_stage(erasures: Sequence[StoredErasure], stage: str) -> Iterator[None]:
+    """Add to each of them what a stage takes."""
+    started_s = time.monotonic()
+    try:
+        yield
+    finally:
+        for one in erasures:
+            one.add_time(stage, time.monotonic() - started_s)
 
 
 @contextmanager

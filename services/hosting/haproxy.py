@@ -30,6 +30,8 @@ STRIPPED_HEADERS: Final = (
 
 ADDRESS_HEADER: Final = "x-portrait-address"
 """Tells gateways where a request comes from; as `services.http.wrong_keys` has it."""
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""What goes on to a gateway: its parser answers methods that it does not know in plain text."""
 MAX_CONTENT_LENGTH: Final = 6_000_000
 MAX_HEADER_BYTES: Final = 16 * 1024
 """As `services.http.limits` has it; HAProxy's own buffer (32 KB) also holds the request line."""
@@ -42,6 +44,10 @@ _PROBLEMS: Final = {
     431: (
         "headers-too-large", "Request header fields too large", "the head is over 16 KB",
         "send less",
+    ),
+    501: (
+        "method-unknown", "Unknown method", "no resource here has this method",
+        "see /docs for the methods of each path",
     ),
     502: (
         "unavailable", "No gateway answers", "the gateway went away", "repeat the request",
@@ -141,6 +147,7 @@ def _rules(door: Door) -> str:
         "http-request set-var(txn.id) req.hdr(x-request-id)",
         "http-request set-var(txn.path) path,json(utf8s)",
         "http-after-response set-log-level err if { status ge 500 }",
+        f"http-request return status 501 {_problem(501)} if !{{ method {' '.join(METHODS)} }}",
         f"http-request return status 413 {_problem(413)} "
         f"if {{ req.hdr_val(content-length) gt {MAX_CONTENT_LENGTH} }}",
         f"http-request return status 431 {_problem(431)} "

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.http import limits, slashes
 from services.http.admission import Admission
 from services.http.problems import Problem
+from services.http.spelling import find_misspelt
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _CONTROL: Final = frozenset(
@@ -159,9 +160,9 @@ class Frame:
         try:
             # The bound cancels the handler, never an append: that has a task of its own.
             async with asyncio.timeout(self._timeout_s) as bound:
-                answer = limits.find_problem(scope, headers) or await self._admission.admit(
-                    scope, headers
-                )
+                answer = limits.find_problem(scope, headers)
+                answer = answer or await self._admission.admit(scope, headers)
+                answer = answer or find_misspelt(scope)
                 if answer is not None:
                     await finish(answer)
                 else:

@@ -56,6 +56,7 @@ TYPES: Final[dict[str, ProblemType]] = {
         404, "Not found", "Check the id or name; the detail says what was looked for."
     ),
     "method-not-allowed": ProblemType(405, "Method not allowed", "See the Allow header and /docs."),
+    "method-unknown": ProblemType(501, "Unknown method", "See /docs for the methods of each path."),
     "timeout": ProblemType(
         408, "The request took too long to arrive", "Send it again over a better connection."
     ),

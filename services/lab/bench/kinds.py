@@ -32,6 +32,7 @@ class Bench(StrEnum):
     materialize = "materialize"
     offline = "offline"
     start = "start"
+    erase = "erase"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Given:
         is another library beside.
     before, only
         For ``api``: another checkout, measured in turns; a part of the endpoints' names.
+    events
+        For ``erase``: how many come in before.
     """
 
     model: Path | None = None
@@ -67,6 +70,7 @@ class Given:
     peers: bool = False
     before: Path | None = None
     only: str = ""
+    events: int | None = None
 
 
 def measure(what: Bench, given: Given) -> dict[str, Any]:
@@ -182,6 +186,14 @@ def _offline(given: Given) -> dict[str, Any]:
         return measure_offline(tell=tell)
 
 
+def _erase(given: Given) -> dict[str, Any]:
+    from services.lab.bench.erase import EraseLoad, measure_erase
+
+    load = EraseLoad() if given.events is None else EraseLoad(events=given.events)
+    with step("measure erasures") as tell:
+        return measure_erase(tell, load=load)
+
+
 _RUN: Final[dict[Bench, Callable[[Given], dict[str, Any]]]] = {
     Bench.service: _service,
     Bench.updates: _updates,
@@ -197,4 +209,5 @@ _RUN: Final[dict[Bench, Callable[[Given], dict[str, Any]]]] = {
     Bench.materialize: _materialize,
     Bench.offline: _offline,
     Bench.start: _start,
+    Bench.erase: _erase,
 }

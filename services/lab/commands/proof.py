@@ -23,7 +23,7 @@ def bench(
             "campaigns: deciding about a user; analytics: analyses of behaviour; soak: for long; "
             "lateness: what late events do to profiles; train: the training loop; "
             "materialize: features into the store; offline: the point-in-time join; "
-            "start: until the service is ready"
+            "start: until the service is ready; erase: people erased beside ingest"
         ),
     ] = Bench.service,
     model: Annotated[
@@ -65,6 +65,10 @@ def bench(
     only: Annotated[
         str, typer.Option(help="For api: endpoints whose method and path have this in them")
     ] = "",
+    events: Annotated[
+        int | None,
+        typer.Option(min=1000, max=10_000_000, help="For erase: events before; default: 150,000"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure a service started for the purpose, in a folder of its own.
@@ -79,7 +83,7 @@ def bench(
     `portrait bench train --peers --json` · `portrait bench train --items 1000000 --json` ·
     `portrait bench materialize --json` · `portrait bench offline --json` ·
     `portrait bench audiences --json` · `portrait bench campaigns --json` ·
-    `portrait bench analytics --json`
+    `portrait bench analytics --json` · `portrait bench erase --events 1500000 --json`
     """
     from feature_repo.errors import InvalidInputError
     from services.lab.bench.service import table
@@ -96,7 +100,10 @@ def bench(
         )
     if (before is not None or only) and what is not Bench.api:
         raise InvalidInputError("--before and --only are for `bench api`: leave them out")
-    result = measure(what, Given(model, data, minutes, plot, items, drift, peers, before, only))
+    if events is not None and what is not Bench.erase:
+        raise InvalidInputError("--events is for `bench erase`: leave it out")
+    given = Given(model, data, minutes, plot, items, drift, peers, before, only, events)
+    result = measure(what, given)
     console.print(table(result))
     if json:
         print_json(result)

@@ -4,13 +4,17 @@ import inspect
 import itertools
 import multiprocessing
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from api_calls import view
+from erasure_search import search
 from erasure_shop import Shop
 from gateway_thread import Api
 from stalls import PATIENCE_S, patient
@@ -26,13 +30,17 @@ from services.update import updater
 
 STEPS = [
     "anonymous_ids.find_archived", "anonymous_ids.find_noted", "anonymous_ids.forget_notes",
-    "bury", "erase_files", "files", "find_logged", "find_names", "is_drained", "ledger.names",
-    "ledger.read", "ledger.read_ids", "ledger.write", "lift", "mark_end", "restore_graves",
-    "rewrite_files", "store.forget_statements", "store.remove_changes", "store.remove_decisions",
-    "store.remove_from_definitions", "store.remove_letters", "store.remove_seen",
-    "store.remove_seen_ids", "tombstones.add", "tombstones.read", "tombstones.remove",
+    "bury", "drop_old", "erase_files", "files", "find_logged", "find_names", "is_drained",
+    "ledger.names", "ledger.read", "ledger.read_ids", "ledger.write", "lift", "mark_end",
+    "restore_graves", "rewrite_files", "store.forget_statements", "store.remove_changes",
+    "store.remove_decisions", "store.remove_from_definitions", "store.remove_letters",
+    "store.remove_seen", "store.remove_seen_ids", "tombstones.add", "tombstones.read",
+    "tombstones.remove",
 ]  # fmt: skip
 """What a worker calls, and ``files``: each place of the state folder."""
+
+
+KILLS = 100
 
 
 class KilledError(Exception):
@@ -115,13 +123,42 @@ def carry_out(home: Path, url: str, partitions: int) -> None:
     ErasureWorker(connect(patient(url)), home, partitions, time.sleep).run()
 
 
+@contextmanager
+def ingesting(shop: Shop, gone: str) -> Iterator[Callable[[], int]]:
+    """Post events of others, and some of somebody erased, until the block ends; count the taken."""
+    ended, taken = threading.Event(), list[int]()
+
+    def post() -> None:
+        with shop.api.client() as client:
+            for number in itertools.count():
+                users = [f"busy-{(number + n) % 40}" for n in range(8)]
+                events = [view(user, anonymous_id=f"{user}-ghost") for user in users]
+                answer = client.post_batch([*events, view(gone, id=f"{gone}-late-{number}")])
+                taken.append(answer["accepted"])
+                assert answer["rejected"] == 1
+                if ended.wait(0.05):
+                    client.wait_applied(answer["receipt"])
+                    return
+
+    thread = threading.Thread(target=post, daemon=True)
+    thread.start()
+    try:
+        yield lambda: sum(taken)
+    finally:
+        ended.set()
+        thread.join()
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_killed_processes_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(1700)
+def test_a_hundred_killed_processes_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is killed in a moment of its run that is drawn; the erasures come in beside ingest."""
     monkeypatch.setattr(updater, "SETTLE_MS", 0)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__, "duckdb", "pyarrow.parquet"])
-    chance, kills, until_s = random.Random(0), 0, time.monotonic() + 200
+    chance, kills, gone = random.Random(0), 0, list[str]()
     with EmbeddedStore(tmp_path / "store") as store:
         settings = Settings(
             home=tmp_path, redis_url=store.url, partitions=4, archive_every_s=0.05,
@@ -134,19 +171,31 @@ def test_killed_processes_leave_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         api.start_updater()
         try:
             shop = Shop(api)
-            while time.monotonic() < until_s:
+            longest_s = 1.0
+            while kills < KILLS:
                 user = shop.come()
                 before = shop.of_stayer()
-                begun = shop.client.privacy.erase(user, suppress=False)
-                for _ in range(10):
-                    one = processes.Process(target=carry_out, args=(tmp_path, store.url, 4))
-                    one.start()
-                    one.join(chance.uniform(0.0, 2.0))
-                    kills += one.is_alive()
-                    one.kill()
-                    one.join()
-                shop.worker().run()
+                suppress = len(gone) % 3 == 0
+                begun = shop.client.privacy.erase(user, suppress=suppress)
+                gone.append(user)
+                with ingesting(shop, gone[0]) as taken:
+                    for _ in range(8):  # the last ones may come to their end
+                        one = processes.Process(target=carry_out, args=(tmp_path, store.url, 4))
+                        one.start()
+                        one.join(chance.uniform(0.0, longest_s))
+                        kills += one.is_alive()
+                        one.kill()
+                        one.join()
+                    started_s = time.monotonic()
+                    shop.worker().run()
+                    longest_s = max(longest_s, time.monotonic() - started_s)
+                assert taken() > 8
                 shop.check(begun["erasure_id"], user, before)
         finally:
             api.stop()
-    assert kills > 20
+    needles = [*gone, *(name for user in gone for name in shop.pseudonyms(user))]
+    found = [line for line in search(tmp_path, needles) if not line.startswith("erasures/")]
+    tombstones = {name for user in gone for name in shop.pseudonyms(user)}
+    assert [line for line in found if line.rpartition(": ")[2] not in tombstones] == []
+    assert {line.partition("/")[0] for line in found} <= {"store"}  # the tombstones there
+    assert kills >= KILLS

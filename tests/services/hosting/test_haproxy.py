@@ -14,7 +14,7 @@ from waiting import wait_until
 
 from services.hosting.embedded import free_port
 from services.hosting.haproxy import ADDRESS_HEADER, LOG_SOCKET, Door, close_back_doors
-from services.http import wrong_keys
+from services.http import problems, wrong_keys
 from services.runtime.log_lines import take_lines
 
 PER_SOURCE = 20
@@ -121,6 +121,14 @@ def test_the_log_has_the_ids_of_5xx_and_nothing_else_of_a_request(front: Front) 
     events = [orjson.loads(line) for line in front.lines if line.startswith("{")]
     assert {(one["request_id"], one["status"]) for one in events} == {("lost-1", 503)}
     assert not [line for line in front.lines if "tell-tale" in line]
+
+
+@pytest.mark.parametrize("method", ["FOO", "get", "TRACE", "PROPFIND"])
+def test_a_method_that_nothing_here_has_is_a_problem(front: Front, method: str) -> None:
+    asked = get("/fine").replace(b"GET", method.encode())
+    status, told, _ = problem(front.ask(asked))
+    assert (status, told["type"], told["instance"]) == (501, "/problems/method-unknown", "/fine")
+    assert told["type"].rpartition("/")[2] in problems.TYPES
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
