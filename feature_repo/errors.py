@@ -10,6 +10,7 @@
     │   └── InvalidSettingError        a setting is out of range or two disagree
     ├── NotFoundError                  an unknown user, item, audience, model or key
     ├── ConflictError                  what is asked for and what is there do not go together
+    │   └── GateError                  a model that its gate refuses; ``findings`` say why
     ├── ModelMismatchError             a model directory does not fit code, schema or checksum
     ├── LiveStateWriteError            a plain write to a view that only the updater may write
     ├── FencedError                    a commit by an owner whose lease has passed on
@@ -65,6 +66,14 @@ class NotFoundError(PortraitError):
 
 class ConflictError(PortraitError):
     """What is asked for and what is there do not go together."""
+
+
+class GateError(ConflictError):
+    """The gate refuses a model; ``findings`` are pairs of a rule's name and what it found."""
+
+    def __init__(self, message: str, findings: Sequence[tuple[str, str]]) -> None:
+        super().__init__(f"{message}: " + "; ".join(detail for _, detail in findings))
+        self.findings = list(findings)
 
 
 class ModelMismatchError(PortraitError):

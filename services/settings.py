@@ -105,7 +105,8 @@ class Settings(BaseSettings):
     )
     replay_clock: bool = Field(default=False, description="Take each event's time as now")
     model: Path | None = Field(
-        default=None, description="Model directory; absent: the newest below home/models, if any"
+        default=None,
+        description="Model directory that is served whatever is promoted; absent: production",
     )
     kept_rows_mb: int = Field(
         default=64,

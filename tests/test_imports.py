@@ -53,16 +53,16 @@ services.audiences: context http models runtime settings | training: scoring | f
 services.campaigns: audiences context event_log history http recommend runtime | training:
     evaluation | feature_repo: analytics audiences errors events online profile_views
 services.catalogue: context http runtime | feature_repo: archive errors events
-services.client: analytics audiences audit campaigns erasure http | feature_repo: errors
+services.client: analytics audiences audit campaigns erasure http models | feature_repo: errors
 services.commands: analytics audiences audit campaigns catalogue client demo erasure event_log
-    hosting http rebuild runtime settings | training: history network | feature_repo: analytics
+    hosting http models rebuild runtime settings | training: history | feature_repo: analytics
     archive audiences erasure errors events importers online user_profile
 services.context: event_log http models runtime settings | feature_repo: errors events online
     user_profile
 services.demo: client hosting models rebuild runtime settings | training: evaluation
     fit history | feature_repo: archive events importers online user_profile
-services.erasure: analytics audiences campaigns context event_log http runtime | feature_repo:
-    archive erasure errors events online profile_views
+services.erasure: analytics audiences campaigns context event_log http models runtime |
+    feature_repo: archive erasure errors events online profile_views
 services.event_log: models runtime settings | feature_repo: archive erasure errors events online
     user_profile
 services.gateway: analytics audiences audit campaigns catalogue context erasure event_log history
@@ -70,8 +70,8 @@ services.gateway: analytics audiences audit campaigns catalogue context erasure 
     profile_views user_profile
 services.history: context event_log models runtime | feature_repo: archive errors events online
     user_profile
-services.hosting: app catalogue client http recommend runtime settings | training: evaluation
-    fit network | feature_repo: archive audiences errors events feast_stores features online
+services.hosting: app catalogue client http models recommend runtime settings | training:
+    evaluation fit | feature_repo: archive audiences errors events feast_stores features online
 services.http: runtime | feature_repo: archive errors events online profile_views user_profile
 services.lab.bench: audiences catalogue client demo erasure event_log hosting models recommend
     runtime settings update | training: fit history lab.comparison lab.studies neighbours network
@@ -81,8 +81,8 @@ services.lab.chaos: client event_log hosting lab.bench models runtime settings
     update | feature_repo: archive errors events online
 services.lab.commands: commands lab.bench lab.chaos runtime | training: evaluation lab.comparison
     lab.studies network | feature_repo: errors
-services.models: settings | training: network scoring | feature_repo: errors events feast_stores
-    online user_profile
+services.models: http settings | training: network scoring | feature_repo: errors events
+    feast_stores online profile_views user_profile
 services.rebuild: catalogue event_log history hosting models settings update | training: fit |
     feature_repo: archive audiences erasure errors events online
 services.recommend: catalogue context event_log history http models runtime settings | training:

@@ -49,7 +49,7 @@ def refresh_clusters(
     StoreUnavailableError
         If the store does not answer.
     """
-    scorer = load_scorer(settings)
+    scorer = load_scorer(settings, url)
     with Index(settings.home, settings.standing) as index:
         users = [str(row[0]) for row in index.rows("SELECT entity FROM users ORDER BY u", {})]
         vectors = (

@@ -1,13 +1,14 @@
 """The learned half of every user's row, read once for what is put down for audiences."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, Final
 
 from feature_repo.errors import NotFoundError
 from feature_repo.online.connection import connect as connect_store
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import FIELDS, parse_live, row_key
-from services.models.loaded import load_model
+from services.models.loaded import load_model, pin
 from services.models.user_features import UserFeatureReader
 from services.settings import Settings
 
@@ -17,9 +18,10 @@ _SERVICE: Final = "ranking_v1"
 Tell = Callable[[int, int, str], None]
 
 
-def load_scorer(settings: Settings) -> Any:
-    """Return the scorer of the chosen model; `NotFoundError` if there is none."""
-    model = load_model(settings)
+def load_scorer(settings: Settings, url: str) -> Any:
+    """Return the scorer of the production model; `NotFoundError` if there is none."""
+    with closing(connect_store(url)) as client:
+        model = load_model(pin(settings, client))
     if model is None:
         raise NotFoundError(f"no model below {settings.home / 'models'}: run `portrait train`")
     from training.scoring.scorer import Scorer

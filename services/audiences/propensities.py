@@ -32,7 +32,7 @@ def refresh_propensities(settings: Settings, url: str, *, now_ms: int, tell: Tel
     StoreUnavailableError
         If the store does not answer.
     """
-    scorer = load_scorer(settings)
+    scorer = load_scorer(settings, url)
     users = Archive(settings.home / "archive" / "events").users()
     found = [
         (users[index], name, propensity, now_ms)

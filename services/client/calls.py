@@ -19,6 +19,7 @@ from services.client.analytics import AnalyticsCalls
 from services.client.audiences import AudienceCalls
 from services.client.campaigns import CampaignCalls
 from services.client.keys import KeyCalls
+from services.client.models import ModelCalls
 from services.client.privacy import PrivacyCalls
 from services.client.subject import Subject, drop_none
 
@@ -91,6 +92,7 @@ class Client(Subject):
         self.campaigns = CampaignCalls(self._send)
         self.analytics = AnalyticsCalls(self._send)
         self.keys = KeyCalls(self._send)
+        self.models = ModelCalls(self._send)
         self.privacy = PrivacyCalls(self._send)
 
     def __enter__(self) -> Self:
@@ -114,10 +116,6 @@ class Client(Subject):
     def readiness(self) -> "said.Ready":
         """Return each check of readiness, also when one fails."""
         return orjson.loads(self.http.get("/health/ready").content)
-
-    def models(self) -> "said.Models":
-        """Return the models on disk and which one is in use."""
-        return self._get("models")
 
     def audit(
         self, *, since: str | None = None, until: str | None = None, key: str | None = None,

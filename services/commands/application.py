@@ -19,7 +19,13 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from typer.core import TyperGroup
 
-from feature_repo.errors import InvalidInputError, InvalidSettingError, NotFoundError, PortraitError
+from feature_repo.errors import (
+    ConflictError,
+    InvalidInputError,
+    InvalidSettingError,
+    NotFoundError,
+    PortraitError,
+)
 from feature_repo.events.schema import now_ms
 from services.settings import Settings, tighten
 
@@ -41,7 +47,7 @@ class OneLineErrors(TyperGroup):
         """Run the command; see the module's text for the exit codes."""
         try:
             return super().invoke(ctx)
-        except (InvalidInputError, NotFoundError) as error:
+        except (InvalidInputError, NotFoundError, ConflictError) as error:
             message, code = str(error), 2
         except PortraitError as error:
             message, code = str(error), 1

@@ -179,24 +179,31 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="At most so many epochs")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same loss")] = 7,
     resume: Annotated[bool, typer.Option(help="Continue a run that was killed")] = False,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Make it production; without, if none is")
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Train the encoder with Ray Train and write a model directory.
+    """Train the encoder with Ray Train, write a model directory and make it the candidate.
 
-    Examples: `portrait train --cut-off 2017-12-18` · `portrait train --resume`
+    Examples: `portrait train --cut-off 2017-12-18` · `portrait train --resume` ·
+    `portrait train --promote`
     """
     from services.hosting.workflow import train_model
 
     settings = settings_with(home=home)
     with step(f"train {recipe}") as tell:
-        model = train_model(
+        model, aliases = train_model(
             settings, cut_off=None if cut_off is None else moment(cut_off), recipe=recipe,
-            workers=workers, epochs=epochs, seed=seed, resume=resume, tell=tell,
+            workers=workers, epochs=epochs, seed=seed, resume=resume, is_promoted=promote,
+            tell=tell,
         )  # fmt: skip
-        tell.note = str(model)
+        tell.note = f"{model}, {' and '.join(aliases.of(model.name))}"
+    if "production" not in aliases.of(model.name):
+        console.print(f"`portrait model promote {model.name}` makes it production", markup=False)
     if json:
-        print_json({"model": str(model)})
+        print_json({"model": str(model), "aliases": aliases.of(model.name)})
 
 
 @app.command()
@@ -205,7 +212,9 @@ def evaluate(
     until: Annotated[
         str | None, typer.Option(help="End of the test; default: the last event")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Model directory; default: the newest")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model directory; default: the candidate")
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:

@@ -104,12 +104,12 @@ def _store(settings: Settings) -> Finding:
 
 
 def _model(home: Path) -> Finding:
-    from training.network.model_dir import latest
+    from services.models.folder import list_models
 
-    found = latest(home / "models")
-    if found is None:
+    found = list_models(home)
+    if not found:
         return Finding("model", True, "none yet: the service ranks by popularity and interests")
-    return Finding("model", True, found.name)
+    return Finding("model", True, f"{len(found)}; `portrait model list` says which is production")
 
 
 def examine(settings: Settings) -> list[Finding]:

@@ -22,7 +22,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port of the HTTP API")] = None,
     gateways: Annotated[int | None, typer.Option(help="Gateway replicas")] = None,
     updaters: Annotated[int | None, typer.Option(help="Updater replicas")] = None,
-    model: Annotated[Path | None, typer.Option(help="Model directory; default: the newest")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model directory, in place of production")
+    ] = None,
     replay_clock: Annotated[
         bool | None, typer.Option("--replay-clock", help="Take each event's time as now")
     ] = None,

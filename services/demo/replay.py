@@ -6,6 +6,7 @@ the same events from scratch. Not here: starting the service, or how the result 
 
 import time
 from collections import Counter
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -81,20 +82,23 @@ def parity(settings: Settings, cut_off: datetime, tell: ProgressStep) -> dict[st
     from feature_repo.online.live_rows import read_live
     from feature_repo.user_profile import explicit
     from services.hosting.embedded import running_url
+    from services.models.loaded import pin
 
     url = running_url(settings.home)
     assert url is not None
     replayed = {record.user for record in read_held_out(settings.home)}
     whole = [pair for pair in with_held_out(settings.home, cut_off) if pair[0] in replayed]
     users, events = [user for user, _ in whole], [history for _, history in whole]
-    live = read_live(connect(url), users)
+    with closing(connect(url)) as client:
+        live = read_live(client, users)
+        pinned = pin(settings, client)
     wrong = set[str]()
     for index, (user, history, row) in enumerate(zip(users, events, live, strict=True)):
         if row is None or explicit.encode(explicit.fold(history)) != row.profile:
             wrong.add(user)
         if index % 50 == 0:
             tell(index, len(users), "profiles")
-    deviation = _deviations(settings, events, [row.learned if row else b"" for row in live])
+    deviation = _deviations(pinned, events, [row.learned if row else b"" for row in live])
     wrong |= {user for user, value in zip(users, deviation, strict=True) if value > TOLERANCE}
     tell.note = f"{len(users):,} profiles, {len(wrong)} mismatches"
     return {

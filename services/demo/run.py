@@ -85,8 +85,8 @@ def run(settings: Settings, *, out: Path, keep_serving: bool, fresh: bool) -> No
     from services.hosting.workflow import stores
 
     imported = memory.once("import", "import a year of real purchases", _import(home))
-    with stores(settings):
-        offline = _offline(settings, memory)
+    with stores(settings) as url:
+        offline = _offline(settings, url, memory)
         live, pictures = _live(settings)
     found = figures(imported, offline, live, CUT_OFF, time.monotonic() - started_s)
     pictures |= {
@@ -122,8 +122,15 @@ def _import(home: Path) -> Callable[[ProgressStep], dict[str, Any]]:
     return work
 
 
-def _offline(settings: Settings, memory: StepResults) -> dict[str, dict[str, Any]]:
-    from services.hosting.workflow import build_features, epoch_teller, load_features
+def _offline(settings: Settings, url: str, memory: StepResults) -> dict[str, dict[str, Any]]:
+    from services.hosting.workflow import (
+        build_features,
+        epoch_teller,
+        load_features,
+        publish_model,
+    )
+    from services.models.cards import keep_evaluation
+    from services.models.loaded import version_of
     from training.fit.train import train
     from training.history import dataset
 
@@ -150,13 +157,16 @@ def _offline(settings: Settings, memory: StepResults) -> dict[str, dict[str, Any
 
         histories = with_held_out(home, CUT_OFF)
         model = Path(trained["model"])
-        return dict(
+        found = dict(
             evaluate(home, model, since=CUT_OFF, until=END, histories=histories, progress=tell)
         )
+        keep_evaluation(home, version_of(model) or model.name, found)
+        return found
 
     def load(tell: ProgressStep) -> dict[str, Any]:
         from services.rebuild.run import rebuild
 
+        publish_model(home, url, Path(trained["model"]).name, is_promoted=True)
         rows = load_features(CUT_OFF.replace(month=1, day=1), CUT_OFF, tell)
         return {"rows": rows, "profiles": rebuild(settings, users=None, progress=tell)}
 

@@ -138,6 +138,12 @@ def names(home: Path) -> list[str]:
     return sorted((path.stem for path in found), reverse=True)
 
 
+def list_done(home: Path) -> list[tuple[int, int]]:
+    """Return of each erasure that is done when that was, and how many ids it named."""
+    found = (read(home, name) for name in names(home))
+    return [(one.done_ms, one.named or len(one.users)) for one in found if one and one.done_ms]
+
+
 def _folder(home: Path) -> Path:
     folder = home / tombstones.FOLDER / FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

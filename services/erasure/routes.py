@@ -31,6 +31,7 @@ from services.erasure.schemas import (
 from services.http import body, scopes
 from services.http.openapi import body_of
 from services.http.problems import ProblemError
+from services.models import folder
 
 router = scopes.router("admin", "privacy", "/v1")
 
@@ -145,6 +146,6 @@ def _store(one: Removal) -> ErasedFrom:
 
 def _models(home: FilePath, until_ms: int) -> Iterator[str]:
     """Yield the models that were made before a moment; 0: all."""
-    for path in (home / "models").glob("*/manifest.json"):  # written once, with its model
-        if not until_ms or path.stat().st_mtime * 1000 < until_ms:
-            yield path.parent.name
+    for model in folder.list_models(home):
+        if not until_ms or model.created_ms < until_ms:
+            yield model.name

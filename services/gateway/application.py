@@ -29,7 +29,7 @@ from services.campaigns.requests import DecideRequest
 from services.catalogue import routes as items
 from services.erasure import routes as erasures
 from services.erasure.routes import ErasureRequest
-from services.gateway import ingest, keys, operations, privacy, profiles
+from services.gateway import ingest, keys, models, operations, privacy, profiles
 from services.gateway.privacy import Consents
 from services.gateway.wiring import Replica
 from services.http import scopes, slashes
@@ -121,7 +121,7 @@ def create_app(
     modules = (
         ingest, profiles, privacy, recommendations, explanations, items, similar,
         audience_questions, audiences, campaigns, campaign_reports, analytics, erasures, keys,
-        audit, operations,
+        audit, operations, models,
     )  # fmt: skip
     routers = [module.router for module in modules]
     slashes.read()

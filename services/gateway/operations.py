@@ -1,7 +1,6 @@
-"""Routes for whoever runs the service: health, metrics, models."""
+"""Routes for whoever runs the service: health and metrics."""
 
 import asyncio
-import json
 import time
 from typing import Annotated, Any, Final
 
@@ -19,15 +18,11 @@ from services.http import scopes
 from services.http.answer_schemas import (
     LIVE,
     METRICS,
-    MODELS,
     READY,
     Live,
-    ModelOnDisk,
-    Models,
     Picture,
     Ready,
 )
-from services.models.loaded import find_model
 from services.recommend.serving import ServedModels
 from services.update.health import Health, Probe
 
@@ -161,36 +156,3 @@ async def wait_for_receipt(
     partitions = set(range(context.pseudonyms.partitions))
     await context.await_receipt(Receipt.parse(after), partitions)
     return Response(status_code=204)
-
-
-@router.get("/v1/models", responses=MODELS)
-async def models(request: Request) -> Response:
-    """Return the models on disk and which one is in use."""
-    context = context_of(request)
-    return answer(await asyncio.to_thread(_models, context))
-
-
-def _models(context: Context) -> Models:
-    folder, models = context.settings.home / "models", context.of(ServedModels)
-    paths = set(folder.iterdir()) if folder.is_dir() else set()
-    named = find_model(context.settings)
-    if named is not None:
-        paths.add(named)
-    found = list[ModelOnDisk]()
-    for path in sorted(paths):
-        try:
-            manifest = json.loads((path / "manifest.json").read_text())
-        except (OSError, ValueError):
-            continue
-        version = manifest.get("version") or path.name
-        more: Any = {k: manifest[k] for k in ("recipe", "created_at", "cut_off") if k in manifest}
-        found.append(
-            {
-                "name": path.name,
-                "version": version,
-                "in_use": models.newest.version == version,
-                "refused": models.refusals.get(version),
-                **more,
-            }
-        )
-    return {"models": found, "in_use": models.newest.recommender.version}

@@ -93,7 +93,7 @@ class Replica:
         definitions = Definitions(store, pseudonyms)
         self._index = AudienceIndex(settings.home, settings.standing)
         self._analytics = AnalyticsCube(self._index)
-        self._models = ServedModels(settings, self._catalogue)
+        self._models = ServedModels(settings, self._catalogue, store)
         self._popular = PopularFollower(store, self._catalogue, self._models)
         self.context = Context(
             settings, store, pseudonyms, self._applied, UserFeatureReader(),
@@ -114,7 +114,7 @@ class Replica:
         sweep(self._settings.home)
         self._settings.export(self._url)
         await self._erasures.start()
-        self._models.load()
+        await self._models.load()
         self.context.features.open()
         await asyncio.to_thread(time_zones.list_known)  # no event waits for it
         await self._catalogue.start()

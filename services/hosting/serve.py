@@ -221,6 +221,7 @@ def _prepare_store(settings: Settings, url: str) -> str | None:
     from feature_repo.feast_stores import registry_stamp
     from feature_repo.feast_stores import store as feast_store
     from services.catalogue import catalogue, popularity
+    from services.models import registry
 
     if not registry_stamp.is_current(settings.home):
         feast_store.apply()
@@ -235,6 +236,11 @@ def _prepare_store(settings: Settings, url: str) -> str | None:
                 say(f"the key in {settings.home / admin_key.FILE} was {ended}: it holds a new one")
         else:
             admin_key.register(client, None)
+        if settings.model is None:
+            before = registry.read(client)
+            adopted = registry.adopt(client, settings.home).production
+            if adopted is not None and before.production is None:
+                say(f"no model was production yet: the newest is from now on, {adopted.name}")
         catalogue.load_archive(client, settings.home)
         if not client.exists(popularity.KEY):
             denying = read_denying(settings.home, "analytics", settings.standing)

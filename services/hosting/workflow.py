@@ -4,8 +4,9 @@ Each function brings the stores up, does one thing through the rooms below, and 
 nothing running that it started.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from rich.table import Table
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.online.connection import connect, connect_async
+from services.models import registry
+from services.models.cards import keep_evaluation
+from services.models.loaded import version_of
+from services.models.promotion import Promotion
+from services.models.registry import Aliases
 from services.runtime.logs import hush_feast
 from services.settings import Settings
 
@@ -66,14 +73,19 @@ def train_model(
     epochs: int | None,
     seed: int,
     resume: bool,
+    is_promoted: bool = False,
     tell: Tell,
-) -> Path:
-    """Build the features up to ``cut_off``, train on them and return the model directory.
+) -> tuple[Path, Aliases]:
+    """Build the features up to ``cut_off``, train on them; return the model's directory.
+
+    The model becomes the candidate, and production if none is; and the aliases then are returned.
 
     Parameters
     ----------
     cut_off
         End of what training may see; default: two weeks before the newest event.
+    is_promoted
+        Make it production, whichever is.
     """
     from training.fit.train import train
 
@@ -82,12 +94,27 @@ def train_model(
     end = cut_off or (last_event(settings.home) - timedelta(days=14)).replace(
         hour=0, minute=0, second=0, microsecond=0
     )
-    with stores(settings):
+    with stores(settings) as url:
         build_features(settings.home, end, tell)
-        return train(
+        path = train(
             settings.home, cut_off=end, recipe=recipe, workers=workers, epochs=epochs, seed=seed,
             resume=resume, progress=lambda text: tell(0, 0, text), on_epoch=epoch_teller(tell),
         )  # fmt: skip
+        return path, publish_model(settings.home, url, path.name, is_promoted=is_promoted)
+
+
+def publish_model(home: Path, url: str, name: str, *, is_promoted: bool) -> Aliases:
+    """Make a model that was trained the candidate, and production if wished or if none is."""
+
+    async def publish() -> Aliases:
+        client = connect_async(url)
+        try:
+            promotion = Promotion(client, home, "portrait train")
+            return (await promotion.publish(name, is_promoted=is_promoted))[1]
+        finally:
+            await client.aclose()
+
+    return asyncio.run(publish())
 
 
 def build_features(home: Path, until: datetime, tell: Tell) -> dict[str, int]:
@@ -127,18 +154,28 @@ def evaluate_model(
     """Rank every basket in ``[since, until)`` with the model and its baselines."""
     from training.evaluation.evaluate import evaluate
 
-    with stores(settings):
-        return evaluate(
-            settings.home, find_model(settings), since=since,
+    with stores(settings) as url:
+        path = find_model(settings, url)
+        result = evaluate(
+            settings.home, path, since=since,
             until=until or last_event(settings.home) + timedelta(milliseconds=1), progress=tell,
         )  # fmt: skip
+    keep_evaluation(settings.home, version_of(path) or path.name, result)
+    return result
 
 
-def find_model(settings: Settings) -> Path:
-    """Return the set model directory, else the newest; `NotFoundError` if there is none."""
-    from training.network.model_dir import latest
+def find_model(settings: Settings, url: str) -> Path:
+    """Return the directory of the set model, else of the candidate, else of production.
 
-    found = settings.model or latest(settings.home / "models")
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    """
+    with closing(connect(url)) as client:
+        aliases = registry.adopt(client, settings.home)
+    chosen = registry.path_of(settings.home, aliases.candidate)
+    found = settings.model or chosen or registry.path_of(settings.home, aliases.production)
     if found is None:
         raise NotFoundError(
             f"no model below {settings.home / 'models'}: run `portrait train` first"

@@ -425,22 +425,6 @@ class Ready(Answer):
     uptime_s: Annotated[float, Field(ge=0)]
 
 
-class ModelOnDisk(Open):
-    """A model directory."""
-
-    name: str
-    version: str
-    in_use: bool
-    refused: str | None
-
-
-class Models(Answer):
-    """The models on disk and which one is in use."""
-
-    models: list[ModelOnDisk]
-    in_use: str | None
-
-
 _READY: dict[str, Any] = {
     "status": "ok", "checks": {"store": {"ok": True, "took_ms": 0.4, "error": None}},
     "degraded": [], "model": None, "model_refused": False, "uptime_s": 12.5,
@@ -452,12 +436,6 @@ READY: dict[int | str, Any] = {
     503: describe_answer(Ready, "Not ready", _READY | {
         "status": "unavailable", "checks": {"store": {"ok": False, "took_ms": 900.0,
                                                        "error": "TimeoutError"}}}),
-}  # fmt: skip
-MODELS: dict[int | str, Any] = {
-    200: describe_answer(Models, "Models", {
-        "models": [{"name": "m-1", "version": "m-1", "in_use": True, "refused": None,
-                    "recipe": "fused"}],
-        "in_use": "m-1"})
 }  # fmt: skip
 METRICS: dict[int | str, Any] = {
     200: {"description": "Numbers in Prometheus form", "content": {"text/plain": {

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from feature_repo.errors import (
     BusyError,
     ConflictError,
+    GateError,
     InvalidInputError,
     InvalidQuestionError,
     InvalidRuleError,
@@ -181,6 +182,9 @@ class Problem:
             return cls("too-costly", str(error), headers={"retry-after": "10"})
         if isinstance(error, NotFoundError):
             return cls("not-found", str(error))
+        if isinstance(error, GateError):
+            found = [{"pointer": f"/gate/{rule}", "detail": text} for rule, text in error.findings]
+            return cls("conflict", str(error), tuple(found))
         if isinstance(error, ConflictError):
             return cls("conflict", str(error))
         if isinstance(error, InvalidRuleError):

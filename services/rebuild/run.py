@@ -53,8 +53,8 @@ def rebuild(
     """Fold the history of ``users`` (pseudonyms; None: everyone) and replace their live rows.
 
     Safe at any time: events go on being accepted and applied, and a row is never replaced by
-    an older one. If the chosen model is not the one that the partitions follow, they are told
-    to first; the rows made then follow it. Also fills an empty catalogue and the popularity
+    an older one. If the production model is not the one that the partitions follow, they are
+    told to first; the rows made then follow it. Also fills an empty catalogue and the popularity
     from the archive, and writes a snapshot part of the live view for Feast's offline store.
 
     Parameters
@@ -79,9 +79,9 @@ def rebuild(
     partitions = Pseudonyms.load(settings.home, settings.partitions).partitions
     with connect(settings) as url, _staging(settings.home) as folder:
         tell(0, 0, "profiles")
-        pinned, target = _pin_model(settings)
         client = connect_store(url, timeout_s=TIMEOUT_S)
         try:
+            pinned, target = _pin_model(settings, client)
             with translated():
                 catalogue.load_archive(client, settings.home)
                 denying = read_denying(settings.home, "analytics", settings.standing)
@@ -126,13 +126,13 @@ def find_users(settings: Settings, user_ids: Sequence[str]) -> list[str]:
     return users
 
 
-def _pin_model(settings: Settings) -> tuple[Settings, str]:
-    """Return settings that name the chosen model, and its version, so that all jobs use one."""
-    version, path = loaded.transition(settings).model, loaded.find_model(settings)
+def _pin_model(settings: Settings, client: Any) -> tuple[Settings, str]:
+    """Return settings that name the production model, and its version: all jobs use one."""
+    pinned = loaded.pin(settings, client)
     update: dict[str, Path] = {"home": settings.home.resolve()}
-    if version and path is not None:
-        update["model"] = path.resolve()
-    return settings.model_copy(update=update), version
+    if pinned.model is not None:
+        update["model"] = pinned.model.resolve()
+    return settings.model_copy(update=update), loaded.transition(pinned).model
 
 
 def _everyone(client: Any, archive: Archive, partitions: int) -> set[str]:

@@ -1,4 +1,4 @@
-"""The models a gateway serves with: the newest, and those that rows were made by.
+"""The models a gateway serves with: production, and those that rows were made by.
 
 A row is scored by the model that made it, so a new model takes nobody's recommendations away
 while a rebuild folds the rows anew. Models are loaded in the background and taken up in one
@@ -17,16 +17,21 @@ import numpy.typing as npt
 import redis
 import structlog
 
-from feature_repo.errors import ModelMismatchError
+from feature_repo.errors import ModelMismatchError, StoreUnavailableError
 from feature_repo.online.live_row import LiveState
 from services.catalogue import popularity
 from services.catalogue.catalogue import Catalogue
-from services.models.loaded import find_model, load_version, try_model, version_of
+from services.models import registry
+from services.models.loaded import choose, load, load_version, version_of
+from services.models.registry import Aliases
 from services.recommend.recommender import Recommender
 from services.runtime.tasks import end
 from services.settings import Settings
 
-LOOK_EVERY_S: Final = 5.0
+LOOK_EVERY_S: Final = 0.5
+"""How often the aliases are looked at."""
+RETRY_S: Final = 5.0
+"""How often what could not be loaded is tried again."""
 POPULAR_EVERY_S: Final = 2.0
 COUNTS_EVERY_S: Final = 20.0
 """How often every item's counts are read, which a model's live popularity needs."""
@@ -36,7 +41,7 @@ POPULAR_POOL: Final = 2000
 """Items whose popularity and trend a gateway knows."""
 _POPULAR_DEPTH: Final = 20_000
 MAX_MODELS: Final = 3
-"""Models kept: the newest, and those most lately asked for."""
+"""Models kept: production, and those most lately asked for."""
 
 _log = structlog.get_logger(__name__)
 
@@ -81,47 +86,61 @@ def serving(catalogue: Catalogue, model: Any) -> Serving:
 
 
 class ServedModels:
-    """The models in service, kept up with what is on disk and in the rows.
+    """The models in service, kept up with the aliases and with the rows.
 
     Attributes
     ----------
     newest
-        What new users and sessions are served by.
+        The production model: what new users and sessions are served by.
+    aliases
+        As they were looked at last.
     refused
         Whether the chosen model could not be loaded.
     refusals
         Why models could not be loaded, by version.
     """
 
-    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue, store: Any) -> None:
         self._settings = settings
         self._catalogue = catalogue
+        self._store = store
         self._served: dict[str, Serving] = {}
         self._wanted = asyncio.Queue[str]()
         self._gone = set[str]()
+        self._retry_s = 0.0
+        self._failed: str | None = None  # production that could not be loaded: tried again later
         self._popular: tuple[Sequence[Any], Sequence[Any]] = ((), ())
         self._task: asyncio.Task[None] | None = None
         self.newest = Serving(Recommender(catalogue))
+        self.aliases = Aliases()
         self.refused = False
         self.refusals = dict[str, str]()
 
-    def load(self) -> None:
-        """Load the chosen model, before anything is served.
+    async def load(self) -> None:
+        """Load the production model, before anything is served; without the store, none.
 
         Raises
         ------
-        ModelMismatchError, NotFoundError
-            See `services.models.loaded.load_model`.
+        ModelMismatchError
+            If the settings name a model that does not fit.
         """
-        model, reason = try_model(self._settings)
-        self.refused = reason is not None
-        path = find_model(self._settings)
-        if reason is not None and path is not None:
-            self.refusals[version_of(path) or path.name] = reason
+        try:
+            self.aliases = await registry.adopt_async(self._store, self._settings.home)
+        except StoreUnavailableError as error:
+            _log.warning("aliases_unread", error=str(error))
+        path = choose(self._settings, self.aliases)
+        try:
+            model = None if path is None else load(path)
+        except ModelMismatchError as error:
+            if path is None or self._settings.model is not None:
+                raise
+            _log.error("model_refused", path=str(path), reason=str(error))
+            self.refused, model = True, None
+            self.refusals[version_of(path) or path.name] = str(error)
         self._take(serving(self._catalogue, model))
 
     def start(self) -> None:
-        """Begin to follow what is on disk."""
+        """Begin to follow the aliases."""
         self._task = asyncio.create_task(self._follow())
 
     @property
@@ -180,22 +199,35 @@ class ServedModels:
                 del self._served[version]
 
     async def _follow(self) -> None:
+        now_s = asyncio.get_running_loop().time
         while True:
             try:
                 version = await asyncio.wait_for(self._wanted.get(), LOOK_EVERY_S)
             except TimeoutError:
-                self._gone.clear()  # what was not there may be by now
+                if now_s() >= self._retry_s:
+                    self._retry_s = now_s() + RETRY_S
+                    self._gone.clear()  # what was not there may be by now
+                    self._failed = None
                 await self._look()
             else:
                 await self._fetch(version)
 
     async def _look(self) -> None:
-        """Take up the chosen model if it is another than the newest."""
-        path = await asyncio.to_thread(find_model, self._settings)
-        version = None if path is None else await asyncio.to_thread(version_of, path)
-        if version is not None and version != self.newest.version:
+        """Take up the production model if it is another than the one before."""
+        try:
+            self.aliases = await registry.read_async(self._store)
+        except StoreUnavailableError:
+            return
+        production = self.aliases.production
+        if production is None or self._settings.model is not None:
+            return
+        version = production.version
+        if version == self.newest.version:
+            self.refused = False
+        elif version != self._failed:
             await self._bring(version, newest=True)
             self.refused = version != self.newest.version
+            self._failed = version if self.refused else None
 
     async def _fetch(self, version: str) -> None:
         if version not in self._served:

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from typing import Final
 
 import redis
@@ -373,11 +374,13 @@ class Updater:
     """
 
     def __init__(self, settings: Settings, url: str) -> None:
-        from services.models.loaded import transition
+        from services.models import loaded
         from services.runtime import replica
 
         replica.begin(settings, "updater")
-        self._loop = UpdaterLoop(settings, url, transition(settings))
+        with closing(connect(url)) as client:
+            transition = loaded.begin(settings, client)
+        self._loop = UpdaterLoop(settings, url, transition)
         freeze_heap.freeze_heap()
         self._thread = threading.Thread(target=self._loop.run, name="updater", daemon=True)
         self._thread.start()

@@ -3,11 +3,13 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from feature_repo.online.connection import connect
 from services.client import Client
 from services.gateway.application import create_app
 from services.hosting.embedded import free_port
@@ -64,7 +66,9 @@ class Api:
         return self._thread.ident
 
     def start_updater(self) -> None:
-        self._loop = UpdaterLoop(self.settings, self.url, loaded.transition(self.settings))
+        with closing(connect(self.url)) as store:
+            transition = loaded.begin(self.settings, store)
+        self._loop = UpdaterLoop(self.settings, self.url, transition)
         self._worker = threading.Thread(target=self._loop.run, daemon=True)
         self._worker.start()
         self._erasures = Erasures(self.settings, self.url, self._loop.forget_people)

@@ -61,6 +61,8 @@ OPERATIONS = {
         "POST /v1/campaigns", "GET /v1/campaigns/schema", "PUT /v1/campaigns/{name}",
         "GET /v1/campaigns/{name}", "DELETE /v1/campaigns/{name}", "GET /health/live",
         "GET /health/ready", "GET /metrics", "GET /v1/receipts", "GET /v1/models", "POST /v1/keys",
+        "GET /v1/models/{name}", "POST /v1/models/{name}/promote", "POST /v1/models/rollback",
+        "DELETE /v1/models/{name}",
         "GET /v1/keys", "DELETE /v1/keys/{key_id}", "POST /v1/keys/{key_id}/rotate",
         "DELETE /v1/users/{user_id}", "POST /v1/erasures", "GET /v1/erasures",
         "GET /v1/erasures/{erasure_id}", "GET /v1/audit",

@@ -30,6 +30,7 @@ from safetensors.torch import save as save_tensors
 from torch.nn import Embedding
 
 from feature_repo.errors import ModelMismatchError
+from feature_repo.events.schema import iso, now_ms
 from feature_repo.events.types import CONSUMED
 from feature_repo.features.catalogue import USER_VIEWS, scalars
 from training.history.sequences import NUMERIC
@@ -109,6 +110,7 @@ def save(
         "inputs": inputs,
         "feature_service": user_features.service,
         "user_features": user_features.values(),
+        "created_at": iso(now_ms()),
         "git_revision": git_revision(),
         "training": dict(training),
         "metrics": dict(metrics),
@@ -184,13 +186,6 @@ def load(path: Path) -> Model:
     return Model(
         manifest["version"], config, vocabulary, user_features, network, manifest, memory, reranker
     )  # fmt: skip
-
-
-def latest(folder: Path) -> Path | None:
-    """Return the newest model directory below ``folder``, by the manifest's file time."""
-    found = [p for p in folder.glob("*/manifest.json") if not p.parent.name.startswith(".")]
-    newest = max(found, key=lambda p: (p.stat().st_mtime_ns, p.parent.name), default=None)
-    return None if newest is None else newest.parent
 
 
 def check_features(needed: UserFeatures, path: Path) -> None:

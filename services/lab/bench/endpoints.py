@@ -62,15 +62,14 @@ class ShopSample:
     @classmethod
     def of(cls, home: Path) -> Self:
         """Return those of a demo's state folder."""
-        from services.models.loaded import find_model
-        from services.settings import Settings
+        from services.models.folder import newest
         from training.network.model_dir import load
 
         with (home / "replay.ndjson").open("rb") as lines:
             users = {user for line in lines if (user := orjson.loads(line).get("user_id"))}
         listed = {item for item, each in load_catalogue(home).items() if each.is_merchandise}
-        path = find_model(Settings(home=home))
-        known = listed if path is None else listed.intersection(load(path).vocabulary.items)
+        model = newest(home)
+        known = listed if model is None else listed.intersection(load(model.path).vocabulary.items)
         return cls(users, known or listed, listed - known or listed)
 
     def next(self) -> dict[str, str]:

@@ -36,9 +36,11 @@ def model_of(
     A new one has the product's default shape, the archive's vocabulary and random weights:
     it predicts nothing and costs exactly what a trained one costs.
     """
-    from training.network.model_dir import latest, load
+    from services.models import folder as models
+    from training.network.model_dir import load
 
-    found = model or (None if data is None else latest(data / "models"))
+    made = None if data is None else models.newest(data)
+    found = model or (None if made is None else made.path)
     if found is not None:
         return found, load(found).version
     return write_untrained(archive, folder / "model"), UNTRAINED

@@ -8,6 +8,7 @@ import httpx2
 import orjson
 import pytest
 import redis
+import small_model
 from gateway_thread import Api
 
 from services.client import LONGEST_WAIT_S, ApiError, Client, TransientApiError
@@ -86,7 +87,11 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("GET /health/ready", lambda c: c.readiness()),
     ("GET /metrics", lambda c: c.metrics()),
     ("GET /v1/receipts", lambda c: c.wait_applied("p001-0-0")),
-    ("GET /v1/models", lambda c: c.models()),
+    ("GET /v1/models", lambda c: c.models.all()),
+    ("GET /v1/models/{name}", lambda c: c.models.card("some")),
+    ("POST /v1/models/{name}/promote", lambda c: c.models.promote("some")),
+    ("POST /v1/models/rollback", lambda c: c.models.roll_back("some")),
+    ("DELETE /v1/models/{name}", lambda c: c.models.remove("some")),
     ("DELETE /v1/users/{user_id}", lambda c: c.privacy.erase("a b")),
     ("POST /v1/erasures", lambda c: c.privacy.erase_all(["a b", "c"], suppress=False)),
     ("GET /v1/erasures", lambda c: c.privacy.erasures()),
@@ -98,6 +103,9 @@ def test_every_endpoint_has_a_method(client: Client, api: Api) -> None:
     with redis.Redis.from_url(api.url) as store:
         api_keys.register(store, "a key", name="some", scope="write")
     erasures.write(api.settings.home, StoredErasure(ERASURE_ID, 1, True, []))
+    for seed, name in enumerate(("before", "some")):
+        small_model.write(api.settings.home / "models" / name, seed)
+    client.models.promote("before")
     client.wait_applied(client.post_event({"type": "login", "user_id": "a b"})["receipt"])
     sent: list[httpx2.Request] = []
     client.http.event_hooks = {"request": [sent.append]}

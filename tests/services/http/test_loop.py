@@ -140,6 +140,7 @@ BODIES: dict[str, Callable[[], list[Given]]] = {
         dumped({"user_ids": [name(n) for n in range(5_000)]}), junk(3_000_000),
     ],
     "POST /v1/keys/{key_id}/rotate": lambda: [dumped({"overlap_s": 60}), junk(16_384)],
+    "POST /v1/models/{name}/promote": lambda: [dumped({"alias": "shadow"}), junk(4_096)],
     "POST /v1/events": lambda: [
         dumped(full(items=200)), dumped(full(items=1, properties=properties())),
         wrong(MAX_EVENT_BYTES), bomb(MAX_EVENT_BYTES), junk(MAX_EVENT_BYTES),

@@ -1,9 +1,8 @@
 """Models come and go under a running gateway: rows keep the model that made them."""
 
-import os
 import threading
-import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from waiting import wait_until
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.online.live_row import FIELDS, parse_live, row_key
 from feature_repo.online.live_rows import load_live
-from services.models.loaded import transition as models_of
-from services.models.loaded import version_of
+from services.client import ApiError
+from services.models.loaded import begin, version_of
 from services.recommend import serving
 
 
@@ -42,6 +41,9 @@ def test_a_new_model_is_taken_up_without_an_answer_that_is_empty_or_poorer(
     api = make_api(replay_clock=True)  # the scores change with every second
     models = api.settings.home / "models"
     one = str(version_of(small_model.write(models / "one", seed=0)))
+    with api.client() as client:
+        client.models.promote("one")
+        wait_until(lambda: client.models.all()["in_use"] == one, "the first model")
     api.stop_updater()
     api.start_updater()  # it takes up the model that new users begin with
     with api.client() as client:
@@ -63,8 +65,7 @@ def test_a_new_model_is_taken_up_without_an_answer_that_is_empty_or_poorer(
         asking.start()
         try:
             two = str(version_of(small_model.write(models / "two", seed=1)))
-            later = time.time() + 5
-            os.utime(models / "two" / "manifest.json", (later, later))
+            client.models.promote("two")
             served = "/v1/models"
             wait_until(
                 lambda: orjson.loads(client.http.get(served).content)["in_use"] == two,
@@ -94,6 +95,7 @@ def test_a_row_of_a_model_that_is_gone_degrades_until_it_is_back(
     small_model.write(home / "models" / "here", seed=3)
     store = redis.Redis.from_url(api.url)
     with api.client() as client:
+        client.models.promote("here")
         wait_until(lambda: client.http.get("/v1/models").json()["in_use"] is not None, "a model")
         event = {"type": "view_item", "user_id": "u", "items": [{"item_id": "i01"}]}
         client.post_event(event, return_profile=True)
@@ -128,36 +130,41 @@ def test_a_model_with_features_of_another_version_is_refused_and_said(
     models = api.settings.home / "models"
     used = str(version_of(small_model.write(models / "used", seed=5)))
     with api.client() as client:
+        client.models.promote("used")
         client.put_items([{"item_id": i} for i in small_model.ITEMS])
         wait_until(lambda: client.http.get("/v1/models").json()["in_use"] == used, "a model")
         assert client.http.get("/health/ready").json()["model_refused"] is False
-        newer = small_model.write(models / "aside", seed=6)
-        manifest = orjson.loads((newer / "manifest.json").read_bytes())
-        manifest["user_features"] = {
-            "service": "ranking_v1", "names": ["num_dreams_7d"], "mean": [0.0], "deviation": [1.0],
-        }  # fmt: skip
-        (newer / "manifest.json").write_bytes(orjson.dumps(manifest))
-        newer.rename(models / "newer")
-        wait_until(lambda: client.http.get("/health/ready").json()["model_refused"], "a refusal")
-        found = client.http.get("/v1/models").json()
-        assert found["in_use"] == used
-        refused = {each["name"]: each["refused"] for each in found["models"]}
-        assert refused["used"] is None
-        assert "num_dreams_7d" in refused["newer"]
-        assert "portrait train" in refused["newer"]
-        # The updater goes on without it, and says so.
-        transition = models_of(api.settings)
-        assert transition.model == ""
+        need_dreams(small_model.write(models / "newer", seed=6))
+        for force in (False, True):
+            with pytest.raises(ApiError, match=r"409.*num_dreams_7d.*portrait train"):
+                client.models.promote("newer", force=force)
+        assert client.models.all()["production"] == "used"
+        assert client.models.all()["in_use"] == used
+        need_dreams(models / "used")  # as an upgrade of the code would
+        with closing(redis.Redis.from_url(api.url)) as store:
+            assert begin(api.settings, store).model == ""  # the updater goes on without it
     other = Api(api.settings, api.url)
     other.start()
     try:
         with other.client() as client:
             assert client.http.get("/health/ready").json()["model_refused"] is True
-            found = client.http.get("/v1/models").json()
+            found = client.models.all()
             assert found["in_use"] is None
-            assert any("num_dreams_7d" in (each["refused"] or "") for each in found["models"])
+            refused = {each["name"]: each["refused"] for each in found["models"]}
+            assert "num_dreams_7d" in (refused["used"] or "")
+            client.models.promote(small_model.write(models / "again", seed=7).name)
+            wait_until(lambda: not client.readiness()["model_refused"], "another model")
     finally:
         other.stop()
+
+
+def need_dreams(path: Path) -> None:
+    """Make a model read a feature that no version makes."""
+    manifest = orjson.loads((path / "manifest.json").read_bytes())
+    manifest["user_features"] = {
+        "service": "ranking_v1", "names": ["num_dreams_7d"], "mean": [0.0], "deviation": [1.0],
+    }  # fmt: skip
+    (path / "manifest.json").write_bytes(orjson.dumps(manifest))
 
 
 def test_a_model_that_cannot_be_read_is_said(make_api: Callable[..., Api], tmp_path: Path) -> None:

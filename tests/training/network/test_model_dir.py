@@ -8,7 +8,7 @@ import pytest
 from feature_repo.errors import ModelMismatchError
 from tests.training.shops import START_MS, event
 from training.history.user_features import UserFeatures
-from training.network.model_dir import check_features, latest, load
+from training.network.model_dir import check_features, load
 from training.scoring.scorer import Scorer
 from training.scoring.transition import LearnedTransition
 
@@ -30,8 +30,6 @@ def test_a_loaded_model_says_what_it_is(copy: Path) -> None:
     assert model.manifest["training"]["seed"] == 7
     files = {"weights.safetensors", "vocabulary.json", "memory.safetensors"}
     assert files == set(model.manifest["files"])
-    assert latest(copy.parent) == copy
-    assert latest(copy) is None
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "vocabulary.json"])
