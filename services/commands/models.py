@@ -9,14 +9,12 @@ from rich.table import Column, Table
 
 from feature_repo.errors import NotFoundError
 from services.commands.application import Home, Json, app, print_json, settings_with, with_store
+from services.commands.audited import with_audited_store
 from services.runtime.progress import console
 
 if TYPE_CHECKING:
     from services.models.promotion import Promotion
     from services.models.registry import AliasChange, Aliases
-
-BY = "command line"
-"""What the notes of changes say of who made them."""
 
 model = typer.Typer(
     no_args_is_help=True,
@@ -108,7 +106,9 @@ def promote(
     Examples: `portrait model promote fused-20171218-7` ·
     `portrait model promote fused-20171218-7 --alias candidate`
     """
-    _change(home, lambda on: on.promote(name, alias, is_forced=force), json=json)
+    _change(
+        home, "promote", lambda on: on.promote(name, alias, is_forced=force), target=name, json=json
+    )  # fmt: skip
 
 
 @model.command("shadow")
@@ -117,7 +117,10 @@ def shadow(name: Name, force: Force = False, home: Home = None, json: Json = Fal
 
     Example: `portrait model shadow fused-20171218-7`
     """
-    _change(home, lambda on: on.promote(name, "shadow", is_forced=force), json=json)
+    _change(
+        home, "shadow", lambda on: on.promote(name, "shadow", is_forced=force), target=name,
+        json=json,
+    )  # fmt: skip
 
 
 @model.command("rollback")
@@ -126,7 +129,7 @@ def rollback(home: Home = None, json: Json = False) -> None:
 
     Example: `portrait model rollback`
     """
-    _change(home, lambda on: on.roll_back(), json=json)
+    _change(home, "rollback", lambda on: on.roll_back(), json=json)
 
 
 @model.command("remove")
@@ -135,22 +138,27 @@ def remove(name: Name, home: Home = None, json: Json = False) -> None:
 
     Example: `portrait model remove fused-20171211-7`
     """
-    _change(home, lambda on: on.remove(name), json=json)
+    _change(home, "remove", lambda on: on.remove(name), target=name, json=json)
 
 
 def _change(
     home: "Home",
+    command: str,
     act: "Callable[[Promotion], Awaitable[tuple[Aliases, Aliases]]]",
     *,
+    target: str | None = None,
     json: bool,
 ) -> None:
     """Change the aliases and print what they are then."""
+    from services.audit.machine import find_actor
     from services.models.promotion import Promotion
 
     settings = settings_with(home=home)
-    before, after = with_store(
-        home, lambda client: act(Promotion(client, settings.home, BY, settings.model))
-    )
+    before, after = with_audited_store(
+        home, f"portrait model {command}",
+        lambda client: act(Promotion(client, settings.home, find_actor(), settings.model)),
+        target=target, made=lambda found: found[1].names()["production"] if not target else None,
+    )  # fmt: skip
     for alias, name in after.names().items():
         was = before.names()[alias]
         told = f", before {was}" if was not in (None, name) else ""

@@ -9,6 +9,8 @@ import redis
 import small_model
 from typer.testing import CliRunner, Result
 
+from services.audit.machine import find_actor
+from services.audit.writer import LOG
 from services.commands.cli import app
 
 
@@ -35,7 +37,7 @@ def last(done: Result) -> Any:
     return orjson.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_model_goes_from_list_to_production_and_back() -> None:
+def test_a_model_goes_from_list_to_production_and_back(store_client: redis.Redis) -> None:
     assert last(portrait("list", "--json"))["production"] is None
     assert last(portrait("promote", "one", "--json"))["production"] == "one"
     assert last(portrait("promote", "two", "--json")) == {
@@ -45,7 +47,12 @@ def test_a_model_goes_from_list_to_production_and_back() -> None:
     assert last(portrait("rollback", "--json"))["production"] == "one"
     listed = last(portrait("list", "--changes", "2", "--json"))
     assert [(each["by"], each["action"], each["name"]) for each in listed["changes"]] == [
-        ("command line", "rollback", "one"), ("command line", "promote", "one"),
+        (find_actor(), "rollback", "one"), (find_actor(), "promote", "one"),
+    ]  # fmt: skip
+    entries = [orjson.loads(e[b"entries"])[0] for _, e in store_client.xrange(LOG)]
+    assert [(each["operation"], each["target"]) for each in entries] == [
+        ("portrait model promote", "one"), ("portrait model promote", "two"),
+        ("portrait model shadow", "one"), ("portrait model rollback", "one"),
     ]  # fmt: skip
     assert listed["models"][0]["aliases"] == ["production", "shadow"]
     portrait("remove", "two")
