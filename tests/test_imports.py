@@ -53,7 +53,8 @@ services.audiences: context http models runtime settings | training: scoring | f
 services.campaigns: audiences context event_log history http recommend runtime | training:
     evaluation | feature_repo: analytics audiences errors events online profile_views
 services.catalogue: context http runtime | feature_repo: archive errors events
-services.client: analytics audiences audit campaigns erasure http models | feature_repo: errors
+services.client: analytics audiences audit campaigns erasure export http models | feature_repo:
+    errors
 services.commands: analytics audiences audit campaigns catalogue client demo erasure event_log
     hosting http models rebuild runtime settings | training: history | feature_repo: analytics
     archive audiences erasure errors events importers online user_profile
@@ -65,8 +66,11 @@ services.erasure: analytics audiences campaigns context event_log http models ru
     feature_repo: archive erasure errors events online profile_views
 services.event_log: models runtime settings | feature_repo: archive erasure errors events online
     user_profile
-services.gateway: analytics audiences audit campaigns catalogue context erasure event_log history
-    http models recommend runtime settings update | feature_repo: archive errors events online
+services.export: audiences campaigns context event_log history http models recommend runtime |
+    training: scoring state | feature_repo: archive audiences errors events features online
+    profile_views user_profile
+services.gateway: analytics audiences audit campaigns catalogue context erasure event_log export
+    history http models recommend runtime settings update | feature_repo: archive errors events online
     profile_views user_profile
 services.history: context event_log models runtime | feature_repo: archive errors events online
     user_profile

@@ -19,7 +19,8 @@ from feature_repo.archive.currency import Money, check
 from feature_repo.erasure.raw_ids import RawIds
 from feature_repo.errors import InvalidSourceError
 from feature_repo.events.minimisation import FieldPolicy
-from feature_repo.events.schema import iso, now_ms
+from feature_repo.events.pseudonyms import Pseudonyms
+from feature_repo.events.schema import MAX_FUTURE_MS, iso, now_ms
 from feature_repo.importers.assemble import Made, assemble
 from feature_repo.importers.lines import FIELD_OF, clean
 from feature_repo.importers.publish import ERASED, Publisher, check_rest, import_lock
@@ -29,7 +30,7 @@ from feature_repo.importers.source import Chunk, Source
 
 __all__ = ["MENDS", "SOURCES", "ImportReport", "run"]
 
-SOURCES = ("completejourney", "retailrocket", "taobao", "file")
+SOURCES = ("completejourney", "retailrocket", "taobao", "file", "export")
 _STEP_EVENTS = 5_000
 _ATTEMPTS = 3
 
@@ -88,6 +89,8 @@ def run(
     """
     if (until is None) != (rest is None):
         raise InvalidSourceError("until and rest belong together: give both or neither")
+    if until is not None and source == "export":
+        raise InvalidSourceError("an export is imported whole: leave until and rest out")
     if until is not None and until.tzinfo is None:
         raise InvalidSourceError(f"until {until} has no offset: add Z or +hh:mm")
     if rest is not None:
@@ -97,7 +100,7 @@ def run(
     with import_lock(home) as staging:
         for attempt in range(_ATTEMPTS):
             progress(0, 0, f"reading {source}")
-            opened = _open(source, path, mapping, keep_raw=keep_raw)
+            opened = _open(source, home, path, mapping, keep_raw=keep_raw)
             until_ms = None if until is None else round(until.timestamp() * 1000)
             folder = staging / str(attempt)
             folder.mkdir()
@@ -113,7 +116,9 @@ def run(
     )
 
 
-def _open(source: str, path: Path | None, mapping: Path | None, *, keep_raw: bool) -> Source:
+def _open(
+    source: str, home: Path, path: Path | None, mapping: Path | None, *, keep_raw: bool
+) -> Source:
     if source not in SOURCES:
         raise InvalidSourceError(f"unknown source {source!r}: choose one of {', '.join(SOURCES)}")
     if mapping is not None and source != "file":
@@ -128,6 +133,10 @@ def _open(source: str, path: Path | None, mapping: Path | None, *, keep_raw: boo
 
     if path is None:
         raise InvalidSourceError(f"{source} needs the path of its file")
+    if source == "export":
+        from feature_repo.importers.exported_events import open_export
+
+        return open_export(path, Pseudonyms.load(home), latest_ms=now_ms() + MAX_FUTURE_MS)
     if source != "file":
         mapping = Path(__file__).with_name(f"{source}.yaml")
     if mapping is None:
@@ -213,12 +222,15 @@ def _take(
         made_of_lines = assemble(cleaned.lines, source.name)
     refused = list[tuple[int, str, str]]()
     done = len(lost)
-    for number, made in enumerate(chain(chunk.made, made_of_lines)):
-        why = publisher.add(made)
+    outcomes = chain(
+        ((publisher.add(made), made[1]) for made in chain(chunk.made, made_of_lines)),
+        ((publisher.add_placed(*one), [row]) for row, one in chunk.placed),
+    )
+    for number, (why, rows) in enumerate(outcomes):
         if why is not None:
             reason, _, detail = why.partition("/")
-            refused += [(row, reason, detail) for row in made[1]]
-        done += len(made[1])
+            refused += [(row, reason, detail) for row in rows]
+        done += len(rows)
         if number % _STEP_EVENTS == 0:
             progress(rows_before + done, source.total, "rows to events")
     more = pd.DataFrame(refused, columns=["source_row", "reason", "detail"])

@@ -136,6 +136,7 @@ class Publisher:
         self._linked = set[str]()
         self._earlier = self._ids("source = ?")
         self._now = set[tuple[str, str]]()
+        self._known = dict[str, set[tuple[str, str]]]()
         self._pending = list[tuple[LogPosition, EventRecord]]()
         self._set_aside = list[tuple[int, str, bytes]]()
 
@@ -199,9 +200,7 @@ class Publisher:
         self.amounts_set_aside += self._convert(record)
         if named not in (self._earlier if event.source == self.source else self._others):
             self.events_new += 1
-            self._pending.append((LogPosition.imported(event.time), record))
-            if len(self._pending) >= PART_EVENTS:
-                self._flush()
+            self._stage(LogPosition.imported(event.time), record)
         return None
 
     def _allow(self, record: EventRecord) -> EventRecord | str:
@@ -213,6 +212,58 @@ class Publisher:
         if self._may_profile(record.user):
             return record
         return only_statements(record) or UNPROFILED
+
+    def _stage(self, position: LogPosition, record: EventRecord) -> None:
+        self._pending.append((position, record))
+        if len(self._pending) >= PART_EVENTS:
+            self._flush()
+
+    def add_placed(self, position: LogPosition, record: EventRecord) -> str | None:
+        """Take an event as it was kept, to stand at ``position``; return why not, or None.
+
+        It is known by its user, source and id: others may have events of the same name. What the
+        shop does not keep any more is not put back.
+        """
+        if record.user in self.erased:
+            return ERASED
+        if record.linked in self.erased:
+            record.linked = None
+        ids = Event.model_construct(
+            type=record.type, id=record.id, session_id=record.session_id, order_id=record.order_id
+        )
+        unwanted = self._minimiser.apply(ids, record)
+        if unwanted is not None:
+            return f"{PERSONAL}{unwanted.pointer}: {unwanted.detail}"
+        known = self._known_of(record.user)
+        named = (record.source, record.id)
+        new = named not in known
+        known.add(named)
+        if new and not self._may_keep(record.user):
+            bare = only_statements(record, linking=record.linked is not None)
+            if bare is None:
+                return UNPROFILED
+            record = bare
+        self._count(record)
+        self.events += 1
+        if new:
+            self.amounts_set_aside += self._convert(record)
+            self.events_new += 1
+            self._stage(position, record)
+        return None
+
+    def _known_of(self, user: str) -> set[tuple[str, str]]:
+        """Return source and id of the events that the archive has of a user, or that came now."""
+        if user not in self._known:
+            mine = (events for _, events in self.archive.histories([user]))
+            self._known[user] = {(one.source, one.id) for events in mine for one in events}
+        return self._known[user]
+
+    @cached_property
+    def _may_keep(self) -> Callable[[str], bool]:
+        """Whether a user did not deny profiling; what was kept once was allowed by default."""
+        return find_allowing(
+            self.home, "profiling", {**read_defaults(os.environ), "profiling": True}
+        )
 
     def _convert(self, record: EventRecord) -> bool:
         """Turn amounts into the shop's currency; say whether some were set aside."""

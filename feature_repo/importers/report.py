@@ -13,10 +13,10 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, what); total 0 means unknown."""
 
 SET_ASIDE: Final = frozenset(
-    {"non_merchandise", "no_value", "other_type", "erased", "profiling_denied"}
+    {"non_merchandise", "no_value", "other_type", "erased", "profiling_denied", "not_applied"}
 )
-"""Reasons of rows that are right but not behaviour to learn from, or of somebody who was erased or
-denies profiling; any other is a rejection."""
+"""Reasons of rows that are right but not behaviour to learn from, of somebody who was erased or
+denies profiling, or of an event that counted in no profile; any other is a rejection."""
 
 
 MENDS: Final = {

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from feature_repo.archive.catalogue import Item
+from feature_repo.archive.event_archive import LogPosition
+from feature_repo.events.schema import EventRecord
 from feature_repo.importers.assemble import USER_MARK, Made
 from feature_repo.importers.files import name_of
 from feature_repo.importers.rows import Refused
@@ -23,6 +25,10 @@ from feature_repo.importers.rows import Refused
 _STEM: Final = 64
 _STEM_BYTES: Final = 160
 """Characters and bytes of a table's name in the names of files: they have 255 bytes in all."""
+
+
+Placed = tuple[LogPosition, EventRecord]
+"""An event as it was kept, and where it is to stand among imported ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,8 @@ class Chunk:
         The rows that could be read, converted (see `lines`); empty where they are events already.
     made
         Events of rows that are events already.
+    placed
+        Rows that are events as they were kept, by number.
     refused
         Rows that could not even be converted.
     raw
@@ -48,6 +56,7 @@ class Chunk:
     made: Sequence[Made] = ()
     refused: Sequence[tuple[int, Refused]] = ()
     raw: Callable[[int], str | None] = lambda _: None
+    placed: Sequence[tuple[int, Placed]] = ()
 
 
 @dataclass(frozen=True, slots=True)

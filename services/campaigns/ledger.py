@@ -24,6 +24,7 @@ UNITS: Final = 10**6
 _DAY_MS: Final = 86_400_000
 _UNIT: Final = "\x1f"
 _LOGGED: Final = "logged" + _UNIT
+_NOTED: Final = b"1"
 _BLOCKED: Final = {
     "-": (), "f": ("frequency_cap",), "b": ("budget",), "x": ("frequency_cap", "budget"),
 }  # fmt: skip
@@ -121,7 +122,7 @@ class Ledger:
 
     async def mark_logged(self, name: str, pseudonym: str, decision: str) -> None:
         """Note that the events of a kept decision stand in the log."""
-        await self._client.hset(decisions_key(pseudonym), _LOGGED + _field(name, decision), "1")
+        await self._client.hset(decisions_key(pseudonym), _LOGGED + _field(name, decision), _NOTED)
 
     async def read_spent(self, name: str) -> Spent:
         """Return what a campaign has decided and spent."""
@@ -178,6 +179,28 @@ def _count_filter(cap: Cap, channel: str, name: str) -> str:
     if cap.scope == "all":
         return ""
     return f"c={channel}{_UNIT}" if cap.scope == "channel" else f"n={name}{_UNIT}"
+
+
+def parse_decision(field: bytes, value: bytes) -> tuple[str, str, Settled] | None:
+    """Read a field of a user's ledger: campaign, the decision's name, and what was decided.
+
+    None of a field that only notes that a decision was logged; see `log_note`.
+    """
+    if value == _NOTED:
+        return None
+    campaign, _, decision = field.decode().partition(_UNIT)
+    return campaign, decision, _read(value, repeated=True)
+
+
+def log_note(field: bytes) -> bytes:
+    """Return the field that notes that the events of a decision stand in the log."""
+    return _LOGGED.encode() + field
+
+
+def parse_message(name: bytes) -> tuple[str, str, str]:
+    """Return channel, campaign and decision of a message as the ledger names it."""
+    channel, campaign, decision = name.decode().split(_UNIT, 2)
+    return channel.removeprefix("c="), campaign.removeprefix("n="), decision
 
 
 def _field(name: str, decision: str) -> str:

@@ -1,7 +1,7 @@
 """Calls of the HTTP API, and which of them are repeated."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 import httpx2
@@ -25,6 +25,7 @@ from services.client.subject import Subject, drop_none
 
 if TYPE_CHECKING:  # the client runs without what makes the answers
     from services.audit.schemas import AuditPage
+    from services.export.schemas import Export
     from services.http import answer_schemas as said
 
 ATTEMPTS: Final = 6
@@ -173,9 +174,21 @@ class Client(Subject):
         body = {"consents": dict(consents), "source": source}
         return self._ask("PUT", "users", user_id, "consents", body=body)
 
-    def export(self, user_id: str, *, after: str | None = None) -> "said.Export":
-        """Return everything that is kept of a user."""
+    def export(self, user_id: str, *, after: str | None = None) -> "Export":
+        """Return everything that is kept of a user; see `stream_export` for users of any size."""
         return self._get("users", user_id, "export", after=after)
+
+    def stream_export(self, user_id: str, *, after: str | None = None) -> Iterator[bytes]:
+        """Yield the text of an export as it comes; it is whole if ``complete`` is its last member.
+
+        Not repeated: what was read before a connection broke would come again.
+        """
+        path = self._path("users", user_id, "export")
+        with self.http.stream("GET", path, params=drop_none(after=after)) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise _error(response)
+            yield from response.iter_bytes()
 
     def recommendations(
         self,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from services.client.subject import Subject
 
@@ -34,6 +34,11 @@ class PrivacyCalls(Subject):
     def erasure(self, erasure_id: str) -> "said.ErasureReceipt":
         """Return how far an erasure is, and what was found and removed where."""
         return self._get("erasures", erasure_id)
+
+    def export_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of an export."""
+        found: dict[str, Any] = self._get("schemas", "export")
+        return found
 
     def wait_erased(
         self,

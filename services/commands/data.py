@@ -23,7 +23,9 @@ from services.runtime.progress import console, step
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help="completejourney, retailrocket, taobao or file")],
+    source: Annotated[
+        str, typer.Argument(help="completejourney, retailrocket, taobao, file or export")
+    ],
     path: Annotated[Path | None, typer.Argument(help="The file, or a folder of its parts")] = None,
     mapping: Annotated[Path | None, typer.Option(help="YAML column mapping, for `file`")] = None,
     until: Annotated[str | None, typer.Option(help="Hold back events from this time on")] = None,
@@ -38,7 +40,8 @@ def import_(
 
     Examples: `portrait import completejourney` ·
     `portrait import retailrocket events.csv` ·
-    `portrait import file shop.parquet --mapping shop.yaml`
+    `portrait import file shop.parquet --mapping shop.yaml` ·
+    `portrait import export person.json` (a file of `portrait privacy export`)
     """
     from feature_repo import importers
     from feature_repo.archive.currency import Money

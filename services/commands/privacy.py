@@ -12,7 +12,8 @@ from services.runtime.progress import console, step
 
 privacy = typer.Typer(
     no_args_is_help=True,
-    help="People erased, old events swept. Example: `portrait privacy erase 123 --wait`",
+    help="People exported and erased, old events swept. "
+    "Example: `portrait privacy erase 123 --wait`",
 )
 app.add_typer(privacy, name="privacy")
 

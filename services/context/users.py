@@ -82,7 +82,7 @@ async def find_whole(
         row, batch = await read(context, owner, service)
         if row is not None:
             return owner, row, batch
-        await _refuse_erased(context, owner)
+        await refuse_erased(context, owner)
     row, batch = anonymous
     return (known if row is None else unknown), row, batch
 
@@ -105,12 +105,15 @@ async def find_user(
         await context.await_receipt(Receipt.parse(after), {partition_of(pseudonym)})
     row, batch = await read(context, pseudonym, service)
     if row is None:
-        await _refuse_erased(context, pseudonym)
+        await refuse_erased(context, pseudonym)
     return pseudonym, row, batch
 
 
-async def _refuse_erased(context: Context, pseudonym: str) -> None:
-    # Only who has no row can be erased: the row goes with the step that puts the tombstone.
+async def refuse_erased(context: Context, pseudonym: str) -> None:
+    """Raise the 410 of somebody who has been erased.
+
+    Only who has no row can be: the row goes with the step that puts the tombstone.
+    """
     key = erased_key(partition_of(pseudonym))
     if await context.await_bounded(context.store.sismember(key, pseudonym)):
         raise ProblemError("erased", ERASED)

@@ -5,7 +5,7 @@ entry stays in log and archive; it has no effect on any row, now or in a rebuild
 Retrying appends the record to the log as a new entry, in the step that removes the letter.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -17,7 +17,7 @@ from feature_repo.events.pseudonyms import partition_of
 from feature_repo.events.schema import EventRecord
 from feature_repo.online.connection import translated
 from feature_repo.online.lua import Script
-from services.event_log.entries import read_entries
+from services.event_log.entries import read_entries, read_entries_async
 from services.event_log.keys import (
     SEEN_TTL_S,
     dedup_key,
@@ -112,6 +112,23 @@ def letters(client: Any, partitions: Iterable[int], limit: int = 100) -> list[De
     )
     with translated():
         return list(islice(all_there_are, limit))
+
+
+async def find_letters(
+    client: Any, partition: int, pseudonyms: Collection[str]
+) -> AsyncIterator[DeadLetter]:
+    """Yield a partition's letters that name one of some people, with an asyncio client.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the store does not answer.
+    """
+    needles = [pseudonym.encode() for pseudonym in pseudonyms]
+    with translated():
+        async for name, fields in read_entries_async(client, _dead(partition), b"-"):
+            if any(needle in fields[b"e"] for needle in needles):
+                yield _letter(partition, name, fields)
 
 
 def retry(client: Any, partitions: range, ids: Sequence[str] | None = None) -> dict[str, str]:

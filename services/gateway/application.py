@@ -29,7 +29,7 @@ from services.campaigns.requests import DecideRequest
 from services.catalogue import routes as items
 from services.erasure import routes as erasures
 from services.erasure.routes import ErasureRequest
-from services.gateway import ingest, keys, models, operations, privacy, profiles
+from services.gateway import exports, ingest, keys, models, operations, privacy, profiles
 from services.gateway.privacy import Consents
 from services.gateway.wiring import Replica
 from services.http import scopes, slashes
@@ -119,7 +119,7 @@ def create_app(
     )
     app.state.metrics = metrics
     modules = (
-        ingest, profiles, privacy, recommendations, explanations, items, similar,
+        ingest, profiles, privacy, exports, recommendations, explanations, items, similar,
         audience_questions, audiences, campaigns, campaign_reports, analytics, erasures, keys,
         audit, operations, models,
     )  # fmt: skip

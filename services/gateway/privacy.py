@@ -1,12 +1,11 @@
-"""Routes by which people see and decide: consents, and everything that is kept of a user.
+"""Routes by which people decide: consents.
 
-Belongs here: what a user may ask about themselves. What a consent allows is decided where a
-purpose is served. Erasing is
-`services.erasure`'s.
+What a consent allows is decided where a purpose is served. Everything that is kept of a user is
+`exports`', erasing `services.erasure`'s.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 from fastapi import Request
 from pydantic import (
@@ -25,10 +24,8 @@ from feature_repo.events.schema import (
     MAX_EVENT_BYTES,
     Event,
     iso,
-    now_ms,
     pointer,
     problems,
-    record_to_api,
 )
 from feature_repo.online.live_row import LiveState
 from feature_repo.profile_views.consents import show_standing
@@ -46,17 +43,13 @@ from services.context.answers import answer, context_of
 from services.context.context import Context
 from services.context.users import After, UserId
 from services.gateway.ingest import take
-from services.gateway.profiles import current
-from services.history.recent_events import read_all
 from services.http import body, scopes
-from services.http.answer_schemas import CONSENTED, CONSENTS, EXPORTED, Export, UserConsents
+from services.http.answer_schemas import CONSENTED, CONSENTS, UserConsents
 from services.http.openapi import CONSENTS_EXAMPLE, body_of
 from services.http.problems import ProblemError, unknown_user
-from services.runtime import workers
 
 router = scopes.router("server", "privacy", "/v1/users")
 
-MOST_EVENTS: Final = 100_000
 _Purpose = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -125,7 +118,7 @@ async def get_consents(request: Request, user_id: UserId, after: After = None) -
     _, row = await users.find(context, user_id, after)
     if row is None:
         raise unknown_user()
-    said: UserConsents = {"user_id": user_id, "consents": _standing(context, row)}
+    said: UserConsents = {"user_id": user_id, "consents": standing_of(context, row)}
     return answer(said)
 
 
@@ -154,31 +147,6 @@ async def put_consents(request: Request, user_id: UserId) -> Response:
         detail = problems(error)[0]["detail"]
         raise ProblemError("invalid", detail, pointer="/path/user_id") from None
     return answer(await take(request, event), 202)
-
-
-@router.get("/{user_id}/export", responses=EXPORTED, dependencies=[scopes.needs("admin")])
-async def get_export(request: Request, user_id: UserId, after: After = None) -> Response:
-    """Return everything that is kept of a user: profile, consents and events, oldest first."""
-    context = context_of(request)
-    pseudonym, row = await users.find(context, user_id, after)
-    profile = None if row is None else await current(context, pseudonym, user_id)
-    if row is None or profile is None:
-        raise unknown_user()
-    known = users.profile_of(row)
-    found = await read_all(context, pseudonym, known.linked, None, None, MOST_EVENTS + 1)
-    export: Export = {
-        "user_id": user_id, "exported_at": iso(now_ms()), "consents": _standing(context, row),
-        "complete": len(found) <= MOST_EVENTS, "profile": profile, "events": [],
-    }  # fmt: skip
-    exported = await workers.HISTORY.run(_to_export, export, found)
-    workers.HISTORY.free(found)
-    return exported
-
-
-def _to_export(export: Export, found: Sequence[Any]) -> Response:
-    # Not put into the caller's: it would give back the memory of all of them, on the event loop.
-    events = [record_to_api(record) for _, record in reversed(found[:MOST_EVENTS])]
-    return answer({**export, "events": events})
 
 
 def _check_room(row: LiveState | None, user_id: str, given: Mapping[str, bool]) -> None:
@@ -219,6 +187,7 @@ def _check_expiry(context: Context, given: Consents) -> None:
         raise ProblemError("invalid", f"expires_at must lie after {iso(now)}", errors=errors)
 
 
-def _standing(context: Context, row: LiveState) -> dict[str, ProfileConsent]:
+def standing_of(context: Context, row: LiveState) -> dict[str, ProfileConsent]:
+    """Return what stands of each purpose by a user's row."""
     consent, now_s = users.profile_of(row).consent, context.clock.now_ms(row.time_ms) // 1000
     return show_standing(consent, now_s, context.settings.standing)

@@ -142,17 +142,6 @@ class UserConsents(Answer):
     consents: dict[str, ProfileConsent]
 
 
-class Export(Answer):
-    """Everything that is kept of a user."""
-
-    user_id: str
-    exported_at: str
-    complete: bool
-    consents: dict[str, ProfileConsent]
-    profile: Profile
-    events: list[StoredEvent]
-
-
 _CONSENTS = {
     "marketing_email": {"granted": True, "at": EXAMPLE_TIME, "source": "preferences",
                         "expires_at": None, "version": "2026-11"},
@@ -162,12 +151,6 @@ CONSENTS: dict[int | str, Any] = {
     200: describe_answer(UserConsents, "What stands", {"user_id": "123", "consents": _CONSENTS})
 }
 CONSENTED: dict[int | str, Any] = {202: describe_answer(Accepted, "Durable in the log", _ACCEPTED)}
-EXPORTED: dict[int | str, Any] = {
-    200: describe_answer(
-        Export, "All of it; the oldest events are left out where there are too many", {
-        "user_id": "123", "exported_at": EXAMPLE_TIME, "complete": True, "consents": _CONSENTS,
-        "profile": FULL, "events": _PAGE["events"]})
-}  # fmt: skip
 
 
 # --- items

@@ -94,7 +94,8 @@ class Frame:
     body_timeout_s
         Longest time in which a request's body must arrive, seconds.
     timeout_s
-        Longest time in which a request must be answered, seconds.
+        Longest time in which a request must be answered, seconds; of an answer in pieces, until
+        the next one.
     note_use
         Takes each request of a known key once it is answered, with method and status.
     """
@@ -149,6 +150,7 @@ class Frame:
                 if status in limits.CLOSING:
                     answered["connection"] = "close"
             await send(message)
+            _extend(bound, message, self._timeout_s)
 
         async def finish(answer: Problem | Response) -> None:
             if begun:  # half an answer cannot be mended: the server breaks the connection
@@ -189,6 +191,12 @@ class Frame:
             self._note_use(scope, method, status)
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(method, route).observe(took_s)
+
+
+def _extend(bound: asyncio.Timeout, message: Message, timeout_s: float) -> None:
+    """Give an answer that is written in pieces as long again until the next one."""
+    if message.get("more_body"):
+        bound.reschedule(asyncio.get_running_loop().time() + timeout_s)
 
 
 def _without_body(send: Send) -> Send:

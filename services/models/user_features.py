@@ -82,6 +82,17 @@ class UserFeatureReader:
             return None
 
 
+def decode_value(value: bytes) -> Any:
+    """Return the Python value of a feature as Feast's online store holds it."""
+    found = _number(value)
+    if found is not None:
+        return found
+    from feast.protos.feast.types.Value_pb2 import Value
+    from feast.type_map import feast_value_type_to_python_type
+
+    return feast_value_type_to_python_type(Value.FromString(value))
+
+
 def _number(value: bytes) -> float | int | None:
     """Return a number as Feast's ``Value`` holds it; None if it is none of the plain ones.
 

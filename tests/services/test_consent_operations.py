@@ -65,7 +65,7 @@ OPERATIONS = {
         "DELETE /v1/models/{name}",
         "GET /v1/keys", "DELETE /v1/keys/{key_id}", "POST /v1/keys/{key_id}/rotate",
         "DELETE /v1/users/{user_id}", "POST /v1/erasures", "GET /v1/erasures",
-        "GET /v1/erasures/{erasure_id}", "GET /v1/audit",
+        "GET /v1/erasures/{erasure_id}", "GET /v1/audit", "GET /v1/schemas/export",
     ],
     NOBODY,
 )  # fmt: skip

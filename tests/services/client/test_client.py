@@ -35,6 +35,8 @@ CALLS: list[tuple[str, Callable[[Client], Any]]] = [
     ("GET /v1/users/{user_id}/consents", lambda c: c.consents("a b")),
     ("PUT /v1/users/{user_id}/consents", lambda c: c.put_consents("a b", {"email": True})),
     ("GET /v1/users/{user_id}/export", lambda c: c.export("a b")),
+    ("GET /v1/users/{user_id}/export", lambda c: list(c.stream_export("a b"))),
+    ("GET /v1/schemas/export", lambda c: c.privacy.export_schema()),
     ("GET /v1/users/{user_id}/recommendations", lambda c: c.recommendations("a b")),
     ("POST /v1/recommendations", lambda c: c.recommend_session([{"items": [{"item_id": "?"}]}])),
     ("POST /v1/rank", lambda c: c.rank("a b", ["?", "B"])),

@@ -164,6 +164,7 @@ ELSEWHERE = {
     ("GET /health/ready", 503),  # the same members as 200, of a store that does not answer
     ("GET /v1/audiences/schema", 200),  # a JSON Schema, of which only the title is shown
     ("GET /v1/campaigns/schema", 200),
+    ("GET /v1/schemas/export", 200),
 }
 BY_NAME = {
     "decided",
