@@ -296,13 +296,17 @@ _EXAMPLE: Final[dict[str, Any]] = {
     "audiences": {"as_of": EXAMPLE_TIME, "member_of": ["ready-lifecycle-visitor"], "changes": []},
     "campaigns": {"decisions": [], "messages": []},
     "dead_letters": [],
-    "consent_history": [{"purpose": "ads", **_CONSENT, "event_id": "e-1"}],
+    "consent_history": [{"purpose": "ads", **_CONSENT, "event_id": "e-2"}],
     "events": [
-        {"id": "e-1", "type": "view_item", "time": EXAMPLE_TIME, "received_at": EXAMPLE_TIME,
-         "position": "1795737846570-0", "items": [{"item_id": "A", "quantity": 1.0}],
-         "consent": {"ads": False}, "source": "web", "key": "server:1a2b3c4d5e6f"}
+        {"id": "e-1", "type": "view_item", "time": EXAMPLE_TIME,
+         "items": [{"item_id": "A", "quantity": 1.0, "category": "Grocery/Coffee", "brand": "Ox",
+                    "price": 3.5}],
+         "channel": "web", "key": "server:1a2b3c4d5e6f", "received_at": EXAMPLE_TIME,
+         "position": "1795737846570-0"},
+        {"id": "e-2", "type": "consent_updated", "time": EXAMPLE_TIME, "source": "web",
+         "consent": {"ads": False}, "received_at": EXAMPLE_TIME, "position": "1795737846571-0"},
     ],
-    "counts": {"events": 1, "consent_history": 1, "dead_letters": 0, "decisions": 0,
+    "counts": {"events": 2, "consent_history": 1, "dead_letters": 0, "decisions": 0,
                "messages": 0, "audience_changes": 0},
     "complete": True,
 }  # fmt: skip
