@@ -70,8 +70,8 @@ services.export: audiences campaigns context event_log history http models recom
     training: scoring state | feature_repo: archive audiences errors events features online
     profile_views user_profile
 services.gateway: analytics audiences audit campaigns catalogue context erasure event_log export
-    history http models recommend runtime settings update | feature_repo: archive errors events online
-    profile_views user_profile
+    history http models recommend runtime settings update | feature_repo: archive errors events
+    online profile_views user_profile
 services.history: context event_log models runtime | feature_repo: archive errors events online
     user_profile
 services.hosting: app catalogue client http models recommend runtime settings | training:
