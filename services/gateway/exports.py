@@ -1,6 +1,7 @@
 """Routes of exports: all that is kept of a user, and the schema of it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from threading import BoundedSemaphore
 from typing import Final
 
@@ -41,14 +42,15 @@ async def get_export(request: Request, user_id: UserId, after: After = None) -> 
     first = await anext(pieces)  # what goes wrong until then is answered as a problem
 
     async def go_on() -> AsyncIterator[bytes]:
-        yield first
-        async for piece in pieces:
-            yield piece
+        async with aclosing(pieces):
+            yield first
+            async for piece in pieces:
+                yield piece
 
     return StreamingResponse(go_on(), media_type="application/json")
 
 
-async def _in_turn(context: Context, subject: ExportSubject) -> AsyncIterator[bytes]:
+async def _in_turn(context: Context, subject: ExportSubject) -> AsyncGenerator[bytes, None]:
     if not _AT_ONCE.acquire(blocking=False):
         raise BusyError(f"{MOST_AT_ONCE} exports are being written already: repeat it in a moment")
     try:

@@ -1,5 +1,6 @@
 """The export: complete, of the shape that its schema says, and never whole if it is not."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from gateway_thread import ADMIN_KEY, Api
 from google.protobuf.timestamp_pb2 import Timestamp
 from typer.testing import CliRunner
+from waiting import wait_until
 
 from feature_repo.audiences.index import CLUSTERS, PROPENSITIES, WORDS
 from feature_repo.errors import StoreUnavailableError
@@ -73,6 +75,7 @@ def test_every_place_where_somebody_is_kept_is_in_it(
     client.audiences.put("viewers", VIEWERS)
     client.audiences.put("emailed", EMAILED)
     client.campaigns.put("spring", CAMPAIGN)
+    wait_until(lambda: is_followed(client, store, f"{user}-other"), "the updater's look at it")
     for ghost in ghosts[:2]:
         client.post_event({"type": "login", "anonymous_id": ghost})
     for ghost in ghosts:
@@ -82,6 +85,7 @@ def test_every_place_where_somebody_is_kept_is_in_it(
     assert decided["arm"] == "treated"
     lay_beside(api, store, entity)
     letter = bury(store, entity)
+    wait_until(lambda: len(list(told_of(store, entity))), "what follows the commit")
 
     document: Any = client.export(user)
     validate(client, document)
@@ -116,6 +120,19 @@ def test_every_place_where_somebody_is_kept_is_in_it(
     assert sum("of" in event for event in document["events"]) == 2
     assert document["counts"]["events"] == len(document["events"]) == len(ghosts) + 2 + 1 + 2 + 1
     assert document["counts"]["consent_history"] == len(document["consent_history"]) == 2
+
+
+def is_followed(client: Client, store: redis.Redis, user: str) -> bool:
+    """Let another user enter and leave; say whether the updater tells of it by now."""
+    for granted in (True, False):
+        client.wait_applied(client.put_consents(user, {"email": granted})["receipt"])
+    return bool(store.xlen(watch.CHANGES))
+
+
+def told_of(store: redis.Redis, entity: str) -> Iterator[bytes]:
+    for _, fields in store.xrange(watch.CHANGES):
+        if fields[b"user"] == entity.encode():
+            yield fields[b"audience"]
 
 
 def lay_beside(api: Api, store: redis.Redis, entity: str) -> None:
@@ -189,6 +206,21 @@ def test_more_exports_at_once_than_may_be_wait(client: Client, user: str) -> Non
     finally:
         exports._AT_ONCE.release(MOST_AT_ONCE)
     assert client.export(user)["complete"]
+
+
+def test_readers_who_leave_give_their_turn_back(client: Client, user: str) -> None:
+    for start in range(0, 3_000, 1_000):
+        some = [
+            view(user, id=f"{user}-{n}", properties={"text": "x" * 1_000})
+            for n in range(start, start + 1_000)
+        ]
+        receipt = client.post_batch(some)["receipt"]
+    client.wait_applied(receipt)
+    for _ in range(MOST_AT_ONCE + 1):
+        with contextlib.closing(client.stream_export(user)) as pieces:
+            next(pieces)
+    wait_until(lambda: exports._AT_ONCE._value == MOST_AT_ONCE, "their turns")
+    assert client.export(user)["counts"]["events"] == 3_000
 
 
 def test_one_that_is_broken_off_is_not_whole(
