@@ -42,6 +42,12 @@ class Settings(BaseSettings):
     durability: Literal["everysec", "always"] = Field(
         default="everysec", description="fsync policy of the embedded server"
     )
+    store_memory_mb: int = Field(
+        default=0,
+        ge=0,
+        description="Memory that the embedded server may use, MB, at its next start; it removes "
+        "nothing by itself. 0: half of the machine's, or of the container's",
+    )
     wait_replicas: int = Field(
         default=0, ge=0, description="Replicas that must hold an event before it is acknowledged"
     )
@@ -135,11 +141,38 @@ class Settings(BaseSettings):
         default="allow",
         description="Whether ids may be e-mail addresses or phone numbers: allow, or reject (422)",
     )
-    retention_days: int | None = Field(
-        default=None,
+    retention_days: int = Field(
+        default=400,
         ge=30,
-        description="Days for which `portrait privacy sweep` keeps raw events and rejects; "
-        "absent: it does nothing, as profiles with swept events cannot be rebuilt",
+        description="Days for which `portrait privacy sweep` keeps raw events; profiles keep their "
+        "counts, and cannot be rebuilt once events of theirs are gone",
+    )
+    session_days: int = Field(
+        default=0,
+        ge=0,
+        description="Days for which it keeps the `session_id` of raw events; 0: as long as them",
+    )
+    reject_days: int = Field(
+        default=0,
+        ge=0,
+        description="Days for which it keeps the rejects of imports; 0: as long as raw events",
+    )
+    decision_days: int = Field(
+        default=400,
+        ge=1,
+        description="Days for which a campaign's decisions are kept after the end of its window",
+    )
+    idle_profile_days: int = Field(
+        default=0,
+        ge=0,
+        description="Days without an event after which it removes a user's profile from the store, "
+        "at least PORTRAIT_RETENTION_DAYS; 0: never",
+    )
+    anonymous_days: int = Field(
+        default=400,
+        ge=0,
+        description="Days without an event after which it removes an anonymous id that is nobody's "
+        "from the store, at least PORTRAIT_RETENTION_DAYS; 0: never",
     )
     rules: Path | None = Field(
         default=None, description="YAML file of rules by placement; see docs/recommendations.md"

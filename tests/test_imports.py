@@ -62,8 +62,8 @@ services.context: event_log http models runtime settings | feature_repo: errors 
     user_profile
 services.demo: client hosting models rebuild runtime settings | training: evaluation
     fit history | feature_repo: archive events importers online user_profile
-services.erasure: analytics audiences campaigns context event_log http models runtime |
-    feature_repo: archive erasure errors events online profile_views
+services.erasure: analytics audiences campaigns context event_log http models runtime settings |
+    feature_repo: archive erasure errors events online profile_views user_profile
 services.event_log: models runtime settings | feature_repo: archive erasure errors events online
     user_profile
 services.export: audiences campaigns context event_log history http models recommend runtime |

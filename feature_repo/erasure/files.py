@@ -57,6 +57,12 @@ def erase_files(home: Path, people: Erased) -> list[Removal]:
     return [erase(home, people) for erase in _STEPS]
 
 
+def erase_tables(home: Path, entities: frozenset[str]) -> list[Removal]:
+    """Remove the rows of profiles that are gone from the tables that name them by pseudonym."""
+    people = Erased(entities, frozenset(), frozenset())
+    return [_erase_features(home, people), _erase_audiences(home, people)]
+
+
 def _sweep_drafts(home: Path) -> None:
     """Remove what killed writers of tables left; nobody writes any now."""
     for above, folders, names in os.walk(home):

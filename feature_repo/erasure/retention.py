@@ -13,17 +13,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.erasure.archive_parts import rewrite_archive
+from feature_repo.archive.event_archive import Archive
+from feature_repo.erasure.archive_parts import STORE, Change, Count, rewrite_archive
 from feature_repo.erasure.parquet_rows import list_parquet
 from feature_repo.erasure.removal import Removal
+from feature_repo.events.schema import EventRecord
 
 _TIME = pa.timestamp("us", tz="UTC")
 
 
 def sweep_old(
-    home: Path, before_ms: int, progress: Callable[[int, int], None] | None = None
+    home: Path,
+    before_ms: int,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    rejects_before_ms: int | None = None,
+    sessions_before_ms: int | None = None,
+    dry_run: bool = False,
 ) -> list[Removal]:
-    """Remove events before a moment from the archive, and rejects of imports before it.
+    """Remove events before a moment from the archive, and rejects of imports.
 
     Parameters
     ----------
@@ -31,14 +39,83 @@ def sweep_old(
         Epoch milliseconds: what is older goes.
     progress
         Told parts rewritten and in all.
+    rejects_before_ms
+        The same for rejects; None: as ``before_ms``.
+    sessions_before_ms
+        Events before it lose their ``session_id``; None: they keep it.
+    dry_run
+        Whether it is only counted.
     """
-    bound = pa.scalar(datetime.fromtimestamp(before_ms / 1000, UTC), _TIME)
+    bound = _to_time(before_ms)
     count, change = partial(_count_old, bound=bound), partial(_keep_young, bound=bound)
-    archive = rewrite_archive(home, count, change, progress)
-    old = [p for p in list_parquet(home / "rejects") if p.stat().st_mtime * 1000 < before_ms]
-    for path in old:
+    found = [_rewrite(home, count, change, progress, dry_run=dry_run)]
+    if sessions_before_ms is not None:
+        edge = _to_time(sessions_before_ms)
+        count = partial(_count_sessions, start=bound if dry_run else None, end=edge)
+        one = _rewrite(home, count, partial(_drop_sessions, end=edge), progress, dry_run=dry_run)
+        found.append(Removal("sessions", one.found, one.removed, one.waits_until_ms, one.note))
+    edge_ms = before_ms if rejects_before_ms is None else rejects_before_ms
+    old = [p for p in list_parquet(home / "rejects") if p.stat().st_mtime * 1000 < edge_ms]
+    for path in old if not dry_run else ():
         path.unlink(missing_ok=True)
-    return [archive, Removal("rejects", len(old), len(old), note="files of earlier imports")]
+    return [*found, Removal("rejects", len(old), len(old), note="files of earlier imports")]
+
+
+def _to_time(moment_ms: int) -> pa.Scalar:
+    return pa.scalar(datetime.fromtimestamp(moment_ms / 1000, UTC), _TIME)
+
+
+def _rewrite(
+    home: Path,
+    count: Count,
+    change: Change,
+    progress: Callable[[int, int], None] | None,
+    *,
+    dry_run: bool,
+) -> Removal:
+    if not dry_run:
+        return rewrite_archive(home, count, change, progress)
+    rows = sum(map(count, Archive(home / "archive" / "events").parts()))
+    return Removal(STORE, rows, rows)
+
+
+def _count_sessions(path: Path, start: pa.Scalar | None, end: pa.Scalar) -> int:
+    with pq.ParquetFile(path) as file:
+        total = 0
+        for number in range(file.num_row_groups):
+            if not _may_be_older(file.metadata.row_group(number), end):
+                continue
+            table = file.read_row_group(number, ["time", "session_id"])
+            named = _is_named(table, end)
+            if start is not None:  # older ones go as a whole
+                named = pc.and_(named, pc.greater_equal(table["time"], start))
+            total += int(pc.sum(named).as_py() or 0)
+        return total
+
+
+def _is_named(table: pa.Table, end: pa.Scalar) -> pa.ChunkedArray:
+    return pc.and_(pc.fill_null(pc.less(table["time"], end), False), table["session_id"].is_valid())
+
+
+def _drop_sessions(table: pa.Table, end: pa.Scalar) -> pa.Table:
+    named = _is_named(table, end)
+    if not pc.any(named).as_py():
+        return table
+    at = table.column_names.index("session_id")
+    kept = pc.if_else(named, pa.scalar(None, table["session_id"].type), table["session_id"])
+    records = [
+        _without_session(record) if old else record
+        for record, old in zip(table["record"].to_pylist(), named.to_pylist(), strict=True)
+    ]
+    table = table.set_column(at, table.schema.field(at), kept)
+    at = table.column_names.index("record")
+    return table.set_column(at, table.schema.field(at), pa.array(records, pa.binary()))
+
+
+def _without_session(data: bytes) -> bytes:
+    record = EventRecord.decode(data)
+    record.session_id = None
+    return record.encode()
 
 
 def _count_old(path: Path, bound: pa.Scalar) -> int:

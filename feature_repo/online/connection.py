@@ -179,6 +179,11 @@ def in_our_words(error: Exception) -> StoreUnavailableError | None:
         )
     if isinstance(error, redis.ResponseError):
         code = refusal(error)
+        if code == "OOM":
+            return StoreUnavailableError(
+                "the online store refuses for now (OOM): its memory is full. Nothing was changed; "
+                "give it more (PORTRAIT_STORE_MEMORY_MB), or run `portrait privacy sweep`"
+            )
         if code is not None:
             return StoreUnavailableError(
                 f"the online store refuses for now ({code}): check its memory, disk and role, "

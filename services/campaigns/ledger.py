@@ -17,8 +17,6 @@ from feature_repo.online.lua import Script
 from services.campaigns.campaign import MAX_CAP_DAYS, Campaign, Cap
 from services.campaigns.keys import decisions_key, sent_key, state_key
 
-KEPT_DAYS: Final = 400
-"""How long a decision is kept after the end of its campaign's window."""
 UNITS: Final = 10**6
 """Amounts are counted in millionths: whole numbers below 2^53, which Lua adds exactly."""
 _DAY_MS: Final = 86_400_000
@@ -101,17 +99,23 @@ class Spent:
 
 
 class Ledger:
-    """The decisions of all campaigns."""
+    """The decisions of all campaigns.
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    Parameters
+    ----------
+    kept_days
+        How long a decision is kept after the end of its campaign's window.
+    """
+
+    def __init__(self, client: Any, kept_days: int = 400) -> None:
+        self._client, self._kept_days = client, kept_days
 
     async def settle(self, wanted: Wanted) -> Settled:
         """Settle a decision in one step, or return the one that was made before."""
         keys = [
             decisions_key(wanted.pseudonym), sent_key(wanted.pseudonym), state_key(wanted.name)
         ]  # fmt: skip
-        found = await _SPEND.run_async(self._client, keys, _arguments(wanted))
+        found = await _SPEND.run_async(self._client, keys, _arguments(wanted, self._kept_days))
         return _read(found[1], repeated=found[0] == b"old")
 
     async def read(self, name: str, pseudonym: str, decision: str) -> tuple[Settled | None, bool]:
@@ -157,9 +161,9 @@ def budget_u(amount: float) -> int:
     return int((Decimal(repr(amount)) * UNITS).to_integral_value(ROUND_FLOOR))
 
 
-def _arguments(wanted: Wanted) -> list[Any]:
+def _arguments(wanted: Wanted, kept_days: int) -> list[Any]:
     campaign, budget = wanted.campaign, wanted.campaign.budget
-    kept_ms = max(0, campaign.window.until_ms - wanted.now_ms) + KEPT_DAYS * _DAY_MS
+    kept_ms = max(0, campaign.window.until_ms - wanted.now_ms) + kept_days * _DAY_MS
     messages = None if budget is None else budget.messages
     amount = None if budget is None else budget.amount
     args: list[Any] = [

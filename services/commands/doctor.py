@@ -12,6 +12,7 @@ from services.settings import Settings
 
 NEEDED_DISK_BYTES = 2 * 1000**3
 NEEDED_MEMORY_BYTES = 4 * 1000**3
+MOST_STORE_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +83,25 @@ def _memory() -> Finding:
 
 
 def _store(settings: Settings) -> Finding:
-    if settings.redis_url is None:
-        from services.hosting.embedded import server_binary
+    from services.event_log.store_room import read_memory
 
-        binary = server_binary()
-        ok = os.access(binary, os.X_OK)
-        return Finding("store", ok, f"embedded, {binary.name}", "" if ok else "make setup")
+    if settings.redis_url is None:
+        from services.hosting.embedded import running_url, server_binary
+
+        binary, url = server_binary(), running_url(settings.home)
+        if url is None or not os.access(binary, os.X_OK):
+            ok = os.access(binary, os.X_OK)
+            return Finding("store", ok, f"embedded, {binary.name}", "" if ok else "make setup")
+        what = f"embedded, {binary.name}"
+    else:
+        url, what = settings.redis_url, "PORTRAIT_REDIS_URL answers"
     import redis
 
-    client = redis.Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
+    client = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
     try:
-        client.ping()
+        used, most = read_memory(client.info("memory"))
+    except redis.ResponseError:  # it answers, and lets us not look
+        used = most = 0
     except redis.RedisError as error:
         return Finding(
             "store", False, f"PORTRAIT_REDIS_URL does not answer ({type(error).__name__})",
@@ -100,7 +109,11 @@ def _store(settings: Settings) -> Finding:
         )  # fmt: skip
     finally:
         client.close()
-    return Finding("store", True, "PORTRAIT_REDIS_URL answers")
+    bound = f"{most >> 20:,} MB" if most else "no bound: set maxmemory"
+    ok = not most or used <= MOST_STORE_SHARE * most
+    mend = "portrait privacy sweep, or start with a greater PORTRAIT_STORE_MEMORY_MB"
+    told = f"{what}, {used >> 20:,} MB used, {bound}"
+    return Finding("store", ok, told, "" if ok else mend)
 
 
 def _model(home: Path) -> Finding:

@@ -1,14 +1,18 @@
 """Commands on privacy: what the shop keeps of people, and for how long."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from rich.table import Table
 
-from feature_repo.errors import InvalidInputError
 from services.commands.application import Home, Json, app, print_json, settings_with
 from services.commands.audited import note_run
 from services.runtime.progress import console, step
+
+if TYPE_CHECKING:
+    from feature_repo.erasure.removal import Removal
+    from services.settings import Settings
 
 privacy = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +20,7 @@ privacy = typer.Typer(
     "Example: `portrait privacy erase 123 --wait`",
 )
 app.add_typer(privacy, name="privacy")
+_TIMEOUT_S: Final = 30.0
 
 
 @privacy.command("sweep")
@@ -23,35 +28,89 @@ def sweep(
     days: Annotated[
         int | None, typer.Option(min=30, max=36_500, help="Default: PORTRAIT_RETENTION_DAYS")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, and remove nothing")
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Remove raw events and rejects that are older than so many days; profiles keep their counts.
+    """Remove what is kept for a while only: raw events, rejects, letters, idle anonymous ids.
 
     Runs beside the service, by cron. Read what it means in docs/privacy.md first: a profile whose
     history is no longer whole cannot be rebuilt.
 
-    Examples: `portrait privacy sweep --days 400` · `portrait privacy sweep --json`
+    Examples: `portrait privacy sweep --dry-run` · `portrait privacy sweep --days 400 --json`
     """
-    from feature_repo.erasure.retention import sweep_old
+    from services.erasure.sweep import DAY_MS
 
     settings = settings_with(home=home)
     kept = settings.retention_days if days is None else days
-    if kept is None:
-        raise InvalidInputError(
-            "nothing says how long events are kept: set PORTRAIT_RETENTION_DAYS, or give --days"
-        )
-    note_run(home, "portrait privacy sweep")
-    before = datetime.now(UTC) - timedelta(days=kept)
-    with step(f"sweep what is older than {kept} days") as tell:
-        removed = sweep_old(
-            settings.home, round(before.timestamp() * 1000),
-            lambda done, total: tell(done, total, "parts"),
-        )  # fmt: skip
-        tell.note = ", ".join(f"{each.store} {each.removed:,}" for each in removed)
+    now_ms = round(datetime.now(UTC).timestamp() * 1000)
+    if not dry_run:
+        note_run(home, "portrait privacy sweep")
+    _say_what_follows(settings, kept, dry_run=dry_run)
+    removed = _sweep_files(settings, kept, now_ms, dry_run=dry_run)
+    removed += _sweep_store(settings, kept, now_ms, dry_run=dry_run)
+    table = Table("place", "would go" if dry_run else "removed", "left", "note")
     for each in removed:
-        if each.removed < each.found:
-            console.print(f"{each.store}: {each.note}; run it again", markup=False)
+        left = each.found - each.removed
+        table.add_row(each.store, f"{each.removed:,}", f"{left:,}", each.note if left else "")
+    console.print(table)
     if json:
         rows = [{"store": r.store, "found": r.found, "removed": r.removed} for r in removed]
-        print_json({"before": before.isoformat(timespec="seconds"), "stores": rows})
+        before = datetime.fromtimestamp(now_ms / 1000 - kept * DAY_MS / 1000, UTC)
+        told = {"before": before.isoformat(timespec="seconds"), "dry_run": dry_run}
+        print_json(told | {"stores": rows})
+
+
+def _say_what_follows(settings: "Settings", kept: int, *, dry_run: bool) -> None:
+    from services.erasure.sweep import idle_days
+
+    def tell(name: str, days: int) -> str:
+        found = idle_days(days, kept)
+        return f"{name}: never" if found is None else f"{name}: after {found:,} days"
+
+    parts = [
+        f"raw events and dead letters older than {kept:,} days",
+        f"rejects: after {settings.reject_days or kept:,} days",
+        f"session ids: after {min(settings.session_days or kept, kept):,} days",
+        f"decisions: {settings.decision_days:,} days after the campaign",
+        tell("idle profiles", settings.idle_profile_days),
+        tell("idle anonymous ids", settings.anonymous_days),
+    ]
+    console.print(("would go: " if dry_run else "goes: ") + "; ".join(parts), markup=False)
+    follows = "profiles keep their counts, but cannot be rebuilt once events of theirs are gone"
+    console.print(f"what follows: {follows} (docs/privacy.md)", markup=False)
+
+
+def _sweep_files(settings: "Settings", kept: int, now_ms: int, *, dry_run: bool) -> "list[Removal]":
+    from feature_repo.erasure.retention import sweep_old
+    from services.erasure.sweep import DAY_MS
+
+    sessions = settings.session_days if 0 < settings.session_days < kept else None
+    with step(f"sweep files of what is older than {kept} days") as tell:
+        return sweep_old(
+            settings.home, now_ms - kept * DAY_MS,
+            lambda done, total: tell(done, total, "parts"),
+            rejects_before_ms=now_ms - (settings.reject_days or kept) * DAY_MS,
+            sessions_before_ms=None if sessions is None else now_ms - sessions * DAY_MS,
+            dry_run=dry_run,
+        )  # fmt: skip
+
+
+def _sweep_store(settings: "Settings", kept: int, now_ms: int, *, dry_run: bool) -> "list[Removal]":
+    if settings.redis_url is None and not (settings.home / "store").exists():
+        return []
+    from feature_repo.online.connection import connect as connect_store
+    from services.erasure.sweep import sweep_store
+    from services.hosting.embedded import connect
+
+    with connect(settings) as url, step("sweep the store") as tell:
+        client = connect_store(url, timeout_s=_TIMEOUT_S)
+        try:
+            return sweep_store(
+                client, settings, kept, now_ms, dry_run=dry_run,
+                progress=lambda rows: tell(rows, 0, "rows"),
+            )  # fmt: skip
+        finally:
+            client.close()

@@ -6,7 +6,7 @@ who may apply it (`update.lease`), what it does to a profile (`update.updater`).
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import redis
@@ -78,6 +78,8 @@ class Appender:
         Replicas that must hold a group of events before it is confirmed.
     profiled
         Whether users who said nothing about it may be profiled.
+    check_room
+        Raises `StoreUnavailableError` when the store has no room for more.
 
     Notes
     -----
@@ -92,8 +94,10 @@ class Appender:
         lag_limit: int = LAG_LIMIT,
         wait_replicas: int = 0,
         profiled: bool = True,
+        check_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._lag_limit = lag_limit
+        self._check_room = check_room
         self._writer = LogWriter(
             client, lag_limit=lag_limit, wait_replicas=wait_replicas, profiled=profiled
         )
@@ -118,6 +122,7 @@ class Appender:
         """
         if not records:
             return []
+        self._check_room()
         request = _Request(await workers.READING.run_many(_entries, records))
         if self._waiting and (
             self._events + len(request.entries) > WAITING_EVENTS

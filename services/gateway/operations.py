@@ -14,6 +14,7 @@ from services.audiences.index import AudienceIndex
 from services.context.answers import answer, context_of
 from services.context.context import Context
 from services.event_log.receipt import Receipt
+from services.event_log.store_room import StoreRoom
 from services.http import scopes
 from services.http.answer_schemas import (
     LIVE,
@@ -107,7 +108,13 @@ async def metrics(request: Request) -> Response:
     text = own.decode() + archive_metrics(context)
     health = await context.of(Probe).look()
     if health.error is None:
+        room = context.of(StoreRoom)
         text += log_metrics(health)
+        text += (
+            f"# TYPE portrait_store_memory_bytes gauge\nportrait_store_memory_bytes {room.used}\n"
+        )
+        text += "# TYPE portrait_store_memory_limit_bytes gauge\n"
+        text += f"portrait_store_memory_limit_bytes {room.most}\n"
     else:
         text += "# the store does not answer: no numbers of the log\n"
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

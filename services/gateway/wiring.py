@@ -25,6 +25,7 @@ from services.erasure.follower import ErasureFollower
 from services.event_log.append import Appender
 from services.event_log.consistency import AppliedCursors
 from services.event_log.currency import ShopCurrency
+from services.event_log.store_room import StoreRoom
 from services.http.api_keys import KeyRing
 from services.http.key_records import KeyRecords
 from services.http.rate_limits import RateLimits
@@ -79,9 +80,10 @@ class Replica:
         self.audit = AuditRecorder(store, pseudonyms, audit, serving=settings.audit_serving)
         self._trail = TrailWriter(settings.home, url, settings.audit_days)
         self._catalogue = Catalogue(store)
+        self._room = StoreRoom(store)
         appender = Appender(
             store, lag_limit=settings.lag_limit, wait_replicas=settings.wait_replicas,
-            profiled=settings.standing["profiling"],
+            profiled=settings.standing["profiling"], check_room=self._room.check,
         )  # fmt: skip
         self._impressions = Impressions(appender, impressions)
         self._applied = AppliedCursors(
@@ -102,9 +104,9 @@ class Replica:
         for subject in (
             rules, self._catalogue, ShopCurrency(settings, store), appender, self._impressions,
             Probe(store, pseudonyms.partitions), definitions, self._index, Campaigns(store),
-            Eligibility(definitions, self._index), Ledger(store), self._analytics,
-            self._models, self.keys, KeyRecords(store),
-            Minimiser(settings.field_policy, pseudonyms),
+            Eligibility(definitions, self._index), Ledger(store, settings.decision_days),
+            self._analytics, self._models, self.keys, KeyRecords(store),
+            Minimiser(settings.field_policy, pseudonyms), self._room,
         ):  # fmt: skip
             self.context.add(subject)
         self._erasures = ErasureFollower(self.context)
@@ -114,6 +116,7 @@ class Replica:
         sweep(self._settings.home)
         self._settings.export(self._url)
         await self._erasures.start()
+        await self._room.start()
         await self._models.load()
         self.context.features.open()
         await asyncio.to_thread(time_zones.list_known)  # no event waits for it
@@ -129,6 +132,7 @@ class Replica:
     async def stop(self) -> None:
         """Close what `start` opened."""
         await self._erasures.stop()
+        await self._room.stop()
         await self._impressions.stop()
         await self.audit.stop()
         await self._trail.stop()

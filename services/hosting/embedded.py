@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal, Self
 
@@ -28,6 +28,9 @@ from services.settings import Settings
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
 _PR_SET_PDEATHSIG = 1
+_CGROUPS = tuple(
+    Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory/memory.limit_in_bytes")
+)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -48,12 +51,18 @@ class EmbeddedStore:
     durability
         ``everysec`` loses up to 2 s on power loss, ``always`` nothing; neither loses anything
         when only the process dies.
+    memory_mb
+        Memory that the server may use, MB; what needs more is refused. 0: half of the machine's.
     """
 
     def __init__(
-        self, folder: Path, durability: Literal["everysec", "always"] = "everysec"
+        self,
+        folder: Path,
+        durability: Literal["everysec", "always"] = "everysec",
+        memory_mb: int = 0,
     ) -> None:
         self._folder = folder.resolve()
+        self._memory_mb = memory_mb or find_memory_mb() // 2
         self._durability = durability
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: Keeper | None = None
@@ -221,6 +230,7 @@ class EmbeddedStore:
                 'save ""',
                 "appendonly yes",
                 f"appendfsync {self._durability}",
+                f"maxmemory {self._memory_mb}mb",
                 "maxmemory-policy noeviction",
                 "daemonize no",
                 "loglevel warning",
@@ -236,12 +246,13 @@ def connect(settings: Settings) -> Iterator[str]:
     Parameters
     ----------
     settings
-        ``redis_url``, ``home`` and ``durability`` are read.
+        ``redis_url``, ``home``, ``durability`` and ``store_memory_mb`` are read.
     """
     if settings.redis_url is not None:
         yield settings.redis_url
         return
-    with EmbeddedStore(settings.home / "store", settings.durability) as store:
+    folder, memory_mb = settings.home / "store", settings.store_memory_mb
+    with EmbeddedStore(folder, settings.durability, memory_mb) as store:
         yield store.url
 
 
@@ -249,6 +260,17 @@ def running_url(home: Path) -> str | None:
     """Return the URL of the embedded server of ``home`` if one answers, else None."""
     store = EmbeddedStore(home / "store")
     return store.url if store.answers() else None
+
+
+def find_memory_mb() -> int:
+    """Return the memory of this machine, or of the container that this process is in, MB."""
+    import psutil
+
+    bounds = [psutil.virtual_memory().total]
+    for path in _CGROUPS:
+        with suppress(OSError, ValueError):  # "max": no bound
+            bounds.append(int(path.read_text()))
+    return max(1, int(min(bounds)) >> 20)
 
 
 def server_binary() -> Path:

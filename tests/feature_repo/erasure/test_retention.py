@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import orjson
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,6 @@ from hypothesis import strategies as st
 from feature_repo.archive.event_archive import Archive, LogPosition, write_part
 from feature_repo.archive.event_table import SCHEMA
 from feature_repo.erasure.retention import sweep_old
-from feature_repo.errors import InvalidInputError
 from feature_repo.events.schema import EventRecord
 from services.commands.privacy import sweep
 
@@ -67,13 +68,39 @@ def test_rejects_of_earlier_imports_go(tmp_path: Path) -> None:
     assert (old.exists(), new.exists()) == (False, True)
 
 
-def test_nothing_is_swept_without_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_session_ids_go_before_their_events(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "archive" / "events")
+    events = [_event(n, USERS[0], BOUND_MS + n) for n in range(-1, 4)]
+    for event in events:
+        event.session_id = f"s{event.id}"
+    archive.append("import-1", [(LogPosition.imported(e.time_ms), e) for e in events])
+    for dry_run in (True, False):
+        removed = sweep_old(
+            tmp_path, BOUND_MS, sessions_before_ms=BOUND_MS + 2, dry_run=dry_run
+        )  # fmt: skip
+        assert [(each.store, each.removed) for each in removed] == [
+            ("archive", 1), ("sessions", 2), ("rejects", 0)
+        ]  # fmt: skip
+        ((_, history),) = archive.histories()
+        named = {e.time_ms - BOUND_MS: e.session_id for e in history}
+        if dry_run:
+            assert len(named) == 5
+            assert None not in named.values()
+    assert named == {0: None, 1: None, 2: "se2", 3: "se3"}
+    read = pq.read_table(archive.parts()[0], columns=["session_id"])["session_id"].to_pylist()
+    assert sorted(filter(None, read)) == ["se2", "se3"]
+
+
+def test_a_dry_run_removes_nothing_and_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("PORTRAIT_RETENTION_DAYS", raising=False)
     archive = Archive(tmp_path / "archive" / "events")
     archive.append("import-1", [(LogPosition.imported(5), _event(1, USERS[0], 5))])
-    with pytest.raises(InvalidInputError, match="PORTRAIT_RETENTION_DAYS"):
-        sweep(days=None, home=tmp_path, json=False)
-    assert len(list(archive.histories())) == 1
-    monkeypatch.setenv("PORTRAIT_RETENTION_DAYS", "400")
-    sweep(days=None, home=tmp_path, json=True)
-    assert list(archive.histories()) == []
+    told = []
+    for dry_run, left in ((True, 1), (False, 0)):
+        sweep(days=None, dry_run=dry_run, home=tmp_path, json=True)
+        assert len(list(archive.histories())) == left
+        told.append(orjson.loads(capsys.readouterr().out.splitlines()[-1])["stores"])
+    assert told[0][:2] == told[1][:2]
+    assert told[0][0] == {"store": "archive", "found": 1, "removed": 1}

@@ -1,0 +1,136 @@
+"""A store whose memory is full: events are refused, nothing is lost, and all goes on with room."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from store_nodes import Node
+from test_faults import accepted, ids_of, post, refused, shop
+from waiting import wait_until
+
+from services.commands import doctor
+from services.erasure.idle import IdleBounds, sweep_idle
+from services.event_log import store_room
+from services.hosting import embedded
+from services.hosting.embedded import EmbeddedStore
+from services.settings import Settings
+
+MB = 1 << 20
+FILLER = "filler"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    bounds = ("--maxmemory", "8mb", "--maxmemory-policy", "noeviction", "--appendonly", "yes")
+    with Node(tmp_path / "store", *bounds) as node:
+        yield node
+
+
+def fill(client: Any, share: float = 1.0) -> None:
+    """Take so much of the memory that a server may use."""
+    for size in (100_000, 1_000, 10):
+        while True:
+            used, most = store_room.read_memory(client.info("memory"))
+            if used + size > share * most:
+                break
+            try:
+                client.rpush(FILLER, b"x" * size)
+            except redis.exceptions.OutOfMemoryError:
+                break
+
+
+def is_applied(client: Any, receipt: str) -> bool:
+    return bool(client.http.get("/v1/receipts", params={"after": receipt}).status_code == 204)
+
+
+def test_a_full_store_refuses_events_and_loses_nothing(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_room, "MOST_SHARE", 9.0)  # it is to be full to the brim
+    with shop(tmp_path / "home", node.url) as (api, client), node.client() as store:
+        names = ["first"]
+        receipt = post(client, "first").json()["receipt"]
+        client.profile("u", after=receipt)
+        accepted(client, "visit", "idle")
+        fill(store)
+        for n in range(2_000):
+            answer = post(client, f"e{n}")
+            if answer.status_code != 202:
+                break
+            names.append(f"e{n}")
+        problem = refused(answer)
+        assert "OOM" in problem["detail"]
+        assert "PORTRAIT_STORE_MEMORY_MB" in problem["detail"]
+        assert client.http.get("/v1/users/u/profile").status_code == 200
+        assert client.recommendations("u")["items"] is not None
+        wait_until(lambda: not client.ready(), "no readiness")
+        assert client.http.get("/health/ready").json()["checks"]["writes"]["refusal"] == "OOM"
+        # A sweep works all the same: it is what makes room.
+        far = IdleBounds(2**42, 2**42, 2**42, api.settings.standing)
+        before = sweep_idle(store, api.settings.partitions, far, dry_run=True).counts["profiles"]
+        assert before >= 1
+        api.stop_updater()  # whose lease is over: what is in the log stays there
+        swept = sweep_idle(store, api.settings.partitions, far).counts
+        assert swept["profiles"] + swept["moved"] == before
+        gone = swept["profiles"]
+        store.delete(FILLER)
+        api.start_updater()
+        receipt = accepted(client, f"e{n}")["receipt"]
+        names.append(f"e{n}")
+        wait_until(client.ready, "readiness")
+        assert ids_of(client) == names  # no event twice, none lost, none that was refused
+        wait_until(lambda: is_applied(client, receipt), "all applied")
+        count = client.profile("u")["event_count"]
+        assert count == len(names) or (gone and count < len(names))
+
+
+def test_before_it_is_full_new_events_wait_and_the_others_are_applied(
+    node: Node, tmp_path: Path
+) -> None:
+    with shop(tmp_path / "home", node.url) as (api, client), node.client() as store:
+        api.stop_updater()
+        receipt = accepted(client, "first")["receipt"]
+        fill(store, 0.97)
+        last = list[Any]()
+
+        def is_refused() -> bool:
+            last.append(post(client, f"e{len(last)}"))
+            return bool(last[-1].status_code == 503)
+
+        wait_until(is_refused, "a refusal")
+        assert "MB: nothing of this request is kept" in refused(last[-1])["detail"]
+        text = client.http.get("/metrics").text
+        numbers = dict(line.split() for line in text.splitlines() if line[:1] != "#")
+        assert int(numbers["portrait_store_memory_limit_bytes"]) == 8 * MB
+        assert int(numbers["portrait_store_memory_bytes"]) > 0.95 * 8 * MB
+        api.start_updater()
+        taken = sum(answer.status_code == 202 for answer in last) + 1
+        wait_until(lambda: is_applied(client, receipt), "the first applied")
+        wait_until(lambda: client.profile("u")["version"] == taken, "all applied")
+        store.delete(FILLER)
+        accepted(client, "again")
+        assert len(ids_of(client)) == taken + 1
+
+
+def test_the_embedded_server_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PORTRAIT_REDIS_URL", raising=False)  # of the tests before
+    settings = Settings(home=tmp_path, store_memory_mb=64)
+    with embedded.connect(settings) as url, redis.Redis.from_url(url) as client:
+        assert client.config_get("maxmemory*")["maxmemory"] == str(64 * MB)
+        assert client.config_get("maxmemory*")["maxmemory-policy"] == "noeviction"
+        found = doctor._store(settings)
+        assert (found.ok, found.mend) == (True, "")
+        assert found.detail.endswith("MB used, 64 MB")
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 1)
+        found = doctor._store(settings)
+        assert not found.ok
+        assert "privacy sweep" in found.mend
+    group = tmp_path / "memory.max"
+    group.write_text(f"{300 * MB}\n")
+    monkeypatch.setattr(embedded, "_CGROUPS", (group, tmp_path / "none"))
+    assert embedded.find_memory_mb() == 300
+    group.write_text("max\n")
+    assert embedded.find_memory_mb() > 1_000
+    assert "maxmemory 64mb" in EmbeddedStore(tmp_path / "store", memory_mb=64)._configuration()
