@@ -7,7 +7,7 @@ them misses a file. Nothing else rewrites parts meanwhile.
 
 import os
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -54,6 +54,7 @@ def rewrite_archive(
     if not root.exists():
         return Removal(STORE, 0, 0)
     parts, removed = PartSet(root), 0
+    count = _count_once(count)
     rewritten = dict[int, Path]()
     with parts.rewriting():
         parts.sweep_drafts()
@@ -73,6 +74,20 @@ def rewrite_archive(
     return Removal(
         STORE, removed + left, removed, now_ms() + AGAIN_MS, "others go on adding parts to it"
     )
+
+
+def _count_once(count: Count) -> Count:
+    """Return ``count`` that reads a file once, in however many generations it stands."""
+    known = dict[tuple[int, int, int], int]()
+
+    def count_known(path: Path) -> int:
+        status = path.stat()
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)  # a number may be taken again
+        if stamp not in known:
+            known[stamp] = count(path)
+        return known[stamp]
+
+    return count_known
 
 
 def _find(folder: Path, count: Count) -> dict[Path, int]:
@@ -106,7 +121,7 @@ def _exchange(
 
 
 def _rewrite_older(
-    folder: Path, present: Path, rewritten: Mapping[int, Path], count: Count, change: Change
+    folder: Path, present: Path, rewritten: dict[int, Path], count: Count, change: Change
 ) -> None:
     """Replace files of an older generation, by the present ones where these were made of them."""
     before, sound = folder.stat(), {path.stat().st_ino for path in present.glob("*.parquet")}
@@ -121,6 +136,7 @@ def _rewrite_older(
             beside.replace(path)
         elif count(path):
             replace_file(path, change)
+            rewritten[number] = path  # it stands in other generations too
     sync(folder)
     os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))  # it goes when it would have
 

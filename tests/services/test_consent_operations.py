@@ -1,19 +1,26 @@
 """Every operation of the API for a user who denies a purpose: what it answers, next to a stranger.
 
-A new route without a row in `OPERATIONS` fails.
+A new route without a row in `OPERATIONS` fails. The table is of one history and one denial each;
+the property draws histories, subsets of the purposes, and the way by which they are denied.
 """
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import small_model
 from gateway_thread import Api
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from feature_repo import importers
 from feature_repo.user_profile.purposes import PURPOSES
 from services.client import Client
 from services.gateway import access
+from services.rebuild.run import find_users, rebuild
 
 PERSONAL = "answers what a stranger gets where personalization is denied"
 AGGREGATE = "counts nobody who denies analytics"
@@ -196,3 +203,104 @@ def test_an_anonymous_id_is_answered_by_what_its_user_denies(api: Api) -> None:
         for asked in ASKED[:2]:
             before, answered = ask_as_stranger(client, *asked), ask(client, cookie, *asked)
             assert answered in (before, ask_as_stranger(client, *asked))
+
+
+TYPES = ("view_item", "add_to_cart", "purchase", "not_interested", "wishlist_add")
+ROUTES = ("event", "PUT", "GPC", "import")
+GPC = frozenset({"ads", "personalization"})
+HISTORIES = st.lists(st.tuples(st.sampled_from(TYPES), st.integers(0, 39)), min_size=1, max_size=12)
+DENIALS = st.sets(st.sampled_from(PURPOSES))
+IMPORTED = (
+    ("personalization",), (), ("ads", "analytics"), tuple(PURPOSES), ("profiling",),
+    ("personalization", "marketing_email"),
+)  # fmt: skip
+"""What users deny whose history, and denial, come out of a file; beside each a twin without."""
+
+
+def tell(user: str, history: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    return [
+        event(kind, user, ITEMS[item], id=f"{user}-{n}", order_id=f"{user}-{n}")
+        for n, (kind, item) in enumerate(history)
+    ]
+
+
+@pytest.fixture(scope="module")
+def imported(api: Api, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Import a user for each of `IMPORTED`, and a twin who denies nothing."""
+    lines = list[dict[str, Any]]()
+    for number, denied in enumerate(IMPORTED):
+        history = [(TYPES[n % 4], 3 * number + n) for n in range(4 + number)]
+        for user in (f"imported-{number}", f"imported-{number}-twin"):
+            lines += tell(user, history)
+        said = {"type": "login", "user_id": f"imported-{number}", "time": small_model.NOW_MS,
+                "id": f"said-{number}"}  # fmt: skip
+        lines += [said | {"consent": dict.fromkeys(denied, False)}] if denied else []
+        lines.append(said | {"user_id": f"imported-{number}-twin", "id": f"twin-{number}"})
+    file: Path = tmp_path_factory.mktemp("import") / "events.ndjson"
+    file.write_bytes(b"\n".join(map(orjson.dumps, lines)))
+    report = importers.run("file", home=api.settings.home, path=file)
+    assert report.accepted == len(lines), report
+    users = [f"imported-{n}{twin}" for n in range(len(IMPORTED)) for twin in ("", "-twin")]
+    rebuild(api.settings, users=find_users(api.settings, users), progress=lambda *_: None)
+    return len(IMPORTED)
+
+
+def deny(client: Client, user: str, denied: set[str], route: str) -> None:
+    """Deny purposes; by GPC only those that it means."""
+    if route == "PUT" and denied:
+        client.wait_applied(client.put_consents(user, dict.fromkeys(denied, False))["receipt"])
+    elif route == "event" and denied:
+        said = {"type": "consent_updated", "user_id": user, "time": small_model.NOW_MS}
+        client.post_event(said | {"consent": dict.fromkeys(denied, False)}, return_profile=True)
+    elif route == "GPC":
+        said = {"type": "login", "user_id": user, "time": small_model.NOW_MS}
+        answer = client.http.post("/v1/events", json=said, headers={"sec-gpc": "1"})
+        client.wait_applied(answer.json()["receipt"])
+
+
+def check_next_to_a_stranger(client: Client, user: str, twin: str, denied: set[str]) -> None:
+    """Hold personal operations to a stranger's answer, or to that of one who denies nothing."""
+    for asked in ASKED:
+        if "personalization" in denied:
+            alone = {name: each for name, each in (asked[2] or {}).items() if name != "events"}
+            as_stranger = (*asked[:2], alone or None)
+            strangers = [ask_as_stranger(client, *as_stranger)]
+            answered = ask(client, user, *asked)
+            if answered not in strangers:  # popularity may have been renewed in between
+                strangers.append(ask_as_stranger(client, *as_stranger))
+            assert answered in strangers, asked
+            assert answered["status"] == 404 or answered["personalized"] is False
+        else:
+            one, other = ask(client, user, *asked), ask(client, twin, *asked)
+            for said in ("status", "personalized", "reason"):
+                assert one.get(said) == other.get(said), asked
+            told = [
+                {each["item_id"]: each["score"] for each in answer.get("items", [])}
+                for answer in (one, other)
+            ]
+            assert told[0] == told[1], asked
+
+
+@settings(max_examples=15, deadline=None)
+@given(HISTORIES, DENIALS, st.sampled_from(ROUTES), st.integers(0, len(IMPORTED) - 1))
+@example([("purchase", 1)], set(PURPOSES), "event", 0)
+@example([("view_item", 2)], {"personalization"}, "PUT", 0)
+@example([("view_item", 2), ("purchase", 3)], set(), "GPC", 0)
+@example([("view_item", 2)], set(), "import", 0)
+@example([("view_item", 2)], set(), "import", 3)
+def test_whoever_denies_personalization_is_a_stranger_whatever_came_before(
+    api: Api, imported: int, history: list[tuple[str, int]], denied: set[str], route: str,
+    number: int,
+) -> None:  # fmt: skip
+    with api.client() as client:
+        if route == "import":
+            user = f"imported-{number}"
+            check_next_to_a_stranger(client, user, f"{user}-twin", set(IMPORTED[number]))
+            return
+        user = f"drawn-{next(_names)}"
+        for name in (user, f"{user}-twin"):
+            client.wait_applied(client.post_batch(tell(name, history))["receipt"])
+        if route == "GPC":
+            denied = set(GPC)
+        deny(client, user, denied, route)
+        check_next_to_a_stranger(client, user, f"{user}-twin", denied)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from feature_repo.archive.compaction import compact
 from feature_repo.archive.event_archive import Archive, LogPosition, Span, write_part
-from feature_repo.erasure.archive_parts import erase_archive
+from feature_repo.erasure.archive_parts import erase_archive, rewrite_archive
 from feature_repo.events.schema import EventRecord
 
 USERS = [f"{{p000}}{letter * 26}" for letter in "abcdef"]
@@ -96,6 +96,24 @@ def test_parts_without_the_erased_are_not_written_again(tmp_path: Path) -> None:
     after = {path.name: path.stat().st_ino for path in archive.parts()}
     assert before.keys() - after.keys() == {"p000-0-0-100-0.parquet"}
     assert {name for name in after if after[name] != before[name]} == {"import-s-1.parquet"}
+
+
+def test_a_file_is_read_once_in_however_many_generations_it_stands(tmp_path: Path) -> None:
+    spans = [[(user, None)] for user in USERS]
+    archive, end = fill(tmp_path, spans)
+    erase_archive(tmp_path, {USERS[5]})  # each makes a generation
+    erase_archive(tmp_path, {USERS[4]})
+    compact(archive, {0: end}, many=1)
+    parts, read = archive.part_set, list[int]()
+    generations = {path.stat().st_ino for path in parts.generations.rglob("*.parquet")}
+    assert len(list(parts.generations.rglob("*.parquet"))) > len(generations) > 1
+
+    def count(path: Path) -> int:
+        read.append(path.stat().st_ino)
+        return 0
+
+    rewrite_archive(tmp_path, count, lambda table: table)
+    assert sorted(read) == sorted(generations)
 
 
 def test_what_killed_writers_left_goes_too(tmp_path: Path) -> None:
