@@ -162,7 +162,7 @@ class Frame:
         try:
             # The bound cancels the handler, never an append: that has a task of its own.
             async with asyncio.timeout(self._timeout_s) as bound:
-                answer = limits.find_problem(scope, headers)
+                answer: Problem | Response | None = limits.find_problem(scope, headers)
                 answer = answer or await self._admission.admit(scope, headers)
                 answer = answer or find_misspelt(scope)
                 if answer is not None:
