@@ -8,13 +8,13 @@ from typing import Final
 
 import structlog
 
-from feature_repo.erasure import tombstones
 from feature_repo.errors import PortraitError
 from feature_repo.events.pseudonyms import forget_ids
 from feature_repo.online.connection import translated
 from services.analytics.cube import AnalyticsCube
 from services.audiences.index import AudienceIndex
 from services.context.context import Context
+from services.erasure import ledger
 from services.erasure.graves import bury_async
 from services.erasure.keys import RENEWED
 from services.runtime.tasks import end
@@ -59,7 +59,7 @@ class ErasureFollower:
     async def _bury(self) -> bool:
         """Say whether the store has the tombstones of the state folder; it may be an older one."""
         home = self._context.settings.home
-        gone = await asyncio.to_thread(tombstones.read, home)
+        gone = await asyncio.to_thread(ledger.list_settled, home)
         try:
             with translated():
                 await bury_async(self._context.store, gone)

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from feature_repo.erasure import tombstones
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import row_key
 from feature_repo.online.lua import Call, Script
+from services.erasure import ledger
 from services.event_log.keys import cursor_key, erased_key
 from services.runtime import workers
 
@@ -56,7 +56,7 @@ def restore_graves(client: Any, home: Path) -> None:
     StoreUnavailableError
         If the store does not answer.
     """
-    bury(client, tombstones.read(home))
+    bury(client, ledger.list_settled(home))
 
 
 def _calls(pseudonyms: Iterable[str]) -> Iterable[Call]:

@@ -19,6 +19,8 @@ from feature_repo.erasure import tombstones
 from feature_repo.erasure.removal import Removal
 
 FOLDER: Final = "requests"
+BEGUN_MS: Final = 30_000
+"""For so long it is still the gateway's to hand one over."""
 ID: Final = re.compile(r"er-[0-9]{13}-[0-9a-f]{8}")
 
 
@@ -99,10 +101,25 @@ def create(
         f"er-{now_ms:013d}-{secrets.token_hex(4)}", now_ms, suppress, sorted(set(users)),
         named=len(set(ids)),
     )  # fmt: skip
-    tombstones.add(home, made.users)
     _write(_folder(home) / f"{made.id}.ids", msgspec.json.encode(sorted(set(ids))))
     write(home, made)
+    tombstones.add(home, made.users)  # after what names them: see `list_settled`
     return made
+
+
+def list_settled(home: Path) -> frozenset[str]:
+    """Return the tombstones but those of a request that a gateway has just begun.
+
+    It puts these into the store itself, and counts the rows that go with them.
+    """
+    gone, since_ms = tombstones.read(home), time.time_ns() // 1_000_000 - BEGUN_MS
+    for name in names(home):
+        found = read(home, name)
+        if found is None or found.requested_ms < since_ms:
+            break
+        if found.stage == "asked" and not found.stores:
+            gone -= found.entities
+    return gone
 
 
 def write(home: Path, erasure: StoredErasure) -> None:

@@ -35,7 +35,6 @@ MEMORY_MS: Final = 60_000
 """After so long every process has let go of what it held of older data."""
 _LOOK_S: Final = 0.05
 _RECONCILE_S: Final = 60.0
-_BEGUN_MS: Final = 30_000  # for so long it is still the gateway's to hand one over
 
 _log = structlog.get_logger(__name__)
 
@@ -121,7 +120,10 @@ class ErasureWorker:
             known = {name.decode() for name in self._client.smembers(KNOWN)}
         for name in ledger.names(self._home):
             found = None if name in known else ledger.read(self._home, name)
-            if found is not None and found.requested_ms < time.time_ns() // 1_000_000 - _BEGUN_MS:
+            if (
+                found is not None
+                and found.requested_ms < time.time_ns() // 1_000_000 - ledger.BEGUN_MS
+            ):
                 if found.stage == "done":
                     _log.warning("erasure_again", erasure=name)
                     found.stage, found.done_ms = "asked", 0

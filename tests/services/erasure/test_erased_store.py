@@ -5,6 +5,9 @@ from pathlib import Path
 
 import redis
 
+from feature_repo.online.live_row import row_key
+from services.erasure import ledger
+from services.erasure.graves import bury, restore_graves
 from services.erasure.seen_digests import SeenDigests, drop_old
 from services.erasure.store import remove_seen_ids
 from services.event_log.keys import seen_keys, today
@@ -22,6 +25,21 @@ def test_ids_of_others_events_stay_known(store_client: redis.Redis, tmp_path: Pa
     assert (removal.found, removal.removed) == (3, 3)
     assert sorted(name.decode() for name in store_client.hkeys(key)) == sorted(theirs)
     assert removal.waits_until_ms
+
+
+def test_rows_of_a_request_that_has_just_begun_are_left_to_whoever_counts_them(
+    store_client: redis.Redis, tmp_path: Path
+) -> None:
+    user = "{p003}" + "a" * 26
+    store_client.hset(row_key(user), "x", "y")
+    begun = ledger.create(tmp_path, [user], ["somebody"], suppress=True)
+    restore_graves(store_client, tmp_path)  # a worker that looks, or another gateway that starts
+    assert bury(store_client, begun.users) == 1
+    store_client.hset(row_key(user), "x", "y")  # a store of before
+    begun.stage = "done"
+    ledger.write(tmp_path, begun)
+    restore_graves(store_client, tmp_path)
+    assert not store_client.exists(row_key(user))
 
 
 def test_what_was_removed_once_is_known_without_the_ids(

@@ -41,6 +41,8 @@ STEPS = [
 
 
 KILLS = 100
+LATEST_S = 5.0
+"""No kill comes later than that, or a busy machine needs hours for a hundred."""
 
 
 class KilledError(Exception):
@@ -189,7 +191,7 @@ def test_a_hundred_killed_processes_leave_nothing(
                         one.join()
                     started_s = time.monotonic()
                     shop.worker().run()
-                    longest_s = max(longest_s, time.monotonic() - started_s)
+                    longest_s = min(LATEST_S, max(longest_s, time.monotonic() - started_s))
                 assert taken() > 8
                 shop.check(begun["erasure_id"], user, before)
         finally:

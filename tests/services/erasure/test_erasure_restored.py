@@ -18,7 +18,7 @@ from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.feast_stores import store as feast_store
 from feature_repo.online.connection import connect
 from services.client import ApiError, Client
-from services.erasure import worker
+from services.erasure import ledger
 from services.erasure.keys import KNOWN, PENDING
 from services.hosting.embedded import EmbeddedStore
 from services.settings import Settings
@@ -30,7 +30,7 @@ GONE, STAYS = "zebra07quartz", "stayer"
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updater, "SETTLE_MS", 0)
-    monkeypatch.setattr(worker, "_BEGUN_MS", 0)
+    monkeypatch.setattr(ledger, "BEGUN_MS", 0)
 
 
 @contextmanager
