@@ -114,6 +114,20 @@ class Settings(BaseSettings):
         default=None,
         description="Model directory that is served whatever is promoted; absent: production",
     )
+    model_rollback_days: int = Field(
+        default=7,
+        ge=0,
+        le=365,
+        description="Days for which the state that the previous model made of a user is kept, "
+        "so that a rollback answers as before; 0: not at all",
+    )
+    reencode_per_s: int = Field(
+        default=50,
+        ge=0,
+        le=100_000,
+        description="Rows a second that each updater encodes anew after production has changed; "
+        "0: none, `portrait rebuild` does it",
+    )
     kept_rows_mb: int = Field(
         default=64,
         ge=0,
@@ -221,6 +235,11 @@ class Settings(BaseSettings):
     def standing(self) -> Mapping[str, bool]:
         """What stands of each purpose when nobody was asked."""
         return dict(DEFAULTS) | {str(name): yes for name, yes in self.consent_defaults.items()}
+
+    @property
+    def keep_states_s(self) -> int:
+        """For how many seconds states of the previous model are kept."""
+        return self.model_rollback_days * 86_400
 
     def export(self, redis_url: str) -> dict[str, str]:
         """Set and return the variables that ``feature_store.yaml`` and Feast's CLI read.

@@ -112,6 +112,26 @@ def read_versions(
     return cursor.decode(), in_log > 0, dict(zip(users, found, strict=True))
 
 
+def read_models(client: Any, users: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Return of users who have a row the model that it follows, and the time of its last event.
+
+    Raises
+    ------
+    StoreUnavailableError
+        If the store does not answer in time.
+    """
+    with translated(), client.pipeline(transaction=False) as pipe:
+        for user in users:
+            pipe.hmget(row_key(user), FIELDS[3:])
+        answers = pipe.execute()
+    found = dict[str, tuple[str, int]]()
+    for user, (model, stamp) in zip(users, answers, strict=True):
+        row = parse_any([b"\n\x00", None, None, model, stamp])
+        if row is not None:
+            found[user] = row.model, row.time_ms
+    return found
+
+
 def load_live(client: Any, rows: Mapping[str, LiveState]) -> None:
     """Write many live rows with no guard: only where no updater runs."""
     ids = list(rows)
@@ -228,6 +248,7 @@ def replace_live(
     rows: Mapping[str, LiveState],
     expected: Mapping[str, int | None],
     entry: str = "",
+    keep_s: int = 0,
 ) -> set[str]:
     """Write rows made again from history, each unless its live row has moved meanwhile.
 
@@ -248,6 +269,8 @@ def replace_live(
     entry
         Entry that the log must still hold, else all are left alone; empty for none. A store that
         lost its last writes may since have come to the same versions by other events.
+    keep_s
+        For so long the state that another model made is put by, see `previous_states`; 0: not.
 
     Returns
     -------
@@ -265,7 +288,7 @@ def replace_live(
     users = iter(rows)
     with translated():
         while chunk := list(islice(users, _REPLACE_CHUNK)):
-            args: list[Any] = [*FIELDS, entry]
+            args: list[Any] = [*FIELDS, entry, keep_s]
             for user in chunk:
                 version = expected[user]
                 args.append(b"" if version is None else version_value(version))

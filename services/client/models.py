@@ -35,6 +35,6 @@ class ModelCalls(Subject):
         """
         return self._ask("POST", "rollback", **{"from": production})
 
-    def remove(self, name: str) -> "said.ModelMoved":
-        """Remove a model that has no alias."""
-        return self._ask("DELETE", name)
+    def remove(self, name: str, *, force: bool = False) -> "said.ModelMoved":
+        """Remove a model that has no alias; ``force``: though rows follow it."""
+        return self._ask("DELETE", name, force="true" if force else None)

@@ -15,6 +15,7 @@ from services.runtime.progress import console
 if TYPE_CHECKING:
     from services.models.promotion import Promotion
     from services.models.registry import AliasChange, Aliases
+    from services.models.schemas import EncodingProgress
 
 model = typer.Typer(
     no_args_is_help=True,
@@ -38,13 +39,14 @@ def list_(
     """
     from msgspec import to_builtins
 
-    from services.models import folder, registry
+    from services.models import folder, registry, row_counts
 
-    async def read(client: Any) -> "tuple[Aliases, list[AliasChange]]":
+    async def read(client: Any) -> "tuple[Aliases, list[AliasChange], EncodingProgress]":
         noted = await registry.list_changes(client, changes) if changes else []
-        return await registry.read_async(client), noted
+        counts = row_counts.sum_up(await row_counts.read_async(client))
+        return await registry.read_async(client), noted, counts
 
-    found, noted = with_store(home, read)
+    found, noted, encoding = with_store(home, read)
     models = folder.list_models(settings_with(home=home).home)
     table = Table(Column("name", no_wrap=True), "aliases", "version", "recipe", "made")
     for each in models:
@@ -53,6 +55,10 @@ def list_(
             str(each.manifest.get("recipe") or "-"), each.manifest.get("created_at") or "-",
         )  # fmt: skip
     console.print(table)
+    if encoding["left"] or encoding["short"]:
+        told = f"{encoding['left']:,} of {encoding['rows']:,} rows are still to be encoded anew"
+        more = f", {encoding['short']:,} cannot be" if encoding["short"] else ""
+        console.print(told + more, markup=False)
     if found.previous is not None:
         console.print(f"a rollback makes {found.previous.name} production", markup=False)
     for one in noted:
@@ -64,7 +70,7 @@ def list_(
             {"name": m.name, "version": m.version, "aliases": found.of(m.name)} for m in models
         ]
         rows = [to_builtins(one) for one in noted]
-        print_json({"models": names, **found.names(), "changes": rows})
+        print_json({"models": names, **found.names(), "changes": rows, "encoding": encoding})
 
 
 @model.command("show")
@@ -133,12 +139,17 @@ def rollback(home: Home = None, json: Json = False) -> None:
 
 
 @model.command("remove")
-def remove(name: Name, home: Home = None, json: Json = False) -> None:
-    """Remove a model that has no alias.
+def remove(
+    name: Name,
+    force: Annotated[bool, typer.Option("--force", help="Though rows follow it")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Remove a model that has no alias, and that no rows follow by the last count.
 
     Example: `portrait model remove fused-20171211-7`
     """
-    _change(home, "remove", lambda on: on.remove(name), target=name, json=json)
+    _change(home, "remove", lambda on: on.remove(name, is_forced=force), target=name, json=json)
 
 
 def _change(

@@ -27,6 +27,8 @@ class Context:
         Of the replica; the store's client is asynchronous.
     draining
         Says whether the service is about to end.
+    restored
+        Gives the version of the model that a rollback made production, None without one.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class Context:
         applied: AppliedCursors,
         features: UserFeatureReader,
         draining: Callable[[], bool],
+        restored: Callable[[], str | None] = lambda: None,
     ) -> None:
+        self.restored = restored
         self.settings = settings
         self.store = store
         self.pseudonyms = pseudonyms

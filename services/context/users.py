@@ -6,6 +6,7 @@ from fastapi import Path, Query
 
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.live_row import FIELDS, LiveState, parse_live, row_key
+from feature_repo.online.previous_states import STATE_FIELDS, go_back, previous_key
 from feature_repo.user_profile import explicit
 from services.context.context import Context
 from services.event_log.keys import erased_key, owners_key
@@ -41,7 +42,18 @@ async def read(
     """
     batch = [] if service is None else context.features.fields(service)
     values = await context.await_bounded(context.store.hmget(row_key(pseudonym), [*FIELDS, *batch]))
-    return _parse(context, values, service)
+    row, features = _parse(context, values, service)
+    return await _go_back(context, pseudonym, row), features
+
+
+async def _go_back(context: Context, pseudonym: str, row: LiveState | None) -> LiveState | None:
+    """Return a row with the state that it had by the model that a rollback made production."""
+    model = context.restored()
+    if row is None or model is None or row.model in ("", model):
+        return row
+    key = previous_key(pseudonym)
+    values = await context.await_bounded(context.store.hmget(key, STATE_FIELDS))
+    return go_back(row, values, model)
 
 
 def _parse(
@@ -161,4 +173,6 @@ async def _read_anonymous(
         pipe.sismember(erased_key(partition), pseudonym)
         pipe.sismember(erased_key(partition_of(user)), user)
         values, owner, *erased = await context.await_bounded(pipe.execute())
-    return _parse(context, values, service), owner_of(owner), any(erased)
+    row, features = _parse(context, values, service)
+    whole = await _go_back(context, pseudonym, row), features
+    return whole, owner_of(owner), any(erased)

@@ -22,6 +22,7 @@ from feature_repo.erasure.removal import Erased, Removal
 from feature_repo.erasure.restored_files import RestoredFiles
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.connection import translated
+from feature_repo.online.previous_states import remove_previous
 from services.erasure import anonymous_ids, ledger, store
 from services.erasure.disk import rewrite_files
 from services.erasure.event_names import find_logged, find_names
@@ -226,6 +227,8 @@ class ErasureWorker:
     def _clear(self, gone: frozenset[str]) -> Iterator[Removal]:
         rows = bury(self._client, gone)
         yield Removal("rows", rows, rows)
+        states = remove_previous(self._client, sorted(gone))
+        yield Removal("previous_states", states, states)
         yield store.remove_letters(self._client, self._partitions, gone)
         notes = anonymous_ids.forget_notes(self._client, self._partitions, gone)
         notes += store.forget_statements(self._client, gone)

@@ -14,7 +14,7 @@ from services.erasure.ledger import list_done
 from services.http import body, scopes
 from services.http.openapi import body_of
 from services.http.problems import ProblemError
-from services.models import cards, folder, registry
+from services.models import cards, folder, registry, row_counts
 from services.models import schemas as said
 from services.models.cards import ErasureDone
 from services.models.promotion import Promotion
@@ -47,7 +47,8 @@ async def get_models(request: Request) -> Response:
     """Return the models, their aliases, and which one is in use here."""
     context = context_of(request)
     aliases = await context.await_bounded(registry.read_async(context.store))
-    return answer(await asyncio.to_thread(_list, context, aliases))
+    counts = await context.await_bounded(row_counts.read_async(context.store))
+    return answer(await asyncio.to_thread(_list, context, aliases, row_counts.sum_up(counts)))
 
 
 @router.get("/{name}", responses=said.CARD, dependencies=[scopes.needs("server")])
@@ -94,9 +95,13 @@ async def post_promotion(request: Request, name: ModelName) -> Response:
 
 
 @router.delete("/{name}", responses=said.MOVED)
-async def delete_model(request: Request, name: ModelName) -> Response:
-    """Remove a model that has no alias."""
-    return _to_answer(*await _promotion(request).remove(name))
+async def delete_model(
+    request: Request,
+    name: ModelName,
+    force: Annotated[bool, Query(description="Though rows follow it, by the last count")] = False,
+) -> Response:
+    """Remove a model that has no alias, and that no rows follow."""
+    return _to_answer(*await _promotion(request).remove(name, is_forced=force))
 
 
 def _promotion(request: Request) -> Promotion:
@@ -116,7 +121,7 @@ def _to_answer(before: Aliases, after: Aliases) -> Response:
     return answer(moved)
 
 
-def _list(context: Context, aliases: Aliases) -> said.ModelList:
+def _list(context: Context, aliases: Aliases, encoding: said.EncodingProgress) -> said.ModelList:
     models = context.of(ServedModels)
     found = folder.list_models(context.settings.home)
     pinned = None if context.settings.model is None else folder.read(context.settings.model)
@@ -142,6 +147,7 @@ def _list(context: Context, aliases: Aliases) -> said.ModelList:
         "candidate": names["candidate"],
         "previous": None if aliases.previous is None else aliases.previous.name,
         "in_use": models.newest.version or None,
+        "encoding": encoding,
     }
 
 

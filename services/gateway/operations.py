@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import Query, Request
@@ -24,6 +25,8 @@ from services.http.answer_schemas import (
     Picture,
     Ready,
 )
+from services.models import row_counts
+from services.models.row_counts import RowCounts
 from services.recommend.serving import ServedModels
 from services.update.health import Health, Probe
 
@@ -115,6 +118,7 @@ async def metrics(request: Request) -> Response:
         )
         text += "# TYPE portrait_store_memory_limit_bytes gauge\n"
         text += f"portrait_store_memory_limit_bytes {room.most}\n"
+        text += model_metrics(await context.await_bounded(row_counts.read_async(context.store)))
     else:
         text += "# the store does not answer: no numbers of the log\n"
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -152,6 +156,17 @@ def log_metrics(health: Health) -> str:
     return "".join(
         f"# TYPE {name} {metric_type}\n{name} {value}\n" for name, metric_type, value in lines
     )
+
+
+def model_metrics(counts: Sequence[RowCounts]) -> str:
+    """Return how many rows follow which model, in Prometheus form."""
+    left, short = sum(each.left for each in counts), sum(each.short for each in counts)
+    text = f"# TYPE portrait_model_rows_left gauge\nportrait_model_rows_left {left}\n"
+    text += f"# TYPE portrait_model_rows_short gauge\nportrait_model_rows_short {short}\n"
+    text += "# TYPE portrait_model_rows gauge\n"
+    for version, rows in sorted(row_counts.add_up(counts).items()):
+        text += f'portrait_model_rows{{model="{version}"}} {rows}\n'
+    return text
 
 
 @router.get("/v1/receipts", status_code=204)

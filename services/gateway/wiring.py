@@ -99,7 +99,7 @@ class Replica:
         self._popular = PopularFollower(store, self._catalogue, self._models)
         self.context = Context(
             settings, store, pseudonyms, self._applied, UserFeatureReader(),
-            lambda: drain_file is not None and drain_file.exists(),
+            lambda: drain_file is not None and drain_file.exists(), lambda: self._models.restored,
         )  # fmt: skip
         for subject in (
             rules, self._catalogue, ShopCurrency(settings, store), appender, self._impressions,

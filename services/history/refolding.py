@@ -32,6 +32,11 @@ ATTEMPTS: Final = 8
 class Refolding:
     """Rows on their way from histories to the store.
 
+    Parameters
+    ----------
+    keep_s
+        See `feature_repo.online.live_rows.replace_live`.
+
     Attributes
     ----------
     rows
@@ -43,8 +48,14 @@ class Refolding:
     """
 
     def __init__(
-        self, client: Any, archive: Archive, transition: Transition, partition: int
+        self,
+        client: Any,
+        archive: Archive,
+        transition: Transition,
+        partition: int,
+        keep_s: int = 0,
     ) -> None:
+        self._keep_s = keep_s
         self._client = client
         self._transition = transition
         self._partition = partition
@@ -118,7 +129,9 @@ class Refolding:
             if self._is_short(user, row):
                 self.short.append(user)
                 del self.rows[user]
-        left = replace_live(self._client, self._partition, self.rows, self._expected, self._entry)
+        left = replace_live(
+            self._client, self._partition, self.rows, self._expected, self._entry, self._keep_s
+        )
         done = self.rows.keys() - left
         said = {user: note_of(explicit.decode(self.rows[user].profile)) for user in done}
         note_profiling(self._client, self._partition, said)

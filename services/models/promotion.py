@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from feature_repo.errors import ConflictError, GateError, NotFoundError
-from services.models import folder, gate, registry
+from services.models import folder, gate, registry, row_counts
 from services.models.folder import StoredModel
 from services.models.registry import AliasChange, Aliases, AliasName, note_change
 
@@ -140,17 +140,23 @@ class Promotion:
 
         return await self._change(go_back)
 
-    async def remove(self, name: str) -> tuple[Aliases, Aliases]:
+    async def remove(self, name: str, *, is_forced: bool = False) -> tuple[Aliases, Aliases]:
         """Remove a model's directory; return the aliases before and after.
+
+        Parameters
+        ----------
+        is_forced
+            Though rows follow it: they go by their explicit profile until they are encoded anew.
 
         Raises
         ------
         NotFoundError
             If there is no such model.
         ConflictError
-            If an alias names it, or a rollback would make it production.
+            If an alias names it, a rollback would make it production, or rows follow it.
         """
         model = await self._find(name)
+        rows = row_counts.add_up(await row_counts.read_async(self._client))[model.version]
 
         def forget(found: Aliases) -> tuple[Aliases, AliasChange]:
             if aliases := found.of(name):
@@ -160,6 +166,11 @@ class Promotion:
             if found.previous is not None and found.previous.name == name:
                 raise ConflictError(
                     f"{name} is what a rollback makes production: promote another model first"
+                )
+            if rows and not is_forced:
+                raise ConflictError(
+                    f"{rows:,} rows still follow {name}: wait until they are encoded anew, or "
+                    "force it"
                 )
             past = tuple(each for each in found.past if each.name != name)
             after = msgspec.structs.replace(found, past=past)

@@ -21,6 +21,17 @@ class ListedModel(Open):
     created_at: str | None
 
 
+class EncodingProgress(Answer):
+    """Rows by the model that they follow, as updaters counted them last."""
+
+    target: Annotated[str | None, Field(description="Version that all rows are to follow")]
+    rows: Count
+    left: Annotated[Count, Field(description="Rows still to be encoded anew")]
+    short: Annotated[Count, Field(description="Rows that cannot be: part of their history is gone")]
+    at: Annotated[str | None, Field(description="When the first partition of them was counted")]
+    by_model: Annotated[dict[str, Count], Field(description="Rows by version; empty: no model")]
+
+
 class ModelList(Answer):
     """The models, which have aliases, and which one the gateway that answers serves with."""
 
@@ -30,6 +41,7 @@ class ModelList(Answer):
     candidate: str | None
     previous: Annotated[str | None, Field(description="What a rollback makes production")]
     in_use: Annotated[str | None, Field(description="Version that the gateway serves with")]
+    encoding: EncodingProgress
 
 
 class ErasuresSince(Answer):
@@ -89,7 +101,9 @@ _CARD: Final[dict[str, Any]] = {
 LIST: Final[dict[int | str, Any]] = {
     200: describe_answer(
         ModelList, "The models and their aliases",
-        {"models": [_LISTED], **_ALIASES, "previous": None, "in_use": "fused-9f86d081884c"},
+        {"models": [_LISTED], **_ALIASES, "previous": None, "in_use": "fused-9f86d081884c",
+         "encoding": {"target": "fused-9f86d081884c", "rows": 1724, "left": 12, "short": 0,
+                      "at": EXAMPLE_TIME, "by_model": {"fused-9f86d081884c": 1712}}},
     ),
 }  # fmt: skip
 CARD: Final[dict[int | str, Any]] = {200: describe_answer(ModelCard, "The card", _CARD)}

@@ -7,7 +7,7 @@ either part of f itself.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -18,6 +18,9 @@ from feature_repo.user_profile import explicit
 
 if TYPE_CHECKING:
     from training.scoring.transition import LearnedTransition
+
+MAX_MODELS: Final = 3
+"""Encoders kept loaded: production, and those that rows follow."""
 
 _log = structlog.get_logger(__name__)
 
@@ -98,6 +101,23 @@ class Transition:
         self._load = load
         self._targets: dict[int, str] = {}
 
+    def find(self, version: str) -> "LearnedTransition | None":
+        """Return the encoder of a version, loaded if it was not; None if it cannot be."""
+        if self._models.get(version) is None:
+            self._models.pop(version, None)  # it may be there by now
+        return self._load_model(version)
+
+    def prefer(self, version: str) -> None:
+        """Let new users of partitions that nobody told of a model begin with ``version``."""
+        self.model = version
+
+    def _trim(self, needed: str) -> None:
+        """Let go of the encoders read longest ago, beyond `MAX_MODELS`; those may come back."""
+        loaded = [version for version, each in list(self._models.items()) if each is not None]
+        stays = {self.model, needed, *self._targets.values()}
+        for version in [v for v in loaded if v not in stays][: max(0, len(loaded) - MAX_MODELS)]:
+            self._models.pop(version, None)
+
     def adopt(self, version: str, partition: int | None = None) -> None:
         """Make ``version`` the target of new users, everywhere or in one partition."""
         if partition is None:
@@ -169,6 +189,8 @@ class Transition:
             self._models[version] = None if self._load is None else self._load(version)
             if self._models[version] is None:
                 _log.warning("model_gone", version=version)
+            else:
+                self._trim(version)
         return self._models[version]
 
     def _step(self, users: Sequence[_User]) -> bool:

@@ -108,11 +108,11 @@ def run(job: Job) -> Result:
     StoreUnavailableError
         If it stays away.
     """
-    home, transition = _transition(job.settings)
+    home, transition, keep_s = _transition(job.settings)
     client = connect(job.url, timeout_s=TIMEOUT_S)
     try:
         archive = Archive(home / "archive" / "events")
-        work = refold(client, archive, transition, job.partition, job.users)
+        work = refold(client, archive, transition, job.partition, job.users, keep_s)
     finally:
         client.close()
     if work.done:
@@ -121,9 +121,9 @@ def run(job: Job) -> Result:
 
 
 @lru_cache(maxsize=1)
-def _transition(settings: str) -> tuple[Path, Transition]:
+def _transition(settings: str) -> tuple[Path, Transition, int]:
     given = Settings.model_validate_json(settings)
-    return given.home, loaded.transition(given)
+    return given.home, loaded.transition(given), given.keep_states_s
 
 
 def _on_ray(jobs: Sequence[Job], processors: int) -> Iterator[Result]:

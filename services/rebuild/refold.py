@@ -24,7 +24,12 @@ _log = structlog.get_logger(__name__)
 
 
 def refold(
-    client: Any, archive: Archive, transition: Transition, partition: int, users: Sequence[str]
+    client: Any,
+    archive: Archive,
+    transition: Transition,
+    partition: int,
+    users: Sequence[str],
+    keep_s: int = 0,
 ) -> Refolding:
     """Fold the histories of ``users`` and replace their live rows; return what became of them.
 
@@ -40,13 +45,15 @@ def refold(
         Number of the partition that all of them belong to.
     users
         Pseudonyms. Who is erased, or has no history and no row, is passed over.
+    keep_s
+        See `feature_repo.online.live_rows.replace_live`.
 
     Raises
     ------
     StoreUnavailableError
         If the store does not answer, or a row changed even while nobody else might.
     """
-    work = Refolding(client, archive, transition, partition)
+    work = Refolding(client, archive, transition, partition, keep_s)
     work.begin(users)
     if work.settle(ATTEMPTS):
         return work

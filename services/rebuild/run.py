@@ -32,11 +32,11 @@ from feature_repo.online.live_rows import read_live
 from services.catalogue import catalogue, popularity
 from services.event_log.entries import decode, read_entries
 from services.event_log.keys import log_key
+from services.event_log.model_switch import switch_model
 from services.history.merged_history import restore_owners
 from services.hosting.embedded import connect
 from services.models import loaded
 from services.rebuild.jobs import SNAPSHOT, TIMEOUT_S, Job, results
-from services.rebuild.model_switch import switch_model
 from services.settings import Settings
 
 __all__ = ["find_users", "rebuild", "switch_model"]

@@ -151,6 +151,14 @@ class ServedModels:
             for each in self._served.values()
         )
 
+    @property
+    def restored(self) -> str | None:
+        """Version of the production model, if a rollback made it that and it is loaded."""
+        production = self.aliases.production
+        if production is None or not self.aliases.is_rollback:
+            return None
+        return production.version if production.version == self.newest.version else None
+
     async def stop(self) -> None:
         """Stop following."""
         await end(self._task)

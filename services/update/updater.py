@@ -47,6 +47,7 @@ from services.update.kept_rows import KeptRow, KeptRows, RoundRows
 from services.update.late_links import LateLinks
 from services.update.lease import LEASE_MS, UPDATERS, Leases
 from services.update.linking import Linking
+from services.update.model_follower import ModelFollower
 
 _BACKOFF_S: Final = 0.2
 _LATE_S: Final = 1.0  # links left for later are looked for so often
@@ -133,6 +134,10 @@ class UpdaterLoop:
     def stop(self) -> None:
         """Ask the loop to end after the batch it is in."""
         self._stopping.set()
+
+    def partitions(self) -> frozenset[int]:
+        """Return the partitions that it owns just now."""
+        return frozenset(self._leases.epochs)
 
     def forget_people(self) -> None:
         """Let go of what memory holds of users, at the next round: somebody was erased."""
@@ -386,6 +391,8 @@ class Updater:
         self._thread.start()
         self._erasures = Erasures(settings, url, self._loop.forget_people)
         self._erasures.start()
+        self._models = ModelFollower(settings, url, transition, self._loop.partitions)
+        self._models.start()
 
     def check_health(self) -> None:
         """Raise when the loop has died, so that Serve replaces the replica."""
@@ -395,8 +402,9 @@ class Updater:
     def __del__(self) -> None:
         loop = getattr(self, "_loop", None)
         if loop is not None:
-            if (erasures := getattr(self, "_erasures", None)) is not None:
-                erasures.stop()
+            for each in ("_erasures", "_models"):
+                if (beside := getattr(self, each, None)) is not None:
+                    beside.stop()
             loop.stop()
             self._thread.join(timeout=15)
 

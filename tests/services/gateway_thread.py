@@ -17,6 +17,7 @@ from services.http import api_keys
 from services.models import loaded
 from services.settings import Settings
 from services.update.erasures import Erasures
+from services.update.model_follower import ModelFollower
 from services.update.updater import UpdaterLoop
 
 ADMIN_KEY = "test-admin"
@@ -73,10 +74,13 @@ class Api:
         self._worker.start()
         self._erasures = Erasures(self.settings, self.url, self._loop.forget_people)
         self._erasures.start()
+        self._models = ModelFollower(self.settings, self.url, transition, self._loop.partitions)
+        self._models.start()
 
     def stop_updater(self) -> None:
         if self._loop is not None and self._worker is not None:
             self._erasures.stop()
+            self._models.stop()
             self._loop.stop()
             self._worker.join(timeout=10)
             self._loop = None

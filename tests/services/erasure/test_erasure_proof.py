@@ -17,6 +17,7 @@ from stalls import PATIENCE_S
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.feast_stores import store as feast_store
 from feature_repo.online.live_row import row_key
+from feature_repo.online.previous_states import previous_key
 from services.client import Client
 from services.hosting.embedded import EmbeddedStore
 from services.settings import Settings
@@ -85,6 +86,8 @@ def test_no_byte_names_who_was_erased(api: Api, tmp_path: Path) -> None:
         for day in range(3):
             receipt = post(client, PEOPLE, day)
         client.wait_applied(receipt)
+        for name in PEOPLE:  # as a change of models leaves them
+            store.hset(previous_key(named.of_user(name)), "learned", named.of_user(name))
         client.put_consents(GONE[0], {"email": True}, source=f"{GONE[0]}-source")
         client.audiences.put("some", {"rule": {"user_ids": PEOPLE[8:12]}, "consent": []})
         before = {name: store.hgetall(row_key(named.of_user(name))) for name in STAY}
@@ -99,6 +102,9 @@ def test_no_byte_names_who_was_erased(api: Api, tmp_path: Path) -> None:
         receipt = client.privacy.erasure(begun["erasure_id"])
         assert (receipt["users"], receipt["linked"]) == (10, 10)
         assert {name: store.hgetall(row_key(named.of_user(name))) for name in STAY} == before
+        assert all(store.exists(previous_key(named.of_user(name))) for name in STAY)
+        places = {each["store"]: each["removed"] for each in receipt["stores"]}
+        assert places["previous_states"] == len(GONE)
         left = {
             key for key, text in stored(store).items()
             if not key.endswith(b"}erased") and any(each.encode() in key + text for each in needles)

@@ -176,6 +176,7 @@ BY_NAME = {
     "shares",
     "data",
     "features",
+    "by_model",
     "metrics",
     "calibration",
     "ablations",

@@ -9,7 +9,7 @@ from rebuilt_shop import PARTITIONS, Newer, apply, assert_rows_are_the_fold, sho
 
 from feature_repo.online.live_rows import read_live
 from services.event_log.keys import cursor_key, log_key
-from services.rebuild.model_switch import find_model, switch_model
+from services.event_log.model_switch import find_model, switch_model
 from services.rebuild.run import rebuild
 from services.settings import Settings
 

@@ -113,7 +113,9 @@ def test_rows_that_move_meanwhile_are_caught_up_with(
     while len(updater._leases.owned) < PARTITIONS:
         drain(updater)
 
-    def busy(client: Any, partition: int, rows: Any, expected: Any, entry: str) -> set[str]:
+    def busy(
+        client: Any, partition: int, rows: Any, expected: Any, entry: str, keep_s: int
+    ) -> set[str]:
         assert settings.redis_url
         if left:
             append(settings.redis_url, [event("u0", f"busy{left.pop()}")])
@@ -122,7 +124,7 @@ def test_rows_that_move_meanwhile_are_caught_up_with(
         if len(left) % 2:  # what came since may be in the archive by now
             archived.append(1)
             Archiver(store_client, archive_of(settings)).run(range(PARTITIONS))
-        return replace_live(client, partition, rows, expected, entry)
+        return replace_live(client, partition, rows, expected, entry, keep_s)
 
     monkeypatch.setattr(refolding, "replace_live", busy)
     folds = list[int]()
