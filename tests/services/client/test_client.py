@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx2
+import msgspec
 import orjson
 import pytest
 import redis
@@ -17,6 +18,9 @@ from services.erasure.ledger import StoredErasure
 from services.erasure.schemas import ERASURE_ID
 from services.gateway.application import create_app
 from services.http import api_keys
+from services.models import registry
+from services.models.loaded import version_of
+from services.models.registry import Alias, Aliases
 from services.settings import Settings
 
 DEFINITION = {"rule": {"event": {"type": "login"}}, "consent": []}
@@ -107,7 +111,10 @@ def test_every_endpoint_has_a_method(client: Client, api: Api) -> None:
     erasures.write(api.settings.home, StoredErasure(ERASURE_ID, 1, True, []))
     for seed, name in enumerate(("before", "some")):
         small_model.write(api.settings.home / "models" / name, seed)
-    client.models.promote("before")
+    before = Alias("before", str(version_of(api.settings.home / "models" / "before")), 1)
+    with redis.Redis.from_url(api.url) as store:  # none is in service until one is promoted
+        kept = {"generation": 1, "aliases": msgspec.json.encode(Aliases(past=(before,)))}
+        store.hset(registry.KEY, mapping=kept)
     client.wait_applied(client.post_event({"type": "login", "user_id": "a b"})["receipt"])
     sent: list[httpx2.Request] = []
     client.http.event_hooks = {"request": [sent.append]}
