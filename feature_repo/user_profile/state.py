@@ -101,6 +101,12 @@ class ExplicitProfile(msgspec.Struct, array_like=True, dict=True):
         return _decode_packed(_consent_decoder, self.packed_consent) or ConsentAndLinks()
 
     @property
+    def says_nothing(self) -> bool:
+        """Whether nothing is known of consent and links; asked without decoding them."""
+        opened = self.__dict__.get("consent_and_links")
+        return self.packed_consent == _NOTHING if opened is None else opened == _NOTHING_SAID
+
+    @property
     def consent(self) -> dict[str, Consent]:
         """What was said last, by purpose."""
         return self.consent_and_links.consent
@@ -130,6 +136,8 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ExplicitProfile)
 _orders_decoder = msgspec.msgpack.Decoder(Orders | None)
 _consent_decoder = msgspec.msgpack.Decoder(ConsentAndLinks | None)
+_NO_ORDERS: Final = Orders()
+_NOTHING_SAID: Final = ConsentAndLinks()
 
 
 def new() -> ExplicitProfile:
@@ -141,11 +149,16 @@ def encode(profile: ExplicitProfile) -> bytes:
     """Return the profile's bytes (MessagePack); equal profiles give equal bytes."""
     opened = profile.__dict__
     if opened:
+        # What was looked at and is empty has the bytes of what was never looked at.
         if "orders" in opened:
-            profile.packed_orders = msgspec.Raw(_encoder.encode(profile.orders))
+            profile.packed_orders = _pack(profile.orders, _NO_ORDERS)
         if "consent_and_links" in opened:
-            profile.packed_consent = msgspec.Raw(_encoder.encode(profile.consent_and_links))
+            profile.packed_consent = _pack(profile.consent_and_links, _NOTHING_SAID)
     return _encoder.encode(profile)
+
+
+def _pack(part: Orders | ConsentAndLinks, empty: Orders | ConsentAndLinks) -> msgspec.Raw:
+    return _NOTHING if part == empty else msgspec.Raw(_encoder.encode(part))
 
 
 def decode(data: bytes) -> ExplicitProfile:

@@ -30,7 +30,7 @@ from feature_repo.online.connection import connect, translated
 from feature_repo.online.live_row import LiveState, unreadable
 from feature_repo.online.live_rows import commit
 from feature_repo.user_profile.explicit import ExplicitProfile
-from feature_repo.user_profile.purposes import allowed
+from feature_repo.user_profile.purposes import allowed, stands
 from services.audiences.watch import AudienceWatch
 from services.event_log.archiver import SETTLE_MS, Archiver
 from services.event_log.batch import Batch, cut_batch
@@ -226,11 +226,14 @@ class UpdaterLoop:
     ) -> list[EventRecord]:
         """Return the events of users who allow analytics: what is popular counts nobody else."""
         now_s, standing = int(time.time()), self._settings.standing
-        return [
-            event for event in events
-            if (profile := profiles.get(event.user)) is not None
-            and allowed(profile.consent, "analytics", now_s, standing)
-        ]  # fmt: skip
+        nothing_said = stands("analytics", standing)
+
+        def allows(profile: ExplicitProfile | None) -> bool:
+            if profile is None or profile.says_nothing:  # most of them, and at hardly any cost
+                return profile is not None and nothing_said
+            return allowed(profile.consent, "analytics", now_s, standing)
+
+        return [event for event in events if allows(profiles.get(event.user))]
 
     def _fold(
         self, batches: list[Batch], found: RoundRows
