@@ -19,7 +19,6 @@ from feature_repo.events.personal_data import (
     Found,
     find,
     find_email_or_phone,
-    find_in_number,
     may_hold,
     split_url,
 )
@@ -30,13 +29,16 @@ from feature_repo.events.types import find_types
 Treatment = Literal["off", "reject", "hash"]
 IdTreatment = Literal["allow", "reject"]
 
-OURS: Final = frozenset({"terms", SET_ASIDE})
+_TERMS: Final = "terms"
+OURS: Final = frozenset({_TERMS, SET_ASIDE})
 """Properties that Portrait reads: until when a grant holds, and amounts in other currencies."""
+_SAID: Final = ("expires_at", "version")
 _TEXTS: Final = ("url", "query")
 _IDS: Final = ("user_id", "anonymous_id", "id", "session_id", "order_id")
 _PROPERTY: Final = "properties."
 _STATING: Final = find_types("consent")
 _MAX_TEXT: Final = 2048
+_LEAST_NUMBER: Final = 10**6  # a phone number has seven digits
 _HASH: Final = re.compile(r"h:[a-z2-7]{26}")
 _UNQUOTED: Final = ":@!$'()*,;~[]"
 
@@ -151,7 +153,8 @@ class Minimiser:
         if self._named and record.properties and record.type not in _STATING:
             kept = dict[str, Any]()
             for name, value in record.properties.items():
-                how = None if name in OURS else self._listed_as(name)
+                is_ours = name == SET_ASIDE or (name == _TERMS and record.consent is not None)
+                how = None if is_ours else self._listed_as(name)
                 if how != "dropped":
                     kept[name] = self._hash(value) if how == "hashed" else value
             record.properties = kept or None
@@ -173,9 +176,10 @@ class Minimiser:
         # What is looked through at once mostly holds nothing: that takes a tenth of the time.
         if record.properties and may_hold(orjson.dumps(record.properties).decode()):
             before = record.properties
-            record.properties = walk.value(before, ("properties",))
+            stated = record.type in _STATING or record.consent is not None
+            record.properties = walk.properties(before, is_stating=stated)
             if record.properties != before:
-                own = {k: v for k, v in record.properties.items() if k not in OURS}
+                own = {k: v for k, v in record.properties.items() if k != SET_ASIDE}
                 size = len(orjson.dumps(own))
                 if size > MAX_PROPERTIES_BYTES:
                     detail = f"take {size} bytes with personal data hashed: at most"
@@ -208,6 +212,32 @@ class _Walk:
         self._minimiser, self._keep = minimiser, keep
         self.refusal: Refusal | None = None
 
+    def properties(self, properties: dict[str, Any], *, is_stating: bool) -> dict[str, Any]:
+        """Return properties as they are to be kept.
+
+        Parameters
+        ----------
+        is_stating
+            Whether they say something about consent: then its terms stay as they are.
+        """
+        terms = properties.get(_TERMS)
+        if not is_stating or not isinstance(terms, dict):
+            return dict(self.value(properties, ("properties",)))
+        kept = {purpose: self._term(each, purpose) for purpose, each in terms.items()}
+        others = {name: each for name, each in properties.items() if name != _TERMS}
+        return {**self.value(others, ("properties",)), _TERMS: kept}
+
+    def _term(self, term: Any, purpose: str) -> Any:
+        at = ("properties", _TERMS, purpose)
+        if not isinstance(term, dict):
+            return self.value(term, at)
+        return {
+            name: each
+            if name in _SAID and not isinstance(each, dict | list)
+            else self.value(each, (*at, name))
+            for name, each in term.items()
+        }
+
     def value(self, value: Any, at: tuple[int | str, ...]) -> Any:
         """Return a value of properties as it is to be kept."""
         if isinstance(value, str):
@@ -216,20 +246,19 @@ class _Walk:
             kept = dict[str, Any]()
             for key, each in value.items():
                 name = self.text(key, at) if "@" in key else key
-                kept[name] = each if name in OURS else self.value(each, (*at, name))
+                kept[name] = self.value(each, (*at, name))
             return kept
         if isinstance(value, list):
             return [self.value(each, (*at, n)) for n, each in enumerate(value)]
-        if isinstance(value, int) and value > 10**12:
-            found = find_in_number(value)
+        if isinstance(value, int) and value >= _LEAST_NUMBER:
+            found = find(str(value), _name_of(at))
             return self._replace(str(value), found, at) if found else value
         return value
 
     def text(self, text: str, at: tuple[int | str, ...], *, is_url: bool = False) -> str:
         """Return a text as it is to be kept."""
         if not is_url and "://" not in text:
-            name = next((part for part in reversed(at[1:]) if isinstance(part, str)), "")
-            return self._replace(text, find(text, name), at)
+            return self._replace(text, find(text, _name_of(at)), at)
         if not may_hold(text):
             return text
         parts = list[str]()
@@ -248,6 +277,11 @@ class _Walk:
             parts += (text[end : one.start], self._minimiser.hash_found(one))
             end = one.end
         return "".join((*parts, text[end:])) if parts else text
+
+
+def _name_of(at: tuple[int | str, ...]) -> str:
+    """Return the name of the property that a value stands in."""
+    return next((part for part in reversed(at[1:]) if isinstance(part, str)), "")
 
 
 def _refuse(where: str, likeness: str) -> Refusal:

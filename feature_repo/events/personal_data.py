@@ -124,12 +124,6 @@ def find(text: str, name: str = "") -> list[Found]:
     return kept
 
 
-def find_in_number(number: int) -> list[Found]:
-    """Return a whole number that is a card's."""
-    digits = str(number)
-    return [Found(0, len(digits), "a card number", digits)] if _is_card(digits) else []
-
-
 def find_email_or_phone(text: str) -> Likeness | None:
     """Say what an id looks like: ids are numbers too often to take bare digits for anything.
 

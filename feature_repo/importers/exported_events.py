@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import orjson
 import pandas as pd
 
 from feature_repo.archive.event_archive import LogPosition
@@ -186,7 +187,7 @@ class _Reader:
             "received_ms": parse_time(body.get("received_at")),
             "items": msgspec.to_builtins(items),
         }  # fmt: skip
-        return msgspec.convert(made, EventRecord)
+        return _check_bytes(msgspec.convert(made, EventRecord))
 
     def _set_position(self, record: EventRecord) -> Placed:
         """Return an event with its place: before everything live, one after the other."""
@@ -210,6 +211,22 @@ class _Reader:
                     "source": said.get("source", ""), "consent": {purpose: said["granted"]},
                     "properties": {TERMS: {purpose: terms}} if terms else None,
                 }  # fmt: skip
-                yield self._set_position(msgspec.convert(made, EventRecord))
+                yield self._set_position(_check_bytes(msgspec.convert(made, EventRecord)))
             except (ValueError, KeyError, TypeError, msgspec.ValidationError):
                 yield Refused("invalid_event", None, "a consent that stands is none")
+
+
+def _check_bytes(record: EventRecord) -> EventRecord:
+    """Return a record that can be kept; JSON has text and numbers that nothing here ever wrote.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a text is half a character, a number has over 64 bits or properties are too deep.
+    """
+    try:
+        record.encode()
+        orjson.dumps(record.properties)
+    except (RecursionError, OverflowError) as error:
+        raise ValueError(str(error)) from None
+    return record

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from feature_repo.events.fields import SET_ASIDE
 from feature_repo.events.minimisation import (
     OURS,
     FieldPolicy,
@@ -66,8 +67,12 @@ def test_what_portrait_reads_is_left_alone() -> None:
     policy = FieldPolicy(dropped=parse_fields("properties.*"))
     assert TERMS in OURS
     terms = {"email": {"expires_at": "2099-01-01T00:00:00Z"}}
-    record, _ = minimised(policy, type="login", properties={TERMS: terms, "a": 1})
+    record, _ = minimised(
+        policy, type="login", consent={"email": True}, properties={TERMS: terms, "a": 1}
+    )
     assert record.properties == {TERMS: terms}
+    record, _ = minimised(policy, type="login", properties={TERMS: terms, "a": 1})
+    assert record.properties is None  # it says nothing about consent
     said = {"purpose": "ads", "granted": False}
     record, _ = minimised(policy, type="consent_updated", properties=said)
     assert read_statements(record) == {"ads": False}
@@ -76,7 +81,7 @@ def test_what_portrait_reads_is_left_alone() -> None:
 def test_personal_data_are_hashed_where_they_stand() -> None:
     policy = FieldPolicy(texts="hash")
     record, refusal = minimised(
-        policy, query="from Jo@x.example to +49 170 1234567",
+        policy, query="from Jo@x.example to +49 170 1234567", consent={"ads": True},
         url="https://u.example/a?mail=jo%40x.example&page=2&q=caf%C3%A9+au+lait",
         properties={
             "note": "4111 1111 1111 1111", "deep": [{"to": ["jo@x.example"]}], "n": 7, "f": 1.5,
@@ -185,3 +190,41 @@ def test_a_field_is_in_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().field_policy == FieldPolicy(
         frozenset({"url", "query"}), frozenset({"properties.*"}), "hash", "allow"
     )
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {TERMS: "jo@shop.example"},
+        {TERMS: {"note": "jo@shop.example"}},
+        {TERMS: {"email": {"version": ["jo@shop.example"]}}},
+        {"form": {TERMS: ["jo@shop.example"]}},
+        {SET_ASIDE: {"value": "jo@shop.example"}},
+        {"phone": 1701234567},
+        {"mobile": [491701234567]},
+    ],
+)
+def test_no_name_of_a_property_hides_what_stands_in_it(properties: dict[str, Any]) -> None:
+    for more in ({}, {"consent": {"email": True}}):
+        record, _ = minimised(FieldPolicy(texts="hash"), properties=properties, **more)
+        text = orjson.dumps(record.properties).decode()
+        assert "jo@" not in text
+        assert "1701234567" not in text
+        _, refusal = minimised(FieldPolicy(texts="reject"), properties=properties, **more)
+        assert refusal is not None
+
+
+@pytest.mark.parametrize("until", ["2099-01-31T12:00:00+01:00", 4_070_908_800_000, 4_070_908_800])
+def test_terms_of_consent_stay_as_they_were(until: Any) -> None:
+    properties = {TERMS: {"news@shop.example": {"expires_at": until, "version": "2026-11"}}}
+    record, refusal = minimised(
+        FieldPolicy(texts="hash"), consent={"news@shop.example": True}, properties=properties
+    )
+    assert (refusal, record.properties) == (None, properties)
+
+
+@pytest.mark.parametrize("name", ["order_id", "ean", "created_ts"])
+def test_numbers_of_things_are_nobodys(name: str) -> None:
+    properties = {name: 4111111111111111, "n": 1}
+    record, _ = minimised(FieldPolicy(texts="hash"), properties=properties)
+    assert record.properties == properties

@@ -1,5 +1,6 @@
 """Exports as a source: what is no whole export is refused, and nothing of it is kept."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,30 @@ def test_events_come_back_in_the_order_of_the_file(home: Path, mine: str) -> Non
     assert (report.rows_in, report.accepted, report.set_aside) == (8, 2, {"not_applied": 1})
     assert report.rejected == {"invalid_event": 3, "impossible_time": 1, "malformed_json": 1}
     assert load(home, document(mine, event("b"), event("a"))).events_new == 0
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"id": "\ud800"}, {"query": "\ud800"}, {"properties": {"x": "\ud800"}},
+        {"properties": {"\ud800": 1}}, {"properties": {"x": 10**30}},
+        {"properties": {"x": json.loads("[" * 600 + "]" * 600)}},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_kept_is_refused_alone(
+    home: Path, mine: str, strange: dict[str, Any]
+) -> None:
+    body = document(mine, event("a"), event("b") | strange)
+    report = load(home, json.dumps(body).encode())
+    assert [each.id for each in kept(home, mine)] == ["a"]
+    assert report.rejected == {"invalid_event": 1}
+
+
+def test_a_consent_that_cannot_be_kept_is_refused_alone(home: Path, mine: str) -> None:
+    said = {"granted": True, "at": TIME, "source": "\ud800"}
+    body = document(mine, event("a"), consents={"ads": said})
+    assert load(home, json.dumps(body).encode()).rejected == {"invalid_event": 1}
+    assert [each.id for each in kept(home, mine)] == ["a"]
 
 
 @pytest.mark.parametrize(
