@@ -3,13 +3,12 @@
 Not here: what is done then (`files`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
-from feature_repo.erasure import tombstones
 from feature_repo.erasure.parquet_rows import OWNERS, count_rows, list_parquet
 
 _FOLDERS: Final = ("archive", "features", "audiences")
@@ -24,9 +23,9 @@ class RestoredFiles:
         self._home = home
         self._looked = frozenset[tuple[int, int, int]]()
 
-    def find(self) -> list[Path]:
-        """Return the files that name one of the erased; no erasure may be on its way."""
-        gone, clean, found = tombstones.read(self._home), set[tuple[int, int, int]](), list[Path]()
+    def find(self, gone: Collection[str]) -> list[Path]:
+        """Return the files that name one of those who are gone, none of whom is being erased."""
+        clean, found = set[tuple[int, int, int]](), list[Path]()
         for path in self._list() if gone else ():
             try:
                 status = path.stat()

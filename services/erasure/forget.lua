@@ -1,7 +1,7 @@
 -- A profile that nothing happened to for long goes, unless something is happening now.
--- KEYS: cursor, log, row, owners of anonymous ids, who said what about profiling; all in one slot.
---       Of an anonymous id that is a user's, on a server that is no part of a cluster, also the
---       cursor, log and row of that user.
+-- KEYS: cursor, log, row, owners of anonymous ids, who said what about profiling, what is put by of
+--       the row; all in one slot. Of an anonymous id that is a user's, on a server that is no part of
+--       a cluster, also the cursor, log and row of that user.
 -- ARGV: 1 pseudonym, 2 and 3 the fields of a row's time and version, 4 and 5 their values as they
 --       were read ('' for none), 6 the owner's note as it was read ('-' for none), 7 entries that
 --       are looked through at most, 8 that user.
@@ -30,13 +30,13 @@ if (row[1] or '') ~= argv[4] or (row[2] or '') ~= argv[5] or note ~= argv[6] the
   return 'moved'
 end
 local coming = is_coming(keys[1], keys[2], argv[1])
-if not coming and keys[6] then
-  coming = call('EXISTS', keys[8]) == 1 and 'moved' or is_coming(keys[6], keys[7], argv[8])
+if not coming and keys[7] then
+  coming = call('EXISTS', keys[9]) == 1 and 'moved' or is_coming(keys[7], keys[8], argv[8])
 end
 if coming then
   return coming
 end
-call('DEL', keys[3])
+call('DEL', keys[3], keys[6])
 call('HDEL', keys[4], argv[1])
 call('HDEL', keys[5], argv[1], 'gpc:' .. argv[1])
 return 'gone'

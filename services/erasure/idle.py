@@ -6,8 +6,9 @@ files (`feature_repo.erasure`), and what is kept of decisions and letters (`old_
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -19,6 +20,7 @@ from feature_repo.events.pseudonyms import is_pseudonym, partition_of
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import FIELDS, PROJECT, LiveState, parse_live, row_key
 from feature_repo.online.lua import Script
+from feature_repo.online.previous_states import previous_key
 from feature_repo.user_profile import explicit
 from feature_repo.user_profile.consent import find_statement
 from services.campaigns.keys import decisions_key, sent_key
@@ -81,6 +83,7 @@ def sweep_idle(
     partitions: int,
     bounds: IdleBounds,
     *,
+    list_archived: Callable[[], Collection[str]] = frozenset,
     dry_run: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> IdleSweep:
@@ -88,6 +91,8 @@ def sweep_idle(
 
     Parameters
     ----------
+    list_archived
+        Returns who has events in the archive: where their row is missing it is yet to be rebuilt.
     dry_run
         Whether nothing is removed.
     progress
@@ -98,7 +103,7 @@ def sweep_idle(
     StoreUnavailableError
         If the store does not answer; the next sweep finds what is left.
     """
-    done, users, seen = IdleSweep(), list[_Idle](), 0
+    done, users, seen, known = IdleSweep(), list[_Idle](), 0, cache(list_archived)
     if bounds.users_ms is None and bounds.visitors_ms is None:
         return done
     with translated():
@@ -114,9 +119,10 @@ def sweep_idle(
             seen += len(page)
             progress(seen)
             if len(users) >= _USERS:
-                _forget_users(client, partitions, users, busy, done, dry_run=dry_run)
+                _forget_users(client, partitions, users, busy, done, known, dry_run=dry_run)
                 users.clear()
-        _forget_users(client, partitions, users, busy, done, dry_run=dry_run)
+        if bounds.users_ms is not None:
+            _forget_users(client, partitions, users, busy, done, known, dry_run=dry_run)
     return done
 
 
@@ -198,6 +204,7 @@ def _forget_users(
     users: Sequence[_Idle],
     busy: set[str],
     done: IdleSweep,
+    list_archived: Callable[[], Collection[str]],
     *,
     dry_run: bool,
 ) -> None:
@@ -218,7 +225,8 @@ def _forget_users(
             gone.add(each.pseudonym)
     if not isinstance(client, redis.RedisCluster):  # there no step looks at both
         owners = sorted({owner for owner, _ in theirs.values()} - wanted.keys())
-        gone |= _find_rowless(client, owners)
+        rowless = _find_rowless(client, owners)
+        gone |= rowless.difference(list_archived()) if rowless else rowless
     for anonymous, (owner, note) in theirs.items():
         if owner in gone and anonymous not in busy:
             stamp, version = client.hmget(row_key(anonymous), FIELDS[4], FIELDS[2])
@@ -244,7 +252,7 @@ def _forget(
     if one in done.gone:
         return False
     keys = [cursor_key(partition), log_key(partition), row_key(one), owners_key(partition),
-            profiling_key(partition)]  # fmt: skip
+            profiling_key(partition), previous_key(one)]  # fmt: skip
     if owner and not isinstance(client, redis.RedisCluster):
         theirs = partition_of(owner)
         keys += [cursor_key(theirs), log_key(theirs), row_key(owner)]

@@ -122,6 +122,18 @@ def list_settled(home: Path) -> frozenset[str]:
     return gone
 
 
+def find_open(home: Path, since_ms: int) -> frozenset[str]:
+    """Return whom erasures name that were requested since then and have removed nobody yet."""
+    found = set[str]()
+    for name in names(home):
+        one = read(home, name)
+        if one is not None and one.requested_ms < since_ms:
+            break
+        if one is not None and one.stage == "asked":
+            found |= one.entities
+    return frozenset(found)
+
+
 def write(home: Path, erasure: StoredErasure) -> None:
     """Keep an erasure as it is now; of one that is done the ids go."""
     if erasure.stage == "done":

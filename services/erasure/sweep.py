@@ -6,6 +6,7 @@ Belongs here: which settings bound what. What is removed how is `idle`'s and `ol
 from collections.abc import Callable
 from typing import Any, Final
 
+from feature_repo.archive.event_archive import Archive
 from feature_repo.erasure.files import erase_tables
 from feature_repo.erasure.removal import Removal
 from services.erasure.idle import IdleBounds, sweep_idle
@@ -59,7 +60,11 @@ def sweep_store(
         now_ms, before(settings.idle_profile_days), before(settings.anonymous_days),
         settings.standing,
     )  # fmt: skip
-    done = sweep_idle(client, settings.partitions, bounds, dry_run=dry_run, progress=progress)
+    archive = Archive(settings.home / "archive" / "events")
+    done = sweep_idle(
+        client, settings.partitions, bounds, list_archived=archive.users, dry_run=dry_run,
+        progress=progress,
+    )  # fmt: skip
     removed += [
         Removal(name, done.counts[name], done.counts[name])
         for name in ("profiles", "anonymous_ids")

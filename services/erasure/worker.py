@@ -87,12 +87,13 @@ class ErasureWorker:
             if not mine:
                 return 0
             is_due = time.monotonic() >= self._next_look_s
+            since_ms = time.time_ns() // 1_000_000 - ledger.BEGUN_MS
             if is_due:
                 self._reconcile()
                 self._next_look_s = time.monotonic() + _RECONCILE_S
             done = self._carry_out()
             if is_due:
-                self._sweep_restored()
+                self._sweep_restored(since_ms)
             return done
 
     def is_renewed(self) -> bool:
@@ -102,12 +103,16 @@ class ErasureWorker:
         before, self._renewed = self._renewed, now
         return bool(now != before)
 
-    def _sweep_restored(self) -> None:
-        """Remove the erased from files that were put back from a backup."""
+    def _sweep_restored(self, since_ms: int) -> None:
+        """Remove the erased from files that were put back from a backup.
+
+        Who is yet to be erased, of all that was requested since a moment, is left to that.
+        """
         drop_old(self._home)
-        found = self._restored.find()
+        gone = tombstones.read(self._home)
+        gone -= ledger.find_open(self._home, since_ms)
+        found = self._restored.find(gone)
         if found:
-            gone = tombstones.read(self._home)
             removed = erase_files(self._home, Erased(gone, frozenset(), frozenset()))
             rows = sum(one.removed for one in removed)
             _log.warning("erased_files_again", files=len(found), removed=rows)

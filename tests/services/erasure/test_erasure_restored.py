@@ -1,6 +1,7 @@
 """Backups that are put back bring nobody back: a store, an archive, and what lies beside it."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.feast_stores import store as feast_store
 from feature_repo.online.connection import connect
 from services.client import ApiError, Client
-from services.erasure import ledger
+from services.erasure import ledger, worker
 from services.erasure.keys import KNOWN, PENDING
 from services.hosting.embedded import EmbeddedStore
 from services.settings import Settings
@@ -147,3 +148,27 @@ def test_files_of_before_the_erasure_bring_nobody_back(tmp_path: Path) -> None:
         wait_until(lambda: pq.read_table(home / "features" / "x.parquet").num_rows == 2, "features")
     assert left(home) == []
     assert archived(home, STAYS) == before
+
+
+def test_who_is_yet_to_be_erased_is_counted_by_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that comes while restored files are looked for is not done by halves."""
+    monkeypatch.setattr(ledger, "BEGUN_MS", 30_000)
+    monkeypatch.setattr(worker, "is_drained", lambda *_: True)  # nobody applies events here
+    home = tmp_path / "home"
+    somebody = Pseudonyms.load(home).of_user(GONE)
+    table = home / "features" / "x.parquet"
+    table.parent.mkdir()
+    pq.write_table(pa.table({"entity": [somebody]}), table)
+    with EmbeddedStore(home / "store") as store, connect(store.url) as client:
+        asked = ledger.create(home, [somebody], [GONE], suppress=True)
+        erasing = worker.ErasureWorker(client, home, 4, time.sleep)
+        erasing.run()
+        assert pq.read_table(table).num_rows == 1
+        client.hset(PENDING, asked.id, 0)
+        assert erasing.run() == 1
+        assert pq.read_table(table).num_rows == 0
+    done = ledger.read(home, asked.id)
+    assert done is not None
+    assert {one.store: one.removed for one in done.stores}["features"] == 1

@@ -11,6 +11,7 @@ from gateway_thread import Api
 
 from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from feature_repo.online.live_row import row_key
+from feature_repo.online.previous_states import previous_key
 from services.client import ApiError, Client
 from services.erasure import idle
 from services.erasure.idle import IdleBounds, sweep_idle
@@ -81,6 +82,8 @@ def test_who_was_long_away_is_gone_and_may_begin_anew(
     applied(client, view(user) | {"anonymous_id": mine})
     everyone = [named.of_user(user), named.of_anonymous(mine), named.of_anonymous(theirs)]
     assert client.profile(user)["version"] == 3
+    for one in everyone:
+        store.hset(previous_key(one), "learned", b"of the model before")
     before = {one: bool(traces(store, one)) for one in everyone}
     assert all(before.values())
     counted = sweep_idle(store, api.settings.partitions, bounds(api), dry_run=True).counts
@@ -141,7 +144,7 @@ def test_an_event_between_reading_and_removing_wins(
 
     def after_the_user(*call: Any) -> Any:
         calls.append(call)
-        if len(call[1]) > 5:  # a linked id, its user is gone
+        if len(call[1]) > 6:  # a linked id, its user is gone
             monkeypatch.setattr(idle, "_FORGET", forget)
             client.wait_applied(client.post_batch([visit(anonymous, id=f"n-{user}")])["receipt"])
         return forget(*call)
@@ -161,7 +164,7 @@ def test_a_killed_sweep_leaves_nothing_behind_the_next(
     applied(client, view(user) | {"anonymous_id": anonymous})
 
     def killed(client: Any, keys: Any, args: Any) -> Any:
-        if len(keys) > 5:
+        if len(keys) > 6:
             raise KeyboardInterrupt
         return forget(client, keys, args)
 
@@ -172,6 +175,26 @@ def test_a_killed_sweep_leaves_nothing_behind_the_next(
     assert traces(store, named.of_anonymous(anonymous))
     sweep(api, store)
     assert traces(store, named.of_user(user), named.of_anonymous(anonymous)) == []
+
+
+def test_links_of_users_whose_rows_are_yet_to_be_rebuilt_stay(
+    api: Api, client: Client, store: Any, named: Pseudonyms, user: str
+) -> None:
+    anonymous = f"a-{user}"
+    applied(client, visit(anonymous))
+    applied(client, view(user) | {"anonymous_id": anonymous})
+    mine, ghost = named.of_user(user), named.of_anonymous(anonymous)
+    store.delete(row_key(mine))
+
+    def is_linked() -> bool:
+        return bool(store.hget(owners_key(partition_of(ghost)), ghost).startswith(mine.encode()))
+
+    sweep(api, store, users=False)  # no user goes, so nothing of theirs does
+    assert is_linked()
+    sweep_idle(store, api.settings.partitions, bounds(api), list_archived=lambda: [mine])
+    assert is_linked()
+    sweep(api, store)
+    assert traces(store, mine, ghost) == []
 
 
 def test_who_denied_what_stands_stays(
