@@ -84,6 +84,7 @@ def sweep_idle(
     bounds: IdleBounds,
     *,
     list_archived: Callable[[], Collection[str]] = frozenset,
+    note: Callable[[Iterable[str]], None] = lambda _: None,
     dry_run: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> IdleSweep:
@@ -93,6 +94,8 @@ def sweep_idle(
     ----------
     list_archived
         Returns who has events in the archive: where their row is missing it is yet to be rebuilt.
+    note
+        Told who may be gone soon, before they are.
     dry_run
         Whether nothing is removed.
     progress
@@ -109,7 +112,9 @@ def sweep_idle(
     with translated():
         busy = _read_unjoined(client, partitions)
         for page in _pages(_list_rows(client)):
-            for idle, visitor in _find_idle(client, page, bounds, done.counts):
+            found = list(_find_idle(client, page, bounds, done.counts))
+            note(idle.pseudonym for idle, _ in found)
+            for idle, visitor in found:
                 if idle.pseudonym in busy:
                     done.counts["moved"] += 1
                 elif visitor:
@@ -119,10 +124,10 @@ def sweep_idle(
             seen += len(page)
             progress(seen)
             if len(users) >= _USERS:
-                _forget_users(client, partitions, users, busy, done, known, dry_run=dry_run)
+                _forget_users(client, partitions, users, busy, done, known, note, dry_run=dry_run)
                 users.clear()
         if bounds.users_ms is not None:
-            _forget_users(client, partitions, users, busy, done, known, dry_run=dry_run)
+            _forget_users(client, partitions, users, busy, done, known, note, dry_run=dry_run)
     return done
 
 
@@ -205,6 +210,7 @@ def _forget_users(
     busy: set[str],
     done: IdleSweep,
     list_archived: Callable[[], Collection[str]],
+    note_names: Callable[[Iterable[str]], None],
     *,
     dry_run: bool,
 ) -> None:
@@ -225,8 +231,9 @@ def _forget_users(
             gone.add(each.pseudonym)
     if not isinstance(client, redis.RedisCluster):  # there no step looks at both
         owners = sorted({owner for owner, _ in theirs.values()} - wanted.keys())
-        rowless = _find_rowless(client, owners)
+        rowless = find_rowless(client, owners)
         gone |= rowless.difference(list_archived()) if rowless else rowless
+    note_names(anonymous for anonymous, (owner, _) in theirs.items() if owner in gone)
     for anonymous, (owner, note) in theirs.items():
         if owner in gone and anonymous not in busy:
             stamp, version = client.hmget(row_key(anonymous), FIELDS[4], FIELDS[2])
@@ -234,10 +241,10 @@ def _forget_users(
             _forget(client, idle, done, "anonymous_ids", dry_run=dry_run, owner=owner)
 
 
-def _find_rowless(client: Any, owners: Sequence[str]) -> set[str]:
-    """Return whose anonymous ids a killed sweep left; a user who is just beginning counts too."""
+def find_rowless(client: Any, names: Iterable[str]) -> set[str]:
+    """Return who has no row: a killed sweep left what was theirs, or they are just beginning."""
     found = set[str]()
-    for page in _pages(owners):
+    for page in _pages(names):
         with client.pipeline(transaction=False) as pipe:
             for one in page:
                 pipe.exists(row_key(one))
@@ -263,10 +270,15 @@ def _forget(
         done.counts["moved"] += 1
         return False
     if not dry_run:
-        client.delete(decisions_key(one), sent_key(one))
+        forget_ledger(client, one)
     done.gone.add(one)
     done.counts[what] += 1
     return True
+
+
+def forget_ledger(client: Any, pseudonym: str) -> None:
+    """Remove what campaigns decided about somebody and sent them."""
+    client.delete(decisions_key(pseudonym), sent_key(pseudonym))
 
 
 def _pages(names: Iterable[str]) -> Iterator[list[str]]:

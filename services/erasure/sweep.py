@@ -3,13 +3,15 @@
 Belongs here: which settings bound what. What is removed how is `idle`'s and `old_entries`'.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from feature_repo.archive.event_archive import Archive
 from feature_repo.erasure.files import erase_tables
 from feature_repo.erasure.removal import Removal
-from services.erasure.idle import IdleBounds, sweep_idle
+from feature_repo.online.connection import translated
+from services.erasure.idle import IdleBounds, find_rowless, forget_ledger, sweep_idle
+from services.erasure.idle_notes import IdleNotes
 from services.erasure.old_entries import sweep_changes, sweep_decisions, sweep_letters
 from services.settings import Settings
 
@@ -60,10 +62,11 @@ def sweep_store(
         now_ms, before(settings.idle_profile_days), before(settings.anonymous_days),
         settings.standing,
     )  # fmt: skip
-    archive = Archive(settings.home / "archive" / "events")
+    archive, notes = Archive(settings.home / "archive" / "events"), IdleNotes(settings.home)
+    left = frozenset[str]() if dry_run else notes.read()
     done = sweep_idle(
         client, settings.partitions, bounds, list_archived=archive.users, dry_run=dry_run,
-        progress=progress,
+        note=(lambda _: None) if dry_run else notes.add, progress=progress,
     )  # fmt: skip
     removed += [
         Removal(name, done.counts[name], done.counts[name])
@@ -74,6 +77,18 @@ def sweep_store(
                 "never asked")
     )  # fmt: skip
     removed.append(Removal("moved", done.counts["moved"], 0, note="left for the next sweep"))
-    if done.gone and not dry_run:
-        removed += erase_tables(settings.home, frozenset(done.gone))
+    if not dry_run:
+        gone = done.gone | _finish_killed(client, left - done.gone)
+        if gone:
+            removed += erase_tables(settings.home, frozenset(gone))
+        notes.clear()
     return removed
+
+
+def _finish_killed(client: Any, noted: Collection[str]) -> set[str]:
+    """Return whom a killed sweep removed, what campaigns keep of them removed too."""
+    with translated():
+        gone = find_rowless(client, noted)
+        for one in gone:
+            forget_ledger(client, one)
+    return gone

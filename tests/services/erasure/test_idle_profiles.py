@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import redis
 from api_calls import view
@@ -12,9 +14,11 @@ from gateway_thread import Api
 from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from feature_repo.online.live_row import row_key
 from feature_repo.online.previous_states import previous_key
+from services.campaigns.keys import decisions_key
 from services.client import ApiError, Client
 from services.erasure import idle
 from services.erasure.idle import IdleBounds, sweep_idle
+from services.erasure.sweep import sweep_store
 from services.event_log.keys import owners_key, profiling_key
 
 DAY_MS = 86_400_000
@@ -211,3 +215,33 @@ def test_who_denied_what_stands_stays(
     assert store.hget(profiling_key(partition_of(denied)), denied)
     assert traces(store, named.of_anonymous(f"b-{user}"), named.of_user(f"ads-{user}")) == []
     assert not store.hexists(owners_key(partition_of(denied)), named.of_anonymous(f"b-{user}"))
+
+
+def test_a_sweep_that_is_killed_before_the_tables_is_finished_by_the_next(
+    api: Api, client: Client, store: Any, named: Pseudonyms, user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    applied(client, visit(f"a-{user}"), view(user))
+    gone, stays = named.of_anonymous(f"a-{user}"), named.of_user(user)
+    table = api.settings.home / "features" / "x.parquet"
+    table.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"entity": [gone, stays]}), table)
+    store.hset(decisions_key(gone), "any", "1")
+    forget, later_ms = idle.forget_ledger, time.time_ns() // 1_000_000 + 2_000 * DAY_MS
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def run() -> None:
+        sweep_store(store, api.settings, 400, later_ms)
+
+    monkeypatch.setattr(idle, "forget_ledger", killed)
+    while store.exists(row_key(gone)):  # each time one of them is removed and left by halves
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert store.exists(decisions_key(gone))
+    monkeypatch.setattr(idle, "forget_ledger", forget)
+    run()
+    assert traces(store, gone) == []
+    assert pq.read_table(table)["entity"].to_pylist() == [stays]
+    assert not (api.settings.home / "erasures" / "idle").exists()
