@@ -87,8 +87,8 @@ services.lab.commands: commands lab.bench lab.chaos runtime | training: evaluati
     lab.studies network | feature_repo: errors
 services.models: http settings | training: network scoring | feature_repo: errors events
     feast_stores online profile_views user_profile
-services.rebuild: catalogue event_log history hosting models settings update | training: fit |
-    feature_repo: archive audiences erasure errors events online
+services.rebuild: catalogue erasure event_log history hosting models settings update | training:
+    fit | feature_repo: archive audiences erasure errors events online user_profile
 services.recommend: catalogue context event_log history http models runtime settings | training:
     scoring | feature_repo: archive errors events online profile_views user_profile
 services.runtime: settings | training: fit | feature_repo: archive errors events

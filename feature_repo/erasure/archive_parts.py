@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -145,7 +145,11 @@ def _leave_out(table: pa.Table, entities: Collection[str]) -> pa.Table:
     table = table.filter(pc.invert(is_in(table["user"], entities)))
     if "linked" not in table.column_names:
         return table
-    named = is_in(table["linked"], entities)
+    return unlink_rows(table, is_in(table["linked"], entities))
+
+
+def unlink_rows(table: pa.Table, named: Any) -> pa.Table:
+    """Return a table of events of which those of a mask name no anonymous id any more."""
     if not pc.any(named).as_py():
         return table
     at = table.column_names.index("linked")

@@ -114,3 +114,37 @@ def _sweep_store(settings: "Settings", kept: int, now_ms: int, *, dry_run: bool)
             )  # fmt: skip
         finally:
             client.close()
+
+
+@privacy.command("unlink")
+def unlink(
+    user_id: Annotated[str, typer.Argument(help="The shop's own user id")],
+    anonymous_id: Annotated[str, typer.Argument(help="The anonymous id that is not theirs")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Undo a wrong link: both profiles are folded anew, as if the two had never met.
+
+    Runs beside the service. Ended midway, it is run again with the same ids. Read what it cannot
+    give back in docs/privacy.md.
+
+    Examples: `portrait privacy unlink 123 a-7f3` · `portrait privacy unlink 123 a-7f3 --json`
+    """
+    from services.rebuild import unlink as undoing
+    from services.rebuild.wrong_link import find_link
+
+    settings = settings_with(home=home)
+    with step("look for the link"):
+        link = find_link(settings, user_id, anonymous_id)
+    note_run(home, "portrait privacy unlink", users=[user_id])
+    with step("undo the link") as tell:
+        done = undoing.unlink(settings, link, tell)
+        told = f"{done.moved:,} events are the anonymous id's again"
+        tell.note = f"{told}, {done.named:,} of the user's name it no more"
+    if done.again:
+        console.print(
+            "an event that came meanwhile names both ids again: log the user out where the "
+            "anonymous id is sent along, then run it again"
+        )
+    if json:
+        print_json({"moved": done.moved, "named": done.named, "linked_again": done.again})

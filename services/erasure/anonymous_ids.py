@@ -14,7 +14,7 @@ from feature_repo.archive.event_archive import Archive
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.connection import translated
 from feature_repo.online.lua import Script
-from services.event_log.keys import owners_key, unjoined_key
+from services.event_log.keys import owners_key, unjoined_key, unlinking_key
 from services.event_log.links import first_owner_of, owner_of
 
 _CHANGE: Final = Script("""
@@ -80,13 +80,14 @@ def forget_notes(client: Any, partitions: int, gone: Collection[str]) -> int:
                 if kept != note:
                     to_be = b"-" if kept is None else kept
                     changed += int(_CHANGE(client, [key], [anonymous, note, to_be]))
-            unjoined = [
-                name
-                for name in client.smembers(unjoined_key(partition))
-                if any(one in gone for one in name.decode().split(" "))
-            ]
-            if unjoined:
-                changed += int(client.srem(unjoined_key(partition), *unjoined))
+            for key in (unjoined_key(partition), unlinking_key(partition)):
+                links = [
+                    name
+                    for name in client.smembers(key)
+                    if any(one in gone for one in name.decode().split(" "))
+                ]
+                if links:
+                    changed += int(client.srem(key, *links))
     return changed
 
 

@@ -52,6 +52,11 @@ def unjoined_key(partition: int) -> bytes:
     return b"{p%03d}unjoined" % partition
 
 
+def unlinking_key(partition: int) -> bytes:
+    """Return the set of links of a partition's users that are being undone, as `unjoined_key`'s."""
+    return b"{p%03d}unlinking" % partition
+
+
 def applied_channel(partition: int) -> bytes:
     """Return the channel on which every commit announces its cursor."""
     return b"{p%03d}applied" % partition

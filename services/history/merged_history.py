@@ -20,6 +20,7 @@ from services.event_log.entries import decode, read_entries
 from services.event_log.keys import erased_key, log_key, owners_key
 from services.event_log.links import Placed, first_links, first_owner_of, is_claimed
 from services.event_log.writer import LINK
+from services.history.unlinking import read_unlinking
 from services.history.users import PartitionHistory
 
 _PAGE: Final = 1000
@@ -122,11 +123,13 @@ def restore_owners(client: Any, archive: Archive, partitions: int) -> None:
         If the store does not answer.
     """
     links = dict[tuple[str, bool], tuple[LogPosition, str]]()
-    own = set[str]()
+    own, undoing = set[str](), read_unlinking(client, partitions)
     for position, user, anonymous, linked, claim in (
         *_read_log(client, partitions), *_read_archive(archive)
     ):  # fmt: skip
         if linked is not None:
+            if (user, linked) in undoing:
+                continue
             at = (position, user)
             links[linked, claim] = min(links.get((linked, claim), at), at)
         elif anonymous:

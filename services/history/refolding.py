@@ -36,6 +36,8 @@ class Refolding:
     ----------
     keep_s
         See `feature_repo.online.live_rows.replace_live`.
+    fewer
+        Whether a row may be replaced by one of fewer events: a link of its user is undone.
 
     Attributes
     ----------
@@ -54,9 +56,12 @@ class Refolding:
         transition: Transition,
         partition: int,
         keep_s: int = 0,
+        *,
+        fewer: bool = False,
     ) -> None:
         self._keep_s = keep_s
         self._client = client
+        self._fewer = fewer
         self._transition = transition
         self._partition = partition
         self._history = PartitionHistory(client, archive, partition)
@@ -82,9 +87,14 @@ class Refolding:
         self.short = [u for u, v in self._expected.items() if v is not None and u not in self.rows]
 
     def catch_up(self) -> None:
-        """Fold what happened since on top; a history that was joined meanwhile from its start."""
+        """Fold what happened since on top; a history that was joined meanwhile from its start.
+
+        From its start too where the live row has fewer events than before: a link was undone.
+        """
         before, entry, users = self._cursor, self._entry, list(self.rows)
+        versions = self._expected
         self._cursor = self._look(users)
+        fell = {u for u in users if (self._expected[u] or 0) < (versions[u] or 0)}
         with translated():
             key = log_key(self._partition)
             lost = entry != "" and not self._client.xrange(key, entry, entry)
@@ -93,12 +103,16 @@ class Refolding:
             return
         histories = self._history.since(users, before, self._cursor)
         linking = [
-            user for user, events in histories.items()
-            if user in self._missing or fresh_links(self.rows[user], events)
+            user for user in users
+            if user in fell
+            or ((since := histories.get(user)) is not None
+                and (user in self._missing or fresh_links(self.rows[user], since)))
         ]  # fmt: skip
         events = [e for u, found in histories.items() if u not in linking for _, e in found]
         if events:
             self.rows |= self._transition.apply(self.rows, events)[0]
+        for user in linking:
+            del self.rows[user]  # it may have no history any more
         if linking:
             self.rows |= self._whole(linking, lambda: self._cursor)
 
@@ -126,7 +140,7 @@ class Refolding:
     def replace(self) -> set[str]:
         """Put the rows in place; those returned, and kept in ``rows``, had moved on."""
         for user, row in list(self.rows.items()):
-            if self._is_short(user, row):
+            if not self._fewer and self.is_short(user, row):
                 self.short.append(user)
                 del self.rows[user]
         left = replace_live(
@@ -141,7 +155,8 @@ class Refolding:
         self.rows = {user: self.rows[user] for user in left}
         return left
 
-    def _is_short(self, user: str, row: LiveState) -> bool:
+    def is_short(self, user: str, row: LiveState) -> bool:
+        """Say whether the live row has seen more than the history that ``row`` was folded from."""
         expected, missing = self._expected[user] or 0, self._missing.get(user, 0)
         if not missing or row.version < expected or row.version - missing >= expected:
             return row.version < expected

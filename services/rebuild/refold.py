@@ -30,6 +30,8 @@ def refold(
     partition: int,
     users: Sequence[str],
     keep_s: int = 0,
+    *,
+    fewer: bool = False,
 ) -> Refolding:
     """Fold the histories of ``users`` and replace their live rows; return what became of them.
 
@@ -47,13 +49,15 @@ def refold(
         Pseudonyms. Who is erased, or has no history and no row, is passed over.
     keep_s
         See `feature_repo.online.live_rows.replace_live`.
+    fewer
+        See `Refolding`.
 
     Raises
     ------
     StoreUnavailableError
         If the store does not answer, or a row changed even while nobody else might.
     """
-    work = Refolding(client, archive, transition, partition, keep_s)
+    work = Refolding(client, archive, transition, partition, keep_s, fewer=fewer)
     work.begin(users)
     if work.settle(ATTEMPTS):
         return work

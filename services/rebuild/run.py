@@ -36,6 +36,7 @@ from services.event_log.model_switch import switch_model
 from services.history.merged_history import restore_owners
 from services.hosting.embedded import connect
 from services.models import loaded
+from services.rebuild.history_lock import lock_history
 from services.rebuild.jobs import SNAPSHOT, TIMEOUT_S, Job, results
 from services.settings import Settings
 
@@ -69,6 +70,8 @@ def rebuild(
 
     Raises
     ------
+    ConflictError
+        If a link is being undone.
     StoreUnavailableError
         If the store does not answer. What is done stays; the same call can be repeated.
     PortraitError
@@ -77,7 +80,11 @@ def rebuild(
     tell = progress or (lambda done, total, what: None)
     archive = Archive(settings.home / "archive" / "events")
     partitions = Pseudonyms.load(settings.home, settings.partitions).partitions
-    with connect(settings) as url, _staging(settings.home) as folder:
+    with (
+        lock_history(settings.home, alone=False),
+        connect(settings) as url,
+        _staging(settings.home) as folder,
+    ):
         tell(0, 0, "profiles")
         client = connect_store(url, timeout_s=TIMEOUT_S)
         try:

@@ -29,6 +29,7 @@ from services.event_log.keys import cursor_key, log_key
 from services.event_log.links import Placed, first_links, fresh_links, is_claimed, merge_histories
 from services.history.merged_history import LinkedHistory, note_owner, owners_of
 from services.history.unjoined import add_unjoined, read_unjoined
+from services.history.unlinking import is_unlinking
 from services.history.users import PartitionHistory
 
 MERGED_EVENTS: Final = 5_000
@@ -78,6 +79,7 @@ class Linking:
         self._archive = archive
         self._linked = LinkedHistory(client, archive)
         self._known = set[tuple[str, str]]()
+        self._rebuilt: dict[int, int] = {}
 
     def work(
         self,
@@ -112,6 +114,12 @@ class Linking:
     def forget(self) -> None:
         """Believe nothing of what rows had: a store that lost its last commits may have less."""
         self._known.clear()
+
+    def note_rebuilt(self, rebuilt: Mapping[int, int]) -> None:
+        """Believe nothing of rows that were replaced, by counts of it: a link may be undone."""
+        if any(self._rebuilt.get(partition, n) != n for partition, n in rebuilt.items()):
+            self.forget()
+        self._rebuilt |= rebuilt
 
     def _fresh(
         self, batches: Sequence[Batch], rows: Mapping[str, LiveState | None]
@@ -150,6 +158,8 @@ class Linking:
         for _, event in (placed for events in own.values() for placed in events):
             anonymous = event.linked
             if anonymous in named and anonymous not in owners and anonymous is not None:
+                if is_unlinking(self._client, event.user, anonymous):
+                    continue
                 claim = event.anonymous or is_claimed(event)
                 note_owner(self._client, anonymous, event.user, claim=claim)
                 lost = True

@@ -199,6 +199,7 @@ class UpdaterLoop:
         users = {b.partition: list(dict.fromkeys(e.user for e in b.events)) for b in batches}
         found = self._kept.read(users)
         rows = found.rows
+        self._linking.note_rebuilt(found.rebuilt)
         changed, profiles = self._fold(batches, found)
         rows |= dict.fromkeys(unreadable(rows))  # what became of them is in `changed`, or dead
         mine: dict[int, dict[str, LiveState]] = defaultdict(dict)
