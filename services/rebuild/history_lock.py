@@ -1,4 +1,4 @@
-"""Who may change histories: one that undoes a link does it alone, rebuilds go side by side.
+"""The right to change histories: who undoes a link has it alone, rebuilds go side by side.
 
 The lock is the kernel's, so whoever is killed gives it up.
 """
