@@ -4,6 +4,7 @@ Controls did the same, but for the login that named both ids. Equal is all of a 
 of users and the pseudonyms.
 """
 
+import getpass
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from feature_repo.events.schema import iso, now_ms
 from feature_repo.online.live_row import row_key
 from feature_repo.online.live_rows import read_live
+from services.audit.recorder import name_user
 from services.client import Client
 from services.commands.cli import app
 from services.event_log.keys import owners_key, profiling_key
@@ -148,6 +150,12 @@ def naming(api: Api, store: Any, named: Pseudonyms, user: str, anonymous: str) -
     return sum(event.linked == named.of_anonymous(anonymous) for _, event in history)
 
 
+def audited(client: Client) -> set[str | None]:
+    """Return whom the audit names beside the command."""
+    page = client.audit(key=f"cli:{getpass.getuser()}", limit=1000)["entries"]
+    return {one["user"] for one in page if one["operation"] == "portrait privacy unlink"}
+
+
 @pytest.mark.parametrize("same", [False, True])
 def test_both_are_who_they_would_have_been(
     api: Api, client: Client, store: Any, named: Pseudonyms, user: str, same: bool
@@ -163,6 +171,7 @@ def test_both_are_who_they_would_have_been(
     assert_apart(client, store, named, user, anonymous)
     assert client.profile(user)["event_count"] == 5
     assert naming(api, store, named, user, anonymous) == 0
+    wait_until(lambda: name_user(named, user) in audited(client), "the audit")
     assert not read_unlinking(store, api.settings.partitions)
     assert "belongs to nobody" in portrait(user, anonymous, code=2)
 
@@ -273,6 +282,7 @@ def test_who_folded_before_it_does_not_bring_the_link_back(
     archive = Archive(api.settings.home / "archive" / "events")
     late = Refolding(store, archive, Transition(Sum()), partition_of(one))
     late.begin([one])
+    late._entry = ""  # as where the log did not hold the cursor's entry any more
     undo(api, user, anonymous)
     before = raw(store, named, user, anonymous)
     assert late.settle(3)
