@@ -13,6 +13,7 @@ from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.connection import translated
 from feature_repo.online.live_row import FIELDS, row_key, version_value
 from feature_repo.online.lua import Script
+from feature_repo.online.previous_states import remove_previous
 from feature_repo.user_profile import explicit
 from services.event_log.keys import cursor_key, profiling_key
 from services.event_log.unprofiled import GPC, note_of
@@ -76,6 +77,7 @@ def fold_parted(settings: Settings, client: Any, archive: Archive, link: Link, h
             if version is not None and not history:
                 keys = [cursor_key(partition), row_key(user), profiling]
                 _DROP(client, keys, [user, FIELDS[2], version])
+    remove_previous(client, [link.user])  # states put by have seen the anonymous id's events
     _forget_signal(client, archive, link.user)
 
 

@@ -31,6 +31,7 @@ from feature_repo.events.pseudonyms import Pseudonyms, partition_of
 from feature_repo.events.schema import iso, now_ms
 from feature_repo.online.live_row import row_key
 from feature_repo.online.live_rows import read_live
+from feature_repo.online.previous_states import previous_key
 from services.audit.recorder import name_user
 from services.client import Client
 from services.commands.cli import app
@@ -167,10 +168,12 @@ def test_both_are_who_they_would_have_been(
     with pytest.raises(AssertionError):
         assert_apart(client, store, named, user, anonymous)
 
+    store.hset(previous_key(named.of_user(user)), "of", "another model's")
     assert portrait(user, anonymous, "--json") == {"moved": 4, "named": 1, "linked_again": False}
     assert_apart(client, store, named, user, anonymous)
     assert client.profile(user)["event_count"] == 5
     assert naming(api, store, named, user, anonymous) == 0
+    assert not store.exists(previous_key(named.of_user(user)))
     wait_until(lambda: name_user(named, user) in audited(client), "the audit")
     assert not read_unlinking(store, api.settings.partitions)
     assert "belongs to nobody" in portrait(user, anonymous, code=2)
