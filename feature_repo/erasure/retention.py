@@ -1,10 +1,11 @@
 """Retention: raw events and rejects older than a bound leave the state folder.
 
 A part that is wholly older goes, the part at the edge is rewritten. Profiles keep what they have
-counted: a rebuild leaves a profile as it is whose history is no longer whole.
+counted: a rebuild leaves a profile as it is whose history is no longer whole. What old events say
+about consent stays (`old_statements`): a denial does not end with the event that states it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.archive.event_archive import Archive
+from feature_repo.erasure import old_statements
 from feature_repo.erasure.archive_parts import STORE, Change, Count, rewrite_archive
-from feature_repo.erasure.parquet_rows import list_parquet
+from feature_repo.erasure.old_statements import Place
+from feature_repo.erasure.parquet_rows import is_in, list_parquet
 from feature_repo.erasure.removal import Removal
 from feature_repo.events.schema import EventRecord
 
 _TIME = pa.timestamp("us", tz="UTC")
+_OWNED = ("user", "linked", "time")
 
 
 def sweep_old(
@@ -47,7 +51,9 @@ def sweep_old(
         Whether it is only counted.
     """
     bound = _to_time(before_ms)
-    count, change = partial(_count_old, bound=bound), partial(_keep_young, bound=bound)
+    links = old_statements.read_first_links(Archive(home / "archive" / "events"), before_ms)
+    count = partial(_count_old, bound=bound, links=links)
+    change = partial(_keep_young, bound=bound, links=links)
     found = [_rewrite(home, count, change, progress, dry_run=dry_run)]
     if sessions_before_ms is not None:
         edge = _to_time(sessions_before_ms)
@@ -118,17 +124,29 @@ def _without_session(data: bytes) -> bytes:
     return record.encode()
 
 
-def _count_old(path: Path, bound: pa.Scalar) -> int:
+def _count_old(path: Path, bound: pa.Scalar, links: Collection[Place]) -> int:
     with pq.ParquetFile(path) as file:
         return sum(
-            _count(file.read_row_group(number, ["time"]), bound)
+            _count(file, number, bound, links)
             for number in range(file.num_row_groups)
             if _may_be_older(file.metadata.row_group(number), bound)
         )
 
 
-def _count(table: pa.Table, bound: pa.Scalar) -> int:
-    return int(pc.sum(pc.less(table["time"], bound)).as_py() or 0)
+def _count(file: pq.ParquetFile, number: int, bound: pa.Scalar, links: Collection[Place]) -> int:
+    """Return how many rows of a group are old and not yet what is to stay of them."""
+    table = file.read_row_group(number, ["time", "type"])
+    old = _is_old(table, bound)
+    stating = pc.and_(old, pc.equal(table["type"], old_statements.TYPE))
+    total = int(pc.sum(old).as_py() or 0)
+    if not pc.any(stating).as_py():
+        return total
+    some = file.read_row_group(number, [*old_statements.COLUMNS]).filter(stating)
+    return total - old_statements.count_bare(some, links)
+
+
+def _is_old(table: pa.Table, bound: pa.Scalar) -> pa.ChunkedArray:
+    return pc.fill_null(pc.less(table["time"], bound), False)
 
 
 def _may_be_older(group: pq.RowGroupMetaData, bound: pa.Scalar) -> bool:
@@ -137,5 +155,28 @@ def _may_be_older(group: pq.RowGroupMetaData, bound: pa.Scalar) -> bool:
     return known is None or not known.has_min_max or known.min < bound.as_py()
 
 
-def _keep_young(table: pa.Table, bound: pa.Scalar) -> pa.Table:
-    return table.filter(pc.fill_null(pc.greater_equal(table["time"], bound), True))
+def _keep_young(table: pa.Table, bound: pa.Scalar, links: Collection[Place]) -> pa.Table:
+    old = _is_old(table, bound)
+    kept = old_statements.reduce(table.filter(old), links)
+    young = table.filter(pc.invert(old))
+    if not kept.num_rows:
+        return young
+    order = [(name, "ascending") for name in ("user", "log_ms", "log_seq", "event_id")]
+    return pa.concat_tables([young, kept]).sort_by(order)
+
+
+def drop_statements(home: Path, entities: Collection[str], before_ms: int) -> Removal:
+    """Remove what a sweep has left of people whose profiles are gone."""
+    bound = _to_time(before_ms)
+
+    def theirs(table: pa.Table) -> pa.ChunkedArray:
+        named = is_in(table["user"], entities)
+        if "linked" in table.column_names:  # older parts lack it
+            named = pc.or_(named, is_in(table["linked"], entities))
+        return pc.and_(_is_old(table, bound), named)
+
+    def count(path: Path) -> int:
+        return int(pc.sum(theirs(pq.read_table(path, columns=[*_OWNED]))).as_py() or 0)
+
+    one = rewrite_archive(home, count, lambda table: table.filter(pc.invert(theirs(table))))
+    return Removal("statements", one.found, one.removed, one.waits_until_ms, one.note)

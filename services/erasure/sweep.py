@@ -9,6 +9,7 @@ from typing import Any, Final
 from feature_repo.archive.event_archive import Archive
 from feature_repo.erasure.files import erase_tables
 from feature_repo.erasure.removal import Removal
+from feature_repo.erasure.retention import drop_statements
 from feature_repo.online.connection import translated
 from services.erasure.idle import IdleBounds, find_rowless, forget_ledger, sweep_idle
 from services.erasure.idle_notes import IdleNotes
@@ -81,6 +82,7 @@ def sweep_store(
         gone = done.gone | _finish_killed(client, left - done.gone)
         if gone:
             removed += erase_tables(settings.home, frozenset(gone))
+            removed.append(drop_statements(settings.home, frozenset(gone), old_ms))
         notes.clear()
     return removed
 

@@ -66,6 +66,7 @@ class Promotion:
         await _pass_gate(model, is_forced=is_forced)
 
         def give(found: Aliases) -> tuple[Aliases, AliasChange]:
+            self._check_there(model)
             before = found.names()[alias]
             after = found
             present = getattr(found, alias)
@@ -128,6 +129,8 @@ class Promotion:
             await _pass_gate(model, is_forced=True)
 
         def go_back(found: Aliases) -> tuple[Aliases, AliasChange]:
+            if found.previous != previous:
+                raise ConflictError("the aliases changed meanwhile: read them, then decide")
             if production is not None and found.names()["production"] != production:
                 raise ConflictError(
                     f"production is {found.names()['production']}, not {production}: "
@@ -176,8 +179,15 @@ class Promotion:
             after = msgspec.structs.replace(found, past=past)
             return after, note_change("remove", "", name, None, self._by)
 
-        done = await self._change(forget, is_always=True)
-        await asyncio.to_thread(_remove, model.path)
+        forget(await registry.read_async(self._client))
+        # Away first: who promotes it looks whether it is there, after the aliases were read.
+        beside = await asyncio.to_thread(_put_aside, model.path)
+        try:
+            done = await self._change(forget, is_always=True)
+        except BaseException:
+            beside.rename(model.path)
+            raise
+        await asyncio.to_thread(shutil.rmtree, beside)
         return done
 
     async def _find(self, name: str) -> StoredModel:
@@ -188,6 +198,10 @@ class Promotion:
                 "`portrait model list` names those there are"
             )
         return found
+
+    def _check_there(self, model: StoredModel) -> None:
+        if not model.path.exists():
+            raise NotFoundError(f"{model.name} was removed meanwhile")
 
     def _check_free(self) -> None:
         if self._pinned is not None:
@@ -220,8 +234,8 @@ async def _pass_gate(model: StoredModel, *, is_forced: bool) -> None:
         )
 
 
-def _remove(path: Path) -> None:
+def _put_aside(path: Path) -> Path:
     beside = path.with_name(f".removed-{path.name}")  # at once no model, whatever comes
     shutil.rmtree(beside, ignore_errors=True)
     path.rename(beside)
-    shutil.rmtree(beside)
+    return beside

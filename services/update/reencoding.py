@@ -93,7 +93,10 @@ class Reencoding:
         left = self._restore(step.version, counts, found)
         if self._settings.reencode_per_s:
             left = self._fold(step, counts, left)
-        self._done = what if not left or not self._settings.reencode_per_s else None
+            is_over = not left and len(found) < PASS_USERS
+        else:
+            is_over = len(found) in (0, len(left)) or len(found) < PASS_USERS
+        self._done = what if is_over else None
         self._again_s = time.monotonic() + AGAIN_S
 
     def _look_through(

@@ -3,7 +3,9 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import orjson
 import pyarrow.parquet as pq
 import pytest
@@ -12,8 +14,10 @@ from hypothesis import strategies as st
 
 from feature_repo.archive.event_archive import Archive, LogPosition, write_part
 from feature_repo.archive.event_table import SCHEMA
-from feature_repo.erasure.retention import sweep_old
+from feature_repo.audiences.denials import read_denying
+from feature_repo.erasure.retention import drop_statements, sweep_old
 from feature_repo.events.schema import EventRecord
+from feature_repo.user_profile.purposes import DEFAULTS
 from services.commands.privacy import sweep
 
 USERS = [f"{{p000}}{letter * 26}" for letter in "abc"]
@@ -57,6 +61,48 @@ def test_what_is_older_goes_and_the_rest_stays(parts: list[list[tuple[str, int]]
         left = {f"import-{n}.parquet" for n, drawn in enumerate(parts)
                 if any(time_ms >= BOUND_MS for _, time_ms in drawn)}  # fmt: skip
         assert now.keys() == left
+
+
+def test_what_old_events_say_about_consent_stays_without_the_rest(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "archive" / "events")
+    ann, bob, visitor = USERS
+    no = {"analytics": False}
+    said: dict[str, dict[str, Any]] = {
+        "bought": {"user": ann, "type": "login", "query": "secret", "consent": no},
+        "plain": {"user": ann, "query": "secret"},
+        "left": {"user": bob, "type": "message_unsubscribed", "channel": "email", "url": "secret"},
+        "first": {"user": bob, "linked": visitor, "query": "secret"},
+        "second": {"user": bob, "linked": visitor},
+        "denied": {"user": visitor, "anonymous": True, "consent": no},
+        "said": {"user": ann, "type": "consent_updated", "consent": {"ads": True}, "url": "secret"},
+        "young": {"user": ann, "query": "kept"},
+    }
+    entries = []
+    for n, (name, told) in enumerate(said.items()):
+        user = told.pop("user")
+        event = _event(n, user, BOUND_MS + (5 if name == "young" else n - 10))
+        event = msgspec.structs.replace(event, id=name, **told)
+        entries.append((LogPosition(n + 1, 0), event))
+    archive.append("import-1", entries)
+    denying = read_denying(tmp_path, "analytics", DEFAULTS)
+    assert denying == {ann, bob, visitor}
+    for dry_run, expected in ((True, 7), (False, 7), (True, 0), (False, 0)):
+        removal = sweep_old(tmp_path, BOUND_MS, dry_run=dry_run)[0]
+        assert (removal.found, removal.removed) == (expected, expected)
+    events = {e.id: e for _, found in archive.histories() for e in found}
+    assert events.keys() == {"bought", "left", "first", "denied", "said", "young"}
+    assert events["young"].query == "kept"
+    for name in events.keys() - {"young"}:
+        assert events[name].type == "consent_updated"
+        assert b"secret" not in events[name].encode()
+    assert (events["first"].linked, events["denied"].anonymous) == (visitor, True)
+    assert events["left"].consent == {"email": False, "marketing_email": False}
+    assert not any(b"secret" in path.read_bytes() for path in archive.parts())
+    assert read_denying(tmp_path, "analytics", DEFAULTS) == denying
+    gone = drop_statements(tmp_path, {ann, visitor}, BOUND_MS)
+    assert (gone.found, gone.removed) == (4, 4)
+    left = {e.id for _, found in archive.histories() for e in found}
+    assert left == {"left", "young"}
 
 
 def test_rejects_of_earlier_imports_go(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import redis
 from feature_repo.errors import ConflictError, GateError, NotFoundError
 from feature_repo.online.connection import connect_async
 from services.models import folder, gate, registry
+from services.models import promotion as aliases_given
 from services.models.folder import StoredModel
 from services.models.gate import GateFinding
 from services.models.promotion import Promotion
@@ -146,6 +149,42 @@ def test_what_an_alias_names_or_a_rollback_needs_is_not_removed(
     assert before.generation == 2
     ask(lambda client: on(client).remove("c"))
     assert sorted(path.name for path in (home / "models").iterdir()) == ["a", "b"]
+
+
+def test_a_model_that_is_removed_while_it_is_examined_gets_no_alias(
+    home: Path, store_client: redis.Redis, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = promotion(home)
+    ask(lambda client: on(client).promote("a"))
+
+    def examine(*_: Any, **__: Any) -> tuple[()]:
+        monkeypatch.undo()
+        shutil.move(home / "models" / "c", home / "models" / ".removed-c")
+        return ()
+
+    monkeypatch.setattr(gate, "examine", examine)
+    with pytest.raises(NotFoundError, match="c was removed meanwhile"):
+        ask(lambda client: on(client).promote("c"))
+    assert names(store_client)["production"] == "a"
+
+
+def test_a_model_that_got_an_alias_meanwhile_is_not_removed(
+    home: Path, store_client: redis.Redis, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = promotion(home)
+    put_aside = aliases_given._put_aside
+
+    def promote_first(path: Path) -> Path:
+        thread = threading.Thread(target=ask, args=[lambda client: on(client).promote("c")])
+        thread.start()
+        thread.join()
+        return put_aside(path)
+
+    monkeypatch.setattr(aliases_given, "_put_aside", promote_first)
+    with pytest.raises(ConflictError, match="c is production"):
+        ask(lambda client: on(client).remove("c"))
+    assert names(store_client)["production"] == "c"
+    assert (home / "models" / "c" / "manifest.json").exists()
 
 
 def test_the_gate_refuses_and_is_overruled_but_for_what_is_final(
