@@ -66,9 +66,9 @@ services.erasure: analytics audiences campaigns context event_log http models ru
     feature_repo: archive erasure errors events online profile_views user_profile
 services.event_log: models runtime settings | feature_repo: archive erasure errors events online
     user_profile
-services.export: audiences campaigns context event_log history http models recommend runtime |
-    training: scoring state | feature_repo: archive audiences errors events features online
-    profile_views user_profile
+services.export: audiences campaigns context erasure event_log history http models recommend
+    runtime | training: scoring state | feature_repo: archive audiences errors events features
+    online profile_views user_profile
 services.gateway: analytics audiences audit campaigns catalogue context erasure event_log export
     history http models recommend runtime settings update | feature_repo: archive errors events
     online profile_views user_profile

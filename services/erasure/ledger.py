@@ -134,6 +134,19 @@ def find_open(home: Path, since_ms: int) -> frozenset[str]:
     return frozenset(found)
 
 
+def find_written(home: Path, since_ms: int) -> frozenset[str]:
+    """Return whom erasures name of which something was written down since a moment.
+
+    Before tombstones are lifted that a run has put, it writes down how far it is.
+    """
+    found = set[str]()
+    for path in (home / tombstones.FOLDER / FOLDER).glob("er-*.json"):
+        if path.stat().st_mtime_ns // 1_000_000 >= since_ms:
+            one = read(home, path.stem)
+            found |= one.entities if one is not None else frozenset()
+    return frozenset(found)
+
+
 def write(home: Path, erasure: StoredErasure) -> None:
     """Keep an erasure as it is now; of one that is done the ids go."""
     if erasure.stage == "done":

@@ -20,6 +20,7 @@ from services.event_log.dead_letters import DeadLetter
 from services.export import features, sections
 from services.export.learned import describe_learned
 from services.export.pool import EXPORTING
+from services.export.same_user import SameUser
 from services.export.schemas import SCHEMA_PATH, VERSION, LinkedId
 from services.export.user_events import (
     WholeUser,
@@ -41,15 +42,26 @@ class ExportSubject:
     ----------
     user_id
         As it was asked for.
+    same
+        Whose row it was.
     consents
         What stands of each purpose.
     """
 
     user_id: str
-    pseudonym: str
-    row: LiveState
+    same: SameUser
     profile: Profile
     consents: dict[str, ProfileConsent]
+
+    @property
+    def pseudonym(self) -> str:
+        """The user's."""
+        return self.same.pseudonym
+
+    @property
+    def row(self) -> LiveState:
+        """The user's row as it was at first."""
+        return self.same.row
 
 
 async def write_export(
@@ -61,10 +73,10 @@ async def write_export(
     ------
     StoreUnavailableError, TooCostlyError, PortraitError
         If something cannot be read; nothing that follows makes the text whole.
-    ProblemError
-        410 once the user is erased.
+    ProblemError, BusyError
+        See `SameUser.check`: the user is erased or somebody else now.
     """
-    writer = _Writer()
+    writer = _Writer(subject.same)
     known = users.profile_of(subject.row)
     links, linked = await find_links(context, subject.pseudonym, known.linked)
     alone = WholeUser(subject.pseudonym, links)
@@ -72,6 +84,7 @@ async def write_export(
     user = WholeUser(subject.pseudonym, links, frozenset(each.entry for each in letters))
     head = await _read_head(context, subject, linked, now_ms)
     members = await sections.find_memberships(context, subject.pseudonym, subject.row, now_ms)
+    await subject.same.check()
     yield await EXPORTING.run(_open, head)
 
     yield b',"audiences":{"as_of":%s,"member_of":%s,"changes":[' % (
@@ -107,6 +120,7 @@ async def write_export(
         "events", merge_events(context, user), lambda one: [show_event(one)]
     ):
         yield text
+    await subject.same.check()
     yield b'\n],"counts":%s,"complete":true}\n' % orjson.dumps(writer.counts)
 
 
@@ -154,6 +168,7 @@ async def _paged(letters: Sequence[DeadLetter]) -> AsyncIterator[list[DeadLetter
 class _Writer:
     """Writes lists, and counts what is in them."""
 
+    same: SameUser
     counts: dict[str, int] = field(default_factory=dict)
 
     async def list_pages(
@@ -162,6 +177,7 @@ class _Writer:
         """Yield the elements of a list, a page at a time."""
         self.counts[name] = 0
         async for page in pages:
+            await self.same.check()  # after it was read, before anybody is told of it
             count, text = await EXPORTING.run(_write, page, show)
             if count:
                 yield (b",\n" if self.counts[name] else b"") + text

@@ -17,7 +17,6 @@ from feature_repo.events.schema import EventRecord, iso, record_to_api
 from feature_repo.online.connection import translated
 from feature_repo.profile_views.consents import show
 from feature_repo.user_profile.consent import make_consent, read_statements
-from services.context import users
 from services.context.context import Context
 from services.event_log.entries import LogEntry, decode
 from services.event_log.keys import log_key, owners_key
@@ -140,8 +139,6 @@ async def merge_events(
     ------
     StoreUnavailableError, TooCostlyError
         See `PagedHistory.pages`.
-    ProblemError
-        410 once the user is erased.
     """
     page = max(_FEWEST, PAGE_EVENTS // (1 + len(user.links)))
     streams = [_flow(context, user, None, only, page)]
@@ -162,10 +159,8 @@ async def merge_events(
             else:
                 heapq.heapreplace(heads, (following[0], number, following[1]))
             if len(some) >= _CHUNK:
-                await users.refuse_erased(context, user.pseudonym)
                 yield some
                 some = []
-        await users.refuse_erased(context, user.pseudonym)
         if some:
             yield some
     finally:

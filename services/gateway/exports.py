@@ -1,5 +1,6 @@
 """Routes of exports: all that is kept of a user, and the schema of it."""
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from threading import BoundedSemaphore
@@ -15,6 +16,7 @@ from services.context.context import Context
 from services.context.users import After, UserId
 from services.export.document import ExportSubject, write_export
 from services.export.pool import MOST_AT_ONCE
+from services.export.same_user import SameUser
 from services.export.schemas import EXPORT_SCHEMA, EXPORTED, SCHEMA_PATH, make_schema
 from services.gateway.privacy import standing_of
 from services.gateway.profiles import current
@@ -32,12 +34,13 @@ async def get_export(request: Request, user_id: UserId, after: After = None) -> 
 
     ``complete`` is the last member: a text that ends before it was broken off.
     """
-    context = context_of(request)
+    context, begun_ms = context_of(request), time.time_ns() // 1_000_000
     pseudonym, row = await users.find(context, user_id, after)
     profile = None if row is None else await current(context, pseudonym, user_id)
     if row is None or profile is None:
         raise unknown_user()
-    subject = ExportSubject(user_id, pseudonym, row, profile, standing_of(context, row))
+    same = SameUser(context, pseudonym, row, begun_ms)
+    subject = ExportSubject(user_id, same, profile, standing_of(context, row))
     pieces = _in_turn(context, subject)
     first = await anext(pieces)  # what goes wrong until then is answered as a problem
 

@@ -1,7 +1,8 @@
 """The export: complete, of the shape that its schema says, and never whole if it is not."""
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from feature_repo.user_profile.consent import MAX_LINKED
 from services.audiences import watch
 from services.client import Client
 from services.commands.cli import app
+from services.erasure.idle import IdleBounds, sweep_idle
 from services.export import sections
 from services.export.pool import MOST_AT_ONCE
 from services.gateway import exports
@@ -202,7 +204,8 @@ def test_more_exports_at_once_than_may_be_wait(client: Client, user: str) -> Non
     for _ in range(MOST_AT_ONCE):
         assert exports._AT_ONCE.acquire(blocking=False)
     try:
-        assert refused(client, "GET", f"/v1/users/{user}/export")["status"] == 503
+        answer = client.http.get(f"/v1/users/{user}/export")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     finally:
         exports._AT_ONCE.release(MOST_AT_ONCE)
     assert client.export(user)["complete"]
@@ -221,6 +224,50 @@ def test_readers_who_leave_give_their_turn_back(client: Client, user: str) -> No
             next(pieces)
     wait_until(lambda: exports._AT_ONCE._value == MOST_AT_ONCE, "their turns")
     assert client.export(user)["counts"]["events"] == 3_000
+
+
+@pytest.mark.parametrize("how", ["erased", "swept", "same again", "another"])
+def test_who_is_somebody_else_meanwhile_gets_no_whole_export(
+    client: Client, api: Api, user: str, store: redis.Redis, how: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A slow reader pauses; the user is erased or swept, and their id may begin anew."""
+    now = datetime.now(UTC).isoformat()
+    old = [view(user, "OLD", id=f"{user}-{n}", time=now) for n in range(3)]
+    client.wait_applied(client.post_batch(old)["receipt"])
+
+    def change() -> None:
+        with api.client() as other:
+            if how == "swept":
+                far_ms = 2**42
+                far = IdleBounds(far_ms, far_ms, far_ms, api.settings.standing)
+                assert sweep_idle(store, api.settings.partitions, far).counts["profiles"]
+                assert other.http.get(f"/v1/users/{user}/profile").status_code == 404
+                return
+            named = f"{user}-other" if how == "another" else user
+            begun = other.privacy.erase_all([named], suppress=False)
+            other.privacy.wait_erased(begun["erasure_id"])
+            if how == "same again":
+                other.wait_applied(other.post_batch(old)["receipt"])
+            elif how == "erased":
+                other.post_event(view(user, "NEW"), return_profile=True)
+
+    read = sections.read_messages
+
+    async def pause(context: Any, pseudonym: str) -> AsyncIterator[Any]:
+        await asyncio.to_thread(change)
+        async for page in read(context, pseudonym):
+            yield page
+
+    monkeypatch.setattr(sections, "read_messages", pause)
+    pieces = list[bytes]()
+    if how == "another":
+        assert b'"complete":true' in b"".join(client.stream_export(user))
+        return
+    with pytest.raises(httpx2.TransportError):
+        pieces.extend(client.stream_export(user))
+    assert b"complete" not in b"".join(pieces)
+    assert b"NEW" not in b"".join(pieces)
 
 
 def test_one_that_is_broken_off_is_not_whole(
