@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     )
     personal_data: Treatment = Field(
         default="hash",
-        description="What becomes of e-mail addresses, phone and card numbers in url, query and "
+        description="What becomes of e-mail addresses, phone, card and account numbers in url, query and "
         "properties of events: off (kept), reject (422) or hash",
     )
     personal_ids: IdTreatment = Field(

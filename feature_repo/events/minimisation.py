@@ -7,47 +7,29 @@ personal data look like (`personal_data`).
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
-from urllib.parse import quote
+from typing import Any, Final, Literal
 
 import orjson
 
 from feature_repo.events.fields import MAX_PROPERTIES_BYTES, SET_ASIDE
-from feature_repo.events.personal_data import (
-    Found,
-    find,
-    find_email_or_phone,
-    may_hold,
-    split_url,
-)
+from feature_repo.events.personal_data import find_email_or_phone, may_hold
+from feature_repo.events.personal_walk import TERMS, PersonalWalk, Refusal, refuse
 from feature_repo.events.pseudonyms import Pseudonyms
-from feature_repo.events.schema import Event, EventRecord, pointer
+from feature_repo.events.schema import Event, EventRecord
 from feature_repo.events.types import find_types
 
 Treatment = Literal["off", "reject", "hash"]
 IdTreatment = Literal["allow", "reject"]
 
-_TERMS: Final = "terms"
-OURS: Final = frozenset({_TERMS, SET_ASIDE})
+OURS: Final = frozenset({TERMS, SET_ASIDE})
 """Properties that Portrait reads: until when a grant holds, and amounts in other currencies."""
-_SAID: Final = ("expires_at", "version")
 _TEXTS: Final = ("url", "query")
 _IDS: Final = ("user_id", "anonymous_id", "id", "session_id", "order_id")
 _PROPERTY: Final = "properties."
 _STATING: Final = find_types("consent")
 _MAX_TEXT: Final = 2048
-_LEAST_NUMBER: Final = 10**6  # a phone number has seven digits
 _HASH: Final = re.compile(r"h:[a-z2-7]{26}")
-_UNQUOTED: Final = ":@!$'()*,;~[]"
-
-
-class Refusal(NamedTuple):
-    """Why an event is not taken: JSON pointer and detail; the value is in neither."""
-
-    pointer: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +117,7 @@ class Minimiser:
             for name in _IDS:
                 likeness = find_email_or_phone(getattr(event, name) or "")
                 if likeness is not None:
-                    return _refuse(f"/{name}", likeness)
+                    return refuse(f"/{name}", likeness)
         if self._listed:
             self._apply_lists(record)
         return None if self._policy.texts == "off" else self._apply_detector(record)
@@ -153,7 +135,7 @@ class Minimiser:
         if self._named and record.properties and record.type not in _STATING:
             kept = dict[str, Any]()
             for name, value in record.properties.items():
-                is_ours = name == SET_ASIDE or (name == _TERMS and record.consent is not None)
+                is_ours = name == SET_ASIDE or (name == TERMS and record.consent is not None)
                 how = None if is_ours else self._listed_as(name)
                 if how != "dropped":
                     kept[name] = self._hash(value) if how == "hashed" else value
@@ -168,7 +150,7 @@ class Minimiser:
         return None
 
     def _apply_detector(self, record: EventRecord) -> Refusal | None:
-        walk = _Walk(self, keep=self._policy.texts == "reject")
+        walk = PersonalWalk(self._pseudonyms.of_text, keep=self._policy.texts == "reject")
         if record.url is not None and may_hold(record.url):
             record.url = _bound(walk.text(record.url, ("url",), is_url=True), self._hash)
         if record.query is not None and may_hold(record.query):
@@ -178,17 +160,21 @@ class Minimiser:
             before = record.properties
             stated = record.type in _STATING or record.consent is not None
             record.properties = walk.properties(before, is_stating=stated)
-            if record.properties != before:
-                own = {k: v for k, v in record.properties.items() if k != SET_ASIDE}
-                size = len(orjson.dumps(own))
+            if record.properties != before and _measure(record.properties) > MAX_PROPERTIES_BYTES:
+                record.properties = self._hash_whole(before, record.properties)
+                size = _measure(record.properties)
                 if size > MAX_PROPERTIES_BYTES:
                     detail = f"take {size} bytes with personal data hashed: at most"
                     return Refusal("/properties", f"properties {detail} {MAX_PROPERTIES_BYTES}")
         return walk.refusal
 
-    def hash_found(self, found: Found) -> str:
-        """Return what stands in the place of something found."""
-        return self._pseudonyms.of_text(found.plain)
+    def _hash_whole(self, sent: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+        """Return properties whose values that held something, and grew by it, are hashes."""
+        whole = dict[str, Any]()
+        for (name, value), old in zip(kept.items(), sent.values(), strict=True):
+            is_hash = isinstance(value, str) and _HASH.fullmatch(value) is not None
+            whole[name] = value if value == old or is_hash or name == TERMS else self._hash(old)
+        return whole
 
     def _hash(self, value: Any) -> Any:
         """Return the hash of a value; of one, and of nothing, itself: events come in again."""
@@ -199,94 +185,9 @@ class Minimiser:
         return self._pseudonyms.of_text(orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode())
 
 
-class _Walk:
-    """Goes through what an event says in words.
-
-    Parameters
-    ----------
-    keep
-        Whether what is found is noted, and left as it is.
-    """
-
-    def __init__(self, minimiser: Minimiser, *, keep: bool) -> None:
-        self._minimiser, self._keep = minimiser, keep
-        self.refusal: Refusal | None = None
-
-    def properties(self, properties: dict[str, Any], *, is_stating: bool) -> dict[str, Any]:
-        """Return properties as they are to be kept.
-
-        Parameters
-        ----------
-        is_stating
-            Whether they say something about consent: then its terms stay as they are.
-        """
-        terms = properties.get(_TERMS)
-        if not is_stating or not isinstance(terms, dict):
-            return dict(self.value(properties, ("properties",)))
-        kept = {purpose: self._term(each, purpose) for purpose, each in terms.items()}
-        others = {name: each for name, each in properties.items() if name != _TERMS}
-        return {**self.value(others, ("properties",)), _TERMS: kept}
-
-    def _term(self, term: Any, purpose: str) -> Any:
-        at = ("properties", _TERMS, purpose)
-        if not isinstance(term, dict):
-            return self.value(term, at)
-        return {
-            name: each
-            if name in _SAID and not isinstance(each, dict | list)
-            else self.value(each, (*at, name))
-            for name, each in term.items()
-        }
-
-    def value(self, value: Any, at: tuple[int | str, ...]) -> Any:
-        """Return a value of properties as it is to be kept."""
-        if isinstance(value, str):
-            return self.text(value, at)
-        if isinstance(value, dict):
-            kept = dict[str, Any]()
-            for key, each in value.items():
-                name = self.text(key, at) if "@" in key else key
-                kept[name] = self.value(each, (*at, name))
-            return kept
-        if isinstance(value, list):
-            return [self.value(each, (*at, n)) for n, each in enumerate(value)]
-        if isinstance(value, int) and value >= _LEAST_NUMBER:
-            found = find(str(value), _name_of(at))
-            return self._replace(str(value), found, at) if found else value
-        return value
-
-    def text(self, text: str, at: tuple[int | str, ...], *, is_url: bool = False) -> str:
-        """Return a text as it is to be kept."""
-        if not is_url and "://" not in text:
-            return self._replace(text, find(text, _name_of(at)), at)
-        if not may_hold(text):
-            return text
-        parts = list[str]()
-        for written, plain, name in split_url(text):
-            found = find(plain, name)
-            kept = self._replace(plain, found, at)
-            parts.append(written if kept == plain else quote(kept, safe=_UNQUOTED))
-        return "".join(parts)
-
-    def _replace(self, text: str, found: Iterable[Found], at: tuple[int | str, ...]) -> str:
-        parts, end = list[str](), 0
-        for one in found:
-            if self._keep:
-                self.refusal = self.refusal or _refuse(pointer(at), one.likeness)
-                return text
-            parts += (text[end : one.start], self._minimiser.hash_found(one))
-            end = one.end
-        return "".join((*parts, text[end:])) if parts else text
-
-
-def _name_of(at: tuple[int | str, ...]) -> str:
-    """Return the name of the property that a value stands in."""
-    return next((part for part in reversed(at[1:]) if isinstance(part, str)), "")
-
-
-def _refuse(where: str, likeness: str) -> Refusal:
-    return Refusal(where, f"looks like {likeness}: send the event without it")
-
-
 def _bound(text: str, hash_text: Any) -> Any:
     return text if len(text) <= _MAX_TEXT else hash_text(text)
+
+
+def _measure(properties: dict[str, Any]) -> int:
+    return len(orjson.dumps({k: v for k, v in properties.items() if k != SET_ASIDE}))

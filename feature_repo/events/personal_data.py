@@ -1,7 +1,8 @@
-"""A net for personal data in free text: e-mail addresses, phone numbers, card numbers.
+"""A net for personal data in free text: e-mail addresses, phone, card and account numbers.
 
 It catches what a page sends by accident, and is made to take no price, article number or time for
-somebody's. Belongs here: what such data look like. What becomes of them is `minimisation`'s.
+somebody's. Belongs here: what such data look like. Numbers with a checksum are `checked_numbers`';
+what becomes of all of them is `minimisation`'s.
 
 Every pattern is bounded, and begins only where a word or number does: the time a text takes grows
 with its length, whatever stands in it.
@@ -12,74 +13,54 @@ from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 from urllib.parse import unquote
 
-Likeness = Literal["an e-mail address", "a phone number", "a card number"]
+from feature_repo.events.checked_numbers import find_accounts, find_cards
+
+Likeness = Literal["an e-mail address", "a phone number", "a card number", "a bank account"]
 
 _EMAIL: Final = re.compile(
-    r"(?<![\w.+'-])[\w.+'-]{1,64}@((?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24})(?![\w-])"
+    r"(?<![\w.+'-])[\w.+'-]{1,64}@((?:[\w-]{1,63}\.){1,8}"
+    r"(?:[Xx][Nn]--[A-Za-z0-9-]{2,59}|[^\W\d_]{2,24}))(?![^\W_])"
 )
 _NO_DOMAINS: Final = frozenset(
-    [
-        "avif",
-        "bmp",
-        "css",
-        "gif",
-        "heic",
-        "htm",
-        "html",
-        "ico",
-        "jpeg",
-        "jpg",
-        "js",
-        "json",
-        "mov",
-        "mp4",
-        "pdf",
-        "png",
-        "svg",
-        "ts",
-        "webm",
-        "webp",
-    ]
-)
+    ["avif", "bmp", "css", "gif", "heic", "htm", "html", "ico", "jpeg", "jpg", "js", "json", "mp4",
+     "pdf", "png", "svg", "ts", "webm", "webp"]
+)  # fmt: skip
 """Endings of files: ``logo@2x.png`` is nobody's address."""
-_ABROAD: Final = re.compile(r"(?<![\w+.,-])\+[1-9](?:[ ()./-]{0,2}[0-9]){7,14}(?![0-9])")
+_BEGIN: Final = r"(?:(?<![\w+.-])|(?<=[^\W\d_]\.))"  # a word, or Tel.0170
+_ABROAD: Final = re.compile(
+    _BEGIN + r"(?!(?<=,)\+[0-9]{1,3}\.)"  # of 48.13,+11.58 neither
+    r"\+(?:1(?:[ ()./-]{0,2}[0-9]){10}|[2-9](?:[ ()./-]{0,2}[0-9]){7,14})(?![0-9])"
+)
 _DIALLED: Final = re.compile(
-    r"(?<![\w+.,-])00[1-9][0-9]{0,2}[ ()/-](?:[ ()./-]{0,2}[0-9]){6,12}(?![0-9])"
+    _BEGIN + r"00[1-9][0-9]{0,2}[ ()/-](?:[ ()./-]{0,2}[0-9]){6,12}(?![0-9])"
 )
 _AT_HOME: Final = re.compile(
-    r"(?<![\w+.,/-])(?:"
+    _BEGIN + r"(?<!/)(?:"
     r"\(0[1-9][0-9]{1,4}\)[ /-]{0,3}[0-9]{2,8}(?:[ -][0-9]{2,5}){0,3}"  # (030) 123 456
     r"|0[1-9][0-9]{1,4}(?: ?/ ?| )[0-9]{3,8}(?:[ -][0-9]{2,5}){0,3}"  # 0170/1234567
-    r"|0[1-9](?:([ .-])[0-9]{2})(?:\1[0-9]{2}){3}"  # 01 23 45 67 89
+    r"|(?!01[ .-]02[ .-]03)0[1-9](?:([ .-])[0-9]{2})(?:\1[0-9]{2}){3}"  # 01 23 45 67 89
     r"|(?:1[-. ])?(?:\([2-9][0-9]{2}\)[ -]?[2-9][0-9]{2}[-. ]"
-    r"|[2-9][0-9]{2}([-.])[2-9][0-9]{2}\2)[0-9]{4}"  # (555) 234-5678
-    r")(?![\w-]|[.,][0-9])"
+    r"|(?![234]00)[2-9][0-9]{2}([-.])[2-9][0-9]{2}\2)[0-9]{4}"  # (555) 234-5678
+    r")(?![\w-]|\.[0-9]|,(?!0[1-9][0-9]{0,4}[ ./-]|[0-9]{3}[-.][0-9]{3}[-.])[0-9])"
 )
+_INDEX: Final = r"[\]\[0-9]{0,8}$"  # customer[phone], phone[]
 _PHONE_NAME: Final = re.compile(
-    r"(?:(?<!i)phone|telefono?|telefone|handy|mobile?|whatsapp|msisdn|(?:^|[_.-])(?:tel|fax|cell))"
-    r"[_.-]?(?:no|nr|num|number|nummer)?$", re.IGNORECASE
-)  # fmt: skip
-_CODE_NAME: Final = re.compile(
-    r"(?:^|[_.-]|(?<=[a-z])(?=[A-Z]))"
-    r"(?:ids?|ean|gtin|upc|sku|isbn|ts|time|timestamp|order|invoice|tracking|barcode)$",
+    r"(?:(?<!i)(?<!head)(?<!micro)phone|telefono?|telefone|handy|(?<!auto)mobile?|whatsapp|msisdn"
+    r"|(?:^|[_.\[-])(?:tel|fax|cell))[_.-]?(?:no|nr|num|number|nummer)?s?" + _INDEX,
     re.IGNORECASE,
 )
-_FIRST_LOOK: Final = re.compile(r"@|[0-9](?:[ ()./-]{0,3}[0-9]){6}")
-_HOME_LOOK: Final = re.compile(r"[0-9][0-9)][ ./-]")
-_CARD_LOOK: Final = re.compile(r"[2-6](?:[ -]?[0-9]){12}")
-_GROUPED: Final = re.compile(r"(?<![0-9])[0-9]{1,19}(?:[ -][0-9]{1,19}){0,64}(?![0-9])")
-_SPLIT: Final = re.compile(r"[ -]")
-_SHAPES: Final = frozenset({(4, 6, 5), (4, 6, 4)})
-_CARD: Final = re.compile(
-    r"4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})|5[1-5][0-9]{14}|3[47][0-9]{13}"
-    r"|2(?:22[1-9]|2[3-9][0-9]|[3-6][0-9]{2}|7[01][0-9]|720)[0-9]{12}|220[0-4][0-9]{12}"
-    r"|(?:6011|64[4-9][0-9]|65[0-9]{2}|35(?:2[89]|[3-8][0-9]))(?:[0-9]{12}|[0-9]{15})"
-    r"|3(?:0[0-5]|[689][0-9])(?:[0-9]{11}|[0-9]{13}|[0-9]{16})|62[0-9]{14,17}"
-    r"|(?:5[0678]|6[37])(?:[0-9]{14}|[0-9]{16,17})"
+_CODE_NAME: Final = re.compile(
+    r"^/d?p$|(?:^/?|[_.\[-]|(?-i:(?<=[a-z])(?=[A-Z])))"
+    r"(?:ids?|ean|gtin|upc|skus?|isbn|ts|time|timestamp|orders?|invoices?|tracking|barcode"
+    r"|articles?|items?|products?|variants?)[_.-]?(?:no|nr|num|number|nummer|code)?" + _INDEX,
+    re.IGNORECASE,
 )
-"""Numbers as issuers give them out, by first digits and length."""
-_DOUBLED: Final = str.maketrans("0123456789", "0246813579")
-_URL_PARTS: Final = re.compile(r"([/?&=#;]+)")
+_FIRST_LOOK: Final = re.compile(r"@|[0-9](?:[ ()./+-]{0,3}[0-9]){6}")
+_UNBROKEN: Final = ("\u00a0 ", "\u2007 ", "\u2009 ", "\u202f ", "\u2011-")
+_HOME_LOOK: Final = re.compile(r"[0-9][0-9)][ ./-]")
+_URL_PARTS: Final = re.compile(
+    r"[/?&=#;]+|(?<==)[^/?&=#;]{1,24}/[0-9][^/?&=#;]*|[^/?&=#;]+"  # tel=0170/1234567 is one
+)
 _SEPARATORS: Final = str.maketrans("", "", " ()+./-")
 _ENCODED: Final = 3  # so many times a link may be written into another
 
@@ -99,8 +80,9 @@ def find(text: str, name: str = "") -> list[Found]:
     Parameters
     ----------
     name
-        Name of the property or parameter, if it has one: ``phone`` makes bare digits a phone
-        number, ``ean`` makes none of any digits.
+        Name of the property or parameter, if it has one, or ``/`` and the word before it in a path:
+        ``phone`` makes bare digits a phone number, ``ean`` and ``/orders`` make no digits a card,
+        and a phone only those with a ``+``.
 
     Examples
     --------
@@ -109,13 +91,17 @@ def find(text: str, name: str = "") -> list[Found]:
     >>> find("4006381333931 on 2026-01-31 for 1,299.00"), find("4111 1111 1111 1111")[0].likeness
     ([], 'a card number')
     """
+    text = _unbreak(text)
     if _FIRST_LOOK.search(text) is None:
         return []
     found = list(_find_emails(text)) if "@" in text else []
-    if not name or _CODE_NAME.search(name) is None:
-        if _CARD_LOOK.search(text) is not None:
-            found += _find_cards(text)
-        found += _find_phones(text, name)
+    if not text.isdecimal():
+        found += (Found(at, end, "a bank account", plain) for at, end, plain in find_accounts(text))
+    is_code = bool(name) and _CODE_NAME.search(name) is not None
+    if not is_code:
+        found += (Found(at, end, "a card number", plain) for at, end, plain in find_cards(text))
+    if not is_code or "+" in text:
+        found += _find_phones(text, name, is_code=is_code)
     found.sort()
     kept = list[Found]()
     for one in found:
@@ -132,6 +118,7 @@ def find_email_or_phone(text: str) -> Likeness | None:
     >>> find_email_or_phone("jo@shop.example"), find_email_or_phone("4111111111111111")
     ('an e-mail address', None)
     """
+    text = _unbreak(text)
     if "@" in text and any(True for _ in _find_emails(text)):
         return "an e-mail address"
     return "a phone number" if "+" in text and _ABROAD.search(text) is not None else None
@@ -139,11 +126,11 @@ def find_email_or_phone(text: str) -> Likeness | None:
 
 def may_hold(text: str) -> bool:
     """Say whether it is worth looking closer at a text, or at a document with texts in it."""
-    return "%" in text or _FIRST_LOOK.search(text) is not None
+    return "%" in text or _FIRST_LOOK.search(_unbreak(text)) is not None
 
 
 def split_url(url: str) -> list[tuple[str, str, str]]:
-    """Return the parts of a URL: each as it is written, as it reads, and its parameter's name.
+    """Return the parts of a URL: each as it is written, as it reads, and its name as for `find`.
 
     Joined again, the first of each are the URL.
 
@@ -153,13 +140,22 @@ def split_url(url: str) -> list[tuple[str, str, str]]:
     ('b%40c.de', 'b@c.de', 'to')
     """
     parts = list[tuple[str, str, str]]()
-    name = before = ""
-    for written in _URL_PARTS.split(url):
-        name = before if parts and parts[-1][0] == "=" else ""
+    before = last = ""
+    for written in _URL_PARTS.findall(url):
+        name = before if last == "=" else "/" + before if last == "/" else ""
         parts.append((written, _read(written), name))
-        if written[:1] not in "/?&=#;":
+        if written[0] not in "/?&=#;":
             before = parts[-1][1]
+        last = written
     return parts
+
+
+def _unbreak(text: str) -> str:
+    """Return a text of the same length with blanks and dashes that break lines."""
+    if not text.isascii():
+        for unbroken, usual in _UNBROKEN:
+            text = text.replace(unbroken, usual)
+    return text
 
 
 def _read(written: str) -> str:
@@ -177,68 +173,28 @@ def _find_emails(text: str) -> Iterator[Found]:
             yield Found(match.start(), match.end(), "an e-mail address", match[0].lower())
 
 
-def _find_phones(text: str, name: str) -> Iterator[Found]:
-    digits = text.translate(_SEPARATORS)
-    if name and 7 <= len(digits) <= 15 and digits.isdecimal() and _PHONE_NAME.search(name):
-        sign = "+" if text.strip()[0] == "+" else ""
-        yield Found(0, len(text), "a phone number", sign + digits)
-        return
+def _find_phones(text: str, name: str, *, is_code: bool) -> Iterator[Found]:
     patterns = list[re.Pattern[str]]()
     if "+" in text:
         patterns.append(_ABROAD)
-    if _HOME_LOOK.search(text) is not None:
+    if not is_code and _HOME_LOOK.search(text) is not None:
         patterns += (_DIALLED, _AT_HOME)
+    is_whole = False
     for pattern in patterns:
         for match in pattern.finditer(text):
-            digits = match[0].translate(_SEPARATORS)
+            digits = match[0].replace("(0)", "").translate(_SEPARATORS)
             if pattern is not _AT_HOME:
                 digits = "+" + digits.removeprefix("00")
+            elif digits[0] != "0":  # an American one
+                digits = "+1" + digits[-10:]
             if 9 <= len(digits) <= 16:
+                is_whole = is_whole or match[0] == text.strip()
                 yield Found(match.start(), match.end(), "a phone number", digits)
-
-
-def _find_cards(text: str) -> Iterator[Found]:
-    for run in _GROUPED.finditer(text):
-        if len(run[0]) < 13:
-            continue
-        if run[0].isdigit():
-            if _is_card(run[0]):
-                yield Found(run.start(), run.end(), "a card number", run[0])
-            continue
-        groups = list[tuple[int, str]]()
-        start = run.start()
-        for group in _SPLIT.split(run[0]):
-            groups.append((start, group))
-            start += len(group) + 1
-        at = 0
-        while at < len(groups):
-            taken = _count_groups([group for _, group in groups[at : at + 5]])
-            if taken:
-                some = groups[at : at + taken]
-                end = some[-1][0] + len(some[-1][1])
-                digits = "".join(group for _, group in some)
-                yield Found(some[0][0], end, "a card number", digits)
-            at += taken or 1
-
-
-def _count_groups(groups: list[str]) -> int:
-    """Return how many of the groups that begin a list are a card's number; 0: they are none."""
-    if len(groups[0]) != 4:
-        return int(_is_card(groups[0]))
-    for count in range(min(5, len(groups)), 2, -1):
-        lengths = tuple(map(len, groups[:count]))
-        grouped = count > 3 and set(lengths[:-1]) == {4} and lengths[-1] <= 4
-        if (grouped or lengths in _SHAPES) and _is_card("".join(groups[:count])):
-            return count
-    return 0
-
-
-def _is_card(digits: str) -> bool:
-    if _CARD.fullmatch(digits) is None or (len(digits) == 13 and _is_ean(digits)):
-        return False
-    luhn = digits[-2::-2].translate(_DOUBLED) + digits[-1::-2]
-    return sum(map(int, luhn)) % 10 == 0
-
-
-def _is_ean(digits: str) -> bool:
-    return (sum(map(int, digits[::2])) + 3 * sum(map(int, digits[1::2]))) % 10 == 0
+    if not name or is_whole or is_code or name[0] == "/":
+        return
+    digits = text.translate(_SEPARATORS)
+    if 7 <= len(digits) <= 15 and digits.isdecimal() and _PHONE_NAME.search(name) is not None:
+        sign = "+" if text.strip()[0] == "+" else ""
+        if digits[:2] == "00" and not sign:
+            sign, digits = "+", digits[2:]
+        yield Found(0, len(text), "a phone number", sign + digits)

@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feature_repo.events.fields import SET_ASIDE
-from feature_repo.events.minimisation import (
-    OURS,
-    FieldPolicy,
-    Minimiser,
-    Refusal,
-    parse_fields,
-)
+from feature_repo.events.minimisation import OURS, FieldPolicy, Minimiser, parse_fields
+from feature_repo.events.personal_walk import Refusal
 from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.events.schema import Event, EventRecord, record_to_api, to_record
 from feature_repo.user_profile.consent import TERMS, read_statements
@@ -158,9 +153,18 @@ def test_bounds_hold_behind_it() -> None:
     record, _ = minimised(policy, query=" ".join(["a@b.de"] * 290))
     assert record.query is not None
     assert HASH.fullmatch(record.query)
-    _, refusal = minimised(policy, properties={"all": ["a@b.de"] * 800})
+    told = {"all": ["a@b.de"] * 800, "one": "a@b.de", "n": 1}
+    record, refusal = minimised(policy, properties=told)
+    assert refusal is None  # it was within the bound as it was sent
+    assert record.properties is not None
+    assert HASH.fullmatch(record.properties["all"])
+    assert (record.properties["one"], record.properties["n"]) == (PSEUDONYMS.of_text("a@b.de"), 1)
+    again, refusal = minimised(policy, properties=record.properties)
+    assert (refusal, again.properties) == (None, record.properties)
+    _, refusal = minimised(policy, properties={f"n{n}": "a@b.de" for n in range(400)})
     assert refusal is not None
     assert refusal.pointer == "/properties"
+    assert "hashed" in refusal.detail
     record, _ = minimised(policy, properties={"all": ["a@b.de"] * 200})
     assert len(orjson.dumps(record.properties)) > 200 * 28
 
@@ -212,6 +216,43 @@ def test_no_name_of_a_property_hides_what_stands_in_it(properties: dict[str, Any
         assert "1701234567" not in text
         _, refusal = minimised(FieldPolicy(texts="reject"), properties=properties, **more)
         assert refusal is not None
+
+
+@pytest.mark.parametrize("key", ["+491701234567", "4111111111111111", "jo@shop.example"])
+def test_what_a_property_is_called_may_be_somebodys(key: str) -> None:
+    for properties in ({key: 1}, {"a": [{key: 1}]}, {TERMS: {"ads": {key: 1}}}):
+        more = {"consent": {"ads": True}}
+        record, _ = minimised(FieldPolicy(texts="hash"), properties=properties, **more)
+        assert key not in orjson.dumps(record.properties).decode()
+        assert PSEUDONYMS.of_text(key) in orjson.dumps(record.properties).decode()
+        _, refusal = minimised(FieldPolicy(texts="reject"), properties=properties, **more)
+        assert refusal is not None
+
+
+def test_two_spellings_of_a_key_are_two_keys() -> None:
+    told = {"John@x.de": 1, "john@x.de": 2, "a": 3}
+    record, _ = minimised(FieldPolicy(texts="hash"), properties=told)
+    assert record.properties is not None
+    assert sorted(record.properties.values()) == [1, 2, 3]
+    assert record.properties[PSEUDONYMS.of_text("john@x.de")] == 1
+    again, _ = minimised(FieldPolicy(texts="hash"), properties=record.properties)
+    assert again.properties == record.properties
+
+
+@pytest.mark.parametrize("name", ["caller_id", "callback_time"])
+def test_a_number_with_a_plus_is_a_phone_whatever_it_is_called(name: str) -> None:
+    properties = {name: "+49 170 1234567"}
+    record, _ = minimised(FieldPolicy(texts="hash"), properties=properties)
+    assert record.properties == {name: PSEUDONYMS.of_text("+491701234567")}
+
+
+def test_a_url_with_blanks_as_plus_is_looked_through() -> None:
+    record, _ = minimised(FieldPolicy(texts="hash"), url="/?q=4111+1111+1111+1111&tel=0170/1234567")
+    card, phone = PSEUDONYMS.of_text("4111111111111111"), PSEUDONYMS.of_text("01701234567")
+    assert record.url == f"/?q={card}&tel={phone}"
+    url = "/orders/4111111111111111?variant=39412345678900"
+    record, _ = minimised(FieldPolicy(texts="hash"), url=url)
+    assert record.url == url
 
 
 @pytest.mark.parametrize("until", ["2099-01-31T12:00:00+01:00", 4_070_908_800_000, 4_070_908_800])
