@@ -148,8 +148,8 @@ class Settings(BaseSettings):
     )
     personal_data: Treatment = Field(
         default="hash",
-        description="What becomes of e-mail addresses, phone, card and account numbers in url, query and "
-        "properties of events: off (kept), reject (422) or hash",
+        description="What becomes of e-mail addresses, phone, card and account numbers in url, "
+        "query and properties of events: off (kept), reject (422) or hash",
     )
     personal_ids: IdTreatment = Field(
         default="allow",
