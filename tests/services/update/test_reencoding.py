@@ -36,10 +36,10 @@ def prepare(api: Api, client: Client) -> dict[str, str]:
         versions[name] = str(version_of(path))
     client.models.promote("one")
     client.put_items([{"item_id": item} for item in small_model.ITEMS])
-    wait_until(lambda: client.models.all()["in_use"] == versions["one"], "the first model")
+    wait_until(lambda: client.models.all()["in_use"] == versions["one"], "the first model", 60)
     for number, user in enumerate(USERS):
         post(client, user, number)
-    wait_until(lambda: models(api) == {versions["one"]}, "rows of the first model")
+    wait_until(lambda: models(api) == {versions["one"]}, "rows of the first model", 60)
     return versions
 
 
@@ -79,7 +79,7 @@ def test_a_promotion_encodes_all_rows_anew_and_a_rollback_answers_as_before(
         before, rows_before = answers(client), rows(api)
         assert {each["model"] for each in before.values()} == {versions["one"]}
         client.models.promote("two")
-        wait_until(lambda: models(api) == {versions["two"]}, "rows of the second model", 15)
+        wait_until(lambda: models(api) == {versions["two"]}, "rows of the second model", 60)
         wait_until(lambda: client.models.all()["encoding"]["left"] == 0, "its count")
         during = answers(client)
         assert {each["model"] for each in during.values()} == {versions["two"]}
@@ -96,7 +96,7 @@ def test_a_promotion_encodes_all_rows_anew_and_a_rollback_answers_as_before(
             assert after[user] == before[user]
         assert after[USERS[0]]["model"] == versions["two"]  # the model that made the row
         api.start_updater()
-        wait_until(lambda: models(api) == {versions["one"]}, "rows of the first model again", 15)
+        wait_until(lambda: models(api) == {versions["one"]}, "rows of the first model again", 60)
         assert {user: rows(api)[user] for user in USERS[1:]} == {
             user: rows_before[user] for user in USERS[1:]
         }
@@ -119,7 +119,7 @@ def test_encoding_is_bounded_in_rate_goes_on_after_a_kill_and_takes_the_active_f
         def done() -> list[str]:
             return [u for u, row in rows(api).items() if row.model == versions["two"]]
 
-        wait_until(lambda: len(done()) >= 3, "the first group", 15)
+        wait_until(lambda: len(done()) >= 3, "the first group", 60)
         first = done()
         assert set(first) <= set(USERS[-6:])  # the latest events are theirs
         assert len(first) < len(USERS)
@@ -128,7 +128,7 @@ def test_encoding_is_bounded_in_rate_goes_on_after_a_kill_and_takes_the_active_f
         assert left
         api.settings = api.settings.model_copy(update={"reencode_per_s": 1000})
         api.start_updater()
-        wait_until(lambda: models(api) == {versions["two"]}, "the rest", 15)
+        wait_until(lambda: models(api) == {versions["two"]}, "the rest", 60)
 
 
 def test_states_of_before_are_kept_for_some_days_and_erased_with_their_user(
@@ -138,7 +138,7 @@ def test_states_of_before_are_kept_for_some_days_and_erased_with_their_user(
     with api.client() as client, closing(redis.Redis.from_url(api.url)) as store:
         versions = prepare(api, client)
         client.models.promote("two")
-        wait_until(lambda: models(api) == {versions["two"]}, "rows of the second model", 15)
+        wait_until(lambda: models(api) == {versions["two"]}, "rows of the second model", 60)
         named = Pseudonyms.load(api.settings.home, api.settings.partitions)
         keys = {user: previous_key(named.of_user(user)) for user in USERS}
         assert all(0 < store.ttl(key) <= 3 * 86_400 for key in keys.values())
