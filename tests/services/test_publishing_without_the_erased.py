@@ -74,7 +74,7 @@ def test_clusters_scores_and_snapshots_of_a_rebuild(
 
     scored = Scored()
     scored.model = scored  # type: ignore[assignment]
-    monkeypatch.setattr(propensities, "load_scorer", lambda _: scored)
+    monkeypatch.setattr(propensities, "load_scorer", lambda *_: scored)
     rows = [(index, b"", None) for index in range(3)]
     monkeypatch.setattr(propensities, "read_learned", lambda *_: iter(rows))
     settings = Settings(home=home)

@@ -28,7 +28,7 @@ from services.hosting.serve import check, running
 from services.rebuild.run import rebuild
 from services.settings import Settings
 
-ADMIN_KEY = "k-test-0123456789-abcdef-ghijk"
+ADMIN_KEY = "k-test-Xq3vT9mWz7LbR2hYd8NfKc5s"
 EVENTS = 1200
 USERS = 40
 

@@ -96,7 +96,7 @@ def test_any_encoding_reads_or_is_refused_in_one_line(tmp_path: Path, encoding: 
         refused, read = None, None
         try:
             read = mapping.load_mapping(told)
-            list(importers._open("file", path, told, keep_raw=False).chunks)
+            list(importers._open("file", tmp_path, path, told, keep_raw=False).chunks)
         except InvalidSourceError as error:
             refused = str(error)
         assert "\n" not in str(refused)

@@ -108,5 +108,5 @@ def test_decisions_and_ranks_are_the_running_services(
     assert last(portrait("decide", "all", "u", "--url", url))["arm"] == "treated"
     assert last(portrait("rank", "all", "--url", url))["rank_by"] == "random"
     assert (
-        "no campaign is named none" in portrait("decide", "none", "u", "--url", url, code=1).stderr
+        "no campaign is named none" in portrait("decide", "none", "u", "--url", url, code=2).stderr
     )

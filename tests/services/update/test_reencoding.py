@@ -89,7 +89,7 @@ def test_a_promotion_encodes_all_rows_anew_and_a_rollback_answers_as_before(
         post(client, USERS[0], len(USERS) - 1)  # its state of before fits no more; the clock stays
         api.stop_updater()  # nobody moves rows: the gateway alone goes back
         client.models.roll_back("two")
-        wait_until(lambda: client.models.all()["in_use"] == versions["one"], "going back", 5)
+        wait_until(lambda: client.models.all()["in_use"] == versions["one"], "going back", 20)
         after = answers(client)
         assert models(api) == {versions["two"]}
         for user in USERS[1:]:
