@@ -30,6 +30,7 @@ from services.catalogue import routes as items
 from services.erasure import routes as erasures
 from services.erasure.routes import ErasureRequest
 from services.gateway import exports, ingest, keys, models, operations, privacy, profiles
+from services.gateway.models import PromoteRequest
 from services.gateway.privacy import Consents
 from services.gateway.wiring import Replica
 from services.http import scopes, slashes
@@ -53,6 +54,7 @@ BODIES: Final = (
     SessionRequest,
     RankRequest,
     Consents,
+    PromoteRequest,
     DecideRequest,
     NewKey,
     Rotation,
