@@ -74,7 +74,7 @@ services.gateway: analytics audiences audit campaigns catalogue context erasure 
     online profile_views user_profile
 services.history: context event_log models runtime | feature_repo: archive errors events online
     user_profile
-services.hosting: app catalogue client http models recommend runtime settings | training:
+services.hosting: app catalogue client event_log http models recommend runtime settings | training:
     evaluation fit | feature_repo: archive audiences errors events feast_stores features online
 services.http: runtime | feature_repo: archive errors events online profile_views user_profile
 services.lab.bench: audiences catalogue client demo erasure event_log hosting models recommend

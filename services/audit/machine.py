@@ -13,10 +13,16 @@ from typing import Any, Final
 import orjson
 
 from feature_repo.events.schema import iso, now_ms
+from feature_repo.online.lua import Script
 from services.audit.recorder import MOST_GROUPS
 from services.audit.writer import LOG
 
 SCOPE: Final = "machine"
+_NOTE: Final = Script(
+    # A server that is full lets a script go on that has written: to trim takes no memory.
+    "redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[1])\n"
+    "redis.call('XADD', KEYS[1], '*', 'entries', ARGV[2])"
+)
 _STRANGE: Final = re.compile(r"[^A-Za-z0-9._-]")
 _MOST_LETTERS: Final = 32
 
@@ -34,7 +40,7 @@ def find_actor() -> str:
 async def note_command(
     client: Any, command: str, *, user: str | None, target: str | None, status: int
 ) -> None:
-    """Keep one use of a command, durable as far as the store is.
+    """Keep one use of a command, durable as far as the store is, in a full one too.
 
     Parameters
     ----------
@@ -51,5 +57,4 @@ async def note_command(
         "at": iso(now_ms()), "key": find_actor(), "scope": SCOPE, "operation": command,
         "user": user, "target": target, "status": status, "request_id": secrets.token_hex(16),
     }  # fmt: skip
-    body = {"entries": orjson.dumps([entry])}
-    await client.xadd(LOG, body, maxlen=MOST_GROUPS, approximate=True)
+    await _NOTE.run_async(client, [LOG], [MOST_GROUPS, orjson.dumps([entry])])

@@ -7,6 +7,7 @@ from typing import Any, Final
 from feature_repo.errors import ConflictError
 from feature_repo.events.pseudonyms import partition_of
 from feature_repo.online.live_row import row_key
+from feature_repo.online.lua import Script
 from services.context.context import Context
 from services.erasure import ledger
 from services.erasure.graves import bury_async
@@ -20,10 +21,16 @@ MOST_USERS: Final = 5_000
 _PAGE: Final = 100
 """Ids looked for at once: putting the commands together is the event loop's."""
 _WAIT_S: Final = 20.0
+_NOTE: Final = Script(
+    # A server that is full lets a script go on that has written, as in `bury.lua`.
+    "redis.call('HDEL', KEYS[1], ARGV[1])\nredis.call('HSET', KEYS[1], ARGV[1], ARGV[2])"
+)
 
 
 async def erase(context: Context, user_ids: Sequence[str], *, suppress: bool) -> StoredErasure:
     """Begin an erasure; when this returns every read of the users is answered 410.
+
+    In a store that is full too: the rows that go make room.
 
     Raises
     ------
@@ -42,7 +49,7 @@ async def erase(context: Context, user_ids: Sequence[str], *, suppress: bool) ->
 
 async def _bury(context: Context, erasure: StoredErasure) -> None:
     rows = await bury_async(context.store, erasure.users)
-    await context.store.hset(PENDING, erasure.id, rows)
+    await _NOTE.run_async(context.store, [PENDING], [erasure.id, rows])
 
 
 async def find_pseudonyms(context: Context, user_ids: Sequence[str]) -> list[str]:

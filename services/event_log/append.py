@@ -15,6 +15,7 @@ from redis.exceptions import RedisClusterException
 
 from feature_repo.errors import StoreUnavailableError
 from feature_repo.events.schema import EventRecord
+from feature_repo.events.types import find_types
 from feature_repo.online.connection import in_our_words
 from services.event_log.keys import dedup_key
 from services.event_log.links import is_claimed, move_event
@@ -33,6 +34,7 @@ GROUP_BYTES: Final = 8_000_000
 WAITING_EVENTS: Final = 50_000
 WAITING_BYTES: Final = 64_000_000
 """What may wait for the next group commits; more is refused at once."""
+_STATEMENTS: Final = find_types("consent")
 _Outcome = Appended | StoreUnavailableError
 
 _log = structlog.get_logger(__name__)
@@ -79,7 +81,8 @@ class Appender:
     profiled
         Whether users who said nothing about it may be profiled.
     check_room
-        Raises `StoreUnavailableError` when the store has no room for more.
+        Raises `StoreUnavailableError` when the store has no room for more. What people say about
+        consent is taken all the same, as long as the store itself takes it.
 
     Notes
     -----
@@ -122,7 +125,8 @@ class Appender:
         """
         if not records:
             return []
-        self._check_room()
+        if not all(record.type in _STATEMENTS for record in records):
+            self._check_room()
         request = _Request(await workers.READING.run_many(_entries, records))
         if self._waiting and (
             self._events + len(request.entries) > WAITING_EVENTS

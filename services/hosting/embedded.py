@@ -23,6 +23,7 @@ from redis.retry import Retry
 
 from feature_repo.errors import StoreUnavailableError
 from services.hosting.keeper import Keeper
+from services.hosting.store_bound import make_room
 from services.settings import Settings
 
 START_TIMEOUT_S = 20.0
@@ -53,6 +54,7 @@ class EmbeddedStore:
         when only the process dies.
     memory_mb
         Memory that the server may use, MB; what needs more is refused. 0: half of the machine's.
+        If it holds as much already it gets 8 MB or 4 % on top of that, so that it can be used.
     """
 
     def __init__(
@@ -194,6 +196,8 @@ class EmbeddedStore:
         try:
             _write_private(self._folder / "pid", str(self._process.pid))
             self._wait_until_it_answers(self._process, log)
+            with redis.Redis.from_url(self.url, socket_timeout=START_TIMEOUT_S) as client:
+                make_room(client, self._memory_mb)
         except BaseException:
             self._end()
             raise

@@ -24,12 +24,14 @@ from feature_repo.archive import currency
 from feature_repo.audiences.denials import read_denying
 from feature_repo.errors import InvalidSettingError, PortraitError, StoreUnavailableError
 from feature_repo.online.connection import connect as connect_store
+from feature_repo.online.connection import in_our_words, translated
 from services.client import Client
 from services.hosting import admin_key, child
 from services.hosting.child import base_url, wait_until_ready
 from services.hosting.embedded import can_listen, connect
 from services.hosting.haproxy import LOG_SOCKET, drain
 from services.hosting.ray_runtime import environment, start_application, start_ray, stop_ray
+from services.hosting.store_bound import tell_full
 from services.hosting.supervisor import LOST, say, supervise
 from services.http import api_keys
 from services.recommend import rule_book
@@ -228,6 +230,9 @@ def _prepare_store(settings: Settings, url: str) -> str | None:
         hush_feast()
         registry_stamp.note(settings.home)
     client = connect_store(url, timeout_s=30)
+    if settings.redis_url is None:
+        with translated():
+            tell_full(client, say)
     generated: str | None = None
     try:
         if settings.api_key is None:
@@ -246,8 +251,8 @@ def _prepare_store(settings: Settings, url: str) -> str | None:
             denying = read_denying(settings.home, "analytics", settings.standing)
             popularity.seed(client, Archive(settings.home / "archive" / "events"), denying)
     except redis.RedisError as error:
-        raise StoreUnavailableError(
-            f"the store does not answer ({type(error).__name__}): check PORTRAIT_REDIS_URL"
+        raise in_our_words(error) or StoreUnavailableError(
+            f"the store does not do what a start needs ({type(error).__name__})"
         ) from error
     finally:
         client.close()
