@@ -62,6 +62,7 @@ _URL_PARTS: Final = re.compile(
     r"[/?&=#;]+|(?<==)[^/?&=#;]{1,24}/[0-9][^/?&=#;]*|[^/?&=#;]+"  # tel=0170/1234567 is one
 )
 _SEPARATORS: Final = str.maketrans("", "", " ()+./-")
+_MOST_NAME: Final = 32  # characters of it that say something
 _ENCODED: Final = 3  # so many times a link may be written into another
 
 
@@ -97,7 +98,7 @@ def find(text: str, name: str = "") -> list[Found]:
     found = list(_find_emails(text)) if "@" in text else []
     if not text.isdecimal():
         found += (Found(at, end, "a bank account", plain) for at, end, plain in find_accounts(text))
-    is_code = bool(name) and _CODE_NAME.search(name) is not None
+    is_code = bool(name) and _ends_as(_CODE_NAME, name)
     if not is_code:
         found += (Found(at, end, "a card number", plain) for at, end, plain in find_cards(text))
     if not is_code or "+" in text:
@@ -167,6 +168,11 @@ def _read(written: str) -> str:
     return text
 
 
+def _ends_as(pattern: re.Pattern[str], name: str) -> bool:
+    """Say whether a name is such by its end: many values may have one long name."""
+    return pattern.search(name, max(0, len(name) - _MOST_NAME)) is not None
+
+
 def _find_emails(text: str) -> Iterator[Found]:
     for match in _EMAIL.finditer(text):
         if match[1].rpartition(".")[2].lower() not in _NO_DOMAINS:
@@ -193,7 +199,7 @@ def _find_phones(text: str, name: str, *, is_code: bool) -> Iterator[Found]:
     if not name or is_whole or is_code or name[0] == "/":
         return
     digits = text.translate(_SEPARATORS)
-    if 7 <= len(digits) <= 15 and digits.isdecimal() and _PHONE_NAME.search(name) is not None:
+    if 7 <= len(digits) <= 15 and digits.isdecimal() and _ends_as(_PHONE_NAME, name):
         sign = "+" if text.strip()[0] == "+" else ""
         if digits[:2] == "00" and not sign:
             sign, digits = "+", digits[2:]
