@@ -35,12 +35,13 @@ from feature_repo.events.schema import (
     EventRecord,
     iso,
     now_ms,
+    pointer,
     problems,
     to_record,
 )
 from feature_repo.importers.assemble import MARK_LENGTH, USER_MARK, Made, bound_id
 from feature_repo.importers.lines import EARLIEST_IMPORTED_MS
-from feature_repo.user_profile.consent import only_statements
+from feature_repo.user_profile.consent import find_misnamed, only_statements
 from feature_repo.user_profile.purposes import read_defaults
 
 PART_EVENTS: Final = 20_000
@@ -179,6 +180,9 @@ class Publisher:
         named = (event.source, event.id)
         if named in self._now:
             return "duplicate"
+        misnamed = find_misnamed(event.type, event.consent, event.properties)
+        if misnamed is not None:
+            return f"invalid_event{pointer(misnamed[0])}: the purpose is named {misnamed[1]}"
         record = to_record(event, self.pseudonyms, received_ms=event.time)
         unwanted = self._minimiser.apply(event, record)
         if unwanted is not None:

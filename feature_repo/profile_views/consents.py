@@ -8,7 +8,7 @@ from typing import Final
 
 from feature_repo.profile_views.metrics import format_time
 from feature_repo.profile_views.shapes import ProfileConsent
-from feature_repo.user_profile.consent import Consent, find_statement
+from feature_repo.user_profile.consent import NAMED, Consent, find_statement
 from feature_repo.user_profile.purposes import PURPOSES, stands
 
 BY_DEFAULT: Final = "default"
@@ -29,9 +29,13 @@ def show(said: Consent) -> ProfileConsent:
 def show_standing(
     consent: Mapping[str, Consent], now_s: int, defaults: Mapping[str, bool]
 ) -> dict[str, ProfileConsent]:
-    """Return what stands at a moment of each purpose that has a name, and of those of the shop."""
+    """Return what stands at a moment of each purpose that has a name, and of those of the shop.
+
+    Each is there once: of ``email`` and ``marketing_email`` the longer name.
+    """
     shown = dict[str, ProfileConsent]()
-    for purpose in (*PURPOSES, *consent):
+    own = (name for name in consent if name not in NAMED)
+    for purpose in (*PURPOSES, *own):
         said = find_statement(consent, purpose, now_s)
         if said is not None:
             shown[purpose] = show(said)

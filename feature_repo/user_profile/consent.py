@@ -178,6 +178,43 @@ def only_statements(event: EventRecord, *, linking: bool = False) -> EventRecord
     )  # fmt: skip
 
 
+def find_misnamed(
+    event_type: str, consent: dict[str, bool] | None, properties: dict[str, Any] | None
+) -> tuple[tuple[str, ...], str] | None:
+    """Return where an event names a purpose otherwise than by case and blanks, and its name.
+
+    It would decide nothing. None: it does not.
+
+    Examples
+    --------
+    >>> find_misnamed("consent_updated", {"Ads": False}, None)
+    (('consent', 'Ads'), 'ads')
+    >>> find_misnamed("consent_updated", None, {"purpose": "profiling ", "granted": False})
+    (('properties', 'purpose'), 'profiling')
+    """
+    if consent is None and event_type != "consent_updated":
+        return None
+    for purpose in parse_statements(event_type, consent, properties):
+        name = name_of(purpose)
+        if name != purpose:
+            if consent is not None:
+                return ("consent", purpose), name
+            return ("properties", purpose if purpose in (properties or {}) else "purpose"), name
+    return None
+
+
+def name_of(purpose: str) -> str:
+    """Return the name of a purpose that differs from it by case or blanks only, else itself.
+
+    Examples
+    --------
+    >>> name_of(" Marketing_Email"), name_of("Newsletter")
+    ('marketing_email', 'Newsletter')
+    """
+    name = "".join(purpose.split()).casefold()
+    return name if name in NAMED else purpose
+
+
 def parse_statements(
     event_type: str,
     consent: dict[str, bool] | None,

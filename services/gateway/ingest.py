@@ -20,9 +20,11 @@ from feature_repo.events.schema import (
     EventRecord,
     is_late,
     now_ms,
+    pointer,
     problems,
     to_record,
 )
+from feature_repo.user_profile.consent import find_misnamed
 from services.catalogue.catalogue import Catalogue
 from services.context import users
 from services.context.answers import answer, context_of
@@ -216,12 +218,12 @@ def _read_event(
         found = problems(error)[0]
         return _refuse(index, _id_of(document), "invalid", found["pointer"], found["detail"])
     except ProblemError as error:
-        pointer = error.problem.errors[0]["pointer"] if error.problem.errors else ""
-        return _refuse(index, _id_of(document), error.problem.name, pointer, error.problem.detail)
+        at = error.problem.errors[0]["pointer"] if error.problem.errors else ""
+        return _refuse(index, _id_of(document), error.problem.name, at, error.problem.detail)
 
 
-def _refuse(index: int, name: str | None, problem: str, pointer: str, detail: str) -> EventRefused:
-    return {"index": index, "id": name, "type": f"/problems/{problem}", "pointer": pointer,
+def _refuse(index: int, name: str | None, problem: str, at: str, detail: str) -> EventRefused:
+    return {"index": index, "id": name, "type": f"/problems/{problem}", "pointer": at,
             "detail": detail}  # fmt: skip
 
 
@@ -241,6 +243,10 @@ def _record(
     refused = refusal(event, sender, may_link=context.settings.write_keys_link)
     if refused is not None:
         raise ProblemError("forbidden", refused[1], pointer=refused[0])
+    misnamed = find_misnamed(event.type, event.consent, event.properties)
+    if misnamed is not None:
+        where, name = misnamed
+        raise ProblemError("invalid", f"the purpose is named {name}", pointer=pointer(where))
     if context.clock.replay:
         if event.time is not None:
             context.clock.show(event.time)

@@ -33,9 +33,9 @@ from feature_repo.profile_views.shapes import ProfileConsent
 from feature_repo.user_profile.consent import (
     MAX_PURPOSES,
     MAX_VERSION,
-    NAMED,
     TERMS,
     count_own,
+    name_of,
     needs_no_room,
 )
 from services.context import users
@@ -169,7 +169,7 @@ def _check_names(given: Consents) -> None:
     errors = [
         {"pointer": pointer(("consents", purpose)), "detail": f"the purpose is named {name}"}
         for purpose in given.consents
-        if (name := "".join(purpose.split()).casefold()) in NAMED and name != purpose
+        if (name := name_of(purpose)) != purpose
     ]
     if errors:
         detail = "; ".join(f"{one['pointer']}: {one['detail']}" for one in errors)

@@ -28,13 +28,14 @@ def test_api_form_ndjson(tmp_path: Path) -> None:
         orjson.dumps({**good, "id": "1"}), orjson.dumps(good), orjson.dumps({**good, "id": "1"}),
         b"{", b"[]", orjson.dumps({"type": "search", "user_id": "u", "id": "2"}),
         orjson.dumps({**good, "id": "3", "nonsense": 1}),
+        orjson.dumps({**good, "id": "4", "consent": {"Profiling": False}}),
     ]  # fmt: skip
     path.write_bytes(b"\n".join(lines))
     report = importers.run("file", home=tmp_path / "home", path=path)
     check_conservation(report)
     assert report.accepted == 2
     assert report.rejected == {
-        "malformed_json": 2, "duplicate": 1, "unreadable_time": 1, "invalid_event": 1
+        "malformed_json": 2, "duplicate": 1, "unreadable_time": 1, "invalid_event": 2
     }  # fmt: skip
     assert importers.run("file", home=tmp_path / "home", path=path).events_new == 0
 

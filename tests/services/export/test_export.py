@@ -95,7 +95,7 @@ def test_every_place_where_somebody_is_kept_is_in_it(
     linked = {one["pseudonym"]: one for one in document["identity"]["linked"]}
     assert linked.keys() == {pseudonyms.of_anonymous(ghost) for ghost in ghosts}
     assert linked[pseudonyms.of_anonymous(ghosts[0])]["earlier_events"]
-    assert document["consents"]["email"]["granted"]
+    assert document["consents"]["marketing_email"]["granted"]
     profile = client.profile(user)
     for part in ("version", "identity", "consent", "recent", "session"):
         assert document["profile"][part] == profile[part]

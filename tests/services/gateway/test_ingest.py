@@ -76,6 +76,31 @@ def test_consents_and_decisions_are_nobodys_neither(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "pointer", "name"),
+    [
+        ({"consent": {"ads": True, "Profiling": False}}, "/consent/Profiling", "profiling"),
+        ({"properties": {"ADS ": False}}, "/properties/ADS ", "ads"),
+        ({"properties": {"purpose": "Email", "granted": False}}, "/properties/purpose", "email"),
+        ({"type": "login", "consent": {"Ads": False}}, "/consent/Ads", "ads"),
+    ],
+)
+def test_a_purpose_that_differs_from_a_name_by_case_or_blanks_is_422(
+    client: Client, user: str, said: dict[str, Any], pointer: str, name: str
+) -> None:
+    event = {"type": "consent_updated", "user_id": user, "id": f"{user}-1", **said}
+    problem = post(client, event)
+    assert (problem["status"], problem["errors"][0]["pointer"]) == (422, pointer)
+    assert problem["detail"] == f"the purpose is named {name}"
+    fine = {"type": "consent_updated", "user_id": user, "id": f"{user}-2"}
+    fine |= {"consent": {"ads": False, "email": True, "Newsletter": True}}
+    found = orjson.loads(client.http.post("/v1/events/batch", json=[event, fine]).content)
+    assert (found["accepted"], found["errors"][0]["pointer"]) == (1, pointer)
+    standing = client.consents(user, after=found["receipt"])["consents"]
+    assert len(standing) == 8  # the seven, and the shop's own: each by one name
+    assert (standing["marketing_email"]["granted"], standing["Newsletter"]["granted"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
     ("body", "status"),
     [
         (b'{"type": ', 400),

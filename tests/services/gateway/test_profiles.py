@@ -74,10 +74,10 @@ def test_consents_are_stated_and_read_and_everything_is_exported(client: Client,
     receipt = client.put_consents(user, {"ads": False})["receipt"]
     found = client.consents(user, after=receipt)["consents"]
     assert {purpose: each["granted"] for purpose, each in found.items() if each["at"]} == {
-        "email": True, "marketing_email": True, "ads": False,
+        "marketing_email": True, "ads": False,
     }  # fmt: skip
-    assert found["email"]["source"] == "preferences"
-    assert found.keys() == {*DEFAULTS, "email"}
+    assert found["marketing_email"]["source"] == "preferences"
+    assert found.keys() == DEFAULTS.keys()
     kept = client.export(user)
     assert (kept["complete"], kept["consents"]) == (True, found)
     assert kept["profile"]["event_count"] == len(kept["events"]) == 3

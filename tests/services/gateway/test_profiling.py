@@ -90,7 +90,7 @@ def test_what_they_say_about_consent_is_kept_and_a_grant_opens_the_profile_again
     found = client.consents(user, after=receipt)["consents"]
     said = {purpose: found[purpose]["granted"] for purpose in found if found[purpose]["at"]}
     assert said == {
-        "profiling": False, "ads": True, "marketing_sms": False, "sms": False,
+        "profiling": False, "ads": True, "marketing_sms": False,
         "marketing_email": True,
     }  # fmt: skip
     kept = client.export(user)["events"]
