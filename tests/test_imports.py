@@ -23,7 +23,7 @@ feature_repo.analytics: audiences errors events profile_views
 feature_repo.archive: errors events
 feature_repo.audiences: archive errors events features profile_views user_profile
 feature_repo.definitions: features online
-feature_repo.erasure: archive events
+feature_repo.erasure: archive events user_profile
 feature_repo.events: errors
 feature_repo.feast_stores: errors features online
 feature_repo.features: archive erasure errors events user_profile

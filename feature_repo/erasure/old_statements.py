@@ -1,4 +1,4 @@
-"""What stays of old events: what they say about consent, and who an anonymous id became.
+"""Remains of old events: what they say about consent, and who an anonymous id became.
 
 An event that is too old goes; a denial that it states still holds, and the shop has to be able to
 prove a grant. Kept is the bare statement (`user_profile.consent.only_statements`), and of each
@@ -24,11 +24,11 @@ TYPE: Final = "consent_updated"
 COLUMNS: Final = ("log_ms", "log_seq", "event_id", "record")
 _STATING: Final = find_types("consent")
 
-Place = tuple[int, int, str]
+Position = tuple[int, int, str]
 """``(log_ms, log_seq, event_id)`` of an event."""
 
 
-def read_first_links(archive: Archive, before_ms: int) -> frozenset[Place]:
+def read_first_links(archive: Archive, before_ms: int) -> frozenset[Position]:
     """Return the first events before a moment that name an anonymous id beside a user.
 
     Of those that a key of scope ``write`` claimed, and of those that are vouched for: the latter
@@ -50,7 +50,7 @@ def read_first_links(archive: Archive, before_ms: int) -> frozenset[Place]:
     return frozenset((ms, seq, name) for ((ms, seq, name),) in rows)
 
 
-def reduce(table: pa.Table, links: Collection[Place]) -> pa.Table:
+def reduce(table: pa.Table, links: Collection[Position]) -> pa.Table:
     """Return what stays of old events, with the columns of ``table``."""
     kept = list[tuple[LogPosition, EventRecord]]()
     for ms, seq, name, data in _rows(table):
@@ -63,7 +63,7 @@ def reduce(table: pa.Table, links: Collection[Place]) -> pa.Table:
     return to_table(kept).select(table.column_names).cast(table.schema)
 
 
-def count_bare(table: pa.Table, links: Collection[Place]) -> int:
+def count_bare(table: pa.Table, links: Collection[Position]) -> int:
     """Return how many old events are already what is to stay of them."""
     bare = 0
     for ms, seq, name, data in _rows(table):

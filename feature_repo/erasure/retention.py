@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from feature_repo.archive.event_archive import Archive
 from feature_repo.erasure import old_statements
 from feature_repo.erasure.archive_parts import STORE, Change, Count, rewrite_archive
-from feature_repo.erasure.old_statements import Place
+from feature_repo.erasure.old_statements import Position
 from feature_repo.erasure.parquet_rows import is_in, list_parquet
 from feature_repo.erasure.removal import Removal
 from feature_repo.events.schema import EventRecord
@@ -124,7 +124,7 @@ def _without_session(data: bytes) -> bytes:
     return record.encode()
 
 
-def _count_old(path: Path, bound: pa.Scalar, links: Collection[Place]) -> int:
+def _count_old(path: Path, bound: pa.Scalar, links: Collection[Position]) -> int:
     with pq.ParquetFile(path) as file:
         return sum(
             _count(file, number, bound, links)
@@ -133,7 +133,7 @@ def _count_old(path: Path, bound: pa.Scalar, links: Collection[Place]) -> int:
         )
 
 
-def _count(file: pq.ParquetFile, number: int, bound: pa.Scalar, links: Collection[Place]) -> int:
+def _count(file: pq.ParquetFile, number: int, bound: pa.Scalar, links: Collection[Position]) -> int:
     """Return how many rows of a group are old and not yet what is to stay of them."""
     table = file.read_row_group(number, ["time", "type"])
     old = _is_old(table, bound)
@@ -155,7 +155,7 @@ def _may_be_older(group: pq.RowGroupMetaData, bound: pa.Scalar) -> bool:
     return known is None or not known.has_min_max or known.min < bound.as_py()
 
 
-def _keep_young(table: pa.Table, bound: pa.Scalar, links: Collection[Place]) -> pa.Table:
+def _keep_young(table: pa.Table, bound: pa.Scalar, links: Collection[Position]) -> pa.Table:
     old = _is_old(table, bound)
     kept = old_statements.reduce(table.filter(old), links)
     young = table.filter(pc.invert(old))
