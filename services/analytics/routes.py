@@ -18,6 +18,7 @@ from feature_repo.analytics.cube import Moment
 from feature_repo.audiences.values import duration_ms
 from feature_repo.errors import InvalidQuestionError
 from services.analytics import schemas as said
+from services.analytics.coarse_figures import blur_figures
 from services.analytics.cube import AnalyticsCube
 from services.audiences.coarse import DAY_MS, blur_data, is_coarse, midnight
 from services.audiences.requests import moment_of
@@ -162,4 +163,7 @@ async def _answer(
         now_ms = midnight(now_ms, context.clock.now_ms())
     cube = await context.of(AnalyticsCube).present()
     found = await workers.ASKING.run(ask, cube.moment(now_ms))
-    return answer({**found, "data": blur_data(found["data"])} if coarse else found)
+    if not coarse:
+        return answer(found)
+    told = await workers.ASKING.run(blur_figures, found)
+    return answer({**told, "data": blur_data(found["data"])})

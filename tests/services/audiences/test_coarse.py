@@ -145,6 +145,12 @@ def test_a_funnel_is_within_whole_days_and_rests_on_no_exact_number(
     assert call(server, "GET", f"{path}904m").status_code == 200
     found = call(analyst, "GET", f"{path}7d").json()
     assert found["data"] == {"events": 9000, "newest_event": None}
+    habits = "analytics/habits?type=view_item&as_of=2023-11-18"
+    exact, told = (call(one, "GET", habits).json() for one in (server, analyst))
+    events = [[cell["events"] for cell in each["cells"] if cell["users"]] for each in (exact, told)]
+    assert events[0]
+    assert any(n % coarse.STEP for n in events[0])
+    assert events[1] == [coarse.STEP * round(n / coarse.STEP) for n in events[0]]
 
 
 def test_a_campaign_of_few_tells_an_analyst_nothing(analyst: Client, server: Client) -> None:
