@@ -212,13 +212,18 @@ class ServedModels:
             try:
                 version = await asyncio.wait_for(self._wanted.get(), LOOK_EVERY_S)
             except TimeoutError:
+                version = None
+            try:
+                if version is not None:
+                    await self._fetch(version)
+                    continue
                 if now_s() >= self._retry_s:
                     self._retry_s = now_s() + RETRY_S
                     self._gone.clear()  # what was not there may be by now
                     self._failed = None
                 await self._look()
-            else:
-                await self._fetch(version)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next look goes on
+                _log.error("aliases_not_followed", error=type(error).__name__, reason=str(error))
 
     async def _look(self) -> None:
         """Take up the production model if it is another than the one before."""

@@ -18,6 +18,7 @@ from feature_repo.events.pseudonyms import Pseudonyms
 from feature_repo.online.live_row import FIELDS, parse_live, row_key
 from feature_repo.online.live_rows import load_live
 from services.client import ApiError
+from services.models import registry
 from services.models.loaded import begin, version_of
 from services.recommend import serving
 
@@ -181,3 +182,23 @@ def test_a_model_that_cannot_be_read_is_said(make_api: Callable[..., Api], tmp_p
             assert [i["item_id"] for i in poorer["items"]] == ["i01"]
     finally:
         other.stop()
+
+
+@pytest.mark.usefixtures("quickly")
+def test_what_fails_at_a_look_does_not_end_the_looking(
+    make_api: Callable[..., Api], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, read = list[int](), registry.read_async
+
+    async def fail(client: Any) -> Any:
+        looks.append(1)
+        raise RuntimeError("made up")
+
+    api = make_api()
+    monkeypatch.setattr(registry, "read_async", fail)
+    wait_until(lambda: len(looks) > 1, "two looks")
+    one = str(version_of(small_model.write(api.settings.home / "models" / "one", seed=0)))
+    monkeypatch.setattr(registry, "read_async", read)
+    with api.client() as client:
+        client.models.promote("one")
+        wait_until(lambda: client.models.all()["in_use"] == one, "the first model", 60)
