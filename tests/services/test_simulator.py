@@ -231,7 +231,7 @@ def test_linking_without_its_guard_is_caught(
     monkeypatch: pytest.MonkeyPatch, target: Any, name: str, instead: Any
 ) -> None:
     monkeypatch.setattr(target, name, instead)
-    assert first_failure(range(10), lambda text: text, LinkScenario)[:2] == "I2"
+    assert first_failure(range(80), lambda text: text, LinkScenario)[:2] == "I2"
 
 
 def test_rows_kept_beyond_their_lease_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from feature_repo import importers
 from feature_repo.events.schema import iso, now_ms
 from feature_repo.importers.report import ImportReport
 from services.client import Client
+from services.client.calls import TransientApiError
 from services.rebuild.run import find_users, rebuild
 from services.update import updater
 
@@ -48,7 +49,10 @@ def shop(client: Client, user: str) -> None:
 
 def kept(client: Client, user: str) -> dict[str, Any]:
     """Return an export without what another reading changes."""
-    document: dict[str, Any] = dict(client.export(user))
+    try:
+        document: dict[str, Any] = dict(client.export(user))
+    except TransientApiError:  # an erasure was just written: it says to repeat
+        document = dict(client.export(user))
     for name in ("exported_at", "audiences", "features"):
         document.pop(name)
     for event in document["events"]:
