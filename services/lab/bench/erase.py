@@ -98,7 +98,6 @@ def measure_running(client: Client, home: Path, load: EraseLoad, tell: Tell) -> 
     """
     _fill(client, load, tell)
     people = iter(range(load.users - 1, load.users // 2, -1))
-    archive = [path.stat().st_size for path in Archive(home / "archive" / "events").parts()]
     before = _memory()
     traffic = Traffic(client, _offers(), TrafficRhythm(users=load.users // 2))
     with traffic.flowing(), _peaks() as peaks:
@@ -114,6 +113,7 @@ def measure_running(client: Client, home: Path, load: EraseLoad, tell: Tell) -> 
             batches[size] = _erase(client, home, [next(people) for _ in range(size)])[0]
     most = max(load.batches)
     one_s = median([*singles, *([batches[1]] if 1 in batches else [])])
+    archive = [path.stat().st_size for path in Archive(home / "archive" / "events").parts()]
     return {
         "single_s": spread(singles),
         "stages_s": {
