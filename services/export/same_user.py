@@ -18,7 +18,8 @@ from services.event_log.keys import cursor_key, erased_key
 from services.export.pool import EXPORTING
 from services.http.problems import ERASED, ProblemError
 
-_MARGIN_MS: Final = 1_000
+_MARGIN_MS: Final = 50
+"""Files are dated by a clock that is a few milliseconds late."""
 
 
 @dataclass
